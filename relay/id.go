@@ -1,0 +1,23 @@
+package relay
+
+import (
+	"crypto/rand"
+	"encoding/base32"
+	"encoding/binary"
+	"strings"
+	"time"
+)
+
+// idEncoding is RFC 4648's base32hex: its alphabet is in ASCII order, so that
+// ids sort by time, and in lower case it is easy to read out and to type.
+var idEncoding = base32.HexEncoding.WithPadding(base32.NoPadding)
+
+// NewID returns a queue id: 20 characters that sort by the millisecond of t
+// and carry 52 random bits, so that two relays never mint the same one. It is
+// shorter than a UUID because people copy it out of SMTP replies and logs.
+func NewID(t time.Time) string {
+	var b [13]byte
+	binary.BigEndian.PutUint64(b[:8], uint64(t.UnixMilli())<<16)
+	_, _ = rand.Read(b[6:]) // crypto/rand.Read never fails: it ends the process instead
+	return strings.ToLower(idEncoding.EncodeToString(b[:]))[:20]
+}

@@ -1,0 +1,37 @@
+// Package relay holds the words of the domain that its subpackages share: an
+// address, a message and its envelope, and the outcome of one attempt to send
+// it. It has no behaviour beyond naming things and imports nothing of ours.
+//
+// The packages below it are the promises: relay/payload turns mail into what
+// the API takes, relay/api sends it, relay/pace holds it to the account's
+// rate, relay/intake answers the SMTP client, and relay/app wires them.
+package relay
+
+import "time"
+
+// Address is a mailbox in the form of the API's JSON.
+type Address struct {
+	Email string `json:"email"`
+	Name  string `json:"name,omitempty"`
+}
+
+// Message is one mail as an SMTP client handed it over. Raw is never changed:
+// what the API gets is derived from it at each attempt, so that a corrected
+// mapping reaches mail that was accepted before the correction.
+type Message struct {
+	ID         string // from NewID; the client sees it in the reply
+	From       string // envelope sender; "" is the null sender of a bounce
+	Recipients []string
+	Raw        []byte
+	ReceivedAt time.Time
+	Client     Client
+}
+
+// Client is who handed a message over, for the log and for rules.
+type Client struct {
+	Addr     string // IP address and port, or the path of a unix socket
+	Helo     string // as the client called itself; not to be trusted
+	User     string // authenticated user, "" when none
+	Listener string // the address of ours it connected to
+	Session  string // the SMTP session's id in the log
+}

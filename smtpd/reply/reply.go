@@ -1,0 +1,123 @@
+// Package reply holds every answer this daemon can give to an SMTP client.
+//
+// A Reply is the one error type of the SMTP side: the code, the enhanced
+// status code and a text for the client, and a private cause for the log.
+// From turns any error into one. The catalogue lists the situations. Both
+// smtpd, which gives the replies, and relay/intake, which decides most of
+// them, import it; it imports neither.
+package reply
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/emersion/go-smtp"
+)
+
+// maxText bounds the text so that code, enhanced code, text and CRLF stay
+// within the 512 octets of RFC 5321 section 4.5.3.1.5.
+const maxText = 480
+
+// Reply is an SMTP reply, and an error whose text is fit for the log only.
+type Reply struct {
+	code   int
+	detail [2]int // subject and detail of the enhanced status code
+	text   string
+	cause  error
+}
+
+// newReply makes a reply. Only subject and detail of the enhanced status code
+// are given: its class follows from the code, so the two cannot disagree
+// (RFC 2034 section 4).
+func newReply(code, subject, detail int, format string, args ...any) *Reply {
+	return &Reply{code: code, detail: [2]int{subject, detail}, text: oneLine(fmt.Sprintf(format, args...))}
+}
+
+// Because returns the reply with a private cause, which the log sees and the
+// client does not.
+func (r *Reply) Because(cause error) *Reply {
+	with := *r
+	with.cause = cause
+	return &with
+}
+
+// Code is the three-digit code.
+func (r *Reply) Code() int { return r.code }
+
+// Enhanced is the enhanced status code, such as 5.7.1.
+func (r *Reply) Enhanced() string {
+	return fmt.Sprintf("%d.%d.%d", r.code/100, r.detail[0], r.detail[1])
+}
+
+// Text is what follows the codes: one line of printable ASCII.
+func (r *Reply) Text() string { return r.text }
+
+// Positive reports whether the reply takes responsibility for the mail.
+func (r *Reply) Positive() bool { return r.code/100 == 2 }
+
+// String is the reply as the client reads it.
+func (r *Reply) String() string {
+	return fmt.Sprintf("%d %s %s", r.code, r.Enhanced(), r.text)
+}
+
+// Error is the reply with its private cause: for the log, never for a client.
+func (r *Reply) Error() string {
+	if r.cause == nil {
+		return r.String()
+	}
+	return r.String() + ": " + r.cause.Error()
+}
+
+// Unwrap returns the private cause.
+func (r *Reply) Unwrap() error { return r.cause }
+
+// SMTP returns the reply as go-smtp's error. go-smtp finds its type by direct
+// assertion and would send the text of any other error to the client
+// (conn.go, handleData and handleRcpt), so nothing else may reach it. It
+// writes an SMTPError of code 250 as it stands, which is how a success can
+// carry the queue id.
+func (r *Reply) SMTP() *smtp.SMTPError {
+	return &smtp.SMTPError{
+		Code:         r.code,
+		EnhancedCode: smtp.EnhancedCode{r.code / 100, r.detail[0], r.detail[1]},
+		Message:      r.text,
+	}
+}
+
+// From turns any error into the reply for it: the Reply in its chain, or
+// 451 4.3.0 with a fixed text, because the text of an unknown error may hold
+// what a client must not see. It returns nil for nil.
+func From(err error) *Reply {
+	var r *Reply
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &r):
+		return r
+	case errors.Is(err, context.Canceled):
+		return ShuttingDown().Because(err)
+	default:
+		return LocalError().Because(err)
+	}
+}
+
+// oneLine makes s fit for a reply: RFC 5321 section 4.2 allows printable
+// ASCII and tab, and a line break would forge a second reply.
+func oneLine(s string) string {
+	s = strings.Map(func(c rune) rune {
+		switch {
+		case c == '\t' || c == '\r' || c == '\n':
+			return ' '
+		case c < ' ' || c > '~':
+			return '?'
+		}
+		return c
+	}, s)
+	s = strings.Join(strings.Fields(s), " ")
+	if len(s) > maxText {
+		s = s[:maxText-3] + "..."
+	}
+	return s
+}
