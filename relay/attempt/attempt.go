@@ -1,0 +1,126 @@
+// Package attempt makes one attempt to send one mail to one recipient: through
+// relay/pace, by relay/api, with its line in the log and what it teaches
+// relay/suppress. relay/intake uses it while the client waits and the queue's
+// workers use it later, so that both behave the same.
+package attempt
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/api"
+	"github.com/smtp2rest/smtp2rest/relay/pace"
+	"github.com/smtp2rest/smtp2rest/relay/suppress"
+)
+
+// Caller makes one call to the API; *api.Client does.
+type Caller interface {
+	Send(ctx context.Context, r api.Request) relay.Outcome
+}
+
+// Body is a mail's JSON, for any recipient; *payload.Body is one.
+type Body interface {
+	Len(to string) int64
+	Open(to string) io.Reader
+}
+
+// Options are what a Sender is made from.
+type Options struct {
+	API          Caller
+	Pace         *pace.Pacer
+	Suppressions *suppress.List
+	Log          *slog.Logger
+}
+
+// Sender makes attempts; it is safe for concurrent use.
+type Sender struct{ opt Options }
+
+// New returns a Sender.
+func New(o Options) *Sender { return &Sender{opt: o} }
+
+// Attempt is what is to be tried.
+type Attempt struct {
+	MessageID string // the queue id
+	From      string // envelope sender, for the log
+	To        string
+	Number    int // 1 for the first
+	Body      Body
+}
+
+// Try makes one attempt. It waits for its turn no longer than turn allows, but
+// a call that has begun goes on until the API's time-out or the end of ctx: a
+// recipient must not be given up while its call is in flight. A 429 is no
+// attempt: while turn allows, it is waited out and tried again, each time
+// through a gate that stays closed for at least a second.
+func (s *Sender) Try(ctx, turn context.Context, a Attempt) relay.Outcome {
+	for {
+		out := s.once(ctx, turn, a)
+		s.log(a, out)
+		if out.Kind == relay.Suppressed {
+			s.opt.Suppressions.Add(a.To, suppress.Provider, time.Now())
+		}
+		if out.Kind != relay.RateLimited || out.Status == 0 {
+			return out
+		}
+	}
+}
+
+func (s *Sender) once(ctx, turn context.Context, a Attempt) relay.Outcome {
+	pass, err := s.opt.Pace.Enter(turn)
+	if err != nil {
+		return notMade(err)
+	}
+	out := s.opt.API.Send(ctx, api.Request{
+		IdempotencyKey: IdempotencyKey(a.MessageID, a.To),
+		Open:           func() io.Reader { return a.Body.Open(a.To) },
+		Size:           a.Body.Len(a.To),
+	})
+	pass.Leave(out)
+	return out
+}
+
+// notMade is the outcome of an attempt whose turn did not come.
+func notMade(err error) relay.Outcome {
+	out := relay.Outcome{Kind: relay.RateLimited, Cause: err, RetryAfter: time.Second}
+	var busy *pace.Busy
+	if errors.As(err, &busy) {
+		out.RetryAfter = busy.Wait
+	}
+	return out
+}
+
+// log writes the one line an attempt has. It names the envelope and never the
+// content.
+func (s *Sender) log(a Attempt, out relay.Outcome) {
+	level := slog.LevelInfo
+	if !out.Kind.Settled() {
+		level = slog.LevelWarn
+	}
+	if out.Kind == relay.Unauthorized {
+		level = slog.LevelError
+	}
+	attrs := []slog.Attr{
+		slog.String("id", a.MessageID),
+		slog.String("from", a.From),
+		slog.String("to", a.To),
+		slog.String("outcome", out.Kind.String()),
+		slog.Int("status", out.Status),
+		slog.String("message_id", out.MessageID),
+		slog.Int("attempt", a.Number),
+		slog.Duration("duration", out.Took),
+	}
+	if out.Detail != "" {
+		attrs = append(attrs, slog.String("api_says", out.Detail))
+	}
+	if out.Kind == relay.RateLimited {
+		attrs = append(attrs, slog.Duration("retry_after", out.RetryAfter))
+	}
+	if out.Cause != nil {
+		attrs = append(attrs, slog.String("cause", out.Cause.Error()))
+	}
+	s.opt.Log.LogAttrs(context.Background(), level, "recipient", attrs...)
+}
