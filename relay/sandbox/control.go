@@ -1,0 +1,177 @@
+package sandbox
+
+import (
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Handler is everything the sandbox serves, for a server of the caller's own.
+// The calls that hang on it end with Stop.
+func (s *Server) Handler() http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if !s.enter() {
+			reset(w)
+			return
+		}
+		defer s.leave()
+		if r.URL.Path == "/" || strings.HasPrefix(r.URL.Path, "/sandbox/") {
+			s.control(w, r)
+			return
+		}
+		s.send(w, r)
+	})
+}
+
+// control serves the pages beside the API. They need no key.
+func (s *Server) control(w http.ResponseWriter, r *http.Request) {
+	switch r.Method + " " + r.URL.Path {
+	case "GET /", "HEAD /":
+		writeBody(w, http.StatusOK, "text/plain; charset=utf-8", []byte(s.welcome(r.Host)))
+	case "GET /sandbox/calls":
+		s.listCalls(w, r.URL.Query())
+	case "DELETE /sandbox/calls":
+		s.Reset()
+		writeJSON(w, http.StatusOK, s.Stats())
+	case "GET /sandbox/stats":
+		writeJSON(w, http.StatusOK, s.Stats())
+	case "GET /sandbox/faults":
+		writeJSON(w, http.StatusOK, s.Faults())
+	case "PUT /sandbox/faults":
+		s.putFaults(w, r)
+	default:
+		complain(w, http.StatusNotFound, "there is no "+r.Method+" "+shorten(r.URL.Path)+"; see /")
+	}
+}
+
+// welcome says what this is.
+func (s *Server) welcome(host string) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, `This is the smtp2rest sandbox: the NexusProMail API without the mail.
+
+Send      POST http://%s%s with Authorization: Bearer and the sandbox's key
+Calls     GET /sandbox/calls?to=&status=&limit=   what came, newest last
+          DELETE /sandbox/calls                   forget it
+Counters  GET /sandbox/stats
+Faults    GET /sandbox/faults, PUT /sandbox/faults with the fields to change
+
+These recipients force an outcome, at any domain:
+
+`, host, s.path)
+	for _, m := range MagicRecipients() {
+		fmt.Fprintf(&b, "  %-34s %s\n", m.LocalPart+"@", m.What)
+	}
+	return b.String()
+}
+
+// callJSON is a Call on the wire. Body is the JSON that came; what was no JSON
+// is in BodyText.
+type callJSON struct {
+	Time           time.Time       `json:"time"`
+	Remote         string          `json:"remote"`
+	Status         int             `json:"status"`
+	To             string          `json:"to"`
+	From           string          `json:"from"`
+	Subject        string          `json:"subject"`
+	IdempotencyKey string          `json:"idempotency_key,omitempty"`
+	MessageID      string          `json:"message_id,omitempty"`
+	Error          string          `json:"error,omitempty"`
+	TookMS         float64         `json:"took_ms"`
+	Body           json.RawMessage `json:"body,omitempty"`
+	BodyText       string          `json:"body_text,omitempty"`
+}
+
+// MarshalJSON implements json.Marshaler.
+func (c Call) MarshalJSON() ([]byte, error) {
+	j := callJSON{
+		Time: c.Time, Remote: c.Remote, Status: c.Status, To: c.To, From: c.From, Subject: c.Subject,
+		IdempotencyKey: c.IdempotencyKey, MessageID: c.MessageID, Error: c.Error,
+		TookMS: float64(c.Took.Microseconds()) / 1000,
+	}
+	if json.Valid(c.Body) {
+		j.Body = c.Body
+	} else {
+		j.BodyText = string(c.Body)
+	}
+	return json.Marshal(j)
+}
+
+// listCalls answers the calls that are remembered and match the query: to is
+// an address, status a number, limit how many of the newest.
+func (s *Server) listCalls(w http.ResponseWriter, query url.Values) {
+	keep, err := callFilter(query)
+	if err != nil {
+		complain(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	list := []Call{}
+	for _, c := range s.Calls() {
+		if keep(c) {
+			list = append(list, c)
+		}
+	}
+	if limit, _ := strconv.Atoi(query.Get("limit")); limit > 0 && limit < len(list) {
+		list = list[len(list)-limit:]
+	}
+	writeJSON(w, http.StatusOK, list)
+}
+
+func callFilter(query url.Values) (func(Call) bool, error) {
+	for name := range query {
+		v := query.Get(name)
+		n, err := strconv.Atoi(v)
+		switch {
+		case name == "to" || v == "":
+		case name != "status" && name != "limit":
+			return nil, fmt.Errorf("unknown filter %q: to, status and limit are known", shorten(name))
+		case err != nil || n < 0:
+			return nil, fmt.Errorf("%s must be a number", name)
+		}
+	}
+	to, status := query.Get("to"), query.Get("status")
+	return func(c Call) bool {
+		return (to == "" || strings.EqualFold(to, c.To)) && (status == "" || status == strconv.Itoa(c.Status))
+	}, nil
+}
+
+// putFaults changes the faults that the body names and leaves the others.
+func (s *Server) putFaults(w http.ResponseWriter, r *http.Request) {
+	j := s.Faults().wire()
+	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10))
+	d.DisallowUnknownFields()
+	err := d.Decode(&j)
+	if err == nil {
+		var f Faults
+		if f, err = j.faults(); err == nil {
+			err = s.SetFaults(f)
+		}
+	}
+	if err != nil {
+		complain(w, http.StatusBadRequest, err.Error())
+		return
+	}
+	s.opts.Log.Info("faults changed", "outage", string(j.Outage), "rate", j.Rate, "latency", j.Latency)
+	writeJSON(w, http.StatusOK, s.Faults())
+}
+
+func complain(w http.ResponseWriter, status int, message string) {
+	writeJSON(w, status, map[string]string{"error": message})
+}
+
+// writeJSON answers for people: indented, and with < and > as they are.
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	var b strings.Builder
+	e := json.NewEncoder(&b)
+	e.SetEscapeHTML(false)
+	e.SetIndent("", "  ")
+	if err := e.Encode(v); err != nil {
+		status = http.StatusInternalServerError
+		b.Reset()
+		b.WriteString(`{"error":"the answer cannot be written as JSON"}`)
+	}
+	writeBody(w, status, "application/json", []byte(b.String()))
+}

@@ -1,0 +1,280 @@
+package sandbox
+
+import (
+	"context"
+	"hash/maphash"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// Call is one request to the API as it came and as it was answered.
+type Call struct {
+	Time           time.Time
+	Remote         string // the client's address and port
+	Status         int    // as answered; 0 when there was no answer
+	To             string // this and the next two as far as the body could be read
+	From           string
+	Subject        string
+	IdempotencyKey string
+	Body           []byte        // as received; nil once too much has come since (see Options.Keep)
+	MessageID      string        // when the mail was taken
+	Error          string        // of the answer, e.g. "validation: to is required"
+	Took           time.Duration // until the answer was due
+}
+
+// Stats counts all calls since the start or the last Reset.
+type Stats struct {
+	Calls    int         `json:"calls"`     // answered, or left without an answer on purpose
+	InFlight int         `json:"in_flight"` // being answered, hanging ones included
+	ByStatus map[int]int `json:"by_status"` // 0 is no answer
+	Accepted int         `json:"accepted"`  // mails taken, that is: sent to somebody
+
+	// Keys counts the different idempotency keys of accepted calls, Duplicates
+	// those of them that were accepted more than once, and DuplicateKeys are
+	// the first few of these. WithoutKey counts accepted calls without a key.
+	Keys          int      `json:"keys"`
+	Duplicates    int      `json:"duplicates"`
+	DuplicateKeys []string `json:"duplicate_keys"`
+	WithoutKey    int      `json:"without_key"`
+
+	// KeyConflicts counts calls whose key had been accepted for another
+	// recipient. With Idempotent they are refused.
+	KeyConflicts int `json:"key_conflicts"`
+	// Replayed counts calls that Idempotent answered with the first message_id.
+	Replayed int `json:"replayed"`
+}
+
+const (
+	keptBytes         = 64 << 20 // of bodies, whatever Keep is
+	keptDuplicateKeys = 20
+)
+
+// ledger remembers calls. All keys and recipients are counted, a few dozen
+// bytes each: they are kept as 64-bit digests, which at ten million keys
+// mistake two for the same with a chance of three in a million.
+type ledger struct {
+	seed maphash.Seed
+	run  string // begins every message_id, so that two runs do not share any
+
+	mu         sync.Mutex
+	changed    chan struct{} // closed at the next change; nil when nobody waits
+	stats      Stats
+	keys       map[uint64]keyEntry
+	recipients map[uint64]uint32
+	tries      map[string]int // of magic recipients with a number
+	ring       []Call         // the newest at number%len
+	number     int            // of calls recorded
+	bodies     int            // number of the oldest call that has its body
+	bodyBytes  int
+	lastID     uint64
+}
+
+// keyEntry is what is known of one accepted key.
+type keyEntry struct {
+	first uint64 // number of the first message_id
+	to    uint32 // digest of the recipient
+	count uint32
+}
+
+func newLedger(keep int) *ledger {
+	l := &ledger{
+		seed: maphash.MakeSeed(),
+		run:  "msg_" + strconv.FormatInt(time.Now().UnixMilli(), 36),
+		ring: make([]Call, keep),
+	}
+	l.clear()
+	return l
+}
+
+func (l *ledger) digest(s string) uint64 { return maphash.String(l.seed, s) }
+
+func (l *ledger) digestAddress(s string) uint64 { return l.digest(strings.ToLower(s)) }
+
+// clear forgets everything but the calls in flight and the last message_id.
+func (l *ledger) clear() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stats = Stats{InFlight: l.stats.InFlight, ByStatus: map[int]int{}, DuplicateKeys: []string{}}
+	l.keys = map[uint64]keyEntry{}
+	l.recipients = map[uint64]uint32{}
+	l.tries = map[string]int{}
+	clear(l.ring)
+	l.number, l.bodies, l.bodyBytes = 0, 0, 0
+	l.notify()
+}
+
+// notify wakes who waits for a change. The lock is held.
+func (l *ledger) notify() {
+	if l.changed != nil {
+		close(l.changed)
+		l.changed = nil
+	}
+}
+
+// flight counts a call in (+1) or out (-1).
+func (l *ledger) flight(n int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.stats.InFlight += n
+	l.notify()
+}
+
+// try counts one more call for a magic recipient and returns its number, from 1.
+func (l *ledger) try(to string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	to = strings.ToLower(to)
+	l.tries[to]++
+	return l.tries[to]
+}
+
+// conflict reports, and counts, a key that was accepted for another recipient.
+func (l *ledger) conflict(key, to string) bool {
+	if key == "" {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	e, ok := l.keys[l.digest(key)]
+	if !ok || e.to == uint32(l.digestAddress(to)) {
+		return false
+	}
+	l.stats.KeyConflicts++
+	return true
+}
+
+// settle records a call; when its mail is taken, it counts it and gives it its
+// message_id. idempotent returns the first one for a key that came before.
+func (l *ledger) settle(c *Call, taken, idempotent bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if taken {
+		c.MessageID = l.messageID(l.accept(c, idempotent))
+	}
+	l.stats.Calls++
+	l.stats.ByStatus[c.Status]++
+	l.keep(*c)
+	l.notify()
+}
+
+// accept counts a mail taken and returns the number of its message_id.
+func (l *ledger) accept(c *Call, idempotent bool) uint64 {
+	if c.IdempotencyKey == "" {
+		l.deliver(c.To)
+		l.stats.WithoutKey++
+		return l.lastID
+	}
+	key := l.digest(c.IdempotencyKey)
+	e, again := l.keys[key]
+	if again && idempotent {
+		l.stats.Replayed++
+		return e.first
+	}
+	l.deliver(c.To)
+	if !again {
+		l.stats.Keys++
+		e = keyEntry{first: l.lastID, to: uint32(l.digestAddress(c.To))}
+	}
+	if e.count++; e.count == 2 {
+		l.stats.Duplicates++
+		if len(l.stats.DuplicateKeys) < keptDuplicateKeys {
+			l.stats.DuplicateKeys = append(l.stats.DuplicateKeys, c.IdempotencyKey)
+		}
+	}
+	l.keys[key] = e
+	return l.lastID
+}
+
+func (l *ledger) deliver(to string) {
+	l.stats.Accepted++
+	l.recipients[l.digestAddress(to)]++
+	l.lastID++
+}
+
+func (l *ledger) messageID(n uint64) string {
+	s := strconv.FormatUint(n, 36)
+	const width = "000000"
+	return l.run + width[min(len(s), len(width)):] + s
+}
+
+// keep puts a call into the ring and drops the oldest bodies beyond the bound.
+func (l *ledger) keep(c Call) {
+	if len(l.ring) == 0 {
+		return
+	}
+	slot := &l.ring[l.number%len(l.ring)]
+	l.bodyBytes += len(c.Body) - len(slot.Body)
+	*slot = c
+	l.number++
+	l.bodies = max(l.bodies, l.number-len(l.ring))
+	for l.bodyBytes > keptBytes && l.bodies < l.number-1 {
+		old := &l.ring[l.bodies%len(l.ring)]
+		l.bodyBytes -= len(old.Body)
+		old.Body = nil
+		l.bodies++
+	}
+}
+
+// calls returns the kept calls, oldest first.
+func (l *ledger) calls() []Call {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := min(l.number, len(l.ring))
+	list := make([]Call, 0, n)
+	for i := l.number - n; i < l.number; i++ {
+		list = append(list, l.ring[i%len(l.ring)])
+	}
+	return list
+}
+
+func (l *ledger) snapshot() Stats {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.statsLocked()
+}
+
+func (l *ledger) statsLocked() Stats {
+	s := l.stats
+	s.DuplicateKeys = slices.Clone(s.DuplicateKeys)
+	s.ByStatus = make(map[int]int, len(l.stats.ByStatus))
+	for status, n := range l.stats.ByStatus {
+		s.ByStatus[status] = n
+	}
+	return s
+}
+
+func (l *ledger) acceptedKey(key string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return int(l.keys[l.digest(key)].count)
+}
+
+func (l *ledger) acceptedFor(to string) int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return int(l.recipients[l.digestAddress(to)])
+}
+
+// wait returns when cond holds or the context ends.
+func (l *ledger) wait(ctx context.Context, cond func(Stats) bool) error {
+	for {
+		l.mu.Lock()
+		s := l.statsLocked()
+		if l.changed == nil {
+			l.changed = make(chan struct{})
+		}
+		changed := l.changed
+		l.mu.Unlock()
+		if cond(s) {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+	}
+}

@@ -1,0 +1,166 @@
+package sandbox
+
+import (
+	"fmt"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Magic is a recipient that forces an outcome, at any domain.
+type Magic struct {
+	LocalPart string // with its tag's syntax, e.g. "down[+{n}]"
+	What      string // one line
+}
+
+// magic is a Magic with what it does.
+type magic struct {
+	name   string
+	tag    tag
+	what   string
+	answer answer
+}
+
+// tag is what may stand between "+" and "@". A tag that does not fit is
+// ignored, and permanent outcomes take any, so that suppressed+7@ is one of
+// many suppressed addresses.
+type tag string
+
+const (
+	tagAny      tag = ""
+	tagTimes    tag = "[+{n}]"             // only the first n calls for the address
+	tagLimit    tag = "[+{n}[x{seconds}]]" // likewise, with Retry-After; n = 0 is always
+	tagDuration tag = "[+{duration}]"      // as Go writes it: 500ms, 2s
+)
+
+// What a tag can ask for at most.
+const (
+	longestWait       = 10 * time.Minute
+	longestRetryAfter = 7 * 24 * time.Hour
+)
+
+// MagicRecipients lists the recipients that force an outcome.
+func MagicRecipients() []Magic {
+	var list []Magic
+	for _, m := range magics() {
+		list = append(list, Magic{LocalPart: m.name + string(m.tag), What: m.what})
+	}
+	return list
+}
+
+// magics is the one table of behaviour and its description.
+func magics() []magic {
+	const later = "; with a number, only the first {n} calls for the address"
+	return []magic{
+		{"suppressed", tagAny, "422 suppressed: on the provider's suppression list",
+			answer{status: 422, code: "suppressed"}},
+		{"invalid", tagAny, "422 validation: the payload is refused",
+			answer{status: 422, code: "validation", message: "to.email does not accept mail"}},
+		{"badrequest", tagAny, "400", answer{status: 400, code: "bad_request", message: "the request is not understood"}},
+		{"toolarge", tagAny, "413", answer{status: 413, code: "too_large", message: "the body is too large"}},
+		{"ratelimited", tagLimit, "429 with Retry-After for the first {n} calls for the address, then accepted; once and 1 second unless given, always when {n} is 0",
+			answer{status: 429, code: "rate_limited", message: "too many requests", retryAfter: time.Second}},
+		{"down", tagTimes, "500" + later, answer{status: 500, code: "internal", message: "something went wrong"}},
+		{"unavailable", tagTimes, "503" + later, answer{status: 503, code: "unavailable", message: "try again later"}},
+		{"forbidden", tagTimes, "403" + later, answer{status: 403, code: "forbidden", message: "the key may not send"}},
+		{"notfound", tagTimes, "404" + later, answer{status: 404, code: "not_found", message: "there is nothing here"}},
+		{"redirect", tagTimes, "302 to a path that does not exist" + later,
+			answer{status: 302, code: "moved", location: "/api/moved"}},
+		{"nojson", tagTimes, "200 with a page of HTML, mail not taken" + later, answer{page: "<html><body><h1>It works!</h1></body></html>"}},
+		{"noid", tagTimes, "200 with {} and no message_id, mail not taken" + later, answer{empty: true}},
+		{"slow", tagDuration, "accepted after 3 seconds, or as long as the tag says (500ms, 2s); taken even when the client does not wait",
+			answer{wait: 3 * time.Second}},
+		{"timeout", tagTimes, "no answer until the client gives up, mail not taken" + later, answer{end: endHang}},
+		{"reset", tagTimes, "the connection is reset without an answer, mail not taken" + later, answer{end: endReset}},
+		{"lost", tagTimes, "the mail is taken, but the connection is reset without an answer" + later,
+			answer{end: endReset, lost: true}},
+		{"hardbounce", tagAny, "accepted; later bounces for good (event bounced.hard)", answer{}},
+		{"softbounce", tagAny, "accepted; later bounces for now (event bounced.soft)", answer{}},
+		{"complaint", tagAny, "accepted; later the recipient complains (event complained)", answer{}},
+		{"unsubscribe", tagAny, "accepted; later the recipient unsubscribes (event unsubscribed)", answer{}},
+	}
+}
+
+// forced is what one magic recipient, its tag read, forces.
+type forced struct {
+	answer
+	times int // 0 is always
+}
+
+// spells finds magic by name.
+type spells map[string]magic
+
+func newSpells() spells {
+	s := spells{}
+	for _, m := range magics() {
+		s[m.name] = m
+	}
+	return s
+}
+
+// forces tells what a local part forces, if anything.
+func (s spells) forces(local string) (forced, bool) {
+	name, t, _ := strings.Cut(strings.ToLower(local), "+")
+	m, ok := s[name]
+	if !ok {
+		return forced{}, false
+	}
+	f := forced{answer: m.answer}
+	switch m.tag {
+	case tagTimes:
+		f.times = max(0, number(t, 0))
+	case tagLimit:
+		n, seconds, given := strings.Cut(t, "x")
+		f.times = number(n, 1)
+		if given {
+			f.retryAfter = min(max(1, time.Duration(number(seconds, 1)))*time.Second, longestRetryAfter)
+		}
+	case tagDuration:
+		if d, err := time.ParseDuration(t); err == nil && d >= 0 {
+			f.wait = min(d, longestWait)
+		}
+	}
+	return f, true
+}
+
+// number reads a whole number of up to nine digits, or gives the default.
+func number(s string, otherwise int) int {
+	if len(s) > 9 {
+		return otherwise
+	}
+	n, err := strconv.ParseUint(s, 10, 32)
+	if err != nil {
+		return otherwise
+	}
+	return int(n)
+}
+
+// Outage makes every call behave like one to a magic recipient: it is a magic
+// recipient's local part, such as "unavailable", "timeout", "nojson" or
+// "ratelimited+0x30". Empty is no outage.
+type Outage string
+
+// Some outages by name; any magic recipient's local part is one.
+const (
+	OutageNone        Outage = ""
+	OutageError       Outage = "down"
+	OutageUnavailable Outage = "unavailable"
+	OutageHang        Outage = "timeout"
+	OutageReset       Outage = "reset"
+	OutageLost        Outage = "lost"
+	OutageGarbage     Outage = "nojson"
+	OutageNoID        Outage = "noid"
+	OutageRedirect    Outage = "redirect"
+)
+
+// of finds the answer that an outage forces on everyone.
+func (s spells) of(o Outage) (*answer, error) {
+	if o == OutageNone {
+		return nil, nil
+	}
+	f, ok := s.forces(string(o))
+	if !ok {
+		return nil, fmt.Errorf("outage %q is no magic recipient's local part", o)
+	}
+	return &f.answer, nil
+}
