@@ -1,0 +1,195 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"net/url"
+	"strconv"
+	"strings"
+	"unicode"
+)
+
+// The checks of single texts. Each error says what was found and what to
+// write.
+
+func checkText(s string) error {
+	if i := strings.IndexFunc(s, unicode.IsControl); i >= 0 {
+		return fmt.Errorf("found %s, with a control character in it; write it on one line", show(s))
+	}
+	return nil
+}
+
+// checkURL never shows the URL when it may have a password in it.
+func checkURL(s string) error {
+	const want = `write the address of the API, as in "https://app.nexuspromail.com/api"`
+	u, err := url.Parse(s)
+	if err != nil {
+		return errors.New("found what is not a URL; " + want)
+	}
+	switch {
+	case u.User != nil:
+		return errors.New("found a URL with a user name in it; the API takes a key, and secrets are not kept here")
+	case u.Scheme != "https" && u.Scheme != "http", u.Hostname() == "":
+		return fmt.Errorf("found %s; %s", show(s), want)
+	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
+		return errors.New("found a URL with a ? or # in it; " + want)
+	}
+	if port := u.Port(); port != "" && !validPort(port) {
+		return fmt.Errorf("found port %s; allowed is from 1 to 65535", show(port))
+	}
+	return nil
+}
+
+func checkPath(s string) error {
+	u, err := url.Parse(s)
+	if err != nil || !strings.HasPrefix(s, "/") || strings.HasPrefix(s, "//") || u.RawQuery != "" || u.Fragment != "" || strings.ContainsAny(s, "?# ") {
+		return fmt.Errorf(`found %s; write a path that begins with a slash, as in "/v1/transactional/send"`, show(s))
+	}
+	return nil
+}
+
+// checkEmail takes what the API takes for a sender: a plain address in ASCII.
+func checkEmail(s string) error {
+	const want = `write an address, as in "hello@mail.example.com"`
+	if strings.ContainsAny(s, "<>") {
+		return fmt.Errorf("found %s; write the address alone: the name has a setting of its own, sender.name", show(s))
+	}
+	at := strings.LastIndexByte(s, '@')
+	if at < 1 || at > 64 {
+		return fmt.Errorf("found %s; %s", show(s), want)
+	}
+	outside := func(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune(`()[]:;@\,"`, r) }
+	if strings.IndexFunc(s[:at], outside) >= 0 {
+		return fmt.Errorf("found %s; %s", show(s), want)
+	}
+	return checkDomain(s[at+1:])
+}
+
+func domainOf(email string) string {
+	return strings.ToLower(email[strings.LastIndexByte(email, '@')+1:])
+}
+
+// checkDomain takes a domain name in the letters of the DNS.
+func checkDomain(s string) error {
+	const want = `write a domain name, as in "mail.example.com"`
+	if strings.HasPrefix(s, "@") {
+		return fmt.Errorf("found %s; write the domain without the @", show(s))
+	}
+	if strings.IndexFunc(s, func(r rune) bool { return r > unicode.MaxASCII }) >= 0 {
+		return fmt.Errorf("found %s; write the domain in its ASCII form, which begins with xn--", show(s))
+	}
+	if !validDomain(s) {
+		return fmt.Errorf("found %s; %s", show(s), want)
+	}
+	return nil
+}
+
+func validDomain(s string) bool {
+	if len(s) == 0 || len(s) > 253 {
+		return false
+	}
+	for _, label := range strings.Split(s, ".") {
+		if len(label) == 0 || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+		for _, c := range []byte(label) {
+			if !letterOrDigit(c) && c != '-' && c != '_' {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+func letterOrDigit(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+}
+
+// checkHostname takes what RFC 5321 section 4.1.1.1 lets a server call itself:
+// a domain name, or its address in brackets.
+func checkHostname(s string) error {
+	if inner, ok := strings.CutPrefix(s, "["); ok {
+		inner, ok = strings.CutSuffix(inner, "]")
+		inner = strings.TrimPrefix(inner, "IPv6:")
+		if a, err := netip.ParseAddr(inner); ok && err == nil && a.Zone() == "" {
+			return nil
+		}
+	} else if validDomain(s) {
+		return nil
+	}
+	return fmt.Errorf(`found %s; write a name, as in "relay.example.com", or an address as in "[192.0.2.1]"`, show(s))
+}
+
+// safeHostname makes a name of whatever the machine calls itself.
+func safeHostname(hostname func() (string, error)) string {
+	name, err := hostname()
+	if err != nil {
+		return "localhost"
+	}
+	name = strings.Map(func(r rune) rune {
+		if r <= unicode.MaxASCII && (letterOrDigit(byte(r)) || r == '.' || r == '-') {
+			return unicode.ToLower(r)
+		}
+		return '-'
+	}, name)
+	name = strings.Trim(name, ".-")
+	if !validDomain(name) {
+		return "localhost"
+	}
+	return name
+}
+
+// checkAddress takes host:port; a host is an address, a name or nothing.
+func checkAddress(s string) error {
+	const want = `write address and port, as in "127.0.0.1:2525" or ":2525"`
+	host, port, err := net.SplitHostPort(s)
+	if err != nil {
+		return fmt.Errorf("found %s; %s", show(s), want)
+	}
+	if port != "0" && !validPort(port) {
+		return fmt.Errorf("found port %s; allowed is from 1 to 65535, or 0 for any free one", show(port))
+	}
+	if _, err := netip.ParseAddr(host); err != nil && host != "" && !validDomain(host) {
+		return fmt.Errorf("found %s; %s", show(s), want)
+	}
+	return nil
+}
+
+func validPort(s string) bool {
+	n, err := strconv.ParseUint(s, 10, 16)
+	return err == nil && n > 0 && s[0] != '+'
+}
+
+// checkField takes the name of a field in the API's JSON, or nothing.
+func checkField(s string) error {
+	for _, c := range []byte(s) {
+		if !letterOrDigit(c) && c != '_' && c != '-' {
+			return fmt.Errorf("found %s; a field's name has letters, digits, - and _ only", show(s))
+		}
+	}
+	return nil
+}
+
+func checkNeededField(s string) error {
+	if s == "" {
+		return errors.New(`found ""; this field cannot be left out`)
+	}
+	return checkField(s)
+}
+
+// checkSecretPath takes the name of a file that holds a secret. It insists on
+// a slash and never shows what it found, because people put the secret itself
+// where its file belongs.
+func checkSecretPath(s string) error {
+	if s == "" {
+		return nil
+	}
+	for _, start := range []string{"/", "./", "../"} {
+		if strings.HasPrefix(s, start) && checkText(s) == nil {
+			return nil
+		}
+	}
+	return errors.New(`found something that is not the path of a file; write one that begins with / or ./, as in "/etc/smtp2rest/api-key", and never the secret itself`)
+}

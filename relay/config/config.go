@@ -1,0 +1,140 @@
+// Package config turns a TOML file and the environment into one Config with
+// every default filled in, or into a list of all that is wrong with them, in
+// words that say what to write instead.
+//
+// The settings are one table (settings.go): names, defaults, ranges, variables
+// and explanations are there and nowhere else. relay/app hands the values on
+// to the packages' own Options; no other package of relay imports this one.
+package config
+
+import (
+	"log/slog"
+	"net/netip"
+	"time"
+)
+
+// Config is the configuration in force. Everything in it is valid: lists are
+// not empty where they must not be, durations and sizes are within their
+// ranges, addresses are well formed.
+type Config struct {
+	Hostname  string // how the relay calls itself; a domain name or an address literal
+	API       API
+	Sender    Sender
+	Mail      Mail
+	Delivery  Delivery
+	Listeners []Listener // at least one
+	Limits    Limits
+	Log       Log
+	Webhook   Webhook
+
+	// Warnings are what works but is probably not meant, one line each.
+	Warnings []string
+
+	settings []setting // as loaded, for Describe
+}
+
+// API is where mail goes.
+type API struct {
+	URL           string // without a slash at its end
+	AllowInsecure bool   // http:// to other than this machine is allowed
+	Path          string // begins with a slash
+	Key           Secret // empty only when Source.NeedAPI is false
+	KeyFile       string // "" when not set; the key in it is in Key
+
+	Timeout        time.Duration // of one call, whole
+	ConnectTimeout time.Duration // of connecting, as part of Timeout
+	CAFile         string        // PEM, in addition to the system's; "" is none
+
+	Concurrency   int           // calls at once
+	Rate          float64       // calls a second; 0 is not known
+	Burst         int           // calls at once after a rest; at least 1
+	MaxRetryAfter time.Duration // ceiling of a pause that the API asks for
+}
+
+// Sender is who mail comes from, as the API knows it.
+type Sender struct {
+	Email   string   // "" only when Source.NeedAPI is false
+	Name    string   // may be ""
+	Domains []string // verified with the provider, in lower case; empty only when Email is ""
+	Foreign Foreign
+}
+
+// Foreign is what becomes of mail whose From is in no verified domain.
+type Foreign string
+
+// Rewrite sends it as Sender.Email with the author in Reply-To; Refuse refuses it.
+const (
+	Rewrite       Foreign = "rewrite"
+	RefuseForeign Foreign = "refuse"
+)
+
+// Mail is what becomes of what the API's documented payload has no place for.
+type Mail struct {
+	HeaderField string // JSON field for further headers; "" is none
+	Attachments Attachments
+	Fields      AttachmentFields
+}
+
+// Attachments is what becomes of attachments.
+type Attachments string
+
+// Refuse the mail, strip them with a notice, or send them in Mail.Fields.
+const (
+	RefuseAttachments Attachments = "refuse"
+	StripAttachments  Attachments = "strip"
+	SendAttachments   Attachments = "send"
+)
+
+// AttachmentFields names the JSON fields of attachments. An empty name leaves
+// that piece out.
+type AttachmentFields struct {
+	Array       string // never empty
+	Filename    string
+	Content     string // never empty
+	ContentType string
+	ContentID   string
+}
+
+// Delivery is how the relay tries.
+type Delivery struct {
+	Wait time.Duration // how long a client is made to wait; 0 is not at all
+}
+
+// Listener is one address that clients connect to.
+type Listener struct {
+	Address  string         // host:port
+	Networks []netip.Prefix // whose clients may send; masked
+}
+
+// Limits bound what clients can use.
+type Limits struct {
+	MessageSize           int64 // bytes
+	Recipients            int   // of one message
+	Connections           int
+	ConnectionsPerAddress int
+	LineLength            int64         // bytes
+	IdleTime              time.Duration // between two reads from a client
+	MessageTime           time.Duration // for all of a message's content
+}
+
+// Log is how the program log is written.
+type Log struct {
+	Level  slog.Level
+	Format string // "text" or "json"
+}
+
+// Webhook is what proves that an event comes from the provider.
+type Webhook struct {
+	Secret     Secret
+	SecretFile string
+}
+
+// Setting is one setting as it is in force, for people.
+type Setting struct {
+	Path    string // "api.timeout"; "listener#2.address" when there are several
+	Value   string // as in TOML; of a secret only whether it is set, and from where
+	Origin  string // "default", "file", "environment NAME", "file of …", "credential NAME"
+	Doc     string // one or two sentences
+	Default string // as in TOML, or in words where it is worked out; "" is none
+	Secret  bool
+}

@@ -1,0 +1,197 @@
+package config
+
+import (
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// Source is where a configuration comes from. A nil function is the operating
+// system's own.
+type Source struct {
+	Path string // of the TOML file; "" is no file
+
+	// NeedAPI makes a missing API key or sender an error. Serving needs them,
+	// checking and explaining do not.
+	NeedAPI bool
+
+	Env      func(string) (string, bool)       // os.LookupEnv
+	ReadFile func(string) ([]byte, error)      // at most 1 MiB of a file
+	Stat     func(string) (fs.FileInfo, error) // os.Stat; asked for the mode of files that hold secrets
+	Hostname func() (string, error)            // os.Hostname
+}
+
+// maxFile bounds what is read of any file: what is larger is none of ours.
+const maxFile = mib
+
+// Load reads the file, then the environment, which comes before it, and checks
+// all of it. The error is an Errors that holds every problem found.
+func Load(src Source) (*Config, error) {
+	l := newLoader(src)
+	l.readFile()
+	l.readEnvironment()
+	l.readSecrets()
+	l.derive()
+	l.validate()
+	if len(l.problems) > 0 {
+		return nil, l.problems.sorted()
+	}
+	l.cfg.settings = l.settings
+	return l.cfg, nil
+}
+
+// loader carries one Load.
+type loader struct {
+	src      Source
+	cfg      *Config
+	settings []setting
+	lines    map[string]int  // of settings in the file, by path
+	bad      map[string]bool // settings whose value was refused: not to be judged again
+	problems Errors
+}
+
+func newLoader(src Source) *loader {
+	if src.Env == nil {
+		src.Env = os.LookupEnv
+	}
+	if src.ReadFile == nil {
+		src.ReadFile = readBounded
+	}
+	if src.Stat == nil {
+		src.Stat = os.Stat
+	}
+	if src.Hostname == nil {
+		src.Hostname = os.Hostname
+	}
+	l := &loader{src: src, cfg: &Config{}, lines: map[string]int{}, bad: map[string]bool{}}
+	l.add(settingsOf(l.cfg))
+	l.setListeners(1)
+	return l
+}
+
+// readBounded keeps a path like /dev/zero from filling the memory.
+func readBounded(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	return io.ReadAll(io.LimitReader(f, maxFile+1))
+}
+
+// add puts settings into the table and their defaults into the Config.
+func (l *loader) add(settings []setting) {
+	for i := range settings {
+		s := &settings[i]
+		s.origin = "default"
+		if s.def == nil {
+			continue
+		}
+		if err := s.value.set(s.def); err != nil {
+			l.problem(s.path, "the default is not valid: %v", err)
+		}
+	}
+	l.settings = append(l.settings, settings...)
+}
+
+// setListeners makes room for n listeners, each with the defaults.
+func (l *loader) setListeners(n int) {
+	l.settings = keep(l.settings, func(s setting) bool { return !strings.HasPrefix(s.path, "listener") })
+	l.cfg.Listeners = make([]Listener, n)
+	for i := range l.cfg.Listeners {
+		l.add(listenerSettings(&l.cfg.Listeners[i], listenerPrefix(i, n)))
+	}
+}
+
+// listenerPrefix is how the settings of the i-th of n listeners are called.
+func listenerPrefix(i, n int) string {
+	if n == 1 {
+		return "listener"
+	}
+	return fmt.Sprintf("listener#%d", i+1)
+}
+
+func keep(list []setting, want func(setting) bool) []setting {
+	var kept []setting
+	for _, s := range list {
+		if want(s) {
+			kept = append(kept, s)
+		}
+	}
+	return kept
+}
+
+// find is the setting at a path; case does not count, as it does not for the
+// TOML library.
+func (l *loader) find(path string) *setting {
+	for i := range l.settings {
+		if strings.EqualFold(l.settings[i].path, path) {
+			return &l.settings[i]
+		}
+	}
+	return nil
+}
+
+// problem notes what is wrong with a setting, and where it was set.
+func (l *loader) problem(path, format string, args ...any) {
+	p := Problem{Path: path, Text: fmt.Sprintf(format, args...)}
+	if line, ok := l.lines[path]; ok {
+		p.File, p.Line = l.src.Path, line
+	}
+	if s := l.find(path); s != nil && strings.HasPrefix(s.origin, "environment ") {
+		p = Problem{Path: s.origin, Text: p.Text}
+	}
+	l.problems = append(l.problems, p)
+}
+
+func (l *loader) warn(format string, args ...any) {
+	l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf(format, args...))
+}
+
+// readEnvironment takes the variables that are no secrets. An empty one counts
+// as not set: compose files and charts like to pass those.
+func (l *loader) readEnvironment() {
+	for i := range l.settings {
+		s := &l.settings[i]
+		if s.env == "" || s.secret() {
+			continue
+		}
+		text, ok := l.src.Env(s.env)
+		if !ok || text == "" {
+			continue
+		}
+		s.origin = "environment " + s.env
+		delete(l.bad, s.path)
+		if err := s.value.set(text); err != nil {
+			l.bad[s.path] = true
+			l.problem(s.path, "%v", err)
+		}
+	}
+}
+
+// derive fills in the defaults that depend on something else.
+func (l *loader) derive() {
+	c := l.cfg
+	if c.API.Burst == 0 {
+		c.API.Burst = max(1, int(c.API.Rate))
+	}
+	if len(c.Sender.Domains) == 0 && c.Sender.Email != "" {
+		c.Sender.Domains = []string{domainOf(c.Sender.Email)}
+	}
+	if c.Hostname == "" {
+		c.Hostname = safeHostname(l.src.Hostname)
+	}
+	c.API.CAFile = l.fromFile(c.API.CAFile)
+	c.API.URL = strings.TrimRight(c.API.URL, "/")
+}
+
+// fromFile is a path in the file as the process sees it.
+func (l *loader) fromFile(path string) string {
+	if path == "" || filepath.IsAbs(path) {
+		return path
+	}
+	return filepath.Join(filepath.Dir(l.src.Path), path)
+}

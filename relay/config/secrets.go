@@ -1,0 +1,209 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"path/filepath"
+	"strings"
+)
+
+// Secret is a text that no log, error or page shows. The zero Secret is not
+// set.
+type Secret struct {
+	// A pointer, because fmt prints the fields of a struct that is itself in
+	// an unexported field without asking for methods; of this it prints an
+	// address.
+	p *string
+}
+
+// NewSecret keeps s. An empty one is not set.
+func NewSecret(s string) Secret {
+	if s == "" {
+		return Secret{}
+	}
+	return Secret{p: &s}
+}
+
+// Reveal is the secret itself, "" when it is not set.
+func (s Secret) Reveal() string {
+	if s.p == nil {
+		return ""
+	}
+	return *s.p
+}
+
+// IsSet reports whether there is a secret.
+func (s Secret) IsSet() bool { return s.p != nil }
+
+// String says only whether the secret is set; so do all the methods below,
+// through which packages print what they are given.
+func (s Secret) String() string {
+	if s.IsSet() {
+		return "(secret)"
+	}
+	return "(not set)"
+}
+
+// GoString is String.
+func (s Secret) GoString() string { return s.String() }
+
+// Format is String, whatever the verb.
+func (s Secret) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(s.String())) }
+
+// LogValue is String.
+func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
+
+// MarshalText is String.
+func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
+
+// secretSource says where one secret may come from, best first.
+type secretSource struct {
+	path        string   // of the secret in messages
+	env         string   // variable; with _FILE behind it, a file's name
+	fileSetting string   // setting with a file's name
+	credentials []string // names in systemd's $CREDENTIALS_DIRECTORY
+}
+
+func apiKey() secretSource {
+	return secretSource{"api.key", "NEXUSPROMAIL_API_KEY", "api.key_file", []string{"nexuspromail_api_key", "api_key"}}
+}
+
+func webhookSecret() secretSource {
+	return secretSource{"webhook.secret", "WEBHOOK_SECRET", "webhook.secret_file", []string{"webhook_secret"}}
+}
+
+// ways lists how to set the secret.
+func (s secretSource) ways() string {
+	return fmt.Sprintf("set the environment variable %s, or name a file that holds it in %s_FILE or %s, or give the systemd credential %s",
+		s.env, s.env, s.fileSetting, s.credentials[0])
+}
+
+func (s secretSource) notHere() string {
+	return "secrets are not kept in this file; " + s.ways()
+}
+
+// secretValue is the place of a secret in the table. The file cannot set it.
+type secretValue struct {
+	p    *Secret
+	from secretSource
+}
+
+func (s secretValue) set(any) error { return errors.New(s.from.notHere()) }
+func (s secretValue) text() string  { return s.p.String() }
+
+func (s setting) secret() bool {
+	_, ok := s.value.(secretValue)
+	return ok
+}
+
+func (l *loader) readSecrets() {
+	for i := range l.settings {
+		s := &l.settings[i]
+		v, ok := s.value.(secretValue)
+		if !ok {
+			continue
+		}
+		fileSetting := l.find(v.from.fileSetting)
+		file := fileSetting.value.(textValue).p
+		secret, origin := l.readSecret(v.from, l.fromFile(*file))
+		if secret.IsSet() {
+			*v.p, s.origin = secret, origin
+		}
+		*file = l.fromFile(*file)
+	}
+}
+
+// readSecret takes the first source that is there. A source that is there and
+// unusable is a problem, never a reason to look further: the wrong key would
+// be used without a word.
+func (l *loader) readSecret(from secretSource, file string) (Secret, string) {
+	text, inEnv := l.src.Env(from.env)
+	envFile, inEnvFile := l.src.Env(from.env + "_FILE")
+	inEnvFile = inEnvFile && envFile != ""
+	switch {
+	case inEnv && inEnvFile:
+		l.problem("environment "+from.env, "is set, and %s_FILE too; keep one of them", from.env)
+	case inEnv:
+		if file != "" {
+			l.warn("%s is not used: the environment variable %s comes before it", from.fileSetting, from.env)
+		}
+		return l.secretText("environment "+from.env, text), "environment " + from.env
+	case inEnvFile:
+		if file != "" {
+			l.warn("%s is not used: the environment variable %s_FILE comes before it", from.fileSetting, from.env)
+		}
+		label := "environment " + from.env + "_FILE"
+		if err := checkSecretPath(envFile); err != nil {
+			l.problem(label, "%v", err)
+			return Secret{}, ""
+		}
+		return l.secretFile(label, envFile), label
+	case l.bad[from.fileSetting]:
+	case file != "":
+		return l.secretFile(from.fileSetting, file), "file " + file
+	default:
+		return l.credential(from)
+	}
+	return Secret{}, ""
+}
+
+// credential takes a systemd credential (systemd.exec(5), LoadCredential=).
+func (l *loader) credential(from secretSource) (Secret, string) {
+	dir, ok := l.src.Env("CREDENTIALS_DIRECTORY")
+	if !ok || dir == "" {
+		return Secret{}, ""
+	}
+	for _, name := range from.credentials {
+		data, err := l.src.ReadFile(filepath.Join(dir, name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			l.problem("credential "+name, "cannot be read: %v", cause(err))
+			return Secret{}, ""
+		}
+		return l.secretText("credential "+name, string(data)), "credential " + name
+	}
+	return Secret{}, ""
+}
+
+// secretFile takes a file that holds a secret and nothing else.
+func (l *loader) secretFile(label, path string) Secret {
+	data, err := l.src.ReadFile(path)
+	if err != nil {
+		l.problem(label, "cannot read %s: %v", show(path), cause(err))
+		return Secret{}
+	}
+	// Containers mount secrets with mode 0444 and know no better, so that this
+	// is no more than a warning.
+	if info, err := l.src.Stat(path); err == nil && info.Mode().Perm()&0o026 != 0 {
+		l.warn("%s: %s has mode %04o, so that others than its owner can read or change it; 0600 or 0640 is enough",
+			label, path, info.Mode().Perm())
+	}
+	return l.secretText(label, string(data))
+}
+
+// maxSecret is more than any provider's key has.
+const maxSecret = 4096
+
+// secretText checks a secret, which goes into an HTTP header, without ever
+// showing it. A line end after it is what editors and echo leave.
+func (l *loader) secretText(label, text string) Secret {
+	text = strings.TrimRight(text, "\r\n")
+	outside := strings.IndexFunc(text, func(r rune) bool { return r <= ' ' || r >= 0x7f })
+	switch {
+	case text == "":
+		l.problem(label, "is there but empty; write the secret into it, or remove it")
+	case len(text) > maxSecret:
+		l.problem(label, "has %d bytes, more than any secret; is this the right file?", len(text))
+	case outside >= 0:
+		l.problem(label, "has a space, a control character or a letter outside ASCII at byte %d; a secret has none", outside+1)
+	case len(text) > 1 && strings.ContainsRune(`"'`, rune(text[0])) && text[0] == text[len(text)-1]:
+		l.problem(label, "is in quotes, which would be part of the secret; write it without them")
+	default:
+		return NewSecret(text)
+	}
+	return Secret{}
+}

@@ -1,0 +1,155 @@
+package config
+
+import "time"
+
+// setting is one line of the table: where a value is in the file, where it
+// goes, and what a person needs to know of it.
+type setting struct {
+	path    string // in the file
+	value   value
+	def     any    // as TOML gives it: string, int64, float64, bool or []any; nil is none
+	defWord string // the default in words, when it is worked out from something else
+	example string // TOML shown in config.example.toml when def says too little
+	env     string // variable that comes before the file
+	doc     string
+
+	origin string // filled in by Load
+}
+
+// section explains one table of the file.
+type section struct{ name, doc string }
+
+// sections are the tables of the file, in the order of config.example.toml.
+// The nameless one holds the settings above the first table.
+func sections() []section {
+	return []section{
+		{"", ""},
+		{"api", "The provider's REST API. The key is not set here: it comes from the environment\n" +
+			"variable NEXUSPROMAIL_API_KEY, from the file that NEXUSPROMAIL_API_KEY_FILE or\n" +
+			"key_file names, or from the systemd credential nexuspromail_api_key."},
+		{"sender", "Who the mail comes from. The provider sends only for domains verified with it."},
+		{"mail", "What becomes of the parts of a mail that the API's documentation has no field for."},
+		{"delivery", "How mail is tried."},
+		{"listener", "One address to listen on. Repeat the table for more of them."},
+		{"limits", "What clients can use at most."},
+		{"log", "The program's own log, on standard error."},
+		{"webhook", "Events from the provider. The secret comes from the environment variable\n" +
+			"WEBHOOK_SECRET, from the file that WEBHOOK_SECRET_FILE or secret_file names, or\n" +
+			"from the systemd credential webhook_secret."},
+	}
+}
+
+// settingsOf is the table for everything but the listeners.
+func settingsOf(c *Config) []setting {
+	s := []setting{
+		{path: "hostname", value: textValue{&c.Hostname, checkHostname}, defWord: "the name of this machine", example: `"relay.example.com"`,
+			doc: "How the relay calls itself to SMTP clients."},
+	}
+	s = append(s, apiSettings(&c.API)...)
+	s = append(s, senderSettings(&c.Sender)...)
+	s = append(s, mailSettings(&c.Mail)...)
+	s = append(s, setting{path: "delivery.wait", value: timeValue{&c.Delivery.Wait, 0, 5 * time.Minute}, def: "10s",
+		doc: "How long a client is made to wait for the API's own verdict on its mail.\n\"0s\" is not at all: all mail goes to the queue."})
+	s = append(s, limitSettings(&c.Limits)...)
+	return append(s,
+		setting{path: "log.level", value: levelValue{&c.Log.Level}, def: "info",
+			doc: "The least important lines that are written: \"debug\", \"info\", \"warn\" or \"error\"."},
+		setting{path: "log.format", value: wordValue[string]{&c.Log.Format, []string{"text", "json"}}, def: "text",
+			doc: "\"text\" for people, \"json\" for programs."},
+		setting{path: "webhook.secret", value: secretValue{&c.Webhook.Secret, webhookSecret()}, env: webhookSecret().env,
+			doc: "What the provider signs events with. It is a secret and not set in the file."},
+		setting{path: "webhook.secret_file", value: textValue{&c.Webhook.SecretFile, checkSecretPath}, def: "",
+			doc: "File that holds the secret with which the provider signs events. A relative path\nstarts at the directory of this file."},
+	)
+}
+
+func apiSettings(a *API) []setting {
+	return []setting{
+		{path: "api.url", value: textValue{&a.URL, checkURL}, def: "https://app.nexuspromail.com/api", env: "NEXUSPROMAIL_API_URL",
+			doc: "Where the API is."},
+		{path: "api.path", value: textValue{&a.Path, checkPath}, def: "/v1/transactional/send",
+			doc: "The path of the sending call, below url."},
+		{path: "api.allow_insecure", value: flagValue{&a.AllowInsecure}, def: false,
+			doc: "Allows an http:// url of another machine, to which the key travels in the clear."},
+		{path: "api.key", value: secretValue{&a.Key, apiKey()}, env: apiKey().env,
+			doc: "The API key. It is a secret and not set in the file."},
+		{path: "api.key_file", value: textValue{&a.KeyFile, checkSecretPath}, def: "",
+			doc: "File that holds the API key and nothing else. A relative path starts at the\ndirectory of this file."},
+		{path: "api.timeout", value: timeValue{&a.Timeout, time.Millisecond, 5 * time.Minute}, def: "10s",
+			doc: "How long one call may take in all."},
+		{path: "api.connect_timeout", value: timeValue{&a.ConnectTimeout, time.Millisecond, 5 * time.Minute}, def: "5s",
+			doc: "How much of that connecting may take."},
+		{path: "api.ca_file", value: textValue{&a.CAFile, nil}, def: "",
+			doc: "File of PEM certificates to trust besides the system's. A relative path starts at\nthe directory of this file."},
+		{path: "api.concurrency", value: countValue{&a.Concurrency, 1, 1000}, def: int64(32),
+			doc: "How many calls are made at once."},
+		{path: "api.rate", value: rateValue{&a.Rate, 0, 100000}, def: 0.0,
+			doc: "How many calls a second the account allows. 0 is not known: the relay finds out."},
+		{path: "api.burst", value: countValue{&a.Burst, 0, 100000}, def: int64(0),
+			doc: "How many calls may follow each other at once after a rest. 0 is as many as rate,\nand at least 1."},
+		{path: "api.max_retry_after", value: timeValue{&a.MaxRetryAfter, time.Second, 7 * day}, def: "1h",
+			doc: "The longest pause that is kept when the API asks for one (Retry-After)."},
+	}
+}
+
+func senderSettings(s *Sender) []setting {
+	return []setting{
+		{path: "sender.email", value: textValue{&s.Email, checkEmail}, env: "FROM_EMAIL", example: `"hello@mail.example.com"`,
+			doc: "The sender of mail whose own From is in no verified domain, and of the relay's\nown mail. It must be set, here or in the environment."},
+		{path: "sender.name", value: textValue{&s.Name, checkText}, def: "", env: "FROM_NAME",
+			doc: "The name that goes with it."},
+		{path: "sender.domains", value: domainsValue{&s.Domains}, defWord: "the domain of email", example: `["mail.example.com"]`,
+			doc: "The domains that are verified with the provider."},
+		{path: "sender.foreign", value: wordValue[Foreign]{&s.Foreign, []Foreign{Rewrite, RefuseForeign}}, def: "rewrite",
+			doc: "What becomes of mail from other domains: \"rewrite\" sends it from email, with its\nown sender in Reply-To; \"refuse\" refuses it."},
+	}
+}
+
+func mailSettings(m *Mail) []setting {
+	return []setting{
+		{path: "mail.attachments", value: wordValue[Attachments]{&m.Attachments, []Attachments{RefuseAttachments, StripAttachments, SendAttachments}}, def: "refuse",
+			doc: "Attachments: \"refuse\" the mail; \"strip\" them and say so in its text; or \"send\" them\nin the fields below. The API's documentation names no field: ask the provider."},
+		{path: "mail.attachments_field", value: textValue{&m.Fields.Array, checkNeededField}, def: "attachments",
+			doc: "With \"send\": the field of the JSON that holds the list of attachments."},
+		{path: "mail.attachment_filename", value: textValue{&m.Fields.Filename, checkField}, def: "filename",
+			doc: "With \"send\": the field of a list item that holds the file's name. \"\" leaves it out."},
+		{path: "mail.attachment_content", value: textValue{&m.Fields.Content, checkNeededField}, def: "content",
+			doc: "With \"send\": the field of a list item that holds the content, in base64."},
+		{path: "mail.attachment_content_type", value: textValue{&m.Fields.ContentType, checkField}, def: "content_type",
+			doc: "With \"send\": the field of a list item that holds the media type. \"\" leaves it out."},
+		{path: "mail.attachment_content_id", value: textValue{&m.Fields.ContentID, checkField}, def: "content_id",
+			doc: "With \"send\": the field of a list item that holds the Content-ID by which html\nrefers to an image. \"\" leaves it out."},
+		{path: "mail.header_field", value: textValue{&m.HeaderField, checkField}, def: "",
+			doc: "The field of the JSON that takes further headers, as an object. \"\" is none: the\nAPI's documentation has no such field."},
+	}
+}
+
+// listenerSettings is the table for one listener; prefix is "listener", or
+// "listener#2" when there are several.
+func listenerSettings(l *Listener, prefix string) []setting {
+	return []setting{
+		{path: prefix + ".address", value: textValue{&l.Address, checkAddress}, def: "127.0.0.1:2525",
+			doc: "Address and port. \":2525\" is every address of this machine."},
+		{path: prefix + ".networks", value: networksValue{&l.Networks}, def: []any{"127.0.0.0/8", "::1/128"},
+			doc: "Whose clients may send through it. On an address that others can reach, public\nnetworks wider than /16 (IPv6: /32) are refused: that would be an open relay."},
+	}
+}
+
+func limitSettings(l *Limits) []setting {
+	return []setting{
+		{path: "limits.message_size", value: sizeValue{&l.MessageSize, 64 * kib, gib}, def: "25MiB",
+			doc: "The largest mail that is taken."},
+		{path: "limits.recipients", value: countValue{&l.Recipients, 1, 10000}, def: int64(100),
+			doc: "The most recipients of one mail."},
+		{path: "limits.connections", value: countValue{&l.Connections, 1, 100000}, def: int64(200),
+			doc: "The most connections at once."},
+		{path: "limits.connections_per_address", value: countValue{&l.ConnectionsPerAddress, 1, 100000}, def: int64(50),
+			doc: "The most connections at once from one address."},
+		{path: "limits.line_length", value: sizeValue{&l.LineLength, kib, 64 * mib}, def: "1MiB",
+			doc: "The longest line that is taken, in commands and in mail."},
+		{path: "limits.idle_time", value: timeValue{&l.IdleTime, time.Second, day}, def: "5m",
+			doc: "How long a client may be silent."},
+		{path: "limits.message_time", value: timeValue{&l.MessageTime, time.Second, day}, def: "30m",
+			doc: "How long a client may take to hand over one mail."},
+	}
+}

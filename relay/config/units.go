@@ -1,0 +1,131 @@
+package config
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const day = 24 * time.Hour
+
+const (
+	kib = 1 << 10
+	mib = 1 << 20
+	gib = 1 << 30
+)
+
+// ParseDuration is time.ParseDuration with days in front: "2d", "1d12h".
+func ParseDuration(s string) (time.Duration, error) {
+	wrong := fmt.Errorf(`found %s, which is not a time; write a number with its unit: ms, s, m, h or d, as in "10s"`, show(s))
+	days, rest, ok := strings.Cut(s, "d")
+	if !ok {
+		d, err := time.ParseDuration(s)
+		if err != nil {
+			return 0, wrong
+		}
+		return d, nil
+	}
+	n, err := strconv.ParseUint(days, 10, 32)
+	if err != nil || int64(n) > math.MaxInt64/int64(day) {
+		return 0, wrong
+	}
+	total := time.Duration(n) * day
+	if rest == "" {
+		return total, nil
+	}
+	// A sign after the days would mean nothing that anyone wants.
+	d, err := time.ParseDuration(rest)
+	if err != nil || rest[0] == '-' || rest[0] == '+' || d > math.MaxInt64-total {
+		return 0, wrong
+	}
+	return total + d, nil
+}
+
+// FormatDuration writes d as short as ParseDuration reads it: "1d12h", "5m".
+func FormatDuration(d time.Duration) string {
+	if d < 0 {
+		return d.String()
+	}
+	var days string
+	if n := d / day; n > 0 {
+		days = strconv.FormatInt(int64(n), 10) + "d"
+		if d %= day; d == 0 {
+			return days
+		}
+	}
+	s := d.String()
+	if strings.HasSuffix(s, "m0s") {
+		s = strings.TrimSuffix(s, "0s")
+	}
+	if strings.HasSuffix(s, "h0m") {
+		s = strings.TrimSuffix(s, "0m")
+	}
+	return days + s
+}
+
+// sizeUnits are in the order in which FormatSize prefers them.
+func sizeUnits() []struct {
+	name  string
+	bytes int64
+} {
+	return []struct {
+		name  string
+		bytes int64
+	}{
+		{"GiB", gib}, {"GB", 1e9}, {"MiB", mib}, {"MB", 1e6}, {"KiB", kib}, {"KB", 1e3}, {"B", 1},
+	}
+}
+
+// ParseSize reads a number of bytes, with a unit or without one: "10MiB",
+// "25MB", "512". Units are read in either case; "M" alone is refused because
+// people mean two things by it.
+func ParseSize(s string) (int64, error) {
+	wrong := fmt.Errorf(`found %s, which is not a size; write a whole number with its unit: KiB, MiB, GiB, KB, MB or GB, as in "10MiB"`, show(s))
+	digits := strings.TrimRight(s, "KMGIBkmgib")
+	unit, factor := s[len(digits):], int64(1)
+	if unit != "" {
+		factor = 0
+		for _, u := range sizeUnits() {
+			if strings.EqualFold(u.name, unit) {
+				factor = u.bytes
+			}
+		}
+	}
+	n, err := strconv.ParseInt(strings.TrimSuffix(digits, " "), 10, 64)
+	if err != nil || factor == 0 || n < 0 || n > math.MaxInt64/factor {
+		return 0, wrong
+	}
+	return n * factor, nil
+}
+
+// FormatSize writes n in the largest unit that divides it, binary ones first.
+func FormatSize(n int64) string {
+	for _, u := range sizeUnits() {
+		if n != 0 && n%u.bytes == 0 {
+			return strconv.FormatInt(n/u.bytes, 10) + u.name
+		}
+	}
+	return strconv.FormatInt(n, 10)
+}
+
+// parseNetwork reads a network or one address.
+func parseNetwork(s string) (netip.Prefix, error) {
+	if a, err := netip.ParseAddr(s); err == nil && a.Zone() == "" && !a.Is4In6() {
+		return netip.PrefixFrom(a, a.BitLen()), nil
+	}
+	p, err := netip.ParsePrefix(s)
+	if err != nil {
+		return netip.Prefix{}, fmt.Errorf(`found %s, which is not a network; write one as in "10.1.0.0/16" or "fd00::/8"`, show(s))
+	}
+	if p.Addr().Is4In6() {
+		return netip.Prefix{}, fmt.Errorf(`found %s; write an IPv4 network as such, as in "10.1.0.0/16"`, show(s))
+	}
+	if p != p.Masked() {
+		return netip.Prefix{}, fmt.Errorf("found %s, an address in the network %s; write that, or %s for the one address",
+			show(s), quote(p.Masked().String()), quote(p.Addr().String()))
+	}
+	return p, nil
+}

@@ -1,0 +1,151 @@
+package config
+
+import (
+	"crypto/x509"
+	"net"
+	"net/netip"
+	"net/url"
+	"slices"
+	"strings"
+)
+
+// validate judges what one setting alone does not show.
+func (l *loader) validate() {
+	l.validateAPI()
+	l.validateSender()
+	l.validateFields()
+	for i := range l.cfg.Listeners {
+		l.validateListener(i)
+	}
+}
+
+func (l *loader) validateAPI() {
+	a := &l.cfg.API
+	if u, err := url.Parse(a.URL); err == nil && u.Scheme == "http" && !a.AllowInsecure && !loopbackHost(u.Hostname()) {
+		l.problem("api.url", "found %s, which sends the key in the clear; write https://, or set api.allow_insecure = true if nobody can listen on the way", show(a.URL))
+	}
+	if a.ConnectTimeout > a.Timeout {
+		path := "api.connect_timeout"
+		if l.find(path).origin == "default" {
+			a.ConnectTimeout = a.Timeout
+		} else {
+			l.problem(path, "found %s, longer than api.timeout (%s), of which it is a part", quote(FormatDuration(a.ConnectTimeout)), quote(FormatDuration(a.Timeout)))
+		}
+	}
+	if a.CAFile != "" {
+		if data, err := l.src.ReadFile(a.CAFile); err != nil {
+			l.problem("api.ca_file", "cannot read %s: %v", show(a.CAFile), cause(err))
+		} else if !x509.NewCertPool().AppendCertsFromPEM(data) {
+			l.problem("api.ca_file", "%s has no certificate in PEM form", show(a.CAFile))
+		}
+	}
+}
+
+func (l *loader) validateSender() {
+	s := &l.cfg.Sender
+	if s.Email != "" && !l.bad["sender.domains"] && !slices.Contains(s.Domains, domainOf(s.Email)) {
+		l.problem("sender.domains", "the domain of sender.email, %s, is not among them; add it, or change sender.email", quote(domainOf(s.Email)))
+	}
+	if !l.src.NeedAPI {
+		return
+	}
+	if s.Email == "" && !l.bad["sender.email"] {
+		l.problem("sender.email", "is not set; set it in the file or in the environment variable FROM_EMAIL, to an address in a domain that is verified with the provider")
+	}
+	if !l.cfg.API.Key.IsSet() && !l.secretRefused(apiKey()) {
+		l.problem("api.key", "is not set; %s", apiKey().ways())
+	}
+}
+
+// secretRefused reports whether there is a problem with one of the secret's
+// sources already.
+func (l *loader) secretRefused(from secretSource) bool {
+	labels := []string{"environment " + from.env, "environment " + from.env + "_FILE", from.fileSetting}
+	for _, name := range from.credentials {
+		labels = append(labels, "credential "+name)
+	}
+	return slices.ContainsFunc(l.problems, func(p Problem) bool { return slices.Contains(labels, p.Path) })
+}
+
+// validateFields keeps two pieces of a payload from having one name.
+func (l *loader) validateFields() {
+	m := &l.cfg.Mail
+	taken := []string{"to", "from", "subject", "html", "text", "reply_to"}
+	if m.Attachments == SendAttachments {
+		taken = l.takeField(taken, "mail.attachments_field", m.Fields.Array)
+		var item []string
+		item = l.takeField(item, "mail.attachment_filename", m.Fields.Filename)
+		item = l.takeField(item, "mail.attachment_content", m.Fields.Content)
+		item = l.takeField(item, "mail.attachment_content_type", m.Fields.ContentType)
+		l.takeField(item, "mail.attachment_content_id", m.Fields.ContentID)
+	}
+	l.takeField(taken, "mail.header_field", m.HeaderField)
+}
+
+func (l *loader) takeField(taken []string, path, name string) []string {
+	if name == "" {
+		return taken
+	}
+	if slices.Contains(taken, name) {
+		l.problem(path, "found %s, a field that has another use already", quote(name))
+	}
+	return append(taken, name)
+}
+
+func (l *loader) validateListener(i int) {
+	all := l.cfg.Listeners
+	one, prefix := all[i], listenerPrefix(i, len(all))
+	host, port, err := net.SplitHostPort(one.Address)
+	if err != nil || l.bad[prefix+".address"] || l.bad[prefix+".networks"] {
+		return
+	}
+	for _, earlier := range all[:i] {
+		if earlier.Address == one.Address && port != "0" {
+			l.problem(prefix+".address", "found %s, which another listener has already", show(one.Address))
+		}
+	}
+	if loopbackHost(host) {
+		return
+	}
+	var useful bool
+	for _, network := range one.Networks {
+		useful = useful || !network.Addr().IsLoopback()
+		if tooWide(network) {
+			l.problem(prefix+".networks", "found %s on %s, which others can reach: that is an open relay, free for anyone's spam; write the networks of your own clients, as in %s",
+				quote(network.String()), show(one.Address), `["10.1.0.0/16"]`)
+		}
+	}
+	if !useful {
+		l.warn("%s: nobody else can send through %s: %s.networks has only this machine", prefix, one.Address, prefix)
+	}
+}
+
+// loopbackHost reports whether only this machine reaches a host.
+func loopbackHost(host string) bool {
+	if a, err := netip.ParseAddr(host); err == nil {
+		return a.Unmap().IsLoopback()
+	}
+	return strings.EqualFold(host, "localhost")
+}
+
+// tooWide reports whether a network lets strangers in. Networks that nobody
+// routes to from outside may be of any size; of public addresses, /16 is what
+// a large organisation has (IPv6: /32, what a provider is given), and nobody
+// has more than that for the clients of one relay.
+func tooWide(p netip.Prefix) bool {
+	for _, own := range []string{
+		"127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16",
+		"100.64.0.0/10", // RFC 6598: carriers' and overlay networks' own
+		"::1/128", "fc00::/7", "fe80::/10",
+	} {
+		o := netip.MustParsePrefix(own)
+		if p.Bits() >= o.Bits() && o.Contains(p.Addr()) {
+			return false
+		}
+	}
+	if p.Addr().Is4() {
+		return p.Bits() < 16
+	}
+	// 64:ff9b::/96 is how a NAT64 shows all of IPv4.
+	return p.Bits() < 32 || netip.MustParsePrefix("64:ff9b::/96").Overlaps(p) && p.Bits() < 96+16
+}
