@@ -7,6 +7,7 @@
 package smtpd
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 	"net/netip"
@@ -53,14 +54,33 @@ type Listener struct {
 
 // Limits bound what clients can use. Zero fields take the default.
 type Limits struct {
-	MessageBytes          int64         // of one message
-	Recipients            int           // of one message
-	LineBytes             int           // of one line, in commands and in content
-	Connections           int           // in all
-	ConnectionsPerAddress int           // of one client address
-	IdleTime              time.Duration // between two reads from a client
-	WriteTime             time.Duration // for a client to take a reply
-	MessageTime           time.Duration // for all of a DATA
+	MessageBytes          int64         // of one message, with CRLF line ends; 25 MiB
+	Recipients            int           // of one message; 100
+	LineBytes             int           // of one line of content; 1 MiB
+	CommandBytes          int           // of one command line; 4 KiB, which is also the least
+	WrongCommands         int           // since the last message taken; 20
+	WrongRecipients       int           // in a row; 50
+	Connections           int           // in all; 500
+	ConnectionsPerAddress int           // of one IPv4 address or IPv6 /64; 100
+	IdleTime              time.Duration // between two reads from a client; 5 min
+	WriteTime             time.Duration // for a client to take a reply; 1 min
+	MessageTime           time.Duration // for all of a DATA, or all the chunks of a BDAT; 10 min
+}
+
+func (l Limits) withDefaults() Limits {
+	return Limits{
+		MessageBytes:          cmp.Or(l.MessageBytes, 25<<20),
+		Recipients:            cmp.Or(l.Recipients, 100),  // the least that RFC 5321 section 4.5.3.1.8 allows
+		LineBytes:             cmp.Or(l.LineBytes, 1<<20), // HTML in one line is common
+		CommandBytes:          max(l.CommandBytes, 4<<10),
+		WrongCommands:         cmp.Or(l.WrongCommands, 20),
+		WrongRecipients:       cmp.Or(l.WrongRecipients, 50),
+		Connections:           cmp.Or(l.Connections, 500),
+		ConnectionsPerAddress: cmp.Or(l.ConnectionsPerAddress, 100),
+		IdleTime:              cmp.Or(l.IdleTime, 5*time.Minute), // RFC 5321 section 4.5.3.2.7
+		WriteTime:             cmp.Or(l.WriteTime, time.Minute),
+		MessageTime:           cmp.Or(l.MessageTime, 10*time.Minute),
+	}
 }
 
 // Options are what a Server is made from.
@@ -70,4 +90,8 @@ type Options struct {
 	Listeners []Listener
 	Limits    Limits
 	Log       *slog.Logger
+
+	// Panicked, if set, is told of each panic of the Backend. It was caught and
+	// logged, and cost no more than one connection.
+	Panicked func(value any)
 }

@@ -1,0 +1,215 @@
+package smtpd
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+
+	"github.com/smtp2rest/smtp2rest/smtpd/reply"
+)
+
+// drainBytes is how much of a message that is refused anyway is read to its
+// end, beyond the size we take, so that the client gets to hear the reply.
+const drainBytes = 64 << 20
+
+// errDrained says that a message went on for so long after it was refused that
+// the rest is not worth reading: the connection has to be closed.
+var errDrained = errors.New("smtpd: message far beyond the limit")
+
+// content collects one message, from DATA or from the chunks of BDAT, with
+// CRLF line ends whatever the client used: CRLF, a run of CRs before LF (what
+// a text mode makes of CRLF), a bare LF, a bare CR.
+type content struct {
+	buf  []byte
+	hint int64 // the size the client announced, 0 for none
+
+	maxBytes int64
+	maxLine  int
+
+	line    int // octets in the current line so far
+	crs     int // CRs seen whose meaning depends on what follows
+	read    int64
+	refusal *reply.Reply // why nothing is collected any more
+}
+
+// add takes the next octets of the message. It keeps nothing of p.
+func (c *content) add(p []byte) error {
+	c.read += int64(len(p))
+	if c.refusal != nil {
+		if c.read > c.maxBytes+max(c.maxBytes, drainBytes) {
+			return errDrained
+		}
+		return nil
+	}
+	for len(p) > 0 {
+		if c.crs > 0 && p[0] != '\r' {
+			p = c.endCRs(p)
+			continue
+		}
+		i := bytes.IndexAny(p, "\r\n")
+		if i < 0 {
+			c.put(p)
+			return nil
+		}
+		c.put(p[:i])
+		if p[i] == '\r' {
+			c.crs++
+		} else {
+			c.endLine()
+		}
+		p = p[i+1:]
+	}
+	return nil
+}
+
+// endCRs decides what the CRs before p were: with LF they are one line end,
+// else each is one. It returns what is left of p.
+func (c *content) endCRs(p []byte) []byte {
+	if p[0] == '\n' {
+		c.crs = 0
+		c.endLine()
+		return p[1:]
+	}
+	for ; c.crs > 0; c.crs-- {
+		c.endLine()
+	}
+	return p
+}
+
+func (c *content) endLine() {
+	c.put([]byte("\r\n"))
+	c.line = 0
+}
+
+func (c *content) put(p []byte) {
+	if c.refusal != nil {
+		return
+	}
+	c.line += len(p)
+	switch {
+	case int64(len(c.buf)+len(p)) > c.maxBytes:
+		c.refuse(reply.TooLarge())
+	case c.line > c.maxLine+len("\r\n"):
+		c.refuse(reply.Unparsable("a line is too long"))
+	default:
+		c.grow(len(p))
+		c.buf = append(c.buf, p...)
+	}
+}
+
+func (c *content) refuse(r *reply.Reply) {
+	c.refusal = r
+	c.buf = nil
+}
+
+// grow makes room. The announced size is believed once a quarter of it has
+// come: a lie then costs no more memory than four times what was really sent,
+// and an honest client's message is copied a few times at most.
+func (c *content) grow(n int) {
+	need := len(c.buf) + n
+	if need <= cap(c.buf) {
+		return
+	}
+	size := max(2*cap(c.buf), need, 4<<10)
+	if hint := int(min(c.hint, c.maxBytes)); hint > size && hint <= max(4*need, 64<<10) {
+		size = hint
+	}
+	size = max(min(size, int(c.maxBytes)), need)
+	grown := make([]byte, len(c.buf), size)
+	copy(grown, c.buf)
+	c.buf = grown
+}
+
+// finish ends the message.
+func (c *content) finish() {
+	for ; c.crs > 0; c.crs-- {
+		c.endLine()
+	}
+}
+
+// readData reads what follows DATA up to and including CRLF.CRLF, the only
+// thing that ends it: whoever also takes a bare LF or CR there reads other
+// messages than the relay before it did, and mail can be smuggled through.
+func (c *content) readData(r *bufio.Reader) error {
+	const (
+		afterCRLF  = iota // at the start of a line, as RFC 5321 has it
+		afterLF           // after a bare LF
+		withinLine        // anywhere else
+	)
+	at, afterCR := afterCRLF, false
+	for {
+		// A line that fits r's buffer comes in one piece, so the last one,
+		// which starts right behind a LF, does.
+		p, err := r.ReadSlice('\n')
+		if err != nil && !errors.Is(err, bufio.ErrBufferFull) {
+			return unexpected(err)
+		}
+		whole := p
+		switch {
+		case at == afterCRLF && string(p) == ".\r\n":
+			c.finish()
+			return nil
+		case at == afterCRLF && p[0] == '.':
+			p = p[1:] // RFC 5321 section 4.5.2
+		case at == afterLF && bytes.HasPrefix(p, []byte("..")):
+			// Python's smtplib doubles the dot here too, for others it is the
+			// rare case. A single dot was doubled by nobody and stays.
+			p = p[1:]
+		}
+		switch {
+		case whole[len(whole)-1] != '\n':
+			at = withinLine
+		case bytes.HasSuffix(whole, []byte("\r\n")), len(whole) == 1 && afterCR:
+			at = afterCRLF
+		default:
+			at = afterLF
+		}
+		afterCR = whole[len(whole)-1] == '\r'
+		if err := c.add(p); err != nil {
+			return err
+		}
+	}
+}
+
+// readChunk reads the size octets that follow a BDAT. Fewer are an error.
+func (c *content) readChunk(r *bufio.Reader, size int64) error {
+	for size > 0 {
+		if _, err := r.Peek(1); err != nil {
+			return unexpected(err)
+		}
+		n := int(min(size, int64(r.Buffered())))
+		p, _ := r.Peek(n)
+		if err := c.add(p); err != nil {
+			return err
+		}
+		_, _ = r.Discard(n) // they are in the buffer
+		size -= int64(n)
+	}
+	return nil
+}
+
+func unexpected(err error) error {
+	if errors.Is(err, io.EOF) {
+		return io.ErrUnexpectedEOF
+	}
+	return err
+}
+
+// receivedFields counts the Received fields in the header of a message, which
+// every server on its way adds.
+func receivedFields(data []byte) int {
+	const name = "Received:"
+	n := 0
+	for len(data) > 0 {
+		line, rest, _ := bytes.Cut(data, []byte("\r\n"))
+		if len(line) == 0 {
+			return n
+		}
+		if len(line) >= len(name) && bytes.EqualFold(line[:len(name)], []byte(name)) {
+			n++
+		}
+		data = rest
+	}
+	return n
+}

@@ -1,0 +1,323 @@
+package smtpd
+
+import (
+	"bufio"
+	"errors"
+	"io"
+	"log/slog"
+	"strconv"
+	"strings"
+
+	"github.com/smtp2rest/smtp2rest/smtpd/reply"
+)
+
+// dialog is where in the protocol a connection is.
+//
+// Commands go to go-smtp one by one, cleaned. Those that it would answer
+// wrongly are answered here. The content of a message is read here too, when
+// go-smtp, having said 354, calls the session: the session takes it with
+// message, and go-smtp then finds only the final dot. BDAT never reaches
+// go-smtp, whose BDAT takes a truncated chunk for a complete message and runs
+// two transactions at once after a RSET: chunks are collected here, and the
+// last one goes to go-smtp as a DATA whose 354 the client does not see.
+//
+// AUTH's and STARTTLS's place is here as well: the line after a 334 is no
+// command, and TLS belongs under the wire, so that these limits hold inside it.
+type dialog struct {
+	verb   string       // the command under way
+	path   pathCommand  // of the MAIL or RCPT under way
+	chunks *content     // the message that comes by BDAT, nil when none does
+	hidden bool         // go-smtp's next reply is not for the client
+	errors int          // wrong commands since the last message taken
+	wrong  int          // wrong recipients since the last right one
+	cause  *reply.Reply // what the session answered, with its private cause
+}
+
+// next waits for commands until there is one for go-smtp to answer.
+func (w *wire) next() error {
+	for {
+		w.setIdle(w.dialog.chunks == nil)
+		line, err := w.readLine()
+		w.setIdle(false)
+		if err == nil {
+			err = w.command(line)
+		}
+		if err != nil {
+			return err
+		}
+		switch {
+		case len(w.out) > 0:
+			return nil
+		case w.hungUp:
+			return io.EOF
+		}
+	}
+}
+
+// readLine returns a command without its line end, which may be a bare LF. A
+// line that the client did not finish is no command.
+func (w *wire) readLine() (string, error) {
+	if w.stopsNow() {
+		return "", w.refuse(w.lost(errStopping))
+	}
+	p, err := w.in.ReadSlice('\n')
+	switch {
+	case errors.Is(err, bufio.ErrBufferFull): // its size is Limits.CommandBytes
+		w.dialog.verb = ""
+		w.hangUpOn()
+		return "", w.refuse(reply.LineTooLong())
+	case err != nil:
+		w.dialog.verb = ""
+		return "", w.refuse(w.lost(err))
+	}
+	return strings.TrimRight(string(p), " \t\r\n"), nil
+}
+
+// refuse answers with r, if there is one, and ends go-smtp's reading.
+func (w *wire) refuse(r *reply.Reply) error {
+	if r != nil {
+		_ = w.answer(r) // the connection ends either way
+	}
+	return io.EOF
+}
+
+// command deals with a command or gives it to go-smtp.
+func (w *wire) command(line string) error {
+	verb, arg := cutCommand(line)
+	w.dialog.verb, w.dialog.path, w.dialog.cause = verb, pathCommand{}, nil
+	if strings.ContainsFunc(line, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
+		w.dialog.verb = ""
+		return w.answer(reply.BadCommand("control characters in a command"))
+	}
+	switch verb {
+	case "HELO", "EHLO", "LHLO", "RSET", "NOOP", "VRFY", "QUIT":
+		return w.pass(strings.TrimSpace(verb + " " + arg))
+	case "MAIL", "RCPT", "DATA":
+		if r := w.transaction(verb, arg); r != nil {
+			return w.answer(r)
+		}
+		return nil
+	case "BDAT":
+		return w.bdat(arg)
+	case "AUTH", "STARTTLS", "HELP", "EXPN", "ETRN", "TURN":
+		return w.answer(reply.NotImplemented(verb))
+	case "GET", "POST", "PUT", "CONNECT", "OPTIONS", "HEAD":
+		// A browser or an HTTP client made to talk to us: the mail in its
+		// body must not be read as commands.
+		w.hangUpOn()
+		return w.answer(reply.WrongProtocol())
+	}
+	w.dialog.verb = ""
+	return w.answer(reply.BadCommand("command not recognized"))
+}
+
+func cutCommand(line string) (verb, arg string) {
+	i := strings.IndexAny(line, " \t")
+	if i < 0 {
+		return strings.ToUpper(line), ""
+	}
+	return strings.ToUpper(line[:i]), strings.Trim(line[i:], " \t")
+}
+
+// pass gives a line to go-smtp.
+func (w *wire) pass(line string) error {
+	w.out = []byte(line + "\r\n")
+	return nil
+}
+
+// transaction passes MAIL, RCPT and DATA on in the one form that go-smtp
+// cannot misread, or returns why not.
+func (w *wire) transaction(verb, arg string) *reply.Reply {
+	if w.dialog.chunks != nil {
+		return reply.BadSequence(verb + " is not allowed between chunks")
+	}
+	var refused *reply.Reply
+	line := verb
+	switch verb {
+	case "MAIL":
+		if w.session.open {
+			return reply.BadSequence("a transaction is open already")
+		}
+		w.dialog.path, refused = parseMail(arg, w.limits.MessageBytes)
+		line = "MAIL FROM:<" + w.dialog.path.address + ">"
+	case "RCPT":
+		w.dialog.path, refused = parseRcpt(arg, w.session.utf8)
+		line = "RCPT TO:<" + w.dialog.path.address + ">"
+	case "DATA":
+		if arg != "" {
+			refused = reply.BadArgument("DATA takes no argument")
+		}
+	}
+	if refused == nil {
+		_ = w.pass(line)
+	}
+	return refused
+}
+
+// bdat takes one chunk (RFC 3030).
+func (w *wire) bdat(arg string) error {
+	size, last, ok := parseChunk(arg)
+	if !ok {
+		// Nobody knows how much of what follows is the chunk.
+		w.hangUpOn()
+		return w.answer(reply.BadArgument("BDAT needs a size"))
+	}
+	chunks := w.dialog.chunks
+	switch {
+	case chunks != nil:
+	case w.session.ready():
+		chunks = w.newContent()
+	default: // the chunk comes all the same, and must be read
+		chunks = &content{refusal: reply.BadSequence("no recipients")}
+	}
+	w.startMessage()
+	if err := chunks.readChunk(w.in, size); err != nil {
+		return w.refuse(w.interrupted(err, chunks))
+	}
+	switch {
+	case !w.session.ready():
+		w.endMessage()
+		return w.answer(chunks.refusal)
+	case chunks.refusal != nil && !last:
+		// The transaction is over; RSET tells go-smtp.
+		w.dialog.hidden = true
+		w.dialog.chunks = nil
+		w.endMessage()
+		if err := w.answer(chunks.refusal); err != nil {
+			return err
+		}
+		return w.pass("RSET")
+	case last:
+		w.dialog.hidden = true
+		w.dialog.chunks = chunks
+		return w.pass("DATA")
+	}
+	w.dialog.chunks = chunks
+	return w.answer(reply.ChunkTaken(size))
+}
+
+// parseChunk reads "size [LAST]".
+func parseChunk(arg string) (size int64, last, ok bool) {
+	args := strings.Fields(arg)
+	if len(args) == 0 || len(args) > 2 || strings.Trim(args[0], "0123456789") != "" {
+		return 0, false, false
+	}
+	last = len(args) == 2
+	if last && !strings.EqualFold(args[1], "LAST") {
+		return 0, false, false
+	}
+	size, err := strconv.ParseInt(args[0], 10, 64)
+	return size, last, err == nil
+}
+
+func (w *wire) newContent() *content {
+	return &content{maxBytes: w.limits.MessageBytes, maxLine: w.limits.LineBytes, hint: w.session.size}
+}
+
+// message returns the content of the message for which go-smtp called the
+// session, or why there is none.
+func (w *wire) message() ([]byte, *reply.Reply) {
+	c := w.dialog.chunks
+	w.dialog.chunks = nil
+	w.out = []byte(".\r\n") // all that go-smtp is to read of it
+	if c == nil {
+		c = w.newContent()
+		w.startMessage()
+		if err := c.readData(w.in); err != nil {
+			if r := w.interrupted(err, c); r != nil {
+				return nil, r
+			}
+			return nil, reply.Interrupted().Because(err)
+		}
+	} else {
+		c.finish()
+	}
+	w.endMessage()
+	if c.refusal != nil {
+		return nil, c.refusal
+	}
+	return c.buf, nil
+}
+
+// interrupted hangs up in the middle of a message. What else the client sends is
+// the rest of the message, and must not be taken for commands.
+func (w *wire) interrupted(err error, c *content) *reply.Reply {
+	w.dialog.chunks = nil
+	if errors.Is(err, errDrained) {
+		w.hangUpOn()
+		return c.refusal
+	}
+	r := w.lost(err)
+	w.linger = r != nil
+	return r
+}
+
+// answer replies in place of go-smtp.
+func (w *wire) answer(r *reply.Reply) error {
+	w.dialog.cause = r
+	return w.sendCounted(r.String())
+}
+
+// replied takes a line of go-smtp's.
+func (w *wire) replied(line string) error {
+	if w.dialog.hidden && isLastLine(line) {
+		w.dialog.hidden = false
+		if w.dialog.verb == "BDAT" && (strings.HasPrefix(line, "354") || strings.HasPrefix(line, "250")) {
+			return nil
+		}
+	}
+	return w.sendCounted(line)
+}
+
+// sendCounted sends a line, or the end of the connection in its place when the
+// client has been wrong too often.
+func (w *wire) sendCounted(line string) error {
+	if !isLastLine(line) {
+		return w.send(line)
+	}
+	if w.tooManyErrors(line) {
+		w.linger = true
+		line = reply.TooManyErrors().String()
+	}
+	if strings.HasPrefix(line, "421") { // RFC 5321 section 3.8: the server closes after it
+		w.hangUp()
+	}
+	w.record(line)
+	return w.send(line)
+}
+
+// tooManyErrors counts. Verdicts about content are no errors of the client's,
+// and wrong recipients have a count of their own.
+func (w *wire) tooManyErrors(line string) bool {
+	d := &w.dialog
+	policy := strings.HasPrefix(line, "55")
+	switch {
+	case d.verb == "RCPT" && line[0] == '2':
+		d.wrong = 0
+	case d.verb == "RCPT" && policy:
+		d.wrong++
+	case policy && (d.verb == "DATA" || d.verb == "BDAT"):
+	case line[0] == '5':
+		d.errors++
+	}
+	return line[0] == '5' && (d.errors >= w.limits.WrongCommands || d.wrong >= w.limits.WrongRecipients)
+}
+
+// taken forgives earlier errors: a message went through.
+func (w *wire) taken() { w.dialog.errors, w.dialog.wrong = 0, 0 }
+
+// record logs a refusal. Of commands only addresses are logged: others can
+// hold secrets.
+func (w *wire) record(line string) {
+	if line[0] != '4' && line[0] != '5' {
+		return
+	}
+	attrs := []any{"command", w.dialog.verb, "reply", printable(line)}
+	if w.dialog.path.address != "" {
+		attrs = append(attrs, "address", w.dialog.path.address)
+	}
+	if cause := w.dialog.cause; cause != nil && cause.Unwrap() != nil {
+		attrs = append(attrs, slog.Any("cause", cause.Unwrap()))
+	}
+	w.log.Info("refused", attrs...)
+}

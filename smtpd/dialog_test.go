@@ -1,0 +1,174 @@
+package smtpd
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// TestDialogs plays the files in testdata, each a whole session:
+//
+//	limit NAME VALUE   sets a field of Limits
+//	networks CIDR…     of the listener, instead of loopback
+//	C: text            the client sends the text and CRLF
+//	c: text            the client sends the text alone
+//	C: (close)         the client closes its side
+//	S: text            the next line of the server is the text; a final … stands for anything
+//	S: (close)         the server closes
+//	M: from to: data   the backend has taken this message, the next one since the last M:
+//	M: (none)          the backend has taken no further message
+//
+// Text knows \r \n \t \0 \\ \xHH and {text*COUNT}. What the server sends
+// or the backend takes beyond the file is an error.
+func TestDialogs(t *testing.T) {
+	files, err := filepath.Glob("testdata/*.txt")
+	if err != nil || len(files) == 0 {
+		t.Fatal("no dialogs", err)
+	}
+	for _, file := range files {
+		t.Run(strings.TrimSuffix(filepath.Base(file), ".txt"), func(t *testing.T) {
+			t.Parallel()
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			play(t, strings.Split(string(text), "\n"))
+		})
+	}
+}
+
+func play(t *testing.T, lines []string) {
+	backend := &fakeBackend{}
+	var settings []string
+	for _, l := range lines {
+		if strings.HasPrefix(l, "limit ") || strings.HasPrefix(l, "networks") {
+			settings = append(settings, l)
+		}
+	}
+	s := start(t, backend, func(o *Options) {
+		for _, setting := range settings {
+			if err := configure(o, strings.Fields(setting)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	})
+	c, seen := dial(t, s), 0
+	for i, l := range lines {
+		kind, text, _ := strings.Cut(l, " ")
+		text, err := unescape(text)
+		if err == nil {
+			seen, err = c.step(kind, text, backend, seen)
+		}
+		if err != nil {
+			t.Fatalf("line %d: %s\n%v", i+1, l, err)
+		}
+	}
+	_ = c.conn.CloseWrite()
+	for l := c.line(); l != "EOF"; l = c.line() {
+		t.Fatalf("the server also sent %q", l)
+	}
+	if mails := backend.took(); len(mails) > seen {
+		t.Errorf("the backend also took %+v", mails[seen:])
+	}
+}
+
+// step does one line and returns how many messages have been seen.
+func (c *client) step(kind, text string, b *fakeBackend, seen int) (int, error) {
+	switch kind {
+	case "", "#", "limit", "networks":
+	case "C:":
+		if text == "(close)" {
+			return seen, c.conn.CloseWrite()
+		}
+		c.send(text + "\r\n")
+	case "c:":
+		c.send(text)
+	case "S:":
+		want, open := strings.CutSuffix(strings.ReplaceAll(text, "(close)", "EOF"), "…")
+		if got := c.line(); got != want && !(open && strings.HasPrefix(got, want)) {
+			return seen, fmt.Errorf("got %q", got)
+		}
+	case "M:":
+		mails := b.took()[seen:]
+		if text == "(none)" {
+			if len(mails) > 0 {
+				return seen, fmt.Errorf("got %+v", mails)
+			}
+			return seen, nil
+		}
+		if len(mails) == 0 {
+			return seen, errors.New("got none")
+		}
+		m := mails[0]
+		if got := fmt.Sprintf("<%s> %s: %s", m.env.From, strings.Join(m.env.Recipients, ","), m.data); got != text {
+			return seen, fmt.Errorf("got %q", got)
+		}
+		return seen + 1, nil
+	default:
+		return seen, errors.New("not a line of a dialog")
+	}
+	return seen, nil
+}
+
+func configure(o *Options, words []string) error {
+	if words[0] == "networks" {
+		o.Listeners[0].Networks = nil
+		return nil
+	}
+	field := reflect.ValueOf(&o.Limits).Elem().FieldByName(words[1])
+	if !field.IsValid() {
+		return errors.New("no limit " + words[1])
+	}
+	if d, err := time.ParseDuration(words[2]); err == nil && field.Type() == reflect.TypeFor[time.Duration]() {
+		field.SetInt(int64(d))
+		return nil
+	}
+	n, err := strconv.ParseInt(words[2], 10, 64)
+	field.SetInt(n)
+	return err
+}
+
+func unescape(s string) (string, error) {
+	var b bytes.Buffer
+	for len(s) > 0 {
+		if s[0] == '{' {
+			body, rest, _ := strings.Cut(s[1:], "}")
+			i := strings.LastIndexByte(body, '*')
+			n, err := strconv.Atoi(body[i+1:])
+			if err != nil {
+				return "", err
+			}
+			text, err := unescape(body[:i])
+			if err != nil {
+				return "", err
+			}
+			b.WriteString(strings.Repeat(text, n))
+			s = rest
+			continue
+		}
+		if strings.HasPrefix(s, `\0`) {
+			b.WriteByte(0)
+			s = s[2:]
+			continue
+		}
+		if s[0] != '\\' {
+			b.WriteByte(s[0])
+			s = s[1:]
+			continue
+		}
+		r, _, rest, err := strconv.UnquoteChar(s, 0)
+		if err != nil {
+			return "", fmt.Errorf("%q: %w", s, err)
+		}
+		b.WriteByte(byte(r))
+		s = rest
+	}
+	return b.String(), nil
+}

@@ -1,0 +1,226 @@
+package smtpd
+
+import (
+	"net/netip"
+	"strconv"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"github.com/smtp2rest/smtp2rest/smtpd/reply"
+)
+
+// maxAddress bounds an address: 256 octets for a path with its brackets (RFC
+// 5321 section 4.5.3.1.3). The 64 for a local part are not enforced, as
+// senders of bulk mail put whole addresses in there.
+const maxAddress = 254
+
+// pathCommand is a MAIL or RCPT as we read it. go-smtp's parser hands on
+// quoted local parts unquoted, so that "a@b"@x cannot be told from a@b@x, and
+// lets any octet through; so it only ever sees what was read here.
+type pathCommand struct {
+	address string // canonical: a local part is quoted only if it must be
+	size    int64  // of MAIL: SIZE, 0 when not given
+	utf8    bool   // of MAIL: SMTPUTF8
+}
+
+// parseMail reads the argument of MAIL.
+func parseMail(arg string, maxBytes int64) (pathCommand, *reply.Reply) {
+	cmd, params, refused := parsePath("MAIL", "FROM:", arg)
+	if refused != nil {
+		return cmd, refused
+	}
+	seen := map[string]bool{}
+	for _, param := range strings.Fields(params) {
+		name, value, _ := strings.Cut(param, "=")
+		name = strings.ToUpper(name)
+		if seen[name] {
+			return cmd, reply.BadArgument(name + " given twice")
+		}
+		seen[name] = true
+		if refused := cmd.mailParameter(name, value, maxBytes); refused != nil {
+			return cmd, refused
+		}
+	}
+	if !cmd.utf8 && !isASCII(cmd.address) {
+		return cmd, reply.BadAddress("MAIL")
+	}
+	return cmd, nil
+}
+
+func (cmd *pathCommand) mailParameter(name, value string, maxBytes int64) *reply.Reply {
+	switch name {
+	case "SIZE": // RFC 1870: up to 20 digits, more than go-smtp reads
+		if value == "" || len(value) > 20 || strings.Trim(value, "0123456789") != "" {
+			return reply.BadArgument("SIZE is not a number")
+		}
+		size, err := strconv.ParseInt(value, 10, 64)
+		if err != nil || size > maxBytes {
+			return reply.TooLarge()
+		}
+		cmd.size = size
+	case "BODY":
+		if v := strings.ToUpper(value); v != "7BIT" && v != "8BITMIME" {
+			return reply.BadArgument("BODY must be 7BIT or 8BITMIME")
+		}
+	case "SMTPUTF8":
+		if value != "" {
+			return reply.BadArgument("SMTPUTF8 takes no value")
+		}
+		cmd.utf8 = true
+	default:
+		return reply.UnknownParameter(name)
+	}
+	return nil
+}
+
+// parseRcpt reads the argument of RCPT.
+func parseRcpt(arg string, utf8 bool) (pathCommand, *reply.Reply) {
+	cmd, params, refused := parsePath("RCPT", "TO:", arg)
+	switch {
+	case refused != nil:
+		return cmd, refused
+	case cmd.address == "", !utf8 && !isASCII(cmd.address):
+		return cmd, reply.BadAddress("RCPT")
+	}
+	if params := strings.Fields(params); len(params) > 0 {
+		name, _, _ := strings.Cut(params[0], "=")
+		return cmd, reply.UnknownParameter(strings.ToUpper(name))
+	}
+	return cmd, nil
+}
+
+// parsePath reads "FROM:<a@b> rest", and forgives what old programs send: a
+// space behind the colon and missing brackets.
+func parsePath(verb, keyword, arg string) (cmd pathCommand, params string, refused *reply.Reply) {
+	if len(arg) < len(keyword) || !strings.EqualFold(arg[:len(keyword)], keyword) {
+		return cmd, "", reply.BadArgument(verb + " needs " + keyword + "<address>")
+	}
+	path, params, ok := cutPath(strings.TrimLeft(arg[len(keyword):], " \t"))
+	if !ok {
+		return cmd, "", reply.BadAddress(verb)
+	}
+	if path == "" {
+		return cmd, params, nil
+	}
+	// A source route is to be ignored: RFC 5321 section 4.1.1.3.
+	if strings.HasPrefix(path, "@") {
+		_, path, _ = strings.Cut(path, ":")
+	}
+	cmd.address, ok = canonicalAddress(path)
+	if !ok {
+		return cmd, "", reply.BadAddress(verb)
+	}
+	return cmd, params, nil
+}
+
+// cutPath splits s behind its path, which ends at > or, without brackets, at
+// white space; neither counts inside quotes.
+func cutPath(s string) (path, rest string, ok bool) {
+	bracket := strings.HasPrefix(s, "<")
+	if bracket {
+		s = s[1:]
+	}
+	quoted := false
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '\\' && quoted:
+			i++
+		case c == '"':
+			quoted = !quoted
+		case quoted:
+		case bracket && c == '>':
+			rest = s[i+1:]
+			return s[:i], rest, rest == "" || rest[0] == ' ' || rest[0] == '\t'
+		case !bracket && (c == ' ' || c == '\t'):
+			return s[:i], s[i:], true
+		}
+	}
+	return s, "", !bracket && !quoted && s != ""
+}
+
+// canonicalAddress checks a Mailbox of RFC 5321 section 4.1.2, with the
+// letters of RFC 6531 section 3.3, and returns the one form in which we use it.
+func canonicalAddress(s string) (string, bool) {
+	if len(s) > maxAddress || !utf8.ValidString(s) {
+		return "", false
+	}
+	local, domain, ok := cutLocalPart(s)
+	if !ok || !(isDomain(domain) || isAddressLiteral(domain)) {
+		return "", false
+	}
+	if strings.Trim(local, ".") == "" || strings.ContainsFunc(local, func(r rune) bool { return !isAtext(r) && r != '.' }) {
+		local = `"` + strings.NewReplacer(`\`, `\\`, `"`, `\"`).Replace(local) + `"`
+	}
+	return local + "@" + domain, true
+}
+
+// cutLocalPart returns the local part without quotes, and the domain.
+func cutLocalPart(s string) (local, domain string, ok bool) {
+	if !strings.HasPrefix(s, `"`) {
+		// Two dots in a row are against the RFC, and real.
+		local, domain, ok = strings.Cut(s, "@")
+		bad := strings.ContainsFunc(local, func(r rune) bool { return !isAtext(r) && r != '.' })
+		return local, domain, ok && !bad && strings.Trim(local, ".") != ""
+	}
+	var b strings.Builder
+	for i := 1; i < len(s); i++ {
+		switch c := s[i]; {
+		case c == '"':
+			domain, ok = strings.CutPrefix(s[i+1:], "@")
+			return b.String(), domain, ok && b.Len() > 0
+		case c < ' ' || c == 0x7f:
+			return "", "", false
+		case c == '\\':
+			i++
+			if i == len(s) || s[i] < ' ' || s[i] == 0x7f {
+				return "", "", false
+			}
+			b.WriteByte(s[i])
+		default:
+			b.WriteByte(c)
+		}
+	}
+	return "", "", false
+}
+
+// isAtext: RFC 5322 section 3.2.3 and RFC 6531.
+func isAtext(r rune) bool {
+	return isLetterOrDigit(r) || strings.ContainsRune("!#$%&'*+-/=?^_`{|}~", r)
+}
+
+// isLetterOrDigit takes what is visible beyond ASCII as letters.
+func isLetterOrDigit(r rune) bool {
+	if r >= utf8.RuneSelf {
+		return unicode.IsGraphic(r) && !unicode.IsSpace(r)
+	}
+	return r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z'
+}
+
+// isDomain forgives underscores, which host names inside a company have.
+func isDomain(s string) bool {
+	for _, label := range strings.Split(s, ".") {
+		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
+			return false
+		}
+		if strings.ContainsFunc(label, func(r rune) bool { return !isLetterOrDigit(r) && r != '-' && r != '_' }) {
+			return false
+		}
+	}
+	return true
+}
+
+// isAddressLiteral: RFC 5321 section 4.1.3.
+func isAddressLiteral(s string) bool {
+	if !strings.HasPrefix(s, "[") || !strings.HasSuffix(s, "]") {
+		return false
+	}
+	s = s[1 : len(s)-1]
+	six, isSix := strings.CutPrefix(s, "IPv6:")
+	addr, err := netip.ParseAddr(six)
+	return err == nil && addr.Zone() == "" && addr.Is6() == isSix
+}
+
+func isASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r >= utf8.RuneSelf })
+}

@@ -1,0 +1,39 @@
+package reply
+
+// The replies here are about the protocol itself, not about a mail: what
+// smtpd answers on its own because go-smtp would answer wrongly or not at all.
+
+// BadCommand: not a command of ours, or a line that cannot be one.
+func BadCommand(why string) *Reply { return newReply(500, 5, 2, "%s", why) }
+
+// LineTooLong: a command line beyond our limit.
+func LineTooLong() *Reply { return newReply(500, 5, 2, "line too long") }
+
+// BadArgument: a known command with an argument that cannot be read.
+func BadArgument(why string) *Reply { return newReply(501, 5, 4, "%s", why) }
+
+// NotImplemented: a command we know of and do not have here.
+func NotImplemented(command string) *Reply {
+	return newReply(502, 5, 1, "%s is not available here", command)
+}
+
+// BadSequence: a command at a time when it has no meaning.
+func BadSequence(why string) *Reply { return newReply(503, 5, 1, "%s", why) }
+
+// UnknownParameter: MAIL or RCPT with an extension we did not offer (RFC 5321
+// section 4.1.1.11).
+func UnknownParameter(name string) *Reply {
+	return newReply(555, 5, 4, "parameter %s is not supported", name)
+}
+
+// ChunkTaken: a BDAT that is not the last one.
+func ChunkTaken(size int64) *Reply { return newReply(250, 0, 0, "%d octets received", size) }
+
+// TooSlow: the client said nothing, or did not finish its message, in time.
+func TooSlow() *Reply { return newReply(421, 4, 2, "timeout, closing the connection") }
+
+// TooManyErrors: wrong commands or wrong recipients, one after the other.
+func TooManyErrors() *Reply { return newReply(421, 7, 0, "too many errors, closing the connection") }
+
+// WrongProtocol: a web browser or the like that was sent to our port.
+func WrongProtocol() *Reply { return newReply(421, 7, 0, "this is not an HTTP server") }

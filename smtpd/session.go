@@ -1,0 +1,151 @@
+package smtpd
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/netip"
+	"runtime/debug"
+	"slices"
+
+	"github.com/emersion/go-smtp"
+
+	"github.com/smtp2rest/smtp2rest/smtpd/reply"
+)
+
+const (
+	maxHelo     = 255 // RFC 5321 section 4.5.3.1.2
+	maxReceived = 50  // RFC 5321 section 6.3 wants at least 100 hops in a chain of servers; we are the last of a short one
+)
+
+// A session is the transactions of one connection, as go-smtp calls for them,
+// always on the goroutine that owns the wire. It lives as long as the
+// connection does; an EHLO in the middle only resets it. Errors leave it as
+// what reply.From makes of them, because go-smtp sends the text of others to
+// the client.
+type session struct {
+	ctx      context.Context // ends when the daemon is stopped the hard way
+	backend  Backend
+	networks []netip.Prefix
+	wire     *wire
+	log      *slog.Logger
+	panicked func(value any)
+	client   Client
+
+	conn *smtp.Conn // from the first EHLO on
+
+	open     bool // MAIL was accepted
+	utf8     bool
+	size     int64
+	envelope Envelope
+}
+
+// ready reports whether a message may come now.
+func (s *session) ready() bool { return s.open && len(s.envelope.Recipients) > 0 }
+
+// Mail begins a transaction. The address is the one the wire has read.
+func (s *session) Mail(string, *smtp.MailOptions) error {
+	if r := s.admitted(); r != nil {
+		return s.answer(r)
+	}
+	cmd := s.wire.dialog.path
+	s.client.Helo = heloName(s.conn.Hostname())
+	s.open, s.utf8, s.size = true, cmd.utf8, cmd.size
+	s.envelope = Envelope{From: cmd.address, Client: s.client}
+	return nil
+}
+
+// admitted is nil for a client that may send. Nobody can authenticate yet, so
+// there is nothing that could let any other client in; where there is, the
+// reply is reply.AuthRequired.
+func (s *session) admitted() *reply.Reply {
+	addr := s.client.Addr.Addr()
+	if slices.ContainsFunc(s.networks, func(p netip.Prefix) bool { return p.Contains(addr) }) {
+		return nil
+	}
+	return reply.RelayDenied()
+}
+
+// Rcpt asks the backend for a recipient.
+func (s *session) Rcpt(string, *smtp.RcptOptions) error {
+	rcpt := s.wire.dialog.path.address
+	if r := s.recipient(rcpt); r != nil {
+		return s.answer(r)
+	}
+	s.envelope.Recipients = append(s.envelope.Recipients, rcpt)
+	return nil
+}
+
+func (s *session) recipient(rcpt string) (r *reply.Reply) {
+	defer s.caught(&r)
+	env := s.snapshot()
+	return reply.From(s.backend.Recipient(s.ctx, &env, rcpt))
+}
+
+// Data takes a message. go-smtp's reader holds nothing: see dialog.
+func (s *session) Data(io.Reader) error {
+	data, r := s.wire.message()
+	if r == nil {
+		r = s.message(data)
+	}
+	if r.Positive() {
+		s.wire.taken()
+	}
+	return s.answer(r)
+}
+
+func (s *session) message(data []byte) (r *reply.Reply) {
+	defer s.caught(&r)
+	if receivedFields(data) > maxReceived {
+		return reply.MailLoop()
+	}
+	env := s.snapshot()
+	r = s.backend.Message(s.ctx, &env, data)
+	if r == nil {
+		return reply.LocalError()
+	}
+	return r
+}
+
+// snapshot is a copy for the backend, which may keep it.
+func (s *session) snapshot() Envelope {
+	env := s.envelope
+	env.Recipients = slices.Clone(env.Recipients)
+	return env
+}
+
+// caught, deferred, turns a panic of the backend into the end of this one
+// connection.
+func (s *session) caught(r **reply.Reply) {
+	value := recover()
+	if value == nil {
+		return
+	}
+	s.log.Error("panic", "value", value, "stack", string(debug.Stack()))
+	if s.panicked != nil {
+		s.panicked(value)
+	}
+	*r = reply.Bug() // whose 421 ends the connection
+}
+
+// answer gives a reply to go-smtp, and its cause to the log.
+func (s *session) answer(r *reply.Reply) error {
+	s.wire.dialog.cause = r
+	return r.SMTP()
+}
+
+// Reset ends a transaction: RSET, a new EHLO, or the end of a message.
+func (s *session) Reset() {
+	s.wire.dialog.chunks = nil
+	s.wire.endMessage()
+	s.open, s.utf8, s.size = false, false, 0
+	s.envelope = Envelope{}
+}
+
+// Logout has nothing to do. A panic here would end the process.
+func (s *session) Logout() error { return nil }
+
+func heloName(s string) string {
+	s = printable(s)
+	return s[:min(len(s), maxHelo)]
+}

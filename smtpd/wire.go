@@ -1,0 +1,248 @@
+package smtpd
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/smtpd/reply"
+)
+
+const (
+	// maxReplyLine: RFC 5321 section 4.5.3.1.5, without the CRLF.
+	maxReplyLine = 510
+
+	// lingerTime and lingerBytes bound what is read and thrown away before a
+	// connection is closed on a client that is still sending: closing with
+	// unread octets makes TCP drop the reply that tells it why.
+	lingerTime  = time.Second
+	lingerBytes = 1 << 20
+)
+
+var errStopping = errors.New("smtpd: stopping")
+
+// A wire is a connection as go-smtp sees it: a net.Conn whose Read gives one
+// command line at a time, and whose Write takes the replies. As go-smtp asks
+// for more only when it has answered, the wire always knows where in the
+// protocol it is, and this is where the guards are: limits, time-outs, the end
+// of a message, shutdown, and the form of every reply. The content of messages
+// does not pass through go-smtp at all; see dialog.go.
+//
+// One goroutine, go-smtp's for this connection, owns a wire. Only stop and
+// abort are called from others.
+type wire struct {
+	net.Conn // the socket
+	limits   Limits
+	log      *slog.Logger
+	session  *session
+	onClose  func()
+
+	in     *bufio.Reader // over fill
+	out    []byte        // what go-smtp is to read next
+	lines  []byte        // what go-smtp wrote of a line that is not whole yet
+	unsent []byte        // lines of a reply that is not whole yet
+	dialog dialog
+
+	hungUp bool  // go-smtp gets no more input and closes
+	linger bool  // the client may be sending still
+	broken error // why nothing can be written any more
+
+	mu         sync.Mutex
+	stopping   bool
+	idle       bool      // waiting for a command, with no message under way
+	messageEnd time.Time // when the message that is being read must be whole
+	closed     bool
+}
+
+// fill reads from the socket, each time with a fresh deadline: go-smtp's own
+// is one for a whole message, which fails slow but steady clients.
+func (w *wire) fill(p []byte) (int, error) {
+	if err := w.arm(); err != nil {
+		return 0, err
+	}
+	n, err := w.Conn.Read(p)
+	if errors.Is(err, os.ErrDeadlineExceeded) && w.stopsNow() {
+		err = errStopping
+	}
+	return n, err
+}
+
+type reader func([]byte) (int, error)
+
+func (r reader) Read(p []byte) (int, error) { return r(p) }
+
+func (w *wire) arm() error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.stopping && w.idle {
+		return errStopping
+	}
+	deadline := time.Now().Add(w.limits.IdleTime)
+	if !w.messageEnd.IsZero() && w.messageEnd.Before(deadline) {
+		deadline = w.messageEnd
+	}
+	return w.Conn.SetReadDeadline(deadline)
+}
+
+func (w *wire) stopsNow() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.stopping && w.idle
+}
+
+func (w *wire) setIdle(idle bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.idle = idle
+}
+
+// startMessage and endMessage bound the time in which a message is read, not
+// that in which it is dealt with.
+func (w *wire) startMessage() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.messageEnd.IsZero() {
+		w.messageEnd = time.Now().Add(w.limits.MessageTime)
+	}
+}
+
+func (w *wire) endMessage() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.messageEnd = time.Time{}
+}
+
+// stop ends the connection as soon as no message is under way: now, if the
+// client is idle.
+func (w *wire) stop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.stopping = true
+	if w.idle {
+		_ = w.Conn.SetReadDeadline(time.Unix(1, 0)) // wakes the reader; arm refuses the next read
+	}
+}
+
+// abort cuts the connection.
+func (w *wire) abort() { _ = w.Conn.Close() }
+
+// Read gives go-smtp its next input.
+func (w *wire) Read(p []byte) (int, error) {
+	if w.isClosed() {
+		return 0, net.ErrClosed // after QUIT: what the client sent behind it is not read
+	}
+	if len(w.out) == 0 {
+		if w.hungUp {
+			return 0, io.EOF
+		}
+		if err := w.next(); err != nil {
+			return 0, io.EOF // on any other error go-smtp would write a reply
+		}
+	}
+	n := copy(p, w.out)
+	w.out = w.out[n:]
+	return n, nil
+}
+
+// Write takes go-smtp's replies, line by line.
+func (w *wire) Write(p []byte) (int, error) {
+	w.lines = append(w.lines, p...)
+	for {
+		line, rest, found := bytes.Cut(w.lines, []byte("\r\n"))
+		if !found {
+			return len(p), nil
+		}
+		err := w.replied(string(line))
+		w.lines = append(w.lines[:0], rest...)
+		if err != nil {
+			return 0, err
+		}
+	}
+}
+
+// send puts a line of a reply on its way, which begins with the last one.
+// Whatever text of the client's it echoes, it is one line of printable ASCII.
+func (w *wire) send(line string) error {
+	line = printable(line)
+	w.unsent = append(w.unsent, line[:min(len(line), maxReplyLine)]...)
+	w.unsent = append(w.unsent, "\r\n"...)
+	if !isLastLine(line) {
+		return nil
+	}
+	if w.broken == nil {
+		_ = w.Conn.SetWriteDeadline(time.Now().Add(w.limits.WriteTime))
+		_, w.broken = w.Conn.Write(w.unsent)
+	}
+	w.unsent = w.unsent[:0]
+	if w.broken != nil {
+		w.hangUp()
+	}
+	return w.broken
+}
+
+func isLastLine(line string) bool { return len(line) < 4 || line[3] == ' ' }
+
+// printable replaces what is not printable ASCII.
+func printable(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r > '~' {
+			return '?'
+		}
+		return r
+	}, s)
+}
+
+// hangUp makes go-smtp close the connection once it has written what it has to.
+func (w *wire) hangUp() { w.hungUp = true }
+
+// hangUpOn is hangUp for a client that may still be sending.
+func (w *wire) hangUpOn() { w.hungUp, w.linger = true, true }
+
+// lost hangs up because nothing more can be read, and returns what there is to
+// say about it, nil if nobody is there to hear.
+func (w *wire) lost(err error) *reply.Reply {
+	w.hangUp()
+	switch {
+	case errors.Is(err, errStopping):
+		return reply.ShuttingDown()
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return reply.TooSlow()
+	}
+	return nil
+}
+
+func (w *wire) isClosed() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.closed
+}
+
+// Close may be called more than once.
+func (w *wire) Close() error {
+	w.mu.Lock()
+	again := w.closed
+	w.closed = true
+	w.mu.Unlock()
+	if again {
+		return nil
+	}
+	if half, ok := w.Conn.(interface{ CloseWrite() error }); ok && w.linger && half.CloseWrite() == nil {
+		_ = w.Conn.SetReadDeadline(time.Now().Add(lingerTime))
+		_, _ = io.CopyN(io.Discard, w.Conn, lingerBytes)
+	}
+	err := w.Conn.Close()
+	w.onClose()
+	return err
+}
+
+// Deadlines are the wire's own business.
+func (w *wire) SetDeadline(time.Time) error      { return nil }
+func (w *wire) SetReadDeadline(time.Time) error  { return nil }
+func (w *wire) SetWriteDeadline(time.Time) error { return nil }
