@@ -209,7 +209,7 @@ func TestNoPackageState(t *testing.T) {
 }
 
 // constantByNature allows errors, embedded files, interface assertions,
-// encodings and compiled expressions: nobody assigns to them.
+// encodings, arrays and compiled expressions: nobody assigns to them.
 func constantByNature(s source, g *ast.GenDecl, v *ast.ValueSpec) bool {
 	if v.Names[0].Name == "_" || embedded(g.Doc) || embedded(v.Doc) {
 		return true
@@ -221,6 +221,10 @@ func constantByNature(s source, g *ast.GenDecl, v *ast.ValueSpec) bool {
 		return false
 	}
 	root := v.Values[0]
+	if table, ok := root.(*ast.CompositeLit); ok {
+		array, ok := table.Type.(*ast.ArrayType)
+		return ok && array.Len != nil // a fixed table, not a slice or map
+	}
 	for {
 		call, ok := root.(*ast.CallExpr)
 		if !ok {
