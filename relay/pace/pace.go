@@ -1,12 +1,14 @@
-// Package pace holds every call to the API to the account's rate: a token
-// bucket, a bound on calls at once, and the gate that a 429 closes for
-// everyone. relay/attempt passes each call through it, whether the mail is
-// fresh or from the queue, so the account sees one well-behaved client.
+// Package pace holds every call to the API to what the account allows: a token
+// bucket, a bound on calls at once, the gate that a 429 closes for everyone,
+// and the breaker that an outage opens. relay/attempt passes each call through
+// it, whether the mail is fresh or from the queue, so the account sees one
+// well-behaved client.
 package pace
 
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"sync"
 	"time"
 
@@ -20,10 +22,18 @@ const minPause = time.Second
 
 // Options are what a Pacer is made from.
 type Options struct {
-	Rate        float64       // calls per second; 0: not limited by us
+	Rate        float64       // calls per second; 0: not known, to be found
 	Burst       int           // calls at once after a quiet time; at least 1
 	Concurrency int           // calls in flight at once; at least 1
 	MaxPause    time.Duration // ceiling of one pause after a 429; default 1 h
+
+	// Failures in a row that open the breaker; default 5.
+	Failures int
+
+	// Paused, if set, is told when the gate is closed and until when, so that
+	// it can be closed again after a restart. It must not block.
+	Paused func(until time.Time)
+	Log    *slog.Logger // nil: none
 }
 
 // Pacer is safe for concurrent use. It starts no goroutines.
@@ -32,20 +42,29 @@ type Pacer struct {
 	places chan struct{} // one element per call in flight
 
 	mu      sync.Mutex
-	bucket  *rate.Limiter // nil: not limited
+	bucket  *rate.Limiter // nil: no rate is known and none needed so far
 	until   time.Time     // the gate is closed before this moment
 	opening int           // counts how often the gate was closed
 	inARow  int           // 429s in a row, counted once per opening
+	tuner   tuner         // finds the rate when Options.Rate is 0
+	breaker breaker
 }
 
-// New returns a Pacer with an open gate and a full bucket.
+// New returns a Pacer with an open gate, a full bucket and a closed breaker.
 func New(o Options) *Pacer {
 	o.Burst = max(o.Burst, 1)
 	o.Concurrency = max(o.Concurrency, 1)
 	if o.MaxPause <= 0 {
 		o.MaxPause = time.Hour
 	}
+	if o.Failures <= 0 {
+		o.Failures = 5
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
 	p := &Pacer{opt: o, places: make(chan struct{}, o.Concurrency)}
+	p.breaker.threshold = o.Failures
 	if o.Rate > 0 {
 		p.bucket = rate.NewLimiter(rate.Limit(o.Rate), o.Burst)
 	}
@@ -54,50 +73,73 @@ func New(o Options) *Pacer {
 
 // Busy is Enter's error when a call cannot be made before the context ends.
 type Busy struct {
-	Wait   time.Duration // after which it is worth trying again
-	Paused bool          // because the API said 429
+	Wait time.Duration // after which it is worth trying again
+	Why  Why
 }
+
+// Why is what a call has to wait for.
+type Why string
+
+// What a call can have to wait for, in words.
+const (
+	Rate   Why = "the account's rate is used up"
+	Paused Why = "the API said 429 and is left alone"
+	Down   Why = "the API is down"
+	KeyBad Why = "the API refuses the key"
+)
 
 func (b *Busy) Error() string {
-	if b.Paused {
-		return fmt.Sprintf("paused by the API's 429 for another %s", b.Wait)
-	}
-	return "the account's rate is used up"
+	return fmt.Sprintf("%s; next try in %s", b.Why, b.Wait.Round(time.Millisecond))
 }
 
-// Pass is the leave to make one call. Leave must be called exactly once.
+// Pass is the leave to make one call. Leave or Return must be called exactly
+// once.
 type Pass struct {
 	pacer   *Pacer
 	opening int
+	probe   bool
 }
 
-// Enter waits until a call may be made: the gate is open, a place is free and
-// the bucket has a token. When that cannot be before ctx ends it fails with
-// *Busy, at once where that is known at once, and spends nothing.
+// Enter waits until a call may be made: the breaker is closed or wants to be
+// probed, the gate is open, a place is free and the bucket has a token. When
+// that cannot be before ctx ends it fails with *Busy, at once where that is
+// known at once.
 func (p *Pacer) Enter(ctx context.Context) (*Pass, error) {
-	for {
-		if err := p.waitGate(ctx); err != nil {
-			return nil, err
-		}
-		select {
-		case p.places <- struct{}{}:
-		case <-ctx.Done():
-			return nil, p.busy()
-		}
-		pass, err := p.token(ctx)
-		if pass != nil {
-			return pass, nil
-		}
-		<-p.places
-		if err != nil {
-			return nil, err
-		}
+	probe, err := p.admit()
+	if err != nil {
+		return nil, err
 	}
+	for {
+		pass, err := p.enter(ctx, probe)
+		if pass == nil && err == nil {
+			continue // the gate was closed meanwhile
+		}
+		if err != nil && probe {
+			p.unprobe()
+		}
+		return pass, err
+	}
+}
+
+func (p *Pacer) enter(ctx context.Context, probe bool) (*Pass, error) {
+	if err := p.waitGate(ctx); err != nil {
+		return nil, err
+	}
+	select {
+	case p.places <- struct{}{}:
+	case <-ctx.Done():
+		return nil, p.busy()
+	}
+	pass, err := p.token(ctx, probe)
+	if pass == nil {
+		<-p.places
+	}
+	return pass, err
 }
 
 // token takes one from the bucket. It returns neither pass nor error when the
 // gate was closed meanwhile: the caller begins again.
-func (p *Pacer) token(ctx context.Context) (*Pass, error) {
+func (p *Pacer) token(ctx context.Context, probe bool) (*Pass, error) {
 	p.mu.Lock()
 	bucket, opening := p.bucket, p.opening
 	p.mu.Unlock()
@@ -112,14 +154,20 @@ func (p *Pacer) token(ctx context.Context) (*Pass, error) {
 	if p.opening != opening || time.Now().Before(p.until) {
 		return nil, nil
 	}
-	return &Pass{pacer: p, opening: opening}, nil
+	if p.breaker.open && !probe {
+		return nil, p.breaker.busy(time.Now())
+	}
+	return &Pass{pacer: p, opening: opening, probe: probe}, nil
 }
 
 func (p *Pacer) waitGate(ctx context.Context) error {
 	for {
-		wait := p.Paused()
+		wait := p.pause()
 		if wait <= 0 {
-			return ctx.Err()
+			if ctx.Err() != nil {
+				return p.busy()
+			}
+			return nil
 		}
 		if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < wait {
 			return p.busy()
@@ -134,18 +182,25 @@ func (p *Pacer) waitGate(ctx context.Context) error {
 	}
 }
 
-// Paused is how long the gate stays closed; 0 when it is open.
-func (p *Pacer) Paused() time.Duration {
+func (p *Pacer) pause() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return max(time.Until(p.until), 0)
 }
 
 func (p *Pacer) busy() *Busy {
-	if wait := p.Paused(); wait > 0 {
-		return &Busy{Wait: wait, Paused: true}
+	if wait := p.pause(); wait > 0 {
+		return &Busy{Wait: wait, Why: Paused}
 	}
-	return &Busy{Wait: minPause}
+	return &Busy{Wait: minPause, Why: Rate}
+}
+
+// Return gives a pass back without a call.
+func (pass *Pass) Return() {
+	<-pass.pacer.places
+	if pass.probe {
+		pass.pacer.unprobe()
+	}
 }
 
 // Leave ends the call and learns from its outcome.
@@ -154,17 +209,26 @@ func (pass *Pass) Leave(out relay.Outcome) {
 	<-p.places
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	now := time.Now()
+	p.learn(now, pass, out)
 	if out.Kind == relay.RateLimited {
-		p.closeGate(pass.opening, out.RetryAfter)
-	} else if out.Status != 0 && pass.opening == p.opening {
+		p.closeGate(now, pass.opening, out.RetryAfter)
+		return
+	}
+	if out.Status != 0 && pass.opening == p.opening {
 		p.inARow = 0
+	}
+	if out.Kind.Settled() && p.opt.Rate == 0 {
+		saturated := p.bucket != nil && p.bucket.Tokens() < 1
+		p.tuner.answered(now, saturated)
+		p.retune(now)
 	}
 }
 
 // closeGate pauses everyone. Calls that were in flight together are answered
 // 429 together: only a call that was made after the last pause counts as a
 // further 429 in a row and doubles it.
-func (p *Pacer) closeGate(opening int, retryAfter time.Duration) {
+func (p *Pacer) closeGate(now time.Time, opening int, retryAfter time.Duration) {
 	pause := max(retryAfter, minPause)
 	if opening == p.opening {
 		for range min(p.inARow, 30) {
@@ -172,16 +236,95 @@ func (p *Pacer) closeGate(opening int, retryAfter time.Duration) {
 		}
 		p.inARow++
 		p.opening++
+		if p.opt.Rate == 0 {
+			p.tuner.limited(now)
+		}
 	}
-	until := time.Now().Add(min(pause, p.opt.MaxPause))
-	if until.Before(p.until) {
+	pause = min(pause, p.opt.MaxPause)
+	if now.Add(pause).Before(p.until) {
 		return
 	}
-	p.until = until
-	if p.opt.Rate > 0 {
-		// The bucket restarts empty: a full one would greet the API with a
-		// burst at the very moment it allows one call again.
-		p.bucket = rate.NewLimiter(rate.Limit(p.opt.Rate), p.opt.Burst)
-		p.bucket.AllowN(until, p.opt.Burst)
+	p.opt.Log.Warn("the API said 429: paused", "for", pause, "in_a_row", p.inARow, "rate", p.rate())
+	p.pauseUntil(now.Add(pause))
+	if p.opt.Paused != nil {
+		p.opt.Paused(p.until)
 	}
+}
+
+// PauseUntil closes the gate, as it was before a restart.
+func (p *Pacer) PauseUntil(until time.Time) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if limit := time.Now().Add(p.opt.MaxPause); until.After(limit) {
+		until = limit // the clock was set back meanwhile
+	}
+	if until.After(p.until) {
+		p.opening++
+		p.pauseUntil(until)
+	}
+}
+
+func (p *Pacer) pauseUntil(until time.Time) {
+	p.until = until
+	p.emptyBucket(until)
+}
+
+// emptyBucket makes the bucket start empty at the given time: a full one would
+// greet the API with a burst at the very moment it allows one call again.
+func (p *Pacer) emptyBucket(at time.Time) {
+	if r := p.rate(); r > 0 {
+		p.bucket = rate.NewLimiter(rate.Limit(r), p.burst(r))
+		p.bucket.AllowN(at, p.bucket.Burst())
+	}
+}
+
+// retune follows the rate that the tuner found.
+func (p *Pacer) retune(now time.Time) {
+	r := p.tuner.rate
+	switch {
+	case r == 0:
+		p.bucket = nil
+	case p.bucket == nil:
+		p.emptyBucket(now)
+	case float64(p.bucket.Limit()) != r:
+		p.bucket.SetLimit(rate.Limit(r))
+		p.bucket.SetBurst(p.burst(r))
+	}
+}
+
+// rate is the configured rate, or the one that was found; 0 when neither.
+func (p *Pacer) rate() float64 {
+	if p.opt.Rate > 0 {
+		return p.opt.Rate
+	}
+	return p.tuner.rate
+}
+
+// burst of a found rate is a tenth of a second's worth: what the provider
+// allows at once is not known, and 429s would blur the rate.
+func (p *Pacer) burst(r float64) int {
+	if p.opt.Rate > 0 {
+		return p.opt.Burst
+	}
+	return max(int(r/10), 1)
+}
+
+// State is how the pacer stands, for people and metrics.
+type State struct {
+	PausedUntil time.Time // zero when the gate is open
+	Rate        float64   // calls per second; 0 when none is known
+	Found       bool      // the rate was found and not configured
+	InFlight    int
+	Breaker     BreakerState
+}
+
+// State returns how the pacer stands now.
+func (p *Pacer) State() State {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	s := State{Rate: p.rate(), Found: p.opt.Rate == 0, InFlight: len(p.places), Breaker: p.breaker.state()}
+	if time.Now().Before(p.until) {
+		s.PausedUntil = p.until
+	}
+	return s
 }

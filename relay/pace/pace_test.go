@@ -78,12 +78,12 @@ func TestConcurrencyIsBounded(t *testing.T) {
 
 func Test429ClosesTheGateForEveryone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Concurrency: 8})
+		p := New(Options{Rate: 1e6, Burst: 8, Concurrency: 8})
 		call(t, p, limited(7*time.Second))
 		var wg sync.WaitGroup
 		for range 5 {
 			wg.Go(func() {
-				if waited := call(t, p, accepted); waited != 7*time.Second {
+				if waited := call(t, p, accepted).Round(time.Second); waited != 7*time.Second {
 					t.Errorf("waited %s, want 7s", waited)
 				}
 			})
@@ -120,10 +120,10 @@ func TestFurther429sInARowDouble(t *testing.T) {
 				p := New(Options{Concurrency: 1, MaxPause: time.Minute})
 				for i, out := range tt.outcomes {
 					call(t, p, out)
-					if got := p.Paused(); got != tt.want[i] {
+					if got := p.pause(); got != tt.want[i] {
 						t.Fatalf("pause after outcome %d is %s, want %s", i, got, tt.want[i])
 					}
-					time.Sleep(p.Paused()) // virtual
+					time.Sleep(p.pause()) // virtual
 				}
 			})
 		})
@@ -145,7 +145,7 @@ func TestA429StormDoublesOnce(t *testing.T) {
 		for _, pass := range passes {
 			pass.Leave(limited(5 * time.Second))
 		}
-		if got := p.Paused(); got != 5*time.Second {
+		if got := p.pause(); got != 5*time.Second {
 			t.Errorf("pause is %s, want 5s", got)
 		}
 		passes[0].pacer.mu.Lock()
@@ -163,7 +163,7 @@ func TestTheLongestRetryAfterWins(t *testing.T) {
 		second, _ := p.Enter(context.Background())
 		first.Leave(limited(30 * time.Second))
 		second.Leave(limited(5 * time.Second))
-		if got := p.Paused(); got != 30*time.Second {
+		if got := p.pause(); got != 30*time.Second {
 			t.Errorf("pause is %s, want 30s", got)
 		}
 	})
@@ -194,7 +194,7 @@ func TestEnterFailsWhenThereIsNoTime(t *testing.T) {
 		start := time.Now()
 		_, err := p.Enter(ctx)
 		var busy *Busy
-		if !errors.As(err, &busy) || !busy.Paused || busy.Wait != 10*time.Second {
+		if !errors.As(err, &busy) || busy.Why != Paused || busy.Wait != 10*time.Second {
 			t.Errorf("behind a closed gate: %v, want Busy for 10s", err)
 		}
 		if time.Since(start) != 0 {
@@ -203,7 +203,7 @@ func TestEnterFailsWhenThereIsNoTime(t *testing.T) {
 
 		slow := New(Options{Rate: 0.1, Burst: 1, Concurrency: 1})
 		call(t, slow, accepted)
-		if _, err := slow.Enter(ctx); !errors.As(err, &busy) || busy.Paused {
+		if _, err := slow.Enter(ctx); !errors.As(err, &busy) || busy.Why != Rate {
 			t.Errorf("with an empty bucket: %v, want Busy", err)
 		}
 		if len(slow.places) != 0 {

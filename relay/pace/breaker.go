@@ -1,0 +1,124 @@
+package pace
+
+import (
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay"
+)
+
+// Gaps between probes of an API that is down.
+const (
+	firstGap = 2 * time.Second
+	maxGap   = 5 * time.Minute
+)
+
+// breaker opens when calls fail in a row, or at once when the key is refused.
+// While it is open nobody waits for a call but one probe at a time, after
+// growing gaps. The Pacer's mutex guards it.
+type breaker struct {
+	threshold int
+	failures  int // in a row
+	open      bool
+	why       Why
+	since     time.Time
+	gap       time.Duration
+	probeAt   time.Time
+	probing   bool
+}
+
+// BreakerState is how the breaker stands, for people and metrics.
+type BreakerState struct {
+	Open    bool
+	Why     Why       // when open
+	Since   time.Time // when open
+	ProbeAt time.Time // when open: the next probe is made with the mail that comes after it
+}
+
+func (b *breaker) state() BreakerState {
+	if !b.open {
+		return BreakerState{}
+	}
+	return BreakerState{Open: true, Why: b.why, Since: b.since, ProbeAt: b.probeAt}
+}
+
+func (b *breaker) busy(now time.Time) *Busy {
+	return &Busy{Wait: max(b.probeAt.Sub(now), minPause), Why: b.why}
+}
+
+// admit lets everyone pass while the breaker is closed, and one probe when one
+// is due while it is open.
+func (p *Pacer) admit() (probe bool, err error) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	b, now := &p.breaker, time.Now()
+	if !b.open {
+		return false, nil
+	}
+	if b.probing || now.Before(b.probeAt) {
+		return false, b.busy(now)
+	}
+	b.probing = true
+	return true, nil
+}
+
+// unprobe ends a probe that was not made.
+func (p *Pacer) unprobe() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.breaker.probing = false
+}
+
+// learn opens and closes the breaker. An answer that is a verdict on the mail,
+// or a 429, shows an API that works. Answers to calls that were made before
+// the breaker opened change nothing: only a probe can close it.
+func (p *Pacer) learn(now time.Time, pass *Pass, out relay.Outcome) {
+	b := &p.breaker
+	if pass.probe {
+		b.probing = false
+	}
+	works := out.Kind.Settled() || out.Kind == relay.RateLimited
+	switch {
+	case works && b.open && pass.probe:
+		p.close(now)
+	case works && !b.open:
+		b.failures = 0
+	case works:
+	case b.open && pass.probe:
+		b.gap = min(b.gap*2, maxGap)
+		b.probeAt = now.Add(b.gap)
+		b.why = whyOf(out)
+	case !b.open:
+		b.failures++
+		if b.failures >= b.threshold || out.Kind == relay.Unauthorized {
+			p.open(now, out)
+		}
+	}
+}
+
+func (p *Pacer) open(now time.Time, out relay.Outcome) {
+	b := &p.breaker
+	b.open, b.why, b.since = true, whyOf(out), now
+	b.gap = firstGap
+	b.probeAt = now.Add(b.gap)
+	p.opt.Log.Error("breaker open: mail is kept and one call at a time tests the API",
+		"why", string(b.why), "status", out.Status, "failures", b.failures, "cause", out.Cause)
+}
+
+// close lets everyone pass again, at the account's rate and without a burst of
+// what gathered meanwhile.
+func (p *Pacer) close(now time.Time) {
+	b := &p.breaker
+	p.opt.Log.Info("breaker closed: the API works again", "after", now.Sub(b.since), "why", string(b.why))
+	b.open, b.failures = false, 0
+	if p.opt.Rate == 0 {
+		p.tuner.startSlowly(now)
+	}
+	p.emptyBucket(now)
+}
+
+func whyOf(out relay.Outcome) Why {
+	if out.Kind == relay.Unauthorized {
+		return KeyBad
+	}
+	return Down
+}
