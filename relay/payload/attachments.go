@@ -1,0 +1,106 @@
+package payload
+
+import (
+	"fmt"
+	"html"
+	"strings"
+)
+
+// attach applies the policy to what was filed.
+func (c *composer) attach() error {
+	if len(c.files) == 0 {
+		return nil
+	}
+	switch c.options.Attachments {
+	case SendAttachments:
+		c.mail.Attachments = c.files
+	case StripAttachments:
+		for i := range c.files {
+			c.note(AttachmentStripped, c.files[i].describe())
+		}
+	default:
+		return refuse(HasAttachment, "attachments cannot be sent from here: "+describeAll(c.files))
+	}
+	return nil
+}
+
+// describeAll names the first few files.
+func describeAll(files []Attachment) string {
+	const most = 3
+	var names []string
+	for i := range files[:min(len(files), most)] {
+		names = append(names, files[i].describe())
+	}
+	s := strings.Join(names, ", ")
+	if n := len(files) - most; n > 0 {
+		s += fmt.Sprintf(" and %d more", n)
+	}
+	return s
+}
+
+// describe names a file for people: name, type and size.
+func (a *Attachment) describe() string {
+	name := a.Filename
+	if name == "" {
+		name = "unnamed"
+	}
+	if len(name) > 100 {
+		name = strings.ToValidUTF8(name[:100], "") + "..."
+	}
+	return fmt.Sprintf("%s (%s, %s)", name, a.ContentType, bytesText(a.Size))
+}
+
+func bytesText(n int64) string {
+	switch {
+	case n >= 10<<20:
+		return fmt.Sprintf("%d MB", n>>20)
+	case n >= 1<<20:
+		return fmt.Sprintf("%.1f MB", float64(n)/(1<<20))
+	case n >= 1<<10:
+		return fmt.Sprintf("%d kB", n>>10)
+	}
+	return fmt.Sprintf("%d bytes", n)
+}
+
+const noticeTitle = "Not sent with this mail, because attachments cannot be carried:"
+
+// addNotice lists at the end of both bodies what was left out of them.
+func (c *composer) addNotice() {
+	if len(c.files) == 0 {
+		return
+	}
+	var text, markup strings.Builder
+	text.WriteString("\n-- \n" + noticeTitle + "\n")
+	markup.WriteString("\n<hr>\n<p>" + noticeTitle + "</p>\n<ul>\n")
+	for i := range c.files {
+		d := c.files[i].describe()
+		text.WriteString("* " + d + "\n")
+		markup.WriteString("<li>" + html.EscapeString(d) + "</li>\n")
+	}
+	markup.WriteString("</ul>\n")
+	if c.mail.Text != "" {
+		c.mail.Text = strings.TrimRight(c.mail.Text, "\n") + "\n" + text.String()
+	}
+	c.mail.HTML = insertAtEnd(c.mail.HTML, markup.String())
+}
+
+// insertAtEnd puts markup at the end of a document's body.
+func insertAtEnd(doc, markup string) string {
+	at := len(doc)
+	for _, tag := range []string{"</body", "</html"} {
+		if i := lastIndexFold(doc, tag); i >= 0 {
+			at = i
+			break
+		}
+	}
+	return doc[:at] + markup + doc[at:]
+}
+
+func lastIndexFold(s, tag string) int {
+	for i := len(s) - len(tag); i >= 0; i-- {
+		if s[i] == '<' && strings.EqualFold(s[i:i+len(tag)], tag) {
+			return i
+		}
+	}
+	return -1
+}

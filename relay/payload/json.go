@@ -1,0 +1,176 @@
+package payload
+
+import (
+	"bytes"
+	"encoding/base64"
+	"io"
+	"unicode/utf8"
+
+	"github.com/smtp2rest/smtp2rest/relay"
+)
+
+// Body is a mail as JSON, but for its recipient. It is made once per mail and
+// may be read by many at once.
+type Body struct {
+	rest []byte // everything after the recipient
+}
+
+// head returns what stands before rest.
+func head(to string) []byte {
+	return appendString([]byte(`{"to":{"email":`), to)
+}
+
+// Len returns the length in bytes of the document for one recipient.
+func (b *Body) Len(to string) int64 { return int64(len(head(to)) + len(b.rest)) }
+
+// Open returns the document for one recipient. The mail itself is not copied.
+func (b *Body) Open(to string) io.Reader {
+	return io.MultiReader(bytes.NewReader(head(to)), bytes.NewReader(b.rest))
+}
+
+// Encode makes the JSON of the mail. Only documented fields are in it, unless
+// Options name others. encoding/json is not used because it would copy an
+// attachment three times and escape every "<" of the html.
+func (m *Mail) Encode() (*Body, error) {
+	size := 512 + len(m.Subject) + len(m.HTML) + len(m.HTML)/8 + len(m.Text) + len(m.Text)/8
+	for i := range m.Attachments {
+		size += 256 + int(m.Attachments[i].Size+2)/3*4
+	}
+	b := make([]byte, 0, size)
+	b = append(b, `},"from":`...)
+	b = appendAddress(b, m.From)
+	b = appendField(b, "subject", m.Subject)
+	b = appendField(b, "html", m.HTML)
+	if m.Text != "" {
+		b = appendField(b, "text", m.Text)
+	}
+	if m.ReplyTo != nil {
+		b = append(b, `,"reply_to":`...)
+		b = appendAddress(b, relay.Address{Email: m.ReplyTo.Email}) // no name is documented here
+	}
+	b = m.appendHeaders(b)
+	b = m.appendAttachments(b)
+	return &Body{rest: append(b, '}')}, nil
+}
+
+func appendAddress(b []byte, a relay.Address) []byte {
+	b = append(b, `{"email":`...)
+	b = appendString(b, a.Email)
+	if a.Name != "" {
+		b = appendField(b, "name", a.Name)
+	}
+	return append(b, '}')
+}
+
+// appendField appends a field that is not the first of its object.
+func appendField(b []byte, name, value string) []byte {
+	b = append(b, ',')
+	b = appendString(b, name)
+	b = append(b, ':')
+	return appendString(b, value)
+}
+
+func (m *Mail) appendHeaders(b []byte) []byte {
+	if m.headerField == "" || len(m.Headers) == 0 {
+		return b
+	}
+	b = append(b, ',')
+	b = appendString(b, m.headerField)
+	b = append(b, ':')
+	for i, h := range m.Headers {
+		b = append(b, "{,"[min(i, 1)])
+		b = appendString(b, h.Name)
+		b = append(b, ':')
+		b = appendString(b, h.Value)
+	}
+	return append(b, '}')
+}
+
+func (m *Mail) appendAttachments(b []byte) []byte {
+	if len(m.Attachments) == 0 {
+		return b
+	}
+	b = append(b, ',')
+	b = appendString(b, m.fields.List)
+	b = append(b, ':')
+	for i := range m.Attachments {
+		b = append(b, "[,"[min(i, 1)])
+		b = m.appendAttachment(b, &m.Attachments[i])
+	}
+	return append(b, ']')
+}
+
+func (m *Mail) appendAttachment(b []byte, a *Attachment) []byte {
+	b = append(b, '{')
+	b = appendString(b, m.fields.Content)
+	b = append(b, `:"`...)
+	if a.part != nil {
+		b = a.part.AppendBase64(b)
+	} else {
+		b = base64.StdEncoding.AppendEncode(b, a.data)
+	}
+	b = append(b, '"')
+	for _, f := range []struct{ name, value string }{
+		{m.fields.Filename, a.Filename},
+		{m.fields.ContentType, a.ContentType},
+		{m.fields.ContentID, a.ContentID},
+	} {
+		if f.name != "-" && f.value != "" {
+			b = appendField(b, f.name, f.value)
+		}
+	}
+	return append(b, '}')
+}
+
+const hexDigits = "0123456789abcdef"
+
+// appendString appends a JSON string (RFC 8259 section 7). U+2028 and U+2029
+// are escaped too, for readers that take JSON for JavaScript, and what is not
+// UTF-8 becomes U+FFFD.
+func appendString(b []byte, s string) []byte {
+	b = append(b, '"')
+	start := 0
+	for i := 0; i < len(s); {
+		c := s[i]
+		if c >= ' ' && c < utf8.RuneSelf && c != '"' && c != '\\' {
+			i++
+			continue
+		}
+		n := 1
+		if c >= utf8.RuneSelf {
+			var r rune
+			r, n = utf8.DecodeRuneInString(s[i:])
+			if (r != utf8.RuneError || n > 1) && r != '\u2028' && r != '\u2029' {
+				i += n
+				continue
+			}
+		}
+		b = append(b, s[start:i]...)
+		b = appendEscape(b, s[i:i+n])
+		i += n
+		start = i
+	}
+	b = append(b, s[start:]...)
+	return append(b, '"')
+}
+
+func appendEscape(b []byte, s string) []byte {
+	switch s {
+	case `"`, `\`:
+		return append(b, '\\', s[0])
+	case "\n":
+		return append(b, `\n`...)
+	case "\r":
+		return append(b, `\r`...)
+	case "\t":
+		return append(b, `\t`...)
+	case "\u2028":
+		return append(b, `\u2028`...)
+	case "\u2029":
+		return append(b, `\u2029`...)
+	}
+	if s[0] < ' ' {
+		return append(b, '\\', 'u', '0', '0', hexDigits[s[0]>>4], hexDigits[s[0]&15])
+	}
+	return append(b, "\uFFFD"...)
+}

@@ -1,0 +1,261 @@
+package mime
+
+import (
+	"bytes"
+	"strings"
+	"unicode/utf8"
+)
+
+// Address is a mailbox as a header names it. Email is "" for a name alone; it
+// may lack a domain.
+type Address struct {
+	Name, Email string
+}
+
+// maxAddresses bounds what is read of one field: nothing here needs more.
+const maxAddresses = 200
+
+// ParseAddresses reads an address field of any shape, in order, groups
+// resolved. net/mail, and so go-message, refuses the whole field for one
+// unquoted comma, dot, bracket or byte that is not ASCII; people read the
+// address all the same.
+func ParseAddresses(v []byte, hint string) []Address {
+	p := addressParser{rest: Unfold(v), hint: hint}
+	for len(p.rest) > 0 && len(p.list) < maxAddresses {
+		p.next()
+	}
+	p.flush()
+	return p.list
+}
+
+// addressParser splits a field at the commas and semicolons outside quotes,
+// comments and angles. Pieces without an address before one with an angle
+// address are its name: `Doe, John <john@example.com>`.
+type addressParser struct {
+	rest    []byte
+	hint    string
+	list    []Address
+	phrase  []byte // the words of the current mailbox
+	comment []byte
+	angle   []byte
+	quoted  bool // phrase holds a quoted string
+	hasAddr bool // angle was seen
+}
+
+func (p *addressParser) next() {
+	c := p.rest[0]
+	switch c {
+	case '"':
+		p.quote()
+	case '(':
+		after := skipComment(p.rest)
+		inner := bytes.TrimSuffix(p.rest[1:len(p.rest)-len(after)], []byte(")"))
+		if len(p.comment) == 0 {
+			p.comment = inner
+		}
+		p.rest = after
+	case '<':
+		p.angleAddr()
+	case ',', ';':
+		p.separator()
+	case ':':
+		p.colon()
+	case '\\':
+		p.rest = p.rest[1:]
+		if len(p.rest) > 0 {
+			p.phrase = append(p.phrase, p.rest[0])
+			p.rest = p.rest[1:]
+		}
+	case '=':
+		if _, n := cutWord(p.rest); n > 0 {
+			// A comma inside an encoded word separates nothing.
+			p.phrase = append(p.phrase, p.rest[:n]...)
+			p.rest = p.rest[n:]
+			return
+		}
+		fallthrough
+	default:
+		p.phrase = append(p.phrase, c)
+		p.rest = p.rest[1:]
+	}
+}
+
+// quote reads a quoted string: a name, or a quoted local part when "@" follows.
+func (p *addressParser) quote() {
+	value, rest := quotedString(p.rest)
+	if len(rest) > 0 && rest[0] == '@' {
+		p.phrase = append(p.phrase, p.rest[:len(p.rest)-len(rest)]...)
+	} else {
+		p.phrase = append(p.phrase, value...)
+		p.quoted = true
+	}
+	p.rest = rest
+}
+
+func (p *addressParser) angleAddr() {
+	end := bytes.IndexByte(p.rest, '>')
+	if end < 0 {
+		end = bytes.IndexAny(p.rest, ",; ")
+		if end < 0 {
+			end = len(p.rest)
+		}
+	}
+	inner := bytes.TrimSpace(bytes.TrimLeft(p.rest[:end], "< "))
+	p.rest = bytes.TrimLeft(p.rest[min(end, len(p.rest)):], ">")
+	if i := bytes.LastIndexByte(inner, ':'); i >= 0 && bytes.HasPrefix(inner, []byte("@")) {
+		inner = inner[i+1:] // RFC 5322 section 4.4: an obsolete route
+	}
+	if !p.hasAddr || len(p.angle) == 0 {
+		p.angle, p.hasAddr = inner, true
+	}
+}
+
+func (p *addressParser) separator() {
+	c := p.rest[0]
+	p.rest = p.rest[1:]
+	if !p.hasAddr && c == ',' && !looksLikeEmail(p.phrase) && p.angleFollows() {
+		p.phrase = append(p.phrase, c)
+		return
+	}
+	p.flush()
+}
+
+// angleFollows reports whether the next mailbox is a name and an angle address:
+// then what is before the comma belongs to its name.
+func (p *addressParser) angleFollows() bool {
+	if p.quoted || len(bytes.TrimSpace(p.phrase)) == 0 {
+		return false
+	}
+	next := p.rest[:min(len(p.rest), 200)]
+	i := bytes.IndexAny(next, "<,;\"")
+	return i >= 0 && next[i] == '<' && !looksLikeEmail(next[:i])
+}
+
+// colon ends the name of a group, unless it is part of "mailto:".
+func (p *addressParser) colon() {
+	p.rest = p.rest[1:]
+	word := bytes.TrimSpace(p.phrase)
+	if p.hasAddr || bytes.IndexByte(word, '@') >= 0 || bytes.HasPrefix(word, []byte("[")) {
+		p.phrase = append(p.phrase, ':')
+		return
+	}
+	p.reset()
+}
+
+func (p *addressParser) reset() {
+	p.phrase, p.comment, p.angle, p.quoted, p.hasAddr = nil, nil, nil, false, false
+}
+
+// flush ends the current mailbox.
+func (p *addressParser) flush() {
+	phrase := bytes.TrimSpace(p.phrase)
+	a := Address{}
+	switch {
+	case p.hasAddr && len(p.angle) > 0:
+		a.Email = email(p.angle)
+		a.Name = p.name(phrase)
+		if a.Email == "" {
+			a.Name = strings.TrimSpace(a.Name + " " + DecodeWords(p.angle, p.hint))
+		}
+	case looksLikeEmail(phrase):
+		a = p.bare(phrase)
+	default:
+		a.Name = p.name(phrase)
+		if a.Name != "" && !p.quoted && isLocal(a.Name) {
+			a = Address{Email: a.Name, Name: DecodeWords(p.comment, p.hint)}
+		}
+	}
+	if a.Email != "" || a.Name != "" {
+		p.list = append(p.list, a)
+	}
+	p.reset()
+}
+
+// bare reads an address that is not in angles, among other words.
+func (p *addressParser) bare(phrase []byte) Address {
+	decoded := phrase
+	if bytes.Contains(phrase, []byte("=?")) {
+		decoded = []byte(DecodeWords(phrase, p.hint))
+		if open := bytes.IndexByte(decoded, '<'); open >= 0 {
+			return Address{Name: strings.Trim(string(bytes.TrimSpace(decoded[:open])), `"`), Email: email(bytes.Trim(decoded[open:], "<> "))}
+		}
+	}
+	var words [][]byte
+	a := Address{}
+	if decoded[0] == '"' {
+		a.Email = email(decoded) // a quoted local part may hold blanks
+	}
+	if a.Email == "" {
+		for _, w := range bytes.Fields(decoded) {
+			if e := email(w); e != "" && a.Email == "" && bytes.IndexByte(w, '@') > 0 {
+				a.Email = e
+			} else {
+				words = append(words, w)
+			}
+		}
+	}
+	a.Name = p.name(bytes.Join(words, []byte(" ")))
+	return a
+}
+
+// name decodes a display name; without one the comment is it (RFC 822's way:
+// `root@host (Cron Daemon)`).
+func (p *addressParser) name(phrase []byte) string {
+	if len(phrase) == 0 {
+		phrase = p.comment
+	}
+	name := DecodeWords(phrase, p.hint)
+	name = strings.TrimSpace(strings.Trim(name, `"`))
+	if len(name) >= 2 && name[0] == '\'' && name[len(name)-1] == '\'' {
+		name = name[1 : len(name)-1] // Outlook's quotes around quotes
+	}
+	return strings.Join(strings.Fields(name), " ")
+}
+
+func looksLikeEmail(b []byte) bool {
+	if bytes.IndexByte(b, '@') >= 0 {
+		return true
+	}
+	return bytes.Contains(b, []byte("=?")) && strings.Contains(DecodeWords(b, ""), "@")
+}
+
+// isLocal reports whether a word can be the local part of a local user, as in
+// `From: root`.
+func isLocal(s string) bool {
+	for i := range len(s) {
+		if !nameByte(s[i]) && s[i] != '+' {
+			return false
+		}
+	}
+	return s != ""
+}
+
+// email cleans an address and returns "" when it cannot be one. It may lack a
+// domain; it has no blank, control or bracket in it.
+func email(b []byte) string {
+	s := strings.Trim(string(b), " \t'<>,;.")
+	if len(s) > 7 && strings.EqualFold(s[:7], "mailto:") {
+		s = s[7:]
+	}
+	if len(s) > 320 || !utf8.ValidString(s) {
+		return ""
+	}
+	at := strings.LastIndexByte(s, '@')
+	local, domain := s, ""
+	if at >= 0 {
+		local, domain = s[:at], s[at+1:]
+		if domain == "" || strings.HasPrefix(domain, ".") || strings.Contains(domain, "..") {
+			return ""
+		}
+	}
+	if len(local) > 2 && local[0] == '"' && local[len(local)-1] == '"' {
+		local = "" // anything may be quoted, but for controls
+	} else if local == "" {
+		return ""
+	}
+	if strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r >= 0x7F && r < 0xA0 || r == '\u2028' || r == '\u2029' }) ||
+		strings.ContainsAny(local, " <>()[]:;@,\\\"") || strings.ContainsAny(domain, " <>();@,\\\"/") {
+		return ""
+	}
+	return s
+}

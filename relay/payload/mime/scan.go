@@ -1,0 +1,344 @@
+package mime
+
+import (
+	"bytes"
+	"strings"
+)
+
+// Parse reads a mail. The parts are slices of raw, which must not change.
+func Parse(raw []byte, limits Limits) *Part {
+	s := &scanner{limits: limits.withDefaults()}
+	s.guesses = 8
+	root := s.parse(unwrap(raw), 0)
+	if s.overParts {
+		root.add(OverLimit, "too many parts")
+	}
+	return root
+}
+
+// unwrap removes what came around the mail: a byte order mark, and line ends
+// of bare CRs (old Macs and some devices), without which there are no lines.
+func unwrap(raw []byte) []byte {
+	raw = bytes.TrimPrefix(raw, []byte("\xEF\xBB\xBF"))
+	first, _ := cutLine(raw, 0)
+	if i := bytes.IndexByte(first, '\r'); i >= 0 {
+		if _, _, ok := cutField(bytes.TrimSpace(first[:i])); ok {
+			raw = bytes.ReplaceAll(raw, []byte("\r\n"), []byte("\n"))
+			raw = bytes.ReplaceAll(raw, []byte("\r"), []byte("\n"))
+		}
+	}
+	return skipBlank(raw)
+}
+
+// skipBlank drops blank lines before the header: a program's habit that would
+// otherwise make its whole header a text.
+func skipBlank(raw []byte) []byte {
+	pos := 0
+	for pos < len(raw) {
+		line, next := cutLine(raw, pos)
+		if len(bytes.TrimSpace(line)) > 0 {
+			if name, _, ok := cutField(line); ok && wellKnown(name) {
+				return raw[pos:]
+			}
+			return raw
+		}
+		pos = next
+	}
+	return raw
+}
+
+// scanner finds the parts in one pass over the lines that begin with "--",
+// with a stack of the containers that are open, and no recursion: a mail
+// nested 5,000 deep costs no more than a flat one of that size.
+type scanner struct {
+	b         []byte
+	limits    Limits
+	stack     []open
+	base      int            // depth of the message being parsed, when encoded inside another
+	levels    map[string]int // boundary → the innermost level that has it
+	parts     int
+	overParts bool
+	guesses   int // boundaries that may still be guessed, each costs a pass
+}
+
+// open is a container whose end has not been seen.
+type open struct {
+	part     *Part
+	boundary string // "" for message/rfc822, which ends where its container does
+	shadowed int    // the outer level with the same boundary, or -1
+	begin    int    // where its body begins
+	closed   bool   // its closing boundary was seen
+	found    bool   // its boundary was seen
+	children int    // parts in it, wherever they were attached
+}
+
+func (s *scanner) parse(b []byte, base int) *Part {
+	s.b, s.base, s.stack, s.levels = b, base, nil, nil
+	root := &Part{}
+	s.parts++
+	pos := s.begin(root, 0)
+	for {
+		// pos is at the text before a boundary, or after the last part.
+		at, next, level, closing := s.nextBoundary(pos)
+		if again, ok := s.unwind(level, at); ok {
+			pos = again
+			continue
+		}
+		if level < 0 {
+			return root
+		}
+		pos = s.boundary(level, closing, next)
+	}
+}
+
+// boundary acts on a boundary line of the innermost container.
+func (s *scanner) boundary(level int, closing bool, next int) int {
+	top := &s.stack[level]
+	top.found = true
+	if closing {
+		top.closed = true
+		if top.shadowed >= 0 {
+			// The container around it uses the same boundary: the next one
+			// is the container's.
+			s.end(next)
+		}
+		return next
+	}
+	top.closed = false // parts after a closing boundary are parts all the same
+	if s.parts >= s.limits.Parts {
+		return s.rest(next)
+	}
+	return s.child(next)
+}
+
+// child reads a part that begins at pos and returns where it has been read to.
+func (s *scanner) child(pos int) int {
+	p := &Part{}
+	s.parts++
+	top := s.stack[len(s.stack)-1].part
+	s.attach(p)
+	if top.Type == "multipart/digest" {
+		p.Type = "message/rfc822" // RFC 2046 section 5.1.5
+	}
+	return s.begin(p, pos)
+}
+
+// attach adds a part to the innermost container within the depth limit.
+func (s *scanner) attach(p *Part) {
+	i := len(s.stack) - 1
+	if deepest := s.limits.Depth - 1 - s.base; i > deepest {
+		i = max(deepest, 0)
+		p.add(OverLimit, "nested too deeply")
+	}
+	s.stack[len(s.stack)-1].children++
+	s.stack[i].part.Parts = append(s.stack[i].part.Parts, p)
+}
+
+// begin reads a part's header and, when it is a container, opens it. A leaf's
+// body is found with the next boundary.
+func (s *scanner) begin(p *Part, pos int) int {
+	r := headerReader{limits: s.limits, isOpen: s.isOpen, part: p}
+	for {
+		pos = r.read(s.b, pos)
+		p.classify()
+		o := open{part: p, begin: pos, shadowed: -1}
+		switch {
+		case p.multipart():
+			o.boundary = strings.TrimRight(p.Param("boundary"), " \t")
+		case isMessage(p.Type) && s.identity(p) && s.parts < s.limits.Parts:
+			s.push(o)
+			child := &Part{}
+			s.parts++
+			s.attach(child)
+			p, r.part = child, child
+			pos = skipTo(s.b, pos)
+			continue
+		}
+		s.push(o)
+		return pos
+	}
+}
+
+// skipTo steps over one blank line before an embedded message's header.
+func skipTo(b []byte, pos int) int { return len(b) - len(skipBlank(b[pos:])) }
+
+func isMessage(t string) bool { return t == "message/rfc822" || t == "message/global" }
+
+// identity reports whether the part is transferred as it is, as RFC 2046
+// section 5.2.1 wants it of an embedded message.
+func (s *scanner) identity(p *Part) bool {
+	e := p.encoding()
+	return e != encBase64 && e != encQuoted
+}
+
+func (s *scanner) push(o open) {
+	level := len(s.stack)
+	if o.boundary != "" {
+		if s.levels == nil {
+			s.levels = map[string]int{}
+		}
+		if outer, ok := s.levels[o.boundary]; ok {
+			o.shadowed = outer
+		}
+		s.levels[o.boundary] = level
+	}
+	s.stack = append(s.stack, o)
+}
+
+// unwind ends every part inside the given level, at the offset where the line
+// of the boundary begins. It returns false when nothing has to be read again.
+func (s *scanner) unwind(level, at int) (int, bool) {
+	for len(s.stack)-1 > level {
+		if pos, ok := s.guess(at); ok {
+			return pos, true
+		}
+		s.end(at)
+	}
+	return 0, false
+}
+
+// end closes the innermost open part.
+func (s *scanner) end(at int) {
+	o := s.stack[len(s.stack)-1]
+	s.stack = s.stack[:len(s.stack)-1]
+	s.forget(o)
+	o.part.Body = s.b[o.begin:max(o.begin, at)]
+	switch {
+	case o.children > 0 && len(o.part.Parts) == 0:
+		o.part.Type, o.part.Body = "multipart/mixed", nil // too deep: the parts are elsewhere
+	case !o.part.multipart():
+		s.embedded(o.part)
+	case len(o.part.Parts) == 0:
+		// Whatever it is, a person can read it (RFC 2046 section 5.1.1 wants
+		// at least one part).
+		o.part.add(BadBoundary, "a multipart without parts")
+		o.part.Type, o.part.Params = "text/plain", nil
+	case !o.closed:
+		o.part.add(BadBoundary, "the closing boundary is missing")
+	}
+}
+
+// forget takes a container's boundary out of force.
+func (s *scanner) forget(o open) {
+	switch {
+	case o.boundary == "":
+	case o.shadowed >= 0:
+		s.levels[o.boundary] = o.shadowed
+	default:
+		delete(s.levels, o.boundary)
+	}
+}
+
+// nextBoundary finds the next line at or after start, which is the beginning
+// of a line, that is a boundary in force. at is the end of the text before it.
+// Without one, level is -1 and at is the end of the mail.
+func (s *scanner) nextBoundary(start int) (at, next, level int, closing bool) {
+	pos := start
+	for len(s.levels) > 0 && pos < len(s.b) {
+		if !bytes.HasPrefix(s.b[pos:], []byte("--")) {
+			i := bytes.Index(s.b[pos:], []byte("\n--"))
+			if i < 0 {
+				break
+			}
+			pos += i + 1
+		}
+		line, after := cutLine(s.b, pos)
+		if level, closing, ok := s.match(line); ok {
+			return lineEnd(s.b, start, pos), after, level, closing
+		}
+		pos = after
+	}
+	return len(s.b), len(s.b), -1, false
+}
+
+// lineEnd returns where the text before the line at pos ends: its line break
+// belongs to the boundary (RFC 2046 section 5.1.1).
+func lineEnd(b []byte, start, pos int) int {
+	if pos > start && b[pos-1] == '\n' {
+		pos--
+		if pos > start && b[pos-1] == '\r' {
+			pos--
+		}
+	}
+	return pos
+}
+
+func (s *scanner) isOpen(line []byte) bool {
+	_, _, ok := s.match(line)
+	return ok
+}
+
+// match compares a line with every boundary in force at once.
+func (s *scanner) match(line []byte) (level int, closing, ok bool) {
+	if len(s.levels) == 0 || !bytes.HasPrefix(line, []byte("--")) {
+		return 0, false, false
+	}
+	line = bytes.TrimRight(line[2:], " \t")
+	if level, ok = s.levels[string(line)]; ok {
+		return level, false, true
+	}
+	if name, cut := bytes.CutSuffix(line, []byte("--")); cut {
+		level, ok = s.levels[string(name)]
+	}
+	return level, true, ok
+}
+
+// rest makes everything from pos on one opaque part, once there are too many.
+func (s *scanner) rest(pos int) int {
+	s.overParts = true
+	p := &Part{Type: "application/octet-stream", Body: s.b[pos:]}
+	s.attach(p)
+	for len(s.stack) > 0 {
+		s.stack[len(s.stack)-1].closed = true
+		s.end(len(s.b))
+	}
+	return len(s.b)
+}
+
+// guess looks for the boundary of the innermost part, when that is a multipart
+// whose own boundary was missing or never came: it is the first line that
+// begins with "--" and has a part's header after it.
+func (s *scanner) guess(at int) (int, bool) {
+	o := &s.stack[len(s.stack)-1]
+	if o.found || s.guesses == 0 || !o.part.multipart() {
+		return 0, false
+	}
+	boundary := guessBoundary(s.b[o.begin:max(at, o.begin)])
+	if boundary == "" || boundary == o.boundary {
+		return 0, false
+	}
+	s.guesses--
+	again := *o
+	s.forget(again)
+	s.stack = s.stack[:len(s.stack)-1]
+	again.boundary, again.found, again.shadowed = boundary, true, -1
+	again.part.add(BadBoundary, "the boundary is not the declared one")
+	s.push(again)
+	return again.begin, true
+}
+
+func guessBoundary(b []byte) string {
+	for pos := 0; pos < len(b); {
+		line, next := cutLine(b, pos)
+		if len(line) > 2 && len(line) < 200 && bytes.HasPrefix(line, []byte("--")) {
+			after, _ := cutLine(b, next)
+			name, _, ok := cutField(after)
+			if ok && len(name) > 8 && foldEqual(name[:8], "content-") {
+				return string(bytes.TrimRight(line[2:], " \t"))
+			}
+		}
+		pos = next
+	}
+	return ""
+}
+
+// embedded parses a message that was transferred in base64 or quoted-printable
+// against RFC 2046 section 5.2.1, as some mailers do.
+func (s *scanner) embedded(p *Part) {
+	if !isMessage(p.Type) || p.Container() || s.identity(p) || s.base+len(s.stack) >= s.limits.Depth || s.parts >= s.limits.Parts {
+		return
+	}
+	inner := scanner{limits: s.limits, parts: s.parts, guesses: s.guesses}
+	p.Parts = []*Part{inner.parse(unwrap(p.Decoded()), s.base+len(s.stack)+1)}
+	s.parts, s.guesses, s.overParts = inner.parts, inner.guesses, s.overParts || inner.overParts
+}

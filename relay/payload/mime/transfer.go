@@ -1,0 +1,254 @@
+package mime
+
+import (
+	"bytes"
+	"encoding/base64"
+	"strings"
+)
+
+type transferEncoding int
+
+const (
+	encIdentity transferEncoding = iota
+	encBase64
+	encQuoted
+	encUU
+	encUnknown
+)
+
+// encoding reads Content-Transfer-Encoding, as it is written and miswritten.
+func (p *Part) encoding() transferEncoding {
+	v := p.Header.Get("Content-Transfer-Encoding")
+	if len(v) == 0 {
+		return encIdentity
+	}
+	name, _ := parseValue(v)
+	switch strings.NewReplacer("-", "", "_", "", " ", "").Replace(name) {
+	case "base64", "b64", "xbase64":
+		return encBase64
+	case "quotedprintable", "qp", "quoted", "quotedprint":
+		return encQuoted
+	case "uuencode", "xuuencode", "uue", "xuue", "xuu":
+		return encUU
+	case "", "7bit", "8bit", "binary", "7bits", "8bits", "ascii", "usascii", "utf8", "none", "plain":
+		return encIdentity
+	}
+	return encUnknown
+}
+
+// Decoded returns the part's body without its transfer encoding. What cannot
+// be decoded stays as it is, with a defect. A container's body, and a body
+// that is not encoded, is a slice of the mail.
+func (p *Part) Decoded() []byte {
+	if p.multipart() {
+		return p.Body // RFC 2045 section 6.4: never encoded, whatever it says
+	}
+	switch p.encoding() {
+	case encBase64:
+		data, tail, ok := decodeBase64(p.Body)
+		if !ok {
+			p.add(BadEncoding, "broken base64")
+		}
+		if len(tail) > 0 && strings.HasPrefix(p.Type, "text/") {
+			data = append(append(data, '\n'), tail...)
+		}
+		return data
+	case encQuoted:
+		data, ok := decodeQuoted(p.Body)
+		if !ok {
+			p.add(BadEncoding, "broken quoted-printable")
+		}
+		return data
+	case encUU:
+		if list, _ := CutUU(p.Body); len(list) > 0 {
+			return list[0].Data
+		}
+		p.add(BadEncoding, "broken uuencode")
+	case encUnknown:
+		p.add(BadEncoding, "unknown transfer encoding")
+	}
+	return p.Body
+}
+
+// decodeBase64 decodes what there is. tail is plain text after the end of the
+// data, such as a mailing list's footer; ok is false when anything but white
+// space had to be skipped.
+func decodeBase64(v []byte) (data, tail []byte, ok bool) {
+	packed := make([]byte, 0, len(v))
+	for pos := 0; pos < len(v); {
+		var line []byte
+		line, pos = cutLine(v, pos)
+		packed = append(packed, line...)
+	}
+	// Decoding in place is safe: the decoder reads 4 bytes before it writes 3.
+	n, err := base64.StdEncoding.Decode(packed, packed)
+	if err == nil {
+		return packed[:n], nil, true
+	}
+	return decodeLoose(v)
+}
+
+// looseDecoder is a base64 decoder that never gives up: characters outside the
+// alphabet are skipped (RFC 2045 section 6.8), missing padding is assumed, and
+// data goes on after padding, as in bodies put together from several. Go's
+// decoder, and so go-message, loses the tail in each of these cases.
+type looseDecoder struct {
+	out     []byte
+	acc     uint32
+	bits    int
+	padded  bool
+	skipped int
+}
+
+func decodeLoose(v []byte) (data, tail []byte, ok bool) {
+	var d looseDecoder
+	for pos := 0; pos < len(v); {
+		line, next := cutLine(v, pos)
+		if d.padded && !alphabetOnly(line) {
+			tail = v[pos:]
+			break
+		}
+		for _, c := range line {
+			d.byte(c)
+		}
+		pos = next
+	}
+	if d.skipped*8 > len(v) && !d.padded {
+		return v, nil, false // not base64 at all
+	}
+	return d.out, tail, d.skipped == 0 && len(bytes.TrimSpace(tail)) == 0
+}
+
+func (d *looseDecoder) byte(c byte) {
+	v, ok := sextet(c)
+	switch {
+	case c == '=':
+		d.padded, d.acc, d.bits = true, 0, 0
+	case c == ' ' || c == '\t' || c == '\r':
+	case !ok:
+		d.skipped++
+	default:
+		d.acc, d.bits = d.acc<<6|uint32(v), d.bits+6
+		if d.bits >= 8 {
+			d.bits -= 8
+			d.out = append(d.out, byte(d.acc>>d.bits))
+			d.acc &= 1<<d.bits - 1
+		}
+	}
+}
+
+func alphabetOnly(line []byte) bool {
+	for _, c := range bytes.TrimRight(line, " \t=") {
+		if _, ok := sextet(c); !ok {
+			return false
+		}
+	}
+	return true
+}
+
+// sextet reads a character of both alphabets of RFC 4648.
+func sextet(c byte) (byte, bool) {
+	switch {
+	case 'A' <= c && c <= 'Z':
+		return c - 'A', true
+	case 'a' <= c && c <= 'z':
+		return c - 'a' + 26, true
+	case '0' <= c && c <= '9':
+		return c - '0' + 52, true
+	case c == '+' || c == '-':
+		return 62, true
+	case c == '/' || c == '_':
+		return 63, true
+	}
+	return 0, false
+}
+
+// decodeQuoted decodes quoted-printable (RFC 2045 section 6.7). An "=" that is
+// not followed by two hex digits or a line break stays; ok is false then.
+func decodeQuoted(v []byte) (data []byte, ok bool) {
+	out := make([]byte, 0, len(v))
+	ok = true
+	for len(v) > 0 {
+		line, next := cutLine(v, 0)
+		hasBreak := next > len(line)
+		brk := v[len(line):next]
+		v = v[next:]
+		line = bytes.TrimRight(line, " \t") // added in transport
+		soft := len(line) > 0 && line[len(line)-1] == '='
+		if soft {
+			line = line[:len(line)-1]
+		}
+		for {
+			i := bytes.IndexByte(line, '=')
+			if i < 0 {
+				out = append(out, line...)
+				break
+			}
+			out = append(out, line[:i]...)
+			if isHexPair(line[i+1:]) {
+				hi, _ := unhex(line[i+1])
+				lo, _ := unhex(line[i+2])
+				out = append(out, hi<<4|lo)
+				line = line[i+3:]
+				continue
+			}
+			ok = false
+			out = append(out, '=')
+			line = line[i+1:]
+		}
+		if hasBreak && !soft {
+			out = append(out, brk...)
+		}
+	}
+	return out, ok
+}
+
+// Size returns how long the decoded body is. For base64 that is an estimate by
+// its length, without the cost of decoding it.
+func (p *Part) Size() int64 {
+	switch p.encoding() {
+	case encIdentity, encUnknown:
+		return int64(len(p.Body))
+	case encBase64:
+		n := 0
+		for pos := 0; pos < len(p.Body); {
+			var line []byte
+			line, pos = cutLine(p.Body, pos)
+			n += len(bytes.TrimRight(line, " \t="))
+		}
+		return int64(n) * 3 / 4
+	}
+	return int64(len(p.Decoded()))
+}
+
+// AppendBase64 appends the decoded body in base64 without line breaks. A body
+// that came in clean base64 is copied rather than decoded and encoded again.
+func (p *Part) AppendBase64(dst []byte) []byte {
+	if p.encoding() == encBase64 {
+		begin := len(dst)
+		for pos := 0; pos < len(p.Body); {
+			var line []byte
+			line, pos = cutLine(p.Body, pos)
+			dst = append(dst, line...)
+		}
+		if canonical(dst[begin:]) {
+			return dst
+		}
+		dst = dst[:begin]
+	}
+	return base64.StdEncoding.AppendEncode(dst, p.Decoded())
+}
+
+// canonical reports whether v is base64 that every decoder reads alike.
+func canonical(v []byte) bool {
+	if len(v)%4 != 0 {
+		return false
+	}
+	v = bytes.TrimSuffix(bytes.TrimSuffix(v, []byte("=")), []byte("="))
+	for _, c := range v {
+		if !base64Byte(c) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,207 @@
+package mime
+
+import (
+	"bytes"
+	"strings"
+	"unicode/utf8"
+)
+
+// DecodeWords decodes a header value to UTF-8: encoded words (RFC 2047)
+// wherever they stand, and text that is not ASCII, which is UTF-8 when it is
+// valid, else in the charset given as a hint, else guessed. Neighbouring words
+// of one charset are decoded as one, because mailers split them in the middle
+// of a character. Control characters come out as spaces: an encoded word
+// may hold a line break, and a header must not.
+func DecodeWords(v []byte, hint string) string {
+	v = Unfold(v)
+	if bytes.IndexByte(v, '=') < 0 && plain(v) {
+		return string(v)
+	}
+	var d wordDecoder
+	d.hint = hint
+	for {
+		i := bytes.Index(v, []byte("=?"))
+		if i < 0 {
+			break
+		}
+		w, n := cutWord(v[i:])
+		if n == 0 {
+			d.literal(v[:i+2])
+			v = v[i+2:]
+			continue
+		}
+		d.literal(v[:i])
+		d.word(w)
+		v = v[i+n:]
+	}
+	d.literal(v)
+	d.flush()
+	return strings.TrimSpace(OneLine(d.out.String()))
+}
+
+func plain(v []byte) bool {
+	for _, c := range v {
+		if c < ' ' || c >= 0x7F {
+			return false
+		}
+	}
+	return true
+}
+
+// OneLine makes every control character a space.
+func OneLine(s string) string {
+	clean := func(r rune) rune {
+		if r < ' ' || r >= 0x7F && r < 0xA0 || r == '\u2028' || r == '\u2029' {
+			return ' '
+		}
+		return r
+	}
+	return strings.Map(clean, s)
+}
+
+// encodedWord is =?charset?encoding?text?=.
+type encodedWord struct {
+	charset []byte
+	base64  bool
+	text    []byte
+}
+
+// cutWord reads the encoded word that v begins with and returns its length, 0
+// when it is none. Blanks inside the text are accepted: Q text often has them,
+// and folding puts them into B text.
+func cutWord(v []byte) (encodedWord, int) {
+	var w encodedWord
+	i := bytes.IndexByte(v[2:], '?')
+	if i <= 0 || i > 60 {
+		return w, 0
+	}
+	w.charset = v[2 : 2+i]
+	if bytes.ContainsAny(w.charset, " =<>\"") {
+		return w, 0
+	}
+	w.charset, _, _ = bytes.Cut(w.charset, []byte("*")) // RFC 2231 section 5: language
+	rest := v[2+i+1:]
+	if len(rest) < 2 || rest[1] != '?' {
+		return w, 0
+	}
+	switch rest[0] {
+	case 'B', 'b':
+		w.base64 = true
+	case 'Q', 'q':
+	default:
+		return w, 0
+	}
+	text := rest[2:]
+	end := bytes.Index(text, []byte("?="))
+	if end < 0 {
+		return w, 0
+	}
+	// In Q text "?=" may be a question mark before an encoded byte that the
+	// mailer should have encoded: take the end that a blank or word follows.
+	for !w.base64 && end+4 <= len(text) && isHexPair(text[end+2:]) {
+		next := bytes.Index(text[end+2:], []byte("?="))
+		if next < 0 || bytes.Contains(text[end+2:end+2+next], []byte("=?")) {
+			break
+		}
+		end += 2 + next
+	}
+	w.text = text[:end]
+	return w, len(v) - len(text) + end + 2
+}
+
+func isHexPair(b []byte) bool {
+	if len(b) < 2 {
+		return false
+	}
+	_, ok1 := unhex(b[0])
+	_, ok2 := unhex(b[1])
+	return ok1 && ok2
+}
+
+// wordDecoder collects literal text and encoded words in order.
+type wordDecoder struct {
+	out     strings.Builder
+	hint    string
+	charset string // of pending
+	pending []byte // decoded bytes of words not yet converted
+	inWord  bool   // the last thing was an encoded word
+}
+
+func (d *wordDecoder) literal(v []byte) {
+	if len(v) == 0 {
+		return
+	}
+	if d.inWord && len(bytes.TrimSpace(v)) == 0 {
+		return // RFC 2047 section 6.2: blanks between two words are not shown
+	}
+	d.flush()
+	d.inWord = false
+	if plain(v) {
+		d.out.Write(v)
+		return
+	}
+	d.out.WriteString(decodeRaw(v, d.hint))
+}
+
+func (d *wordDecoder) word(w encodedWord) {
+	if !strings.EqualFold(d.charset, string(w.charset)) {
+		d.flush()
+		d.charset = string(w.charset)
+	}
+	if w.base64 {
+		data, _, _ := decodeBase64(w.text)
+		d.pending = append(d.pending, data...)
+	} else {
+		d.pending = appendQ(d.pending, w.text)
+	}
+	d.inWord = true
+}
+
+func (d *wordDecoder) flush() {
+	if len(d.pending) > 0 {
+		text, _ := Decode(d.charset, d.pending)
+		d.out.WriteString(text)
+		d.pending = d.pending[:0]
+	}
+	// A blank that ends the words is literal text's own; trailing blanks
+	// before it were dropped only between two words.
+}
+
+// decodeRaw decodes header text that is not ASCII and not an encoded word.
+func decodeRaw(v []byte, hint string) string {
+	if utf8.Valid(v) {
+		return string(v)
+	}
+	text, _ := Decode(hint, v)
+	return text
+}
+
+// appendQ decodes RFC 2047 section 4.2's variant of quoted-printable.
+func appendQ(out, v []byte) []byte {
+	for i := 0; i < len(v); i++ {
+		switch {
+		case v[i] == '_':
+			out = append(out, ' ')
+		case v[i] == '=' && isHexPair(v[i+1:]):
+			hi, _ := unhex(v[i+1])
+			lo, _ := unhex(v[i+2])
+			out = append(out, hi<<4|lo)
+			i += 2
+		default:
+			out = append(out, v[i])
+		}
+	}
+	return out
+}
+
+func unhex(c byte) (byte, bool) {
+	switch {
+	case '0' <= c && c <= '9':
+		return c - '0', true
+	case 'a' <= c && c <= 'f':
+		return c - 'a' + 10, true
+	case 'A' <= c && c <= 'F':
+		return c - 'A' + 10, true
+	}
+	return 0, false
+}

@@ -1,0 +1,98 @@
+// Package payload maps a mail to what the provider's API takes: MIME bytes in,
+// subject, html, text, from and reply_to out, as JSON. It is pure: no network,
+// no clock, no disk, so that a queued mail can be mapped again at any time.
+//
+// What the API cannot carry is refused or left out by policy, and whatever was
+// left out, changed or repaired is a Note. Nothing is silent.
+//
+// relay/payload/mime reads the mail's structure; this package is the policy on
+// it. relay/intake maps a mail once while its client still listens, and turns
+// a Refusal into a reply; relay/api sends a Body.
+package payload
+
+import (
+	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/payload/mime"
+)
+
+// SenderPolicy says what becomes of a From outside the verified domains.
+type SenderPolicy int
+
+const (
+	Rewrite SenderPolicy = iota // the default sender's address, the author's name
+	Refuse
+)
+
+// AttachmentPolicy says what becomes of attachments and inline images, which
+// the documented API does not carry.
+type AttachmentPolicy int
+
+const (
+	RefuseAttachments AttachmentPolicy = iota
+	StripAttachments                   // leave them out and say so at the end of the bodies
+	SendAttachments                    // in the JSON field that AttachmentFields names
+)
+
+// AttachmentFields names the JSON fields for SendAttachments. Empty ones take
+// the defaults; "-" leaves a field out.
+type AttachmentFields struct {
+	List        string // array of attachments; default "attachments"
+	Filename    string // default "filename"
+	Content     string // base64; default "content"
+	ContentType string // default "content_type"
+	ContentID   string // of inline images; default "content_id"
+}
+
+// Options are the account's rules for a mail.
+type Options struct {
+	Default          relay.Address // the account's default sender
+	Domains          []string      // verified sender domains; empty: only the default sender's own
+	ForeignSender    SenderPolicy
+	Attachments      AttachmentPolicy
+	AttachmentFields AttachmentFields
+	HeaderField      string // JSON object for headers the payload has no field for; "" leaves them out
+	Limits           mime.Limits
+}
+
+// Map maps a mail. The envelope's sender names the author of a mail that does
+// not. The only error is a *Refusal. The Mail refers to raw, which must not
+// change while it is in use.
+func Map(raw []byte, envelopeFrom string, o Options) (*Mail, error) {
+	root := mime.Parse(raw, o.Limits)
+	c := &composer{options: &o, mail: &Mail{fields: o.AttachmentFields.withDefaults(), headerField: o.HeaderField}}
+	if err := c.compose(root); err != nil {
+		return nil, err
+	}
+	if err := c.sender(root.Header, envelopeFrom); err != nil {
+		return nil, err
+	}
+	c.headers(root.Header)
+	return c.mail, nil
+}
+
+func (f AttachmentFields) withDefaults() AttachmentFields {
+	for _, v := range []struct {
+		field *string
+		def   string
+	}{
+		{&f.List, "attachments"},
+		{&f.Filename, "filename"},
+		{&f.Content, "content"},
+		{&f.ContentType, "content_type"},
+		{&f.ContentID, "content_id"},
+	} {
+		if *v.field == "" {
+			*v.field = v.def
+		}
+	}
+	return f
+}
+
+// bodyCharset is the first charset that a part declares: a program that writes
+// raw 8-bit headers writes them in its body's charset.
+func bodyCharset(p *mime.Part) string {
+	if c := p.Param("charset"); c != "" || len(p.Parts) == 0 {
+		return c
+	}
+	return bodyCharset(p.Parts[0])
+}

@@ -1,0 +1,163 @@
+package payload
+
+import (
+	"slices"
+	"strings"
+
+	"golang.org/x/net/idna"
+
+	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/payload/mime"
+)
+
+// sender sets From and ReplyTo.
+func (c *composer) sender(h mime.Header, envelopeFrom string) error {
+	author := c.author(h, envelopeFrom)
+	local, domain := splitEmail(author.Email)
+	switch {
+	case author.Email == "":
+		c.mail.From = relay.Address{Email: c.options.Default.Email, Name: author.Name}
+	case c.verified(domain):
+		c.mail.From = relay.Address{Email: author.Email, Name: author.Name}
+	case domain != "" && c.options.ForeignSender == Refuse:
+		return refuse(SenderDomain, "From <"+author.Email+"> is not in a domain this relay may send from")
+	default:
+		c.mail.From = relay.Address{Email: c.options.Default.Email, Name: rewrittenName(author.Name, local, domain, envelopeFrom)}
+		c.note(SenderRewritten, author.Email)
+	}
+	if c.mail.From.Name == "" && strings.EqualFold(c.mail.From.Email, c.options.Default.Email) {
+		c.mail.From.Name = c.options.Default.Name
+	}
+	c.replyTo(h, author)
+	return nil
+}
+
+// author finds who wrote the mail: From, else Sender, else the envelope.
+func (c *composer) author(h mime.Header, envelopeFrom string) mime.Address {
+	list := mime.ParseAddresses(h.Get("From"), c.charset)
+	first := firstMailbox(list)
+	if len(list) > 1 || h.Count("From") > 1 {
+		c.note(SenderRepaired, "more than one author; the first is used")
+	}
+	if first.Email != "" {
+		return first
+	}
+	for _, v := range [][]byte{h.Get("Sender"), []byte(envelopeFrom)} {
+		if a := firstMailbox(mime.ParseAddresses(v, c.charset)); a.Email != "" {
+			c.note(SenderRepaired, "From names no address")
+			if first.Name != "" {
+				a.Name = first.Name
+			}
+			return a
+		}
+	}
+	c.note(SenderRepaired, "the mail names no sender")
+	return first
+}
+
+// firstMailbox prefers an address with a domain, then any address, then a name.
+func firstMailbox(list []mime.Address) mime.Address {
+	for _, a := range list {
+		if strings.Contains(a.Email, "@") {
+			return a
+		}
+	}
+	for _, a := range list {
+		if a.Email != "" {
+			return a
+		}
+	}
+	if len(list) > 0 {
+		return list[0]
+	}
+	return mime.Address{}
+}
+
+// replyTo sets where answers go: the mail's own Reply-To, else the author that
+// a rewritten From hides, if an answer can reach that.
+func (c *composer) replyTo(h mime.Header, author mime.Address) {
+	list := mime.ParseAddresses(h.Get("Reply-To"), c.charset)
+	for _, a := range list {
+		if reachable(a.Email) {
+			c.mail.ReplyTo = &relay.Address{Email: a.Email, Name: a.Name}
+			if len(list) > 1 {
+				c.note(ReplyToChanged, "more than one address in Reply-To; the first is used")
+			}
+			return
+		}
+	}
+	if len(list) > 0 {
+		c.note(ReplyToChanged, "no answer can reach what Reply-To names")
+	}
+	if author.Email != c.mail.From.Email && reachable(author.Email) {
+		c.mail.ReplyTo = &relay.Address{Email: author.Email, Name: author.Name}
+	}
+}
+
+// rewrittenName names the author where the address no longer does. Without a
+// display name it names user and host, not as an address: receivers take an
+// address in a name for forgery.
+func rewrittenName(name, local, domain, envelopeFrom string) string {
+	if name != "" {
+		return name
+	}
+	if domain == "" {
+		if l, d := splitEmail(envelopeFrom); l == local {
+			domain = d
+		}
+	}
+	if domain == "" {
+		return local
+	}
+	return local + " (" + domain + ")"
+}
+
+func splitEmail(email string) (local, domain string) {
+	i := strings.LastIndexByte(email, '@')
+	if i < 0 {
+		return email, ""
+	}
+	return email[:i], email[i+1:]
+}
+
+// verified reports whether the account may send from this very domain. A
+// subdomain is another domain: the provider verifies each by itself.
+func (c *composer) verified(domain string) bool {
+	if domain == "" {
+		return false
+	}
+	domains := c.options.Domains
+	if len(domains) == 0 {
+		_, own := splitEmail(c.options.Default.Email)
+		domains = []string{own}
+	}
+	domain = canonicalDomain(domain)
+	return slices.ContainsFunc(domains, func(d string) bool { return canonicalDomain(d) == domain })
+}
+
+// canonicalDomain makes the spellings of a domain comparable: case, the root's
+// dot, and the two forms of an internationalised name.
+func canonicalDomain(domain string) string {
+	domain = strings.ToLower(strings.TrimSuffix(domain, "."))
+	if ascii, err := idna.Lookup.ToASCII(domain); err == nil {
+		return ascii
+	}
+	return domain
+}
+
+// reachable reports whether an answer from the Internet can reach an address:
+// names that RFC 2606, RFC 6761 and RFC 6762 reserve, and hosts without a
+// domain, cannot.
+func reachable(email string) bool {
+	_, domain := splitEmail(email)
+	domain = strings.ToLower(strings.TrimSuffix(domain, "."))
+	i := strings.LastIndexByte(domain, '.')
+	if i < 0 {
+		return false
+	}
+	switch domain[i+1:] {
+	case "local", "localdomain", "localhost", "lan", "internal", "intranet", "home", "corp", "invalid", "test", "example", "arpa":
+		return false
+	}
+	return true
+}
