@@ -247,9 +247,7 @@ func (w *wire) interrupted(err error, c *content) *reply.Reply {
 		w.hangUpOn()
 		return c.refusal
 	}
-	r := w.lost(err)
-	w.linger = r != nil
-	return r
+	return w.lost(err)
 }
 
 // answer replies in place of go-smtp.
@@ -276,7 +274,7 @@ func (w *wire) sendCounted(line string) error {
 		return w.send(line)
 	}
 	if w.tooManyErrors(line) {
-		w.linger = true
+		w.linger = lingerTime
 		line = reply.TooManyErrors().String()
 	}
 	if strings.HasPrefix(line, "421") { // RFC 5321 section 3.8: the server closes after it

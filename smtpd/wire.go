@@ -19,11 +19,12 @@ const (
 	// maxReplyLine: RFC 5321 section 4.5.3.1.5, without the CRLF.
 	maxReplyLine = 510
 
-	// lingerTime and lingerBytes bound what is read and thrown away before a
-	// connection is closed on a client that is still sending: closing with
-	// unread octets makes TCP drop the reply that tells it why.
-	lingerTime  = time.Second
-	lingerBytes = 1 << 20
+	// These bound what is read and thrown away before a connection is closed on
+	// a client that may still be sending: closing with unread octets makes TCP
+	// drop the reply that tells it why. An idle client is given less.
+	lingerTime     = time.Second
+	lingerTimeIdle = 100 * time.Millisecond
+	lingerBytes    = 1 << 20
 )
 
 var errStopping = errors.New("smtpd: stopping")
@@ -50,9 +51,9 @@ type wire struct {
 	unsent []byte        // lines of a reply that is not whole yet
 	dialog dialog
 
-	hungUp bool  // go-smtp gets no more input and closes
-	linger bool  // the client may be sending still
-	broken error // why nothing can be written any more
+	hungUp bool          // go-smtp gets no more input and closes
+	linger time.Duration // how long the client is heard out when we close
+	broken error         // why nothing can be written any more
 
 	mu         sync.Mutex
 	stopping   bool
@@ -203,7 +204,7 @@ func printable(s string) string {
 func (w *wire) hangUp() { w.hungUp = true }
 
 // hangUpOn is hangUp for a client that may still be sending.
-func (w *wire) hangUpOn() { w.hungUp, w.linger = true, true }
+func (w *wire) hangUpOn() { w.hungUp, w.linger = true, lingerTime }
 
 // lost hangs up because nothing more can be read, and returns what there is to
 // say about it, nil if nobody is there to hear.
@@ -211,8 +212,10 @@ func (w *wire) lost(err error) *reply.Reply {
 	w.hangUp()
 	switch {
 	case errors.Is(err, errStopping):
+		w.linger = lingerTimeIdle
 		return reply.ShuttingDown()
 	case errors.Is(err, os.ErrDeadlineExceeded):
+		w.linger = lingerTimeIdle
 		return reply.TooSlow()
 	}
 	return nil
@@ -233,8 +236,8 @@ func (w *wire) Close() error {
 	if again {
 		return nil
 	}
-	if half, ok := w.Conn.(interface{ CloseWrite() error }); ok && w.linger && half.CloseWrite() == nil {
-		_ = w.Conn.SetReadDeadline(time.Now().Add(lingerTime))
+	if half, ok := w.Conn.(interface{ CloseWrite() error }); ok && w.linger > 0 && half.CloseWrite() == nil {
+		_ = w.Conn.SetReadDeadline(time.Now().Add(w.linger))
 		_, _ = io.CopyN(io.Discard, w.Conn, lingerBytes)
 	}
 	err := w.Conn.Close()
