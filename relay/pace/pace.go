@@ -219,8 +219,7 @@ func (pass *Pass) Leave(out relay.Outcome) {
 		p.inARow = 0
 	}
 	if out.Kind.Settled() && p.opt.Rate == 0 {
-		saturated := p.bucket != nil && p.bucket.Tokens() < 1
-		p.tuner.answered(now, saturated)
+		p.tuner.answered(now, p.saturated())
 		p.retune(now)
 	}
 }
@@ -237,7 +236,7 @@ func (p *Pacer) closeGate(now time.Time, opening int, retryAfter time.Duration) 
 		p.inARow++
 		p.opening++
 		if p.opt.Rate == 0 {
-			p.tuner.limited(now)
+			p.tuner.limited(now, p.saturated())
 		}
 	}
 	pause = min(pause, p.opt.MaxPause)
@@ -277,6 +276,9 @@ func (p *Pacer) emptyBucket(at time.Time) {
 		p.bucket.AllowN(at, p.bucket.Burst())
 	}
 }
+
+// saturated tells whether all of the rate is used.
+func (p *Pacer) saturated() bool { return p.bucket != nil && p.bucket.Tokens() < 1 }
 
 // retune follows the rate that the tuner found.
 func (p *Pacer) retune(now time.Time) {

@@ -9,7 +9,7 @@ import "time"
 const (
 	lowestRate   = 0.1  // calls per second
 	highestRate  = 2000 // above it no bucket is needed
-	slowStart    = 10   // calls per second after an outage
+	slowStart    = 10   // calls per second when nothing is known
 	cut          = 0.9
 	deepCut      = 0.7 // when the last one was not enough
 	again        = 10 * time.Second
@@ -73,20 +73,21 @@ func (t *tuner) grow(now time.Time) {
 	}
 }
 
-// limited learns from a 429 what the account allows.
-func (t *tuner) limited(now time.Time) {
+// limited learns from a 429 what the account allows. What was answered lately
+// says so only while all of the rate was used; otherwise somebody else used
+// the account as well, and the rate is only cut.
+func (t *tuner) limited(now time.Time, saturated bool) {
 	factor := cut
 	if !t.lastCut.IsZero() && now.Sub(t.lastCut) < again {
 		factor = deepCut
 	}
-	if t.begun.IsZero() && t.rate == 0 {
-		// The very first answer: there is nothing to go by but the bottom.
-		t.rate, t.ceiling, t.step, t.lastCut = 1, 0, largestStep, now
-		return
-	}
-	t.ceiling = t.throughput(now)
-	if t.rate > 0 {
-		t.ceiling = min(t.ceiling, t.rate)
+	switch {
+	case t.rate == 0:
+		t.ceiling = max(t.throughput(now), slowStart)
+	case saturated:
+		t.ceiling = min(t.throughput(now), t.rate)
+	default:
+		t.ceiling = t.rate
 	}
 	t.ceiling = max(t.ceiling, lowestRate)
 	t.rate = max(t.ceiling*factor, lowestRate)
