@@ -1,0 +1,126 @@
+// Package intake is the one bridge between SMTP and REST: smtpd's Backend. At
+// RCPT it asks relay/suppress; on DATA it maps the mail (relay/payload), tries
+// each recipient once while the client waits (relay/attempt), hands what is
+// left to the queue, and turns what came of it into the reply.
+package intake
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/attempt"
+	"github.com/smtp2rest/smtp2rest/relay/bounce"
+	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/relay/suppress"
+	"github.com/smtp2rest/smtp2rest/smtpd"
+	"github.com/smtp2rest/smtp2rest/smtpd/reply"
+)
+
+// ErrNoQueue is the answer of a Queue that keeps nothing.
+var ErrNoQueue = errors.New("there is no queue")
+
+// Queue keeps what could not be settled while the client waited.
+type Queue interface {
+	// Keep makes durable whatever is left to do for m, before it returns nil:
+	// to deliver to the recipients whose outcome is not settled, and to tell
+	// the sender of those that failed. outcomes are in the order of
+	// m.Recipients. An error means that nothing was kept.
+	Keep(ctx context.Context, m *relay.Message, outcomes []relay.Outcome) error
+}
+
+// NoQueue keeps nothing: what cannot be settled now is refused for now.
+type NoQueue struct{}
+
+// Keep returns ErrNoQueue.
+func (NoQueue) Keep(context.Context, *relay.Message, []relay.Outcome) error { return ErrNoQueue }
+
+// Options are what an Intake is made from.
+type Options struct {
+	Mapping      payload.Options
+	Attempts     *attempt.Sender
+	Suppressions *suppress.List
+	Queue        Queue
+	Bounce       bounce.Options
+	Wait         time.Duration // how long a client is kept for the API's verdict
+	Log          *slog.Logger
+}
+
+// Intake is safe for concurrent use.
+type Intake struct{ opt Options }
+
+var _ smtpd.Backend = (*Intake)(nil)
+
+// New returns an Intake.
+func New(o Options) *Intake { return &Intake{opt: o} }
+
+// Recipient refuses who is known to be suppressed.
+func (in *Intake) Recipient(_ context.Context, env *smtpd.Envelope, rcpt string) error {
+	entry, suppressed := in.opt.Suppressions.Lookup(rcpt, time.Now())
+	if !suppressed {
+		return nil
+	}
+	in.opt.Log.Info("recipient", "session", env.Client.Session, "from", env.From, "to", rcpt,
+		"outcome", "suppressed_at_rcpt", "reason", string(entry.Reason))
+	return reply.Suppressed(suppression(rcpt, entry))
+}
+
+// Message sends a mail, or keeps it, or says why not.
+func (in *Intake) Message(ctx context.Context, env *smtpd.Envelope, data []byte) *reply.Reply {
+	m := newMessage(env, data)
+	log := in.opt.Log.With("id", m.ID, "session", m.Client.Session)
+	body, err := in.mapped(log, m)
+	if err != nil {
+		r := reply.From(err)
+		log.Info("message refused", "from", m.From, "to", m.Recipients, "reply", r.Error())
+		return r
+	}
+	outcomes := in.tryAll(ctx, m, body)
+	r := in.settle(ctx, m, outcomes)
+	log.Info("message", "from", m.From, "recipients", len(m.Recipients), "bytes", len(m.Raw),
+		"client", m.Client.Addr, "reply", r.String(), "duration", time.Since(m.ReceivedAt))
+	return r
+}
+
+func newMessage(env *smtpd.Envelope, data []byte) *relay.Message {
+	now := time.Now()
+	client := relay.Client{
+		Addr:     env.Client.Addr.String(),
+		Helo:     env.Client.Helo,
+		Listener: env.Client.Listener,
+		Session:  env.Client.Session,
+	}
+	return &relay.Message{
+		ID: relay.NewID(now), ReceivedAt: now, Client: client,
+		From: env.From, Recipients: unique(env.Recipients), Raw: data,
+	}
+}
+
+// unique drops a recipient that was named twice: one copy each, as every mail
+// system does.
+func unique(recipients []string) []string {
+	seen := make(map[string]bool, len(recipients))
+	var kept []string
+	for _, rcpt := range recipients {
+		if key := suppress.Normalise(rcpt); !seen[key] {
+			seen[key] = true
+			kept = append(kept, rcpt)
+		}
+	}
+	return kept
+}
+
+// mapped maps the mail before anything is promised, so that what cannot be
+// sent is refused while the client still listens.
+func (in *Intake) mapped(log *slog.Logger, m *relay.Message) (*payload.Body, error) {
+	mail, err := payload.Map(m.Raw, m.From, in.opt.Mapping)
+	if err != nil {
+		return nil, Refusal(err)
+	}
+	for _, note := range mail.Notes {
+		log.Info("mapping", "kind", note.Kind.String(), "detail", note.Detail)
+	}
+	return mail.Encode()
+}

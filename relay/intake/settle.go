@@ -1,0 +1,77 @@
+package intake
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/attempt"
+	"github.com/smtp2rest/smtp2rest/relay/bounce"
+	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/smtpd/reply"
+)
+
+// tryAll tries every recipient at once; relay/pace bounds how many calls are
+// made. It returns when no call is in flight any more, which the API's
+// time-out bounds.
+func (in *Intake) tryAll(ctx context.Context, m *relay.Message, body *payload.Body) []relay.Outcome {
+	turn, cancel := context.WithTimeout(ctx, in.opt.Wait)
+	defer cancel()
+	outcomes := make([]relay.Outcome, len(m.Recipients))
+	var wg sync.WaitGroup
+	for i, to := range m.Recipients {
+		wg.Go(func() {
+			outcomes[i] = in.opt.Attempts.Try(ctx, turn, attempt.Attempt{
+				MessageID: m.ID, From: m.From, To: to, Number: 1, Body: body,
+			})
+		})
+	}
+	wg.Wait()
+	return outcomes
+}
+
+// settle sees to what the outcomes leave to do and answers the client.
+func (in *Intake) settle(ctx context.Context, m *relay.Message, outcomes []relay.Outcome) *reply.Reply {
+	t := tallyOf(outcomes)
+	switch {
+	case t.accepted == len(outcomes):
+		return acceptedAll(m, outcomes)
+	case t.permanent == len(outcomes):
+		return in.refusedAll(m, outcomes)
+	}
+	err := in.opt.Queue.Keep(ctx, m, outcomes)
+	switch {
+	case errors.Is(err, ErrNoQueue) && t.unsettled > 0:
+		return notNow(outcomes)
+	case errors.Is(err, ErrNoQueue):
+		in.bounceNow(ctx, m, outcomes)
+	case err != nil:
+		return reply.From(err)
+	case t.unsettled > 0:
+		return reply.Queued(m.ID)
+	}
+	return acceptedExcept(m, outcomes)
+}
+
+// bounceNow tells the sender at once of the recipients that failed: without a
+// queue there is nowhere to keep the bounce. If that fails too the log is the
+// only place left, and it says so loudly.
+func (in *Intake) bounceNow(ctx context.Context, m *relay.Message, outcomes []relay.Outcome) {
+	log := in.opt.Log.With("id", m.ID, "from", m.From)
+	raw, to, ok := bounce.Compose(in.opt.Bounce, m, failures(m, outcomes), time.Now())
+	if !ok {
+		log.Error("some recipients failed and the sender cannot be told", "sender", m.From)
+		return
+	}
+	b := &relay.Message{ID: relay.NewID(time.Now()), Recipients: []string{to}, Raw: raw}
+	body, err := in.mapped(log, b)
+	if err != nil {
+		log.Error("the bounce could not be made", "bounce", b.ID, "cause", err)
+		return
+	}
+	if out := in.tryAll(ctx, b, body)[0]; out.Kind != relay.Accepted {
+		log.Error("the bounce could not be sent", "bounce", b.ID, "to", to, "outcome", out.Kind.String())
+	}
+}

@@ -1,0 +1,133 @@
+package intake
+
+import (
+	"errors"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/bounce"
+	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/relay/suppress"
+	"github.com/smtp2rest/smtp2rest/smtpd/reply"
+)
+
+// tally counts a mail's outcomes.
+type tally struct{ accepted, permanent, unsettled int }
+
+func tallyOf(outcomes []relay.Outcome) tally {
+	var t tally
+	for _, out := range outcomes {
+		switch {
+		case out.Kind == relay.Accepted:
+			t.accepted++
+		case out.Kind.Permanent():
+			t.permanent++
+		default:
+			t.unsettled++
+		}
+	}
+	return t
+}
+
+func acceptedAll(m *relay.Message, outcomes []relay.Outcome) *reply.Reply {
+	ids := make([]string, len(outcomes))
+	for i, out := range outcomes {
+		ids[i] = out.MessageID
+	}
+	return reply.Accepted(m.ID, ids...)
+}
+
+func acceptedExcept(m *relay.Message, outcomes []relay.Outcome) *reply.Reply {
+	var refused []string
+	for i, out := range outcomes {
+		if out.Kind.Permanent() {
+			refused = append(refused, m.Recipients[i])
+		}
+	}
+	return reply.AcceptedExcept(m.ID, refused)
+}
+
+// refusedAll is for a mail that no recipient will get. What is wrong with the
+// mail itself is said before what is wrong with a recipient: the sender can
+// mend it.
+func (in *Intake) refusedAll(m *relay.Message, outcomes []relay.Outcome) *reply.Reply {
+	var suppressed []reply.Suppression
+	for i, out := range outcomes {
+		switch out.Kind {
+		case relay.TooLarge:
+			return reply.TooLarge()
+		case relay.Refused:
+			return reply.RefusedByAPI(out.Detail)
+		default:
+			entry, _ := in.opt.Suppressions.Lookup(m.Recipients[i], time.Now())
+			suppressed = append(suppressed, suppression(m.Recipients[i], entry))
+		}
+	}
+	return reply.AllSuppressed(suppressed)
+}
+
+// notNow is for a mail that is not settled when there is no queue to keep it.
+// The operator's fault comes first: nothing else helps until it is mended.
+func notNow(outcomes []relay.Outcome) *reply.Reply {
+	var wait time.Duration
+	for _, out := range outcomes {
+		switch out.Kind {
+		case relay.Unauthorized:
+			return reply.NotConfigured().Because(out.Cause)
+		case relay.RateLimited:
+			wait = max(wait, out.RetryAfter)
+		}
+	}
+	if wait > 0 {
+		return reply.RateLimited(wait)
+	}
+	return reply.APIUnavailable()
+}
+
+// failures are the recipients that were permanently refused, for the bounce.
+func failures(m *relay.Message, outcomes []relay.Outcome) []bounce.Failure {
+	var failed []bounce.Failure
+	for i, out := range outcomes {
+		if out.Kind.Permanent() {
+			failed = append(failed, bounce.Failure{Recipient: m.Recipients[i], Reason: Reason(out)})
+		}
+	}
+	return failed
+}
+
+// Reason says in words why an outcome is permanent.
+func Reason(out relay.Outcome) string {
+	switch out.Kind {
+	case relay.Suppressed:
+		return "the address is on the mail provider's suppression list, so nothing is sent to it"
+	case relay.TooLarge:
+		return "the message is larger than the mail provider takes"
+	default:
+		return "the mail provider refused the message: " + out.Detail
+	}
+}
+
+func suppression(address string, e suppress.Entry) reply.Suppression {
+	return reply.Suppression{
+		Address:    address,
+		Reason:     string(e.Reason),
+		HardBounce: e.Reason == suppress.HardBounce,
+		Since:      e.Since,
+	}
+}
+
+// Refusal turns what the mapping says of a mail into a reply.
+func Refusal(err error) error {
+	var r *payload.Refusal
+	if !errors.As(err, &r) {
+		return err
+	}
+	switch r.Reason {
+	case payload.HasAttachment, payload.Encrypted:
+		return reply.CannotCarry(r.Detail)
+	case payload.SenderDomain:
+		return reply.SenderDomainRefused(r.Detail)
+	default:
+		return reply.Unparsable(r.Detail)
+	}
+}
