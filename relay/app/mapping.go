@@ -1,0 +1,48 @@
+package app
+
+import (
+	"github.com/smtp2rest/smtp2rest/relay/config"
+	"github.com/smtp2rest/smtp2rest/relay/payload"
+)
+
+// Mapping is how a configuration wants mail mapped; 'smtp2rest explain' uses
+// it as well, so that it shows what the daemon would do.
+func Mapping(c *config.Config) payload.Options {
+	return payload.Options{
+		Default:       defaultSender(c),
+		Domains:       c.Sender.Domains,
+		ForeignSender: senderPolicies()[c.Sender.Foreign],
+		Attachments:   attachmentPolicies()[c.Mail.Attachments],
+		AttachmentFields: payload.AttachmentFields{
+			List:        c.Mail.Fields.Array,
+			Filename:    orDash(c.Mail.Fields.Filename),
+			Content:     c.Mail.Fields.Content,
+			ContentType: orDash(c.Mail.Fields.ContentType),
+			ContentID:   orDash(c.Mail.Fields.ContentID),
+		},
+		HeaderField: c.Mail.HeaderField,
+	}
+}
+
+// orDash says "no such field" as payload does.
+func orDash(field string) string {
+	if field == "" {
+		return "-"
+	}
+	return field
+}
+
+func senderPolicies() map[config.Foreign]payload.SenderPolicy {
+	return map[config.Foreign]payload.SenderPolicy{
+		config.Rewrite:       payload.Rewrite,
+		config.RefuseForeign: payload.Refuse,
+	}
+}
+
+func attachmentPolicies() map[config.Attachments]payload.AttachmentPolicy {
+	return map[config.Attachments]payload.AttachmentPolicy{
+		config.RefuseAttachments: payload.RefuseAttachments,
+		config.StripAttachments:  payload.StripAttachments,
+		config.SendAttachments:   payload.SendAttachments,
+	}
+}
