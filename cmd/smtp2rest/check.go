@@ -1,0 +1,44 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"text/tabwriter"
+)
+
+func checkCommand() *command {
+	return &command{
+		name:    "check",
+		summary: "Validate a configuration and print what is in force.",
+		about: `Loads the configuration as 'serve' would and prints each setting with where it
+came from. Secrets are not shown. It exits 0 when 'serve' would accept it and 78
+with all that is wrong when not.`,
+		examples: []string{"smtp2rest check", "smtp2rest check --config config.toml"},
+		setup: func(fs *flag.FlagSet) action {
+			path := fs.String("config", "", "TOML `file` with settings")
+			return func(_ context.Context, t *terminal, args []string) error {
+				if len(args) > 0 {
+					return usagef("unexpected argument %q; name the file with --config", args[0])
+				}
+				cfg, err := loadConfig(t, *path, true)
+				if err != nil {
+					return err
+				}
+				p := palette{t.color}
+				w := tabwriter.NewWriter(t.out, 0, 0, 2, ' ', 0)
+				for _, s := range cfg.Describe() {
+					fmt.Fprintf(w, "%s\t%s\t%s\n", s.Path, s.Value, s.Origin)
+				}
+				if err := w.Flush(); err != nil {
+					return err
+				}
+				for _, warning := range cfg.Warnings {
+					fmt.Fprintf(t.out, "%s %s\n", p.red("warning:"), warning)
+				}
+				_, err = fmt.Fprintln(t.out, p.green("The configuration is good."))
+				return err
+			}
+		},
+	}
+}

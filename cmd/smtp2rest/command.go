@@ -1,0 +1,182 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/smtp2rest/smtp2rest/relay/config"
+)
+
+// Exit codes. The systemd unit relies on exitConfig: a wrong configuration
+// does not mend itself, so it must not be restarted.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+	exitConfig = 78 // EX_CONFIG of sysexits(3)
+)
+
+// terminal is what a command talks to.
+type terminal struct {
+	in       io.Reader
+	out, err io.Writer
+	env      func(string) (string, bool)
+	color    bool
+}
+
+// command is one subcommand. Its help is made from these fields alone.
+type command struct {
+	name     string
+	args     string // what follows the flags, such as "mail.eml"
+	summary  string // one line
+	about    string // a paragraph or more
+	examples []string
+	// setup declares the flags and returns what to run once they are parsed.
+	setup func(fs *flag.FlagSet) action
+}
+
+type action func(ctx context.Context, t *terminal, args []string) error
+
+// usageError is a mistake on the command line.
+type usageError struct{ text string }
+
+func (e *usageError) Error() string { return e.text }
+
+func usagef(format string, args ...any) error {
+	return &usageError{fmt.Sprintf(format, args...)}
+}
+
+// commands are in the order in which a newcomer needs them.
+func commands() []*command {
+	return []*command{
+		demoCommand(), serveCommand(), checkCommand(), explainCommand(),
+		sendCommand(), sandboxCommand(), versionCommand(),
+	}
+}
+
+// run runs one command line and returns the exit code.
+func run(ctx context.Context, t *terminal, args []string) int {
+	if len(args) == 0 {
+		printOverview(t.err)
+		return exitUsage
+	}
+	name, rest := args[0], args[1:]
+	switch name {
+	case "help", "-h", "-help", "--help":
+		return help(t, rest)
+	case "-version", "--version":
+		name = "version"
+	}
+	c := find(name)
+	if c == nil {
+		fmt.Fprintf(t.err, "smtp2rest: there is no command %q%s\n", name, didYouMean(name, names()))
+		fmt.Fprintln(t.err, "See 'smtp2rest help'.")
+		return exitUsage
+	}
+	return c.run(ctx, t, rest)
+}
+
+func (c *command) run(ctx context.Context, t *terminal, args []string) int {
+	fs := c.flagSet()
+	act := c.setup(fs)
+	rest, err := parse(fs, args)
+	if errors.Is(err, flag.ErrHelp) {
+		printHelp(t.out, c)
+		return exitOK
+	}
+	if err == nil {
+		err = act(ctx, t, rest)
+	}
+	return report(t, c, err)
+}
+
+// report says what went wrong and chooses the exit code.
+func report(t *terminal, c *command, err error) int {
+	var usage *usageError
+	var problems config.Errors
+	switch {
+	case err == nil:
+		return exitOK
+	case errors.As(err, &usage):
+		fmt.Fprintf(t.err, "smtp2rest %s: %s\nSee 'smtp2rest help %s'.\n", c.name, usage.text, c.name)
+		return exitUsage
+	case errors.As(err, &problems):
+		fmt.Fprintf(t.err, "smtp2rest %s: the configuration is not usable:\n%s\n", c.name, indent(err.Error()))
+		return exitConfig
+	default:
+		fmt.Fprintf(t.err, "smtp2rest %s: %s\n", c.name, err)
+		return exitFailed
+	}
+}
+
+func (c *command) flagSet() *flag.FlagSet {
+	fs := flag.NewFlagSet(c.name, flag.ContinueOnError)
+	fs.SetOutput(io.Discard) // we say it better
+	fs.Usage = func() {}
+	return fs
+}
+
+// parse parses flags wherever they stand, before or after other arguments;
+// package flag stops at the first that is none. "--" ends the flags.
+func parse(fs *flag.FlagSet, args []string) ([]string, error) {
+	var rest []string
+	for {
+		if err := fs.Parse(args); err != nil {
+			return nil, flagError(fs, err)
+		}
+		seen := len(args) - fs.NArg()
+		if fs.NArg() == 0 || seen > 0 && args[seen-1] == "--" {
+			return append(rest, fs.Args()...), nil
+		}
+		rest = append(rest, fs.Arg(0))
+		args = fs.Args()[1:]
+	}
+}
+
+func flagError(fs *flag.FlagSet, err error) error {
+	if errors.Is(err, flag.ErrHelp) {
+		return err
+	}
+	wrong, unknown := strings.CutPrefix(err.Error(), "flag provided but not defined: -")
+	if !unknown {
+		return usagef("%s", err)
+	}
+	var known []string
+	fs.VisitAll(func(f *flag.Flag) { known = append(known, f.Name) })
+	wrong = strings.TrimLeft(wrong, "-")
+	return usagef("there is no flag --%s%s", wrong, didYouMean(wrong, known, "--"))
+}
+
+func find(name string) *command {
+	for _, c := range commands() {
+		if c.name == name {
+			return c
+		}
+	}
+	return nil
+}
+
+func names() []string {
+	all := []string{"help"}
+	for _, c := range commands() {
+		all = append(all, c.name)
+	}
+	return all
+}
+
+// didYouMean names the nearest candidate, if one is near.
+func didYouMean(word string, candidates []string, prefix ...string) string {
+	nearest := config.Nearest(word, candidates)
+	if nearest == "" {
+		return ""
+	}
+	return fmt.Sprintf("; did you mean %q?", strings.Join(prefix, "")+nearest)
+}
+
+func indent(s string) string {
+	return "  " + strings.ReplaceAll(strings.TrimRight(s, "\n"), "\n", "\n  ")
+}

@@ -1,0 +1,167 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/app"
+	"github.com/smtp2rest/smtp2rest/relay/sandbox"
+)
+
+func demoCommand() *command {
+	return &command{
+		name:    "demo",
+		summary: "Watch real mail go through: SMTP in, REST out, against a sandbox inside.",
+		about: `Starts the sandbox and a relay on free ports of this machine, hands real mails
+to the relay by SMTP, and prints what was said and what the API received. No
+mail leaves the machine. It exits 0 when all went as it should, 1 with the
+difference when not.`,
+		examples: []string{"smtp2rest demo"},
+		setup: func(*flag.FlagSet) action {
+			return func(ctx context.Context, t *terminal, args []string) error {
+				if len(args) > 0 {
+					return usagef("unexpected argument %q", args[0])
+				}
+				return runDemo(ctx, t)
+			}
+		},
+	}
+}
+
+// stage is where the scenes of the demo are played.
+type stage struct {
+	t    *terminal
+	p    palette
+	box  *sandbox.Server
+	smtp string // the relay's address
+}
+
+func runDemo(ctx context.Context, t *terminal) (err error) {
+	s := &stage{t: t, p: palette{t.color}}
+	end, err := s.build(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, end()) }()
+
+	fmt.Fprintf(t.out, "A relay listens at %s; behind it a sandbox of the API at %s.\n", s.smtp, s.box.URL())
+	wrong := 0
+	all := scenes()
+	for i, sc := range all {
+		fmt.Fprintf(t.out, "\n%s\n", s.p.bold(fmt.Sprintf("%d. %s", i+1, sc.title)))
+		if err := s.play(ctx, sc); err != nil {
+			wrong++
+			fmt.Fprintf(t.out, "  %s %s\n", s.p.red("WRONG:"), err)
+		}
+	}
+	if wrong > 0 {
+		return fmt.Errorf("%d of %d scenes did not go as they should", wrong, len(all))
+	}
+	fmt.Fprintf(t.out, "\n%s\n", s.p.green(fmt.Sprintf("All %d scenes went as they should.", len(all))))
+	return nil
+}
+
+// build starts the sandbox and the relay, configured by nothing but what
+// serve --sandbox uses, so that the demo shows the product and not itself.
+func (s *stage) build(ctx context.Context) (end func() error, err error) {
+	bare := *s.t
+	bare.env = func(string) (string, bool) { return "", false }
+	cfg, err := loadConfig(withSandboxEnv(&bare), "", true)
+	if err != nil {
+		return nil, err
+	}
+	cfg.Hostname = "relay.demo.example"
+	cfg.Listeners[0].Address = "127.0.0.1:0"
+	if s.box, err = startSandbox(ctx, cfg, "127.0.0.1:0"); err != nil {
+		return nil, err
+	}
+	daemon, err := app.New(app.Options{Config: cfg, Version: versionText(), Log: slog.New(slog.DiscardHandler)})
+	if err == nil {
+		err = daemon.Start(context.WithoutCancel(ctx))
+	}
+	if err != nil {
+		return nil, errors.Join(err, s.box.Stop(ctx))
+	}
+	s.smtp = daemon.Addrs()[0].String()
+	return func() error {
+		stop, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		defer cancel()
+		return errors.Join(daemon.Stop(stop), s.box.Stop(stop))
+	}, nil
+}
+
+// play hands one scene's mail over, prints what happened and compares it with
+// what should have.
+func (s *stage) play(ctx context.Context, sc scene) error {
+	s.box.Reset()
+	d, err := converse(ctx, s.smtp, sc.mail)
+	if d != nil {
+		d.withoutGreeting().print(s.t.out, s.p)
+	}
+	if err != nil {
+		return err
+	}
+	calls := s.box.Calls()
+	for _, c := range calls {
+		s.printCall(c)
+	}
+	fmt.Fprintf(s.t.out, "  %s\n", s.p.dim(fmt.Sprintf("took %s", d.took.Round(100 * time.Microsecond))))
+	return sc.compare(d, calls)
+}
+
+func (s *stage) printCall(c sandbox.Call) {
+	status := s.p.green(fmt.Sprint(c.Status))
+	if c.Status != http.StatusOK {
+		status = s.p.red(fmt.Sprint(c.Status))
+	}
+	text, err := prettyJSON(bytes.NewReader(c.Body))
+	if err != nil {
+		text = string(c.Body)
+	}
+	fmt.Fprintf(s.t.out, "  API got %s\n  and answered %s\n", strings.ReplaceAll(shorten(text), "\n", "\n  "), status)
+}
+
+// shorten cuts lines that would not fit a terminal.
+func shorten(text string) string {
+	const width = 100
+	var lines []string
+	for line := range strings.Lines(text) {
+		line = strings.TrimRight(line, "\n")
+		if r := []rune(line); len(r) > width {
+			line = string(r[:width-1]) + "…"
+		}
+		lines = append(lines, line)
+	}
+	return strings.Join(lines, "\n")
+}
+
+// prettyJSON lays a JSON object out with one field a line, in the order in which
+// it was sent.
+func prettyJSON(r io.Reader) (string, error) {
+	dec := json.NewDecoder(r)
+	if _, err := dec.Token(); err != nil {
+		return "", err
+	}
+	var fields []string
+	for dec.More() {
+		name, err := dec.Token()
+		if err != nil {
+			return "", err
+		}
+		var value json.RawMessage
+		if err := dec.Decode(&value); err != nil {
+			return "", err
+		}
+		fields = append(fields, fmt.Sprintf("  %q: %s", name, value))
+	}
+	return "{\n" + strings.Join(fields, ",\n") + "\n}", nil
+}

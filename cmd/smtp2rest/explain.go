@@ -1,0 +1,95 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/smtp2rest/smtp2rest/relay/app"
+	"github.com/smtp2rest/smtp2rest/relay/intake"
+	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/smtpd/reply"
+)
+
+func explainCommand() *command {
+	return &command{
+		name:    "explain",
+		args:    "mail.eml",
+		summary: "Print what the API would be sent for a mail, without sending it.",
+		about: `Maps a mail as the relay would and prints the JSON of each call, and what was
+left out, changed or repaired on the way. A mail that would be refused is
+answered as its SMTP client would be, with exit code 1. "-" reads standard input.
+
+Who gets a mail is for the envelope to say, so To and Cc in the file do not
+matter: name recipients with --to.`,
+		examples: []string{"smtp2rest explain mail.eml --to bob@example.net", "smtp2rest explain - < mail.eml"},
+		setup: func(fs *flag.FlagSet) action {
+			path := fs.String("config", "", "TOML `file` with settings")
+			from := fs.String("from", "", "envelope `sender`")
+			to := fs.String("to", "recipient@example.net", "`recipients`, separated by commas")
+			return func(_ context.Context, t *terminal, args []string) error {
+				if len(args) != 1 {
+					return usagef("name one file, or - for standard input")
+				}
+				raw, err := readMail(t, args[0])
+				if err != nil {
+					return err
+				}
+				cfg, err := loadConfig(withSomeSender(t), *path, false)
+				if err != nil {
+					return err
+				}
+				return explain(t, raw, *from, splitList(*to), app.Mapping(cfg))
+			}
+		},
+	}
+}
+
+func explain(t *terminal, raw []byte, from string, to []string, o payload.Options) error {
+	mail, err := payload.Map(raw, from, o)
+	if err != nil {
+		fmt.Fprintf(t.out, "refused: %s\n", reply.From(intake.Refusal(err)))
+		return errors.New("this mail would be refused")
+	}
+	body, err := mail.Encode()
+	if err != nil {
+		return err
+	}
+	p := palette{t.color}
+	for _, rcpt := range to {
+		fmt.Fprintln(t.out, p.bold("to <"+rcpt+">"))
+		text, err := prettyJSON(body.Open(rcpt))
+		if err != nil {
+			return err
+		}
+		fmt.Fprintln(t.out, text)
+	}
+	for _, note := range mail.Notes {
+		fmt.Fprintf(t.out, "%s %s: %s\n", p.red("note:"), note.Kind, note.Detail)
+	}
+	return nil
+}
+
+func readMail(t *terminal, name string) ([]byte, error) {
+	if name == "-" {
+		return io.ReadAll(t.in)
+	}
+	return os.ReadFile(name)
+}
+
+// withSomeSender is t with a default sender, so that a mail can be explained
+// before anything is configured.
+func withSomeSender(t *terminal) *terminal {
+	real, some := t.env, *t
+	some.env = func(name string) (string, bool) {
+		v, ok := real(name)
+		if name == "FROM_EMAIL" && !ok {
+			return "default-sender@example.com", true
+		}
+		return v, ok
+	}
+	return &some
+}

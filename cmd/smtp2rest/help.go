@@ -1,0 +1,73 @@
+package main
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"strings"
+)
+
+const overview = `smtp2rest takes mail over SMTP and sends it through the NexusProMail REST API.
+
+Usage: smtp2rest COMMAND [flags]
+
+Commands:
+`
+
+func printOverview(w io.Writer) {
+	fmt.Fprint(w, overview)
+	for _, c := range commands() {
+		fmt.Fprintf(w, "  %-9s %s\n", c.name, c.summary)
+	}
+	fmt.Fprint(w, "\n'smtp2rest help COMMAND' tells more of one. New here? 'smtp2rest demo' shows it all at work.\n")
+}
+
+func help(t *terminal, args []string) int {
+	if len(args) == 0 {
+		printOverview(t.out)
+		return exitOK
+	}
+	c := find(args[0])
+	if c == nil {
+		fmt.Fprintf(t.err, "smtp2rest help: there is no command %q%s\n", args[0], didYouMean(args[0], names()))
+		return exitUsage
+	}
+	printHelp(t.out, c)
+	return exitOK
+}
+
+// printHelp writes all there is to say of a command.
+func printHelp(w io.Writer, c *command) {
+	fs := c.flagSet()
+	c.setup(fs)
+	usage := "smtp2rest " + c.name
+	if hasFlags(fs) {
+		usage += " [flags]"
+	}
+	if c.args != "" {
+		usage += " " + c.args
+	}
+	fmt.Fprintf(w, "%s\n\nUsage: %s\n\n%s\n", c.summary, usage, strings.TrimSpace(c.about))
+	if hasFlags(fs) {
+		fmt.Fprint(w, "\nFlags:\n")
+		fs.VisitAll(func(f *flag.Flag) { printFlag(w, f) })
+	}
+	if len(c.examples) > 0 {
+		fmt.Fprintf(w, "\nExamples:\n  %s\n", strings.Join(c.examples, "\n  "))
+	}
+}
+
+func printFlag(w io.Writer, f *flag.Flag) {
+	kind, about := flag.UnquoteUsage(f)
+	name := strings.TrimRight("--"+f.Name+" "+kind, " ")
+	if f.DefValue != "" && f.DefValue != "false" && f.DefValue != "0" && f.DefValue != "0s" {
+		about += " (default " + f.DefValue + ")"
+	}
+	fmt.Fprintf(w, "  %-24s %s\n", name, about)
+}
+
+func hasFlags(fs *flag.FlagSet) bool {
+	has := false
+	fs.VisitAll(func(*flag.Flag) { has = true })
+	return has
+}

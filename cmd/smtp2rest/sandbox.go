@@ -1,0 +1,75 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/sandbox"
+)
+
+func sandboxCommand() *command {
+	return &command{
+		name:    "sandbox",
+		summary: "Run the provider's API as a stand-in that sends nothing.",
+		about: `Serves the API as the provider documents it, strictly: a wrong key is answered
+401, an unknown or missing field 422 with the field's name. It remembers what it
+was sent:
+
+  GET    /sandbox/calls    what it got, as JSON; ?to= ?status= ?limit= select
+  GET    /sandbox/stats    counters
+  PUT    /sandbox/faults   change faults while it runs
+  DELETE /sandbox/calls    forget
+
+Recipients at any domain that force an outcome:
+
+` + magicTable(),
+		examples: []string{
+			"smtp2rest sandbox",
+			"smtp2rest sandbox --rate 10 --fail-500 0.05 --latency 200ms",
+			"curl http://127.0.0.1:8025/sandbox/calls",
+		},
+		setup: func(fs *flag.FlagSet) action {
+			var o sandbox.Options
+			fs.StringVar(&o.Address, "listen", "127.0.0.1:8025", "`address` to listen on")
+			fs.StringVar(&o.Key, "key", "sandbox-key", "the API `key` that is right")
+			fs.StringVar(&o.Path, "path", "/v1/transactional/send", "`path` of the sending call below /api")
+			fs.Float64Var(&o.Rate, "rate", 0, "calls a second the account allows; 0 is any `number`")
+			fs.IntVar(&o.Burst, "burst", 0, "calls it allows at once after a rest, a `number`")
+			fs.BoolVar(&o.RetryAfterDate, "retry-after-date", false, "write Retry-After as a date instead of seconds")
+			fs.Float64Var(&o.Fail429, "fail-429", 0, "`fraction` of calls answered 429")
+			fs.Float64Var(&o.Fail500, "fail-500", 0, "`fraction` of calls answered 500")
+			fs.Uint64Var(&o.Seed, "seed", 1, "`number` that makes the fractions repeat")
+			fs.DurationVar(&o.Latency, "latency", 0, "`time` each call takes")
+			fs.BoolVar(&o.Idempotent, "idempotent", false, "honour Idempotency-Key, which the API is not documented to do")
+			return func(ctx context.Context, t *terminal, args []string) error {
+				if len(args) > 0 {
+					return usagef("unexpected argument %q", args[0])
+				}
+				return runSandbox(ctx, t, o)
+			}
+		},
+	}
+}
+
+func runSandbox(ctx context.Context, t *terminal, o sandbox.Options) error {
+	box := sandbox.New(o)
+	if err := box.Start(context.WithoutCancel(ctx)); err != nil {
+		return err
+	}
+	fmt.Fprintf(t.out, "The sandbox listens; point a relay at it with\n\n  NEXUSPROMAIL_API_URL=%s NEXUSPROMAIL_API_KEY=%s\n\n", box.URL(), o.Key)
+	<-ctx.Done()
+	stop, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+	defer cancel()
+	return box.Stop(stop)
+}
+
+func magicTable() string {
+	var b strings.Builder
+	for _, m := range sandbox.MagicRecipients() {
+		fmt.Fprintf(&b, "  %-28s %s\n", m.LocalPart+"@", m.What)
+	}
+	return b.String()
+}

@@ -1,0 +1,69 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"mime"
+	"strings"
+	"time"
+)
+
+func sendCommand() *command {
+	return &command{
+		name:    "send",
+		summary: "Send one test mail to a running relay and print the dialogue.",
+		about: `Connects to an SMTP server, hands one mail over and prints what both sides
+said. It exits 0 when the mail was taken for every recipient, 1 when not.`,
+		examples: []string{
+			"smtp2rest send --to bob@example.net",
+			"smtp2rest send --server relay.internal:25 --from app@example.com --to bob@example.net,eve@example.net",
+		},
+		setup: func(fs *flag.FlagSet) action {
+			server := fs.String("server", "127.0.0.1:2525", "`address` of the relay")
+			from := fs.String("from", "smtp2rest@localhost", "envelope `sender` and From")
+			to := fs.String("to", "", "`recipients`, separated by commas")
+			subject := fs.String("subject", "A test from smtp2rest", "`subject` of the mail")
+			text := fs.String("text", "This mail was sent by 'smtp2rest send'.", "`text` of the mail")
+			return func(ctx context.Context, t *terminal, args []string) error {
+				recipients := splitList(*to)
+				if len(args) > 0 || len(recipients) == 0 {
+					return usagef("say with --to whom to send to")
+				}
+				d, err := converse(ctx, *server, envelope{
+					from: *from, to: recipients, data: testMail(*from, recipients, *subject, *text),
+				})
+				if d != nil {
+					d.print(t.out, palette{t.color})
+				}
+				if err == nil && d.final != nil {
+					err = errors.New("not everything was taken: " + d.final.Error())
+				}
+				return err
+			}
+		},
+	}
+}
+
+// testMail writes a small plain-text mail.
+func testMail(from string, to []string, subject, text string) []byte {
+	lines := []string{
+		"From: <" + from + ">",
+		"To: <" + strings.Join(to, ">, <") + ">",
+		"Subject: " + mime.QEncoding.Encode("utf-8", subject),
+		"Date: " + time.Now().Format(time.RFC1123Z),
+		fmt.Sprintf("Message-ID: <%d@smtp2rest.test>", time.Now().UnixNano()),
+		"MIME-Version: 1.0",
+		"Content-Type: text/plain; charset=utf-8",
+		"Content-Transfer-Encoding: 8bit",
+		"",
+		text,
+		"",
+	}
+	return []byte(strings.Join(lines, "\r\n"))
+}
+
+func splitList(s string) []string {
+	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' })
+}
