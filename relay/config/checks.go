@@ -61,7 +61,7 @@ func checkEmail(s string) error {
 		return fmt.Errorf("found %s; %s", show(s), want)
 	}
 	outside := func(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune(`()[]:;@\,"`, r) }
-	if strings.IndexFunc(s[:at], outside) >= 0 {
+	if strings.IndexFunc(s[:at], outside) >= 0 || strings.Contains("."+s[:at]+".", "..") {
 		return fmt.Errorf("found %s; %s", show(s), want)
 	}
 	return checkDomain(s[at+1:])
@@ -112,8 +112,8 @@ func letterOrDigit(c byte) bool {
 func checkHostname(s string) error {
 	if inner, ok := strings.CutPrefix(s, "["); ok {
 		inner, ok = strings.CutSuffix(inner, "]")
-		inner = strings.TrimPrefix(inner, "IPv6:")
-		if a, err := netip.ParseAddr(inner); ok && err == nil && a.Zone() == "" {
+		six, is6 := strings.CutPrefix(inner, "IPv6:")
+		if a, err := netip.ParseAddr(six); ok && err == nil && a.Zone() == "" && a.Is6() == is6 {
 			return nil
 		}
 	} else if validDomain(s) {

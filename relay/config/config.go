@@ -39,7 +39,7 @@ type API struct {
 	AllowInsecure bool   // http:// to other than this machine is allowed
 	Path          string // begins with a slash
 	Key           Secret // empty only when Source.NeedAPI is false
-	KeyFile       string // "" when not set; the key in it is in Key
+	KeyFile       string // as written; what is in it is in Key
 
 	Timeout        time.Duration // of one call, whole
 	ConnectTimeout time.Duration // of connecting, as part of Timeout
@@ -126,7 +126,7 @@ type Log struct {
 // Webhook is what proves that an event comes from the provider.
 type Webhook struct {
 	Secret     Secret
-	SecretFile string
+	SecretFile string // as written; what is in it is in Secret
 }
 
 // Setting is one setting as it is in force, for people.

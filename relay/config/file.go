@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"regexp"
 	"slices"
 	"strings"
@@ -33,7 +34,7 @@ func (l *loader) readFile() {
 		l.syntaxProblem(data, err)
 		return
 	}
-	f.top(f.entries("", top))
+	f.top(top)
 }
 
 // cause is err without the name of the file, which the message has already.
@@ -51,7 +52,7 @@ func (l *loader) fileProblem(line int, path, format string, args ...any) {
 
 // mayHoldSecret matches a line or a key whose value is not to be shown: the
 // library quotes what it cannot read.
-var mayHoldSecret = regexp.MustCompile(`(?i)key|secret|token|passw`)
+var mayHoldSecret = regexp.MustCompile(`(?i)key|secret|token|pass`)
 
 func (l *loader) syntaxProblem(data []byte, err error) {
 	var parse toml.ParseError
@@ -69,20 +70,24 @@ func (l *loader) syntaxProblem(data []byte, err error) {
 	l.fileProblem(line, "", "this is not TOML: %s", text)
 }
 
+// maxUnknown is how many unknown settings are reported one by one: a file of
+// another program would give thousands.
+const maxUnknown = 20
+
 // tomlFile walks what the library parsed.
 type tomlFile struct {
 	*loader
-	md toml.MetaData
+	md      toml.MetaData
+	unknown int // settings that are not ours
 }
 
 // entry is one key of a table.
 type entry struct {
-	key   string
-	path  string // of the table and the key, as TOML writes it
-	data  any
-	line  int // 0 when not known
-	raw   toml.Primitive
-	again bool // the same key in another case came before
+	key  string
+	path string // of the table and the key, as TOML writes it
+	data any
+	line int // 0 when not known
+	raw  toml.Primitive
 }
 
 // probe makes the library hand over a value together with its line: it has
@@ -94,53 +99,55 @@ func (p *probe) UnmarshalTOML(v any) error {
 	return errors.New("probe")
 }
 
-// entries are the keys of a table, in the order of the file where it is known.
-func (f *tomlFile) entries(prefix string, table map[string]toml.Primitive) []entry {
-	var list []entry
-	for key, raw := range table {
-		var p probe
-		var at toml.ParseError
-		errors.As(f.md.PrimitiveDecode(raw, &p), &at)
-		e := entry{key: key, path: toml.Key{key}.String(), data: p.data, line: at.Position.Line, raw: raw}
-		if prefix != "" {
-			e.path = prefix + "." + e.path
-		}
-		list = append(list, e)
+// entry looks at one key. It is not free: the library splits the whole file
+// into lines for each.
+func (f *tomlFile) entry(table, key string, raw toml.Primitive) entry {
+	var p probe
+	var at toml.ParseError
+	errors.As(f.md.PrimitiveDecode(raw, &p), &at)
+	e := entry{key: key, path: toml.Key{key}.String(), data: p.data, line: at.Position.Line, raw: raw}
+	if table != "" {
+		e.path = table + "." + e.path
 	}
-	slices.SortFunc(list, func(a, b entry) int {
-		if a.line != b.line {
-			return a.line - b.line
-		}
-		return strings.Compare(a.key, b.key)
-	})
-	for i := range list {
-		for _, earlier := range list[:i] {
-			list[i].again = list[i].again || strings.EqualFold(earlier.key, list[i].key)
-		}
+	if strings.HasPrefix(table, "listener#") {
+		// The library keeps one position for all tables of an array, so that
+		// this would be a line of the last one.
+		e.line = 0
 	}
-	return list
+	return e
 }
 
 // top takes the settings above the first table, and each table.
-func (f *tomlFile) top(entries []entry) {
-	for _, e := range entries {
-		name := strings.ToLower(e.key)
-		switch {
-		case e.again:
-			f.fileProblem(e.line, e.path, "is here twice, written in different cases; keep one")
+func (f *tomlFile) top(top map[string]toml.Primitive) {
+	seen := map[string]bool{}
+	for _, key := range slices.Sorted(maps.Keys(top)) {
+		name := strings.ToLower(key)
+		known := name == "listener" || slices.Contains(tableNames(), name)
+		if !known {
+			f.assign("", map[string]toml.Primitive{key: top[key]})
+			continue
+		}
+		e := f.entry("", key, top[key])
+		switch table, ok := f.table(e); {
+		case seen[name]:
+			f.fileProblem(e.line, e.path, "%s", twice)
 		case name == "listener":
 			f.listeners(e)
-		case slices.Contains(tableNames(), name):
-			if table, ok := f.table(e); ok {
-				f.assign(name, f.entries(name, table))
-			} else {
-				f.fileProblem(e.line, name, "found %s; %s is a table: write [%s] and its settings below", kindOf(e.data), name, name)
-			}
+		case ok:
+			f.assign(name, table)
 		default:
-			f.assign("", []entry{e})
+			f.fileProblem(e.line, name, "found %s; %s is a table: write [%s] and its settings below", kindOf(e.data), name, name)
 		}
+		seen[name] = true
+	}
+	if n := f.unknown - maxUnknown; n > 0 {
+		f.fileProblem(0, "", "there are %d more unknown settings; is this a configuration of smtp2rest?", n)
 	}
 }
+
+// twice is about names that differ in case only, which TOML holds apart and
+// people do not.
+const twice = "is there twice, in upper and lower case; keep one"
 
 func (f *tomlFile) table(e entry) (map[string]toml.Primitive, bool) {
 	var table map[string]toml.Primitive
@@ -180,32 +187,28 @@ func (f *tomlFile) listeners(e entry) {
 	}
 	f.setListeners(n)
 	for i, table := range tables {
-		entries := f.entries(listenerPrefix(i, n), table)
-		if n > 1 {
-			// The library keeps one position for all tables of an array, so
-			// that lines would be those of the last one.
-			for j := range entries {
-				entries[j].line = 0
-			}
-		}
-		f.assign(listenerPrefix(i, n), entries)
+		f.assign(listenerPrefix(i, n), table)
 	}
 }
 
 // assign sets the settings of one table.
-func (f *tomlFile) assign(table string, entries []entry) {
-	for _, e := range entries {
-		path := e.key
+func (f *tomlFile) assign(table string, values map[string]toml.Primitive) {
+	for _, key := range slices.Sorted(maps.Keys(values)) {
+		path := key
 		if table != "" {
-			path = table + "." + e.key
+			path = table + "." + key
 		}
 		s := f.find(path)
-		switch {
-		case e.again:
-			f.fileProblem(e.line, e.path, "is here twice, written in different cases; keep one")
+		if s == nil || strings.Contains(key, ".") { // "api.url" in quotes is one key to TOML
+			if f.unknown++; f.unknown <= maxUnknown {
+				e := f.entry(table, key, values[key])
+				f.fileProblem(e.line, e.path, "%s", f.whatIsMeant(table, e))
+			}
 			continue
-		case s == nil:
-			f.fileProblem(e.line, e.path, "%s", f.unknown(table, e))
+		}
+		e := f.entry(table, key, values[key])
+		if _, seen := f.lines[s.path]; seen {
+			f.fileProblem(e.line, e.path, "%s", twice)
 			continue
 		}
 		f.lines[s.path] = e.line

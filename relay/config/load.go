@@ -86,6 +86,9 @@ func readBounded(path string) ([]byte, error) {
 func (l *loader) add(settings []setting) {
 	for i := range settings {
 		s := &settings[i]
+		if s.secret() {
+			continue
+		}
 		s.origin = "default"
 		if s.def == nil {
 			continue

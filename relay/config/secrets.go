@@ -105,13 +105,14 @@ func (l *loader) readSecrets() {
 		if !ok {
 			continue
 		}
-		fileSetting := l.find(v.from.fileSetting)
-		file := fileSetting.value.(textValue).p
-		secret, origin := l.readSecret(v.from, l.fromFile(*file))
+		var file string
+		if t, ok := l.find(v.from.fileSetting).value.(textValue); ok {
+			file = l.fromFile(*t.p)
+		}
+		secret, origin := l.readSecret(v.from, file)
 		if secret.IsSet() {
 			*v.p, s.origin = secret, origin
 		}
-		*file = l.fromFile(*file)
 	}
 }
 
@@ -129,7 +130,7 @@ func (l *loader) readSecret(from secretSource, file string) (Secret, string) {
 		if file != "" {
 			l.warn("%s is not used: the environment variable %s comes before it", from.fileSetting, from.env)
 		}
-		return l.secretText("environment "+from.env, text), "environment " + from.env
+		return l.secretText("environment "+from.env, "the value", text), "environment " + from.env
 	case inEnvFile:
 		if file != "" {
 			l.warn("%s is not used: the environment variable %s_FILE comes before it", from.fileSetting, from.env)
@@ -164,7 +165,7 @@ func (l *loader) credential(from secretSource) (Secret, string) {
 			l.problem("credential "+name, "cannot be read: %v", cause(err))
 			return Secret{}, ""
 		}
-		return l.secretText("credential "+name, string(data)), "credential " + name
+		return l.secretText("credential "+name, "the file", string(data)), "credential " + name
 	}
 	return Secret{}, ""
 }
@@ -182,26 +183,27 @@ func (l *loader) secretFile(label, path string) Secret {
 		l.warn("%s: %s has mode %04o, so that others than its owner can read or change it; 0600 or 0640 is enough",
 			label, path, info.Mode().Perm())
 	}
-	return l.secretText(label, string(data))
+	return l.secretText(label, show(path), string(data))
 }
 
 // maxSecret is more than any provider's key has.
 const maxSecret = 4096
 
 // secretText checks a secret, which goes into an HTTP header, without ever
-// showing it. A line end after it is what editors and echo leave.
-func (l *loader) secretText(label, text string) Secret {
+// showing it. A line end after it is what editors and echo leave. The problem
+// is noted under label; what is the thing that holds the secret.
+func (l *loader) secretText(label, what, text string) Secret {
 	text = strings.TrimRight(text, "\r\n")
 	outside := strings.IndexFunc(text, func(r rune) bool { return r <= ' ' || r >= 0x7f })
 	switch {
 	case text == "":
-		l.problem(label, "is there but empty; write the secret into it, or remove it")
+		l.problem(label, "%s is empty; put the secret there, or remove it", what)
 	case len(text) > maxSecret:
-		l.problem(label, "has %d bytes, more than any secret; is this the right file?", len(text))
+		l.problem(label, "%s has %d bytes, more than any secret; is it the right one?", what, len(text))
 	case outside >= 0:
-		l.problem(label, "has a space, a control character or a letter outside ASCII at byte %d; a secret has none", outside+1)
+		l.problem(label, "%s has a space, a control character or a letter outside ASCII at byte %d; a secret has none", what, outside+1)
 	case len(text) > 1 && strings.ContainsRune(`"'`, rune(text[0])) && text[0] == text[len(text)-1]:
-		l.problem(label, "is in quotes, which would be part of the secret; write it without them")
+		l.problem(label, "%s begins and ends with a quote, which would be part of the secret; leave the quotes out", what)
 	default:
 		return NewSecret(text)
 	}

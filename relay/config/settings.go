@@ -2,6 +2,8 @@ package config
 
 import "time"
 
+//go:generate go test -run ^TestExampleFile$ -update .
+
 // setting is one line of the table: where a value is in the file, where it
 // goes, and what a person needs to know of it.
 type setting struct {
@@ -59,7 +61,7 @@ func settingsOf(c *Config) []setting {
 		setting{path: "webhook.secret", value: secretValue{&c.Webhook.Secret, webhookSecret()}, env: webhookSecret().env,
 			doc: "What the provider signs events with. It is a secret and not set in the file."},
 		setting{path: "webhook.secret_file", value: textValue{&c.Webhook.SecretFile, checkSecretPath}, def: "",
-			doc: "File that holds the secret with which the provider signs events. A relative path\nstarts at the directory of this file."},
+			doc: "File that holds the secret with which the provider signs events: a path that\nbegins with /, or with ./ for the directory of this file."},
 	)
 }
 
@@ -74,7 +76,7 @@ func apiSettings(a *API) []setting {
 		{path: "api.key", value: secretValue{&a.Key, apiKey()}, env: apiKey().env,
 			doc: "The API key. It is a secret and not set in the file."},
 		{path: "api.key_file", value: textValue{&a.KeyFile, checkSecretPath}, def: "",
-			doc: "File that holds the API key and nothing else. A relative path starts at the\ndirectory of this file."},
+			doc: "File that holds the API key and nothing else: a path that begins with /, or with\n./ for the directory of this file."},
 		{path: "api.timeout", value: timeValue{&a.Timeout, time.Millisecond, 5 * time.Minute}, def: "10s",
 			doc: "How long one call may take in all."},
 		{path: "api.connect_timeout", value: timeValue{&a.ConnectTimeout, time.Millisecond, 5 * time.Minute}, def: "5s",

@@ -43,9 +43,9 @@ func elsewhere(key string) string {
 	}
 }
 
-// unknown says of a key that is no setting what it was probably meant to be.
-// The value is never shown: it may be a secret under a wrong name.
-func (l *loader) unknown(table string, e entry) string {
+// whatIsMeant says of a key that is no setting what it was probably meant to
+// be. The value is never shown: it may be a secret under a wrong name.
+func (l *loader) whatIsMeant(table string, e entry) string {
 	key := strings.ToLower(e.key)
 	if _, isTable := e.data.(map[string]any); isTable {
 		return unknownTable(key)
@@ -56,7 +56,7 @@ func (l *loader) unknown(table string, e entry) string {
 	case "secret", "webhook_secret":
 		return webhookSecret().notHere()
 	}
-	var here, all []string
+	var here, there []string
 	for _, s := range l.settings {
 		if s.secret() {
 			continue
@@ -65,20 +65,17 @@ func (l *loader) unknown(table string, e entry) string {
 		if in == table {
 			here = append(here, name)
 		} else if strings.EqualFold(name, key) {
-			all = append(all, bracket(in))
+			there = append(there, inTable(in))
 		}
 		if s.env != "" && strings.EqualFold(s.env, key) {
-			return fmt.Sprintf("is a variable of the environment; in the file it is %s in [%s]", name, in)
+			return fmt.Sprintf("is a variable of the environment; in the file it is %s %s", name, inTable(in))
 		}
 	}
-	if len(all) > 0 && all[0] != "" {
-		return fmt.Sprintf("unknown setting; %s belongs in %s", key, all[0])
-	}
-	if len(all) > 0 {
-		return fmt.Sprintf("unknown setting; %s belongs above the first table", key)
+	if len(there) > 0 {
+		return fmt.Sprintf("unknown setting; %s belongs %s", key, there[0])
 	}
 	if place := elsewhere(key); place != "" {
-		return "unknown setting; it is called " + place
+		return "unknown setting; here that is " + place
 	}
 	if near := Nearest(key, here); near != "" {
 		return fmt.Sprintf("unknown setting; did you mean %s?", near)
@@ -87,10 +84,8 @@ func (l *loader) unknown(table string, e entry) string {
 		if near := Nearest(key, tableNames()); near != "" {
 			return fmt.Sprintf("unknown setting; did you mean the table [%s]?", near)
 		}
-		return "unknown setting; above the first table there is " + strings.Join(here, ", ")
 	}
-	in, _ := splitPath(table + ".")
-	return fmt.Sprintf("unknown setting; in %s there are %s", bracket(in), strings.Join(here, ", "))
+	return fmt.Sprintf("unknown setting; %s there is %s", inTable(table), strings.Join(here, ", "))
 }
 
 func unknownTable(key string) string {
@@ -114,14 +109,18 @@ func splitPath(path string) (table, name string) {
 	return path[:i], path[i+1:]
 }
 
+// inTable says where in the file a table's settings go.
+func inTable(table string) string {
+	if table == "" {
+		return "above the first table"
+	}
+	return "in " + bracket(table)
+}
+
 // bracket writes a table's name as its header in the file.
 func bracket(table string) string {
-	switch {
-	case table == "":
-		return ""
-	case strings.HasPrefix(table, "listener"):
+	if strings.HasPrefix(table, "listener") {
 		return "[[listener]]"
-	default:
-		return "[" + table + "]"
 	}
+	return "[" + table + "]"
 }

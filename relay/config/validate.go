@@ -60,7 +60,7 @@ func (l *loader) validateSender() {
 // secretRefused reports whether there is a problem with one of the secret's
 // sources already.
 func (l *loader) secretRefused(from secretSource) bool {
-	labels := []string{"environment " + from.env, "environment " + from.env + "_FILE", from.fileSetting}
+	labels := []string{from.path, "environment " + from.env, "environment " + from.env + "_FILE", from.fileSetting}
 	for _, name := range from.credentials {
 		labels = append(labels, "credential "+name)
 	}
@@ -70,26 +70,30 @@ func (l *loader) secretRefused(from secretSource) bool {
 // validateFields keeps two pieces of a payload from having one name.
 func (l *loader) validateFields() {
 	m := &l.cfg.Mail
-	taken := []string{"to", "from", "subject", "html", "text", "reply_to"}
+	payload := map[string]string{}
+	for _, name := range []string{"to", "from", "subject", "html", "text", "reply_to"} {
+		payload[name] = "the API itself"
+	}
 	if m.Attachments == SendAttachments {
-		taken = l.takeField(taken, "mail.attachments_field", m.Fields.Array)
-		var item []string
-		item = l.takeField(item, "mail.attachment_filename", m.Fields.Filename)
-		item = l.takeField(item, "mail.attachment_content", m.Fields.Content)
-		item = l.takeField(item, "mail.attachment_content_type", m.Fields.ContentType)
+		l.takeField(payload, "mail.attachments_field", m.Fields.Array)
+		item := map[string]string{}
+		l.takeField(item, "mail.attachment_filename", m.Fields.Filename)
+		l.takeField(item, "mail.attachment_content", m.Fields.Content)
+		l.takeField(item, "mail.attachment_content_type", m.Fields.ContentType)
 		l.takeField(item, "mail.attachment_content_id", m.Fields.ContentID)
 	}
-	l.takeField(taken, "mail.header_field", m.HeaderField)
+	l.takeField(payload, "mail.header_field", m.HeaderField)
 }
 
-func (l *loader) takeField(taken []string, path, name string) []string {
+// takeField gives a name to a setting; taken says who has which.
+func (l *loader) takeField(taken map[string]string, path, name string) {
 	if name == "" {
-		return taken
+		return
 	}
-	if slices.Contains(taken, name) {
-		l.problem(path, "found %s, a field that has another use already", quote(name))
+	if other := taken[name]; other != "" {
+		l.problem(path, "found %s, a field that %s has already", quote(name), other)
 	}
-	return append(taken, name)
+	taken[name] = path
 }
 
 func (l *loader) validateListener(i int) {

@@ -1,0 +1,161 @@
+package config
+
+import (
+	"os"
+	"regexp"
+	"slices"
+	"strings"
+	"testing"
+)
+
+const exampleFile = "../../config.example.toml"
+
+// exampleHeader opens config.example.toml.
+const exampleHeader = `# smtp2rest configuration (TOML). Every setting is here.
+#
+# A line that begins with "#" and no space is a setting at its default: take
+# the "#" away to change it. What must be set is the sender's email, and the
+# API key, which is a secret and never in this file.
+#
+# The file is optional. Where a setting names a variable of the environment,
+# that comes before the file; an empty variable counts as not set. A secret is
+# taken from the first of: its variable, the file that the variable with _FILE
+# behind it names, the file that this file names, the systemd credential. A
+# secret's file holds the secret and nothing else; a line end after it is fine.
+#
+# Times are written "500ms", "10s", "5m", "1h", "2d"; sizes "512KiB", "25MiB",
+# "1GiB" (or KB, MB, GB: powers of ten). "smtp2rest check" says what is wrong
+# with a configuration, and what is in force and why.
+#
+# This file is written from the code: go generate ./relay/config
+`
+
+// exampleText writes config.example.toml from the table of settings.
+func exampleText(t *testing.T) string {
+	cfg := &Config{Listeners: make([]Listener, 1)}
+	settings := append(settingsOf(cfg), listenerSettings(&cfg.Listeners[0], "listener")...)
+	var b strings.Builder
+	b.WriteString(exampleHeader)
+	for _, sec := range sections() {
+		b.WriteString("\n")
+		if sec.name != "" {
+			b.WriteString("# " + strings.ReplaceAll(sec.doc, "\n", "\n# ") + "\n" + bracket(sec.name) + "\n\n")
+		}
+		first := true
+		for _, s := range settings {
+			table, name := splitPath(s.path)
+			if table != sec.name || s.secret() {
+				continue
+			}
+			if !first {
+				b.WriteString("\n")
+			}
+			first = false
+			b.WriteString(exampleSetting(t, s, name))
+		}
+	}
+	return b.String()
+}
+
+func exampleSetting(t *testing.T, s setting, name string) string {
+	if s.doc == "" || len(strings.Split(s.doc, "\n")) > 2 {
+		t.Errorf("%s: explain it in one or two lines", s.path)
+	}
+	text := "# " + strings.ReplaceAll(s.doc, "\n", "\n# ") + "\n"
+	if s.defWord != "" {
+		text += "# Default: " + s.defWord + ".\n"
+	}
+	if s.env != "" {
+		text += "# Environment: " + s.env + ".\n"
+	}
+	value, mark := s.defaultText(), "#"
+	if s.example != "" {
+		value = s.example
+	}
+	if s.path == "sender.email" { // the one setting that must be set
+		mark = ""
+	}
+	return text + mark + name + " = " + value + "\n"
+}
+
+func TestExampleFile(t *testing.T) {
+	want := exampleText(t)
+	if *update {
+		if err := os.WriteFile(exampleFile, []byte(want), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := os.ReadFile(exampleFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if string(got) != want {
+		t.Error("config.example.toml is not what the code says: go generate ./relay/config")
+	}
+	for i, line := range strings.Split(string(got), "\n") {
+		if len(line) > 90 {
+			t.Errorf("line %d is long: %s", i+1, line)
+		}
+	}
+}
+
+// loadExample loads the example as edit leaves it.
+func loadExample(t *testing.T, edit func(string) string) *Config {
+	t.Helper()
+	data, err := os.ReadFile(exampleFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg, err := Load(Source{
+		Path:     "smtp2rest.toml",
+		NeedAPI:  true,
+		ReadFile: func(string) ([]byte, error) { return []byte(edit(string(data))), nil },
+		Env: func(name string) (string, bool) {
+			return map[string]string{"NEXUSPROMAIL_API_KEY": "npm_test"}[name], name == "NEXUSPROMAIL_API_KEY"
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(cfg.Warnings) > 0 {
+		t.Errorf("warnings: %q", cfg.Warnings)
+	}
+	return cfg
+}
+
+func TestExampleLoadsAsItStands(t *testing.T) {
+	cfg := loadExample(t, func(s string) string { return s })
+	for _, s := range cfg.Describe() {
+		if s.Path != "sender.email" && s.Origin == "file" {
+			t.Errorf("%s is set in the example", s.Path)
+		}
+	}
+}
+
+// TestExampleHasEverySetting takes the marks away, so that every setting is in
+// the file, and holds the values against the defaults in force.
+func TestExampleHasEverySetting(t *testing.T) {
+	commented := regexp.MustCompile(`(?m)^#([a-z_]+ = )`)
+	cfg := loadExample(t, func(s string) string { return commented.ReplaceAllString(s, "$1") })
+	none, err := Load(Source{Env: func(string) (string, bool) { return "", false }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	shown, inForce := cfg.Describe(), none.Describe()
+	if len(shown) != len(inForce) {
+		t.Fatalf("%d settings, want %d", len(shown), len(inForce))
+	}
+	// These have an example instead of a default.
+	worked := []string{"hostname", "sender.email", "sender.domains"}
+	for i, s := range shown {
+		if s.Secret {
+			continue
+		}
+		if s.Origin != "file" {
+			t.Errorf("%s is not in the example", s.Path)
+		}
+		if s.Value != inForce[i].Value && !slices.Contains(worked, s.Path) {
+			t.Errorf("%s: the example says %s, the code %s", s.Path, s.Value, inForce[i].Value)
+		}
+	}
+}

@@ -1,0 +1,144 @@
+package config
+
+import (
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// TestSecretSources tells every way to set a secret apart, with real files.
+func TestSecretSources(t *testing.T) {
+	for name, tc := range map[string]struct {
+		files       map[string]string // under the directory, which $DIR stands for
+		vars        env
+		toml        string
+		want        string
+		origin      string
+		wantProblem string
+		wantWarning string
+	}{
+		"none":                        {},
+		"environment":                 {vars: env{"NEXUSPROMAIL_API_KEY": "k-env"}, want: "k-env", origin: "environment NEXUSPROMAIL_API_KEY"},
+		"environment with a line end": {vars: env{"NEXUSPROMAIL_API_KEY": "k-env\r\n"}, want: "k-env", origin: "environment NEXUSPROMAIL_API_KEY"},
+		"environment, file": {files: map[string]string{"a": "k-a\n"}, vars: env{"NEXUSPROMAIL_API_KEY_FILE": "$DIR/a"},
+			want: "k-a", origin: "environment NEXUSPROMAIL_API_KEY_FILE"},
+		"environment, empty file name": {vars: env{"NEXUSPROMAIL_API_KEY": "k-env", "NEXUSPROMAIL_API_KEY_FILE": ""}, want: "k-env",
+			origin: "environment NEXUSPROMAIL_API_KEY"},
+		"file": {files: map[string]string{"a": "k-a"}, toml: "api.key_file = '$DIR/a'", want: "k-a", origin: "file $DIR/a"},
+		"file, relative": {files: map[string]string{"sub/a": "k-a"}, toml: "api.key_file = './sub/a'",
+			want: "k-a", origin: "file $DIR/sub/a"},
+		"credential": {files: map[string]string{"cred/nexuspromail_api_key": "k-c\n"}, vars: env{"CREDENTIALS_DIRECTORY": "$DIR/cred"},
+			want: "k-c", origin: "credential nexuspromail_api_key"},
+		"credential, short name": {files: map[string]string{"cred/api_key": "k-c\n"}, vars: env{"CREDENTIALS_DIRECTORY": "$DIR/cred"},
+			want: "k-c", origin: "credential api_key"},
+		"credentials for others only": {files: map[string]string{"cred/x": "k"}, vars: env{"CREDENTIALS_DIRECTORY": "$DIR/cred"}},
+		"environment before file": {files: map[string]string{"a": "k-a"}, vars: env{"NEXUSPROMAIL_API_KEY": "k-env"}, toml: "api.key_file = '$DIR/a'",
+			want: "k-env", origin: "environment NEXUSPROMAIL_API_KEY",
+			wantWarning: "api.key_file is not used: the environment variable NEXUSPROMAIL_API_KEY comes before it"},
+		"file before credential": {files: map[string]string{"a": "k-a", "cred/api_key": "k-c"}, vars: env{"CREDENTIALS_DIRECTORY": "$DIR/cred"},
+			toml: "api.key_file = '$DIR/a'", want: "k-a", origin: "file $DIR/a"},
+		"two in the environment": {vars: env{"NEXUSPROMAIL_API_KEY": "k", "NEXUSPROMAIL_API_KEY_FILE": "/a"},
+			wantProblem: "environment NEXUSPROMAIL_API_KEY: is set, and NEXUSPROMAIL_API_KEY_FILE too; keep one of them"},
+		"an unusable one is not passed over": {files: map[string]string{"cred/api_key": "k-c"},
+			vars:        env{"NEXUSPROMAIL_API_KEY": "a b", "CREDENTIALS_DIRECTORY": "$DIR/cred"},
+			wantProblem: "environment NEXUSPROMAIL_API_KEY: the value has a space, a control character or a letter outside ASCII at byte 2; a secret has none"},
+		"a credential that is empty": {files: map[string]string{"cred/nexuspromail_api_key": "", "cred/api_key": "k-c"}, vars: env{"CREDENTIALS_DIRECTORY": "$DIR/cred"},
+			wantProblem: "credential nexuspromail_api_key: the file is empty; put the secret there, or remove it"},
+		"a credential that is a directory": {files: map[string]string{"cred/api_key/x": ""}, vars: env{"CREDENTIALS_DIRECTORY": "$DIR/cred"},
+			wantProblem: "credential api_key: cannot be read: is a directory"},
+		"a file that is missing": {vars: env{"NEXUSPROMAIL_API_KEY_FILE": "$DIR/a"},
+			wantProblem: `environment NEXUSPROMAIL_API_KEY_FILE: cannot read "$DIR/a": no such file or directory`},
+		"a file as large as a disk": {vars: env{"NEXUSPROMAIL_API_KEY_FILE": "/dev/zero"},
+			wantProblem: `environment NEXUSPROMAIL_API_KEY_FILE: "/dev/zero" has 1048577 bytes, more than any secret; is it the right one?`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			dir := t.TempDir()
+			here := strings.NewReplacer("$DIR", dir)
+			for path, text := range tc.files {
+				writeFile(t, filepath.Join(dir, path), text, 0o600)
+			}
+			vars := env{}
+			for k, v := range tc.vars {
+				vars[k] = here.Replace(v)
+			}
+			writeFile(t, filepath.Join(dir, "smtp2rest.toml"), here.Replace(tc.toml), 0o600)
+			cfg, err := Load(Source{Path: filepath.Join(dir, "smtp2rest.toml"), Env: vars.lookup})
+			if want := here.Replace(tc.wantProblem); want != "" {
+				if err == nil || !strings.HasSuffix(err.Error(), want) {
+					t.Fatalf("got %v, want %s", err, want)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := cfg.API.Key.Reveal(); got != tc.want {
+				t.Errorf("key %q, want %q", got, tc.want)
+			}
+			if got, want := described(t, cfg, "api.key").Origin, here.Replace(tc.origin); got != want {
+				t.Errorf("from %q, want %q", got, want)
+			}
+			if got := strings.Join(cfg.Warnings, "\n"); got != tc.wantWarning {
+				t.Errorf("warnings %q, want %q", got, tc.wantWarning)
+			}
+		})
+	}
+}
+
+func writeFile(t *testing.T, path, text string, mode os.FileMode) {
+	t.Helper()
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(path, []byte(text), mode); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Chmod(path, mode); err != nil { // the umask
+		t.Fatal(err)
+	}
+}
+
+func TestSecretFileMode(t *testing.T) {
+	for mode, wantWarning := range map[os.FileMode]bool{0o400: false, 0o600: false, 0o640: false, 0o440: false, 0o444: true, 0o660: true, 0o602: true} {
+		path := filepath.Join(t.TempDir(), "key")
+		writeFile(t, path, "npm_hunter2", mode)
+		cfg := load(t, Source{Env: env{"WEBHOOK_SECRET_FILE": path}.lookup})
+		if cfg.Webhook.Secret.Reveal() != "npm_hunter2" {
+			t.Errorf("%04o: the secret is %q", mode, cfg.Webhook.Secret.Reveal())
+		}
+		want := fmt.Sprintf("environment WEBHOOK_SECRET_FILE: %s has mode %04o, so that others than its owner can read or change it; 0600 or 0640 is enough", path, mode)
+		if got := strings.Join(cfg.Warnings, ""); wantWarning && got != want || !wantWarning && got != "" {
+			t.Errorf("%04o: warnings %q", mode, got)
+		}
+	}
+}
+
+// TestSecretIsNeverShown prints a secret in every way that packages print.
+func TestSecretIsNeverShown(t *testing.T) {
+	type hidden struct{ s Secret }
+	s := NewSecret("hunter2")
+	cfg := load(t, Source{Env: env{"NEXUSPROMAIL_API_KEY": "hunter2", "WEBHOOK_SECRET": "hunter2"}.lookup})
+	var out strings.Builder
+	for _, v := range []any{s, &s, hidden{s}, &hidden{s}, []Secret{s}, map[string]Secret{"k": s}, cfg, *cfg, cfg.API, cfg.Describe()} {
+		for _, verb := range []string{"%v", "%+v", "%#v", "%s", "%q", "%x", "%d"} {
+			fmt.Fprintf(&out, verb+"\n", v)
+		}
+		text, err := json.Marshal(v)
+		fmt.Fprintf(&out, "%s %v\n", text, err)
+		slog.New(slog.NewTextHandler(&out, nil)).Info("x", "v", v)
+		slog.New(slog.NewJSONHandler(&out, nil)).Info("x", "v", v)
+	}
+	if hex := fmt.Sprintf("%x", "hunter2"); strings.Contains(out.String(), "hunter2") || strings.Contains(out.String(), hex) {
+		t.Errorf("shown in:\n%s", out.String())
+	}
+	if !strings.Contains(out.String(), "(secret)") || s.Reveal() != "hunter2" {
+		t.Error("the secret is not there at all")
+	}
+	if zero := (Secret{}); zero.IsSet() || zero.Reveal() != "" || zero.String() != "(not set)" || NewSecret("").IsSet() {
+		t.Error("the zero Secret is set")
+	}
+}
