@@ -33,8 +33,14 @@ type dialog struct {
 	cause  *reply.Reply // what the session answered, with its private cause
 }
 
-// next waits for commands until there is one for go-smtp to answer.
-func (w *wire) next() error {
+// next waits for commands until there is one for go-smtp to answer. go-smtp
+// catches panics in what it calls for a command, but not here.
+func (w *wire) next() (err error) {
+	defer func() {
+		if value := recover(); value != nil {
+			err = w.refuse(w.session.recovered(value))
+		}
+	}()
 	for {
 		w.setIdle(w.dialog.chunks == nil)
 		line, err := w.readLine()
@@ -57,17 +63,16 @@ func (w *wire) next() error {
 // readLine returns a command without its line end, which may be a bare LF. A
 // line that the client did not finish is no command.
 func (w *wire) readLine() (string, error) {
+	w.dialog.verb, w.dialog.path = "", pathCommand{}
 	if w.stopsNow() {
 		return "", w.refuse(w.lost(errStopping))
 	}
 	p, err := w.in.ReadSlice('\n')
 	switch {
 	case errors.Is(err, bufio.ErrBufferFull): // its size is Limits.CommandBytes
-		w.dialog.verb = ""
 		w.hangUpOn()
 		return "", w.refuse(reply.LineTooLong())
 	case err != nil:
-		w.dialog.verb = ""
 		return "", w.refuse(w.lost(err))
 	}
 	return strings.TrimRight(string(p), " \t\r\n"), nil

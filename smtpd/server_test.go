@@ -6,6 +6,7 @@ import (
 	"io"
 	"net"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -21,7 +22,7 @@ import (
 func TestStop(t *testing.T) {
 	tests := []struct {
 		name string
-		busy bool // a message is under way: Stop waits for it
+		busy bool // the client cannot know that its message is under way
 		have func(c *client)
 		then string // what the client sends once Stop has begun
 		want []string
@@ -30,10 +31,10 @@ func TestStop(t *testing.T) {
 		{"after EHLO", false, func(c *client) { c.want("220 "); c.do("EHLO c", "250 ") }, "", []string{"421 4.3.2"}},
 		{"in the middle of a command", false, func(c *client) { c.want("220 "); c.send("EHL") }, "", []string{"421 4.3.2"}},
 		{"before DATA", false, func(c *client) { c.open() }, "", []string{"421 4.3.2"}},
-		{"in DATA", true, func(c *client) { c.open(); c.do("DATA", "354 "); c.send("x\r\n") }, "y\r\n.\r\n", []string{"250 2.0.0 queued", "421 4.3.2"}},
-		{"in DATA, pipelined", true, func(c *client) { c.open(); c.do("DATA", "354 "); c.send("x\r\n") }, "y\r\n.\r\nNOOP\r\nQUIT\r\n", []string{"250 2.0.0 queued", "421 4.3.2"}},
+		{"in DATA", false, func(c *client) { c.open(); c.do("DATA", "354 "); c.send("x\r\n") }, "y\r\n.\r\n", []string{"250 2.0.0 queued", "421 4.3.2"}},
+		{"in DATA, pipelined", false, func(c *client) { c.open(); c.do("DATA", "354 "); c.send("x\r\n") }, "y\r\n.\r\nNOOP\r\nQUIT\r\n", []string{"250 2.0.0 queued", "421 4.3.2"}},
 		{"in a chunk", true, func(c *client) { c.open(); c.send("BDAT 3 LAST\r\nx") }, "yz", []string{"250 2.0.0 queued", "421 4.3.2"}},
-		{"between chunks", true, func(c *client) { c.open(); c.send("BDAT 1\r\nx"); c.want("250 ") }, "BDAT 1 LAST\r\ny", []string{"250 2.0.0 queued", "421 4.3.2"}},
+		{"between chunks", false, func(c *client) { c.open(); c.send("BDAT 1\r\nx"); c.want("250 ") }, "BDAT 1 LAST\r\ny", []string{"250 2.0.0 queued", "421 4.3.2"}},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -67,7 +68,7 @@ func TestStop(t *testing.T) {
 // has sent is not yet what the server has read.
 func waitBusy(t *testing.T, s *Server) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); runtime.Gosched() {
 		s.roster.mu.Lock()
 		for w := range s.roster.wires {
 			w.mu.Lock()
@@ -123,7 +124,6 @@ func TestStopHard(t *testing.T) {
 			c.open()
 			c.do("DATA", "354 ")
 			phase(b, c)
-			waitStarted(t, s)
 			ctx, cancel := context.WithCancel(t.Context())
 			cancel()
 			if err := s.Stop(ctx); !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "1 sessions cut off") {
@@ -137,16 +137,6 @@ func TestStopHard(t *testing.T) {
 			}
 			stopWithin(t, s, patience) // again
 		})
-	}
-}
-
-// waitStarted waits until the session is past 354, which the client has seen.
-func waitStarted(t *testing.T, s *Server) {
-	t.Helper()
-	s.roster.mu.Lock()
-	defer s.roster.mu.Unlock()
-	if len(s.roster.wires) != 1 {
-		t.Fatalf("%d sessions", len(s.roster.wires))
 	}
 }
 
@@ -287,9 +277,9 @@ func TestConnectionLimits(t *testing.T) {
 
 // waitFor waits until n sessions are left: the server closes a socket just
 // before it counts it out.
-func waitFor(t *testing.T, s *Server, n int) {
+func waitFor(t testing.TB, s *Server, n int) {
 	t.Helper()
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(patience); time.Now().Before(deadline); runtime.Gosched() {
 		s.roster.mu.Lock()
 		left := len(s.roster.wires)
 		s.roster.mu.Unlock()

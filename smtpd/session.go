@@ -115,17 +115,19 @@ func (s *session) snapshot() Envelope {
 }
 
 // caught, deferred, turns a panic of the backend into the end of this one
-// connection.
+// connection, which a 421 is.
 func (s *session) caught(r **reply.Reply) {
-	value := recover()
-	if value == nil {
-		return
+	if value := recover(); value != nil {
+		*r = s.recovered(value)
 	}
+}
+
+func (s *session) recovered(value any) *reply.Reply {
 	s.log.Error("panic", "value", value, "stack", string(debug.Stack()))
 	if s.panicked != nil {
 		s.panicked(value)
 	}
-	*r = reply.Bug() // whose 421 ends the connection
+	return reply.Bug()
 }
 
 // answer gives a reply to go-smtp, and its cause to the log.
