@@ -71,6 +71,9 @@ type encodedWord struct {
 // and folding puts them into B text.
 func cutWord(v []byte) (encodedWord, int) {
 	var w encodedWord
+	if !bytes.HasPrefix(v, []byte("=?")) {
+		return w, 0
+	}
 	i := bytes.IndexByte(v[2:], '?')
 	if i <= 0 || i > 60 {
 		return w, 0
@@ -163,8 +166,6 @@ func (d *wordDecoder) flush() {
 		d.out.WriteString(text)
 		d.pending = d.pending[:0]
 	}
-	// A blank that ends the words is literal text's own; trailing blanks
-	// before it were dropped only between two words.
 }
 
 // decodeRaw decodes header text that is not ASCII and not an encoded word.

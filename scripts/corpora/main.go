@@ -1,0 +1,296 @@
+// Command corpora compares what relay/payload makes of mails with what other
+// parsers read in them. It is run by hand, by run.sh, and knows no mail itself.
+//
+//	corpora [-diff] [-corpus NAME] READ_DIR MAIL_DIR
+//
+// MAIL_DIR has a directory per corpus; READ_DIR a file READER.jsonl per
+// parser, as the oracle programs beside this one write them.
+package main
+
+import (
+	"bufio"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/relay/payload/mime"
+)
+
+const us = "smtp2rest"
+
+// reading is what one parser read in one mail.
+type reading struct {
+	File    string `json:"file"`
+	Error   string `json:"error"`
+	Subject string `json:"subject"`
+	From    []struct {
+		Name  string `json:"name"`
+		Email string `json:"email"`
+	} `json:"from"`
+	Text        string `json:"text"`
+	HTML        string `json:"html"`
+	Attachments []struct {
+		Name string `json:"name"`
+		Type string `json:"type"`
+	} `json:"attachments"`
+}
+
+var fieldNames = []string{"subject", "from", "name", "text", "html", "files", "names"}
+
+// core are the fields that count for "right in all five".
+var core = []string{"subject", "from", "text", "html", "files"}
+
+// fields brings a reading into a form that can be compared: white space is
+// one blank, addresses are in lower case.
+func (r *reading) fields() map[string]string {
+	f := map[string]string{"subject": squeeze(r.Subject), "text": squeeze(r.Text), "html": squeeze(r.HTML)}
+	if len(r.From) > 0 {
+		f["from"], f["name"] = strings.ToLower(r.From[0].Email), squeeze(r.From[0].Name)
+	}
+	f["files"] = fmt.Sprint(len(r.Attachments))
+	var names []string
+	for _, a := range r.Attachments {
+		names = append(names, squeeze(a.Name)+"|"+strings.ToLower(a.Type))
+	}
+	slices.Sort(names)
+	f["names"] = strings.Join(names, " ")
+	return f
+}
+
+func squeeze(s string) string { return strings.Join(strings.Fields(s), " ") }
+
+func main() {
+	diff := flag.Bool("diff", false, "print every difference from the majority")
+	only := flag.String("corpus", "", "only this corpus")
+	flag.Parse()
+	if flag.NArg() != 2 {
+		fmt.Fprintln(os.Stderr, "usage: corpora [-diff] [-corpus NAME] READ_DIR MAIL_DIR")
+		os.Exit(2)
+	}
+	if err := run(flag.Arg(0), flag.Arg(1), *only, *diff); err != nil {
+		fmt.Fprintln(os.Stderr, "corpora:", err)
+		os.Exit(1)
+	}
+}
+
+func run(readDir, mailDir, only string, diff bool) error {
+	readers, err := load(readDir)
+	if err != nil {
+		return err
+	}
+	corpora, err := filepath.Glob(filepath.Join(mailDir, "*"))
+	if err != nil {
+		return err
+	}
+	for _, dir := range corpora {
+		if only != "" && filepath.Base(dir) != only {
+			continue
+		}
+		if err := compare(dir, readers, diff); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// load returns reader → file → reading.
+func load(dir string) (map[string]map[string]*reading, error) {
+	files, err := filepath.Glob(filepath.Join(dir, "*.jsonl"))
+	if err != nil || len(files) == 0 {
+		return nil, fmt.Errorf("no readings in %s", dir)
+	}
+	readers := map[string]map[string]*reading{}
+	for _, path := range files {
+		f, err := os.Open(path)
+		if err != nil {
+			return nil, err
+		}
+		defer f.Close()
+		list := map[string]*reading{}
+		lines := bufio.NewScanner(f)
+		lines.Buffer(nil, 256<<20)
+		for lines.Scan() {
+			r := &reading{}
+			if err := json.Unmarshal(lines.Bytes(), r); err != nil {
+				return nil, fmt.Errorf("%s: %w", path, err)
+			}
+			list[filepath.Join(filepath.Base(filepath.Dir(r.File)), filepath.Base(r.File))] = r
+		}
+		if err := lines.Err(); err != nil {
+			return nil, err
+		}
+		readers[strings.TrimSuffix(filepath.Base(path), ".jsonl")] = list
+	}
+	return readers, nil
+}
+
+// compare prints, for one corpus, how often each reader agrees with the
+// majority of the others, field by field, and with the suite's own parser.
+func compare(dir string, readers map[string]map[string]*reading, diff bool) error {
+	mails, err := filepath.Glob(filepath.Join(dir, "*.eml"))
+	if err != nil {
+		return err
+	}
+	corpus := filepath.Base(dir)
+	t := newTally()
+	for _, path := range mails {
+		raw, err := os.ReadFile(path)
+		if err != nil {
+			return err
+		}
+		all := map[string]map[string]string{us: read(raw).fields()}
+		for name, list := range readers {
+			if r := list[filepath.Join(corpus, filepath.Base(path))]; r != nil && r.Error == "" {
+				all[name] = r.fields()
+			} else {
+				t.failed[name]++
+			}
+		}
+		t.add(path, all, readers, diff)
+	}
+	t.print(corpus, len(mails))
+	return nil
+}
+
+// read maps a mail as an account that takes everything.
+func read(raw []byte) *reading {
+	r := &reading{}
+	root := mime.Parse(raw, mime.Limits{})
+	from := mime.ParseAddresses(root.Header.Get("From"), root.Param("charset"))
+	for _, a := range from {
+		r.From = append(r.From, struct {
+			Name  string `json:"name"`
+			Email string `json:"email"`
+		}{a.Name, a.Email})
+	}
+	m, err := payload.Map(raw, "", payload.Options{Default: relay.Address{Email: "a@b.example"}, Attachments: payload.SendAttachments})
+	if err != nil {
+		r.Error = err.Error()
+		return r
+	}
+	r.Subject, r.Text = m.Subject, m.Text
+	if hasHTML(root) {
+		r.HTML = m.HTML
+	}
+	for _, a := range m.Attachments {
+		r.Attachments = append(r.Attachments, struct {
+			Name string `json:"name"`
+			Type string `json:"type"`
+		}{a.Filename, a.ContentType})
+	}
+	return r
+}
+
+// hasHTML reports whether the mail has html of its own.
+func hasHTML(p *mime.Part) bool {
+	if len(p.Parts) == 0 {
+		return p.Type == "text/html" && p.Disposition() != "attachment"
+	}
+	return slices.ContainsFunc(p.Parts, hasHTML)
+}
+
+// tally counts agreement.
+type tally struct {
+	right  map[string]map[string]int // reader → field → mails
+	judged map[string]int            // field → mails with a majority
+	all    map[string]int            // reader → mails right in all core fields
+	five   int                       // mails with a majority in all core fields
+	failed map[string]int
+}
+
+func newTally() *tally {
+	return &tally{right: map[string]map[string]int{}, judged: map[string]int{}, all: map[string]int{}, failed: map[string]int{}}
+}
+
+func (t *tally) add(path string, all map[string]map[string]string, readers map[string]map[string]*reading, diff bool) {
+	want := map[string]string{}
+	for _, field := range fieldNames {
+		if v, ok := majority(all, field); ok {
+			want[field] = v
+			t.judged[field]++
+		}
+	}
+	if !slices.ContainsFunc(core, func(f string) bool { _, ok := want[f]; return !ok }) {
+		t.five++
+	}
+	names := slices.Sorted(maps.Keys(readers))
+	for _, reader := range append(names, us) {
+		got := all[reader]
+		if t.right[reader] == nil {
+			t.right[reader] = map[string]int{}
+		}
+		five := got != nil
+		for _, field := range fieldNames {
+			v, ok := want[field]
+			if got != nil && ok && got[field] == v {
+				t.right[reader][field]++
+			} else if slices.Contains(core, field) {
+				five = false
+			}
+		}
+		if five {
+			t.all[reader]++
+		}
+	}
+	if diff {
+		printDiff(path, all, want)
+	}
+}
+
+// majority returns the value that most of the other readers share, at least two.
+func majority(all map[string]map[string]string, field string) (string, bool) {
+	votes := map[string]int{}
+	for reader, fields := range all {
+		if reader != us {
+			votes[fields[field]]++
+		}
+	}
+	best, most, tie := "", 1, false
+	for v, n := range votes {
+		if n > most {
+			best, most, tie = v, n, false
+		} else if n == most && n > 1 {
+			tie = true
+		}
+	}
+	return best, most > 1 && !tie
+}
+
+func printDiff(path string, all map[string]map[string]string, want map[string]string) {
+	for _, field := range fieldNames {
+		if v, ok := want[field]; ok && all[us][field] == v {
+			continue
+		}
+		fmt.Printf("\n%s: %s\n", path, field)
+		for _, reader := range slices.Sorted(maps.Keys(all)) {
+			v := all[reader][field]
+			if len(v) > 300 {
+				v = v[:200] + " … " + v[len(v)-80:]
+			}
+			fmt.Printf("  %-12s %q\n", reader, v)
+		}
+	}
+}
+
+func (t *tally) print(corpus string, mails int) {
+	fmt.Printf("\n%s: %d mails; a majority of the others in all of %s: %d\n", corpus, mails, strings.Join(core, ", "), t.five)
+	fmt.Printf("%-12s %6s %6s", "reader", "errors", "all 5")
+	for _, f := range fieldNames {
+		fmt.Printf(" %12s", f)
+	}
+	fmt.Println()
+	for _, reader := range slices.Sorted(maps.Keys(t.right)) {
+		fmt.Printf("%-12s %6d %6d", reader, t.failed[reader], t.all[reader])
+		for _, f := range fieldNames {
+			fmt.Printf(" %12s", fmt.Sprintf("%d/%d", t.right[reader][f], t.judged[f]))
+		}
+		fmt.Println()
+	}
+}
