@@ -52,8 +52,7 @@ type Mail struct {
 	// never filled by the queue: ask Raw for it.
 	Message relay.Message
 
-	// Recipients in the order of the envelope. The place in this list is the
-	// recipient's number everywhere in this package, and never changes.
+	// Recipients in the order of the envelope, without those that were dropped.
 	Recipients []Recipient
 
 	// Lane is whose turn this mail takes: lanes are served round robin. It is
@@ -77,7 +76,7 @@ type Mail struct {
 func NewMail(m relay.Message) Mail {
 	mail := Mail{Message: m, Recipients: make([]Recipient, len(m.Recipients)), Size: int64(len(m.Raw))}
 	for i, addr := range m.Recipients {
-		mail.Recipients[i].Addr = addr
+		mail.Recipients[i] = Recipient{Number: i, Addr: addr}
 	}
 	return mail
 }
@@ -86,8 +85,11 @@ func NewMail(m relay.Message) Mail {
 // Claimed: a recipient that was tried while the client waited arrives with
 // its History, and with its final state if it has one, for the record.
 type Recipient struct {
-	Addr  string
-	State State
+	// Number is the recipient's place in the envelope, from 0, by which the
+	// other calls name it. Enqueue counts for itself and does not read it.
+	Number int
+	Addr   string
+	State  State
 	// Due is when it may be tried next; the zero time is at once.
 	Due time.Time
 	// Attempts that count, each counted when it began.

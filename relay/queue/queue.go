@@ -84,14 +84,14 @@ type Queue interface {
 	// at most and is meant for one reader, which then calls Claim.
 	Wake() <-chan struct{}
 
-	// Purge removes up to limit recipients that were sent before the given
-	// time, whole mails only, and gives back space that became free. It says
-	// how many it removed; call it again while that is not 0. It does not
-	// hold up other calls for longer than one such step.
+	// Purge removes mails all of whose recipients were sent before the given
+	// time, the longest ago first, until about limit recipients are removed.
+	// It says how many were; call it again while that is not 0. Each call is
+	// one step that holds up other calls no longer than its limit makes it.
 	Purge(ctx context.Context, before time.Time, limit int) (int, error)
 
 	// Close ends the queue after the calls that are under way; it waits for
-	// them. Later calls fail with ErrClosed. Closing twice is harmless.
+	// them, and for readers of Raw. Later calls fail with ErrClosed. Closing twice is harmless.
 	Close() error
 }
 
@@ -138,7 +138,7 @@ type ClaimRequest struct {
 // recipient has a higher one than the one before.
 type Token struct {
 	Mail      string // the mail's id
-	Recipient int    // its number, see Mail.Recipients
+	Recipient int    // its Number
 	Fence     int64
 }
 
@@ -202,7 +202,7 @@ type Bounces interface {
 	// the first such failure is at least grace old.
 	BouncesDue(ctx context.Context, now time.Time, grace time.Duration, limit int) ([]Bounce, error)
 
-	// Bounced marks recipients of a mail as bounced and enqueues the mail
+	// Bounced marks recipients of a mail, by their numbers, as bounced and enqueues the mail
 	// that says so, in one step. bounce is nil when nobody is to be told. If
 	// none of the recipients was still to be bounced nothing happens, so that
 	// repeating the call is harmless; give the bounce BounceID as its id. The
@@ -210,11 +210,11 @@ type Bounces interface {
 	Bounced(ctx context.Context, id string, recipients []int, bounce *Mail) error
 }
 
-// Bounce is a mail whose sender is to be told. Failed are the numbers of the
-// recipients to tell of; Mail has all recipients with their history.
+// Bounce is a mail whose sender is to be told. Failed are the recipients to
+// tell of; Mail has all of them with their history.
 type Bounce struct {
 	Mail   Mail
-	Failed []int
+	Failed []Recipient
 }
 
 // Operator is the person's side.
@@ -238,13 +238,15 @@ type Operator interface {
 	List(ctx context.Context, f Filter) ([]Entry, string, error)
 
 	// Hold stops waiting recipients; those being tried are stopped when their
-	// attempt comes to Later. Release makes held ones wait again, until the
-	// time they were due. Retry makes waiting ones due at once, and failed
-	// ones waiting again as if they had come at now; damaged mail cannot be
-	// retried. Drop removes open and failed recipients, with the mail when no
-	// recipient is left, and tells nobody; an attempt under way may still
-	// succeed. Each says how many recipients it changed. Limit and Cursor of
-	// the filter are not looked at. They work in steps: other calls go on
+	// attempt comes to Later or its lease runs out. Release makes held ones
+	// wait again, until the time they were due, and takes back a Hold of those
+	// being tried. Retry makes waiting ones due at once, and failed ones
+	// waiting again, with no attempts, as if they had come at now; damaged
+	// mail cannot be retried. Drop removes open and failed recipients, with
+	// the mail when no recipient is left, and tells nobody; an attempt under
+	// way may still succeed, and its settlement is stale. Each says to how
+	// many recipients it applied. Limit and Cursor of the filter are not
+	// looked at. They work in steps: other calls go on
 	// between them, and after an error some of it may have been done.
 	Hold(ctx context.Context, f Filter) (int, error)
 	Release(ctx context.Context, f Filter) (int, error)
@@ -271,7 +273,6 @@ type Filter struct {
 // Entry is one line of a list.
 type Entry struct {
 	Mail      Mail      // without Recipients and without Raw
-	Number    int       // the recipient's, see Mail.Recipients
 	Recipient Recipient // History has the latest attempt only
 }
 
