@@ -1,0 +1,304 @@
+// Package queue is the contract of the durable queue: what is kept after 250.
+// It has no code that stores anything; relay/store has one package per
+// backend, and relay/queue/queuetest holds every backend to this text.
+//
+// A mail enters by Enqueue and is tried once per recipient: Claim leases
+// recipients to a worker, Settle says what came of it. relay/deliver is the
+// worker; when and whether to try again, and when to give up, is its decision
+// and never the queue's. The queue has no clock: every time comes from its
+// caller, and is kept to the millisecond at least.
+//
+// # What is promised
+//
+// Everything that changed is on stable storage when the call that changed it
+// returns without an error: it survives a kill of the process and a loss of
+// power. A call changes all it says or nothing.
+//
+// Every method may be called by any number of goroutines at once. The calls
+// take effect one after the other; a reader sees all of a call's effect or
+// none, and everything that was complete before it asked.
+//
+// A context that ends before the work began ends the call with the context's
+// error, and nothing was changed. Once the work began the call sees it
+// through, so that an error from the context always means "not stored".
+//
+// Any error other than the ones below is the storage's own (disk full, I/O).
+// Nothing was changed as far as the queue can tell, but a write that failed
+// half way may still be found after a crash: an Enqueue that was answered with
+// such an error can, rarely, be sent all the same. What was acknowledged before
+// is kept, and the queue works again by itself once its storage does.
+package queue
+
+import (
+	"context"
+	"errors"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay"
+)
+
+// Errors to be told apart with errors.Is.
+var (
+	// ErrFull: the mail would exceed the queue's capacity, or the space that
+	// its storage keeps free. Temporary: it ends as the backlog drains.
+	ErrFull = errors.New("the queue is full")
+	// ErrNotFound: no such mail, or its content is not kept any more.
+	ErrNotFound = errors.New("no such mail in the queue")
+	// ErrStale: somebody else claimed the recipient since, or it was dropped.
+	ErrStale = errors.New("the claim is not valid any more")
+	// ErrDamaged: the stored content is not what came. It cannot be sent.
+	ErrDamaged = errors.New("the stored mail is damaged")
+	// ErrClosed: Close was called.
+	ErrClosed = errors.New("the queue is closed")
+)
+
+// Options is what every backend takes besides what is its own.
+type Options struct {
+	// MaxMails and MaxBytes bound the mails whose content is kept (sent mail
+	// is not) and the sum of their sizes. 0 is no bound.
+	MaxMails int64
+	MaxBytes int64
+	// ForgetSent removes a mail when its last recipient is sent, instead of
+	// keeping it listed, without content, until Purge.
+	ForgetSent bool
+}
+
+// Queue is one durable queue. See the package comment for what holds for
+// every method.
+type Queue interface {
+	// Enqueue stores mails, all or none. A mail whose id is in the queue
+	// already is the same mail: it is left as it is, without an error. It
+	// fails with ErrFull when there is no room, and then nothing is stored.
+	// The slices it is given are not kept.
+	Enqueue(ctx context.Context, mails ...Mail) error
+
+	Claims
+	Bounces
+	Operator
+	Marks
+
+	// Wake has a value whenever something may have become due other than by
+	// the passing of time: an Enqueue, a Release, a Retry. It holds one value
+	// at most and is meant for one reader, which then calls Claim.
+	Wake() <-chan struct{}
+
+	// Purge removes mails all of whose recipients were sent before the given
+	// time, the longest ago first, until about limit recipients are removed.
+	// It says how many were; call it again while that is not 0. Each call is
+	// one step that holds up other calls no longer than its limit makes it.
+	Purge(ctx context.Context, before time.Time, limit int) (int, error)
+
+	// Close ends the queue after the calls that are under way; it waits for
+	// them, and for readers of Raw. Later calls fail with ErrClosed. Closing twice is harmless.
+	Close() error
+}
+
+// Claims is the workers' side.
+type Claims interface {
+	// Claim leases up to r.Max recipients that are waiting and due, or whose
+	// lease ran out. The attempt is recorded before Claim returns. No two
+	// claims of the same recipient are valid at the same time. Finding
+	// nothing is no error.
+	//
+	// Lanes take turns, over all calls together: no lane gets a second
+	// recipient while another that has one due has not had its turn. Within a
+	// lane the mail that was enqueued first goes first, and its recipients in
+	// their order. A recipient that is not due holds nobody up. Where very
+	// many become due at once a backend may take them up in steps, those that
+	// were due first before the others; and what was due once stays due, even
+	// if a later request has an earlier Now.
+	Claim(ctx context.Context, r ClaimRequest) ([]Claim, error)
+
+	// Settle ends attempts. Settling the same claim twice is harmless: the
+	// first word stands. Claims that are not valid any more are left alone
+	// and reported as a *StaleError; all others are settled. A claim whose
+	// lease ran out is valid until the recipient is claimed again.
+	Settle(ctx context.Context, settlements ...Settlement) error
+
+	// NextDue says from when on a Claim with the same limits might find
+	// something: now at the earliest, the next due time or the end of a lease
+	// otherwise. It is false when only a change can make something due, of
+	// which Wake tells. It may name a time at which there is nothing after all.
+	NextDue(ctx context.Context, now time.Time, limits map[string]int) (time.Time, bool, error)
+}
+
+// ClaimRequest says what to claim.
+type ClaimRequest struct {
+	Now   time.Time
+	Max   int           // at least 1
+	Lease time.Duration // above the longest an attempt can take; ends at Now+Lease
+	// Limits says for a sender's domain how many recipients of ordinary mail
+	// this call may claim at most; a domain that is not named is not bound.
+	Limits map[string]int
+}
+
+// Token names one claim of one recipient. It is a fence: each claim of a
+// recipient has a higher one than the one before.
+type Token struct {
+	Mail      string // the mail's id
+	Recipient int    // its Number
+	Fence     int64
+}
+
+// Claim is one recipient leased to the caller.
+type Claim struct {
+	Token   Token
+	Mail    Mail // without Recipients and without Raw
+	Addr    string
+	Attempt int       // 1 for the first that counts
+	Since   time.Time // see Recipient
+	// Unknown: the attempt before this one was never settled, so the mail may
+	// have been sent already.
+	Unknown bool
+}
+
+// Result is what becomes of a recipient after an attempt.
+type Result int
+
+const (
+	// Done is Sent.
+	Done Result = iota + 1
+	// Later is Waiting until Due, or Held if an operator said so meanwhile.
+	Later
+	// GaveUp is Failed.
+	GaveUp
+)
+
+// Settlement says what came of a claim.
+type Settlement struct {
+	Token   Token
+	Result  Result
+	Outcome relay.Outcome
+	At      time.Time // when the attempt ended
+	Due     time.Time // when to try again; for Later
+	// NotAnAttempt gives the attempt's number back: it was not made, or the
+	// API did not look at it, as with 429. For Later.
+	NotAnAttempt bool
+	// Count names a mark that goes up by one together with this settlement,
+	// "" for none. It does not for a stale or repeated one.
+	Count string
+}
+
+// StaleError names the settlements that came too late.
+type StaleError struct{ Tokens []Token }
+
+func (e *StaleError) Error() string {
+	ids := make([]string, len(e.Tokens))
+	for i, t := range e.Tokens {
+		ids[i] = t.Mail
+	}
+	return ErrStale.Error() + ": " + strings.Join(ids, ", ")
+}
+
+// Is makes errors.Is(err, ErrStale) true.
+func (e *StaleError) Is(target error) bool { return target == ErrStale }
+
+// Bounces is how senders learn what failed, once, whatever crashes.
+type Bounces interface {
+	// BouncesDue lists up to limit mails, oldest first, that have recipients
+	// that failed and are not Bounced, where no recipient is open any more or
+	// the first such failure is at least grace old.
+	BouncesDue(ctx context.Context, now time.Time, grace time.Duration, limit int) ([]Bounce, error)
+
+	// Bounced marks recipients of a mail, by their numbers, as bounced and enqueues the mail
+	// that says so, in one step. bounce is nil when nobody is to be told. If
+	// none of the recipients was still to be bounced nothing happens, so that
+	// repeating the call is harmless; give the bounce BounceID as its id. The
+	// capacity does not bound bounces. ErrNotFound: the mail was dropped.
+	Bounced(ctx context.Context, id string, recipients []int, bounce *Mail) error
+}
+
+// Bounce is a mail whose sender is to be told. Failed are the recipients to
+// tell of; Mail has all of them with their history.
+type Bounce struct {
+	Mail   Mail
+	Failed []Recipient
+}
+
+// Operator is the person's side.
+type Operator interface {
+	// Get returns a mail with its recipients and their histories, or
+	// ErrNotFound.
+	Get(ctx context.Context, id string) (Mail, error)
+
+	// Raw returns the mail as it came, or ErrNotFound when it is not kept any
+	// more. Content that is not what came is never passed off as whole: Raw
+	// fails with ErrDamaged, or the reader does so instead of io.EOF. The
+	// queue then marks the mail as damaged and gives up all recipients that
+	// are waiting, so that the sender is told. The reader must be closed, and
+	// keeps Close waiting until it is.
+	Raw(ctx context.Context, id string) (io.ReadCloser, error)
+
+	// List returns recipients in the order their mails came, up to f.Limit,
+	// from after f.Cursor on. The second result is the cursor to go on with,
+	// "" at the end. A page may be short, even empty, before the end: a
+	// backend looks at a bounded number of recipients per call.
+	List(ctx context.Context, f Filter) ([]Entry, string, error)
+
+	// Hold stops waiting recipients; those being tried are stopped when their
+	// attempt comes to Later or its lease runs out. Release makes held ones
+	// wait again, until the time they were due, and takes back a Hold of those
+	// being tried. Retry makes waiting ones due at once, and failed ones
+	// waiting again, with no attempts, as if they had come at now; damaged
+	// mail cannot be retried. Drop removes open and failed recipients, with
+	// the mail when no recipient is left, and tells nobody; an attempt under
+	// way may still succeed, and its settlement is stale. Each says to how
+	// many recipients it applied. Limit and Cursor of the filter are not
+	// looked at. They work in steps: other calls go on
+	// between them, and after an error some of it may have been done.
+	Hold(ctx context.Context, f Filter) (int, error)
+	Release(ctx context.Context, f Filter) (int, error)
+	Retry(ctx context.Context, f Filter, now time.Time) (int, error)
+	Drop(ctx context.Context, f Filter) (int, error)
+
+	// Stats is cheap, however much is stored.
+	Stats(ctx context.Context) (Stats, error)
+}
+
+// Filter selects recipients; they must match all fields that are not zero.
+type Filter struct {
+	ID        string // a mail's id or the beginning of one
+	States    []State
+	Sender    string // the envelope sender, case-insensitive in ASCII
+	Recipient string // the address, case-insensitive in ASCII
+	// Received at or after From and before Until.
+	From, Until time.Time
+
+	Limit  int // 0 is 100; 1000 at most
+	Cursor string
+}
+
+// Entry is one line of a list.
+type Entry struct {
+	Mail      Mail      // without Recipients and without Raw
+	Recipient Recipient // History has the latest attempt only
+}
+
+// Stats counts what is stored.
+type Stats struct {
+	Recipients map[State]int64 // every state is there
+	Mails      int64           // whose content is kept
+	Bytes      int64           // the sum of their sizes
+	// Oldest is when the oldest mail with an open recipient came; the zero
+	// time when there is none.
+	Oldest time.Time
+	// Unbounced counts failed recipients whose sender is still to be told.
+	Unbounced int64
+}
+
+// Marks are a few small facts that outlive a restart: until when the gate is
+// closed, the rate that was found, what a domain sent today. Names and values
+// are short; there are some hundreds of them at most.
+type Marks interface {
+	// Mark returns a mark's value, "" when it is not set.
+	Mark(ctx context.Context, name string) (string, error)
+	// Marks returns all marks whose name begins with prefix.
+	Marks(ctx context.Context, prefix string) (map[string]string, error)
+	// SetMark sets a mark; "" removes it.
+	SetMark(ctx context.Context, name, value string) error
+	// AddMark adds n to a mark read as a decimal number, 0 when it is not set
+	// or not a number, and returns the sum.
+	AddMark(ctx context.Context, name string, n int64) (int64, error)
+}

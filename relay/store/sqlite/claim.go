@@ -1,0 +1,317 @@
+package sqlite
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/queue"
+)
+
+// promoteAtOnce bounds how many recipients that became due one Claim makes
+// ready, and so how long it can take when a whole backlog becomes due.
+const promoteAtOnce = 1000
+
+// turn is the lane that was served last. It is not stored: after a restart
+// the round begins anew.
+type turn struct{ turn, lane string }
+
+// due is a recipient that is ready, by its key.
+type due struct {
+	turn
+	seq, n int64
+}
+
+// Claim implements queue.Queue.
+func (s *Store) Claim(ctx context.Context, r queue.ClaimRequest) ([]queue.Claim, error) {
+	if r.Max < 1 || r.Lease <= 0 {
+		return nil, fmt.Errorf("a claim needs a number and a lease: %d, %v", r.Max, r.Lease)
+	}
+	var claims []queue.Claim
+	err := s.change(ctx, func(t *tx) error {
+		claims = claims[:0]
+		if err := t.expire(r.Now); err != nil {
+			return err
+		}
+		if err := t.promote(r.Now); err != nil {
+			return err
+		}
+		taken, err := t.choose(r)
+		if err != nil {
+			return err
+		}
+		for _, d := range taken {
+			c, ok, err := t.claim(d, r)
+			if err != nil {
+				return err
+			}
+			if ok {
+				claims = append(claims, c)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return claims, nil
+}
+
+// expire ends leases that ran out: the recipient's attempt stays unsettled,
+// which its next claim will tell.
+func (t *tx) expire(now time.Time) error {
+	var expired []due
+	hold := map[due]bool{}
+	err := t.each(func(r row) error {
+		d := due{seq: r.int(0), n: r.int(1)}
+		expired = append(expired, d)
+		hold[d] = r.bool(2)
+		return nil
+	}, "SELECT mail, n, hold FROM recipients WHERE state = 2 AND lease <= ? ORDER BY lease LIMIT ?", millis(now), promoteAtOnce)
+	if err != nil {
+		return err
+	}
+	for _, d := range expired {
+		to := int64(ready)
+		if hold[d] {
+			to = held
+		}
+		if err := t.setState(d.seq, d.n, claimed, to); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// setState changes a recipient's state and the counts, and nothing else but
+// the mark of a hold to come.
+func (t *tx) setState(seq, n, from, to int64) error {
+	t.counts.move(from, to)
+	_, err := t.change("UPDATE recipients SET state = ?, hold = 0 WHERE mail = ? AND n = ?", to, seq, n)
+	return err
+}
+
+// promote makes recipients ready that became due.
+func (t *tx) promote(now time.Time) error {
+	first, err := t.one("SELECT 1 FROM recipients WHERE state = 1 AND due <= ? LIMIT 1", millis(now))
+	if err != nil || first == nil {
+		return err
+	}
+	_, err = t.change(`UPDATE recipients SET state = 0 WHERE (mail, n) IN
+		(SELECT mail, n FROM recipients WHERE state = 1 AND due <= ? ORDER BY due, mail, n LIMIT ?)`, millis(now), promoteAtOnce)
+	return err
+}
+
+// choose picks up to r.Max ready recipients, one from each lane in turn.
+func (t *tx) choose(r queue.ClaimRequest) ([]due, error) {
+	left := make(map[string]int, len(r.Limits)) // what a domain may still get
+	for domain, n := range r.Limits {
+		left["="+domain] = n
+	}
+	lanes, err := t.lanes(r.Max, left)
+	if err != nil {
+		return nil, err
+	}
+	var taken []due
+	for len(lanes) > 0 && len(taken) < r.Max {
+		share := (r.Max-len(taken))/len(lanes) + 1
+		going := lanes[:0]
+		for _, l := range lanes {
+			n, limited := left[l.turn.turn]
+			if len(taken) == r.Max || limited && n <= 0 {
+				continue
+			}
+			d, ok, err := t.next(&l, share)
+			if err != nil {
+				return nil, err
+			}
+			if !ok {
+				continue
+			}
+			if limited {
+				left[l.turn.turn] = n - 1
+			}
+			taken = append(taken, d)
+			t.s.turn = l.turn
+			going = append(going, l)
+		}
+		lanes = going
+	}
+	return taken, nil
+}
+
+// lane is one lane that has something ready, and what of it was read.
+type lane struct {
+	turn
+	seq, n int64 // the last that was read
+	read   []due
+	end    bool
+}
+
+// lanes lists up to limit lanes that have something ready, beginning after
+// the one that was served last. Each costs one step down an index, and so
+// does passing over all lanes of a domain that has nothing left.
+func (t *tx) lanes(limit int, left map[string]int) ([]lane, error) {
+	var found []lane
+	start := t.s.turn
+	at, wrapped := start, false
+	after := "SELECT turn, lane FROM recipients WHERE state = 0 AND (turn, lane) > (?, ?) ORDER BY turn, lane LIMIT 1"
+	q, args := after, []any{at.turn, at.lane}
+	for len(found) < limit {
+		r, err := t.one(q, args...)
+		if err != nil {
+			return nil, err
+		}
+		if r == nil && wrapped {
+			return found, nil
+		}
+		if r == nil { // the first lane of all is the one after the last
+			q, args, wrapped = "SELECT turn, lane FROM recipients WHERE state = 0 ORDER BY turn, lane LIMIT 1", nil, true
+			continue
+		}
+		at = turn{r.text(0), r.text(1)}
+		if wrapped && (at.turn > start.turn || at.turn == start.turn && at.lane > start.lane) {
+			return found, nil // once around
+		}
+		q, args = after, []any{at.turn, at.lane}
+		if n, limited := left[at.turn]; limited && n <= 0 {
+			q, args = "SELECT turn, lane FROM recipients WHERE state = 0 AND turn > ? ORDER BY turn, lane LIMIT 1", []any{at.turn}
+			continue
+		}
+		found = append(found, lane{turn: at, seq: -1})
+	}
+	return found, nil
+}
+
+// next is the oldest of a lane that was not read yet. It reads share at once.
+func (t *tx) next(l *lane, share int) (due, bool, error) {
+	if len(l.read) == 0 && !l.end {
+		err := t.each(func(r row) error {
+			l.seq, l.n = r.int(0), r.int(1)
+			l.read = append(l.read, due{turn: l.turn, seq: l.seq, n: l.n})
+			return nil
+		}, `SELECT mail, n FROM recipients WHERE state = 0 AND turn = ? AND lane = ? AND (mail, n) > (?, ?)
+			ORDER BY mail, n LIMIT ?`, l.turn.turn, l.turn.lane, l.seq, l.n, share)
+		if err != nil {
+			return due{}, false, err
+		}
+		l.end = len(l.read) < share
+	}
+	if len(l.read) == 0 {
+		return due{}, false, nil
+	}
+	d := l.read[0]
+	l.read = l.read[1:]
+	return d, true, nil
+}
+
+// claim records an attempt and returns it. It is false when what is stored is
+// not what came: then the mail is marked damaged instead.
+func (t *tx) claim(d due, r queue.ClaimRequest) (queue.Claim, bool, error) {
+	v, err := t.one(`SELECT `+mailColumns+`, r.addr, r.sum, r.attempts, r.since, r.fence, r.settled, r.started
+		FROM recipients r JOIN mails m ON m.seq = r.mail WHERE r.mail = ? AND r.n = ?`, d.seq, d.n)
+	if err != nil {
+		return queue.Claim{}, false, err
+	}
+	if v == nil { // a recipient without its mail
+		return queue.Claim{}, false, &CorruptError{Path: t.s.path(), Reason: fmt.Sprintf("mail %d is missing", d.seq)}
+	}
+	m, err := readMail(v)
+	own := v[mailWidth:]
+	addr, fence, settled := own.text(0), own.int(4), own.int(5)
+	if err != nil || !m.intact(v.text(6)) || addressSum(m.Message.ID, int(d.n), addr) != own.int(1) {
+		return queue.Claim{}, false, t.damage(d.seq, m.Message.ID, r.Now)
+	}
+	c := queue.Claim{Mail: m.Mail, Addr: addr, Attempt: int(own.int(2)) + 1, Since: fromMillis(own.int(3)), Unknown: fence != settled}
+	if c.Unknown {
+		if err := t.recordUnknown(d.seq, d.n, fence, fromMillis(own.int(6))); err != nil {
+			return queue.Claim{}, false, err
+		}
+	}
+	t.counts.fence++
+	t.counts.move(ready, claimed)
+	c.Token = queue.Token{Mail: m.Message.ID, Recipient: int(d.n), Fence: t.counts.fence}
+	_, err = t.change(`UPDATE recipients SET state = 2, hold = 0, lease = ?, attempts = attempts + 1, started = ?, fence = ?
+		WHERE mail = ? AND n = ?`, millis(r.Now.Add(r.Lease)), millis(r.Now), t.counts.fence, d.seq, d.n)
+	return c, true, err
+}
+
+// recordUnknown keeps the record of an attempt that was never settled.
+func (t *tx) recordUnknown(seq, n, fence int64, started time.Time) error {
+	if err := t.insertAttempt(seq, n, fence, queue.Attempt{Started: started, Unknown: true}); err != nil {
+		return err
+	}
+	return t.trimAttempts(seq, n)
+}
+
+// recoverClaims ends, at the start, what the process before this one held:
+// nobody else can hold anything, because the data directory is locked.
+func (s *Store) recoverClaims(c *conn) error {
+	if err := c.script("BEGIN IMMEDIATE"); err != nil {
+		return err
+	}
+	n, err := loadCounts(c)
+	if err != nil {
+		return err
+	}
+	freed, err := c.exec("UPDATE recipients SET state = iif(hold, 3, 0), hold = 0 WHERE state = 2")
+	if err != nil {
+		return err
+	}
+	if freed > 0 {
+		s.log.Warn("attempts were under way when the process ended; each may have been sent", "recipients", freed)
+		heldNow, err := c.number("SELECT count(*) FROM recipients WHERE state = 3")
+		if err != nil {
+			return err
+		}
+		n.state[ready] += freed - (heldNow - n.state[held])
+		n.state[claimed], n.state[held] = 0, heldNow
+		if err := n.save(c); err != nil {
+			return err
+		}
+	}
+	return c.script("COMMIT")
+}
+
+// NextDue implements queue.Queue.
+func (s *Store) NextDue(ctx context.Context, now time.Time, limits map[string]int) (time.Time, bool, error) {
+	var at time.Time
+	found := false
+	err := s.read(ctx, func(c *conn) error {
+		ok, err := readyWithin(c, limits)
+		if err != nil || ok {
+			at, found = now, ok
+			return err
+		}
+		r, err := c.one(`SELECT min(due) FROM (SELECT min(due) AS due FROM recipients WHERE state = 1
+			UNION ALL SELECT min(lease) FROM recipients WHERE state = 2)`)
+		if err != nil || r == nil || r[0] == nil {
+			return err
+		}
+		at, found = fromMillis(r.int(0)), true
+		if at.Before(now) {
+			at = now
+		}
+		return nil
+	})
+	return at, found, err
+}
+
+// readyWithin reports whether anything is ready that the limits do not stop.
+func readyWithin(c *conn, limits map[string]int) (bool, error) {
+	q, args := "SELECT turn FROM recipients WHERE state = 0 ORDER BY turn LIMIT 1", []any(nil)
+	for {
+		r, err := c.one(q, args...)
+		if err != nil || r == nil {
+			return false, err
+		}
+		turn := r.text(0)
+		if turn == "" {
+			return true, nil
+		}
+		if n, limited := limits[turn[1:]]; !limited || n > 0 {
+			return true, nil
+		}
+		q, args = "SELECT turn FROM recipients WHERE state = 0 AND turn > ? ORDER BY turn LIMIT 1", []any{turn}
+	}
+}

@@ -1,0 +1,224 @@
+package sqlite
+
+import (
+	"context"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/queue"
+)
+
+// Settle implements queue.Queue.
+func (s *Store) Settle(ctx context.Context, settlements ...queue.Settlement) error {
+	for _, x := range settlements {
+		if x.Result < queue.Done || x.Result > queue.GaveUp {
+			return fmt.Errorf("a settlement without a result for mail %s", x.Token.Mail)
+		}
+	}
+	var stale []queue.Token
+	err := s.change(ctx, func(t *tx) error {
+		stale = nil
+		for _, x := range settlements {
+			ok, err := t.settle(x)
+			if err != nil {
+				return err
+			}
+			if !ok {
+				stale = append(stale, x.Token)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	if len(stale) > 0 {
+		return &queue.StaleError{Tokens: stale}
+	}
+	return nil
+}
+
+// attempt is a recipient as settle needs it.
+type attempt struct {
+	seq, n         int64
+	state          int64
+	fence, settled int64
+	started        int64
+	hold, bounced  bool
+}
+
+// settle ends one attempt. It is false for one that is stale.
+func (t *tx) settle(x queue.Settlement) (bool, error) {
+	r, err := t.one(`SELECT r.mail, r.n, r.state, r.fence, r.settled, r.started, r.hold, r.bounced
+		FROM mails m JOIN recipients r ON r.mail = m.seq WHERE m.id = ? AND r.n = ?`, x.Token.Mail, x.Token.Recipient)
+	if err != nil {
+		return false, err
+	}
+	if r == nil {
+		// Forgotten because it was sent, or dropped: for the former this is a
+		// repetition, for the latter there is nothing to settle. Only the
+		// second is news, and they cannot be told apart.
+		return t.s.opts.Queue.ForgetSent && x.Result == queue.Done, nil
+	}
+	a := attempt{seq: r.int(0), n: r.int(1), state: r.int(2), fence: r.int(3), settled: r.int(4), started: r.int(5), hold: r.bool(6), bounced: r.bool(7)}
+	switch {
+	case a.fence != x.Token.Fence:
+		return false, nil
+	case a.settled == a.fence:
+		return true, nil // the first word stands
+	}
+	if err := t.apply(a, x); err != nil {
+		return false, err
+	}
+	if x.Count != "" {
+		if _, err := t.addMark(x.Count, 1); err != nil {
+			return false, err
+		}
+	}
+	if x.Result != queue.Done {
+		return true, nil
+	}
+	return true, t.finish(a.seq, x.At)
+}
+
+// apply writes what came of an attempt.
+func (t *tx) apply(a attempt, x queue.Settlement) error {
+	to, due, ended, back := int64(sent), int64(0), millis(x.At), 0
+	switch x.Result {
+	case queue.GaveUp:
+		to = failed
+		if !a.bounced {
+			t.counts.unbounced++
+		}
+	case queue.Later:
+		due, ended = millis(x.Due), 0
+		to = later
+		if a.hold || a.state == held { // the latter when its lease ran out
+			to = held
+		} else if due == 0 {
+			to = ready
+		}
+		if x.NotAnAttempt {
+			back = 1
+		}
+		t.wakes = t.wakes || to == ready
+	}
+	t.counts.move(a.state, to)
+	_, err := t.change(`UPDATE recipients SET state = ?, hold = 0, due = ?, ended = ?, attempts = attempts - ?, settled = fence
+		WHERE mail = ? AND n = ?`, to, due, ended, back, a.seq, a.n)
+	if err != nil {
+		return err
+	}
+	record := queue.Attempt{Started: fromMillis(a.started), Outcome: x.Outcome, NotAnAttempt: x.NotAnAttempt && x.Result == queue.Later}
+	if err := t.insertAttempt(a.seq, a.n, a.fence, record); err != nil {
+		return err
+	}
+	return t.trimAttempts(a.seq, a.n)
+}
+
+// finish lets go of a mail's content when its last recipient was sent, and of
+// the whole mail if sent ones are not kept.
+func (t *tx) finish(seq int64, at time.Time) error {
+	r, err := t.one("SELECT 1 FROM recipients WHERE mail = ? AND state <> 4 LIMIT 1", seq)
+	if err != nil || r != nil {
+		return err
+	}
+	if t.s.opts.Queue.ForgetSent {
+		return t.remove(seq)
+	}
+	if err := t.removeBody(seq); err != nil {
+		return err
+	}
+	_, err = t.change("UPDATE mails SET body = 0, spool = '', done = ? WHERE seq = ?", max(1, millis(at)), seq)
+	return err
+}
+
+// removeBody lets go of a mail's content. A file of it is removed
+// after the commit.
+func (t *tx) removeBody(seq int64) error {
+	r, err := t.one("SELECT body, spool, size FROM mails WHERE seq = ?", seq)
+	if err != nil || r == nil || r.int(0) == bodyGone {
+		return err
+	}
+	t.counts.mails--
+	t.counts.bytes -= r.int(2)
+	if r.int(0) == bodySpool {
+		t.files = append(t.files, r.text(1))
+		return nil
+	}
+	_, err = t.change("DELETE FROM bodies WHERE seq = ?", seq)
+	return err
+}
+
+// remove lets go of a mail with everything that belongs to it.
+func (t *tx) remove(seq int64) error {
+	err := t.each(func(r row) error {
+		t.counts.add(r.int(0), -1)
+		if r.int(0) == failed && r.int(1) == 0 {
+			t.counts.unbounced--
+		}
+		return nil
+	}, "SELECT state, bounced FROM recipients WHERE mail = ?", seq)
+	if err != nil {
+		return err
+	}
+	if err := t.removeBody(seq); err != nil {
+		return err
+	}
+	for _, q := range [...]string{
+		"DELETE FROM attempts WHERE mail = ?",
+		"DELETE FROM recipients WHERE mail = ?",
+		"DELETE FROM mails WHERE seq = ?",
+	} {
+		if _, err := t.change(q, seq); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Purge implements queue.Queue.
+func (s *Store) Purge(ctx context.Context, before time.Time, limit int) (int, error) {
+	removed := 0
+	err := s.change(ctx, func(t *tx) error {
+		removed = 0
+		var mails []int64
+		err := t.each(func(r row) error {
+			mails = append(mails, r.int(0))
+			return nil
+		}, "SELECT seq FROM mails WHERE done > 0 AND done < ? ORDER BY done LIMIT ?", millis(before), limit)
+		if err != nil {
+			return err
+		}
+		for _, seq := range mails {
+			if removed >= limit {
+				return nil
+			}
+			sentBefore := t.counts.state[sent]
+			if err := t.remove(seq); err != nil {
+				return err
+			}
+			removed += int(sentBefore - t.counts.state[sent])
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return removed, nil
+}
+
+// addMark adds to a mark and returns the sum.
+func (t *tx) addMark(name string, n int64) (int64, error) {
+	r, err := t.one("SELECT value FROM marks WHERE name = ?", name)
+	if err != nil {
+		return 0, err
+	}
+	if r != nil {
+		old, _ := strconv.ParseInt(r.text(0), 10, 64) // anything else counts as 0, as the contract says
+		n += old
+	}
+	_, err = t.change("INSERT OR REPLACE INTO marks VALUES (?, ?)", name, strconv.FormatInt(n, 10))
+	return n, err
+}

@@ -1,0 +1,275 @@
+// Package sqlite keeps the queue in one SQLite database in the data
+// directory, with large bodies as files beside it. It implements
+// relay/queue's contract for one process on one machine; docs/storage.md says
+// what was measured and why it is built this way.
+//
+// One goroutine changes the database (writer.go) and lets callers that wait
+// share a commit; readers have connections of their own and never wait for it.
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+
+	driversqlite "modernc.org/sqlite"
+
+	"github.com/smtp2rest/smtp2rest/relay/queue"
+)
+
+// fileName is the database's name in the data directory.
+const fileName = "queue.db"
+
+// readers is how many connections read at the same time.
+const readers = 4
+
+// Options says where the queue is.
+type Options struct {
+	// Dir is the data directory; made with mode 0700 if it is not there. Its
+	// files get mode 0600.
+	Dir   string
+	Queue queue.Options
+	// MinFree is how many bytes to keep free on the disk: with less, Enqueue
+	// fails with ErrFull while all that drains the queue goes on. 0 is no bound.
+	MinFree int64
+	Log     *slog.Logger // slog.Default() when nil
+
+	spool spoolFS // of the operating system when nil
+	vfs   string  // SQLite's own when ""
+}
+
+// Store is an open queue.
+type Store struct {
+	opts  Options
+	log   *slog.Logger
+	lock  *os.File
+	spool spool
+
+	writer    *writer
+	published published
+	readers   chan *conn
+	wake      chan struct{}
+	turn      turn // whose lane is next; the writer's
+
+	oldest oldestHint
+
+	mu     sync.RWMutex // guards closed
+	closed bool
+	calls  sync.WaitGroup
+}
+
+var _ queue.Queue = (*Store)(nil)
+
+// Open opens or makes the queue in a data directory. It fails with ErrLocked
+// when another process uses it, with ErrNewer when a later version wrote it,
+// and with a *CorruptError, whose text says the way out, when it is damaged;
+// in all three cases nothing is changed.
+func Open(o Options) (*Store, error) {
+	if o.Log == nil {
+		o.Log = slog.Default()
+	}
+	if o.spool == nil {
+		o.spool = osFS{}
+	}
+	// Process-wide, but a setting that only makes a sync cheaper: it leaves
+	// out the time stamps, and nothing that is needed to read the data back.
+	if _, err := driversqlite.Fdatasync(true); err != nil && !errors.Is(err, driversqlite.ErrFdatasyncUnavailable) {
+		return nil, err
+	}
+	if err := os.MkdirAll(filepath.Join(o.Dir, spoolDir), 0o700); err != nil {
+		return nil, err
+	}
+	l, err := lock(o.Dir)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{opts: o, log: o.Log, lock: l, wake: make(chan struct{}, 1), readers: make(chan *conn, readers)}
+	s.spool = spool{dir: filepath.Join(o.Dir, spoolDir), fs: o.spool}
+	if err := s.open(); err != nil {
+		return nil, errors.Join(err, s.release())
+	}
+	go s.writer.loop()
+	return s, nil
+}
+
+// open does the part of Open that needs the lock.
+func (s *Store) open() error {
+	path := s.path()
+	if err := checkHeader(path); err != nil {
+		return err
+	}
+	if err := createPrivate(path); err != nil {
+		return err
+	}
+	c, err := s.connectWriter()
+	if err != nil {
+		return s.describe(err)
+	}
+	s.writer = &writer{s: s, conn: c, ops: make(chan op), stop: make(chan struct{}), ended: make(chan struct{})}
+	if err := migrate(c); err != nil {
+		return s.describe(err)
+	}
+	if err := checkIntegrity(c, path); err != nil {
+		return err
+	}
+	if err := s.recoverClaims(c); err != nil {
+		return s.describe(err)
+	}
+	n, err := loadCounts(c)
+	if err != nil {
+		return s.describe(err)
+	}
+	s.writer.counts = n
+	s.published.Store(&n)
+	for range readers {
+		r, err := connect(s.dsn(), "PRAGMA busy_timeout=5000", "PRAGMA query_only=1", "PRAGMA cache_size=-1000")
+		if err != nil {
+			return err
+		}
+		s.readers <- r
+	}
+	return s.sweepSpool(c)
+}
+
+// createPrivate makes the database's file before SQLite would, because SQLite
+// gives the log the database's mode, and the umask is not ours to trust.
+func createPrivate(path string) error {
+	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	return syncDir(filepath.Dir(path))
+}
+
+func (s *Store) path() string { return filepath.Join(s.opts.Dir, fileName) }
+
+func (s *Store) dsn() string {
+	dsn := "file:" + (&url.URL{Path: s.path()}).EscapedPath()
+	if s.opts.vfs != "" {
+		dsn += "?vfs=" + url.QueryEscape(s.opts.vfs)
+	}
+	return dsn
+}
+
+// connectWriter opens the connection that changes the database. auto_vacuum
+// must come before the first table. The log is copied back every 1000 pages
+// and keeps its file, because writing over is cheaper to sync than growing.
+func (s *Store) connectWriter() (*conn, error) {
+	return connect(s.dsn(),
+		"PRAGMA busy_timeout=5000",
+		"PRAGMA auto_vacuum=INCREMENTAL",
+		"PRAGMA journal_mode=WAL",
+		"PRAGMA synchronous=FULL",
+		"PRAGMA wal_autocheckpoint=1000",
+		"PRAGMA journal_size_limit=67108864",
+		"PRAGMA cache_size=-16000",
+		"PRAGMA temp_store=MEMORY")
+}
+
+// enter begins a call; the caller must leave. Close waits for it.
+func (s *Store) enter() error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if s.closed {
+		return queue.ErrClosed
+	}
+	s.calls.Add(1)
+	return nil
+}
+
+func (s *Store) leave() { s.calls.Done() }
+
+// change runs f in the writer. See do.
+func (s *Store) change(ctx context.Context, f func(t *tx) error) error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.leave()
+	return s.do(ctx, false, f)
+}
+
+// read runs f with a connection for reading.
+func (s *Store) read(ctx context.Context, f func(c *conn) error) error {
+	if err := s.enter(); err != nil {
+		return err
+	}
+	defer s.leave()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	select {
+	case c := <-s.readers:
+		defer func() { s.readers <- c }()
+		return s.describe(snapshot(c, f))
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// snapshot runs f in a transaction, so that all it reads is of one moment.
+func snapshot(c *conn, f func(c *conn) error) error {
+	if _, err := c.exec("BEGIN"); err != nil {
+		return err
+	}
+	err := f(c)
+	_, end := c.exec("COMMIT")
+	return errors.Join(err, end)
+}
+
+// Close ends the queue; see queue.Queue.
+func (s *Store) Close() error {
+	s.mu.Lock()
+	if s.closed {
+		s.mu.Unlock()
+		s.calls.Wait()
+		<-s.writer.ended
+		return nil
+	}
+	s.closed = true
+	s.mu.Unlock()
+	s.calls.Wait()
+	close(s.writer.stop)
+	<-s.writer.ended
+	return s.release()
+}
+
+// release gives back what Open took.
+func (s *Store) release() error {
+	var errs []error
+	for len(s.readers) > 0 {
+		errs = append(errs, (<-s.readers).close())
+	}
+	if s.writer != nil && s.writer.conn != nil {
+		errs = append(errs, s.writer.conn.close())
+	}
+	return errors.Join(append(errs, s.lock.Close())...)
+}
+
+// Wake implements queue.Queue.
+func (s *Store) Wake() <-chan struct{} { return s.wake }
+
+func (s *Store) wakeUp() {
+	select {
+	case s.wake <- struct{}{}:
+	default:
+	}
+}
+
+// describe says of a storage error what it means to a person.
+func (s *Store) describe(err error) error {
+	switch {
+	case isCorrupt(err):
+		return &CorruptError{Path: s.path(), Reason: err.Error()}
+	case isDiskFull(err), isIO(err):
+		return fmt.Errorf("queue storage in %s: %w", s.opts.Dir, err)
+	}
+	return err
+}

@@ -1,0 +1,262 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync/atomic"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/queue"
+)
+
+// op is one call that changes something. run must either change nothing and
+// return a refusal (an error that is not the storage's), or do all of it.
+type op struct {
+	run      func(t *tx) error
+	enqueues bool // needs free space
+	done     chan result
+}
+
+// result is what became of an op.
+type result struct {
+	err   error
+	files []string // of the spool, that no row tells of any more
+}
+
+// tx is what an op works on: one transaction, shared with the other ops that
+// happened to wait at the same time.
+type tx struct {
+	*conn
+	s      *Store
+	counts counts
+	writes int      // statements that changed something
+	files  []string // of the op that runs; see result
+	wakes  bool     // something may have become due
+}
+
+// change runs a statement that changes something.
+func (t *tx) change(q string, args ...any) (int64, error) {
+	t.writes++
+	return t.exec(q, args...)
+}
+
+// batch bounds how many ops share a transaction, so that the first of them
+// does not wait long for the last.
+const batch = 256
+
+// writer is the one goroutine that changes the database. Ops that wait while
+// it commits go into the next transaction together: that is the whole group
+// commit, and a lone op never waits for company.
+type writer struct {
+	s           *Store
+	ops         chan op
+	stop        chan struct{}
+	ended       chan struct{}
+	conn        *conn
+	counts      counts
+	commits     int // how many there were
+	tidiedAt    int // commits when tidy looked last,
+	truncatedAt int // and when it cut the log
+	// broken is the error after which the connection must be opened anew.
+	broken error
+}
+
+// do runs f in a transaction and returns when that is durable. A context that
+// ends after the writer took the op is not looked at any more.
+func (s *Store) do(ctx context.Context, enqueues bool, f func(t *tx) error) error {
+	o := op{run: f, enqueues: enqueues, done: make(chan result, 1)}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	select {
+	case s.writer.ops <- o:
+		r := <-o.done
+		s.discard(r.files)
+		return s.describe(r.err)
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (w *writer) loop() {
+	defer close(w.ended)
+	tidy := time.NewTimer(tidyEvery)
+	defer tidy.Stop()
+	group := make([]op, 0, batch)
+	for {
+		select {
+		case o := <-w.ops:
+			group = w.commit(w.gather(append(group[:0], o)))
+		case <-tidy.C:
+			tidy.Reset(w.tidy())
+		case <-w.stop:
+			return
+		}
+	}
+}
+
+// gather adds the ops that are waiting already. The channel has no buffer, so
+// that an op that nobody took is still its caller's to withdraw.
+func (w *writer) gather(group []op) []op {
+	for len(group) < batch {
+		select {
+		case o := <-w.ops:
+			group = append(group, o)
+		default:
+			return group
+		}
+	}
+	return group
+}
+
+// commit runs a group in one transaction and, if the storage refused that,
+// each op in one of its own, so that one cannot fail another.
+func (w *writer) commit(group []op) []op {
+	results := make([]result, len(group))
+	err := w.transact(group, results)
+	for i := range group {
+		one := err
+		if err != nil && len(group) > 1 {
+			one = w.transact(group[i:i+1], results[i:i+1])
+		}
+		if one != nil {
+			results[i] = result{err: one}
+		}
+	}
+	for i := range group {
+		group[i].done <- results[i]
+		group[i] = op{}
+	}
+	return group[:0]
+}
+
+// transact runs ops in one transaction. Refusals go to results; an error is
+// the storage's, and then nothing was changed.
+func (w *writer) transact(group []op, results []result) error {
+	if err := w.repair(); err != nil {
+		return err
+	}
+	t := &tx{conn: w.conn, s: w.s, counts: w.counts}
+	if _, err := t.exec("BEGIN IMMEDIATE"); err != nil {
+		return w.failed(err)
+	}
+	noSpace := w.spaceFor(group)
+	for i, o := range group {
+		if o.enqueues && noSpace != nil {
+			results[i].err = noSpace
+			continue
+		}
+		if err := t.runOne(o, &results[i]); err != nil {
+			return w.failed(w.rollback(err))
+		}
+	}
+	if t.writes == 0 {
+		_, err := t.exec("ROLLBACK") // nothing to make durable
+		return w.failed(err)
+	}
+	if t.counts != w.counts {
+		if err := t.counts.save(t.conn); err != nil {
+			return w.failed(w.rollback(err))
+		}
+	}
+	if _, err := t.exec("COMMIT"); err != nil {
+		return w.failed(w.rollback(err))
+	}
+	w.commits++
+	w.counts = t.counts
+	w.s.published.Store(&t.counts)
+	if t.wakes {
+		w.s.wakeUp()
+	}
+	return nil
+}
+
+// runOne runs one op. A refusal goes to result; any other error is returned,
+// and so is one that came too late to have changed nothing.
+func (t *tx) runOne(o op, res *result) error {
+	before, writes := t.counts, t.writes
+	t.files = nil
+	err := o.run(t)
+	if err != nil && (code(err) != 0 || t.writes != writes) {
+		return err
+	}
+	if err != nil {
+		t.counts, t.files = before, nil
+	}
+	*res = result{err: err, files: t.files}
+	return nil
+}
+
+// spaceFor refuses enqueues while too little space is left, so that what is
+// stored can still be claimed, settled and removed.
+func (w *writer) spaceFor(group []op) error {
+	for _, o := range group {
+		if o.enqueues {
+			return w.s.checkFree(0)
+		}
+	}
+	return nil
+}
+
+// checkFree refuses what would leave less than MinFree on the disk.
+func (s *Store) checkFree(size int64) error {
+	if s.opts.MinFree <= 0 {
+		return nil
+	}
+	free, err := freeBytes(s.opts.Dir)
+	if err == nil && free-size < s.opts.MinFree {
+		return fmt.Errorf("%w: %d bytes are free on the disk, %d are kept free", queue.ErrFull, free, s.opts.MinFree)
+	}
+	return err
+}
+
+// rollback ends the transaction after err. SQLite may have done so already.
+func (w *writer) rollback(err error) error {
+	if _, rerr := w.conn.exec("ROLLBACK"); rerr != nil && !isIO(err) {
+		w.broken = errors.Join(err, rerr)
+	}
+	return err
+}
+
+func (w *writer) failed(err error) error {
+	if isIO(err) {
+		w.broken = err
+	}
+	return err
+}
+
+// repair opens the connection anew after an I/O error. A write or fsync that
+// failed leaves pages of which nobody knows whether they are on the disk, and
+// the kernel reports that only once. So the log is not written to any more
+// before all of it was copied to the database, synced there, and cut to
+// nothing.
+func (w *writer) repair() error {
+	if w.broken == nil {
+		return nil
+	}
+	w.s.log.Error("queue storage failed; opening it anew", "err", w.broken)
+	if w.conn != nil {
+		_ = w.conn.close() // of a connection that is given up
+		w.conn = nil
+	}
+	c, err := w.s.connectWriter()
+	if err != nil {
+		return err
+	}
+	w.conn = c
+	if err := checkpoint(c); err != nil {
+		return err
+	}
+	if w.counts, err = loadCounts(c); err != nil {
+		return err
+	}
+	n := w.counts
+	w.s.published.Store(&n)
+	w.broken = nil
+	w.s.log.Info("queue storage works again")
+	return nil
+}
+
+// published is the counts as of the latest commit, for readers.
+type published = atomic.Pointer[counts]
