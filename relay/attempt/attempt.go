@@ -58,37 +58,47 @@ type Attempt struct {
 // through a gate that stays closed for at least a second.
 func (s *Sender) Try(ctx, turn context.Context, a Attempt) relay.Outcome {
 	for {
-		out := s.once(ctx, turn, a)
-		s.log(a, out)
-		if out.Kind == relay.Suppressed {
-			s.opt.Suppressions.Add(a.To, suppress.Provider, time.Now())
+		pass, err := s.opt.Pace.Enter(turn)
+		if err != nil {
+			out := notMade(err)
+			s.log(a, out)
+			return out
 		}
-		if out.Kind != relay.RateLimited || out.Status == 0 {
+		if out := s.Make(ctx, pass, a); out.Kind != relay.RateLimited {
 			return out
 		}
 	}
 }
 
-func (s *Sender) once(ctx, turn context.Context, a Attempt) relay.Outcome {
-	pass, err := s.opt.Pace.Enter(turn)
-	if err != nil {
-		return notMade(err)
-	}
+// Make makes one attempt with a pass, which it ends.
+func (s *Sender) Make(ctx context.Context, pass *pace.Pass, a Attempt) relay.Outcome {
 	out := s.opt.API.Send(ctx, api.Request{
 		IdempotencyKey: IdempotencyKey(a.MessageID, a.To),
 		Open:           func() io.Reader { return a.Body.Open(a.To) },
 		Size:           a.Body.Len(a.To),
 	})
 	pass.Leave(out)
+	s.log(a, out)
+	if out.Kind == relay.Suppressed {
+		s.opt.Suppressions.Add(a.To, suppress.Provider, time.Now())
+	}
 	return out
 }
 
-// notMade is the outcome of an attempt whose turn did not come.
+// notMade is the outcome of an attempt whose turn did not come. Its status is
+// 0: the API was not asked.
 func notMade(err error) relay.Outcome {
 	out := relay.Outcome{Kind: relay.RateLimited, Cause: err, RetryAfter: time.Second}
 	var busy *pace.Busy
-	if errors.As(err, &busy) {
-		out.RetryAfter = busy.Wait
+	if !errors.As(err, &busy) {
+		return out
+	}
+	out.RetryAfter = busy.Wait
+	switch busy.Why {
+	case pace.Down:
+		out.Kind = relay.Unavailable
+	case pace.KeyBad:
+		out.Kind = relay.Unauthorized
 	}
 	return out
 }
