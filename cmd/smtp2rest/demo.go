@@ -114,7 +114,7 @@ func (s *stage) play(ctx context.Context, sc scene) error {
 	for _, c := range calls {
 		s.printCall(c)
 	}
-	fmt.Fprintf(s.t.out, "  %s\n", s.p.dim(fmt.Sprintf("took %s", d.took.Round(100 * time.Microsecond))))
+	fmt.Fprintf(s.t.out, "  %s\n", s.p.dim(fmt.Sprintf("took %s", d.took.Round(100*time.Microsecond))))
 	return sc.compare(d, calls)
 }
 
