@@ -121,6 +121,27 @@ func (p *Pacer) Enter(ctx context.Context) (*Pass, error) {
 	}
 }
 
+// TryEnter is Enter for who does not want to wait; nil when a call cannot be
+// made now.
+func (p *Pacer) TryEnter() *Pass {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	if p.breaker.open || now.Before(p.until) {
+		return nil
+	}
+	select {
+	case p.places <- struct{}{}:
+	default:
+		return nil
+	}
+	if p.bucket != nil && !p.bucket.AllowN(now, 1) {
+		<-p.places
+		return nil
+	}
+	return &Pass{pacer: p, opening: p.opening}
+}
+
 func (p *Pacer) enter(ctx context.Context, probe bool) (*Pass, error) {
 	if err := p.waitGate(ctx); err != nil {
 		return nil, err
