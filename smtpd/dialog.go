@@ -109,7 +109,7 @@ func (w *wire) command(line string) error {
 	case "GET", "POST", "PUT", "CONNECT", "OPTIONS", "HEAD":
 		// A browser or an HTTP client made to talk to us: the mail in its
 		// body must not be read as commands.
-		w.hangUpOn()
+		w.linger = lingerTime
 		return w.answer(reply.WrongProtocol())
 	}
 	w.dialog.verb = ""
