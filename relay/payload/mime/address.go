@@ -161,8 +161,8 @@ func (p *addressParser) flush() {
 		a = p.bare(phrase)
 	default:
 		a.Name = p.name(phrase)
-		if a.Name != "" && !p.quoted && isLocal(a.Name) {
-			a = Address{Email: a.Name, Name: DecodeWords(p.comment, p.hint)}
+		if comment := DecodeWords(p.comment, p.hint); comment != "" && !p.quoted && isLocal(a.Name) {
+			a = Address{Email: a.Name, Name: comment} // cron's `root (Cron Daemon)`
 		}
 	}
 	if a.Email != "" || a.Name != "" {
@@ -233,7 +233,7 @@ func isLocal(s string) bool {
 // email cleans an address and returns "" when it cannot be one. It may lack a
 // domain; it has no blank, control or bracket in it.
 func email(b []byte) string {
-	s := strings.Trim(string(b), " \t'<>,;.")
+	s := strings.Trim(uncomment(b), " \t'<>,;.")
 	if len(s) > 7 && strings.EqualFold(s[:7], "mailto:") {
 		s = s[7:]
 	}
@@ -256,6 +256,37 @@ func email(b []byte) string {
 	if strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r >= 0x7F && r < 0xA0 || r == '\u2028' || r == '\u2029' }) ||
 		strings.ContainsAny(local, " <>()[]:;@,\\\"") || strings.ContainsAny(domain, " <>();@,\\\"/") {
 		return ""
+	}
+	return s
+}
+
+// uncomment drops comments, and blanks around the dots and the "@" that RFC
+// 5322 section 4.4 still allows to be read.
+func uncomment(b []byte) string {
+	if len(b) > 0 && b[0] == '"' || bytes.IndexByte(b, '@') < 0 {
+		return string(b)
+	}
+	if bytes.IndexByte(b, '(') >= 0 {
+		var out []byte
+		for len(b) > 0 {
+			i := bytes.IndexByte(b, '(')
+			if i < 0 {
+				break
+			}
+			out = append(out, b[:i]...)
+			b = skipComment(b[i:])
+		}
+		b = append(out, b...)
+	}
+	s := string(b)
+	for _, c := range []string{"@", "."} {
+		if strings.Contains(s, " "+c) || strings.Contains(s, c+" ") {
+			parts := strings.Split(s, c)
+			for i := range parts {
+				parts[i] = strings.TrimSpace(parts[i])
+			}
+			s = strings.Join(parts, c)
+		}
 	}
 	return s
 }

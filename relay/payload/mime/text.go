@@ -3,6 +3,9 @@ package mime
 import (
 	"bytes"
 	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/text/encoding/charmap"
 )
 
 // Text returns the decoded body of a text part as UTF-8 with line ends of LF
@@ -77,7 +80,12 @@ func CleanText(s string) string {
 		case s[i] < 0x80:
 			i++
 		default:
-			i += 2 // C1 controls are two bytes in UTF-8
+			// A C1 control, two bytes in UTF-8, is windows-1252 that was
+			// taken for ISO 8859-1 on its way: the euro sign, quotes.
+			if r := charmap.Windows1252.DecodeByte(s[i+1]); r >= 0xA0 && r != utf8.RuneError {
+				out.WriteRune(r)
+			}
+			i += 2
 		}
 	}
 	return out.String()

@@ -97,7 +97,8 @@ type looseDecoder struct {
 	acc     uint32
 	bits    int
 	padded  bool
-	skipped int
+	skipped int // characters that are no base64
+	gaps    int // blanks inside lines: prose has them, base64 hardly
 }
 
 func decodeLoose(v []byte) (data, tail []byte, ok bool) {
@@ -108,12 +109,16 @@ func decodeLoose(v []byte) (data, tail []byte, ok bool) {
 			tail = v[pos:]
 			break
 		}
+		d.gaps += len(bytes.Fields(line))
+		if len(line) > 0 {
+			d.gaps--
+		}
 		for _, c := range line {
 			d.byte(c)
 		}
 		pos = next
 	}
-	if d.skipped*8 > len(v) && !d.padded {
+	if (d.skipped+d.gaps)*10 > len(v) && !d.padded {
 		return v, nil, false // not base64 at all
 	}
 	return d.out, tail, d.skipped == 0 && len(bytes.TrimSpace(tail)) == 0
