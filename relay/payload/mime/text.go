@@ -22,7 +22,11 @@ func (p *Part) Text() string {
 	if guessed {
 		p.add(BadCharset, "charset "+OneLine(label)+" is missing, unknown or wrong")
 	}
-	return CleanText(text)
+	text = CleanText(text)
+	if p.Type == "text/plain" && strings.EqualFold(p.Param("format"), "flowed") {
+		text = unflow(text, strings.EqualFold(p.Param("delsp"), "yes"))
+	}
+	return text
 }
 
 // metaCharset finds the charset that an HTML document declares for itself in
