@@ -28,6 +28,8 @@ func (c *composer) leaf(p *mime.Part) []block {
 		return c.tnef(p)
 	case p.Type == "text/calendar" && p.Disposition() != "attachment":
 		return c.calendar(p)
+	case p.Type == "text/rfc822-headers" && c.options.Attachments == SendAttachments:
+		return c.file(attachmentOf(p)) // a returned message, as in message
 	case isBody(p):
 		return c.body(p)
 	}

@@ -173,20 +173,13 @@ func (p *addressParser) flush() {
 
 // bare reads an address that is not in angles, among other words.
 func (p *addressParser) bare(phrase []byte) Address {
-	decoded := phrase
-	if bytes.Contains(phrase, []byte("=?")) {
-		decoded = []byte(DecodeWords(phrase, p.hint))
-		if open := bytes.IndexByte(decoded, '<'); open >= 0 {
-			return Address{Name: strings.Trim(string(bytes.TrimSpace(decoded[:open])), `"`), Email: email(bytes.Trim(decoded[open:], "<> "))}
-		}
-	}
 	var words [][]byte
 	a := Address{}
-	if decoded[0] == '"' {
-		a.Email = email(decoded) // a quoted local part may hold blanks
+	if phrase[0] == '"' {
+		a.Email = email(phrase) // a quoted local part may hold blanks
 	}
 	if a.Email == "" {
-		for _, w := range bytes.Fields(decoded) {
+		for _, w := range bytes.Fields(phrase) {
 			if e := email(w); e != "" && a.Email == "" && bytes.IndexByte(w, '@') > 0 {
 				a.Email = e
 			} else {
@@ -212,12 +205,10 @@ func (p *addressParser) name(phrase []byte) string {
 	return strings.Join(strings.Fields(name), " ")
 }
 
-func looksLikeEmail(b []byte) bool {
-	if bytes.IndexByte(b, '@') >= 0 {
-		return true
-	}
-	return bytes.Contains(b, []byte("=?")) && strings.Contains(DecodeWords(b, ""), "@")
-}
+// looksLikeEmail reports whether words hold an address. What is in an encoded
+// word does not count (RFC 2047 section 5): an address hidden there would pass
+// by whoever checked the header before.
+func looksLikeEmail(b []byte) bool { return bytes.IndexByte(b, '@') >= 0 }
 
 // isLocal reports whether a word can be the local part of a local user, as in
 // `From: root`.

@@ -111,7 +111,7 @@ func (c candidate) score(b []byte) float64 {
 		}
 		prev = r
 	}
-	if n == 0 || bad > 1 && bad*20 > n {
+	if n < 2 || bad > 1 && bad*20 > n {
 		return 0
 	}
 	s := (sum - 2*float64(bad)) / float64(n)
@@ -138,7 +138,7 @@ func lowHigh(b []byte) float64 {
 	return float64(low) / float64(max(high, 1))
 }
 
-func inWord(r rune) bool { return unicode.IsLetter(r) || unicode.IsMark(r) }
+func inWord(r rune) bool { return unicode.IsLetter(r) || unicode.IsMark(r) || unicode.IsNumber(r) }
 
 func (c candidate) rate(prev, r rune) float64 {
 	switch {

@@ -23,7 +23,13 @@ func (p *Part) encoding() transferEncoding {
 		return encIdentity
 	}
 	name, _ := parseValue(v)
-	switch strings.NewReplacer("-", "", "_", "", " ", "").Replace(name) {
+	drop := func(r rune) rune {
+		if r == '-' || r == '_' || r == ' ' {
+			return -1
+		}
+		return r
+	}
+	switch strings.Map(drop, name) {
 	case "base64", "b64", "xbase64":
 		return encBase64
 	case "quotedprintable", "qp", "quoted", "quotedprint":
@@ -250,8 +256,12 @@ func canonical(v []byte) bool {
 		return false
 	}
 	v = bytes.TrimSuffix(bytes.TrimSuffix(v, []byte("=")), []byte("="))
+	var alphabet [256]bool
+	for c := range alphabet {
+		alphabet[c] = base64Byte(byte(c))
+	}
 	for _, c := range v {
-		if !base64Byte(c) {
+		if !alphabet[c] {
 			return false
 		}
 	}
