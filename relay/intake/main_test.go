@@ -208,24 +208,22 @@ func (r *rig) lines(msg string) []map[string]any {
 type fakeQueue struct {
 	err error
 
-	mu       sync.Mutex
-	messages []*relay.Message
-	outcomes [][]relay.Outcome
+	mu   sync.Mutex
+	rest []relay.Remainder
 }
 
-func (q *fakeQueue) Keep(_ context.Context, m *relay.Message, outcomes []relay.Outcome) error {
+func (q *fakeQueue) Keep(_ context.Context, r relay.Remainder) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.err != nil {
 		return q.err
 	}
-	q.messages = append(q.messages, m)
-	q.outcomes = append(q.outcomes, outcomes)
+	q.rest = append(q.rest, r)
 	return nil
 }
 
 func (q *fakeQueue) kept() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	return len(q.messages)
+	return len(q.rest)
 }

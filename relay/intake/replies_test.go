@@ -192,7 +192,9 @@ func contents() []situation {
 			}},
 			{name: "sent", raw: withFile, plan: send, now: `250 2\.0\.0 accepted ` + queueID + ` msg_1`},
 			{name: "encrypted", raw: "From: shop@sandbox.example\r\nSubject: s\r\nMIME-Version: 1.0\r\n" +
-				"Content-Type: application/pkcs7-mime; smime-type=enveloped-data\r\nContent-Transfer-Encoding: base64\r\n\r\nAAAA\r\n",
+				"Content-Type: multipart/encrypted; protocol=\"application/pgp-encrypted\"; boundary=x\r\n\r\n" +
+				"--x\r\nContent-Type: application/pgp-encrypted\r\n\r\nVersion: 1\r\n" +
+				"--x\r\nContent-Type: application/octet-stream\r\n\r\nsealed\r\n--x--\r\n",
 				now: `554 5\.6\.1 .*encrypted.*`, check: nothingSent},
 		}},
 		{words: "nothing that can be sent at all (no text, no html, no attachment)", by: "Accepted", causes: []cause{{
@@ -207,7 +209,7 @@ func contents() []situation {
 				`554 5\.6\.0 nothing in it can be read`}}},
 		{words: `From outside the verified domains, policy "refuse"`, by: "SenderDomainRefused", causes: []cause{
 			{name: "refused", raw: "From: eve@elsewhere.example\r\nSubject: s\r\n\r\nb\r\n", plan: foreign,
-				now: `550 5\.7\.1 .*<?eve@elsewhere\.example>? is not in a domain this relay may send from`, check: nothingSent},
+				now: `550 5\.7\.1 From <eve@elsewhere\.example> is not in a domain this relay may send from`, check: nothingSent},
 			{name: "rewritten", raw: "From: eve@elsewhere.example\r\nSubject: s\r\n\r\nb\r\n", now: `250 2\.0\.0 accepted .*`},
 		}},
 	}
@@ -263,7 +265,7 @@ func TestReplies(t *testing.T) {
 				})
 				t.Run(c.name+" with a full queue", func(t *testing.T) {
 					t.Parallel()
-					c.play(t, &fakeQueue{err: fmt.Errorf("sqlite: %w", reply.StorageFull().Because(errors.New("no space left on /var")))}, or(c.full, c.now), nil)
+					c.play(t, &fakeQueue{err: errors.New("no space left on /var")}, or(c.full, c.now), nil)
 				})
 			}
 		})
@@ -354,7 +356,7 @@ func TestEveryRefusalHasItsReply(t *testing.T) {
 	want := map[payload.RefusalReason]string{
 		payload.Unparsable:    `554 5\.6\.0 why`,
 		payload.HasAttachment: `554 5\.6\.1 why`,
-		payload.SenderDomain:  `550 5\.7\.1 .*why.*`,
+		payload.SenderDomain:  `550 5\.7\.1 why`,
 		payload.Encrypted:     `554 5\.6\.1 why`,
 	}
 	for _, reason := range payload.RefusalReasons() {
@@ -379,7 +381,8 @@ func TestEveryKindHasItsReply(t *testing.T) {
 		t.Run(k.String(), func(t *testing.T) {
 			r := newRig(t, plan{})
 			m := &relay.Message{ID: "id1", Recipients: []string{"bob@example.net"}, From: "shop@sandbox.example", Raw: []byte(mail)}
-			got := r.settle(t.Context(), m, []relay.Outcome{{Kind: k, MessageID: "msg_1", Detail: "why", RetryAfter: 7 * time.Second, Cause: errors.New("private")}})
+			got := r.settle(t.Context(), relay.Remainder{Message: m, Outcomes: []relay.Outcome{
+				{Kind: k, MessageID: "msg_1", Detail: "why", RetryAfter: 7 * time.Second, Cause: errors.New("private")}}})
 			compare(t, got, or(want[k], "a line in this test"))
 		})
 	}
