@@ -35,3 +35,13 @@ type Client struct {
 	Listener string // the address of ours it connected to
 	Session  string // the SMTP session's id in the log
 }
+
+// Remainder is a message with what came of the first try, for the queue to
+// finish: to deliver to the recipients that are not settled, and to tell the
+// sender of those that failed.
+type Remainder struct {
+	Message  *Message
+	Outcomes []Outcome // in the order of Message.Recipients
+	Domain   string    // of the sender that the API is given
+	Urgent   bool      // passes a domain's warming
+}

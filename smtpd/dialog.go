@@ -27,7 +27,7 @@ type dialog struct {
 	verb   string       // the command under way
 	path   pathCommand  // of the MAIL or RCPT under way
 	chunks *content     // the message that comes by BDAT, nil when none does
-	hidden bool         // go-smtp's next reply is not for the client
+	hidden bool         // go-smtp's next reply, if it is positive, is not for the client
 	errors int          // wrong commands since the last message taken
 	wrong  int          // wrong recipients since the last right one
 	cause  *reply.Reply // what the session answered, with its private cause
@@ -96,7 +96,8 @@ func (w *wire) command(line string) error {
 	}
 	switch verb {
 	case "HELO", "EHLO", "LHLO", "RSET", "NOOP", "VRFY", "QUIT":
-		return w.pass(strings.TrimSpace(verb + " " + arg))
+		w.pass(strings.TrimSpace(verb + " " + arg))
+		return nil
 	case "MAIL", "RCPT", "DATA":
 		if r := w.transaction(verb, arg); r != nil {
 			return w.answer(r)
@@ -109,7 +110,7 @@ func (w *wire) command(line string) error {
 	case "GET", "POST", "PUT", "CONNECT", "OPTIONS", "HEAD":
 		// A browser or an HTTP client made to talk to us: the mail in its
 		// body must not be read as commands.
-		w.hangUpOn()
+		w.linger = lingerTime
 		return w.answer(reply.WrongProtocol())
 	}
 	w.dialog.verb = ""
@@ -125,10 +126,7 @@ func cutCommand(line string) (verb, arg string) {
 }
 
 // pass gives a line to go-smtp.
-func (w *wire) pass(line string) error {
-	w.out = []byte(line + "\r\n")
-	return nil
-}
+func (w *wire) pass(line string) { w.out = []byte(line + "\r\n") }
 
 // transaction passes MAIL, RCPT and DATA on in the one form that go-smtp
 // cannot misread, or returns why not.
@@ -154,7 +152,7 @@ func (w *wire) transaction(verb, arg string) *reply.Reply {
 		}
 	}
 	if refused == nil {
-		_ = w.pass(line)
+		w.pass(line)
 	}
 	return refused
 }
@@ -191,11 +189,13 @@ func (w *wire) bdat(arg string) error {
 		if err := w.answer(chunks.refusal); err != nil {
 			return err
 		}
-		return w.pass("RSET")
+		w.pass("RSET")
+		return nil
 	case last:
 		w.dialog.hidden = true
 		w.dialog.chunks = chunks
-		return w.pass("DATA")
+		w.pass("DATA")
+		return nil
 	}
 	w.dialog.chunks = chunks
 	return w.answer(reply.ChunkTaken(size))
@@ -229,10 +229,7 @@ func (w *wire) message() ([]byte, *reply.Reply) {
 		c = w.newContent()
 		w.startMessage()
 		if err := c.readData(w.in); err != nil {
-			if r := w.interrupted(err, c); r != nil {
-				return nil, r
-			}
-			return nil, reply.Interrupted().Because(err)
+			return nil, w.interrupted(err, c)
 		}
 	} else {
 		c.finish()
@@ -244,15 +241,18 @@ func (w *wire) message() ([]byte, *reply.Reply) {
 	return c.buf, nil
 }
 
-// interrupted hangs up in the middle of a message. What else the client sends is
-// the rest of the message, and must not be taken for commands.
+// interrupted hangs up in the middle of a message. What else the client sends
+// is the rest of the message, and must not be taken for commands.
 func (w *wire) interrupted(err error, c *content) *reply.Reply {
 	w.dialog.chunks = nil
 	if errors.Is(err, errDrained) {
 		w.hangUpOn()
 		return c.refusal
 	}
-	return w.lost(err)
+	if r := w.lost(err); r != nil {
+		return r
+	}
+	return reply.Interrupted().Because(err)
 }
 
 // answer replies in place of go-smtp.
@@ -263,9 +263,9 @@ func (w *wire) answer(r *reply.Reply) error {
 
 // replied takes a line of go-smtp's.
 func (w *wire) replied(line string) error {
-	if w.dialog.hidden && isLastLine(line) {
+	if w.dialog.hidden {
 		w.dialog.hidden = false
-		if w.dialog.verb == "BDAT" && (strings.HasPrefix(line, "354") || strings.HasPrefix(line, "250")) {
+		if line[0] == '2' || line[0] == '3' {
 			return nil
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -16,7 +17,8 @@ import (
 // TestDialogs plays the files in testdata, each a whole session:
 //
 //	limit NAME VALUE   sets a field of Limits
-//	networks CIDR…     of the listener, instead of loopback
+//	networks           of the listener: none, instead of loopback
+//	bug                one error is logged; else none may be
 //	C: text            the client sends the text and CRLF
 //	c: text            the client sends the text alone
 //	C: (close)         the client closes its side
@@ -47,12 +49,18 @@ func TestDialogs(t *testing.T) {
 func play(t *testing.T, lines []string) {
 	backend := &fakeBackend{}
 	var settings []string
+	var log records
+	bugs := 0
 	for _, l := range lines {
+		if l == "bug" {
+			bugs++
+		}
 		if strings.HasPrefix(l, "limit ") || strings.HasPrefix(l, "networks") {
 			settings = append(settings, l)
 		}
 	}
 	s := start(t, backend, func(o *Options) {
+		o.Log = slog.New(slog.NewJSONHandler(&log, &slog.HandlerOptions{Level: slog.LevelError}))
 		for _, setting := range settings {
 			if err := configure(o, strings.Fields(setting)); err != nil {
 				t.Fatal(err)
@@ -77,12 +85,16 @@ func play(t *testing.T, lines []string) {
 	if mails := backend.took(); len(mails) > seen {
 		t.Errorf("the backend also took %+v", mails[seen:])
 	}
+	waitFor(t, s, 0)
+	if errors := log.all(t); len(errors) != bugs {
+		t.Errorf("the log has %v", errors)
+	}
 }
 
 // step does one line and returns how many messages have been seen.
 func (c *client) step(kind, text string, b *fakeBackend, seen int) (int, error) {
 	switch kind {
-	case "", "#", "limit", "networks":
+	case "", "#", "limit", "networks", "bug":
 	case "C:":
 		if text == "(close)" {
 			return seen, c.conn.CloseWrite()

@@ -46,6 +46,8 @@ func (b *fakeBackend) Recipient(_ context.Context, env *Envelope, rcpt string) e
 		return reply.Suppressed(reply.Suppression{Address: rcpt, Reason: "hard bounce", HardBounce: true})
 	case "broken":
 		return errors.New("dial tcp 10.0.0.1:5432: password=hunter2")
+	case "scribble":
+		env.Recipients[0] = "scribbled@d.test"
 	case "panic":
 		panic("recipient")
 	}

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -425,6 +426,36 @@ func TestEnvelope(t *testing.T) {
 	}
 }
 
+// What a backend does to its copy of the envelope changes nothing.
+func TestEnvelopeIsACopy(t *testing.T) {
+	b := &fakeBackend{}
+	c := dial(t, start(t, b, nil))
+	c.open()
+	c.do("RCPT TO:<scribble@d.test>", "250 ", "DATA", "354 ", ".", "250 ")
+	if got := strings.Join(b.took()[0].env.Recipients, " "); got != "c@d.test scribble@d.test" {
+		t.Errorf("recipients %s", got)
+	}
+}
+
+// RSET ends the message that came by chunks, and its time.
+func TestResetEndsMessageTime(t *testing.T) {
+	s := start(t, &fakeBackend{}, nil)
+	c := dial(t, s)
+	c.open()
+	c.send("BDAT 1\r\nx")
+	c.want("250 ")
+	c.do("RSET", "250 ")
+	s.roster.mu.Lock()
+	defer s.roster.mu.Unlock()
+	for w := range s.roster.wires {
+		w.mu.Lock()
+		if !w.messageEnd.IsZero() {
+			t.Error("the clock is still running")
+		}
+		w.mu.Unlock()
+	}
+}
+
 // A verdict is given as it is, and one of 421 ends the connection.
 func TestVerdicts(t *testing.T) {
 	verdicts := map[string]*reply.Reply{
@@ -444,3 +475,25 @@ func TestVerdicts(t *testing.T) {
 		t.Errorf("got %q", l)
 	}
 }
+
+func BenchmarkData(b *testing.B) {
+	s := start(b, &discard{}, nil)
+	c := dial(b, s)
+	message := strings.Repeat(strings.Repeat("x", 76)+"\r\n", 10<<20/78) + ".\r\n"
+	c.want("220 ")
+	c.do("HELO c", "250 ")
+	b.SetBytes(int64(len(message)))
+	b.ReportAllocs()
+	for b.Loop() {
+		_ = c.conn.SetDeadline(time.Now().Add(patience))
+		c.do("MAIL FROM:<a@b.test> SIZE="+strconv.Itoa(len(message)), "250 ", "RCPT TO:<c@d.test>", "250 ", "DATA", "354 ")
+		c.send(message)
+		c.want("250 ")
+	}
+}
+
+type discard struct{}
+
+func (discard) Recipient(context.Context, *Envelope, string) error { return nil }
+
+func (discard) Message(context.Context, *Envelope, []byte) *reply.Reply { return reply.Queued("q") }

@@ -81,21 +81,23 @@ func (s *stage) build(ctx context.Context) (end func() error, err error) {
 	}
 	cfg.Hostname = "relay.demo.example"
 	cfg.Listeners[0].Address = "127.0.0.1:0"
-	if s.box, err = startSandbox(ctx, cfg, "127.0.0.1:0"); err != nil {
+	cfg.Delivery.Retry.First = 500 * time.Millisecond // nobody wants to watch 5 s of nothing
+	cleanUp, err := scratchQueue(cfg)
+	if err != nil {
 		return nil, err
 	}
-	daemon, err := app.New(app.Options{Config: cfg, Version: versionText(), Log: slog.New(slog.DiscardHandler)})
-	if err == nil {
-		err = daemon.Start(context.WithoutCancel(ctx))
+	if s.box, err = startSandbox(ctx, cfg, "127.0.0.1:0"); err != nil {
+		return nil, errors.Join(err, cleanUp())
 	}
-	if err != nil {
-		return nil, errors.Join(err, s.box.Stop(ctx))
+	daemon := app.New(app.Options{Config: cfg, Version: versionText(), Log: slog.New(slog.DiscardHandler)})
+	if err := daemon.Start(context.WithoutCancel(ctx)); err != nil {
+		return nil, errors.Join(err, s.box.Stop(ctx), cleanUp())
 	}
 	s.smtp = daemon.Addrs()[0].String()
 	return func() error {
 		stop, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
-		return errors.Join(daemon.Stop(stop), s.box.Stop(stop))
+		return errors.Join(daemon.Stop(stop), s.box.Stop(stop), cleanUp())
 	}, nil
 }
 
@@ -110,12 +112,27 @@ func (s *stage) play(ctx context.Context, sc scene) error {
 	if err != nil {
 		return err
 	}
-	calls := s.box.Calls()
+	calls, err := s.await(ctx, len(sc.calls))
+	if err != nil {
+		return err
+	}
 	for _, c := range calls {
 		s.printCall(c)
 	}
-	fmt.Fprintf(s.t.out, "  %s\n", s.p.dim(fmt.Sprintf("took %s", d.took.Round(100 * time.Microsecond))))
+	fmt.Fprintf(s.t.out, "  %s\n", s.p.dim(fmt.Sprintf("took %s", d.took.Round(100*time.Microsecond))))
 	return sc.compare(d, calls)
+}
+
+// await waits for the calls that should come: the relay goes on working after
+// it has answered the client.
+func (s *stage) await(ctx context.Context, n int) ([]sandbox.Call, error) {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	err := s.box.WaitFor(ctx, func(st sandbox.Stats) bool { return int(st.Calls) >= n && st.InFlight == 0 })
+	if err != nil && ctx.Err() == nil {
+		return nil, err
+	}
+	return s.box.Calls(), nil
 }
 
 func (s *stage) printCall(c sandbox.Call) {

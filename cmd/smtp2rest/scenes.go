@@ -93,6 +93,15 @@ func scenes() []scene {
 			reply: "554 5.6.0 refused by the API:",
 			calls: []expectedCall{{"invalid@example.net", 422, "", ""}},
 		},
+		{
+			title: "The API fails: the mail is kept, and goes out when the API works again",
+			mail:  shop("Order 4716", "down+1@example.net"),
+			reply: "250 2.0.0 queued %ID",
+			calls: []expectedCall{
+				{"down+1@example.net", 500, "", ""},
+				{"down+1@example.net", 200, "Order 4716", ""},
+			},
+		},
 	}
 }
 

@@ -59,10 +59,7 @@ and shows what it was sent. It needs no settings at all.`,
 // serve runs the relay until ctx ends. ready is called once clients can
 // connect.
 func serve(ctx context.Context, t *terminal, cfg *config.Config, ready func(*app.App)) error {
-	daemon, err := app.New(app.Options{Config: cfg, Version: versionText(), Log: app.NewLog(t.err, cfg.Log)})
-	if err != nil {
-		return err
-	}
+	daemon := app.New(app.Options{Config: cfg, Version: versionText(), Log: app.NewLog(t.err, cfg.Log)})
 	if err := daemon.Start(context.WithoutCancel(ctx)); err != nil {
 		return err
 	}
@@ -75,11 +72,16 @@ func serve(ctx context.Context, t *terminal, cfg *config.Config, ready func(*app
 	return daemon.Stop(drain)
 }
 
-func serveSandboxed(ctx context.Context, t *terminal, path string) error {
+func serveSandboxed(ctx context.Context, t *terminal, path string) (err error) {
 	cfg, err := loadConfig(withSandboxEnv(t), path, true)
 	if err != nil {
 		return err
 	}
+	cleanUp, err := scratchQueue(cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, cleanUp()) }()
 	box, err := startSandbox(ctx, cfg, "127.0.0.1:8025")
 	if err != nil {
 		return err
@@ -88,6 +90,17 @@ func serveSandboxed(ctx context.Context, t *terminal, path string) error {
 	stop, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
 	return errors.Join(err, box.Stop(stop))
+}
+
+// scratchQueue gives a relay whose mail goes nowhere a queue that is removed
+// with it, so that it never meets the mail of a real one.
+func scratchQueue(cfg *config.Config) (cleanUp func() error, err error) {
+	dir, err := os.MkdirTemp("", "smtp2rest-sandbox-")
+	if err != nil {
+		return nil, err
+	}
+	cfg.Queue.DataDir = dir
+	return func() error { return os.RemoveAll(dir) }, nil
 }
 
 // startSandbox starts a sandbox on the address, or on a free port when that
@@ -129,9 +142,7 @@ func origin(box *sandbox.Server) string { return "http://" + box.Addr() }
 // loadConfig reads the configuration from a file, if one is named, and the
 // environment. needAPI is false for commands that call nobody.
 func loadConfig(t *terminal, path string, needAPI bool) (*config.Config, error) {
-	return config.Load(config.Source{
-		Path: path, Env: t.env, ReadFile: os.ReadFile, Stat: os.Stat, Hostname: os.Hostname, NeedAPI: needAPI,
-	})
+	return config.Load(config.Source{Path: path, Env: t.env, NeedAPI: needAPI})
 }
 
 // withSandboxEnv is t with an environment in which everything that a relay

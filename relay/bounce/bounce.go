@@ -32,6 +32,24 @@ type Failure struct {
 	Reason    string // in words, one sentence without a full stop
 }
 
+// Reason says in words what an outcome means for its recipient.
+func Reason(out relay.Outcome) string {
+	switch {
+	case out.Kind == relay.Suppressed:
+		return "the address is on the mail provider's suppression list, so nothing is sent to it"
+	case out.Kind == relay.TooLarge:
+		return "the message is larger than the mail provider takes"
+	case out.Kind == relay.Refused && out.Detail != "":
+		return "the message was refused: " + out.Detail
+	case out.Kind == relay.Refused:
+		return "the message was refused, and no reason was given"
+	case out.Status != 0:
+		return fmt.Sprintf("the mail provider answered with an error (%d)", out.Status)
+	default:
+		return "the mail provider did not answer"
+	}
+}
+
 // Compose returns the bounce for m and whom it is for. It returns false when
 // there must be none: for the null sender, for a bounce (RFC 5321 section
 // 4.5.5 and RFC 3834 section 2), and when nobody can receive it.

@@ -51,7 +51,11 @@ func checkPath(s string) error {
 }
 
 // checkEmail takes what the API takes for a sender: a plain address in ASCII.
+// An empty one is not set, as charts and templates write it.
 func checkEmail(s string) error {
+	if s == "" {
+		return nil
+	}
 	const want = `write an address, as in "hello@mail.example.com"`
 	if strings.ContainsAny(s, "<>") {
 		return fmt.Errorf("found %s; write the address alone: the name has a setting of its own, sender.name", show(s))
@@ -108,7 +112,7 @@ func letterOrDigit(c byte) bool {
 }
 
 // checkHostname takes what RFC 5321 section 4.1.1.1 lets a server call itself:
-// a domain name, or its address in brackets.
+// a domain name, or its address in brackets. An empty one is not set.
 func checkHostname(s string) error {
 	if inner, ok := strings.CutPrefix(s, "["); ok {
 		inner, ok = strings.CutSuffix(inner, "]")
@@ -116,7 +120,7 @@ func checkHostname(s string) error {
 		if a, err := netip.ParseAddr(six); ok && err == nil && a.Zone() == "" && a.Is6() == is6 {
 			return nil
 		}
-	} else if validDomain(s) {
+	} else if s == "" || validDomain(s) {
 		return nil
 	}
 	return fmt.Errorf(`found %s; write a name, as in "relay.example.com", or an address as in "[192.0.2.1]"`, show(s))

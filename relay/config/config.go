@@ -22,6 +22,8 @@ type Config struct {
 	Sender    Sender
 	Mail      Mail
 	Delivery  Delivery
+	Queue     Queue
+	Bounce    Bounce
 	Listeners []Listener // at least one
 	Limits    Limits
 	Log       Log
@@ -97,7 +99,8 @@ type AttachmentFields struct {
 
 // Delivery is how the relay tries.
 type Delivery struct {
-	Wait time.Duration // how long a client is made to wait; 0 is not at all
+	Wait  time.Duration // how long a client is made to wait; 0 is not at all
+	Retry Retry
 }
 
 // Listener is one address that clients connect to.

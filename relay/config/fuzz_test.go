@@ -22,6 +22,7 @@ func FuzzLoad(f *testing.F) {
 		}
 		f.Add(string(data), "hello@mail.example.com", "https://app.nexuspromail.com/api", false)
 	}
+	f.Add("", "", "", false)
 	f.Add("x = \"\"\"", "", "", true)
 	f.Add("[[listener]]\n[[listener]]\naddress=':0'\n", "", "", true)
 	const secret = "hunter2-hunter2"

@@ -187,8 +187,28 @@ func (l *loader) derive() {
 	if c.Hostname == "" {
 		c.Hostname = safeHostname(l.src.Hostname)
 	}
+	if c.Queue.DataDir == "" {
+		c.Queue.DataDir = l.stateDir()
+	}
 	c.API.CAFile = l.fromFile(c.API.CAFile)
 	c.API.URL = strings.TrimRight(c.API.URL, "/")
+}
+
+// stateDir is where a program of this user keeps what must outlive it.
+func (l *loader) stateDir() string {
+	env := func(name string) string { v, _ := l.src.Env(name); return v }
+	if dir, _, _ := strings.Cut(env("STATE_DIRECTORY"), ":"); dir != "" {
+		return dir
+	}
+	if dir := env("XDG_STATE_HOME"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "smtp2rest")
+	}
+	switch home := env("HOME"); home {
+	case "", "/", "/root", "/nonexistent":
+		return "/var/lib/smtp2rest"
+	default:
+		return filepath.Join(home, ".local", "state", "smtp2rest")
+	}
 }
 
 // fromFile is a path in the file as the process sees it.

@@ -141,7 +141,6 @@ func (l *loader) readSecret(from secretSource, file string) (Secret, string) {
 			return Secret{}, ""
 		}
 		return l.secretFile(label, envFile), label
-	case l.bad[from.fileSetting]:
 	case file != "":
 		return l.secretFile(from.fileSetting, file), "file " + file
 	default:

@@ -10,17 +10,52 @@ import (
 	"testing"
 )
 
+// secretCase is one way to set the API key; $DIR stands for a directory.
+type secretCase struct {
+	files       map[string]string // in the directory
+	vars        env
+	toml        string
+	want        string // key
+	origin      string
+	wantProblem string // end of the error
+	wantWarning string
+}
+
+func (tc secretCase) run(t *testing.T) {
+	dir := t.TempDir()
+	here := strings.NewReplacer("$DIR", dir)
+	for path, text := range tc.files {
+		writeFile(t, filepath.Join(dir, path), text, 0o600)
+	}
+	vars := env{}
+	for k, v := range tc.vars {
+		vars[k] = here.Replace(v)
+	}
+	writeFile(t, filepath.Join(dir, "smtp2rest.toml"), here.Replace(tc.toml), 0o600)
+	cfg, err := Load(Source{Path: filepath.Join(dir, "smtp2rest.toml"), Env: vars.lookup})
+	if want := here.Replace(tc.wantProblem); want != "" {
+		if err == nil || !strings.HasSuffix(err.Error(), want) {
+			t.Fatalf("got %v, want %s", err, want)
+		}
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := cfg.API.Key.Reveal(); got != tc.want {
+		t.Errorf("key %q, want %q", got, tc.want)
+	}
+	if got, want := described(t, cfg, "api.key").Origin, here.Replace(tc.origin); got != want {
+		t.Errorf("from %q, want %q", got, want)
+	}
+	if got := strings.Join(cfg.Warnings, "\n"); got != tc.wantWarning {
+		t.Errorf("warnings %q, want %q", got, tc.wantWarning)
+	}
+}
+
 // TestSecretSources tells every way to set a secret apart, with real files.
 func TestSecretSources(t *testing.T) {
-	for name, tc := range map[string]struct {
-		files       map[string]string // under the directory, which $DIR stands for
-		vars        env
-		toml        string
-		want        string
-		origin      string
-		wantProblem string
-		wantWarning string
-	}{
+	for name, tc := range map[string]secretCase{
 		"none":                        {},
 		"environment":                 {vars: env{"NEXUSPROMAIL_API_KEY": "k-env"}, want: "k-env", origin: "environment NEXUSPROMAIL_API_KEY"},
 		"environment with a line end": {vars: env{"NEXUSPROMAIL_API_KEY": "k-env\r\n"}, want: "k-env", origin: "environment NEXUSPROMAIL_API_KEY"},
@@ -46,6 +81,8 @@ func TestSecretSources(t *testing.T) {
 		"an unusable one is not passed over": {files: map[string]string{"cred/api_key": "k-c"},
 			vars:        env{"NEXUSPROMAIL_API_KEY": "a b", "CREDENTIALS_DIRECTORY": "$DIR/cred"},
 			wantProblem: "environment NEXUSPROMAIL_API_KEY: the value has a space, a control character or a letter outside ASCII at byte 2; a secret has none"},
+		"a space behind": {vars: env{"NEXUSPROMAIL_API_KEY": "k-env \n"},
+			wantProblem: "environment NEXUSPROMAIL_API_KEY: the value has a space, a control character or a letter outside ASCII at byte 6; a secret has none"},
 		"a credential that is empty": {files: map[string]string{"cred/nexuspromail_api_key": "", "cred/api_key": "k-c"}, vars: env{"CREDENTIALS_DIRECTORY": "$DIR/cred"},
 			wantProblem: "credential nexuspromail_api_key: the file is empty; put the secret there, or remove it"},
 		"a credential that is a directory": {files: map[string]string{"cred/api_key/x": ""}, vars: env{"CREDENTIALS_DIRECTORY": "$DIR/cred"},
@@ -55,37 +92,7 @@ func TestSecretSources(t *testing.T) {
 		"a file as large as a disk": {vars: env{"NEXUSPROMAIL_API_KEY_FILE": "/dev/zero"},
 			wantProblem: `environment NEXUSPROMAIL_API_KEY_FILE: "/dev/zero" has 1048577 bytes, more than any secret; is it the right one?`},
 	} {
-		t.Run(name, func(t *testing.T) {
-			dir := t.TempDir()
-			here := strings.NewReplacer("$DIR", dir)
-			for path, text := range tc.files {
-				writeFile(t, filepath.Join(dir, path), text, 0o600)
-			}
-			vars := env{}
-			for k, v := range tc.vars {
-				vars[k] = here.Replace(v)
-			}
-			writeFile(t, filepath.Join(dir, "smtp2rest.toml"), here.Replace(tc.toml), 0o600)
-			cfg, err := Load(Source{Path: filepath.Join(dir, "smtp2rest.toml"), Env: vars.lookup})
-			if want := here.Replace(tc.wantProblem); want != "" {
-				if err == nil || !strings.HasSuffix(err.Error(), want) {
-					t.Fatalf("got %v, want %s", err, want)
-				}
-				return
-			}
-			if err != nil {
-				t.Fatal(err)
-			}
-			if got := cfg.API.Key.Reveal(); got != tc.want {
-				t.Errorf("key %q, want %q", got, tc.want)
-			}
-			if got, want := described(t, cfg, "api.key").Origin, here.Replace(tc.origin); got != want {
-				t.Errorf("from %q, want %q", got, want)
-			}
-			if got := strings.Join(cfg.Warnings, "\n"); got != tc.wantWarning {
-				t.Errorf("warnings %q, want %q", got, tc.wantWarning)
-			}
-		})
+		t.Run(name, func(t *testing.T) { tc.run(t) })
 	}
 }
 

@@ -32,6 +32,8 @@ func sections() []section {
 		{"sender", "Who the mail comes from. The provider sends only for domains verified with it."},
 		{"mail", "What becomes of the parts of a mail that the API's documentation has no field for."},
 		{"delivery", "How mail is tried."},
+		{"queue", "Mail that could not be sent while its client waited."},
+		{"bounce", "How senders learn what could not be delivered."},
 		{"listener", "One address to listen on. Repeat the table for more of them."},
 		{"limits", "What clients can use at most."},
 		{"log", "The program's own log, on standard error."},
@@ -52,6 +54,9 @@ func settingsOf(c *Config) []setting {
 	s = append(s, mailSettings(&c.Mail)...)
 	s = append(s, setting{path: "delivery.wait", value: timeValue{&c.Delivery.Wait, 0, 5 * time.Minute}, def: "10s",
 		doc: "How long a client is made to wait for the API's own verdict on its mail.\n\"0s\" is not at all: all mail goes to the queue."})
+	s = append(s, retrySettings(&c.Delivery.Retry)...)
+	s = append(s, queueSettings(&c.Queue)...)
+	s = append(s, bounceSettings(&c.Bounce)...)
 	s = append(s, limitSettings(&c.Limits)...)
 	return append(s,
 		setting{path: "log.level", value: levelValue{&c.Log.Level}, def: "info",

@@ -14,6 +14,7 @@ func (l *loader) validate() {
 	l.validateAPI()
 	l.validateSender()
 	l.validateFields()
+	l.validateDelivery()
 	for i := range l.cfg.Listeners {
 		l.validateListener(i)
 	}
@@ -65,6 +66,16 @@ func (l *loader) secretRefused(from secretSource) bool {
 		labels = append(labels, "credential "+name)
 	}
 	return slices.ContainsFunc(l.problems, func(p Problem) bool { return slices.Contains(labels, p.Path) })
+}
+
+func (l *loader) validateDelivery() {
+	d := &l.cfg.Delivery
+	if d.Wait == 0 && l.cfg.Queue.Mode == NoQueue {
+		l.problem("delivery.wait", "found \"0s\", and queue.mode is \"none\": no mail could ever be taken; change one of them")
+	}
+	if d.Retry.Max < d.Retry.First {
+		l.problem("delivery.retry_max", "found %s, shorter than delivery.retry_first (%s)", quote(FormatDuration(d.Retry.Max)), quote(FormatDuration(d.Retry.First)))
+	}
 }
 
 // validateFields keeps two pieces of a payload from having one name.

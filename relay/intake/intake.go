@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strings"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay"
@@ -24,18 +25,16 @@ var ErrNoQueue = errors.New("there is no queue")
 
 // Queue keeps what could not be settled while the client waited.
 type Queue interface {
-	// Keep makes durable whatever is left to do for m, before it returns nil:
-	// to deliver to the recipients whose outcome is not settled, and to tell
-	// the sender of those that failed. outcomes are in the order of
-	// m.Recipients. An error means that nothing was kept.
-	Keep(ctx context.Context, m *relay.Message, outcomes []relay.Outcome) error
+	// Keep makes durable whatever is left to do, before it returns nil. An
+	// error means that nothing was kept.
+	Keep(ctx context.Context, r relay.Remainder) error
 }
 
 // NoQueue keeps nothing: what cannot be settled now is refused for now.
 type NoQueue struct{}
 
 // Keep returns ErrNoQueue.
-func (NoQueue) Keep(context.Context, *relay.Message, []relay.Outcome) error { return ErrNoQueue }
+func (NoQueue) Keep(context.Context, relay.Remainder) error { return ErrNoQueue }
 
 // Options are what an Intake is made from.
 type Options struct {
@@ -71,14 +70,17 @@ func (in *Intake) Recipient(_ context.Context, env *smtpd.Envelope, rcpt string)
 func (in *Intake) Message(ctx context.Context, env *smtpd.Envelope, data []byte) *reply.Reply {
 	m := newMessage(env, data)
 	log := in.opt.Log.With("id", m.ID, "session", m.Client.Session)
-	body, err := in.mapped(log, m)
+	mail, body, err := in.mapped(log, m)
 	if err != nil {
 		r := reply.From(err)
 		log.Info("message refused", "from", m.From, "to", m.Recipients, "reply", r.Error())
 		return r
 	}
-	outcomes := in.tryAll(ctx, m, body)
-	r := in.settle(ctx, m, outcomes)
+	r := in.settle(ctx, relay.Remainder{
+		Message:  m,
+		Outcomes: in.tryAll(ctx, m, body),
+		Domain:   domainOf(mail.From.Email),
+	})
 	log.Info("message", "from", m.From, "recipients", len(m.Recipients), "bytes", len(m.Raw),
 		"client", m.Client.Addr, "reply", r.String(), "duration", time.Since(m.ReceivedAt))
 	return r
@@ -114,13 +116,18 @@ func unique(recipients []string) []string {
 
 // mapped maps the mail before anything is promised, so that what cannot be
 // sent is refused while the client still listens.
-func (in *Intake) mapped(log *slog.Logger, m *relay.Message) (*payload.Body, error) {
+func (in *Intake) mapped(log *slog.Logger, m *relay.Message) (*payload.Mail, *payload.Body, error) {
 	mail, err := payload.Map(m.Raw, m.From, in.opt.Mapping)
 	if err != nil {
-		return nil, Refusal(err)
+		return nil, nil, Refusal(err)
 	}
 	for _, note := range mail.Notes {
 		log.Info("mapping", "kind", note.Kind.String(), "detail", note.Detail)
 	}
-	return mail.Encode()
+	body, err := mail.Encode()
+	return mail, body, err
+}
+
+func domainOf(address string) string {
+	return strings.ToLower(address[strings.LastIndexByte(address, '@')+1:])
 }

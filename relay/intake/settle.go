@@ -33,40 +33,42 @@ func (in *Intake) tryAll(ctx context.Context, m *relay.Message, body *payload.Bo
 }
 
 // settle sees to what the outcomes leave to do and answers the client.
-func (in *Intake) settle(ctx context.Context, m *relay.Message, outcomes []relay.Outcome) *reply.Reply {
-	t := tallyOf(outcomes)
+func (in *Intake) settle(ctx context.Context, r relay.Remainder) *reply.Reply {
+	t := tallyOf(r.Outcomes)
 	switch {
-	case t.accepted == len(outcomes):
-		return acceptedAll(m, outcomes)
-	case t.permanent == len(outcomes):
-		return in.refusedAll(m, outcomes)
+	case t.accepted == len(r.Outcomes):
+		return acceptedAll(r)
+	case t.permanent == len(r.Outcomes):
+		return in.refusedAll(r)
 	}
-	err := in.opt.Queue.Keep(ctx, m, outcomes)
+	err := in.opt.Queue.Keep(ctx, r)
 	switch {
 	case errors.Is(err, ErrNoQueue) && t.unsettled > 0:
-		return notNow(outcomes)
+		return notNow(r.Outcomes)
 	case errors.Is(err, ErrNoQueue):
-		in.bounceNow(ctx, m, outcomes)
+		in.bounceNow(ctx, r)
 	case err != nil:
-		return reply.From(err)
+		in.opt.Log.Error("the mail cannot be kept", "id", r.Message.ID, "cause", err)
+		return reply.StorageFull().Because(err)
 	case t.unsettled > 0:
-		return reply.Queued(m.ID)
+		return reply.Queued(r.Message.ID)
 	}
-	return acceptedExcept(m, outcomes)
+	return acceptedExcept(r)
 }
 
 // bounceNow tells the sender at once of the recipients that failed: without a
 // queue there is nowhere to keep the bounce. If that fails too the log is the
 // only place left, and it says so loudly.
-func (in *Intake) bounceNow(ctx context.Context, m *relay.Message, outcomes []relay.Outcome) {
+func (in *Intake) bounceNow(ctx context.Context, r relay.Remainder) {
+	m := r.Message
 	log := in.opt.Log.With("id", m.ID, "from", m.From)
-	raw, to, ok := bounce.Compose(in.opt.Bounce, m, failures(m, outcomes), time.Now())
+	raw, to, ok := bounce.Compose(in.opt.Bounce, m, failures(r), time.Now())
 	if !ok {
 		log.Error("some recipients failed and the sender cannot be told", "sender", m.From)
 		return
 	}
 	b := &relay.Message{ID: relay.NewID(time.Now()), Recipients: []string{to}, Raw: raw}
-	body, err := in.mapped(log, b)
+	_, body, err := in.mapped(log, b)
 	if err != nil {
 		log.Error("the bounce could not be made", "bounce", b.ID, "cause", err)
 		return

@@ -29,38 +29,39 @@ func tallyOf(outcomes []relay.Outcome) tally {
 	return t
 }
 
-func acceptedAll(m *relay.Message, outcomes []relay.Outcome) *reply.Reply {
-	ids := make([]string, len(outcomes))
-	for i, out := range outcomes {
+func acceptedAll(r relay.Remainder) *reply.Reply {
+	ids := make([]string, len(r.Outcomes))
+	for i, out := range r.Outcomes {
 		ids[i] = out.MessageID
 	}
-	return reply.Accepted(m.ID, ids...)
+	return reply.Accepted(r.Message.ID, ids...)
 }
 
-func acceptedExcept(m *relay.Message, outcomes []relay.Outcome) *reply.Reply {
+func acceptedExcept(r relay.Remainder) *reply.Reply {
 	var refused []string
-	for i, out := range outcomes {
+	for i, out := range r.Outcomes {
 		if out.Kind.Permanent() {
-			refused = append(refused, m.Recipients[i])
+			refused = append(refused, r.Message.Recipients[i])
 		}
 	}
-	return reply.AcceptedExcept(m.ID, refused)
+	return reply.AcceptedExcept(r.Message.ID, refused)
 }
 
 // refusedAll is for a mail that no recipient will get. What is wrong with the
 // mail itself is said before what is wrong with a recipient: the sender can
 // mend it.
-func (in *Intake) refusedAll(m *relay.Message, outcomes []relay.Outcome) *reply.Reply {
+func (in *Intake) refusedAll(r relay.Remainder) *reply.Reply {
 	var suppressed []reply.Suppression
-	for i, out := range outcomes {
+	for i, out := range r.Outcomes {
+		to := r.Message.Recipients[i]
 		switch out.Kind {
 		case relay.TooLarge:
 			return reply.TooLarge()
 		case relay.Refused:
 			return reply.RefusedByAPI(out.Detail)
 		default:
-			entry, _ := in.opt.Suppressions.Lookup(m.Recipients[i], time.Now())
-			suppressed = append(suppressed, suppression(m.Recipients[i], entry))
+			entry, _ := in.opt.Suppressions.Lookup(to, time.Now())
+			suppressed = append(suppressed, suppression(to, entry))
 		}
 	}
 	return reply.AllSuppressed(suppressed)
@@ -85,26 +86,14 @@ func notNow(outcomes []relay.Outcome) *reply.Reply {
 }
 
 // failures are the recipients that were permanently refused, for the bounce.
-func failures(m *relay.Message, outcomes []relay.Outcome) []bounce.Failure {
+func failures(r relay.Remainder) []bounce.Failure {
 	var failed []bounce.Failure
-	for i, out := range outcomes {
+	for i, out := range r.Outcomes {
 		if out.Kind.Permanent() {
-			failed = append(failed, bounce.Failure{Recipient: m.Recipients[i], Reason: Reason(out)})
+			failed = append(failed, bounce.Failure{Recipient: r.Message.Recipients[i], Reason: bounce.Reason(out)})
 		}
 	}
 	return failed
-}
-
-// Reason says in words why an outcome is permanent.
-func Reason(out relay.Outcome) string {
-	switch out.Kind {
-	case relay.Suppressed:
-		return "the address is on the mail provider's suppression list, so nothing is sent to it"
-	case relay.TooLarge:
-		return "the message is larger than the mail provider takes"
-	default:
-		return "the mail provider refused the message: " + out.Detail
-	}
 }
 
 func suppression(address string, e suppress.Entry) reply.Suppression {

@@ -30,9 +30,10 @@ type Options struct {
 	// Failures in a row that open the breaker; default 5.
 	Failures int
 
-	// Paused, if set, is told when the gate is closed and until when, so that
-	// it can be closed again after a restart. It must not block.
-	Paused func(until time.Time)
+	// Paused, if set, is told when the gate is closed: until when, and at what
+	// rate calls are made afterwards, so that a restart can Resume there. It
+	// must not block, nor call the Pacer.
+	Paused func(until time.Time, rate float64)
 	Log    *slog.Logger // nil: none
 }
 
@@ -119,6 +120,27 @@ func (p *Pacer) Enter(ctx context.Context) (*Pass, error) {
 		}
 		return pass, err
 	}
+}
+
+// TryEnter is Enter for who does not want to wait; nil when a call cannot be
+// made now.
+func (p *Pacer) TryEnter() *Pass {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now := time.Now()
+	if p.breaker.open || now.Before(p.until) {
+		return nil
+	}
+	select {
+	case p.places <- struct{}{}:
+	default:
+		return nil
+	}
+	if p.bucket != nil && !p.bucket.AllowN(now, 1) {
+		<-p.places
+		return nil
+	}
+	return &Pass{pacer: p, opening: p.opening}
 }
 
 func (p *Pacer) enter(ctx context.Context, probe bool) (*Pass, error) {
@@ -246,15 +268,21 @@ func (p *Pacer) closeGate(now time.Time, opening int, retryAfter time.Duration) 
 	p.opt.Log.Warn("the API said 429: paused", "for", pause, "in_a_row", p.inARow, "rate", p.rate())
 	p.pauseUntil(now.Add(pause))
 	if p.opt.Paused != nil {
-		p.opt.Paused(p.until)
+		p.opt.Paused(p.until, p.tuner.rate)
 	}
 }
 
-// PauseUntil closes the gate, as it was before a restart.
-func (p *Pacer) PauseUntil(until time.Time) {
+// Resume puts the pacer where it was before a restart: the gate closed until
+// then, and at the rate that was found (0: none).
+func (p *Pacer) Resume(until time.Time, found float64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if limit := time.Now().Add(p.opt.MaxPause); until.After(limit) {
+	now := time.Now()
+	if p.opt.Rate == 0 && found > 0 {
+		p.tuner.resume(now, found)
+		p.emptyBucket(now)
+	}
+	if limit := now.Add(p.opt.MaxPause); until.After(limit) {
 		until = limit // the clock was set back meanwhile
 	}
 	if until.After(p.until) {

@@ -116,3 +116,9 @@ func (t *tuner) startSlowly(now time.Time) {
 	}
 	t.rate, t.ceiling, t.step, t.next = slowStart, 0, largestStep, now.Add(time.Second)
 }
+
+// resume goes on with a rate that was found before a restart.
+func (t *tuner) resume(now time.Time, found float64) {
+	t.rate = min(max(found, lowestRate), highestRate)
+	t.ceiling, t.step, t.next = t.rate, firstStep, now.Add(time.Second)
+}

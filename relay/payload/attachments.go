@@ -83,24 +83,3 @@ func (c *composer) addNotice() {
 	}
 	c.mail.HTML = insertAtEnd(c.mail.HTML, markup.String())
 }
-
-// insertAtEnd puts markup at the end of a document's body.
-func insertAtEnd(doc, markup string) string {
-	at := len(doc)
-	for _, tag := range []string{"</body", "</html"} {
-		if i := lastIndexFold(doc, tag); i >= 0 {
-			at = i
-			break
-		}
-	}
-	return doc[:at] + markup + doc[at:]
-}
-
-func lastIndexFold(s, tag string) int {
-	for i := len(s) - len(tag); i >= 0; i-- {
-		if s[i] == '<' && strings.EqualFold(s[i:i+len(tag)], tag) {
-			return i
-		}
-	}
-	return -1
-}

@@ -7,13 +7,19 @@ import (
 )
 
 // composer builds one Mail from the tree of parts. Every leaf of the tree ends
-// either in a body, in the attachments, or in a note.
+// in a body, in the files or in a note: each goes through exactly one of show,
+// file and leave.
 type composer struct {
 	options *Options
 	mail    *Mail
 	charset string       // the mail's first declared one: a hint for its headers
-	files   []Attachment // what policy decides on
+	files   []Attachment // what the attachment policy decides on
 	sealed  string       // an encrypted part: what it is
+
+	opened   int    // S/MIME wrappings that were opened
+	tnefHTML string // the body of a winmail.dat
+
+	leaves, fates int // for the test that nothing is lost
 }
 
 // block is one stretch of the body, as text, as html or as both.
@@ -24,13 +30,40 @@ type block struct {
 }
 
 func (c *composer) note(kind NoteKind, detail string) {
-	c.mail.Notes = append(c.mail.Notes, Note{kind, mime.OneLine(detail)})
+	c.mail.Notes = append(c.mail.Notes, Note{kind, strings.TrimSpace(mime.OneLine(detail))})
+}
+
+// show makes a leaf part of the body.
+func (c *composer) show(b block) []block {
+	c.fates++
+	return []block{b}
+}
+
+// file makes a leaf a file, for the policy to decide on.
+func (c *composer) file(a Attachment) []block {
+	c.fates++
+	c.files = append(c.files, a)
+	return nil
+}
+
+// leave leaves out a leaf that means nothing alone. An account that takes
+// attachments takes it all the same.
+func (c *composer) leave(p *mime.Part, kind NoteKind) []block {
+	if c.options.Attachments == SendAttachments {
+		return c.file(attachmentOf(p))
+	}
+	c.fates++
+	c.note(kind, describePart(p))
+	return nil
 }
 
 // compose sets the bodies and the attachments.
 func (c *composer) compose(root *mime.Part) error {
 	c.charset = bodyCharset(root)
 	blocks := c.part(root)
+	if c.tnefHTML != "" && !anyHTML(blocks) {
+		blocks = []block{{text: joinText(blocks), html: c.tnefHTML, hasHTML: true}}
+	}
 	c.defects(root)
 	if c.sealed != "" {
 		return refuse(Encrypted, "the mail is encrypted ("+c.sealed+"): only its recipient could read it")
@@ -45,160 +78,28 @@ func (c *composer) compose(root *mime.Part) error {
 	return nil
 }
 
-// part returns the body that a part contributes.
-func (c *composer) part(p *mime.Part) []block {
-	switch {
-	case len(p.Parts) == 0:
-		return c.leaf(p)
-	case p.Type == "message/rfc822" || p.Type == "message/global":
-		return c.forwarded(p)
-	}
-	switch p.Type {
-	case "multipart/alternative":
-		return c.alternative(p)
-	case "multipart/encrypted":
-		c.sealed = p.Type
-		return nil
-	}
-	var blocks []block
-	for _, child := range p.Parts {
-		blocks = append(blocks, c.part(child)...)
-	}
-	return blocks
-}
-
-// alternative chooses between versions of one content (RFC 2046 section
-// 5.1.4): the html is the last version that has any, the text the versions
-// that are text alone.
-func (c *composer) alternative(p *mime.Part) []block {
-	var text, html []block
-	for _, child := range p.Parts {
-		blocks := c.part(child)
-		if anyHTML(blocks) {
-			html = append(html, blocks...)
-		} else {
-			text = append(text, blocks...)
-		}
-	}
-	switch {
-	case len(html) == 0:
-		return text
-	case len(text) == 0:
-		return html
-	}
-	return []block{{text: joinText(text), html: joinHTML(html), hasHTML: true}}
-}
-
-func anyHTML(blocks []block) bool {
-	for _, b := range blocks {
-		if b.hasHTML {
-			return true
-		}
-	}
-	return false
-}
-
-// leaf returns the body of a part without parts, or files it.
-func (c *composer) leaf(p *mime.Part) []block {
-	switch {
-	case p.Type == "application/pgp-signature", p.Type == "application/pkcs7-signature", p.Type == "application/x-pkcs7-signature":
-		c.note(SignatureDropped, p.Type)
-		return nil
-	case isBody(p) && p.Type == "text/html":
-		return []block{{html: p.Text(), hasHTML: true}}
-	case isBody(p):
-		return []block{{text: p.Text()}}
-	case strings.HasPrefix(p.Type, "multipart/"):
-		return nil // its parts were attached elsewhere, or it is empty
-	}
-	c.files = append(c.files, Attachment{
-		Filename:    p.Filename(),
-		ContentType: p.Type,
-		ContentID:   p.ContentID(),
-		Inline:      p.Disposition() == "inline" || p.Disposition() == "" && p.ContentID() != "",
-		Size:        p.Size(),
-		part:        p,
-	})
-	return nil
-}
-
-func isBody(p *mime.Part) bool {
-	if p.Disposition() == "attachment" {
-		return false
-	}
-	switch p.Type {
-	case "text/plain", "text/html":
-		return true
-	case "message/delivery-status", "message/disposition-notification", "message/feedback-report", "text/rfc822-headers":
-		return true
-	}
-	return strings.HasPrefix(p.Type, "text/") && p.Filename() == ""
-}
-
-// forwarded makes an embedded message part of the body, under its own header
-// as mail readers show it.
-func (c *composer) forwarded(p *mime.Part) []block {
-	c.note(EmbeddedMessage, mime.DecodeWords(p.Parts[0].Header.Get("Subject"), c.charset))
-	var blocks []block
-	for _, child := range p.Parts {
-		var head strings.Builder
-		for _, name := range []string{"From", "Date", "To", "Cc", "Subject"} {
-			if v := child.Header.Get(name); len(v) > 0 {
-				head.WriteString(name + ": " + mime.DecodeWords(v, c.charset) + "\n")
-			}
-		}
-		if head.Len() > 0 {
-			blocks = append(blocks, block{text: "-------- Forwarded message --------\n" + head.String()})
-		}
-		blocks = append(blocks, c.part(child)...)
-	}
-	return blocks
-}
-
 // defects turns what the parser had to repair into notes.
 func (c *composer) defects(p *mime.Part) {
-	kinds := map[mime.DefectKind]NoteKind{
-		mime.BadHeader: HeaderRepaired, mime.BadBoundary: StructureRepaired, mime.BadEncoding: EncodingRepaired,
-		mime.BadCharset: CharsetRepaired, mime.OverLimit: OverLimit, mime.Epilogue: EpilogueDropped,
-	}
 	for _, d := range p.Defects {
-		c.note(kinds[d.Kind], d.Detail)
+		c.note(defectNote(d.Kind), d.Detail)
 	}
 	for _, child := range p.Parts {
 		c.defects(child)
 	}
 }
 
-// joinText joins the blocks as text; "" when none has any.
-func joinText(blocks []block) string {
-	var b strings.Builder
-	for _, block := range blocks {
-		if strings.TrimSpace(block.text) == "" {
-			continue
-		}
-		if b.Len() > 0 {
-			b.WriteString("\n")
-		}
-		b.WriteString(block.text)
-		if !strings.HasSuffix(block.text, "\n") && len(blocks) > 1 {
-			b.WriteString("\n")
-		}
+func defectNote(k mime.DefectKind) NoteKind {
+	switch k {
+	case mime.BadHeader:
+		return HeaderRepaired
+	case mime.BadBoundary:
+		return StructureRepaired
+	case mime.BadEncoding:
+		return EncodingRepaired
+	case mime.BadCharset:
+		return CharsetRepaired
+	case mime.Epilogue:
+		return EpilogueDropped
 	}
-	return b.String()
-}
-
-// joinHTML joins the blocks as html.
-func joinHTML(blocks []block) string {
-	if !anyHTML(blocks) {
-		return textToHTML(joinText(blocks))
-	}
-	var b strings.Builder
-	for _, block := range blocks {
-		if block.hasHTML {
-			b.WriteString(block.html)
-		} else if strings.TrimSpace(block.text) != "" {
-			b.WriteString(textToHTML(block.text))
-		}
-	}
-	return b.String()
+	return OverLimit
 }

@@ -1,6 +1,8 @@
 package payload
 
 import (
+	"bytes"
+	"slices"
 	"strings"
 
 	"github.com/smtp2rest/smtp2rest/relay/payload/mime"
@@ -11,31 +13,40 @@ func (c *composer) headers(h mime.Header) {
 	hint := c.charset
 	c.mail.Subject = mime.DecodeWords(h.Get("Subject"), hint)
 	c.mail.MessageID = strings.Trim(mime.DecodeWords(h.Get("Message-ID"), hint), "<> ")
-	var left []string
-	seen := map[string]bool{}
+	var left, seen []string
 	for _, f := range h {
-		name := string(f.Name)
-		key := strings.ToLower(name)
-		if seen[key] || !passes(key) {
+		if !passes(f.Name) {
 			continue
 		}
-		seen[key] = true
-		if c.options.HeaderField == "" || key == "cc" {
+		name := string(f.Name)
+		if slices.ContainsFunc(seen, func(s string) bool { return strings.EqualFold(s, name) }) || len(seen) == maxHeaders {
+			continue
+		}
+		seen = append(seen, name)
+		if c.options.HeaderField == "" || strings.EqualFold(name, "Cc") {
 			left = append(left, name)
 			continue
 		}
 		c.mail.Headers = append(c.mail.Headers, Header{name, mime.DecodeWords(h.Get(name), hint)})
 	}
 	if len(left) > 0 {
-		c.note(HeadersDropped, strings.Join(left[:min(len(left), 50)], ", "))
+		c.note(HeadersDropped, strings.Join(left, ", "))
 	}
 }
 
-// passes reports whether a field, in lower case, says something to the
-// recipient that the payload has no field for. Fields of transport, of the
-// body's form and of recipients do not; Bcc above all.
-func passes(key string) bool {
-	switch key {
+// maxHeaders bounds how many headers are passed on or named in a note.
+const maxHeaders = 100
+
+// passes reports whether a field says something to the recipient that the
+// payload has no field for. Fields of transport, of the body's form and of
+// recipients do not; Bcc above all.
+func passes(name []byte) bool {
+	var buf [32]byte
+	key := buf[:min(len(name), len(buf))]
+	for i := range key {
+		key[i] = name[i] | 0x20 // lower case; leaves "-" and digits alone
+	}
+	switch string(key) {
 	case "in-reply-to", "references", "importance", "priority", "precedence", "organization", "auto-submitted",
 		"sensitivity", "keywords", "comments", "feedback-id", "thread-topic", "thread-index", "cc",
 		"disposition-notification-to", "return-receipt-to", "mail-followup-to", "expires":
@@ -43,5 +54,5 @@ func passes(key string) bool {
 	case "x-original-to", "x-envelope-to", "x-envelope-from", "x-rcpt-to", "x-bcc", "x-mozilla-status", "x-mozilla-status2", "x-uidl":
 		return false
 	}
-	return strings.HasPrefix(key, "list-") || strings.HasPrefix(key, "x-")
+	return bytes.HasPrefix(key, []byte("list-")) || bytes.HasPrefix(key, []byte("x-"))
 }

@@ -1,7 +1,6 @@
 package payload
 
 import (
-	"bytes"
 	"encoding/base64"
 	"io"
 	"unicode/utf8"
@@ -24,8 +23,39 @@ func head(to string) []byte {
 func (b *Body) Len(to string) int64 { return int64(len(head(to)) + len(b.rest)) }
 
 // Open returns the document for one recipient. The mail itself is not copied.
-func (b *Body) Open(to string) io.Reader {
-	return io.MultiReader(bytes.NewReader(head(to)), bytes.NewReader(b.rest))
+func (b *Body) Open(to string) io.Reader { return &document{head(to), b.rest} }
+
+// document reads two pieces. io.MultiReader would do but for its buffer of
+// 32 KiB, which is more than most mails.
+type document struct{ head, rest []byte }
+
+func (d *document) Read(p []byte) (int, error) {
+	if len(d.head) == 0 {
+		d.head, d.rest = d.rest, nil
+	}
+	if len(d.head) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, d.head)
+	d.head = d.head[n:]
+	return n, nil
+}
+
+// WriteTo implements io.WriterTo.
+func (d *document) WriteTo(w io.Writer) (int64, error) {
+	var total int64
+	for len(d.head)+len(d.rest) > 0 {
+		n, err := w.Write(d.head)
+		total += int64(n)
+		d.head = d.head[n:]
+		if err != nil {
+			return total, err
+		}
+		if len(d.head) == 0 {
+			d.head, d.rest = d.rest, nil
+		}
+	}
+	return total, nil
 }
 
 // Encode makes the JSON of the mail. Only documented fields are in it, unless

@@ -29,19 +29,19 @@ func textToHTML(text string) string {
 // blanks must be spelled out: Outlook ignores white-space:pre-wrap.
 func writeLinked(b *strings.Builder, text string, prose bool) {
 	for {
-		start, end, href := findLink(text)
-		if end == 0 {
+		l := findLink(text)
+		if l.end == 0 {
 			break
 		}
-		writeText(b, text[:start], prose)
-		link := html.EscapeString(text[start:end])
+		writeText(b, text[:l.start], prose)
+		shown := html.EscapeString(text[l.start:l.end])
 		b.WriteString(`<a href="`)
-		b.WriteString(href)
-		b.WriteString(link)
+		b.WriteString(l.prefix)
+		b.WriteString(shown)
 		b.WriteString(`">`)
-		b.WriteString(link)
+		b.WriteString(shown)
 		b.WriteString(`</a>`)
-		text = text[end:]
+		text = text[l.end:]
 	}
 	writeText(b, text, prose)
 }
@@ -51,7 +51,7 @@ func writeLinked(b *strings.Builder, text string, prose bool) {
 func writeText(b *strings.Builder, text string, prose bool) {
 	plain := 0
 	for i := 0; i < len(text); i++ {
-		esc, n := "", 1
+		esc := ""
 		switch c := text[i]; c {
 		case '&':
 			esc = "&amp;"
@@ -77,70 +77,10 @@ func writeText(b *strings.Builder, text string, prose bool) {
 		if esc != "" {
 			b.WriteString(text[plain:i])
 			b.WriteString(esc)
-			plain = i + n
+			plain = i + 1
 		}
 	}
 	b.WriteString(text[plain:])
-}
-
-// findLink returns the first link in text and what its href has before it; end
-// is 0 when there is none.
-func findLink(text string) (start, end int, href string) {
-	for from := 0; from < len(text); {
-		i := strings.IndexAny(text[from:], ":.@")
-		if i < 0 {
-			return 0, 0, ""
-		}
-		i += from
-		switch {
-		case strings.HasPrefix(text[i:], "://"):
-			start, end, href = linkAt(text, i, "https", "http", "ftp")
-		}
-		if end > 0 {
-			return start, end, href
-		}
-		from = i + 1
-	}
-	return 0, 0, ""
-}
-
-// linkAt returns the link whose scheme ends at i.
-func linkAt(text string, i int, schemes ...string) (start, end int, href string) {
-	for _, s := range schemes {
-		start = i - len(s)
-		if start < 0 || !strings.EqualFold(text[start:i], s) {
-			continue
-		}
-		end = i + 3
-		for end < len(text) && !strings.ContainsRune(" \t\n<>\"", rune(text[end])) {
-			end++
-		}
-		end = i + 3 + len(trimLink(text[i+3:end]))
-		if end > i+3 {
-			return start, end, ""
-		}
-	}
-	return 0, 0, ""
-}
-
-// trimLink drops the punctuation that ends the sentence and not the link, and
-// a closing bracket that was not opened in it.
-func trimLink(s string) string {
-	open := strings.Count(s, "(") - strings.Count(s, ")")
-	for s != "" {
-		switch s[len(s)-1] {
-		case '.', ',', ';', ':', '!', '?', '\'', '*', ']', '}':
-		case ')':
-			if open >= 0 {
-				return s
-			}
-			open++
-		default:
-			return s
-		}
-		s = s[:len(s)-1]
-	}
-	return s
 }
 
 // tabular reports whether a text is clearly a table, a log or a program's
@@ -163,14 +103,32 @@ func tabular(text string) bool {
 	return columns >= 3 && columns*3 >= lines
 }
 
-// hasColumns reports whether a line without its indent has a wide gap, a tab,
-// or is drawn with bars.
+// hasColumns reports whether a line without its indent has a wide gap or a tab
+// inside, or is drawn with bars or box characters.
 func hasColumns(line string) bool {
-	if i := strings.Index(line, "   "); i > 0 && strings.Trim(line[i:], " ") != "" {
-		return true
+	blanks, bars, dashes, corners := 0, 0, 0, 0
+	for i := 0; i < len(line); i++ {
+		switch line[i] {
+		case ' ':
+			blanks++
+			continue
+		case '\t':
+			return i > 0
+		case '|':
+			bars++
+		case '-', '=':
+			dashes++
+		case '+':
+			corners++
+		case 0xE2: // U+2500 to U+257F, box drawing
+			if i+1 < len(line) && (line[i+1] == 0x94 || line[i+1] == 0x95) {
+				return true
+			}
+		}
+		if blanks >= 3 && i > blanks {
+			return true
+		}
+		blanks = 0
 	}
-	if strings.IndexByte(line, '\t') > 0 {
-		return true
-	}
-	return strings.Count(line, "|") >= 2 || strings.ContainsAny(line, "│┃║├┼─═+") && strings.Count(line, "-") > 8 || strings.ContainsAny(line, "│║┼")
+	return bars >= 2 || corners >= 2 && dashes > 8
 }

@@ -61,7 +61,8 @@ type Options struct {
 	MaxMails int64
 	MaxBytes int64
 	// ForgetSent removes a mail when its last recipient is sent, instead of
-	// keeping it listed, without content, until Purge.
+	// keeping it listed, without content, until Purge. A mail that is not
+	// there is then taken to have been sent: settling it as Done is no error.
 	ForgetSent bool
 }
 
@@ -97,8 +98,9 @@ type Queue interface {
 
 // Claims is the workers' side.
 type Claims interface {
-	// Claim leases up to r.Max recipients that are waiting and due, or whose
-	// lease ran out. The attempt is recorded before Claim returns. No two
+	// Claim leases up to r.Max recipients that are waiting and due. Those whose
+	// lease ran out are waiting and due again from the next Claim on, or held
+	// if an operator said so meanwhile. The attempt is recorded before Claim returns. No two
 	// claims of the same recipient are valid at the same time. Finding
 	// nothing is no error.
 	//
@@ -246,8 +248,8 @@ type Operator interface {
 	// the mail when no recipient is left, and tells nobody; an attempt under
 	// way may still succeed, and its settlement is stale. Each says to how
 	// many recipients it applied. Limit and Cursor of the filter are not
-	// looked at. They work in steps: other calls go on
-	// between them, and after an error some of it may have been done.
+	// looked at. They work in steps: other calls go on between them,
+	// and after an error some of it may have been done.
 	Hold(ctx context.Context, f Filter) (int, error)
 	Release(ctx context.Context, f Filter) (int, error)
 	Retry(ctx context.Context, f Filter, now time.Time) (int, error)

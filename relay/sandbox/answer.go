@@ -97,11 +97,11 @@ func writeBody(w http.ResponseWriter, status int, contentType string, body []byt
 	}
 }
 
-// retryAfter writes d, rounded up and at least a second, in one of the two
-// forms of RFC 9110, section 10.2.3. A date has no fractions of a second, so
-// it is rounded up as well: never may a client come back too early.
+// retryAfter writes d, which is more than 0, rounded up in one of the two forms
+// of RFC 9110, section 10.2.3. A date has no fractions of a second, so it is
+// rounded up as well: never may a client come back too early.
 func retryAfter(d time.Duration, asDate bool) string {
-	seconds := max(1, int64(math.Ceil(d.Seconds())))
+	seconds := int64(math.Ceil(d.Seconds()))
 	if !asDate {
 		return strconv.FormatInt(seconds, 10)
 	}

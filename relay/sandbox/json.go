@@ -50,11 +50,10 @@ func (s *scanner) end() error {
 
 // text reads a string and returns it as written, quotes included.
 func (s *scanner) text() ([]byte, error) {
-	start := s.i
 	if s.next() != '"' {
 		return nil, s.fail()
 	}
-	start = s.i
+	start := s.i
 	for s.i++; s.i < len(s.b); s.i++ {
 		switch c := s.b[s.i]; {
 		case c == '"':

@@ -52,8 +52,8 @@ const (
 	keptDuplicateKeys = 20
 )
 
-// ledger remembers calls. All keys and recipients are counted, a few dozen
-// bytes each: they are kept as 64-bit digests, which at ten million keys
+// ledger remembers calls. All keys and recipients are counted, some 90
+// bytes a mail: they are kept as 64-bit digests, which at ten million keys
 // mistake two for the same with a chance of three in a million.
 type ledger struct {
 	seed maphash.Seed

@@ -4,10 +4,13 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
+
+	"pgregory.net/rapid"
 )
 
 // keyed is a call with an idempotency key that must be accepted; it returns
@@ -133,29 +136,38 @@ func TestRingOfCalls(t *testing.T) {
 	}
 }
 
-// TestBodiesAreBounded records more than may be kept, of which the last calls
-// must have their bodies and no others.
+// TestBodiesAreBounded holds the ring against a plain list from which the
+// oldest bodies are dropped while they are too much; the newest always stays.
 func TestBodiesAreBounded(t *testing.T) {
-	s := New(Options{Keep: 10})
-	body := make([]byte, keptBytes/4)
-	for round := range 23 {
-		s.ledger.settle(&Call{Body: body}, false, false)
-		for i, c := range s.Calls() {
-			if n := min(round+1, 10); (c.Body != nil) != (i >= n-4) {
-				t.Fatalf("round %d: call %d of %d has a body: %v", round, i, n, c.Body != nil)
+	most := make([]byte, keptBytes+1) // the bodies share it: only lengths matter
+	rapid.Check(t, func(t *rapid.T) {
+		s := New(Options{Keep: rapid.IntRange(1, 6).Draw(t, "keep")})
+		var model []int
+		for range rapid.IntRange(1, 30).Draw(t, "calls") {
+			n := rapid.SampledFrom([]int{0, 10, keptBytes / 4, keptBytes / 2, keptBytes, keptBytes + 1}).Draw(t, "bytes")
+			s.ledger.settle(&Call{Body: most[:n]}, false, false)
+			model = append(model, n)
+			model = model[max(0, len(model)-len(s.ledger.ring)):]
+			sum := 0
+			for i := len(model) - 1; i >= 0; i-- {
+				if sum += model[i]; sum > keptBytes && i < len(model)-1 {
+					clear(model[:i+1])
+					break
+				}
+			}
+			var got []int
+			for _, c := range s.Calls() {
+				got = append(got, len(c.Body))
+			}
+			if !slices.Equal(got, model) {
+				t.Fatalf("bodies of %v bytes are kept, want %v", got, model)
 			}
 		}
-	}
-	s.ledger.settle(&Call{Body: make([]byte, keptBytes+1)}, false, false)
-	calls := s.Calls()
-	if calls[9].Body == nil || calls[8].Body != nil || s.ledger.bodyBytes != keptBytes+1 {
-		t.Errorf("the newest call must have its body, and alone: %d bytes", s.ledger.bodyBytes)
-	}
-	s.Reset()
-	s.ledger.settle(&Call{Body: body}, false, false)
-	if s.ledger.bodyBytes != len(body) {
-		t.Errorf("after a reset %d bytes are counted", s.ledger.bodyBytes)
-	}
+		s.Reset()
+		if s.ledger.bodyBytes != 0 {
+			t.Fatalf("after a reset %d bytes are counted", s.ledger.bodyBytes)
+		}
+	})
 }
 
 func TestWaitFor(t *testing.T) {

@@ -108,7 +108,7 @@ func (s spells) forces(local string) (forced, bool) {
 	f := forced{answer: m.answer}
 	switch m.tag {
 	case tagTimes:
-		f.times = max(0, number(t, 0))
+		f.times = number(t, 0)
 	case tagLimit:
 		n, seconds, given := strings.Cut(t, "x")
 		f.times = number(n, 1)
@@ -123,12 +123,9 @@ func (s spells) forces(local string) (forced, bool) {
 	return f, true
 }
 
-// number reads a whole number of up to nine digits, or gives the default.
+// number reads a whole number that an int32 can hold, or gives the default.
 func number(s string, otherwise int) int {
-	if len(s) > 9 {
-		return otherwise
-	}
-	n, err := strconv.ParseUint(s, 10, 32)
+	n, err := strconv.ParseUint(s, 10, 31)
 	if err != nil {
 		return otherwise
 	}

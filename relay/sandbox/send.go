@@ -142,6 +142,8 @@ func (s *setting) limited(now time.Time) (bool, time.Duration) {
 	if s.limiter == nil || s.limiter.AllowN(now, 1) {
 		return false, 0
 	}
+	// At least a second, the least that Retry-After can say: a token that came
+	// between the two looks at the bucket would leave nothing to say.
 	missing := 1 - s.limiter.TokensAt(now)
 	return true, max(time.Second, time.Duration(missing/s.Rate*float64(time.Second)))
 }

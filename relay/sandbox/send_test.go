@@ -2,6 +2,7 @@ package sandbox
 
 import (
 	"net/http"
+	"net/http/httptest"
 	"strings"
 	"testing"
 )
@@ -110,6 +111,19 @@ func TestLargeBodies(t *testing.T) {
 	}
 	if g := must(t, c, s.sendURL(), exact+" ", nil); g.status != 413 {
 		t.Errorf("one byte more: status %d", g.status)
+	}
+}
+
+// TestAnswersAreSentBeforeTheCallIsOver: Stop closes the connections of calls
+// that are over, and must not cut an answer that waits in a buffer.
+func TestAnswersAreSentBeforeTheCallIsOver(t *testing.T) {
+	s := New(Options{})
+	for _, path := range []string{s.path, "/", "/sandbox/stats"} {
+		w := httptest.NewRecorder()
+		s.Handler().ServeHTTP(w, httptest.NewRequest(http.MethodGet, path, nil))
+		if !w.Flushed {
+			t.Errorf("the answer to %s is not flushed", path)
+		}
 	}
 }
 

@@ -161,8 +161,8 @@ func (p *addressParser) flush() {
 		a = p.bare(phrase)
 	default:
 		a.Name = p.name(phrase)
-		if a.Name != "" && !p.quoted && isLocal(a.Name) {
-			a = Address{Email: a.Name, Name: DecodeWords(p.comment, p.hint)}
+		if comment := DecodeWords(p.comment, p.hint); comment != "" && !p.quoted && isLocal(a.Name) {
+			a = Address{Email: a.Name, Name: comment} // cron's `root (Cron Daemon)`
 		}
 	}
 	if a.Email != "" || a.Name != "" {
@@ -173,20 +173,13 @@ func (p *addressParser) flush() {
 
 // bare reads an address that is not in angles, among other words.
 func (p *addressParser) bare(phrase []byte) Address {
-	decoded := phrase
-	if bytes.Contains(phrase, []byte("=?")) {
-		decoded = []byte(DecodeWords(phrase, p.hint))
-		if open := bytes.IndexByte(decoded, '<'); open >= 0 {
-			return Address{Name: strings.Trim(string(bytes.TrimSpace(decoded[:open])), `"`), Email: email(bytes.Trim(decoded[open:], "<> "))}
-		}
-	}
 	var words [][]byte
 	a := Address{}
-	if decoded[0] == '"' {
-		a.Email = email(decoded) // a quoted local part may hold blanks
+	if phrase[0] == '"' {
+		a.Email = email(phrase) // a quoted local part may hold blanks
 	}
 	if a.Email == "" {
-		for _, w := range bytes.Fields(decoded) {
+		for _, w := range bytes.Fields(phrase) {
 			if e := email(w); e != "" && a.Email == "" && bytes.IndexByte(w, '@') > 0 {
 				a.Email = e
 			} else {
@@ -212,12 +205,10 @@ func (p *addressParser) name(phrase []byte) string {
 	return strings.Join(strings.Fields(name), " ")
 }
 
-func looksLikeEmail(b []byte) bool {
-	if bytes.IndexByte(b, '@') >= 0 {
-		return true
-	}
-	return bytes.Contains(b, []byte("=?")) && strings.Contains(DecodeWords(b, ""), "@")
-}
+// looksLikeEmail reports whether words hold an address. What is in an encoded
+// word does not count (RFC 2047 section 5): an address hidden there would pass
+// by whoever checked the header before.
+func looksLikeEmail(b []byte) bool { return bytes.IndexByte(b, '@') >= 0 }
 
 // isLocal reports whether a word can be the local part of a local user, as in
 // `From: root`.
@@ -233,7 +224,7 @@ func isLocal(s string) bool {
 // email cleans an address and returns "" when it cannot be one. It may lack a
 // domain; it has no blank, control or bracket in it.
 func email(b []byte) string {
-	s := strings.Trim(string(b), " \t'<>,;.")
+	s := strings.Trim(uncomment(b), " \t'<>,;.")
 	if len(s) > 7 && strings.EqualFold(s[:7], "mailto:") {
 		s = s[7:]
 	}
@@ -256,6 +247,37 @@ func email(b []byte) string {
 	if strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r >= 0x7F && r < 0xA0 || r == '\u2028' || r == '\u2029' }) ||
 		strings.ContainsAny(local, " <>()[]:;@,\\\"") || strings.ContainsAny(domain, " <>();@,\\\"/") {
 		return ""
+	}
+	return s
+}
+
+// uncomment drops comments, and blanks around the dots and the "@" that RFC
+// 5322 section 4.4 still allows to be read.
+func uncomment(b []byte) string {
+	if len(b) > 0 && b[0] == '"' || bytes.IndexByte(b, '@') < 0 {
+		return string(b)
+	}
+	if bytes.IndexByte(b, '(') >= 0 {
+		var out []byte
+		for len(b) > 0 {
+			i := bytes.IndexByte(b, '(')
+			if i < 0 {
+				break
+			}
+			out = append(out, b[:i]...)
+			b = skipComment(b[i:])
+		}
+		b = append(out, b...)
+	}
+	s := string(b)
+	for _, c := range []string{"@", "."} {
+		if strings.Contains(s, " "+c) || strings.Contains(s, c+" ") {
+			parts := strings.Split(s, c)
+			for i := range parts {
+				parts[i] = strings.TrimSpace(parts[i])
+			}
+			s = strings.Join(parts, c)
+		}
 	}
 	return s
 }

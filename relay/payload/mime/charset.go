@@ -34,9 +34,7 @@ func Decode(label string, b []byte) (text string, guessed bool) {
 		}
 		return guess(b), true
 	case "windows-1252", "iso-8859-15":
-		// Western text that happens to be valid UTF-8 does not exist: it
-		// would consist of pairs such as "Ã©".
-		if !ascii(b) && utf8.Valid(b) {
+		if mislabelled(b) {
 			return string(b), true
 		}
 	case "utf-7":
@@ -50,6 +48,17 @@ func Decode(label string, b []byte) (text string, guessed bool) {
 		return convert(name, b), false
 	}
 	return guess(b), true
+}
+
+// mislabelled reports whether text that is said to be Western in one byte each
+// is in fact UTF-8: it is valid, and not by chance. One pair such as "Ã‚" could
+// be meant; "Ã©" and two pairs could not.
+func mislabelled(b []byte) bool {
+	if ascii(b) || !utf8.Valid(b) {
+		return false
+	}
+	good, _ := countUTF8(b)
+	return good > 1 || strings.ContainsFunc(string(b), func(r rune) bool { return r >= 0xDF })
 }
 
 // decodeUTF8 repairs UTF-8: mostly valid text keeps its valid part, with

@@ -108,7 +108,7 @@ func (r *headerReader) read(b []byte, pos int) int {
 			r.part.add(BadHeader, "a boundary inside a header")
 			return pos
 		case line[0] == ' ' || line[0] == '\t':
-			if len(bytes.TrimSpace(line)) == 0 && !r.headerAhead(b, next, 1) {
+			if len(bytes.TrimSpace(line)) == 0 && !r.headerAhead(b, skipFolds(b, next), 1) {
 				return next // a blank line that is not quite empty
 			}
 			r.extend(line, next-start)
@@ -140,11 +140,31 @@ func (r *headerReader) field(b, line []byte, next, size int) bool {
 		return false
 	}
 	r.part.add(BadHeader, "a line that is no header field")
-	if bytes.IndexByte(line, ':') < 0 && len(r.part.Header) > 0 {
+	if n := len(r.part.Header); n > 0 && unindented(r.part.Header[n-1].Value, line) {
 		r.skips = false
-		r.extend(line, size) // a long line broken without an indent
+		r.extend(line, size)
 	}
 	return true
+}
+
+// unindented reports whether a line is the rest of a folded value that has lost
+// its indent: parameters after a semicolon, addresses after a comma, or an
+// encoded word. Any other is left out, as the other parsers do.
+func unindented(value, line []byte) bool {
+	value = bytes.TrimSpace(value)
+	return bytes.HasSuffix(value, []byte(";")) || bytes.HasSuffix(value, []byte(",")) || bytes.HasPrefix(line, []byte("=?"))
+}
+
+// skipFolds steps over lines that begin with a blank and are not blank.
+func skipFolds(b []byte, pos int) int {
+	for pos < len(b) && (b[pos] == ' ' || b[pos] == '\t') {
+		line, next := cutLine(b, pos)
+		if len(bytes.TrimSpace(line)) == 0 {
+			break
+		}
+		pos = next
+	}
+	return pos
 }
 
 func (r *headerReader) append(name, value []byte, size int) {
@@ -202,17 +222,17 @@ func (r *headerReader) headerAhead(b []byte, pos, lines int) bool {
 	return false
 }
 
-// cutField splits a header line at its colon. Stricter than RFC 5322 section
-// 2.2 in what a name may contain, so that prose and parameters that lost their
-// indent are not taken for fields.
+// cutField splits a header line at its colon. RFC 5322 section 2.2 allows any
+// printable character in a name; parameters that lost their indent and URLs
+// are not taken for fields all the same.
 func cutField(line []byte) (name, value []byte, ok bool) {
 	i := bytes.IndexByte(line, ':')
-	if i <= 0 {
+	if i <= 0 || bytes.HasPrefix(line[i:], []byte("://")) {
 		return nil, nil, false
 	}
 	name = bytes.TrimRight(line[:i], " \t") // RFC 5322 section 4.5: obsolete, but sent
-	for _, c := range name {
-		if !nameByte(c) {
+	for j, c := range name {
+		if c <= ' ' || c >= 0x7F || c == '=' && j > 0 {
 			return nil, nil, false
 		}
 	}

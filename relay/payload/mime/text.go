@@ -3,6 +3,9 @@ package mime
 import (
 	"bytes"
 	"strings"
+	"unicode/utf8"
+
+	"golang.org/x/text/encoding/charmap"
 )
 
 // Text returns the decoded body of a text part as UTF-8 with line ends of LF
@@ -19,7 +22,11 @@ func (p *Part) Text() string {
 	if guessed {
 		p.add(BadCharset, "charset "+OneLine(label)+" is missing, unknown or wrong")
 	}
-	return CleanText(text)
+	text = CleanText(text)
+	if p.Type == "text/plain" && strings.EqualFold(p.Param("format"), "flowed") {
+		text = unflow(text, strings.EqualFold(p.Param("delsp"), "yes"))
+	}
+	return text
 }
 
 // metaCharset finds the charset that an HTML document declares for itself in
@@ -49,42 +56,58 @@ func metaCharset(b []byte) string {
 // CleanText makes every line end LF and drops what neither HTML nor a mail
 // reader shows: control characters but tab and line feed.
 func CleanText(s string) string {
-	if !strings.ContainsFunc(s, unclean) {
+	i := indexUnclean(s)
+	if i < 0 {
 		return s
 	}
-	var out strings.Builder
-	out.Grow(len(s))
-	for i := 0; i < len(s); {
-		j := strings.IndexFunc(s[i:], unclean)
-		if j < 0 {
-			out.WriteString(s[i:])
-			break
-		}
-		out.WriteString(s[i : i+j])
-		i += j
-		switch {
-		case s[i] == '\r':
-			n := len(s) - i - len(strings.TrimLeft(s[i:], "\r"))
-			i += n
-			if i == len(s) || s[i] != '\n' {
-				out.WriteString(strings.Repeat("\n", n)) // bare CRs
-			}
-		case s[i] == '\f' || s[i] == '\v':
-			out.WriteByte('\n')
-			i++
-		case s[i] == 0x1B:
-			i += escapeLen(s[i:])
-		case s[i] < 0x80:
-			i++
-		default:
-			i += 2 // C1 controls are two bytes in UTF-8
-		}
+	out := make([]byte, 0, len(s))
+	for i >= 0 {
+		out = append(out, s[:i]...)
+		s = s[i:]
+		var n int
+		out, n = appendClean(out, s)
+		s = s[n:]
+		i = indexUnclean(s)
 	}
-	return out.String()
+	return string(append(out, s...))
 }
 
-func unclean(r rune) bool {
-	return r < ' ' && r != '\n' && r != '\t' || r >= 0x7F && r < 0xA0
+// indexUnclean returns the first control character that is not shown, or -1.
+func indexUnclean(s string) int {
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c < ' ' && c != '\n' && c != '\t', c == 0x7F:
+			return i
+		case c == 0xC2 && i+1 < len(s) && s[i+1] < 0xA0: // C1, two bytes in UTF-8
+			return i
+		}
+	}
+	return -1
+}
+
+// appendClean appends what the control character that s begins with stands
+// for, and returns how many bytes of s that took.
+func appendClean(out []byte, s string) ([]byte, int) {
+	switch s[0] {
+	case '\r':
+		n := len(s) - len(strings.TrimLeft(s, "\r"))
+		if n == len(s) || s[n] != '\n' {
+			out = append(out, strings.Repeat("\n", n)...) // bare CRs
+		}
+		return out, n
+	case '\f', '\v':
+		return append(out, '\n'), 1
+	case 0x1B:
+		return out, escapeLen(s)
+	case 0xC2:
+		// A C1 control is windows-1252 that was taken for ISO 8859-1 on its
+		// way: the euro sign, quotes.
+		if r := charmap.Windows1252.DecodeByte(s[1]); r >= 0xA0 && r != utf8.RuneError {
+			out = utf8.AppendRune(out, r)
+		}
+		return out, 2
+	}
+	return out, 1
 }
 
 // escapeLen returns the length of a terminal's escape sequence: programs that

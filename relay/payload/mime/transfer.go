@@ -23,7 +23,13 @@ func (p *Part) encoding() transferEncoding {
 		return encIdentity
 	}
 	name, _ := parseValue(v)
-	switch strings.NewReplacer("-", "", "_", "", " ", "").Replace(name) {
+	drop := func(r rune) rune {
+		if r == '-' || r == '_' || r == ' ' {
+			return -1
+		}
+		return r
+	}
+	switch strings.Map(drop, name) {
 	case "base64", "b64", "xbase64":
 		return encBase64
 	case "quotedprintable", "qp", "quoted", "quotedprint":
@@ -97,7 +103,8 @@ type looseDecoder struct {
 	acc     uint32
 	bits    int
 	padded  bool
-	skipped int
+	skipped int // characters that are no base64
+	gaps    int // blanks inside lines: prose has them, base64 hardly
 }
 
 func decodeLoose(v []byte) (data, tail []byte, ok bool) {
@@ -108,12 +115,16 @@ func decodeLoose(v []byte) (data, tail []byte, ok bool) {
 			tail = v[pos:]
 			break
 		}
+		d.gaps += len(bytes.Fields(line))
+		if len(line) > 0 {
+			d.gaps--
+		}
 		for _, c := range line {
 			d.byte(c)
 		}
 		pos = next
 	}
-	if d.skipped*8 > len(v) && !d.padded {
+	if (d.skipped+d.gaps)*10 > len(v) && !d.padded {
 		return v, nil, false // not base64 at all
 	}
 	return d.out, tail, d.skipped == 0 && len(bytes.TrimSpace(tail)) == 0
@@ -245,8 +256,12 @@ func canonical(v []byte) bool {
 		return false
 	}
 	v = bytes.TrimSuffix(bytes.TrimSuffix(v, []byte("=")), []byte("="))
+	var alphabet [256]bool
+	for c := range alphabet {
+		alphabet[c] = base64Byte(byte(c))
+	}
 	for _, c := range v {
-		if !base64Byte(c) {
+		if !alphabet[c] {
 			return false
 		}
 	}

@@ -70,7 +70,7 @@ func (s *Store) Bounced(ctx context.Context, id string, recipients []int, bounce
 	var parcels []parcel
 	if bounce != nil {
 		var err error
-		if parcels, err = s.wrap([]queue.Mail{*bounce}, false); err != nil {
+		if parcels, err = s.wrap(ctx, []queue.Mail{*bounce}, false); err != nil {
 			return err
 		}
 	}

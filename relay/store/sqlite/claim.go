@@ -27,6 +27,7 @@ func (s *Store) Claim(ctx context.Context, r queue.ClaimRequest) ([]queue.Claim,
 	if r.Max < 1 || r.Lease <= 0 {
 		return nil, fmt.Errorf("a claim needs a number and a lease: %d, %v", r.Max, r.Lease)
 	}
+	s.clock.Store(millis(r.Now))
 	var claims []queue.Claim
 	err := s.change(ctx, func(t *tx) error {
 		claims = claims[:0]

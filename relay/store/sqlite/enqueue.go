@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
@@ -31,7 +32,7 @@ func (s *Store) Enqueue(ctx context.Context, mails ...queue.Mail) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	parcels, err := s.wrap(mails, true)
+	parcels, err := s.wrap(ctx, mails, true)
 	if err != nil {
 		return err
 	}
@@ -72,18 +73,39 @@ func unused(parcels []parcel, stored bool) []string {
 	return names
 }
 
+// errSeen: a mail of that id is there, so there is no need to store this one.
+var errSeen = errors.New("stored already")
+
+// toSpool writes a large body, if there is room for it.
+func (s *Store) toSpool(ctx context.Context, m queue.Mail, bounded bool) (string, error) {
+	if err := s.hasRoom(int64(len(m.Message.Raw))); err != nil && bounded {
+		seen := false
+		errRead := s.read(ctx, func(c *conn) error {
+			r, err := c.one("SELECT 1 FROM mails WHERE id = ?", m.Message.ID)
+			seen = r != nil
+			return err
+		})
+		if seen && errRead == nil {
+			return "", errSeen
+		}
+		return "", errors.Join(err, errRead)
+	}
+	return s.spool.put(m.Message.Raw)
+}
+
 // wrap prepares mails and writes large bodies to the spool, if there is room
 // or they are not bounded.
-func (s *Store) wrap(mails []queue.Mail, bounded bool) ([]parcel, error) {
+func (s *Store) wrap(ctx context.Context, mails []queue.Mail, bounded bool) ([]parcel, error) {
 	parcels := make([]parcel, 0, len(mails))
-	for _, m := range mails {
+	for i, m := range mails {
+		if slices.ContainsFunc(mails[:i], func(o queue.Mail) bool { return o.Message.ID == m.Message.ID }) {
+			continue
+		}
 		p, err := wrapOne(m)
 		if err == nil && p.content && p.Size > spoolAbove {
-			if bounded {
-				err = s.hasRoom(p.Size)
-			}
-			if err == nil {
-				p.spool, err = s.spool.put(m.Message.Raw)
+			p.spool, err = s.toSpool(ctx, m, bounded)
+			if errors.Is(err, errSeen) {
+				continue
 			}
 		}
 		if noSpace(err) {

@@ -115,7 +115,8 @@ func (f *checkedFile) Read(p []byte) (int, error) {
 // there whether or not the caller goes on.
 func (s *Store) reportDamage(m stored) error {
 	err := s.do(context.Background(), false, func(t *tx) error {
-		return t.damage(m.seq, m.Message.ID, time.Now())
+		now := max(s.clock.Load(), millis(m.Message.ReceivedAt)) // see the contract: no clock of our own
+		return t.damage(m.seq, m.Message.ID, fromMillis(now))
 	})
 	return errors.Join(fmt.Errorf("mail %s: %w", m.Message.ID, queue.ErrDamaged), err)
 }

@@ -16,6 +16,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 
 	driversqlite "modernc.org/sqlite"
 
@@ -57,6 +58,7 @@ type Store struct {
 	turn      turn // whose lane is next; the writer's
 
 	oldest oldestHint
+	clock  atomic.Int64 // the latest time a caller gave, in milliseconds
 
 	mu     sync.RWMutex // guards closed
 	closed bool

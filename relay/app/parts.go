@@ -1,0 +1,208 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/api"
+	"github.com/smtp2rest/smtp2rest/relay/attempt"
+	"github.com/smtp2rest/smtp2rest/relay/bounce"
+	"github.com/smtp2rest/smtp2rest/relay/config"
+	"github.com/smtp2rest/smtp2rest/relay/deliver"
+	"github.com/smtp2rest/smtp2rest/relay/intake"
+	"github.com/smtp2rest/smtp2rest/relay/pace"
+	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/retry"
+	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
+	"github.com/smtp2rest/smtp2rest/relay/suppress"
+	"github.com/smtp2rest/smtp2rest/smtpd"
+)
+
+// What the provider's API told about recipients is remembered for this many
+// addresses, and this long: afterwards the API is asked again.
+const (
+	suppressionsKept = 100_000
+	suppressionTime  = 30 * 24 * time.Hour
+)
+
+// leaseMargin is what an attempt may take beyond the API's time-out: mapping
+// the mail and writing down what came of it.
+const leaseMargin = time.Minute
+
+// parts are what a running daemon is made of, in the order of building.
+type parts struct {
+	opt          Options
+	suppressions *suppress.List
+	pacer        *pace.Pacer
+	keeper       *gatekeeper
+	attempts     *attempt.Sender
+	queue        intake.Queue
+	server       *smtpd.Server
+
+	cleanups []func(context.Context) error // run last to first
+}
+
+func (p *parts) onStop(f func(context.Context) error) { p.cleanups = append(p.cleanups, f) }
+
+// stop takes apart what was built, last to first: no more mail comes in before
+// the queue's workers end, and they end before the store closes.
+func (p *parts) stop(ctx context.Context) error {
+	var errs []error
+	for i := len(p.cleanups) - 1; i >= 0; i-- {
+		errs = append(errs, p.cleanups[i](ctx))
+	}
+	p.cleanups = nil
+	return errors.Join(errs...)
+}
+
+func (p *parts) build(ctx context.Context) error {
+	p.suppressions = suppress.New(suppressionsKept, suppressionTime)
+	for _, step := range []func(context.Context) error{p.buildAPI, p.buildQueue, p.buildServer} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *parts) buildAPI(context.Context) error {
+	c := p.opt.Config.API
+	var cas []byte
+	if c.CAFile != "" {
+		pem, err := os.ReadFile(c.CAFile)
+		if err != nil {
+			return fmt.Errorf("api.ca_file: %w", err)
+		}
+		cas = pem
+	}
+	client, err := api.New(api.Options{
+		URL: c.URL, Path: c.Path, Key: c.Key.Reveal(), UserAgent: "smtp2rest/" + p.opt.Version,
+		Timeout: c.Timeout, ConnectTimeout: c.ConnectTimeout, Concurrency: c.Concurrency, ExtraCAs: cas,
+	})
+	if err != nil {
+		return fmt.Errorf("api: %w", err)
+	}
+	p.onStop(func(context.Context) error { client.Close(); return nil })
+	keeper := newGatekeeper(p.opt.Log)
+	p.pacer = pace.New(pace.Options{
+		Rate: c.Rate, Burst: c.Burst, Concurrency: c.Concurrency, MaxPause: c.MaxRetryAfter,
+		Paused: keeper.paused, Log: p.opt.Log,
+	})
+	p.attempts = attempt.New(attempt.Options{
+		API: client, Pace: p.pacer, Suppressions: p.suppressions, Log: p.opt.Log,
+	})
+	p.keeper = keeper
+	return nil
+}
+
+// buildQueue opens the store, puts the pacer where it was before a restart and
+// starts to drain. The store is opened before the listeners: what could not be
+// kept must not be taken.
+func (p *parts) buildQueue(ctx context.Context) error {
+	if p.opt.Config.Queue.Mode == config.NoQueue {
+		p.queue = intake.NoQueue{}
+		return nil
+	}
+	store, err := p.openStore()
+	if err != nil {
+		return err
+	}
+	if err := p.keeper.restore(ctx, store, p.pacer); err != nil {
+		return err
+	}
+	p.keeper.start(store)
+	p.onStop(func(context.Context) error { p.keeper.stop(); return nil })
+	p.startEngine(store)
+	return nil
+}
+
+func (p *parts) openStore() (queue.Queue, error) {
+	c := p.opt.Config.Queue
+	store, err := sqlite.Open(sqlite.Options{
+		Dir:     c.DataDir,
+		Queue:   queue.Options{MaxMails: int64(c.MaxMails), MaxBytes: c.MaxSize, ForgetSent: c.KeepSent == 0},
+		MinFree: c.MinFree,
+		Log:     p.opt.Log,
+	})
+	if err != nil {
+		return nil, fmt.Errorf("queue.data_dir %s: %w", c.DataDir, err)
+	}
+	p.onStop(func(context.Context) error { return store.Close() })
+	return store, nil
+}
+
+func (p *parts) startEngine(store queue.Queue) {
+	c := p.opt.Config
+	engine := deliver.New(deliver.Options{
+		Queue:    store,
+		Attempts: p.attempts,
+		Pace:     p.pacer,
+		Mapping:  Mapping(c),
+		Schedule: retry.Schedule{First: c.Delivery.Retry.First, Max: c.Delivery.Retry.Max, MaxAge: c.Delivery.Retry.MaxAge},
+		// A quarter of the calls at once is left to fresh mail.
+		Workers:        c.API.Concurrency - c.API.Concurrency/4,
+		Lease:          c.API.Timeout + leaseMargin,
+		KeepSent:       c.Queue.KeepSent,
+		Bounce:         p.bounces(),
+		BounceGrace:    c.Bounce.Grace,
+		BouncesPerHour: c.Bounce.PerHour,
+		Log:            p.opt.Log,
+	})
+	engine.Start()
+	p.onStop(func(ctx context.Context) error { engine.Stop(ctx); return nil })
+	p.queue = engine
+}
+
+func (p *parts) bounces() bounce.Options {
+	c := p.opt.Config
+	return bounce.Options{From: defaultSender(c), Hostname: c.Hostname, Postmaster: c.Bounce.Postmaster}
+}
+
+func (p *parts) buildServer(ctx context.Context) error {
+	c := p.opt.Config
+	backend := intake.New(intake.Options{
+		Mapping:      Mapping(c),
+		Attempts:     p.attempts,
+		Suppressions: p.suppressions,
+		Queue:        p.queue,
+		Bounce:       p.bounces(),
+		Wait:         c.Delivery.Wait,
+		Log:          p.opt.Log,
+	})
+	listeners := make([]smtpd.Listener, len(c.Listeners))
+	for i, l := range c.Listeners {
+		listeners[i] = smtpd.Listener{Address: l.Address, Networks: l.Networks}
+	}
+	server, err := smtpd.New(smtpd.Options{
+		Backend:   backend,
+		Hostname:  c.Hostname,
+		Listeners: listeners,
+		Limits: smtpd.Limits{
+			MessageBytes:          c.Limits.MessageSize,
+			Recipients:            c.Limits.Recipients,
+			LineBytes:             int(c.Limits.LineLength),
+			Connections:           c.Limits.Connections,
+			ConnectionsPerAddress: c.Limits.ConnectionsPerAddress,
+			IdleTime:              c.Limits.IdleTime,
+			MessageTime:           c.Limits.MessageTime,
+		},
+		Log: p.opt.Log,
+	})
+	if err != nil {
+		return err
+	}
+	if err := server.Start(ctx); err != nil {
+		return err
+	}
+	p.server = server
+	p.onStop(server.Stop)
+	return nil
+}
+
+func defaultSender(c *config.Config) relay.Address {
+	return relay.Address{Email: c.Sender.Email, Name: c.Sender.Name}
+}

@@ -1,0 +1,61 @@
+package deliver
+
+import (
+	"context"
+	"io"
+	"sync"
+
+	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/relay/queue"
+)
+
+// bodies maps queued mails to what the API gets. It remembers the latest one,
+// because the recipients of one mail mostly follow each other; more would be
+// memory that grows with the size of mail.
+type bodies struct {
+	queue   queue.Queue
+	mapping payload.Options
+
+	mu   sync.Mutex
+	id   string
+	body *payload.Body
+}
+
+func newBodies(o Options) *bodies { return &bodies{queue: o.Queue, mapping: o.Mapping} }
+
+func (b *bodies) get(ctx context.Context, m queue.Mail) (*payload.Body, error) {
+	b.mu.Lock()
+	id, body := b.id, b.body
+	b.mu.Unlock()
+	if id == m.Message.ID && body != nil {
+		return body, nil
+	}
+	raw, err := readRaw(ctx, b.queue, m.Message.ID, -1)
+	if err != nil {
+		return nil, err
+	}
+	mail, err := payload.Map(raw, m.Message.From, b.mapping)
+	if err != nil {
+		return nil, err
+	}
+	if body, err = mail.Encode(); err != nil {
+		return nil, err
+	}
+	b.mu.Lock()
+	b.id, b.body = m.Message.ID, body
+	b.mu.Unlock()
+	return body, nil
+}
+
+// readRaw reads a mail as it came, or its first bytes; -1 is all of it.
+func readRaw(ctx context.Context, q queue.Queue, id string, limit int64) (raw []byte, err error) {
+	r, err := q.Raw(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = r.Close() }() // read only: there is nothing to lose
+	if limit >= 0 {
+		return io.ReadAll(io.LimitReader(r, limit))
+	}
+	return io.ReadAll(r)
+}

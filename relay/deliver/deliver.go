@@ -1,0 +1,263 @@
+// Package deliver is the queue's worker: it claims recipients at the pace that
+// the account allows, makes an attempt at each (relay/attempt), settles what
+// came of it, and tells senders what failed (relay/bounce). It also is
+// relay/intake's way into the queue. What a claim and a settlement are is
+// relay/queue's contract; when to try again is relay/retry's decision.
+package deliver
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"math/rand/v2"
+	"sync"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/attempt"
+	"github.com/smtp2rest/smtp2rest/relay/bounce"
+	"github.com/smtp2rest/smtp2rest/relay/pace"
+	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/retry"
+)
+
+// Options are what an Engine is made from.
+type Options struct {
+	Queue    queue.Queue
+	Attempts *attempt.Sender
+	Pace     *pace.Pacer
+	Mapping  payload.Options
+	Schedule retry.Schedule
+	Warming  Warming // nil: no domain is being warmed
+
+	Workers  int           // attempts of queued mail at once; at least 1
+	Lease    time.Duration // above the longest an attempt can take
+	KeepSent time.Duration // how long sent mail stays listed
+
+	Bounce         bounce.Options
+	BounceGrace    time.Duration // at most this long after the first failure the sender is told
+	BouncesPerHour int           // to one address; 0 is no bound
+
+	Log *slog.Logger
+}
+
+// Warming bounds what a sender's domain sends in a day; *warm.Meter does.
+type Warming interface {
+	// Limits is how many more ordinary mails each domain may send today.
+	Limits(now time.Time) map[string]int
+	// Take reserves one, and says whether it may be sent; Sent or Return end
+	// the reservation.
+	Take(domain string, urgent bool, now time.Time) bool
+	Sent(domain string, now time.Time)
+	Return(domain string, now time.Time)
+	// Mark is the durable counter of the domain's day.
+	Mark(domain string, now time.Time) string
+	// Next is when the next day's share begins; zero: never.
+	Next(now time.Time) time.Time
+}
+
+// storagePause is how long the engine leaves a storage alone that failed.
+const storagePause = 5 * time.Second
+
+// Engine runs the queue. Start and Stop bound its life.
+type Engine struct {
+	opt    Options
+	bodies *bodies
+	places chan struct{} // one element per attempt under way
+	failed chan struct{} // has a value when there may be a bounce to write
+	told   *hourly
+
+	mu       sync.Mutex
+	stopping context.CancelFunc // ends claiming; nil before Start
+	cutOff   context.CancelFunc // ends attempts
+	loops    sync.WaitGroup
+	attempts sync.WaitGroup
+}
+
+// New returns an Engine that does nothing yet.
+func New(o Options) *Engine {
+	o.Workers = max(o.Workers, 1)
+	return &Engine{
+		opt:    o,
+		bodies: newBodies(o),
+		places: make(chan struct{}, o.Workers),
+		failed: make(chan struct{}, 1),
+		told:   &hourly{limit: o.BouncesPerHour},
+	}
+}
+
+// Start begins to drain the queue. It returns at once.
+func (e *Engine) Start() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	claiming, stopping := context.WithCancel(context.Background())
+	trying, cutOff := context.WithCancel(context.Background())
+	e.stopping, e.cutOff = stopping, cutOff
+	e.loops.Go(func() { e.dispatch(claiming, trying) })
+	e.loops.Go(func() { e.tellSenders(claiming) })
+	e.loops.Go(func() { e.purge(claiming) })
+}
+
+// Stop ends the engine in two stages: nothing more is claimed, and attempts
+// that are under way end until ctx does; then they are cut off, and settled as
+// ambiguous. It waits for all of it. Stop before Start, or twice, is harmless.
+func (e *Engine) Stop(ctx context.Context) {
+	e.mu.Lock()
+	stopping, cutOff := e.stopping, e.cutOff
+	e.mu.Unlock()
+	if stopping == nil {
+		return
+	}
+	stopping()
+	stop := context.AfterFunc(ctx, cutOff)
+	defer stop()
+	e.loops.Wait()
+	e.attempts.Wait()
+	cutOff()
+}
+
+// dispatch claims what is due whenever the account allows a call: the pass
+// comes first, so that nothing is claimed that would then have to wait.
+func (e *Engine) dispatch(ctx, trying context.Context) {
+	for e.awaitDue(ctx) {
+		passes := e.passes(ctx)
+		claims, err := e.claim(ctx, len(passes))
+		for i, pass := range passes {
+			if i >= len(claims) {
+				pass.Return()
+				<-e.places
+				continue
+			}
+			e.attempts.Go(func() {
+				defer func() { <-e.places }()
+				e.try(trying, pass, claims[i])
+			})
+		}
+		switch {
+		case err != nil && ctx.Err() == nil:
+			e.opt.Log.Error("the queue cannot be read", "cause", err)
+			pause(ctx, storagePause)
+		case len(passes) > 0 && len(claims) == 0:
+			// NextDue may name a time at which there is nothing after all.
+			e.awaitChange(ctx, time.Second)
+		}
+	}
+}
+
+// passes waits for the leave to make a call and takes what more there is
+// without waiting. It returns none when the API is down.
+func (e *Engine) passes(ctx context.Context) []*pace.Pass {
+	if !e.place(ctx) {
+		return nil
+	}
+	first, err := e.opt.Pace.Enter(ctx)
+	if err != nil {
+		<-e.places
+		var busy *pace.Busy
+		if errors.As(err, &busy) {
+			pause(ctx, busy.Wait)
+		}
+		return nil
+	}
+	passes := []*pace.Pass{first}
+	for len(passes) < e.opt.Workers {
+		select {
+		case e.places <- struct{}{}:
+		default:
+			return passes
+		}
+		pass := e.opt.Pace.TryEnter()
+		if pass == nil {
+			<-e.places
+			return passes
+		}
+		passes = append(passes, pass)
+	}
+	return passes
+}
+
+func (e *Engine) place(ctx context.Context) bool {
+	select {
+	case e.places <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+func (e *Engine) claim(ctx context.Context, n int) ([]queue.Claim, error) {
+	if n == 0 {
+		return nil, nil
+	}
+	now := time.Now()
+	return e.opt.Queue.Claim(ctx, queue.ClaimRequest{Now: now, Max: n, Lease: e.opt.Lease, Limits: e.limits(now)})
+}
+
+func (e *Engine) limits(now time.Time) map[string]int {
+	if e.opt.Warming == nil {
+		return nil
+	}
+	return e.opt.Warming.Limits(now)
+}
+
+// awaitDue waits until something is due. It is false when ctx ended.
+func (e *Engine) awaitDue(ctx context.Context) bool {
+	for ctx.Err() == nil {
+		now := time.Now()
+		due, ok, err := e.opt.Queue.NextDue(ctx, now, e.limits(now))
+		switch {
+		case ctx.Err() != nil:
+			return false
+		case err != nil:
+			e.opt.Log.Error("the queue cannot be read", "cause", err)
+			pause(ctx, storagePause)
+		case ok && !due.After(now):
+			return true
+		default:
+			e.awaitChange(ctx, e.untilDue(now, due, ok))
+		}
+	}
+	return false
+}
+
+// untilDue is how long nothing can become due by itself; negative: for ever.
+func (e *Engine) untilDue(now, due time.Time, ok bool) time.Duration {
+	wait := time.Duration(-1)
+	if ok {
+		wait = due.Sub(now)
+	}
+	if e.opt.Warming == nil {
+		return wait
+	}
+	if next := e.opt.Warming.Next(now); !next.IsZero() && (wait < 0 || next.Sub(now) < wait) {
+		wait = next.Sub(now)
+	}
+	return wait
+}
+
+// awaitChange waits for the time to pass or for the queue to tell of a change.
+func (e *Engine) awaitChange(ctx context.Context, wait time.Duration) {
+	var after <-chan time.Time
+	if wait >= 0 {
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		after = timer.C
+	}
+	select {
+	case <-ctx.Done():
+	case <-e.opt.Queue.Wake():
+	case <-after:
+	}
+}
+
+func pause(ctx context.Context, d time.Duration) {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-ctx.Done():
+	case <-timer.C:
+	}
+}
+
+// jitter is from 0 up to but not including 1.
+func jitter() float64 { return rand.Float64() }

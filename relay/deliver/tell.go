@@ -1,0 +1,137 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"sync"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/bounce"
+	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/suppress"
+)
+
+const (
+	bouncesAtOnce = 50
+	headerRead    = 64 << 10
+	// graceCheck is how often mails are looked for whose grace has passed,
+	// while there are any with untold failures.
+	graceCheck = time.Minute
+)
+
+// tellSenders writes the bounces that are due: after a failure, and while some
+// are still waiting for the rest of their mail, once a minute.
+func (e *Engine) tellSenders(ctx context.Context) {
+	for ctx.Err() == nil {
+		if err := e.tellDue(ctx); err != nil && ctx.Err() == nil {
+			e.opt.Log.Error("bounces cannot be written", "cause", err)
+		}
+		var again <-chan time.Time
+		stats, err := e.opt.Queue.Stats(ctx)
+		if err != nil || stats.Unbounced > 0 {
+			timer := time.NewTimer(graceCheck)
+			defer timer.Stop()
+			again = timer.C
+		}
+		select {
+		case <-ctx.Done():
+		case <-e.failed:
+		case <-again:
+		}
+	}
+}
+
+func (e *Engine) tellDue(ctx context.Context) error {
+	for {
+		due, err := e.opt.Queue.BouncesDue(ctx, time.Now(), e.opt.BounceGrace, bouncesAtOnce)
+		if err != nil || len(due) == 0 {
+			return err
+		}
+		for _, b := range due {
+			if err := e.tell(ctx, b); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// tell enqueues the bounce of one mail, or decides that there must be none.
+func (e *Engine) tell(ctx context.Context, b queue.Bounce) error {
+	numbers := failedNumbers(b)
+	mail, err := e.bounceFor(ctx, b, numbers)
+	if err != nil {
+		return err
+	}
+	err = e.opt.Queue.Bounced(ctx, b.Mail.Message.ID, numbers, mail)
+	if errors.Is(err, queue.ErrNotFound) {
+		return nil // dropped meanwhile
+	}
+	return err
+}
+
+func failedNumbers(b queue.Bounce) []int {
+	var numbers []int
+	for i, r := range b.Mail.Recipients {
+		if r.State == queue.Failed && !r.Bounced {
+			numbers = append(numbers, i)
+		}
+	}
+	return numbers
+}
+
+// bounceFor writes the bounce; nil is that nobody is to be told.
+func (e *Engine) bounceFor(ctx context.Context, b queue.Bounce, numbers []int) (*queue.Mail, error) {
+	now := time.Now()
+	m := b.Mail.Message
+	raw, err := readRaw(ctx, e.opt.Queue, m.ID, headerRead)
+	if err != nil && !errors.Is(err, queue.ErrDamaged) && !errors.Is(err, queue.ErrNotFound) {
+		return nil, err
+	}
+	m.Raw = raw // damaged or gone: the bounce quotes no header
+	var failed []bounce.Failure
+	for _, n := range numbers {
+		r := b.Mail.Recipients[n]
+		failed = append(failed, bounce.Failure{Recipient: r.Addr, Reason: reason(r)})
+	}
+	text, to, ok := bounce.Compose(e.opt.Bounce, &m, failed, now)
+	log := e.opt.Log.With("id", m.ID, "from", m.From, "recipients", len(failed))
+	switch {
+	case !ok:
+		log.Warn("given up; nobody can be told")
+		return nil, nil
+	case !e.told.allow(suppress.Normalise(to), now):
+		log.Warn("given up; the sender was told of too many failures in the last hour to be told of this one", "to", to)
+		return nil, nil
+	}
+	mail := queue.NewMail(relay.Message{
+		ID: queue.BounceID(m.ID, numbers), Recipients: []string{to}, Raw: text, ReceivedAt: now,
+	})
+	mail.BounceOf = m.ID
+	mail.Urgent = true // bounces are few and a sender waits for them
+	log.Info("given up; the sender is told", "bounce", mail.Message.ID, "to", to)
+	return &mail, nil
+}
+
+// hourly bounds how often something happens to each of many names in an hour.
+// It forgets everything each hour, so it cannot grow for longer.
+type hourly struct {
+	limit int
+
+	mu    sync.Mutex
+	hour  time.Time
+	count map[string]int
+}
+
+func (h *hourly) allow(name string, now time.Time) bool {
+	if h.limit <= 0 {
+		return true
+	}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if hour := now.Truncate(time.Hour); !hour.Equal(h.hour) {
+		h.hour, h.count = hour, make(map[string]int)
+	}
+	h.count[name]++
+	return h.count[name] <= h.limit
+}

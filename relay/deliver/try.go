@@ -1,0 +1,144 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/attempt"
+	"github.com/smtp2rest/smtp2rest/relay/bounce"
+	"github.com/smtp2rest/smtp2rest/relay/pace"
+	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/retry"
+)
+
+// try makes the attempt that was claimed and settles it. A panic in the
+// mapping of one mail must not end the daemon, nor keep its place: the lease
+// runs out and the mail is tried again, later and later.
+func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
+	body, err := e.bodies.get(ctx, c.Mail)
+	if err != nil {
+		pass.Return()
+		e.settle(c, e.unreadable(c, err))
+		return
+	}
+	domain, urgent := c.Mail.Domain, c.Mail.Urgent
+	if e.opt.Warming != nil && !e.opt.Warming.Take(domain, urgent, time.Now()) {
+		pass.Return() // the day's share went to fresh mail meanwhile
+		e.settle(c, queue.Settlement{Result: queue.Later, NotAnAttempt: true, Due: time.Now()})
+		return
+	}
+	out := e.opt.Attempts.Make(ctx, pass, attempt.Attempt{
+		MessageID: c.Mail.Message.ID, From: c.Mail.Message.From, To: c.Addr, Number: c.Attempt, Body: body,
+	})
+	now := time.Now()
+	s := decide(e.opt.Schedule, c, out, now, jitter())
+	if e.opt.Warming != nil {
+		if s.Result == queue.Done {
+			s.Count = e.opt.Warming.Mark(domain, now)
+			e.opt.Warming.Sent(domain, now)
+		} else {
+			e.opt.Warming.Return(domain, now)
+		}
+	}
+	e.settle(c, s)
+}
+
+// decide says what becomes of a recipient after an attempt; it is pure.
+//
+// A 429 and a refused key spend no attempt and never age a mail: neither says
+// anything about it. The recipient is due again at once, and the gate or the
+// breaker decides when that is, so that the order among mails is kept.
+func decide(schedule retry.Schedule, c queue.Claim, out relay.Outcome, now time.Time, jitter float64) queue.Settlement {
+	s := queue.Settlement{Outcome: out, At: now}
+	switch {
+	case out.Kind == relay.Accepted:
+		s.Result = queue.Done
+	case out.Kind.Permanent():
+		s.Result = queue.GaveUp
+	case out.Kind == relay.RateLimited || out.Kind == relay.Unauthorized:
+		s.Result, s.Due, s.NotAnAttempt = queue.Later, now, true
+	default:
+		next, again := schedule.Next(c.Since, now, c.Attempt, jitter)
+		s.Result, s.Due = queue.Later, next
+		if !again {
+			s.Result = queue.GaveUp
+		}
+	}
+	return s
+}
+
+// unreadable settles a mail that cannot be turned into a call. What the
+// mapping refuses now it may have taken when the mail came: the settings
+// changed since. That is final; trouble of the storage is not.
+func (e *Engine) unreadable(c queue.Claim, err error) queue.Settlement {
+	now := time.Now()
+	e.opt.Log.Error("a queued mail cannot be sent", "id", c.Mail.Message.ID, "to", c.Addr, "cause", err)
+	s := queue.Settlement{Result: queue.GaveUp, At: now, Outcome: relay.Outcome{Kind: relay.Refused, Detail: publicCause(err), Cause: err}}
+	var refusal *payload.Refusal
+	if !errors.As(err, &refusal) && !errors.Is(err, queue.ErrDamaged) {
+		s.Result, s.Due, s.NotAnAttempt = queue.Later, now.Add(time.Minute), true
+	}
+	return s
+}
+
+func publicCause(err error) string {
+	var refusal *payload.Refusal
+	switch {
+	case errors.As(err, &refusal):
+		return refusal.Detail
+	case errors.Is(err, queue.ErrDamaged):
+		return "the relay's stored copy of the mail is damaged"
+	default:
+		return "the relay cannot read the mail"
+	}
+}
+
+// settle keeps trying for a while: an attempt that is not settled is made
+// again when its lease ends, which would be a second copy of a mail that was
+// sent.
+func (e *Engine) settle(c queue.Claim, s queue.Settlement) {
+	s.Token = c.Token
+	ctx, cancel := context.WithTimeout(context.Background(), e.opt.Lease)
+	defer cancel()
+	for {
+		err := e.opt.Queue.Settle(ctx, s)
+		switch {
+		case err == nil:
+			if s.Result == queue.GaveUp {
+				e.noteFailure()
+			}
+			return
+		case errors.Is(err, queue.ErrStale):
+			e.opt.Log.Info("settled by somebody else", "id", c.Mail.Message.ID, "to", c.Addr)
+			return
+		}
+		e.opt.Log.Error("an attempt cannot be recorded", "id", c.Mail.Message.ID, "to", c.Addr, "cause", err)
+		if pause(ctx, storagePause); ctx.Err() != nil || errors.Is(err, queue.ErrClosed) {
+			return
+		}
+	}
+}
+
+func (e *Engine) noteFailure() {
+	select {
+	case e.failed <- struct{}{}:
+	default:
+	}
+}
+
+// reason says in words, for a bounce, why a recipient failed.
+func reason(r queue.Recipient) string {
+	last, tried := r.Last()
+	switch {
+	case !tried:
+		return "it could not be sent"
+	case last.Outcome.Kind.Permanent():
+		return bounce.Reason(last.Outcome)
+	default:
+		return fmt.Sprintf("it was tried %d times and given up; at the last attempt %s", r.Attempts, bounce.Reason(last.Outcome))
+	}
+}

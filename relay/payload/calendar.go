@@ -1,0 +1,91 @@
+package payload
+
+import (
+	"strings"
+
+	"github.com/smtp2rest/smtp2rest/relay/payload/mime"
+)
+
+// calendar shows an invitation that stands alone as text: what, when, where.
+// Beside a body, an alternative of it, it is left out by version.
+func (c *composer) calendar(p *mime.Part) []block {
+	if c.options.Attachments == SendAttachments {
+		return c.file(attachmentOf(p))
+	}
+	text := eventText(p.Text())
+	c.note(AlternativeDropped, "an invitation, shown as text: "+describePart(p))
+	return c.show(block{text: text})
+}
+
+// eventText reads the first event of an iCalendar object (RFC 5545).
+func eventText(ics string) string {
+	ics = strings.NewReplacer("\n ", "", "\n\t", "").Replace(ics) // folds
+	var b strings.Builder
+	in := false
+	for line := range strings.Lines(ics) {
+		line = strings.TrimSpace(line)
+		name, value, ok := strings.Cut(line, ":")
+		name, _, _ = strings.Cut(strings.ToUpper(name), ";")
+		switch {
+		case strings.EqualFold(line, "BEGIN:VEVENT"):
+			in = true
+		case strings.EqualFold(line, "END:VEVENT"):
+			return b.String()
+		case in && ok:
+			if label := eventLabel(name); label != "" {
+				b.WriteString(label + ": " + eventValue(name, value) + "\n")
+			}
+		}
+	}
+	if b.Len() == 0 {
+		return ics
+	}
+	return b.String()
+}
+
+func eventLabel(name string) string {
+	switch name {
+	case "SUMMARY":
+		return "Event"
+	case "DTSTART":
+		return "Start"
+	case "DTEND":
+		return "End"
+	case "LOCATION":
+		return "Location"
+	case "ORGANIZER":
+		return "Organizer"
+	case "DESCRIPTION":
+		return "Description"
+	case "RRULE":
+		return "Repeats"
+	}
+	return ""
+}
+
+func eventValue(name, value string) string {
+	switch name {
+	case "DTSTART", "DTEND":
+		return eventTime(value)
+	case "ORGANIZER":
+		return strings.TrimPrefix(strings.TrimPrefix(value, "mailto:"), "MAILTO:")
+	}
+	// RFC 5545 section 3.3.11
+	return strings.NewReplacer(`\n`, "\n", `\N`, "\n", `\,`, ",", `\;`, ";", `\\`, `\`).Replace(value)
+}
+
+// eventTime writes 20260102T150405Z as people read it.
+func eventTime(v string) string {
+	date, clock, _ := strings.Cut(v, "T")
+	if len(date) != 8 {
+		return v
+	}
+	out := date[:4] + "-" + date[4:6] + "-" + date[6:]
+	if len(clock) >= 4 {
+		out += " " + clock[:2] + ":" + clock[2:4]
+		if strings.HasSuffix(clock, "Z") {
+			out += " UTC"
+		}
+	}
+	return out
+}

@@ -1,0 +1,184 @@
+package payload
+
+import (
+	"strings"
+
+	"github.com/smtp2rest/smtp2rest/relay/payload/mime"
+	"github.com/smtp2rest/smtp2rest/relay/payload/tnef"
+)
+
+// leaf returns the body of a part without parts, or files it.
+func (c *composer) leaf(p *mime.Part) []block {
+	c.leaves++
+	switch {
+	case strings.HasPrefix(p.Type, "multipart/"):
+		c.fates++ // empty: its parts were nested too deeply and stand elsewhere
+		return nil
+	case isSignature(p):
+		return c.leave(p, SignatureDropped)
+	case isSMIME(p):
+		return c.smime(p)
+	case p.Type == "application/pgp-encrypted":
+		c.sealed = p.Type
+		c.fates++
+		return nil
+	case p.Type == "application/applefile":
+		return c.leave(p, PartDropped) // a Mac's resources, RFC 1740
+	case isTNEF(p):
+		return c.tnef(p)
+	case p.Type == "text/calendar" && p.Disposition() != "attachment":
+		return c.calendar(p)
+	case p.Type == "text/rfc822-headers" && c.options.Attachments == SendAttachments:
+		return c.file(attachmentOf(p)) // a returned message, as in message
+	case isBody(p):
+		return c.body(p)
+	}
+	return c.file(attachmentOf(p))
+}
+
+func isSignature(p *mime.Part) bool {
+	switch p.Type {
+	case "application/pgp-signature", "application/pkcs7-signature", "application/x-pkcs7-signature":
+		return true
+	}
+	return strings.EqualFold(p.Filename(), "smime.p7s")
+}
+
+func isTNEF(p *mime.Part) bool {
+	return p.Type == "application/ms-tnef" || p.Type == "application/vnd.ms-tnef" || strings.EqualFold(p.Filename(), "winmail.dat")
+}
+
+// isBody reports whether mail readers show a part: text that is not said to be
+// a file. Types of text that are not known are shown as plain text (RFC 2046
+// section 4.1.4) unless they have a file's name.
+func isBody(p *mime.Part) bool {
+	if p.Disposition() == "attachment" {
+		// A program's habit where a body has no name and is all there is.
+		return p.Filename() == "" && p.Header.Has("MIME-Version") && p.Header.Has("From") && strings.HasPrefix(p.Type, "text/")
+	}
+	switch p.Type {
+	case "text/plain", "text/html",
+		"message/delivery-status", "message/disposition-notification", "message/feedback-report", "text/rfc822-headers":
+		return true
+	case "text/vcard", "text/x-vcard", "text/directory", "text/rtf":
+		return false
+	}
+	return strings.HasPrefix(p.Type, "text/") && p.Filename() == ""
+}
+
+// body shows a part that is text.
+func (c *composer) body(p *mime.Part) []block {
+	text := p.Text()
+	switch p.Type {
+	case "text/html":
+		return c.show(block{html: text, hasHTML: true})
+	case "text/enriched", "text/richtext":
+		return c.show(block{text: enrichedText(text)})
+	case "text/plain":
+		text = c.cutFiles(text)
+	}
+	return c.show(block{text: text})
+}
+
+// cutFiles takes the files in uuencode out of a text.
+func (c *composer) cutFiles(text string) string {
+	if !strings.Contains(text, "begin ") {
+		return text
+	}
+	files, rest := mime.CutUU([]byte(text))
+	for _, f := range files {
+		c.note(UnpackedFile, "uuencode: "+f.Name)
+		c.files = append(c.files, Attachment{Filename: f.Name, ContentType: "application/octet-stream", Size: int64(len(f.Data)), data: f.Data})
+	}
+	return string(rest)
+}
+
+// enrichedText drops the formatting commands of RFC 1896.
+func enrichedText(s string) string {
+	var b strings.Builder
+	for {
+		i := strings.IndexByte(s, '<')
+		if i < 0 {
+			break
+		}
+		b.WriteString(s[:i])
+		s = s[i:]
+		if strings.HasPrefix(s, "<<") {
+			b.WriteByte('<')
+			s = s[2:]
+			continue
+		}
+		end := strings.IndexByte(s, '>')
+		if end < 0 {
+			break
+		}
+		s = s[end+1:]
+	}
+	b.WriteString(s)
+	return b.String()
+}
+
+// tnef unpacks Outlook's winmail.dat. Its body counts when the mail shows none
+// of its own beside it; without files and body it holds only formatting.
+func (c *composer) tnef(p *mime.Part) []block {
+	data := p.Decoded()
+	m, err := tnef.Parse(data)
+	if err != nil {
+		return c.file(attachmentOf(p))
+	}
+	c.fates++
+	for _, f := range m.Files {
+		c.note(UnpackedFile, "winmail.dat: "+f.Name)
+		c.files = append(c.files, Attachment{Filename: mime.OneLine(f.Name), ContentType: typeOf(f.Name), Size: int64(len(f.Data)), data: f.Data})
+	}
+	if len(m.HTML) > 0 {
+		text, _ := mime.Decode("", m.HTML)
+		c.tnefHTML = mime.CleanText(text)
+	}
+	if len(m.Files) == 0 && len(m.HTML) == 0 {
+		c.note(PartDropped, "winmail.dat without files")
+	}
+	return nil
+}
+
+func attachmentOf(p *mime.Part) Attachment {
+	a := Attachment{
+		Filename:    p.Filename(),
+		ContentType: p.Type,
+		ContentID:   p.ContentID(),
+		Inline:      p.Disposition() == "inline" || p.Disposition() == "" && p.Header.Has("Content-ID"),
+		Size:        p.Size(),
+		part:        p,
+	}
+	if a.Filename == "" && isMessage(p) && p.Container() {
+		a.Filename = "message.eml"
+	}
+	return a
+}
+
+func describePart(p *mime.Part) string {
+	a := attachmentOf(p)
+	return a.describe()
+}
+
+// typeOf names the media type of a file that came without one.
+func typeOf(name string) string {
+	_, ext, _ := strings.Cut(name[max(strings.LastIndexByte(name, '.'), 0):], ".")
+	switch strings.ToLower(ext) {
+	case "pdf":
+		return "application/pdf"
+	case "png":
+		return "image/png"
+	case "jpg", "jpeg":
+		return "image/jpeg"
+	case "gif":
+		return "image/gif"
+	case "txt", "log":
+		return "text/plain"
+	case "csv":
+		return "text/csv"
+	case "html", "htm":
+		return "text/html"
+	}
+	return "application/octet-stream"
+}

@@ -1,0 +1,167 @@
+package payload
+
+import (
+	"slices"
+	"strings"
+
+	"github.com/smtp2rest/smtp2rest/relay/payload/mime"
+)
+
+// part returns the body that a part contributes.
+func (c *composer) part(p *mime.Part) []block {
+	if isMessage(p) {
+		return c.message(p)
+	}
+	if !p.Container() {
+		return c.leaf(p)
+	}
+	switch p.Type {
+	case "multipart/alternative":
+		return c.alternative(p)
+	case "multipart/related":
+		return c.related(p)
+	case "multipart/report":
+		return c.report(p)
+	case "multipart/encrypted":
+		c.sealed = p.Type
+	}
+	return c.children(p.Parts)
+}
+
+// children joins the bodies of parts in order, as a mail reader shows them.
+func (c *composer) children(parts []*mime.Part) []block {
+	var blocks []block
+	for _, p := range parts {
+		blocks = append(blocks, c.part(p)...)
+	}
+	return blocks
+}
+
+// alternative chooses between versions of one content (RFC 2046 section
+// 5.1.4). The html is made of the versions that have html, the text of those
+// that are text alone, and of the text that stands beside the html. Two
+// versions of one type, which only a broken program writes, are both kept
+// unless they are equal: showing twice is better than losing.
+func (c *composer) alternative(p *mime.Part) []block {
+	var text, html []block
+	var others []*mime.Part
+	for _, child := range p.Parts {
+		if isVersion(child) {
+			others = append(others, child)
+			continue
+		}
+		blocks := c.part(child)
+		if anyHTML(blocks) {
+			html = addVersion(html, blocks)
+		} else {
+			text = addVersion(text, blocks)
+		}
+	}
+	for _, other := range others {
+		blocks := c.version(other, len(text)+len(html) == 0)
+		text = append(text, blocks...)
+	}
+	switch {
+	case len(html) == 0:
+		return text
+	case strings.TrimSpace(joinText(text)) == "":
+		return html
+	}
+	for _, b := range html {
+		if !b.hasHTML {
+			text = append(text, b)
+		}
+	}
+	return []block{{text: joinText(text), html: joinHTML(html), hasHTML: true}}
+}
+
+// isVersion reports whether a part of an alternative is in a format that only
+// counts when there is neither text nor html.
+func isVersion(p *mime.Part) bool {
+	return !p.Container() && strings.HasPrefix(p.Type, "text/") && p.Type != "text/plain" && p.Type != "text/html" && p.Disposition() != "attachment"
+}
+
+// version shows or leaves out such a part.
+func (c *composer) version(p *mime.Part, only bool) []block {
+	if only {
+		return c.leaf(p)
+	}
+	c.leaves++
+	return c.leave(p, AlternativeDropped)
+}
+
+func addVersion(have, more []block) []block {
+	if slices.Equal(have, more) {
+		return have
+	}
+	return append(have, more...)
+}
+
+// related shows the root part (RFC 2387 section 3.2); what the root refers to
+// are files, or further text.
+func (c *composer) related(p *mime.Part) []block {
+	root := 0
+	if start := strings.Trim(p.Param("start"), "<> "); start != "" {
+		root = max(slices.IndexFunc(p.Parts, func(child *mime.Part) bool { return child.ContentID() == start }), 0)
+	}
+	blocks := c.part(p.Parts[root])
+	for i, child := range p.Parts {
+		if i != root {
+			blocks = append(blocks, c.part(child)...)
+		}
+	}
+	return blocks
+}
+
+// report shows a bounce or a receipt (RFC 6522): what people and programs are
+// told, and what came back. That is shown for context only, so that its files
+// are left out whatever the policy.
+func (c *composer) report(p *mime.Part) []block {
+	var blocks []block
+	for i, child := range p.Parts {
+		if i < 2 || !isMessage(child) || c.options.Attachments == SendAttachments {
+			blocks = append(blocks, c.part(child)...)
+			continue
+		}
+		before := len(c.files)
+		blocks = append(blocks, c.part(child)...)
+		for j := range c.files[before:] {
+			c.note(PartDropped, c.files[before+j].describe()+" of the returned message")
+		}
+		c.files = c.files[:before]
+	}
+	return blocks
+}
+
+// message shows an embedded message under its own header, as mail readers do.
+// An account that takes attachments gets it as it is, but for a digest's.
+func (c *composer) message(p *mime.Part) []block {
+	digest := !p.Header.Has("Content-Type") // the container's default type
+	if !p.Container() || c.options.Attachments == SendAttachments && !digest {
+		c.leaves++
+		return c.file(attachmentOf(p))
+	}
+	var blocks []block
+	for _, child := range p.Parts {
+		c.note(EmbeddedMessage, mime.DecodeWords(child.Header.Get("Subject"), bodyCharset(child)))
+		blocks = append(blocks, messageHead(child))
+		blocks = append(blocks, c.part(child)...)
+	}
+	return blocks
+}
+
+func isMessage(p *mime.Part) bool {
+	return p.Type == "message/rfc822" || p.Type == "message/global"
+}
+
+// messageHead shows what a reader wants to know of an embedded message.
+func messageHead(p *mime.Part) block {
+	var b strings.Builder
+	b.WriteString("-------- Forwarded message --------\n")
+	for _, name := range []string{"From", "Date", "To", "Cc", "Subject"} {
+		if v := p.Header.Get(name); len(v) > 0 {
+			b.WriteString(name + ": " + mime.DecodeWords(v, bodyCharset(p)) + "\n")
+		}
+	}
+	return block{text: b.String()}
+}

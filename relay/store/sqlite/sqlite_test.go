@@ -1,0 +1,61 @@
+package sqlite
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"testing"
+
+	"go.uber.org/goleak"
+
+	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/queue/queuetest"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func TestContract(t *testing.T) {
+	queuetest.Run(t, func(tb queuetest.TB) queuetest.Backend {
+		dir, err := os.MkdirTemp(t.TempDir(), "")
+		if err != nil {
+			tb.Fatalf("%v", err)
+		}
+		return queuetest.Backend{
+			Open:   func(o queue.Options) (queue.Queue, error) { return Open(Options{Dir: dir, Queue: o, Log: quiet()}) },
+			Damage: func(id string) error { return damageStored(dir, id) },
+			Remove: func() { _ = os.RemoveAll(dir) },
+		}
+	})
+}
+
+func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)) }
+
+// damageStored flips a bit of a mail's content, wherever it is.
+func damageStored(dir, id string) error {
+	s, err := Open(Options{Dir: dir, Log: quiet()})
+	if err != nil {
+		return err
+	}
+	defer func() { _ = s.Close() }()
+	r, err := s.writer.conn.one("SELECT seq, spool FROM mails WHERE id = ?", id)
+	if err != nil || r == nil {
+		return errors.Join(err, errors.New("no mail "+id))
+	}
+	if name := r.text(1); name != "" {
+		b, err := os.ReadFile(s.spool.path(name))
+		if err != nil {
+			return err
+		}
+		b[len(b)/2] ^= 1
+		return os.WriteFile(s.spool.path(name), b, 0o600)
+	}
+	b, err := s.writer.conn.one("SELECT raw FROM bodies WHERE seq = ?", r.int(0))
+	if err != nil {
+		return err
+	}
+	raw := b.blob(0)
+	raw[len(raw)/2] ^= 1
+	_, err = s.writer.conn.exec("UPDATE bodies SET raw = ? WHERE seq = ?", raw, r.int(0))
+	return err
+}
