@@ -45,11 +45,13 @@ func (in *Intake) settle(ctx context.Context, r relay.Remainder) *reply.Reply {
 	switch {
 	case errors.Is(err, ErrNoQueue) && t.unsettled > 0:
 		return notNow(r.Outcomes)
-	case errors.Is(err, ErrNoQueue):
-		in.bounceNow(ctx, r)
-	case err != nil:
+	case err != nil && t.unsettled > 0:
 		in.opt.Log.Error("the mail cannot be kept", "id", r.Message.ID, "cause", err)
 		return reply.StorageFull().Because(err)
+	case err != nil:
+		// Some have the mail already, and a client that is told no would send it
+		// to them again.
+		in.bounceNow(ctx, r)
 	case t.unsettled > 0:
 		return reply.Queued(r.Message.ID)
 	}
