@@ -55,6 +55,12 @@ func TestTakeStopsAtTheCap(t *testing.T) {
 	if got := take(m, 9, on(2, 0)); got != 4 {
 		t.Errorf("%d taken the next day, want 4", got)
 	}
+	for range 4 {
+		m.Return(domain, on(2, 0))
+	}
+	if len(m.counts) != 1 {
+		t.Errorf("%d counters, want day 1's alone", len(m.counts))
+	}
 }
 
 func TestUrgentPassesAndCounts(t *testing.T) {
@@ -166,10 +172,16 @@ func TestRestartInMidDay(t *testing.T) {
 			t.Errorf("day %d: %d left, want %d", day, got, want)
 		}
 	}
+	if len(m.counts) != 5 {
+		t.Errorf("%d counters, want those of the names that are well formed", len(m.counts))
+	}
 	m.Load(map[string]string{
 		"warm/2026-12-01/" + domain: "99999999999999999999",
 		"warm/2026-12-02/" + domain: "-7",
 	})
+	for range 4 { // more than the cap, so that a sum that overflows shows
+		m.Take(domain, true, on(1, 0))
+	}
 	for day, want := range map[int]int{1: 0, 2: 4} {
 		if got := left(t, m, on(day, 0)); got != want {
 			t.Errorf("day %d with an absurd count: %d left, want %d", day, got, want)
