@@ -90,7 +90,7 @@ func (l *loader) validateWarmingDomain(i int, prefix string) {
 		}
 	}
 	own := func(d string) bool { return strings.EqualFold(d, domain) }
-	if !slices.ContainsFunc(l.cfg.Sender.Domains, own) && !l.bad["sender.domains"] && l.cfg.Sender.Email != "" {
+	if !slices.ContainsFunc(l.cfg.Sender.Domains, own) && l.cfg.Sender.Email != "" {
 		l.warn("%s: %s is not among sender.domains: nothing is sent from it", prefix, domain)
 	}
 }

@@ -59,7 +59,11 @@ func TestWarmingDefaults(t *testing.T) {
 	if cfg := load(t, file("warming = []\n", env{})); len(cfg.Warming) != 0 {
 		t.Errorf("%+v from an empty list", cfg.Warming)
 	}
-	one := load(t, file(exampleWarming, env{})).Warming[0]
+	cfg := load(t, file(exampleWarming, env{}))
+	if len(cfg.Warnings) != 0 {
+		t.Errorf("warnings where no sender is set: %q", cfg.Warnings)
+	}
+	one := cfg.Warming[0]
 	if one.First != 50 || one.Growth != 1.5 || one.Until != 20000 {
 		t.Errorf("%+v", one)
 	}
