@@ -165,6 +165,9 @@ func (p *addressParser) flush() {
 			a = Address{Email: a.Name, Name: comment} // cron's `root (Cron Daemon)`
 		}
 	}
+	if strings.EqualFold(a.Name, a.Email) {
+		a.Name = "" // says nothing more
+	}
 	if a.Email != "" || a.Name != "" {
 		p.list = append(p.list, a)
 	}
