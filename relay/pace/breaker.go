@@ -121,9 +121,7 @@ func (p *Pacer) close(now time.Time) {
 	b := &p.breaker
 	p.opt.Log.Info("breaker closed: the API works again", "after", now.Sub(b.since), "why", string(b.why))
 	b.open, b.failures = false, 0
-	if p.opt.Rate == 0 {
-		p.tuner.startSlowly(now)
-	}
+	p.tuner.startSlowly(now)
 	p.emptyBucket(now)
 }
 
