@@ -31,6 +31,9 @@ type Options struct {
 	ConnectTimeout time.Duration // for dialling and for TLS, each; default 5 s
 	Concurrency    int           // idle connections kept; default 32
 	ExtraCAs       []byte        // PEM certificates trusted beside the system's
+
+	// Dial, if set, replaces the network: tests in virtual time use a pipe.
+	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Client is safe for concurrent use.
@@ -88,11 +91,15 @@ func New(o Options) (*Client, error) {
 // with Go's default of 2 per host half the calls pay for a new connection.
 // HTTP/1.1 because over TLS it does about twice HTTP/2's calls per second.
 func newTransport(o Options, roots *x509.CertPool) *http.Transport {
+	dial := o.Dial
+	if dial == nil {
+		dial = (&net.Dialer{Timeout: o.ConnectTimeout, KeepAlive: 30 * time.Second}).DialContext
+	}
 	http1 := new(http.Protocols)
 	http1.SetHTTP1(true)
 	return &http.Transport{
 		Proxy:                 http.ProxyFromEnvironment,
-		DialContext:           (&net.Dialer{Timeout: o.ConnectTimeout, KeepAlive: 30 * time.Second}).DialContext,
+		DialContext:           dial,
 		Protocols:             http1,
 		TLSClientConfig:       &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout:   o.ConnectTimeout,

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/api"
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
@@ -19,6 +21,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/retry"
 	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
+	"github.com/smtp2rest/smtp2rest/relay/warm"
 	"github.com/smtp2rest/smtp2rest/smtpd"
 )
 
@@ -40,8 +43,11 @@ type parts struct {
 	pacer        *pace.Pacer
 	keeper       *gatekeeper
 	attempts     *attempt.Sender
+	meter        *warm.Meter
 	queue        intake.Queue
+	marks        queue.Marks // nil without a queue
 	server       *smtpd.Server
+	started      time.Time
 
 	cleanups []func(context.Context) error // run last to first
 }
@@ -60,7 +66,9 @@ func (p *parts) stop(ctx context.Context) error {
 }
 
 func (p *parts) build(ctx context.Context) error {
+	p.started = time.Now()
 	p.suppressions = suppress.New(suppressionsKept, suppressionTime)
+	p.meter = newMeter(p.opt.Config.Warming)
 	for _, step := range []func(context.Context) error{p.buildAPI, p.buildQueue, p.buildServer} {
 		if err := step(ctx); err != nil {
 			return err
@@ -116,7 +124,28 @@ func (p *parts) buildQueue(ctx context.Context) error {
 	}
 	p.keeper.start(store)
 	p.onStop(func(context.Context) error { p.keeper.stop(); return nil })
+	if err := loadMeter(ctx, p.meter, store); err != nil {
+		return err
+	}
+	p.marks = store
 	p.startEngine(store)
+	return p.startAdmin(ctx, store)
+}
+
+// startAdmin lets the operator in: by a socket beside the data, so that whoever
+// may read the one may use the other, and 'smtp2rest queue' finds both.
+func (p *parts) startAdmin(ctx context.Context, store queue.Queue) error {
+	server := admin.NewServer(admin.ServerOptions{
+		Admin: admin.New(admin.Options{
+			Queue: store, Version: p.opt.Version, Started: p.started, Pace: p.pacer.State, Warming: p.meter.State,
+		}),
+		Path: filepath.Join(p.opt.Config.Queue.DataDir, admin.SocketName),
+		Log:  p.opt.Log,
+	})
+	if err := server.Start(ctx); err != nil {
+		return err
+	}
+	p.onStop(server.Stop)
 	return nil
 }
 
@@ -143,6 +172,7 @@ func (p *parts) startEngine(store queue.Queue) {
 		Pace:     p.pacer,
 		Mapping:  Mapping(c),
 		Schedule: retry.Schedule{First: c.Delivery.Retry.First, Max: c.Delivery.Retry.Max, MaxAge: c.Delivery.Retry.MaxAge},
+		Warming:  p.warming(),
 		// A quarter of the calls at once is left to fresh mail.
 		Workers:        c.API.Concurrency - c.API.Concurrency/4,
 		Lease:          c.API.Timeout + leaseMargin,
@@ -157,6 +187,15 @@ func (p *parts) startEngine(store queue.Queue) {
 	p.queue = engine
 }
 
+// warming is nil when no domain is being warmed, so that nothing is asked for
+// each mail.
+func (p *parts) warming() deliver.Warming {
+	if len(p.opt.Config.Warming) == 0 {
+		return nil
+	}
+	return p.meter
+}
+
 func (p *parts) bounces() bounce.Options {
 	c := p.opt.Config
 	return bounce.Options{From: defaultSender(c), Hostname: c.Hostname, Postmaster: c.Bounce.Postmaster}
@@ -169,6 +208,7 @@ func (p *parts) buildServer(ctx context.Context) error {
 		Attempts:     p.attempts,
 		Suppressions: p.suppressions,
 		Queue:        p.queue,
+		Warming:      freshWarming{p.meter, p.marks, p.opt.Log},
 		Bounce:       p.bounces(),
 		Wait:         c.Delivery.Wait,
 		Log:          p.opt.Log,

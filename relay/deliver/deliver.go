@@ -28,7 +28,7 @@ type Options struct {
 	Pace     *pace.Pacer
 	Mapping  payload.Options
 	Schedule retry.Schedule
-	Warming  Warming // nil: no domain is being warmed
+	Warming  Warming // nil: no domain is being warmed; else *warm.Meter
 
 	Workers  int           // attempts of queued mail at once; at least 1
 	Lease    time.Duration // above the longest an attempt can take

@@ -1,6 +1,7 @@
 package payload
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/smtp2rest/smtp2rest/relay/payload/mime"
@@ -72,16 +73,25 @@ func (c *composer) compose(root *mime.Part) error {
 		return err
 	}
 	c.mail.Text, c.mail.HTML = joinText(blocks), joinHTML(blocks)
-	if c.options.Attachments == StripAttachments {
+	if strings.TrimSpace(c.mail.HTML) == "" {
+		c.mail.HTML = textToHTML(c.mail.Text) // the API wants some
+	}
+	if c.options.Attachments == StripAttachments && len(c.files) > 0 {
 		c.addNotice()
 	}
 	return nil
 }
 
+// maxNotes bounds how many notes there are of defects.
+const maxNotes = 200
+
 // defects turns what the parser had to repair into notes.
 func (c *composer) defects(p *mime.Part) {
 	for _, d := range p.Defects {
-		c.note(defectNote(d.Kind), d.Detail)
+		n := Note{defectNote(d.Kind), d.Detail}
+		if len(c.mail.Notes) < maxNotes && !slices.Contains(c.mail.Notes, n) {
+			c.note(n.Kind, n.Detail)
+		}
 	}
 	for _, child := range p.Parts {
 		c.defects(child)

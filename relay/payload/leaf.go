@@ -142,7 +142,7 @@ func (c *composer) tnef(p *mime.Part) []block {
 }
 
 func attachmentOf(p *mime.Part) Attachment {
-	a := Attachment{
+	return Attachment{
 		Filename:    p.Filename(),
 		ContentType: p.Type,
 		ContentID:   p.ContentID(),
@@ -150,10 +150,6 @@ func attachmentOf(p *mime.Part) Attachment {
 		Size:        p.Size(),
 		part:        p,
 	}
-	if a.Filename == "" && isMessage(p) && p.Container() {
-		a.Filename = "message.eml"
-	}
-	return a
 }
 
 func describePart(p *mime.Part) string {

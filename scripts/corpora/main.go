@@ -176,7 +176,7 @@ func read(raw []byte) *reading {
 		return r
 	}
 	r.Subject, r.Text = m.Subject, m.Text
-	if hasHTML(root) {
+	if hasHTML(root) && m.HTML != "<div></div>" { // ours for an empty body
 		r.HTML = m.HTML
 	}
 	for _, a := range m.Attachments {

@@ -77,17 +77,28 @@ func (s *scanner) parse(b []byte, base int) *Part {
 	root := &Part{}
 	s.parts++
 	pos := s.begin(root, 0)
-	for {
+	for len(s.stack) > 0 {
 		// pos is at the text before a boundary, or after the last part.
 		at, next, level, closing := s.nextBoundary(pos)
+		if top := &s.stack[len(s.stack)-1]; top.closed {
+			top.epilogue(s.b[pos:at])
+		}
 		if again, ok := s.unwind(level, at); ok {
 			pos = again
 			continue
 		}
-		if level < 0 {
-			return root
+		if level >= 0 {
+			pos = s.boundary(level, closing, next)
 		}
-		pos = s.boundary(level, closing, next)
+	}
+	return root
+}
+
+// epilogue notes text after the last part, such as the footer of a mailing list
+// that did not read MIME. No mail reader shows it.
+func (o *open) epilogue(text []byte) {
+	if text = bytes.TrimSpace(text); len(text) > 0 {
+		o.part.add(Epilogue, DecodeWords(text[:min(len(text), 60)], ""))
 	}
 }
 
@@ -141,6 +152,9 @@ func (s *scanner) begin(p *Part, pos int) int {
 	for {
 		pos = r.read(s.b, pos)
 		p.classify()
+		if len(s.stack) == 0 && !p.Header.Has("Content-Type") {
+			s.undeclared(p, pos)
+		}
 		o := open{part: p, begin: pos, shadowed: -1}
 		switch {
 		case p.multipart():
@@ -156,6 +170,14 @@ func (s *scanner) begin(p *Part, pos int) int {
 		}
 		s.push(o)
 		return pos
+	}
+}
+
+// undeclared recognises a mail whose Content-Type was lost, but not its parts.
+func (s *scanner) undeclared(p *Part, pos int) {
+	if b := guessBoundary(s.b[pos:min(len(s.b), pos+2000)]); b != "" {
+		p.add(BadBoundary, "a multipart that is not declared")
+		p.Type, p.Params = "multipart/mixed", []Param{{"boundary", b}}
 	}
 }
 
@@ -213,6 +235,9 @@ func (s *scanner) end(at int) {
 		// at least one part).
 		o.part.add(BadBoundary, "a multipart without parts")
 		o.part.Type, o.part.Params = "text/plain", nil
+		if looksLikeHTML(o.part.Body) {
+			o.part.Type = "text/html"
+		}
 	case !o.closed:
 		o.part.add(BadBoundary, "the closing boundary is missing")
 	}
@@ -227,6 +252,17 @@ func (s *scanner) forget(o open) {
 	default:
 		delete(s.levels, o.boundary)
 	}
+}
+
+// looksLikeHTML reports whether a text without a type of its own is a document.
+func looksLikeHTML(b []byte) bool {
+	b = bytes.TrimSpace(b[:min(len(b), 500)])
+	for _, tag := range []string{"<!doctype html", "<html", "<body"} {
+		if len(b) > len(tag) && foldEqual(b[:len(tag)], tag) {
+			return true
+		}
+	}
+	return false
 }
 
 // nextBoundary finds the next line at or after start, which is the beginning

@@ -124,7 +124,7 @@ func decodeLoose(v []byte) (data, tail []byte, ok bool) {
 		}
 		pos = next
 	}
-	if (d.skipped+d.gaps)*10 > len(v) && !d.padded {
+	if (d.skipped+d.gaps)*8 > len(v) && !d.padded {
 		return v, nil, false // not base64 at all
 	}
 	return d.out, tail, d.skipped == 0 && len(bytes.TrimSpace(tail)) == 0
@@ -148,9 +148,10 @@ func (d *looseDecoder) byte(c byte) {
 	}
 }
 
+// alphabetOnly reports whether a line is base64 and not the rule above a footer.
 func alphabetOnly(line []byte) bool {
 	for _, c := range bytes.TrimRight(line, " \t=") {
-		if _, ok := sextet(c); !ok {
+		if !base64Byte(c) {
 			return false
 		}
 	}
@@ -266,4 +267,10 @@ func canonical(v []byte) bool {
 		}
 	}
 	return true
+}
+
+// base64Byte reports whether c is of the alphabet of RFC 2045.
+func base64Byte(c byte) bool {
+	_, ok := sextet(c)
+	return ok && c != '-' && c != '_'
 }
