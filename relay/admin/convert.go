@@ -106,7 +106,7 @@ func (v view) mail(m queue.Mail) Mail {
 	out := Mail{
 		Envelope:   envelope(m),
 		Domain:     text(m.Domain),
-		Client:     Client{Addr: text(c.Addr), Helo: text(c.Helo), User: text(c.User), Listener: text(c.Listener), Session: text(c.Session)},
+		Client:     Peer{Addr: text(c.Addr), Helo: text(c.Helo), User: text(c.User), Listener: text(c.Listener), Session: text(c.Session)},
 		Recipients: make([]Recipient, len(m.Recipients)),
 	}
 	for i, r := range m.Recipients {

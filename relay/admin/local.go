@@ -73,15 +73,18 @@ func (l *Local) view() view {
 func (l *Local) List(ctx context.Context, f Filter) (Page, error) {
 	qf, err := f.queue()
 	if err != nil {
-		return Page{Entries: []Entry{}}, err
+		return Page{}, err
 	}
 	entries, cursor, err := l.opt.Queue.List(ctx, qf)
+	if err != nil {
+		return Page{}, err
+	}
 	page := Page{Entries: make([]Entry, len(entries)), Cursor: cursor}
 	v := l.view()
 	for i, e := range entries {
 		page.Entries[i] = v.entry(e)
 	}
-	return page, err
+	return page, nil
 }
 
 // Get implements Admin.
@@ -96,23 +99,23 @@ func (l *Local) Get(ctx context.Context, id string) (Mail, error) {
 // Raw implements Admin.
 func (l *Local) Raw(ctx context.Context, id string) (io.ReadCloser, error) {
 	r, err := l.opt.Queue.Raw(ctx, id)
-	if !errors.Is(err, queue.ErrNotFound) {
+	if id == "" || !errors.Is(err, queue.ErrNotFound) {
 		return r, err
 	}
-	m, err := l.find(ctx, id)
+	full, err := l.complete(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	return l.opt.Queue.Raw(ctx, m.Message.ID)
+	if full == id {
+		return nil, &saying{"the content of " + id + " is not kept any more", queue.ErrNotFound}
+	}
+	return l.Raw(ctx, full)
 }
 
 // find is Get of an id that may be shortened.
 func (l *Local) find(ctx context.Context, id string) (queue.Mail, error) {
-	if id == "" {
-		return queue.Mail{}, fmt.Errorf("%w: no mail is named", ErrBadRequest)
-	}
 	m, err := l.opt.Queue.Get(ctx, id)
-	if !errors.Is(err, queue.ErrNotFound) {
+	if id == "" || !errors.Is(err, queue.ErrNotFound) {
 		return m, err
 	}
 	full, err := l.complete(ctx, id)

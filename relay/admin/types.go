@@ -110,12 +110,12 @@ type Entry struct {
 type Mail struct {
 	Envelope
 	Domain     string      `json:"domain,omitempty"`
-	Client     Client      `json:"client"`
+	Client     Peer        `json:"client"`
 	Recipients []Recipient `json:"recipients"`
 }
 
-// Client is who handed a mail over.
-type Client struct {
+// Peer is who handed a mail over.
+type Peer struct {
 	Addr     string `json:"addr,omitempty"`
 	Helo     string `json:"helo,omitempty"`
 	User     string `json:"user,omitempty"`

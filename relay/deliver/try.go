@@ -25,10 +25,10 @@ func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
 		e.settle(c, e.unreadable(c, err))
 		return
 	}
-	domain, urgent := c.Mail.Domain, c.Mail.Urgent
-	if e.opt.Warming != nil && !e.opt.Warming.Take(domain, urgent, time.Now()) {
+	domain, begun := c.Mail.Domain, time.Now()
+	if e.opt.Warming != nil && !e.opt.Warming.Take(domain, c.Mail.Urgent, begun) {
 		pass.Return() // the day's share went to fresh mail meanwhile
-		e.settle(c, queue.Settlement{Result: queue.Later, NotAnAttempt: true, Due: time.Now()})
+		e.settle(c, queue.Settlement{Result: queue.Later, NotAnAttempt: true, At: begun, Due: begun})
 		return
 	}
 	out := e.opt.Attempts.Make(ctx, pass, attempt.Attempt{
@@ -38,10 +38,10 @@ func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
 	s := decide(e.opt.Schedule, c, out, now, jitter())
 	if e.opt.Warming != nil {
 		if s.Result == queue.Done {
-			s.Count = e.opt.Warming.Mark(domain, now)
-			e.opt.Warming.Sent(domain, now)
+			s.Count = e.opt.Warming.Mark(domain, begun) // of the day it was reserved on
+			e.opt.Warming.Sent(domain, begun)
 		} else {
-			e.opt.Warming.Return(domain, now)
+			e.opt.Warming.Return(domain, begun)
 		}
 	}
 	e.settle(c, s)

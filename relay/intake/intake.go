@@ -172,6 +172,8 @@ func (in *Intake) mapped(log *slog.Logger, m *relay.Message) (*payload.Mail, *pa
 	return mail, body, err
 }
 
+// domainOf is the domain by which warming counts.
 func domainOf(address string) string {
-	return strings.ToLower(address[strings.LastIndexByte(address, '@')+1:])
+	normal := suppress.Normalise(address)
+	return normal[strings.LastIndexByte(normal, '@')+1:]
 }

@@ -18,7 +18,7 @@ func (c *composer) sender(h mime.Header, envelopeFrom string) error {
 	switch {
 	case author.Email == "":
 		c.mail.From = relay.Address{Email: c.options.Default.Email, Name: author.Name}
-	case c.verified(domain):
+	case c.verified(domain), strings.EqualFold(author.Email, c.options.Default.Email):
 		c.mail.From = relay.Address{Email: author.Email, Name: author.Name}
 	case domain != "" && c.options.ForeignSender == Refuse:
 		return refuse(SenderDomain, "From <"+author.Email+"> is not in a domain this relay may send from")

@@ -77,7 +77,7 @@ func (s *scanner) parse(b []byte, base int) *Part {
 	root := &Part{}
 	s.parts++
 	pos := s.begin(root, 0)
-	for {
+	for len(s.stack) > 0 {
 		// pos is at the text before a boundary, or after the last part.
 		at, next, level, closing := s.nextBoundary(pos)
 		if top := &s.stack[len(s.stack)-1]; top.closed {
@@ -87,11 +87,11 @@ func (s *scanner) parse(b []byte, base int) *Part {
 			pos = again
 			continue
 		}
-		if level < 0 {
-			return root
+		if level >= 0 {
+			pos = s.boundary(level, closing, next)
 		}
-		pos = s.boundary(level, closing, next)
 	}
+	return root
 }
 
 // epilogue notes text after the last part, such as the footer of a mailing list
