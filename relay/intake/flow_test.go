@@ -189,6 +189,13 @@ func TestTheWaitIsBounded(t *testing.T) {
 	}
 }
 
+// A call that was made is waited for beyond the wait: its recipient must not be
+// in flight and refused at once.
+func TestACallOutlivesTheWait(t *testing.T) {
+	r := newRig(t, plan{wait: 50 * time.Millisecond, timeout: patience})
+	compare(t, r.sendMail("slow+300ms@example.net"), `250 2\.0\.0 accepted `+queueID+` `+messageID)
+}
+
 func TestAHangingAPIIsBounded(t *testing.T) {
 	r := newRig(t, plan{timeout: 200 * time.Millisecond})
 	begin := time.Now()
