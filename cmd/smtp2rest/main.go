@@ -11,8 +11,6 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // so that a second signal ends the process
 	t := &terminal{
 		in:    os.Stdin,
 		out:   os.Stdout,
@@ -20,9 +18,22 @@ func main() {
 		env:   os.LookupEnv,
 		color: wantsColor(os.Stdout, os.LookupEnv),
 	}
-	code := run(ctx, t, os.Args[1:])
-	stop()
-	os.Exit(code)
+	os.Exit(run(untilSignal(), t, os.Args[1:]))
+}
+
+// untilSignal returns a context that ends at the first signal to stop. The
+// second one ends the process.
+func untilSignal() context.Context {
+	ctx, stop := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		stop()
+		<-signals
+		os.Exit(exitFailed)
+	}()
+	return ctx
 }
 
 // wantsColor is true on a terminal whose user did not ask for plain text

@@ -195,9 +195,6 @@ func TestASecondSignalEndsItAtOnce(t *testing.T) {
 	if code := s.exit(); code == 0 {
 		t.Error("it says that all ended well")
 	}
-	if status, ok := s.cmd.ProcessState.Sys().(syscall.WaitStatus); ok && status.Signal() != syscall.SIGTERM {
-		t.Errorf("it ended with %v", s.cmd.ProcessState)
-	}
 }
 
 // The sandbox's flags do what they say.
