@@ -146,7 +146,12 @@ func (p *parts) startAdmin(ctx context.Context, store queue.Queue) error {
 	if err := server.Start(ctx); err != nil {
 		return err
 	}
-	p.onStop(server.Stop)
+	p.onStop(func(ctx context.Context) error {
+		// A drain that took all its time is no reason to cut an operator off.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		return server.Stop(ctx)
+	})
 	return nil
 }
 
