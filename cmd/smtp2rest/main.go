@@ -11,8 +11,7 @@ import (
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	context.AfterFunc(ctx, stop) // so that a second signal ends the process
+	ctx, stop := untilSignal(context.Background())
 	t := &terminal{
 		in:    os.Stdin,
 		out:   os.Stdout,
@@ -23,6 +22,24 @@ func main() {
 	code := run(ctx, t, os.Args[1:])
 	stop()
 	os.Exit(code)
+}
+
+// untilSignal returns a context that ends at the first SIGINT or SIGTERM. By
+// then a second one has its usual effect, so that who is impatient is not made
+// to wait for the drain; signal.NotifyContext would swallow it.
+func untilSignal(parent context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(parent)
+	signals := make(chan os.Signal, 1)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		select {
+		case <-signals:
+		case <-ctx.Done():
+		}
+		signal.Stop(signals)
+		cancel()
+	}()
+	return ctx, cancel
 }
 
 // wantsColor is true on a terminal whose user did not ask for plain text
