@@ -11,7 +11,6 @@ import (
 )
 
 func main() {
-	ctx, stop := untilSignal(context.Background())
 	t := &terminal{
 		in:    os.Stdin,
 		out:   os.Stdout,
@@ -19,27 +18,22 @@ func main() {
 		env:   os.LookupEnv,
 		color: wantsColor(os.Stdout, os.LookupEnv),
 	}
-	code := run(ctx, t, os.Args[1:])
-	stop()
-	os.Exit(code)
+	os.Exit(run(untilSignal(), t, os.Args[1:]))
 }
 
-// untilSignal returns a context that ends at the first SIGINT or SIGTERM. By
-// then a second one has its usual effect, so that who is impatient is not made
-// to wait for the drain; signal.NotifyContext would swallow it.
-func untilSignal(parent context.Context) (context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithCancel(parent)
-	signals := make(chan os.Signal, 1)
+// untilSignal returns a context that ends at the first signal to stop. The
+// second one ends the process.
+func untilSignal() context.Context {
+	ctx, stop := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
-		select {
-		case <-signals:
-		case <-ctx.Done():
-		}
-		signal.Stop(signals)
-		cancel()
+		<-signals
+		stop()
+		<-signals
+		os.Exit(exitFailed)
 	}()
-	return ctx, cancel
+	return ctx
 }
 
 // wantsColor is true on a terminal whose user did not ask for plain text

@@ -69,7 +69,7 @@ func (s *Server) Start(ctx context.Context) error {
 		ErrorLog:          slog.NewLogLogger(s.opt.Log.Handler(), slog.LevelWarn),
 	}
 	s.http, s.listener = srv, ln
-	s.cutOff = func() { cancel(); _ = srv.Close() }
+	s.cutOff = func() { _ = srv.Close(); cancel() } // an error of the canceled must not look like an answer
 	go func() {
 		defer close(s.served)
 		// Shut before served when Stop closed the listener first.

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 	"time"
@@ -34,9 +35,9 @@ func (v view) why(m queue.Mail, r queue.Recipient) string {
 	case r.State == queue.Failed && m.Damaged:
 		return queue.ErrDamaged.Error()
 	case r.State != queue.Waiting:
-		return last
+		return cmp.Or(last, r.State.String())
 	case r.Due.After(v.now):
-		return last
+		return cmp.Or(last, "not due yet")
 	default:
 		return join(v.turn(m), last)
 	}

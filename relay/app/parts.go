@@ -102,6 +102,7 @@ func (p *parts) buildAPI(context.Context) error {
 	})
 	p.attempts = attempt.New(attempt.Options{
 		API: client, Pace: p.pacer, Suppressions: p.suppressions, Log: p.opt.Log,
+		LeaveProbes: p.opt.Config.Queue.Mode == config.OnDisk,
 	})
 	p.keeper = keeper
 	return nil

@@ -187,7 +187,7 @@ func (l *loader) readEnvironment() {
 func (l *loader) derive() {
 	c := l.cfg
 	if c.API.Burst == 0 {
-		c.API.Burst = max(1, int(c.API.Rate))
+		c.API.Burst = max(1, int(c.API.Rate/10))
 	}
 	if len(c.Sender.Domains) == 0 && c.Sender.Email != "" {
 		c.Sender.Domains = []string{domainOf(c.Sender.Email)}

@@ -115,7 +115,7 @@ attachments = "send"
 header_field = "headers"
 `
 	cfg := load(t, file(text, env{}))
-	if cfg.Hostname != "relay.example.com" || cfg.API.Rate != 12.5 || cfg.API.Burst != 12 || cfg.Delivery.Wait != 0 {
+	if cfg.Hostname != "relay.example.com" || cfg.API.Rate != 12.5 || cfg.API.Burst != 1 || cfg.Delivery.Wait != 0 {
 		t.Errorf("%+v", cfg)
 	}
 	if !slices.Equal(cfg.Sender.Domains, []string{"example.com", "example.org"}) || cfg.Sender.Foreign != RefuseForeign {
@@ -205,7 +205,7 @@ func TestHostnameOfTheMachine(t *testing.T) {
 }
 
 func TestDescribe(t *testing.T) {
-	cfg := load(t, file("[api]\nrate = 5\n", env{"NEXUSPROMAIL_API_KEY": "npm_hunter2"}))
+	cfg := load(t, file("[api]\nrate = 55\n", env{"NEXUSPROMAIL_API_KEY": "npm_hunter2"}))
 	order := []string{"hostname", "api.url", "api.key", "sender.email", "mail.attachments", "delivery.wait", "listener.address", "limits.message_size", "log.level", "webhook.secret"}
 	at := -1
 	for _, path := range order {

@@ -95,7 +95,7 @@ func apiSettings(a *API) []setting {
 		{path: "api.rate", value: rateValue{&a.Rate, 0, 100000}, def: 0.0,
 			doc: "How many calls a second the account allows. 0 is not known: the relay finds out."},
 		{path: "api.burst", value: countValue{&a.Burst, 0, 100000}, def: int64(0),
-			doc: "How many calls may follow each other at once after a rest. 0 is as many as rate,\nand at least 1."},
+			doc: "How many calls may follow each other at once after a rest. 0 is a tenth of rate,\nand at least 1."},
 		{path: "api.max_retry_after", value: timeValue{&a.MaxRetryAfter, time.Second, 7 * day}, def: "1h",
 			doc: "The longest pause that is kept when the API asks for one (Retry-After)."},
 	}

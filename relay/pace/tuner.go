@@ -2,37 +2,54 @@ package pace
 
 import "time"
 
-// The tuner's numbers. A cut to nine tenths of what was measured, a quick way
-// back to just below it, a rest, and then small steps upward that grow as long
-// as they succeed: most of the time is spent close to the account's rate, and
-// a rate that was raised is found in minutes.
+// The tuner's numbers. At first it searches: the rate doubles each second until
+// a 429, goes on from the last that was good in small steps until the next, and
+// is known. From then on it is cut to nine tenths of what was measured at each
+// 429, comes back quickly to just below it, rests, and goes up in small steps
+// that grow as long as they succeed: most of the time is spent close to the
+// account's rate, and a rate that was raised is found in minutes.
 const (
 	lowestRate   = 0.1  // calls per second
 	highestRate  = 2000 // above it no bucket is needed
 	slowStart    = 10   // calls per second when nothing is known
+	coarse       = 2.0  // growth each second while the rate is searched,
+	fine         = 1.1  // and once it is known to within a factor of two
+	backOff      = 4    // divides a first guess that was too high
 	cut          = 0.9
 	deepCut      = 0.7 // when the last one was not enough
 	again        = 10 * time.Second
 	nearCeiling  = 0.98
+	climb        = 1.03 // growth each second up to there
 	restAtTop    = 30 * time.Second
 	firstStep    = 0.01
 	largestStep  = 1.0
 	betweenSteps = 10 * time.Second
-	window       = 5 * time.Second
+	window       = 5 * time.Second // of a measurement, and
+	leastAnswers = 10              // more if it takes longer to get so many
+	forgiven     = time.Minute     // after a 429 at the configured rate, one more is chance
 )
 
-// tuner finds the account's rate from its answers. The Pacer's mutex guards it.
+// tuner finds the account's rate from its answers. With a configured rate it
+// starts there, never goes above, and goes below only when 429s come in spite
+// of it. The Pacer's mutex guards it.
 type tuner struct {
+	configured float64 // calls per second; 0: none
+
 	rate    float64 // calls per second; 0: none is needed so far
 	ceiling float64 // what was measured when the last 429 came; 0: none came
 	step    float64 // growth at the next step
 	next    time.Time
 	lastCut time.Time
 
+	search float64 // growth each second while the rate is searched; 0: it is not
+	good   float64 // the highest rate that lasted a second in this search; 0: none
+
 	begun    time.Time // of the current measurement
 	answers  int       // in it
-	measured float64   // in the one before
+	measured float64   // in the one before; 0: none
 }
+
+func (t *tuner) configure(rate float64) { t.configured, t.rate = rate, rate }
 
 // answered counts a call that the account allowed, and goes up when all of the
 // rate is used and it is time.
@@ -41,7 +58,7 @@ func (t *tuner) answered(now time.Time, saturated bool) {
 		t.begun = now
 	}
 	t.answers++
-	if elapsed := now.Sub(t.begun); elapsed >= window {
+	if elapsed := now.Sub(t.begun); elapsed >= window && t.answers >= leastAnswers {
 		t.measured = float64(t.answers) / elapsed.Seconds()
 		t.begun, t.answers = now, 0
 	}
@@ -49,13 +66,23 @@ func (t *tuner) answered(now time.Time, saturated bool) {
 		return
 	}
 	t.grow(now)
+	switch {
+	case t.configured > 0:
+		t.rate = min(t.rate, t.configured)
+	case t.rate > highestRate:
+		t.rate, t.search = 0, 0
+	}
 }
 
 func (t *tuner) grow(now time.Time) {
 	top := t.ceiling * nearCeiling
 	switch {
-	case t.ceiling > 0 && t.rate < top:
-		t.rate = min(t.rate*1.03, top)
+	case t.search > 0:
+		t.good = t.rate
+		t.rate *= t.search
+		t.next = now.Add(time.Second)
+	case t.rate < top:
+		t.rate = min(t.rate*climb, top)
 		t.next = now.Add(time.Second)
 		if t.rate == top {
 			t.next = now.Add(restAtTop)
@@ -64,26 +91,54 @@ func (t *tuner) grow(now time.Time) {
 		t.rate *= 1 + t.step
 		t.step = min(t.step*2, largestStep)
 		t.next = now.Add(betweenSteps)
-		if t.ceiling == 0 {
-			t.next = now.Add(time.Second) // nothing is known yet: find it fast
-		}
-	}
-	if t.rate > highestRate {
-		t.rate = 0
 	}
 }
 
-// limited learns from a 429 what the account allows. What was answered lately
-// says so only while all of the rate was used; otherwise somebody else used
-// the account as well, and the rate is only cut.
+// limited learns from a 429 what the account allows.
 func (t *tuner) limited(now time.Time, saturated bool) {
+	switch {
+	case t.configured > 0 && t.rate == t.configured && (t.lastCut.IsZero() || now.Sub(t.lastCut) > forgiven):
+	case t.rate == 0 && t.measured == 0:
+		t.startSearch(now, slowStart)
+	case t.search > 0 && saturated:
+		t.narrow(now)
+	default:
+		t.settle(now, saturated)
+	}
+	t.lastCut = now
+	t.begun, t.answers, t.measured = time.Time{}, 0, 0
+}
+
+// startSearch begins with nothing known.
+func (t *tuner) startSearch(now time.Time, from float64) {
+	t.rate, t.ceiling, t.step = from, 0, firstStep
+	t.search, t.good, t.next = coarse, 0, now.Add(time.Second)
+}
+
+// narrow goes on with the search after a 429.
+func (t *tuner) narrow(now time.Time) {
+	switch {
+	case t.good == 0:
+		t.startSearch(now, max(t.rate/backOff, lowestRate))
+	case t.search == coarse:
+		t.rate, t.search, t.good, t.next = t.good, fine, t.good/coarse, now.Add(time.Second)
+	default:
+		t.ceiling, t.rate, t.search = t.rate, t.good, 0
+		t.next = now.Add(restAtTop)
+	}
+}
+
+// settle is for a 429 when the rate was known. What was answered lately says
+// how far to go back only while all of the rate was used; otherwise somebody
+// else used the account as well, and the rate is only cut.
+func (t *tuner) settle(now time.Time, saturated bool) {
 	factor := cut
 	if !t.lastCut.IsZero() && now.Sub(t.lastCut) < again {
 		factor = deepCut
 	}
 	switch {
 	case t.rate == 0:
-		t.ceiling = max(t.throughput(now), slowStart)
+		t.ceiling = t.throughput(now)
 	case saturated:
 		t.ceiling = min(t.throughput(now), t.rate)
 	default:
@@ -91,8 +146,7 @@ func (t *tuner) limited(now time.Time, saturated bool) {
 	}
 	t.ceiling = max(t.ceiling, lowestRate)
 	t.rate = max(t.ceiling*factor, lowestRate)
-	t.step, t.lastCut, t.next = firstStep, now, now.Add(time.Second)
-	t.begun, t.answers, t.measured = time.Time{}, 0, 0
+	t.step, t.next, t.search = firstStep, now.Add(time.Second), 0
 }
 
 // throughput is how many calls a second the account allowed lately.
@@ -111,10 +165,9 @@ func (t *tuner) throughput(now time.Time) float64 {
 
 // startSlowly is for the end of an outage, when a backlog waits.
 func (t *tuner) startSlowly(now time.Time) {
-	if t.rate > 0 && t.ceiling > 0 {
-		return // the rate is known
+	if t.rate == 0 || t.search > 0 {
+		t.startSearch(now, slowStart)
 	}
-	t.rate, t.ceiling, t.step, t.next = slowStart, 0, largestStep, now.Add(time.Second)
 }
 
 // resume goes on with a rate that was found before a restart.

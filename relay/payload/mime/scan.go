@@ -152,9 +152,7 @@ func (s *scanner) begin(p *Part, pos int) int {
 	for {
 		pos = r.read(s.b, pos)
 		p.classify()
-		if len(s.stack) == 0 && !p.Header.Has("Content-Type") {
-			s.undeclared(p, pos)
-		}
+		s.undeclared(p, pos)
 		o := open{part: p, begin: pos, shadowed: -1}
 		switch {
 		case p.multipart():
@@ -173,11 +171,21 @@ func (s *scanner) begin(p *Part, pos int) int {
 	}
 }
 
-// undeclared recognises a mail whose Content-Type was lost, but not its parts.
+// undeclared recognises a multipart that does not say so: a mail whose
+// Content-Type was lost but not its parts, and a type that has a boundary and
+// is none, as in `text/html; boundary=x`.
 func (s *scanner) undeclared(p *Part, pos int) {
-	if b := guessBoundary(s.b[pos:min(len(s.b), pos+2000)]); b != "" {
+	boundary := ""
+	if b := p.Param("boundary"); b != "" && !p.multipart() && !isMessage(p.Type) {
+		if first, _ := cutLine(bytes.TrimLeft(s.b[pos:], "\r\n"), 0); string(bytes.TrimRight(first, " \t")) == "--"+b {
+			boundary = b
+		}
+	} else if len(s.stack) == 0 && !p.Header.Has("Content-Type") {
+		boundary = guessBoundary(s.b[pos:min(len(s.b), pos+2000)])
+	}
+	if boundary != "" {
 		p.add(BadBoundary, "a multipart that is not declared")
-		p.Type, p.Params = "multipart/mixed", []Param{{"boundary", b}}
+		p.Type, p.Params = "multipart/mixed", []Param{{"boundary", boundary}}
 	}
 }
 

@@ -105,6 +105,8 @@ type looseDecoder struct {
 	padded  bool
 	skipped int // characters that are no base64
 	gaps    int // blanks inside lines: prose has them, base64 hardly
+	gappy   int // lines that have any
+	lines   int
 }
 
 func decodeLoose(v []byte) (data, tail []byte, ok bool) {
@@ -115,19 +117,32 @@ func decodeLoose(v []byte) (data, tail []byte, ok bool) {
 			tail = v[pos:]
 			break
 		}
-		d.gaps += len(bytes.Fields(line))
-		if len(line) > 0 {
-			d.gaps--
-		}
-		for _, c := range line {
-			d.byte(c)
-		}
+		d.line(line)
 		pos = next
 	}
-	if (d.skipped+d.gaps)*8 > len(v) && !d.padded {
-		return v, nil, false // not base64 at all
+	if d.prose() {
+		return v, nil, false
 	}
 	return d.out, tail, d.skipped == 0 && len(bytes.TrimSpace(tail)) == 0
+}
+
+func (d *looseDecoder) line(line []byte) {
+	if words := len(bytes.Fields(line)); words > 0 {
+		d.lines++
+		d.gaps += words - 1
+		d.gappy += min(words-1, 1)
+	}
+	for _, c := range line {
+		d.byte(c)
+	}
+}
+
+// prose reports whether the text was never encoded, whatever its header says.
+func (d *looseDecoder) prose() bool {
+	if d.padded {
+		return false
+	}
+	return d.gaps > 3 && d.gappy*2 > d.lines || d.skipped > len(d.out)/4
 }
 
 func (d *looseDecoder) byte(c byte) {

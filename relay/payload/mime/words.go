@@ -161,7 +161,7 @@ func (d *wordDecoder) word(w encodedWord) {
 		d.charset = string(w.charset)
 	}
 	if w.base64 {
-		data, _, _ := decodeBase64(w.text)
+		data, _, _ := decodeBase64(bytes.Join(bytes.Fields(w.text), nil))
 		d.pending = append(d.pending, data...)
 	} else {
 		d.pending = appendQ(d.pending, w.text)

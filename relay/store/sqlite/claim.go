@@ -156,7 +156,9 @@ func (t *tx) lanes(limit int, left map[string]int) ([]lane, error) {
 	var found []lane
 	start := t.s.turn
 	at, wrapped := start, false
-	after := "SELECT turn, lane FROM recipients WHERE state = 0 AND (turn, lane) > (?, ?) ORDER BY turn, lane LIMIT 1"
+	// SQLite begins a comparison of rows at the first that is equal and steps
+	// from there; with a number above all mails that is behind the whole lane.
+	const after = "SELECT turn, lane FROM recipients WHERE state = 0 AND (turn, lane, mail) > (?, ?, 9223372036854775807) ORDER BY turn, lane LIMIT 1"
 	q, args := after, []any{at.turn, at.lane}
 	for len(found) < limit {
 		r, err := t.one(q, args...)

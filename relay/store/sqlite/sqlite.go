@@ -162,7 +162,7 @@ func (s *Store) dsn() string {
 }
 
 // connectWriter opens the connection that changes the database. auto_vacuum
-// must come before the first table. The log is copied back every 1000 pages
+// must come before the first table. The log is copied back every 4000 pages
 // and keeps its file, because writing over is cheaper to sync than growing.
 func (s *Store) connectWriter() (*conn, error) {
 	return connect(s.dsn(),
@@ -170,7 +170,7 @@ func (s *Store) connectWriter() (*conn, error) {
 		"PRAGMA auto_vacuum=INCREMENTAL",
 		"PRAGMA journal_mode=WAL",
 		"PRAGMA synchronous=FULL",
-		"PRAGMA wal_autocheckpoint=1000",
+		"PRAGMA wal_autocheckpoint=4000",
 		"PRAGMA journal_size_limit=67108864",
 		"PRAGMA cache_size=-16000",
 		"PRAGMA temp_store=MEMORY")

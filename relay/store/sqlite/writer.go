@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync/atomic"
 	"time"
 
@@ -87,6 +88,7 @@ func (w *writer) loop() {
 	for {
 		select {
 		case o := <-w.ops:
+			runtime.Gosched() // lets callers that can run already join; alone, it costs nothing
 			group = w.commit(w.gather(append(group[:0], o)))
 		case <-tidy.C:
 			tidy.Reset(w.tidy())
