@@ -8,6 +8,8 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 func main() {
@@ -17,6 +19,8 @@ func main() {
 		err:   os.Stderr,
 		env:   os.LookupEnv,
 		color: wantsColor(os.Stdout, os.LookupEnv),
+		width: columns(os.Stdout),
+		asks:  columns(os.Stdin) > 0,
 	}
 	os.Exit(run(untilSignal(), t, os.Args[1:]))
 }
@@ -47,4 +51,17 @@ func wantsColor(f *os.File, env func(string) (string, bool)) bool {
 	}
 	info, err := f.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// columns is the width of a terminal, or 0 when f is none. A device such as
+// /dev/null is none.
+func columns(f *os.File) int {
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	switch {
+	case err != nil:
+		return 0
+	case size.Col == 0: // a terminal that does not know, as of expect(1)
+		return 80
+	}
+	return int(size.Col)
 }

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"syscall"
 )
 
@@ -17,6 +18,9 @@ var (
 	// ErrInUse: another daemon answers on the socket.
 	ErrInUse = errors.New("another smtp2rest answers on this socket")
 )
+
+// SocketIn is where a daemon with that data directory has its socket.
+func SocketIn(dataDir string) string { return filepath.Join(dataDir, "admin.sock") }
 
 // socketMode: whoever may write to the socket may do anything.
 const socketMode = 0o600
