@@ -15,9 +15,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/retry"
 )
 
-// try makes the attempt that was claimed and settles it. A panic in the
-// mapping of one mail must not end the daemon, nor keep its place: the lease
-// runs out and the mail is tried again, later and later.
+// try makes the attempt that was claimed and settles it.
 func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
 	body, err := e.bodies.get(ctx, c.Mail)
 	if err != nil {
@@ -73,16 +71,24 @@ func decide(schedule retry.Schedule, c queue.Claim, out relay.Outcome, now time.
 
 // unreadable settles a mail that cannot be turned into a call. What the
 // mapping refuses now it may have taken when the mail came: the settings
-// changed since. That is final; trouble of the storage is not.
+// changed since. That is final. A fault of ours in the mapping may be mended
+// by the next version, so it is tried again later and later; trouble of the
+// storage says nothing about the mail.
 func (e *Engine) unreadable(c queue.Claim, err error) queue.Settlement {
 	now := time.Now()
 	e.opt.Log.Error("a queued mail cannot be sent", "id", c.Mail.Message.ID, "to", c.Addr, "cause", err)
-	s := queue.Settlement{Result: queue.GaveUp, At: now, Outcome: relay.Outcome{Kind: relay.Refused, Detail: publicCause(err), Cause: err}}
+	out := relay.Outcome{Kind: relay.Refused, Detail: publicCause(err), Cause: err}
 	var refusal *payload.Refusal
-	if !errors.As(err, &refusal) && !errors.Is(err, queue.ErrDamaged) {
-		s.Result, s.Due, s.NotAnAttempt = queue.Later, now.Add(time.Minute), true
+	switch {
+	case errors.As(err, &refusal), errors.Is(err, queue.ErrDamaged):
+		return queue.Settlement{Result: queue.GaveUp, At: now, Outcome: out}
+	case errors.Is(err, errMapping):
+		s := decide(e.opt.Schedule, c, relay.Outcome{Kind: relay.Unavailable}, now, jitter())
+		s.Outcome = out
+		return s
+	default:
+		return queue.Settlement{Result: queue.Later, At: now, Outcome: out, Due: now.Add(time.Minute), NotAnAttempt: true}
 	}
-	return s
 }
 
 func publicCause(err error) string {
