@@ -20,13 +20,13 @@ func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
 	body, err := e.bodies.get(ctx, c.Mail)
 	if err != nil {
 		pass.Return()
-		e.settle(c, e.unreadable(c, err))
+		e.settle(ctx, c, e.unreadable(c, err))
 		return
 	}
 	domain, urgent := c.Mail.Domain, c.Mail.Urgent
 	if e.opt.Warming != nil && !e.opt.Warming.Take(domain, urgent, time.Now()) {
 		pass.Return() // the day's share went to fresh mail meanwhile
-		e.settle(c, queue.Settlement{Result: queue.Later, NotAnAttempt: true, Due: time.Now()})
+		e.settle(ctx, c, queue.Settlement{Result: queue.Later, NotAnAttempt: true, Due: time.Now()})
 		return
 	}
 	out := e.opt.Attempts.Make(ctx, pass, attempt.Attempt{
@@ -42,7 +42,7 @@ func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
 			e.opt.Warming.Return(domain, now)
 		}
 	}
-	e.settle(c, s)
+	e.settle(ctx, c, s)
 }
 
 // decide says what becomes of a recipient after an attempt; it is pure.
@@ -103,30 +103,42 @@ func publicCause(err error) string {
 	}
 }
 
-// settle keeps trying for a while: an attempt that is not settled is made
-// again when its lease ends, which would be a second copy of a mail that was
-// sent.
-func (e *Engine) settle(c queue.Claim, s queue.Settlement) {
+// settle does not let go: an attempt that is not settled is made again when
+// its lease ends, which would be a second copy of a mail that was sent. While
+// it cannot settle, nothing is claimed. Once ctx ends, which is when the engine
+// cuts attempts off, it tries once more.
+func (e *Engine) settle(ctx context.Context, c queue.Claim, s queue.Settlement) {
 	s.Token = c.Token
+	err := e.settleOnce(c, s)
+	if err == nil {
+		return
+	}
+	e.unsettled.Add(1)
+	defer e.unsettled.Add(-1)
+	for err != nil && ctx.Err() == nil && !errors.Is(err, queue.ErrClosed) {
+		pause(ctx, storagePause)
+		err = e.settleOnce(c, s)
+	}
+}
+
+// settleOnce logs the error that it returns.
+func (e *Engine) settleOnce(c queue.Claim, s queue.Settlement) error {
 	ctx, cancel := context.WithTimeout(context.Background(), e.opt.Lease)
 	defer cancel()
-	for {
-		err := e.opt.Queue.Settle(ctx, s)
-		switch {
-		case err == nil:
-			if s.Result == queue.GaveUp {
-				e.noteFailure()
-			}
-			return
-		case errors.Is(err, queue.ErrStale):
-			e.opt.Log.Info("settled by somebody else", "id", c.Mail.Message.ID, "to", c.Addr)
-			return
+	err := e.opt.Queue.Settle(ctx, s)
+	log := e.opt.Log.With("id", c.Mail.Message.ID, "to", c.Addr)
+	switch {
+	case err == nil:
+		if s.Result == queue.GaveUp {
+			e.noteFailure()
 		}
-		e.opt.Log.Error("an attempt cannot be recorded", "id", c.Mail.Message.ID, "to", c.Addr, "cause", err)
-		if pause(ctx, storagePause); ctx.Err() != nil || errors.Is(err, queue.ErrClosed) {
-			return
-		}
+	case errors.Is(err, queue.ErrStale):
+		log.Info("settled by somebody else")
+		return nil
+	default:
+		log.Error("an attempt cannot be recorded", "outcome", s.Outcome.Kind.String(), "cause", err)
 	}
+	return err
 }
 
 func (e *Engine) noteFailure() {
