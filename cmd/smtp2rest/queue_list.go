@@ -35,9 +35,14 @@ was sent, as long as that is kept.
 			var f filterFlags
 			q.declare(fs)
 			f.declare(fs)
-			limit := fs.Int("limit", -1, fmt.Sprintf("print at most this `number` of recipients, 0 for all; without it\n%sthe table has %d, and JSON all", strings.Repeat(" ", 27), tableLimit))
+			limit := fs.Int("limit", -1, "print at most this `number` of recipients, 0 for all;\n"+strings.Repeat(" ", 27)+
+				fmt.Sprintf("without it the table has %d, and JSON all", tableLimit))
+			fs.Lookup("limit").DefValue = "" // said above
 			return func(ctx context.Context, t *terminal, args []string) error {
-				if len(args) > 0 {
+				switch {
+				case len(args) > 0 && queueCommand().verb(args[0]) != nil:
+					return usagef("the verb comes first: smtp2rest queue %s [flags]", args[0])
+				case len(args) > 0:
 					return usagef("unexpected argument %q; 'queue show %s' shows one mail", args[0], args[0])
 				}
 				filter, _, err := f.filter()
