@@ -46,6 +46,7 @@ type plan struct {
 	failures    int // that open the breaker; default 5
 
 	schedule   retry.Schedule // default 1 min, 1 h, 2 days
+	keepSent   time.Duration  // default 100 h
 	grace      time.Duration  // default 1 h
 	perHour    int            // default no bound
 	postmaster string
@@ -147,7 +148,7 @@ func (r *rig) options(log *slog.Logger) Options {
 	return Options{
 		Queue: r.store, Attempts: r.tries, Pace: r.pace, Mapping: p.mapping, Warming: p.warming,
 		Schedule: or(p.schedule, hours(48)),
-		Workers:  or(p.workers, 4), Lease: apiTimeout + time.Minute, KeepSent: 100 * time.Hour,
+		Workers:  or(p.workers, 4), Lease: apiTimeout + time.Minute, KeepSent: or(p.keepSent, 100*time.Hour),
 		Bounce:      bounce.Options{From: relay.Address{Email: "relay@sandbox.example"}, Hostname: "relay.test", Postmaster: p.postmaster},
 		BounceGrace: or(p.grace, time.Hour), BouncesPerHour: p.perHour, Log: log,
 	}
