@@ -26,11 +26,7 @@ func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
 	domain, begun := c.Mail.Domain, time.Now()
 	if e.opt.Warming != nil && !e.opt.Warming.Take(domain, c.Mail.Urgent, begun) {
 		pass.Return() // the day's share went to fresh mail meanwhile
-<<<<<<< HEAD
-		e.settle(c, queue.Settlement{Result: queue.Later, NotAnAttempt: true, At: begun, Due: begun})
-=======
-		e.settle(ctx, c, queue.Settlement{Result: queue.Later, NotAnAttempt: true, Due: time.Now()})
->>>>>>> day
+		e.settle(ctx, c, queue.Settlement{Result: queue.Later, NotAnAttempt: true, At: begun, Due: begun})
 		return
 	}
 	out := e.opt.Attempts.Make(ctx, pass, attempt.Attempt{

@@ -60,6 +60,9 @@ func (c *composer) leave(p *mime.Part, kind NoteKind) []block {
 
 // compose sets the bodies and the attachments.
 func (c *composer) compose(root *mime.Part) error {
+	if !readable(root) {
+		return refuse(Unparsable, "this is no mail: it has no header, and its body is no text")
+	}
 	c.charset = bodyCharset(root)
 	blocks := c.part(root)
 	if c.tnefHTML != "" && !anyHTML(blocks) {
@@ -80,6 +83,22 @@ func (c *composer) compose(root *mime.Part) error {
 		c.addNotice()
 	}
 	return nil
+}
+
+// readable reports whether there is anything of a mail in it: a header, or a
+// body that a person could read.
+func readable(root *mime.Part) bool {
+	sample := root.Body[:min(len(root.Body), 4096)]
+	if len(root.Header) > 0 || len(sample) == 0 {
+		return true
+	}
+	controls := 0
+	for _, b := range sample {
+		if b < ' ' && !strings.ContainsRune("\t\n\r\f\x1b", rune(b)) {
+			controls++
+		}
+	}
+	return controls*20 < len(sample)
 }
 
 // maxNotes bounds how many notes there are of defects.

@@ -28,8 +28,8 @@ func (c *composer) leaf(p *mime.Part) []block {
 		return c.tnef(p)
 	case p.Type == "text/calendar" && p.Disposition() != "attachment":
 		return c.calendar(p)
-	case p.Type == "text/rfc822-headers" && c.options.Attachments == SendAttachments:
-		return c.file(attachmentOf(p)) // a returned message, as in message
+	case c.options.Attachments == SendAttachments && shownOrSent(p):
+		return c.file(attachmentOf(p))
 	case isBody(p):
 		return c.body(p)
 	}
@@ -64,6 +64,16 @@ func isBody(p *mime.Part) bool {
 		return false
 	}
 	return strings.HasPrefix(p.Type, "text/") && p.Filename() == ""
+}
+
+// shownOrSent reports whether a part is shown as text only where it cannot be
+// sent as the file it is.
+func shownOrSent(p *mime.Part) bool {
+	switch p.Type {
+	case "text/plain", "text/html", "text/enriched", "text/richtext":
+		return false
+	}
+	return strings.HasPrefix(p.Type, "text/") && p.Disposition() != "inline"
 }
 
 // body shows a part that is text.

@@ -307,3 +307,13 @@ func TestNamesOfClosedSets(t *testing.T) {
 		t.Error("a name for what is outside the set")
 	}
 }
+
+func TestUnparsable(t *testing.T) {
+	var r *Refusal
+	if _, err := Map([]byte("\x7fELF\x02\x01\x01\x00\x00\x00\x00\x00\x00\x00\x03\x00>\x00\x01\x00"), "a@example.com", testOptions()); !errors.As(err, &r) || r.Reason != Unparsable {
+		t.Errorf("got %v", err)
+	}
+	if _, err := Map([]byte("Gr\xfc\xdfe \x1b[1mfett\x1b[0m\n"), "a@example.com", testOptions()); err != nil {
+		t.Errorf("a text without a header: %v", err)
+	}
+}

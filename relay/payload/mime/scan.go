@@ -56,9 +56,10 @@ type scanner struct {
 	stack     []open
 	base      int            // depth of the message being parsed, when encoded inside another
 	levels    map[string]int // boundary → the innermost level that has it
-	parts     int
-	overParts bool
-	guesses   int // boundaries that may still be guessed, each costs a pass
+	parts     int            // leaves so far
+	inner     int            // containers so far
+	overParts bool           // there were too many
+	guesses   int            // boundaries that may still be guessed, each costs a pass
 }
 
 // open is a container whose end has not been seen.
@@ -116,7 +117,7 @@ func (s *scanner) boundary(level int, closing bool, next int) int {
 		return next
 	}
 	top.closed = false // parts after a closing boundary are parts all the same
-	if s.parts >= s.limits.Parts {
+	if s.full() {
 		return s.rest(next)
 	}
 	return s.child(next)
@@ -132,6 +133,12 @@ func (s *scanner) child(pos int) int {
 		p.Type = "message/rfc822" // RFC 2046 section 5.1.5
 	}
 	return s.begin(p, pos)
+}
+
+// full reports whether the limit on parts is reached. Containers are cheap to
+// nest and hold nothing themselves: there may be ten times as many.
+func (s *scanner) full() bool {
+	return s.parts >= s.limits.Parts || s.inner >= 10*s.limits.Parts
 }
 
 // attach adds a part to the innermost container within the depth limit.
@@ -156,11 +163,12 @@ func (s *scanner) begin(p *Part, pos int) int {
 		o := open{part: p, begin: pos, shadowed: -1}
 		switch {
 		case p.multipart():
+			s.parts, s.inner = s.parts-1, s.inner+1
 			o.boundary = strings.TrimRight(p.Param("boundary"), " \t")
-		case isMessage(p.Type) && s.identity(p) && s.parts < s.limits.Parts:
+		case isMessage(p.Type) && s.identity(p) && !s.full():
+			s.inner++
 			s.push(o)
 			child := &Part{}
-			s.parts++
 			s.attach(child)
 			p, r.part = child, child
 			pos = skipTo(s.b, pos)
@@ -379,10 +387,11 @@ func guessBoundary(b []byte) string {
 // embedded parses a message that was transferred in base64 or quoted-printable
 // against RFC 2046 section 5.2.1, as some mailers do.
 func (s *scanner) embedded(p *Part) {
-	if !isMessage(p.Type) || p.Container() || s.identity(p) || s.base+len(s.stack) >= s.limits.Depth || s.parts >= s.limits.Parts {
+	if !isMessage(p.Type) || p.Container() || s.identity(p) || s.base+len(s.stack) >= s.limits.Depth || s.full() {
 		return
 	}
-	inner := scanner{limits: s.limits, parts: s.parts, guesses: s.guesses}
-	p.Parts = []*Part{inner.parse(unwrap(p.Decoded()), s.base+len(s.stack)+1)}
-	s.parts, s.guesses, s.overParts = inner.parts, inner.guesses, s.overParts || inner.overParts
+	inside := scanner{limits: s.limits, parts: s.parts, inner: s.inner, guesses: s.guesses}
+	p.Parts = []*Part{inside.parse(unwrap(p.Decoded()), s.base+len(s.stack)+1)}
+	s.parts, s.inner, s.guesses = inside.parts, inside.inner, inside.guesses
+	s.overParts = s.overParts || inside.overParts
 }
