@@ -515,3 +515,63 @@ func TestSpans(t *testing.T) {
 		}
 	}
 }
+
+// Between the question whose an id is and the change another mail may come
+// that begins alike.
+func TestIDsAreChangedInFull(t *testing.T) {
+	filters, err := narrow(t.Context(), oneMail{}, admin.Filter{Recipient: "a@b"}, []string{"aa", "bb"})
+	want := "[{ID:aa-whole Recipient:a@b} {ID:bb-whole Recipient:a@b}]"
+	short := make([]struct{ ID, Recipient string }, len(filters))
+	for i, f := range filters {
+		short[i].ID, short[i].Recipient = f.ID, f.Recipient
+	}
+	if got := fmt.Sprintf("%+v", short); got != want || err != nil {
+		t.Errorf("got %s, %v, want %s", got, err, want)
+	}
+}
+
+// oneMail has a mail for each beginning.
+type oneMail struct{ admin.Admin }
+
+func (oneMail) Get(_ context.Context, id string) (admin.Mail, error) {
+	return admin.Mail{Envelope: admin.Envelope{ID: id + "-whole"}}, nil
+}
+
+// The real daemon, and the command beside it and after it.
+func TestQueueOfARunningDaemon(t *testing.T) {
+	r := serveSandbox(t, "")
+	dir := sandboxQueue(t, r)
+	c := dial(t, r.smtp)
+	c.do("", "220", "EHLO a", "250", "MAIL FROM:<shop@example.com>", "250", "RCPT TO:<down@example.net>", "250", "DATA", "354", "Subject: x\r\n\r\nx\r\n.", "250 2.0.0 queued")
+	queueOf := func(args ...string) result {
+		return execute(t, environ(t), "", append(append([]string{"queue"}, args...), "--data-dir", dir)...)
+	}
+	if got := queueOf("list"); got.code != 0 || !regexp.MustCompile(`(?m)^\w{20} +\d+s +(waiting|sending) +[0-9]+ .*down@example\.net`).MatchString(got.out) {
+		t.Errorf("list: %+v", got)
+	}
+	if got := queueOf("hold", "--recipient", "down@example.net"); got.out != "1 recipient held.\n" {
+		t.Errorf("hold: %+v", got)
+	}
+	if got := queueOf("status"); !strings.Contains(got.out, testVersion+", running for ") {
+		t.Errorf("status: %+v", got)
+	}
+	if got := queueOf("drop", "--all", "--yes"); got.out != "1 recipient dropped.\n" {
+		t.Errorf("drop: %+v", got)
+	}
+}
+
+// sandboxQueue is where a relay with a sandbox has its queue.
+func sandboxQueue(t *testing.T, r relayed) string {
+	t.Helper()
+	for _, v := range r.cmd.Env {
+		if tmp, ok := strings.CutPrefix(v, "TMPDIR="); ok {
+			found, err := filepath.Glob(filepath.Join(tmp, "smtp2rest-sandbox-*"))
+			if err != nil || len(found) != 1 {
+				t.Fatalf("queues in %s: %v (%v)", tmp, found, err)
+			}
+			return found[0]
+		}
+	}
+	t.Fatal("no TMPDIR")
+	return ""
+}
