@@ -5,6 +5,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -35,9 +36,14 @@ was sent, as long as that is kept.
 			var f filterFlags
 			q.declare(fs)
 			f.declare(fs)
-			limit := fs.Int("limit", -1, fmt.Sprintf("print at most this `number` of recipients, 0 for all; without it\n%sthe table has %d, and JSON all", strings.Repeat(" ", 27), tableLimit))
+			limit := fs.Int("limit", -1, "print at most this `number` of recipients, 0 for all;\n"+strings.Repeat(" ", 27)+
+				fmt.Sprintf("without it the table has %d, and JSON all", tableLimit))
+			fs.Lookup("limit").DefValue = "" // said above
 			return func(ctx context.Context, t *terminal, args []string) error {
-				if len(args) > 0 {
+				switch {
+				case len(args) > 0 && queueCommand().verb(args[0]) != nil:
+					return usagef("the verb comes first: smtp2rest queue %s [flags]", args[0])
+				case len(args) > 0:
 					return usagef("unexpected argument %q; 'queue show %s' shows one mail", args[0], args[0])
 				}
 				filter, _, err := f.filter()
@@ -91,7 +97,7 @@ func listTable(ctx context.Context, t *terminal, a admin.Admin, f admin.Filter, 
 		limit = tableLimit
 	}
 	table := newTable(t, "ID", "AGE", "STATE", "TRIES", "NEXT", "SENDER", "RECIPIENT", "WHY")
-	n, more := 0, false
+	n, more, short := 0, false, addressWidth(t)
 	for e, err := range admin.All(ctx, a, f) {
 		if err != nil {
 			return err
@@ -101,7 +107,7 @@ func listTable(ctx context.Context, t *terminal, a admin.Admin, f admin.Filter, 
 		}
 		n++
 		if err := table.add(e.ID, age(e.Received), e.State, fmt.Sprint(e.Tries), next(e.Progress),
-			address(e.Sender), printable(e.Recipient), printable(e.Why)); err != nil {
+			cut(address(e.Sender), short), cut(printable(e.Recipient), short), printable(e.Why)); err != nil {
 			return err
 		}
 	}
@@ -109,6 +115,16 @@ func listTable(ctx context.Context, t *terminal, a admin.Admin, f admin.Filter, 
 		return err
 	}
 	return listFoot(ctx, t, a, n, more)
+}
+
+// addressWidth is how much of an address is shown: on a screen, half of what
+// the columns beside them and a bit of a reason leave.
+func addressWidth(t *terminal) int {
+	const others, reason, least, most = 50, 30, 14, 32
+	if t.width == 0 {
+		return math.MaxInt
+	}
+	return min(max((t.width-others-reason)/2, least), most)
 }
 
 // next is when a recipient is tried next.
@@ -158,7 +174,7 @@ func countsText(c admin.Counts) string {
 const tableChunk = 1000
 
 // table prints rows in columns that are as wide as they need to be. On a screen
-// addresses are cut, and the last column takes what is left.
+// the last one takes what is left.
 type table struct {
 	t       *terminal
 	widths  []int
@@ -179,15 +195,7 @@ func (tb *table) measure(row []string) {
 	}
 }
 
-// widestCell is the most of an address on a screen.
-const widestCell = 32
-
 func (tb *table) add(row ...string) error {
-	if tb.t.width > 0 {
-		for i := range row[:len(row)-1] {
-			row[i] = cut(row[i], widestCell)
-		}
-	}
 	tb.measure(row)
 	tb.rows = append(tb.rows, row)
 	if len(tb.rows) == tableChunk {

@@ -19,8 +19,11 @@ var (
 	ErrInUse = errors.New("another smtp2rest answers on this socket")
 )
 
+// SocketName is the name of a daemon's socket in its data directory.
+const SocketName = "admin.sock"
+
 // SocketIn is where a daemon with that data directory has its socket.
-func SocketIn(dataDir string) string { return filepath.Join(dataDir, "admin.sock") }
+func SocketIn(dataDir string) string { return filepath.Join(dataDir, SocketName) }
 
 // socketMode: whoever may write to the socket may do anything.
 const socketMode = 0o600

@@ -147,15 +147,15 @@ func (v view) notes(s Status) []Note {
 		}
 	}
 	if n := s.Queue.Held; n > 0 {
-		add(Note{What: recipients(n) + " held", Why: "an operator stopped them", Do: "smtp2rest queue release, when they may go"})
+		add(Note{What: recipients(n) + " held", Why: "stopped by an operator", Do: "'smtp2rest queue release' lets them go"})
 	}
 	if n := s.Queue.Failed; n > 0 {
-		why := "they were given up and their senders told"
+		why := "given up, and who sent them knows"
 		if s.Queue.Unbounced > 0 {
-			why = fmt.Sprintf("they were given up; the senders of %d are still to be told", s.Queue.Unbounced)
+			why = fmt.Sprintf("given up; for %d the sender is still to be told", s.Queue.Unbounced)
 		}
 		add(Note{What: recipients(n) + " failed", Why: why,
-			Do: "smtp2rest queue list --state failed says why each did; then retry or drop them"})
+			Do: "'smtp2rest queue list --state failed' says why; then retry or drop them"})
 	}
 	return notes
 }
