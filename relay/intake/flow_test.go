@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"testing"
@@ -367,5 +368,22 @@ func TestRecipientTakesWhoIsNotKnown(t *testing.T) {
 	var backend smtpd.Backend = r.Intake
 	if err := backend.Recipient(t.Context(), envelope("shop@sandbox.example"), "bob@example.net"); err != nil {
 		t.Errorf("bob is refused: %v", err)
+	}
+}
+
+// An API that repeats what it was sent must not make us repeat the key.
+func TestAnAPIThatEchoesTheKey(t *testing.T) {
+	for _, status := range []int{200, 401, 422, 429, 500} {
+		r := newRig(t, plan{api: func(w http.ResponseWriter, req *http.Request) {
+			w.WriteHeader(status)
+			_, _ = w.Write([]byte(`{"error":"e","message":"bad header Authorization: ` + req.Header.Get("Authorization") + `"}`))
+		}, wait: 10 * time.Millisecond})
+		got := r.sendMail("bob@example.net")
+		if strings.Contains(got.String(), key) {
+			t.Errorf("%d: the client is told %s", status, got)
+		}
+		if strings.Contains(r.log.String(), key) {
+			t.Errorf("%d: the log has the key", status)
+		}
 	}
 }

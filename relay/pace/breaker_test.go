@@ -315,7 +315,7 @@ func TestResume(t *testing.T) {
 				p := New(Options{Rate: tt.rate, Burst: 10, Concurrency: 10})
 				p.Resume(time.Now().Add(tt.until), tt.found)
 				s := p.State()
-				if got := max(time.Until(s.PausedUntil), 0); got != tt.wantGate || s.Rate != tt.wantRate || s.Found != (tt.rate == 0) {
+				if got := max(time.Until(s.PausedUntil), 0); got != tt.wantGate || s.Rate != tt.wantRate || s.Found != (tt.wantRate != tt.rate) {
 					t.Errorf("it is %+v, paused for %s", s, got)
 				}
 				if tt.wantGate == 0 {

@@ -58,7 +58,8 @@ func isBody(p *mime.Part) bool {
 	}
 	switch p.Type {
 	case "text/plain", "text/html",
-		"message/delivery-status", "message/disposition-notification", "message/feedback-report", "text/rfc822-headers":
+		"message/delivery-status", "message/disposition-notification", "message/feedback-report", "text/rfc822-headers",
+		"message/external-body", "message/partial":
 		return true
 	case "text/vcard", "text/x-vcard", "text/directory", "text/rtf":
 		return false
@@ -72,6 +73,8 @@ func shownOrSent(p *mime.Part) bool {
 	switch p.Type {
 	case "text/plain", "text/html", "text/enriched", "text/richtext":
 		return false
+	case "message/external-body", "message/partial":
+		return true
 	}
 	return strings.HasPrefix(p.Type, "text/") && p.Disposition() != "inline"
 }
@@ -84,10 +87,23 @@ func (c *composer) body(p *mime.Part) []block {
 		return c.show(block{html: text, hasHTML: true})
 	case "text/enriched", "text/richtext":
 		return c.show(block{text: enrichedText(text)})
+	case "message/external-body":
+		text = externalText(p) + text
 	case "text/plain":
 		text = c.cutFiles(text)
 	}
 	return c.show(block{text: text})
+}
+
+// externalText says where a body is that the mail only refers to (RFC 2046
+// section 5.2.3, RFC 2017).
+func externalText(p *mime.Part) string {
+	var b strings.Builder
+	b.WriteString("-------- Content elsewhere --------\n")
+	for _, param := range p.Params {
+		b.WriteString(param.Name + ": " + param.Value + "\n")
+	}
+	return b.String() + "\n"
 }
 
 // cutFiles takes the files in uuencode out of a text.

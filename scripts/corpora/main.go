@@ -163,6 +163,9 @@ func compare(dir string, readers map[string]map[string]*reading, o options) erro
 				t.failed[name]++
 			}
 		}
+		if lost(all) {
+			fmt.Println("LOST:", path)
+		}
 		want := wanted(all)
 		if o.suite {
 			want = all[corpus]
@@ -224,6 +227,17 @@ type tally struct {
 
 func newTally() *tally {
 	return &tally{right: map[string]map[string]int{}, judged: map[string]int{}, all: map[string]int{}, failed: map[string]int{}}
+}
+
+// lost reports whether others read something where we read nothing.
+func lost(all map[string]map[string]string) bool {
+	empty := func(f map[string]string) bool { return f["text"]+f["html"] == "" && f["files"] == "0" }
+	for _, fields := range all {
+		if !empty(fields) {
+			return empty(all[us])
+		}
+	}
+	return false
 }
 
 // wanted returns the fields in which most of the other readers agree.

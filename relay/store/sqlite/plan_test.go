@@ -53,7 +53,6 @@ func checkPlan(t *testing.T, c *conn, q string) {
 	if err != nil {
 		t.Fatalf("%v in %s", err, q)
 	}
-	t.Logf("%s\n\t%s", q, strings.Join(plan, "\n\t"))
 	for _, step := range plan {
 		scans := strings.HasPrefix(step, "SCAN") && step != "SCAN counts" && !strings.HasPrefix(step, "SCAN (subquery")
 		if scans && !strings.Contains(step, "USING") || strings.Contains(step, "TEMP B-TREE") {

@@ -6,8 +6,6 @@ import (
 )
 
 const (
-	// tidyEvery is how often a quiet writer looks whether space can be given back.
-	tidyEvery = time.Second
 	// tidyPages is one step of giving back, about 2 ms: what an op may wait for it.
 	tidyPages = 256
 	// keepPages stay in the file for the next mails, so that it does not grow
@@ -30,7 +28,7 @@ func checkpoint(c *conn) error {
 // busy queue still gets a step in now and then.
 func (w *writer) tidy() time.Duration {
 	if err := w.repair(); err != nil {
-		return tidyEvery
+		return w.s.opts.tidyEvery
 	}
 	free, err := w.conn.number("PRAGMA freelist_count")
 	if err == nil && free > keepPages {
@@ -49,5 +47,5 @@ func (w *writer) tidy() time.Duration {
 	if w.failed(err) != nil {
 		w.s.log.Warn("giving back space failed", "err", err)
 	}
-	return tidyEvery
+	return w.s.opts.tidyEvery
 }

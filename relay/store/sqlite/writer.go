@@ -82,7 +82,7 @@ func (s *Store) do(ctx context.Context, enqueues bool, f func(t *tx) error) erro
 
 func (w *writer) loop() {
 	defer close(w.ended)
-	tidy := time.NewTimer(tidyEvery)
+	tidy := time.NewTimer(w.s.opts.tidyEvery)
 	defer tidy.Stop()
 	group := make([]op, 0, batch)
 	for {
