@@ -144,7 +144,9 @@ func (p *parts) startAdmin(ctx context.Context, store queue.Queue) error {
 		Log:  p.opt.Log,
 	})
 	if err := server.Start(ctx); err != nil {
-		return err
+		// Mail goes before comfort: the queue can be looked at when it stops.
+		p.opt.Log.Error("'smtp2rest queue' cannot reach this daemon", "cause", err)
+		return nil
 	}
 	p.onStop(func(ctx context.Context) error {
 		// A drain that took all its time is no reason to cut an operator off.
