@@ -240,6 +240,49 @@ func TestHeadersPassedOn(t *testing.T) {
 	}
 }
 
+// TestHeadersNotPassedOn: nothing that names recipients or the way of the mail.
+func TestHeadersNotPassedOn(t *testing.T) {
+	o := testOptions()
+	o.HeaderField = "headers"
+	const secret = "secret@example.net"
+	var mail strings.Builder
+	for _, name := range []string{"To", "Cc", "Bcc", "Resent-Bcc", "X-Original-To", "X-Envelope-To", "X-Rcpt-To", "X-Bcc", "Delivered-To", "Envelope-To", "Received", "Return-Path", "Apparently-To"} {
+		mail.WriteString(name + ": " + secret + "\n")
+	}
+	m, err := Map([]byte(mail.String()+"\nbody"), "", o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if doc := string(encoded(t, m)); strings.Contains(doc, secret) {
+		t.Errorf("a recipient in %s", doc)
+	}
+}
+
+// TestOpaqueSignaturesAreOpenedOnlySoOften: each may hold the next.
+func TestOpaqueSignaturesAreOpenedOnlySoOften(t *testing.T) {
+	mail := "Content-Type: text/plain\r\n\r\ninside"
+	for i := range maxOpened + 1 {
+		m, err := Map([]byte(mail), "", testOptions())
+		if err != nil || m.Text != "inside" {
+			t.Fatalf("%d wrappings: %v", i, err)
+		}
+		mail = "Content-Type: application/pkcs7-mime; smime-type=signed-data\r\nContent-Transfer-Encoding: binary\r\n\r\n" + signed(mail)
+	}
+	var r *Refusal
+	if _, err := Map([]byte(mail), "", testOptions()); !errors.As(err, &r) || r.Reason != Encrypted {
+		t.Errorf("got %v", err)
+	}
+}
+
+// signed wraps content in CMS signed data, as far as anything reads it.
+func signed(content string) string {
+	tlv := func(tag byte, body string) string {
+		return string([]byte{tag, 0x83, byte(len(body) >> 16), byte(len(body) >> 8), byte(len(body))}) + body
+	}
+	const oid = "\x06\x09\x2a\x86\x48\x86\xf7\x0d\x01\x07"
+	return tlv(0x30, oid+"\x02"+tlv(0xA0, tlv(0x30, oid+"\x01"+tlv(0xA0, tlv(0x04, content)))))
+}
+
 // TestBodyForManyReaders: one Body, many recipients at once.
 func TestBodyForManyReaders(t *testing.T) {
 	m, err := mapFile(t, "text-only", testOptions())

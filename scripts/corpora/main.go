@@ -229,15 +229,19 @@ func newTally() *tally {
 	return &tally{right: map[string]map[string]int{}, judged: map[string]int{}, all: map[string]int{}, failed: map[string]int{}}
 }
 
-// lost reports whether others read something where we read nothing.
+// lost reports whether two others read something where we read nothing.
 func lost(all map[string]map[string]string) bool {
-	empty := func(f map[string]string) bool { return f["text"]+f["html"] == "" && f["files"] == "0" }
-	for _, fields := range all {
-		if !empty(fields) {
-			return empty(all[us])
+	read := 0
+	for reader, f := range all {
+		if f["text"]+f["html"] == "" && f["files"] == "0" {
+			continue
 		}
+		if reader == us {
+			return false
+		}
+		read++
 	}
-	return false
+	return read > 1
 }
 
 // wanted returns the fields in which most of the other readers agree.
