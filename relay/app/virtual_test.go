@@ -56,8 +56,8 @@ type process struct {
 // inVirtualTime runs f with a daemon that is up.
 func inVirtualTime(t *testing.T, settings string, f func(w *world)) {
 	t.Helper()
-	dir := t.TempDir()
-	conf := load(t, "http://127.0.0.1:9/api", fmt.Sprintf("[queue]\ndata_dir = %q\nkeep_sent = \"30d\"\n%s", dir, settings))
+	dir := memoryDir(t)
+	conf := load(t, "http://127.0.0.1:9/api", fmt.Sprintf("[queue]\ndata_dir = %q\nkeep_sent = \"30d\"\nmin_free = 0\n%s", dir, settings))
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, conf: conf, dir: filepath.Join(dir, "0"), log: &journal{}, net: memnet.Listen()}
 		w.box = sandbox.New(sandbox.Options{Key: "planted-key", Keep: 1 << 20})
@@ -75,6 +75,17 @@ func inVirtualTime(t *testing.T, settings string, f func(w *world)) {
 		}()
 		f(w)
 	})
+}
+
+// memoryDir is a directory in memory where there is one: thousands of commits
+// that wait for a disk are most of such a test's time, and no test of a disk.
+func memoryDir(t *testing.T) string {
+	dir, err := os.MkdirTemp("/dev/shm", "smtp2rest-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
 
 // boot starts a process on what is in the data directory.
