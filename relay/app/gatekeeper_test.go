@@ -26,7 +26,7 @@ func TestTheGateOutlivesTheDaemon(t *testing.T) {
 			inVirtualTime(t, "", func(w *world) {
 				w.must(w.box.SetOutage("ratelimited+0x600"))
 				if got := w.hand("shop@sandbox.example", "s", "bob@example.net"); !strings.HasPrefix(got, "250 2.0.0 queued ") {
-					t.Fatalf("the client is told %q", got)
+					w.t.Fatalf("the client is told %q", got)
 				}
 				closed := time.Now()
 				w.must(w.box.SetOutage(""))
@@ -41,7 +41,7 @@ func TestTheGateOutlivesTheDaemon(t *testing.T) {
 				}
 				w.pass(time.Until(closed.Add(600*time.Second - time.Millisecond)))
 				if n := w.box.Stats().Calls; n != 1 {
-					t.Fatalf("%d calls before the gate opened, want the one that closed it", n)
+					w.t.Fatalf("%d calls before the gate opened, want the one that closed it", n)
 				}
 				w.pass(10 * time.Second) // at the pace after a 429
 				if n := w.box.AcceptedFor("bob@example.net"); n != 1 {
@@ -64,11 +64,11 @@ func TestTheFoundRateOutlivesTheDaemon(t *testing.T) {
 		w.pass(time.Minute)
 		before := w.now.pacer.State()
 		if !before.Found || before.Rate < 1 || before.Rate > 40 {
-			t.Fatalf("the rate that was found is %+v", before)
+			w.t.Fatalf("the rate that was found is %+v", before)
 		}
 		mark, err := w.now.store.Mark(w.t.Context(), markRate)
 		if err != nil || mark == "" {
-			t.Fatalf("the mark is %q, %v", mark, err)
+			w.t.Fatalf("the mark is %q, %v", mark, err)
 		}
 		w.stop(time.Minute)
 		w.boot()
