@@ -90,6 +90,7 @@ func (p *parts) buildAPI(context.Context) error {
 	client, err := api.New(api.Options{
 		URL: c.URL, Path: c.Path, Key: c.Key.Reveal(), UserAgent: "smtp2rest/" + p.opt.Version,
 		Timeout: c.Timeout, ConnectTimeout: c.ConnectTimeout, Concurrency: c.Concurrency, ExtraCAs: cas,
+		Dial: p.opt.dial,
 	})
 	if err != nil {
 		return fmt.Errorf("api: %w", err)
@@ -120,6 +121,14 @@ func (p *parts) buildQueue(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := p.drain(ctx, store); err != nil {
+		return err
+	}
+	return p.startAdmin(ctx, store)
+}
+
+// drain goes on where the process before this one ended.
+func (p *parts) drain(ctx context.Context, store queue.Queue) error {
 	if err := p.keeper.restore(ctx, store, p.pacer); err != nil {
 		return err
 	}
@@ -130,7 +139,7 @@ func (p *parts) buildQueue(ctx context.Context) error {
 	}
 	p.marks = store
 	p.startEngine(store)
-	return p.startAdmin(ctx, store)
+	return nil
 }
 
 // startAdmin lets the operator in: by a socket beside the data, so that whoever
@@ -209,9 +218,9 @@ func (p *parts) bounces() bounce.Options {
 	return bounce.Options{From: defaultSender(c), Hostname: c.Hostname, Postmaster: c.Bounce.Postmaster}
 }
 
-func (p *parts) buildServer(ctx context.Context) error {
+func (p *parts) backend() *intake.Intake {
 	c := p.opt.Config
-	backend := intake.New(intake.Options{
+	return intake.New(intake.Options{
 		Mapping:      Mapping(c),
 		Attempts:     p.attempts,
 		Suppressions: p.suppressions,
@@ -221,12 +230,16 @@ func (p *parts) buildServer(ctx context.Context) error {
 		Wait:         c.Delivery.Wait,
 		Log:          p.opt.Log,
 	})
+}
+
+func (p *parts) buildServer(ctx context.Context) error {
+	c := p.opt.Config
 	listeners := make([]smtpd.Listener, len(c.Listeners))
 	for i, l := range c.Listeners {
 		listeners[i] = smtpd.Listener{Address: l.Address, Networks: l.Networks}
 	}
 	server, err := smtpd.New(smtpd.Options{
-		Backend:   backend,
+		Backend:   p.backend(),
 		Hostname:  c.Hostname,
 		Listeners: listeners,
 		Limits: smtpd.Limits{

@@ -44,7 +44,7 @@ func TestOneBounceForAllThatFailed(t *testing.T) {
 		r.wantStates(id, "failed sent failed failed sent")
 		bounces := r.bounces()
 		if len(bounces) != 1 {
-			t.Fatalf("%d bounces, want 1", len(bounces))
+			r.t.Fatalf("%d bounces, want 1", len(bounces))
 		}
 		text := textOf(t, bounces[0])
 		if bounces[0].To != shop || bounces[0].From != "relay@sandbox.example" {
@@ -92,7 +92,7 @@ func TestTheBounceOfWhatBecameTooOld(t *testing.T) {
 		r.pass(6 * time.Minute) // the bounce is the next probe
 		bounces := r.bounces()
 		if len(bounces) != 1 {
-			t.Fatalf("%d bounces, want 1", len(bounces))
+			r.t.Fatalf("%d bounces, want 1", len(bounces))
 		}
 		want := fmt.Sprintf("tried %d times", len(r.calls("unavailable@example.net")))
 		if text := textOf(t, bounces[0]); !strings.Contains(text, want) || !strings.Contains(text, "(503)") {
@@ -168,13 +168,13 @@ func TestGrace(t *testing.T) {
 		}
 		r.pass(42 * time.Minute)
 		if b := r.bounces(); len(b) != 2 || b[1].To != "app@sandbox.example" {
-			t.Fatalf("bounces after the grace: %v", b)
+			r.t.Fatalf("bounces after the grace: %v", b)
 		}
 		r.pass(4 * time.Hour)
 		r.wantStates(never, "failed failed failed")
 		b := r.bounces()
 		if len(b) != 3 {
-			t.Fatalf("%d bounces in the end, want 3", len(b))
+			r.t.Fatalf("%d bounces in the end, want 3", len(b))
 		}
 		if text := textOf(t, b[2]); strings.Contains(text, "invalid@") || !strings.Contains(text, "<down@example.net>") {
 			t.Errorf("the last bounce tells again what was told, or not what is new:\n%s", text)
@@ -267,7 +267,7 @@ func TestABounceAfterARestart(t *testing.T) {
 		r.keep(shop, "s", "suppressed@example.net")
 		r.pass(time.Minute)
 		if n := len(r.bounces()); n != 0 {
-			t.Fatalf("%d bounces before", n)
+			r.t.Fatalf("%d bounces before", n)
 		}
 		bad.fail = 0
 		r.restart()

@@ -28,7 +28,7 @@ func TestSendersTakeTurns(t *testing.T) {
 		r.pass(time.Minute)
 		got := subjects(r.calls(""))
 		if len(got) != 204 {
-			t.Fatalf("%d sent, want 204", len(got))
+			r.t.Fatalf("%d sent, want 204", len(got))
 		}
 		if i := slices.Index(got, "reset"); i > 2 {
 			t.Errorf("the single mail was number %d", i+1)

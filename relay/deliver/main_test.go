@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"os"
 	"strings"
 	"sync"
 	"testing"
@@ -94,7 +95,7 @@ func inBubble(t *testing.T, p plan, f func(r *rig)) {
 // inBubbleStopped runs f with a rig whose engine does not drain yet.
 func inBubbleStopped(t *testing.T, p plan, f func(r *rig)) {
 	t.Helper()
-	dir := t.TempDir()
+	dir := memoryDir(t)
 	synctest.Test(t, func(t *testing.T) {
 		r := &rig{t: t, plan: p, dir: dir, log: &journal{}, net: memnet.Listen()}
 		r.box = sandbox.New(sandbox.Options{Key: key, Keep: 1 << 20})
@@ -110,6 +111,17 @@ func inBubbleStopped(t *testing.T, p plan, f func(r *rig)) {
 		}()
 		f(r)
 	})
+}
+
+// memoryDir is a directory in memory where there is one: waiting for a disk
+// would be most of these tests' time, and tests nothing here.
+func memoryDir(t *testing.T) string {
+	dir, err := os.MkdirTemp("/dev/shm", "smtp2rest-test-")
+	if err != nil {
+		return t.TempDir()
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	return dir
 }
 
 // build opens the store and makes what works on it.

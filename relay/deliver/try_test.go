@@ -39,7 +39,7 @@ func TestHoldAndDropDuringAnAttempt(t *testing.T) {
 				r.wantStates(id, "sending")
 				filter := queue.Filter{ID: id}
 				if n, err := tt.do(r, filter); n != 1 || err != nil {
-					t.Fatalf("applied to %d, %v", n, err)
+					r.t.Fatalf("applied to %d, %v", n, err)
 				}
 				r.pass(time.Hour)
 				if tt.state == "" {
@@ -52,7 +52,7 @@ func TestHoldAndDropDuringAnAttempt(t *testing.T) {
 				} else {
 					r.wantStates(id, tt.state)
 					if _, err := r.store.Release(r.t.Context(), filter); err != nil {
-						t.Fatal(err)
+						r.t.Fatal(err)
 					}
 					r.pass(time.Hour)
 					r.wantStates(id, tt.released)
@@ -74,7 +74,7 @@ func TestDamagedMailIsNotSent(t *testing.T) {
 		whole := r.keep(shop, "whole", "bob@example.net")
 		files, err := filepath.Glob(filepath.Join(r.dir, "spool", "*"))
 		if err != nil || len(files) != 1 {
-			t.Fatalf("the spool has %v, %v", files, err)
+			r.t.Fatalf("the spool has %v, %v", files, err)
 		}
 		raw, err := os.ReadFile(files[0])
 		r.must(err)
@@ -89,7 +89,7 @@ func TestDamagedMailIsNotSent(t *testing.T) {
 		}
 		bounces := r.bounces()
 		if len(bounces) != 1 {
-			t.Fatalf("%d bounces, want 1", len(bounces))
+			r.t.Fatalf("%d bounces, want 1", len(bounces))
 		}
 		text := textOf(t, bounces[0])
 		for _, want := range []string{"<bob@example.net>", "<ann@example.net>"} {
