@@ -295,5 +295,31 @@ func TestKill(t *testing.T) {
 		rig.round()
 	}
 	rig.drain()
-	rig.judge(rounds)
+	sum := rig.judge(rounds)
+	if rounds >= 15 && (len(rig.kept) < 100*rounds || sum.unsettled == 0 || len(rig.unknowns) == 0 || sum.lost == 0) {
+		t.Error("the load did not bring about what is to be tested")
+	}
+}
+
+// TestTerminate ends the relay in order, again and again under load: every
+// mail that was handed over gets its reply, no attempt is left unsettled, and
+// nothing but a lost answer makes a second copy.
+func TestTerminate(t *testing.T) {
+	const rounds = 4
+	rig := newKillRig(t)
+	for n := range rounds {
+		rig.load(killMails)
+		r := rig.awaitStart([]string{"10s", "0s"}[n%2])
+		<-time.After(rig.upTo(600 * time.Millisecond))
+		begin := time.Now()
+		rig.terminate(r)
+		if took := time.Since(begin); took > drainTime {
+			t.Errorf("life %d took %s to end", r.life, took)
+		}
+	}
+	rig.drain()
+	if sum := rig.judge(rounds); sum.twice > 0 || sum.unsettled > 0 || len(rig.unknowns) > 0 {
+		t.Errorf("an orderly end left %d attempts unsettled and %d mails without a reply, and sent to %d twice",
+			sum.unsettled, len(rig.unknowns), sum.twice)
+	}
 }
