@@ -283,3 +283,20 @@ func TestALineMovesAtTheNewRate(t *testing.T) {
 		}
 	})
 }
+
+// A few calls after a pause, each of which had to wait for the bucket that
+// starts empty, say nothing about how many a second are allowed.
+func TestTooFewCallsAreNoMeasurement(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := New(Options{Rate: 1000, Burst: 10, Concurrency: 4})
+		for range 3 {
+			for range 5 {
+				call(t, p, accepted)
+			}
+			call(t, p, limited(time.Second))
+		}
+		if r := p.State().Rate; r < 400 {
+			t.Errorf("three 429s left %.0f of 1000 calls/s", r)
+		}
+	})
+}

@@ -149,17 +149,17 @@ func (t *tuner) settle(now time.Time, saturated bool) {
 	t.step, t.next, t.search = firstStep, now.Add(time.Second), 0
 }
 
-// throughput is how many calls a second the account allowed lately.
+// throughput is how many calls a second the account allowed lately; the rate
+// itself when too little was answered since the last 429 to tell.
 func (t *tuner) throughput(now time.Time) float64 {
 	elapsed := now.Sub(t.begun)
 	switch {
-	case t.begun.IsZero():
-		return t.rate // nothing was answered since the last cut
 	case elapsed < window && t.measured > 0:
 		return t.measured
+	case t.begun.IsZero() || elapsed < time.Second:
+		return t.rate
 	default:
-		// A burst at the start, within a second, counts as a second's worth.
-		return float64(t.answers) / max(elapsed, time.Second).Seconds()
+		return float64(t.answers) / elapsed.Seconds()
 	}
 }
 
