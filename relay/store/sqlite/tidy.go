@@ -22,27 +22,27 @@ func checkpoint(c *conn) error {
 	return err
 }
 
-// tidy takes one step towards a small file and says when to take the next:
-// at once while there is more to give back and nothing to do, which is when
-// the timer gets its turn. A select between an op and the timer is fair, so a
-// busy queue still gets a step in now and then.
+// tidy takes one step towards a small file and says when to take the next: at
+// once while there is more to give back and nothing else was committed since
+// the last step, else in a while, so that a busy queue is hardly slowed down.
 func (w *writer) tidy() time.Duration {
 	if err := w.repair(); err != nil {
 		return w.s.opts.tidyEvery
 	}
+	quiet := w.commits == w.tidiedAt
+	w.tidiedAt = w.commits
 	free, err := w.conn.number("PRAGMA freelist_count")
 	if err == nil && free > keepPages {
 		err = w.conn.each(func(row) error { return nil }, fmt.Sprintf("PRAGMA incremental_vacuum(%d)", tidyPages))
-		if w.failed(err) == nil {
+		w.truncated = false
+		if err == nil && quiet {
 			return 0
 		}
 	}
-	if err == nil && w.commits != w.truncatedAt {
-		if w.commits == w.tidiedAt { // quiet since the last look
-			_, err = w.conn.one("PRAGMA wal_checkpoint(TRUNCATE)") // busy: next time
-			w.truncatedAt = w.commits
-		}
-		w.tidiedAt = w.commits
+	if err == nil && quiet && !w.truncated {
+		var r row
+		r, err = w.conn.one("PRAGMA wal_checkpoint(TRUNCATE)")
+		w.truncated = err == nil && r.int(0) == 0 // else a reader is in the way: next time
 	}
 	if w.failed(err) != nil {
 		w.s.log.Warn("giving back space failed", "err", err)

@@ -50,15 +50,15 @@ const batch = 256
 // it commits go into the next transaction together: that is the whole group
 // commit, and a lone op never waits for company.
 type writer struct {
-	s           *Store
-	ops         chan op
-	stop        chan struct{}
-	ended       chan struct{}
-	conn        *conn
-	counts      counts
-	commits     int // how many there were
-	tidiedAt    int // commits when tidy looked last,
-	truncatedAt int // and when it cut the log
+	s         *Store
+	ops       chan op
+	stop      chan struct{}
+	ended     chan struct{}
+	conn      *conn
+	counts    counts
+	commits   int  // how many there were
+	tidiedAt  int  // commits when tidy looked last
+	truncated bool // the log is cut to nothing
 	// broken is the error after which the connection must be opened anew.
 	broken error
 }
@@ -166,6 +166,7 @@ func (w *writer) transact(group []op, results []result) error {
 		return w.failed(w.rollback(err))
 	}
 	w.commits++
+	w.truncated = false
 	w.counts = t.counts
 	w.s.published.Store(&t.counts)
 	if t.wakes {
