@@ -71,12 +71,10 @@ func isBody(p *mime.Part) bool {
 // sent as the file it is.
 func shownOrSent(p *mime.Part) bool {
 	switch p.Type {
-	case "text/plain", "text/html", "text/enriched", "text/richtext":
+	case "text/plain", "text/html":
 		return false
-	case "message/external-body", "message/partial":
-		return true
 	}
-	return strings.HasPrefix(p.Type, "text/") && p.Disposition() != "inline"
+	return (strings.HasPrefix(p.Type, "text/") || strings.HasPrefix(p.Type, "message/")) && p.Disposition() != "inline"
 }
 
 // body shows a part that is text.

@@ -210,6 +210,9 @@ func read(raw []byte) *reading {
 
 // hasHTML reports whether the mail has html of its own.
 func hasHTML(p *mime.Part) bool {
+	if strings.HasPrefix(p.Type, "message/") {
+		return false
+	}
 	if len(p.Parts) == 0 {
 		return p.Type == "text/html" && p.Disposition() != "attachment"
 	}

@@ -69,7 +69,7 @@ type open struct {
 	shadowed int    // the outer level with the same boundary, or -1
 	begin    int    // where its body begins
 	closed   bool   // its closing boundary was seen
-	found    bool   // its boundary was seen
+	stop     int    // where that is
 	children int    // parts in it, wherever they were attached
 }
 
@@ -89,7 +89,7 @@ func (s *scanner) parse(b []byte, base int) *Part {
 			continue
 		}
 		if level >= 0 {
-			pos = s.boundary(level, closing, next)
+			pos = s.boundary(level, closing, at, next)
 		}
 	}
 	return root
@@ -104,11 +104,10 @@ func (o *open) epilogue(text []byte) {
 }
 
 // boundary acts on a boundary line of the innermost container.
-func (s *scanner) boundary(level int, closing bool, next int) int {
+func (s *scanner) boundary(level int, closing bool, at, next int) int {
 	top := &s.stack[level]
-	top.found = true
 	if closing {
-		top.closed = true
+		top.closed, top.stop = true, at
 		if top.shadowed >= 0 {
 			// The container around it uses the same boundary: the next one
 			// is the container's.
@@ -250,6 +249,9 @@ func (s *scanner) end(at int) {
 		// Whatever it is, a person can read it (RFC 2046 section 5.1.1 wants
 		// at least one part).
 		o.part.add(BadBoundary, "a multipart without parts")
+		if o.closed {
+			o.part.Body = s.b[o.begin:max(o.begin, o.stop)]
+		}
 		o.part.Type, o.part.Params = "text/plain", nil
 		if looksLikeHTML(o.part.Body) {
 			o.part.Type = "text/html"
@@ -352,7 +354,7 @@ func (s *scanner) rest(pos int) int {
 // begins with "--" and has a part's header after it.
 func (s *scanner) guess(at int) (int, bool) {
 	o := &s.stack[len(s.stack)-1]
-	if o.found || s.guesses == 0 || !o.part.multipart() {
+	if o.children > 0 || s.guesses == 0 || !o.part.multipart() {
 		return 0, false
 	}
 	boundary := guessBoundary(s.b[o.begin:max(at, o.begin)])
@@ -363,7 +365,7 @@ func (s *scanner) guess(at int) (int, bool) {
 	again := *o
 	s.forget(again)
 	s.stack = s.stack[:len(s.stack)-1]
-	again.boundary, again.found, again.shadowed = boundary, true, -1
+	again.boundary, again.closed, again.shadowed = boundary, false, -1
 	again.part.add(BadBoundary, "the boundary is not the declared one")
 	s.push(again)
 	return again.begin, true
