@@ -98,4 +98,3 @@ func looksLikeHTML(b []byte) bool {
 	}
 	return false
 }
-
