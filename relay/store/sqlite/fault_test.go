@@ -31,8 +31,12 @@ func until(t *testing.T, what string, done func() bool) {
 	t.Helper()
 	end, cancel := context.WithTimeout(ctx, 20*time.Second)
 	defer cancel()
+	look := time.NewTicker(5 * time.Millisecond)
+	defer look.Stop()
 	for !done() {
-		if end.Err() != nil {
+		select {
+		case <-look.C:
+		case <-end.Done():
 			t.Fatalf("waited in vain until %s", what)
 		}
 	}

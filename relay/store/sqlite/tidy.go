@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"errors"
 	"fmt"
 	"time"
 )
@@ -22,6 +23,17 @@ func checkpoint(c *conn) error {
 	return err
 }
 
+// truncate cuts the log if no reader is in the way. It does not wait for one:
+// that would hold up every writer.
+func (w *writer) truncate() (bool, error) {
+	if err := w.conn.script("PRAGMA busy_timeout=0"); err != nil {
+		return false, err
+	}
+	r, err := w.conn.one("PRAGMA wal_checkpoint(TRUNCATE)")
+	done := err == nil && r.int(0) == 0
+	return done, errors.Join(err, w.conn.script("PRAGMA busy_timeout=5000"))
+}
+
 // tidy takes one step towards a small file and says when to take the next: at
 // once while there is more to give back and nothing else was committed since
 // the last step, else in a while, so that a busy queue is hardly slowed down.
@@ -40,9 +52,7 @@ func (w *writer) tidy() time.Duration {
 		}
 	}
 	if err == nil && quiet && !w.truncated {
-		var r row
-		r, err = w.conn.one("PRAGMA wal_checkpoint(TRUNCATE)")
-		w.truncated = err == nil && r.int(0) == 0 // else a reader is in the way: next time
+		w.truncated, err = w.truncate()
 	}
 	if w.failed(err) != nil {
 		w.s.log.Warn("giving back space failed", "err", err)
