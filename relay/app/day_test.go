@@ -162,7 +162,7 @@ func (d *day) send(from, to string) {
 func (d *day) plan() []event {
 	var events []event
 	var troubles []event
-	var calms []time.Duration
+	var calms, storms []time.Duration
 	rotated := false
 	for at := time.Duration(0); at < 24*time.Hour; {
 		at += minutes(d.dice, 10, 30)
@@ -184,11 +184,17 @@ func (d *day) plan() []event {
 		at += minutes(d.dice, 1, 30)
 		events = append(events, trouble, event{at, "calm after " + trouble.name, d.calm})
 		calms = append(calms, at)
+		if strings.HasPrefix(trouble.name, "429") {
+			storms = append(storms, trouble.at)
+		}
 	}
 	for i := range 12 {
 		at := time.Duration(d.dice.Float64() * float64(24*time.Hour))
-		if i%4 > 0 { // in the midst of trouble
+		switch i % 4 {
+		case 0, 1: // in the midst of some trouble
 			at = events[d.dice.IntN(len(events))].at + minutes(d.dice, 0, 2)
+		case 2: // while the gate is closed
+			at = storms[i/4%len(storms)] + minutes(d.dice, 1, 3)
 		}
 		down := time.Duration(d.dice.IntN(60)) * time.Second
 		name := []string{"stop", "stop at once", "kill"}[i%3]
