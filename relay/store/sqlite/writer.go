@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	lib "modernc.org/sqlite/lib"
+
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
 
@@ -214,9 +216,10 @@ func (s *Store) checkFree(size int64) error {
 	return err
 }
 
-// rollback ends the transaction after err. SQLite may have done so already.
+// rollback ends the transaction after err. After some errors SQLite has done
+// so already and says SQLITE_ERROR; after any other the connection is given up.
 func (w *writer) rollback(err error) error {
-	if _, rerr := w.conn.exec("ROLLBACK"); rerr != nil && !isIO(err) {
+	if _, rerr := w.conn.exec("ROLLBACK"); rerr != nil && code(rerr) != lib.SQLITE_ERROR {
 		w.broken = errors.Join(err, rerr)
 	}
 	return err
