@@ -101,19 +101,19 @@ func (rig *killRig) left() []string {
 	return open
 }
 
-// tally is what a run came to.
-type tally struct {
+// killTally is what a run came to.
+type killTally struct {
 	recipients, delivered, twice, lost, unsettled int
 }
 
 // judge asserts what 250 and the idempotency key promise, and prints the
 // counts.
-func (rig *killRig) judge(rounds int) tally {
+func (rig *killRig) judge(rounds int) killTally {
 	rig.t.Helper()
 	p := rig.provider
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	var sum tally
+	var sum killTally
 	for life := range rig.life {
 		n := 0
 		for key := range rig.unknown[life+1] {
@@ -150,7 +150,7 @@ func (rig *killRig) judge(rounds int) tally {
 	return sum
 }
 
-func (rig *killRig) judgeRecipient(m *killMail, n int, to string, sum *tally) {
+func (rig *killRig) judgeRecipient(m *killMail, n int, to string, sum *killTally) {
 	sum.recipients++
 	s := rig.provider.seen[to]
 	times := s.acceptedCalls()

@@ -74,18 +74,18 @@ func newKillProvider(t *testing.T) *killProvider {
 	return p
 }
 
-// answered tells what the sandbox answered, 0 for nothing.
-type answered struct {
+// killAnswer tells what the sandbox answered, 0 for nothing.
+type killAnswer struct {
 	http.ResponseWriter
 	status int
 }
 
-func (a *answered) WriteHeader(status int) {
+func (a *killAnswer) WriteHeader(status int) {
 	a.status = status
 	a.ResponseWriter.WriteHeader(status)
 }
 
-func (a *answered) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+func (a *killAnswer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 // url is the API for one life of the relay: a call names the life it comes
 // from, even when it is read after that has ended.
@@ -100,7 +100,7 @@ func (p *killProvider) serve(w http.ResponseWriter, r *http.Request) {
 	r.URL.Path = "/" + path
 	to := p.check(r.Header.Get("Idempotency-Key"), body)
 	r.Body = io.NopCloser(bytes.NewReader(body))
-	a := &answered{ResponseWriter: w}
+	a := &killAnswer{ResponseWriter: w}
 	p.handler.ServeHTTP(a, r)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -163,7 +163,7 @@ func checkKillBody(to, from, subject, text, html string) error {
 		return fmt.Errorf("from %s", from)
 	case head != id:
 		return fmt.Errorf("text of %s", head)
-	case sum != sumOfText(rest):
+	case sum != killSum(rest):
 		return fmt.Errorf("text of %d bytes with another sum", len(text))
 	case !strings.Contains(html, sum) || len(html) < len(rest):
 		return fmt.Errorf("html of %d bytes for a text of %d", len(html), len(text))
