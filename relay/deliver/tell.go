@@ -67,7 +67,10 @@ func (e *Engine) tellDue(ctx context.Context) error {
 
 // tell enqueues the bounce of one mail, or decides that there must be none.
 func (e *Engine) tell(ctx context.Context, b queue.Bounce) error {
-	numbers := failedNumbers(b)
+	numbers := make([]int, len(b.Failed))
+	for i, r := range b.Failed {
+		numbers[i] = r.Number
+	}
 	mail, err := e.bounceFor(ctx, b, numbers)
 	if err != nil {
 		return err
@@ -79,16 +82,6 @@ func (e *Engine) tell(ctx context.Context, b queue.Bounce) error {
 	return err
 }
 
-func failedNumbers(b queue.Bounce) []int {
-	var numbers []int
-	for i, r := range b.Mail.Recipients {
-		if r.State == queue.Failed && !r.Bounced {
-			numbers = append(numbers, i)
-		}
-	}
-	return numbers
-}
-
 // bounceFor writes the bounce; nil is that nobody is to be told.
 func (e *Engine) bounceFor(ctx context.Context, b queue.Bounce, numbers []int) (*queue.Mail, error) {
 	now := time.Now()
@@ -98,10 +91,9 @@ func (e *Engine) bounceFor(ctx context.Context, b queue.Bounce, numbers []int) (
 		return nil, err
 	}
 	m.Raw = raw // damaged or gone: the bounce quotes no header
-	var failed []bounce.Failure
-	for _, n := range numbers {
-		r := b.Mail.Recipients[n]
-		failed = append(failed, bounce.Failure{Recipient: r.Addr, Reason: reason(r)})
+	failed := make([]bounce.Failure, len(b.Failed))
+	for i, r := range b.Failed {
+		failed[i] = bounce.Failure{Recipient: r.Addr, Reason: reason(r)}
 	}
 	text, to, ok := bounce.Compose(e.opt.Bounce, &m, failed, now)
 	log := e.opt.Log.With("id", m.ID, "from", m.From, "recipients", len(failed))
