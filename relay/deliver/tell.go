@@ -52,11 +52,17 @@ func (e *Engine) awaitFailure(ctx context.Context, wait time.Duration) {
 }
 
 func (e *Engine) tellDue(ctx context.Context) error {
+	last := ""
 	for {
 		due, err := e.opt.Queue.BouncesDue(ctx, time.Now(), e.opt.BounceGrace, bouncesAtOnce)
 		if err != nil || len(due) == 0 {
 			return err
 		}
+		first := due[0].Mail.Message.ID
+		if first == last { // a store that does not keep its word must not make a hot loop
+			return errors.New("mail " + first + " is not marked as bounced")
+		}
+		last = first
 		for _, b := range due {
 			if err := e.tell(ctx, b); err != nil {
 				return err
