@@ -68,6 +68,7 @@ func (w *wire) readLine() (string, error) {
 		return "", w.refuse(w.lost(errStopping))
 	}
 	p, err := w.in.ReadSlice('\n')
+	w.confirm(err)
 	switch {
 	case errors.Is(err, bufio.ErrBufferFull): // its size is Limits.CommandBytes
 		w.hangUpOn()

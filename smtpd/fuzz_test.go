@@ -47,7 +47,7 @@ func FuzzSession(f *testing.F) {
 		whole := session(t, in)
 		part := session(t, in[:max(0, min(cut, len(in)))])
 		if len(part) > len(whole) || len(part) > 0 && !reflect.DeepEqual(part, whole[:len(part)]) {
-			t.Fatalf("cut off: %q\nwhole: %q", part, whole)
+			t.Fatalf("cut off: %+v\nwhole: %+v", part, whole)
 		}
 	})
 }

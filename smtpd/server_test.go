@@ -331,7 +331,7 @@ func TestByteAtATime(t *testing.T) {
 		c.want(want)
 	}
 	if got := b.took(); len(got) != 2 || got[0].data != "A: b\r\n\r\n.x\r\n" || got[1].data != "\r\nx" {
-		t.Errorf("took %q", got)
+		t.Errorf("took %+v", got)
 	}
 }
 

@@ -100,6 +100,9 @@ func (s *session) message(data []byte) (r *reply.Reply) {
 		return reply.MailLoop()
 	}
 	env := s.snapshot()
+	env.receipt = new(receipt)
+	stop := s.wire.watch(env.receipt)
+	defer func() { stop(); s.wire.pending = env.receipt }()
 	r = s.backend.Message(s.ctx, &env, data)
 	if r == nil {
 		return reply.LocalError()

@@ -36,6 +36,8 @@ type Envelope struct {
 	From       string // "" is the null sender
 	Recipients []string
 	Client     Client
+
+	receipt *receipt // of a message
 }
 
 // Client is the other side of a session.

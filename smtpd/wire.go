@@ -51,15 +51,17 @@ type wire struct {
 	unsent []byte        // lines of a reply that is not whole yet
 	dialog dialog
 
-	hungUp bool          // go-smtp gets no more input and closes
-	linger time.Duration // how long the client is heard out when we close
-	broken error         // why nothing can be written any more
+	hungUp  bool          // go-smtp gets no more input and closes
+	linger  time.Duration // how long the client is heard out when we close
+	broken  error         // why nothing can be written any more
+	pending *receipt      // of the message whose reply was written last
 
 	mu         sync.Mutex
 	stopping   bool
 	idle       bool      // waiting for a command, with no message under way
 	messageEnd time.Time // when the message that is being read must be whole
 	closed     bool
+	unwatched  bool // watch must not read any more
 }
 
 // fill reads from the socket, each time with a fresh deadline: go-smtp's own
@@ -84,6 +86,9 @@ func (w *wire) arm() error {
 	defer w.mu.Unlock()
 	if w.stopping && w.idle {
 		return errStopping
+	}
+	if w.unwatched {
+		return os.ErrDeadlineExceeded
 	}
 	deadline := time.Now().Add(w.limits.IdleTime)
 	if !w.messageEnd.IsZero() && w.messageEnd.Before(deadline) {
@@ -183,6 +188,7 @@ func (w *wire) send(line string) error {
 	}
 	w.unsent = w.unsent[:0]
 	if w.broken != nil {
+		w.confirm(w.broken)
 		w.hangUp()
 	}
 	return w.broken

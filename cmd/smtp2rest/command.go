@@ -26,6 +26,8 @@ type terminal struct {
 	out, err io.Writer
 	env      func(string) (string, bool)
 	color    bool
+	width    int  // columns of the screen that out is; 0 when it is none
+	asks     bool // there is a person at in who can answer
 }
 
 // command is one subcommand. Its help is made from these fields alone.
@@ -37,6 +39,9 @@ type command struct {
 	examples []string
 	// setup declares the flags and returns what to run once they are parsed.
 	setup func(fs *flag.FlagSet) action
+	// verbs are commands of its own, such as "queue drop". The command itself
+	// is what is meant when none is named.
+	verbs []*command
 }
 
 type action func(ctx context.Context, t *terminal, args []string) error
@@ -54,7 +59,7 @@ func usagef(format string, args ...any) error {
 func commands() []*command {
 	return []*command{
 		demoCommand(), serveCommand(), checkCommand(), explainCommand(),
-		sendCommand(), sandboxCommand(), versionCommand(),
+		queueCommand(), sendCommand(), sandboxCommand(), versionCommand(),
 	}
 }
 
@@ -81,6 +86,13 @@ func run(ctx context.Context, t *terminal, args []string) int {
 }
 
 func (c *command) run(ctx context.Context, t *terminal, args []string) int {
+	if len(c.verbs) > 0 && len(args) > 0 && !strings.HasPrefix(args[0], "-") {
+		verb := c.verb(args[0])
+		if verb == nil {
+			return report(t, c, usagef("there is no verb %q%s", args[0], didYouMean(args[0], c.verbNames())))
+		}
+		return verb.run(ctx, t, args[1:])
+	}
 	fs := c.flagSet()
 	act := c.setup(fs)
 	rest, err := parse(fs, args)
@@ -158,6 +170,24 @@ func find(name string) *command {
 		}
 	}
 	return nil
+}
+
+// verb is the command of that verb, or nil.
+func (c *command) verb(word string) *command {
+	for _, v := range c.verbs {
+		if v.name == c.name+" "+word {
+			return v
+		}
+	}
+	return nil
+}
+
+func (c *command) verbNames() []string {
+	var all []string
+	for _, v := range c.verbs {
+		all = append(all, strings.TrimPrefix(v.name, c.name+" "))
+	}
+	return all
 }
 
 func names() []string {

@@ -116,7 +116,7 @@ func (s *stage) play(ctx context.Context, sc scene) error {
 	if err != nil {
 		return err
 	}
-	for _, c := range calls {
+	for _, c := range sc.inOrder(calls) {
 		s.printCall(c)
 	}
 	fmt.Fprintf(s.t.out, "  %s\n", s.p.dim(fmt.Sprintf("took %s", d.took.Round(100*time.Microsecond))))

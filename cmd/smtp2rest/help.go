@@ -32,6 +32,14 @@ func help(t *terminal, args []string) int {
 		fmt.Fprintf(t.err, "smtp2rest help: there is no command %q%s\n", args[0], didYouMean(args[0], names()))
 		return exitUsage
 	}
+	if len(args) > 1 && len(c.verbs) > 0 {
+		verb := c.verb(args[1])
+		if verb == nil {
+			fmt.Fprintf(t.err, "smtp2rest help: %s has no verb %q%s\n", c.name, args[1], didYouMean(args[1], c.verbNames()))
+			return exitUsage
+		}
+		c = verb
+	}
 	printHelp(t.out, c)
 	return exitOK
 }
@@ -41,6 +49,9 @@ func printHelp(w io.Writer, c *command) {
 	fs := c.flagSet()
 	c.setup(fs)
 	usage := "smtp2rest " + c.name
+	if len(c.verbs) > 0 {
+		usage += " [VERB]"
+	}
 	if hasFlags(fs) {
 		usage += " [flags]"
 	}
@@ -48,6 +59,13 @@ func printHelp(w io.Writer, c *command) {
 		usage += " " + c.args
 	}
 	fmt.Fprintf(w, "%s\n\nUsage: %s\n\n%s\n", c.summary, usage, strings.TrimSpace(c.about))
+	if len(c.verbs) > 0 {
+		fmt.Fprint(w, "\nVerbs:\n")
+		for i, name := range c.verbNames() {
+			fmt.Fprintf(w, "  %-9s %s\n", name, c.verbs[i].summary)
+		}
+		fmt.Fprintf(w, "\n'smtp2rest help %s VERB' tells more of one.\n", c.name)
+	}
 	if hasFlags(fs) {
 		fmt.Fprint(w, "\nFlags:\n")
 		fs.VisitAll(func(f *flag.Flag) { printFlag(w, f) })

@@ -8,20 +8,36 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 )
 
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	t := &terminal{
 		in:    os.Stdin,
 		out:   os.Stdout,
 		err:   os.Stderr,
 		env:   os.LookupEnv,
 		color: wantsColor(os.Stdout, os.LookupEnv),
+		width: columns(os.Stdout),
+		asks:  columns(os.Stdin) > 0,
 	}
-	code := run(ctx, t, os.Args[1:])
-	stop()
-	os.Exit(code)
+	os.Exit(run(untilSignal(), t, os.Args[1:]))
+}
+
+// untilSignal returns a context that ends at the first signal to stop. The
+// second one ends the process.
+func untilSignal() context.Context {
+	ctx, stop := context.WithCancel(context.Background())
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		stop()
+		<-signals
+		os.Exit(exitFailed)
+	}()
+	return ctx
 }
 
 // wantsColor is true on a terminal whose user did not ask for plain text
@@ -35,4 +51,17 @@ func wantsColor(f *os.File, env func(string) (string, bool)) bool {
 	}
 	info, err := f.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// columns is the width of a terminal, or 0 when f is none. A device such as
+// /dev/null is none.
+func columns(f *os.File) int {
+	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
+	switch {
+	case err != nil:
+		return 0
+	case size.Col == 0: // a terminal that does not know, as of expect(1)
+		return 80
+	}
+	return int(size.Col)
 }

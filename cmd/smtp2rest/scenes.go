@@ -3,6 +3,7 @@ package main
 import (
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/smtp2rest/smtp2rest/relay/sandbox"
@@ -120,6 +121,15 @@ func (sc scene) compare(d *dialogue, calls []sandbox.Call) error {
 		}
 	}
 	return nil
+}
+
+// inOrder sorts calls by recipient, as the scene names them: they are made at
+// once, and the demo should read the same each time.
+func (sc scene) inOrder(calls []sandbox.Call) []sandbox.Call {
+	place := func(c sandbox.Call) int {
+		return slices.IndexFunc(sc.calls, func(want expectedCall) bool { return want.to == c.To })
+	}
+	return slices.SortedStableFunc(slices.Values(calls), func(a, b sandbox.Call) int { return place(a) - place(b) })
 }
 
 // begins compares word by word; %ID stands for any word, and the last word

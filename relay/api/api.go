@@ -141,8 +141,19 @@ func (c *Client) Send(ctx context.Context, r Request) relay.Outcome {
 		WroteRequest: func(info httptrace.WroteRequestInfo) { written.Store(info.Err == nil) },
 	})
 	out := c.call(ctx, r, &written)
+	out.Detail, out.MessageID = c.withoutKey(out.Detail), c.withoutKey(out.MessageID)
 	out.Took = time.Since(start)
 	return out
+}
+
+// withoutKey keeps an answer that repeats the request's header from carrying
+// the key into a log or a reply.
+func (c *Client) withoutKey(words string) string {
+	key := strings.TrimPrefix(c.bearer, "Bearer ")
+	if key == "" {
+		return words
+	}
+	return strings.ReplaceAll(words, key, "[the API key]")
 }
 
 func (c *Client) call(ctx context.Context, r Request, written *atomic.Bool) relay.Outcome {

@@ -19,6 +19,9 @@ type Options struct {
 	Config  *config.Config
 	Version string
 	Log     *slog.Logger
+
+	// dial replaces the network on the way to the API, for tests in virtual time.
+	dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // App is one daemon. Several can live in one process.

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/api"
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
@@ -19,6 +21,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/retry"
 	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
+	"github.com/smtp2rest/smtp2rest/relay/warm"
 	"github.com/smtp2rest/smtp2rest/smtpd"
 )
 
@@ -40,8 +43,11 @@ type parts struct {
 	pacer        *pace.Pacer
 	keeper       *gatekeeper
 	attempts     *attempt.Sender
+	meter        *warm.Meter
 	queue        intake.Queue
+	marks        queue.Marks // nil without a queue
 	server       *smtpd.Server
+	started      time.Time
 
 	cleanups []func(context.Context) error // run last to first
 }
@@ -60,7 +66,9 @@ func (p *parts) stop(ctx context.Context) error {
 }
 
 func (p *parts) build(ctx context.Context) error {
+	p.started = time.Now()
 	p.suppressions = suppress.New(suppressionsKept, suppressionTime)
+	p.meter = newMeter(p.opt.Config.Warming)
 	for _, step := range []func(context.Context) error{p.buildAPI, p.buildQueue, p.buildServer} {
 		if err := step(ctx); err != nil {
 			return err
@@ -82,6 +90,7 @@ func (p *parts) buildAPI(context.Context) error {
 	client, err := api.New(api.Options{
 		URL: c.URL, Path: c.Path, Key: c.Key.Reveal(), UserAgent: "smtp2rest/" + p.opt.Version,
 		Timeout: c.Timeout, ConnectTimeout: c.ConnectTimeout, Concurrency: c.Concurrency, ExtraCAs: cas,
+		Dial: p.opt.dial,
 	})
 	if err != nil {
 		return fmt.Errorf("api: %w", err)
@@ -94,6 +103,7 @@ func (p *parts) buildAPI(context.Context) error {
 	})
 	p.attempts = attempt.New(attempt.Options{
 		API: client, Pace: p.pacer, Suppressions: p.suppressions, Log: p.opt.Log,
+		LeaveProbes: p.opt.Config.Queue.Mode == config.OnDisk,
 	})
 	p.keeper = keeper
 	return nil
@@ -111,12 +121,48 @@ func (p *parts) buildQueue(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := p.drain(ctx, store); err != nil {
+		return err
+	}
+	return p.startAdmin(ctx, store)
+}
+
+// drain goes on where the process before this one ended.
+func (p *parts) drain(ctx context.Context, store queue.Queue) error {
 	if err := p.keeper.restore(ctx, store, p.pacer); err != nil {
 		return err
 	}
 	p.keeper.start(store)
 	p.onStop(func(context.Context) error { p.keeper.stop(); return nil })
+	if err := loadMeter(ctx, p.meter, store); err != nil {
+		return err
+	}
+	p.marks = store
 	p.startEngine(store)
+	return nil
+}
+
+// startAdmin lets the operator in: by a socket beside the data, so that whoever
+// may read the one may use the other, and 'smtp2rest queue' finds both.
+func (p *parts) startAdmin(ctx context.Context, store queue.Queue) error {
+	server := admin.NewServer(admin.ServerOptions{
+		Admin: admin.New(admin.Options{
+			Queue: store, Version: p.opt.Version, Started: p.started, Pace: p.pacer.State, Warming: p.meter.State,
+		}),
+		Path: filepath.Join(p.opt.Config.Queue.DataDir, admin.SocketName),
+		Log:  p.opt.Log,
+	})
+	if err := server.Start(ctx); err != nil {
+		// Mail goes before comfort: the queue can be looked at when it stops.
+		p.opt.Log.Error("'smtp2rest queue' cannot reach this daemon", "cause", err)
+		return nil
+	}
+	p.onStop(func(ctx context.Context) error {
+		// A drain that took all its time is no reason to cut an operator off.
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		defer cancel()
+		return server.Stop(ctx)
+	})
 	return nil
 }
 
@@ -143,6 +189,7 @@ func (p *parts) startEngine(store queue.Queue) {
 		Pace:     p.pacer,
 		Mapping:  Mapping(c),
 		Schedule: retry.Schedule{First: c.Delivery.Retry.First, Max: c.Delivery.Retry.Max, MaxAge: c.Delivery.Retry.MaxAge},
+		Warming:  p.warming(),
 		// A quarter of the calls at once is left to fresh mail.
 		Workers:        c.API.Concurrency - c.API.Concurrency/4,
 		Lease:          c.API.Timeout + leaseMargin,
@@ -157,28 +204,42 @@ func (p *parts) startEngine(store queue.Queue) {
 	p.queue = engine
 }
 
+// warming is nil when no domain is being warmed, so that nothing is asked for
+// each mail.
+func (p *parts) warming() deliver.Warming {
+	if len(p.opt.Config.Warming) == 0 {
+		return nil
+	}
+	return p.meter
+}
+
 func (p *parts) bounces() bounce.Options {
 	c := p.opt.Config
 	return bounce.Options{From: defaultSender(c), Hostname: c.Hostname, Postmaster: c.Bounce.Postmaster}
 }
 
-func (p *parts) buildServer(ctx context.Context) error {
+func (p *parts) backend() *intake.Intake {
 	c := p.opt.Config
-	backend := intake.New(intake.Options{
+	return intake.New(intake.Options{
 		Mapping:      Mapping(c),
 		Attempts:     p.attempts,
 		Suppressions: p.suppressions,
 		Queue:        p.queue,
+		Warming:      freshWarming{p.meter, p.marks, p.opt.Log},
 		Bounce:       p.bounces(),
 		Wait:         c.Delivery.Wait,
 		Log:          p.opt.Log,
 	})
+}
+
+func (p *parts) buildServer(ctx context.Context) error {
+	c := p.opt.Config
 	listeners := make([]smtpd.Listener, len(c.Listeners))
 	for i, l := range c.Listeners {
 		listeners[i] = smtpd.Listener{Address: l.Address, Networks: l.Networks}
 	}
 	server, err := smtpd.New(smtpd.Options{
-		Backend:   backend,
+		Backend:   p.backend(),
 		Hostname:  c.Hostname,
 		Listeners: listeners,
 		Limits: smtpd.Limits{

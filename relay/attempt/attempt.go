@@ -34,6 +34,10 @@ type Options struct {
 	Pace         *pace.Pacer
 	Suppressions *suppress.List
 	Log          *slog.Logger
+
+	// LeaveProbes is set where a queue's workers test an API that is down:
+	// whoever waits for Try must then not wait for such a test.
+	LeaveProbes bool
 }
 
 // Sender makes attempts; it is safe for concurrent use.
@@ -58,7 +62,7 @@ type Attempt struct {
 // through a gate that stays closed for at least a second.
 func (s *Sender) Try(ctx, turn context.Context, a Attempt) relay.Outcome {
 	for {
-		pass, err := s.opt.Pace.Enter(turn)
+		pass, err := s.enter(turn)
 		if err != nil {
 			out := notMade(err)
 			s.log(a, out)
@@ -68,6 +72,13 @@ func (s *Sender) Try(ctx, turn context.Context, a Attempt) relay.Outcome {
 			return out
 		}
 	}
+}
+
+func (s *Sender) enter(turn context.Context) (*pace.Pass, error) {
+	if down := s.opt.Pace.Down(); down != nil && s.opt.LeaveProbes {
+		return nil, down
+	}
+	return s.opt.Pace.Enter(turn)
 }
 
 // Make makes one attempt with a pass, which it ends.

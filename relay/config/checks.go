@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 // The checks of single texts. Each error says what was found and what to
@@ -25,7 +26,7 @@ func checkText(s string) error {
 func checkURL(s string) error {
 	const want = `write the address of the API, as in "https://app.nexuspromail.com/api"`
 	u, err := url.Parse(s)
-	if err != nil {
+	if err != nil || checkText(s) != nil || !utf8.ValidString(s) {
 		return errors.New("found what is not a URL; " + want)
 	}
 	switch {

@@ -24,6 +24,7 @@ type Config struct {
 	Delivery  Delivery
 	Queue     Queue
 	Bounce    Bounce
+	Warming   []Warming  // one for each domain; often none
 	Listeners []Listener // at least one
 	Limits    Limits
 	Log       Log

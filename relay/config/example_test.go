@@ -30,16 +30,29 @@ const exampleHeader = `# smtp2rest configuration (TOML). Every setting is here.
 # This file is written from the code: go generate ./relay/config
 `
 
+// everySetting is the whole table, with one of each table that is repeated.
+func everySetting() []setting {
+	all := append(settingsOf(&Config{}), listenerSettings(&Listener{}, "listener")...)
+	return append(all, warmingSettings(&Warming{}, "warming")...)
+}
+
+// off is the mark before the header of a table that is not there by default.
+func off(section string) string {
+	if section == "warming" {
+		return "#"
+	}
+	return ""
+}
+
 // exampleText writes config.example.toml from the table of settings.
 func exampleText(t *testing.T) string {
-	cfg := &Config{Listeners: make([]Listener, 1)}
-	settings := append(settingsOf(cfg), listenerSettings(&cfg.Listeners[0], "listener")...)
+	settings := everySetting()
 	var b strings.Builder
 	b.WriteString(exampleHeader)
 	for _, sec := range sections() {
 		b.WriteString("\n")
 		if sec.name != "" {
-			b.WriteString("# " + strings.ReplaceAll(sec.doc, "\n", "\n# ") + "\n" + bracket(sec.name) + "\n\n")
+			b.WriteString("# " + strings.ReplaceAll(sec.doc, "\n", "\n# ") + "\n" + off(sec.name) + bracket(sec.name) + "\n\n")
 		}
 		first := true
 		for _, s := range settings {
@@ -132,15 +145,15 @@ func TestExampleLoadsAsItStands(t *testing.T) {
 	}
 }
 
+// exampleWarming sets what must be set of the table that is not there by default.
+const exampleWarming = "[[warming]]\ndomain = \"mail.example.com\"\nbegin = \"2026-12-01\"\n"
+
 // TestExampleHasEverySetting takes the marks away, so that every setting is in
 // the file, and holds the values against the defaults in force.
 func TestExampleHasEverySetting(t *testing.T) {
-	commented := regexp.MustCompile(`(?m)^#([a-z_]+ = )`)
+	commented := regexp.MustCompile(`(?m)^#(\[\[|[a-z_]+ = )`)
 	cfg := loadExample(t, func(s string) string { return commented.ReplaceAllString(s, "$1") })
-	none, err := Load(Source{Env: func(string) (string, bool) { return "", false }})
-	if err != nil {
-		t.Fatal(err)
-	}
+	none := load(t, file(exampleWarming, env{}))
 	shown, inForce := cfg.Describe(), none.Describe()
 	if len(shown) != len(inForce) {
 		t.Fatalf("%d settings, want %d", len(shown), len(inForce))

@@ -109,7 +109,7 @@ func (f *tomlFile) entry(table, key string, raw toml.Primitive) entry {
 	if table != "" {
 		e.path = table + "." + e.path
 	}
-	if strings.HasPrefix(table, "listener#") {
+	if strings.Contains(table, "#") {
 		// The library keeps one position for all tables of an array, so that
 		// this would be a line of the last one.
 		e.line = 0
@@ -122,7 +122,7 @@ func (f *tomlFile) top(top map[string]toml.Primitive) {
 	seen := map[string]bool{}
 	for _, key := range slices.Sorted(maps.Keys(top)) {
 		name := strings.ToLower(key)
-		known := name == "listener" || slices.Contains(tableNames(), name)
+		known := isRepeated(name) || slices.Contains(tableNames(), name)
 		if !known {
 			f.assign("", map[string]toml.Primitive{key: top[key]})
 			continue
@@ -131,8 +131,8 @@ func (f *tomlFile) top(top map[string]toml.Primitive) {
 		switch table, ok := f.table(e); {
 		case seen[name]:
 			f.fileProblem(e.line, e.path, "%s", twice)
-		case name == "listener":
-			f.listeners(e)
+		case isRepeated(name):
+			f.repeated(name, e)
 		case ok:
 			f.assign(name, table)
 		default:
@@ -157,9 +157,9 @@ func (f *tomlFile) table(e entry) (map[string]toml.Primitive, bool) {
 	return table, f.md.PrimitiveDecode(e.raw, &table) == nil
 }
 
-// listeners takes the array of tables.
-func (f *tomlFile) listeners(e entry) {
-	const want = "write [[listener]], in double brackets, above the settings of each"
+// repeated takes an array of tables.
+func (f *tomlFile) repeated(name string, e entry) {
+	want := "write " + bracket(name) + ", in double brackets, above the settings of each"
 	var tables []map[string]toml.Primitive
 	n := 0
 	switch list := e.data.(type) {
@@ -169,25 +169,25 @@ func (f *tomlFile) listeners(e entry) {
 		n = len(list)
 		for _, item := range list {
 			if _, ok := item.(map[string]any); !ok {
-				f.fileProblem(e.line, "listener", "found a list with %s in it; %s", kindOf(item), want)
+				f.fileProblem(e.line, name, "found a list with %s in it; %s", kindOf(item), want)
 				return
 			}
 		}
 	default:
-		f.fileProblem(e.line, "listener", "found %s; %s", kindOf(e.data), want)
+		f.fileProblem(e.line, name, "found %s; %s", kindOf(e.data), want)
 		return
 	}
-	if n == 0 {
-		f.fileProblem(e.line, "listener", "found an empty list; leave it out for the default, or %s", want)
+	if n == 0 && name == "listener" {
+		f.fileProblem(e.line, name, "found an empty list; leave it out for the default, or %s", want)
 		return
 	}
 	if err := f.md.PrimitiveDecode(e.raw, &tables); err != nil {
-		f.fileProblem(e.line, "listener", "%s", want)
+		f.fileProblem(e.line, name, "%s", want)
 		return
 	}
-	f.setListeners(n)
+	f.makeRoom(name, n)
 	for i, table := range tables {
-		f.assign(listenerPrefix(i, n), table)
+		f.assign(prefixOf(name, i, n), table)
 	}
 }
 

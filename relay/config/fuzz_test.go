@@ -25,6 +25,7 @@ func FuzzLoad(f *testing.F) {
 	f.Add("", "", "", false)
 	f.Add("x = \"\"\"", "", "", true)
 	f.Add("[[listener]]\n[[listener]]\naddress=':0'\n", "", "", true)
+	f.Add("[[warming]]\ndomain='a.example'\nbegin=2026-12-01\ntable=[1,2,0]\nurgent=['@a.example']\n", "", "", false)
 	const secret = "hunter2-hunter2"
 	f.Fuzz(func(t *testing.T, text, email, url string, inFile bool) {
 		if strings.Contains(text+email+url, "hunter2") {

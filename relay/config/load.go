@@ -68,7 +68,7 @@ func newLoader(src Source) *loader {
 	}
 	l := &loader{src: src, cfg: &Config{}, lines: map[string]int{}, bad: map[string]bool{}}
 	l.add(settingsOf(l.cfg))
-	l.setListeners(1)
+	l.makeRoom("listener", 1)
 	return l
 }
 
@@ -100,21 +100,29 @@ func (l *loader) add(settings []setting) {
 	l.settings = append(l.settings, settings...)
 }
 
-// setListeners makes room for n listeners, each with the defaults.
-func (l *loader) setListeners(n int) {
-	l.settings = keep(l.settings, func(s setting) bool { return !strings.HasPrefix(s.path, "listener") })
+// makeRoom makes room for n tables of those that are repeated, each with the
+// defaults.
+func (l *loader) makeRoom(name string, n int) {
+	l.settings = keep(l.settings, func(s setting) bool { return !strings.HasPrefix(s.path, name) })
+	if name == "warming" {
+		l.cfg.Warming = make([]Warming, n)
+		for i := range l.cfg.Warming {
+			l.add(warmingSettings(&l.cfg.Warming[i], prefixOf(name, i, n)))
+		}
+		return
+	}
 	l.cfg.Listeners = make([]Listener, n)
 	for i := range l.cfg.Listeners {
-		l.add(listenerSettings(&l.cfg.Listeners[i], listenerPrefix(i, n)))
+		l.add(listenerSettings(&l.cfg.Listeners[i], prefixOf(name, i, n)))
 	}
 }
 
-// listenerPrefix is how the settings of the i-th of n listeners are called.
-func listenerPrefix(i, n int) string {
+// prefixOf is how the settings of the i-th of n tables are called.
+func prefixOf(name string, i, n int) string {
 	if n == 1 {
-		return "listener"
+		return name
 	}
-	return fmt.Sprintf("listener#%d", i+1)
+	return fmt.Sprintf("%s#%d", name, i+1)
 }
 
 func keep(list []setting, want func(setting) bool) []setting {
@@ -190,6 +198,7 @@ func (l *loader) derive() {
 	if c.Queue.DataDir == "" {
 		c.Queue.DataDir = l.stateDir()
 	}
+	l.deriveWarming()
 	c.API.CAFile = l.fromFile(c.API.CAFile)
 	c.API.URL = strings.TrimRight(c.API.URL, "/")
 }

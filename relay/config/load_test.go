@@ -233,9 +233,8 @@ func TestDescribe(t *testing.T) {
 
 // TestTableIsWhole holds the table's own rules.
 func TestTableIsWhole(t *testing.T) {
-	cfg := &Config{Listeners: make([]Listener, 1)}
 	seen := map[string]bool{}
-	for _, s := range append(settingsOf(cfg), listenerSettings(&cfg.Listeners[0], "listener")...) {
+	for _, s := range everySetting() {
 		table, _ := splitPath(s.path)
 		if seen[s.path] || !slices.ContainsFunc(sections(), func(sec section) bool { return sec.name == table }) {
 			t.Errorf("%s is there twice, or in no section", s.path)

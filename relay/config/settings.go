@@ -34,6 +34,8 @@ func sections() []section {
 		{"delivery", "How mail is tried."},
 		{"queue", "Mail that could not be sent while its client waited."},
 		{"bounce", "How senders learn what could not be delivered."},
+		{"warming", "Hold a new domain to a number of mails that grows every day (docs/warming.md). What\n" +
+			"is over it waits in the queue. There is none by default; repeat the table for more."},
 		{"listener", "One address to listen on. Repeat the table for more of them."},
 		{"limits", "What clients can use at most."},
 		{"log", "The program's own log, on standard error."},
@@ -43,7 +45,7 @@ func sections() []section {
 	}
 }
 
-// settingsOf is the table for everything but the listeners.
+// settingsOf is the table for everything but the tables that are repeated.
 func settingsOf(c *Config) []setting {
 	s := []setting{
 		{path: "hostname", value: textValue{&c.Hostname, checkHostname}, defWord: "the name of this machine", example: `"relay.example.com"`,

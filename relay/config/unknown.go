@@ -10,11 +10,20 @@ import (
 func tableNames() []string {
 	var names []string
 	for _, s := range sections() {
-		if s.name != "" && s.name != "listener" {
+		if s.name != "" && !isRepeated(s.name) {
 			names = append(names, s.name)
 		}
 	}
 	return names
+}
+
+// repeatedTables are those of which there can be several.
+func repeatedTables() []string { return []string{"listener", "warming"} }
+
+// isRepeated reports whether a table, "listener" or "listener#2", is one of them.
+func isRepeated(table string) bool {
+	name, _, _ := strings.Cut(table, "#")
+	return slices.Contains(repeatedTables(), name)
 }
 
 // elsewhere are names that other programs have for settings of ours.
@@ -89,7 +98,7 @@ func (l *loader) whatIsMeant(table string, e entry) string {
 }
 
 func unknownTable(key string) string {
-	names := append(tableNames(), "listener")
+	names := append(tableNames(), repeatedTables()...)
 	slices.Sort(names)
 	if near := Nearest(key, names); near != "" {
 		return fmt.Sprintf("unknown table; did you mean %s?", bracket(near))
@@ -119,8 +128,9 @@ func inTable(table string) string {
 
 // bracket writes a table's name as its header in the file.
 func bracket(table string) string {
-	if strings.HasPrefix(table, "listener") {
-		return "[[listener]]"
+	if isRepeated(table) {
+		name, _, _ := strings.Cut(table, "#")
+		return "[[" + name + "]]"
 	}
 	return "[" + table + "]"
 }

@@ -15,6 +15,9 @@ func (l *loader) validate() {
 	l.validateSender()
 	l.validateFields()
 	l.validateDelivery()
+	for i := range l.cfg.Warming {
+		l.validateWarming(i)
+	}
 	for i := range l.cfg.Listeners {
 		l.validateListener(i)
 	}
@@ -109,7 +112,7 @@ func (l *loader) takeField(taken map[string]string, path, name string) {
 
 func (l *loader) validateListener(i int) {
 	all := l.cfg.Listeners
-	one, prefix := all[i], listenerPrefix(i, len(all))
+	one, prefix := all[i], prefixOf("listener", i, len(all))
 	host, port, err := net.SplitHostPort(one.Address)
 	if err != nil || l.bad[prefix+".address"] || l.bad[prefix+".networks"] {
 		return

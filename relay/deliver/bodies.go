@@ -2,7 +2,10 @@ package deliver
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"io"
+	"runtime/debug"
 	"sync"
 
 	"github.com/smtp2rest/smtp2rest/relay/payload"
@@ -13,15 +16,26 @@ import (
 // because the recipients of one mail mostly follow each other; more would be
 // memory that grows with the size of mail.
 type bodies struct {
-	queue   queue.Queue
-	mapping payload.Options
+	queue  queue.Queue
+	encode func(raw []byte, from string) (*payload.Body, error)
 
 	mu   sync.Mutex
 	id   string
 	body *payload.Body
 }
 
-func newBodies(o Options) *bodies { return &bodies{queue: o.Queue, mapping: o.Mapping} }
+// errMapping: the mapping of a mail panicked.
+var errMapping = errors.New("the mapping of the mail failed")
+
+func newBodies(o Options) *bodies {
+	return &bodies{queue: o.Queue, encode: func(raw []byte, from string) (*payload.Body, error) {
+		mail, err := payload.Map(raw, from, o.Mapping)
+		if err != nil {
+			return nil, err
+		}
+		return mail.Encode()
+	}}
+}
 
 func (b *bodies) get(ctx context.Context, m queue.Mail) (*payload.Body, error) {
 	b.mu.Lock()
@@ -34,17 +48,24 @@ func (b *bodies) get(ctx context.Context, m queue.Mail) (*payload.Body, error) {
 	if err != nil {
 		return nil, err
 	}
-	mail, err := payload.Map(raw, m.Message.From, b.mapping)
-	if err != nil {
-		return nil, err
-	}
-	if body, err = mail.Encode(); err != nil {
+	if body, err = b.guarded(raw, m.Message.From); err != nil {
 		return nil, err
 	}
 	b.mu.Lock()
 	b.id, b.body = m.Message.ID, body
 	b.mu.Unlock()
 	return body, nil
+}
+
+// guarded turns a panic in the mapping of one mail into an error: it must not
+// end the daemon, which would meet the same mail again at its next start.
+func (b *bodies) guarded(raw []byte, from string) (body *payload.Body, err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			body, err = nil, fmt.Errorf("%w: %v\n%s", errMapping, r, debug.Stack())
+		}
+	}()
+	return b.encode(raw, from)
 }
 
 // readRaw reads a mail as it came, or its first bytes; -1 is all of it.

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
@@ -28,7 +29,7 @@ type Options struct {
 	Pace     *pace.Pacer
 	Mapping  payload.Options
 	Schedule retry.Schedule
-	Warming  Warming // nil: no domain is being warmed
+	Warming  Warming // nil: no domain is being warmed; else *warm.Meter
 
 	Workers  int           // attempts of queued mail at once; at least 1
 	Lease    time.Duration // above the longest an attempt can take
@@ -66,6 +67,9 @@ type Engine struct {
 	places chan struct{} // one element per attempt under way
 	failed chan struct{} // has a value when there may be a bounce to write
 	told   *hourly
+
+	// unsettled counts attempts whose outcome the storage does not take.
+	unsettled atomic.Int64
 
 	mu       sync.Mutex
 	stopping context.CancelFunc // ends claiming; nil before Start
@@ -138,7 +142,8 @@ func (e *Engine) dispatch(ctx, trying context.Context) {
 			e.opt.Log.Error("the queue cannot be read", "cause", err)
 			pause(ctx, storagePause)
 		case len(passes) > 0 && len(claims) == 0:
-			// NextDue may name a time at which there is nothing after all.
+			// NextDue may name a time at which there is nothing after all, and
+			// nothing may be claimed while an attempt cannot be settled.
 			e.awaitChange(ctx, time.Second)
 		}
 	}
@@ -186,7 +191,7 @@ func (e *Engine) place(ctx context.Context) bool {
 }
 
 func (e *Engine) claim(ctx context.Context, n int) ([]queue.Claim, error) {
-	if n == 0 {
+	if n == 0 || e.unsettled.Load() > 0 {
 		return nil, nil
 	}
 	now := time.Now()

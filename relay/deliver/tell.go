@@ -27,18 +27,27 @@ func (e *Engine) tellSenders(ctx context.Context) {
 		if err := e.tellDue(ctx); err != nil && ctx.Err() == nil {
 			e.opt.Log.Error("bounces cannot be written", "cause", err)
 		}
-		var again <-chan time.Time
-		stats, err := e.opt.Queue.Stats(ctx)
-		if err != nil || stats.Unbounced > 0 {
-			timer := time.NewTimer(graceCheck)
-			defer timer.Stop()
-			again = timer.C
+		again := time.Duration(-1)
+		if stats, err := e.opt.Queue.Stats(ctx); err != nil || stats.Unbounced > 0 {
+			again = graceCheck
 		}
-		select {
-		case <-ctx.Done():
-		case <-e.failed:
-		case <-again:
-		}
+		e.awaitFailure(ctx, again)
+	}
+}
+
+// awaitFailure waits for the time to pass, if it is not negative, or for a
+// recipient to fail.
+func (e *Engine) awaitFailure(ctx context.Context, wait time.Duration) {
+	var after <-chan time.Time
+	if wait >= 0 {
+		timer := time.NewTimer(wait)
+		defer timer.Stop()
+		after = timer.C
+	}
+	select {
+	case <-ctx.Done():
+	case <-e.failed:
+	case <-after:
 	}
 }
 

@@ -15,20 +15,18 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/retry"
 )
 
-// try makes the attempt that was claimed and settles it. A panic in the
-// mapping of one mail must not end the daemon, nor keep its place: the lease
-// runs out and the mail is tried again, later and later.
+// try makes the attempt that was claimed and settles it.
 func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
 	body, err := e.bodies.get(ctx, c.Mail)
 	if err != nil {
 		pass.Return()
-		e.settle(c, e.unreadable(c, err))
+		e.settle(ctx, c, e.unreadable(c, err))
 		return
 	}
-	domain, urgent := c.Mail.Domain, c.Mail.Urgent
-	if e.opt.Warming != nil && !e.opt.Warming.Take(domain, urgent, time.Now()) {
+	domain, begun := c.Mail.Domain, time.Now()
+	if e.opt.Warming != nil && !e.opt.Warming.Take(domain, c.Mail.Urgent, begun) {
 		pass.Return() // the day's share went to fresh mail meanwhile
-		e.settle(c, queue.Settlement{Result: queue.Later, NotAnAttempt: true, Due: time.Now()})
+		e.settle(ctx, c, queue.Settlement{Result: queue.Later, NotAnAttempt: true, At: begun, Due: begun})
 		return
 	}
 	out := e.opt.Attempts.Make(ctx, pass, attempt.Attempt{
@@ -38,13 +36,13 @@ func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
 	s := decide(e.opt.Schedule, c, out, now, jitter())
 	if e.opt.Warming != nil {
 		if s.Result == queue.Done {
-			s.Count = e.opt.Warming.Mark(domain, now)
-			e.opt.Warming.Sent(domain, now)
+			s.Count = e.opt.Warming.Mark(domain, begun) // of the day it was reserved on
+			e.opt.Warming.Sent(domain, begun)
 		} else {
-			e.opt.Warming.Return(domain, now)
+			e.opt.Warming.Return(domain, begun)
 		}
 	}
-	e.settle(c, s)
+	e.settle(ctx, c, s)
 }
 
 // decide says what becomes of a recipient after an attempt; it is pure.
@@ -73,16 +71,24 @@ func decide(schedule retry.Schedule, c queue.Claim, out relay.Outcome, now time.
 
 // unreadable settles a mail that cannot be turned into a call. What the
 // mapping refuses now it may have taken when the mail came: the settings
-// changed since. That is final; trouble of the storage is not.
+// changed since. That is final. A fault of ours in the mapping may be mended
+// by the next version, so it is tried again later and later; trouble of the
+// storage says nothing about the mail.
 func (e *Engine) unreadable(c queue.Claim, err error) queue.Settlement {
 	now := time.Now()
 	e.opt.Log.Error("a queued mail cannot be sent", "id", c.Mail.Message.ID, "to", c.Addr, "cause", err)
-	s := queue.Settlement{Result: queue.GaveUp, At: now, Outcome: relay.Outcome{Kind: relay.Refused, Detail: publicCause(err), Cause: err}}
+	out := relay.Outcome{Kind: relay.Refused, Detail: publicCause(err), Cause: err}
 	var refusal *payload.Refusal
-	if !errors.As(err, &refusal) && !errors.Is(err, queue.ErrDamaged) {
-		s.Result, s.Due, s.NotAnAttempt = queue.Later, now.Add(time.Minute), true
+	switch {
+	case errors.As(err, &refusal), errors.Is(err, queue.ErrDamaged):
+		return queue.Settlement{Result: queue.GaveUp, At: now, Outcome: out}
+	case errors.Is(err, errMapping):
+		s := decide(e.opt.Schedule, c, relay.Outcome{Kind: relay.Unavailable}, now, jitter())
+		s.Outcome = out
+		return s
+	default:
+		return queue.Settlement{Result: queue.Later, At: now, Outcome: out, Due: now.Add(time.Minute), NotAnAttempt: true}
 	}
-	return s
 }
 
 func publicCause(err error) string {
@@ -97,30 +103,42 @@ func publicCause(err error) string {
 	}
 }
 
-// settle keeps trying for a while: an attempt that is not settled is made
-// again when its lease ends, which would be a second copy of a mail that was
-// sent.
-func (e *Engine) settle(c queue.Claim, s queue.Settlement) {
+// settle does not let go: an attempt that is not settled is made again when
+// its lease ends, which would be a second copy of a mail that was sent. While
+// it cannot settle, nothing is claimed. Once ctx ends, which is when the engine
+// cuts attempts off, it tries once more.
+func (e *Engine) settle(ctx context.Context, c queue.Claim, s queue.Settlement) {
 	s.Token = c.Token
+	err := e.settleOnce(c, s)
+	if err == nil {
+		return
+	}
+	e.unsettled.Add(1)
+	defer e.unsettled.Add(-1)
+	for err != nil && ctx.Err() == nil && !errors.Is(err, queue.ErrClosed) {
+		pause(ctx, storagePause)
+		err = e.settleOnce(c, s)
+	}
+}
+
+// settleOnce logs the error that it returns.
+func (e *Engine) settleOnce(c queue.Claim, s queue.Settlement) error {
 	ctx, cancel := context.WithTimeout(context.Background(), e.opt.Lease)
 	defer cancel()
-	for {
-		err := e.opt.Queue.Settle(ctx, s)
-		switch {
-		case err == nil:
-			if s.Result == queue.GaveUp {
-				e.noteFailure()
-			}
-			return
-		case errors.Is(err, queue.ErrStale):
-			e.opt.Log.Info("settled by somebody else", "id", c.Mail.Message.ID, "to", c.Addr)
-			return
+	err := e.opt.Queue.Settle(ctx, s)
+	log := e.opt.Log.With("id", c.Mail.Message.ID, "to", c.Addr)
+	switch {
+	case err == nil:
+		if s.Result == queue.GaveUp {
+			e.noteFailure()
 		}
-		e.opt.Log.Error("an attempt cannot be recorded", "id", c.Mail.Message.ID, "to", c.Addr, "cause", err)
-		if pause(ctx, storagePause); ctx.Err() != nil || errors.Is(err, queue.ErrClosed) {
-			return
-		}
+	case errors.Is(err, queue.ErrStale):
+		log.Info("settled by somebody else")
+		return nil
+	default:
+		log.Error("an attempt cannot be recorded", "outcome", s.Outcome.Kind.String(), "cause", err)
 	}
+	return err
 }
 
 func (e *Engine) noteFailure() {

@@ -36,24 +36,58 @@ type NoQueue struct{}
 // Keep returns ErrNoQueue.
 func (NoQueue) Keep(context.Context, relay.Remainder) error { return ErrNoQueue }
 
+// Warming bounds what a sender's domain sends in a day; NoWarming does not.
+type Warming interface {
+	// Urgent tells mail that is sent however much was sent already.
+	Urgent(domain, sender string) bool
+	// Take reserves one of today's; Sent or Return ends the reservation.
+	Take(domain string, urgent bool, now time.Time) bool
+	Sent(domain string, now time.Time)
+	Return(domain string, now time.Time)
+}
+
+// NoWarming lets every domain send as much as it likes.
+type NoWarming struct{}
+
+// Urgent is false: nothing needs to pass.
+func (NoWarming) Urgent(string, string) bool { return false }
+
+// Take is always true.
+func (NoWarming) Take(string, bool, time.Time) bool { return true }
+
+// Sent does nothing.
+func (NoWarming) Sent(string, time.Time) {}
+
+// Return does nothing.
+func (NoWarming) Return(string, time.Time) {}
+
 // Options are what an Intake is made from.
 type Options struct {
 	Mapping      payload.Options
 	Attempts     *attempt.Sender
 	Suppressions *suppress.List
 	Queue        Queue
+	Warming      Warming // nil: NoWarming
 	Bounce       bounce.Options
 	Wait         time.Duration // how long a client is kept for the API's verdict
 	Log          *slog.Logger
 }
 
 // Intake is safe for concurrent use.
-type Intake struct{ opt Options }
+type Intake struct {
+	opt    Options
+	recall *recall
+}
 
 var _ smtpd.Backend = (*Intake)(nil)
 
 // New returns an Intake.
-func New(o Options) *Intake { return &Intake{opt: o} }
+func New(o Options) *Intake {
+	if o.Warming == nil {
+		o.Warming = NoWarming{}
+	}
+	return &Intake{opt: o, recall: newRecall()}
+}
 
 // Recipient refuses who is known to be suppressed.
 func (in *Intake) Recipient(_ context.Context, env *smtpd.Envelope, rcpt string) error {
@@ -66,24 +100,34 @@ func (in *Intake) Recipient(_ context.Context, env *smtpd.Envelope, rcpt string)
 	return reply.Suppressed(suppression(rcpt, entry))
 }
 
-// Message sends a mail, or keeps it, or says why not.
+// Message sends a mail, or keeps it, or says why not. The same mail again, from
+// a client that hung up before it got the reply, is answered as it was then.
 func (in *Intake) Message(ctx context.Context, env *smtpd.Envelope, data []byte) *reply.Reply {
 	m := newMessage(env, data)
 	log := in.opt.Log.With("id", m.ID, "session", m.Client.Session)
+	r, again := in.recall.again(ctx, m)
+	if !again {
+		h := newHandled()
+		defer h.end() // after a panic as well: nobody may wait for it in vain
+		env.OnLost(func() { in.recall.remember(m, h) })
+		r = in.deal(ctx, log, m)
+		h.reply = r
+	}
+	log.Info("message", "from", m.From, "recipients", len(m.Recipients), "bytes", len(m.Raw), "client", m.Client.Addr,
+		"reply", r.Error(), "again", again, "duration", time.Since(m.ReceivedAt))
+	return r
+}
+
+// deal maps a mail, tries it and settles what came of it.
+func (in *Intake) deal(ctx context.Context, log *slog.Logger, m *relay.Message) *reply.Reply {
 	mail, body, err := in.mapped(log, m)
 	if err != nil {
-		r := reply.From(err)
-		log.Info("message refused", "from", m.From, "to", m.Recipients, "reply", r.Error())
-		return r
+		return reply.From(err)
 	}
-	r := in.settle(ctx, relay.Remainder{
-		Message:  m,
-		Outcomes: in.tryAll(ctx, m, body),
-		Domain:   domainOf(mail.From.Email),
-	})
-	log.Info("message", "from", m.From, "recipients", len(m.Recipients), "bytes", len(m.Raw),
-		"client", m.Client.Addr, "reply", r.String(), "duration", time.Since(m.ReceivedAt))
-	return r
+	r := relay.Remainder{Message: m, Domain: domainOf(mail.From.Email)}
+	r.Urgent = in.opt.Warming.Urgent(r.Domain, m.From)
+	r.Outcomes = in.tryAll(ctx, r, body)
+	return in.settle(ctx, r)
 }
 
 func newMessage(env *smtpd.Envelope, data []byte) *relay.Message {
@@ -128,6 +172,8 @@ func (in *Intake) mapped(log *slog.Logger, m *relay.Message) (*payload.Mail, *pa
 	return mail, body, err
 }
 
+// domainOf is the domain by which warming counts.
 func domainOf(address string) string {
-	return strings.ToLower(address[strings.LastIndexByte(address, '@')+1:])
+	normal := suppress.Normalise(address)
+	return normal[strings.LastIndexByte(normal, '@')+1:]
 }

@@ -16,20 +16,42 @@ import (
 // tryAll tries every recipient at once; relay/pace bounds how many calls are
 // made. It returns when no call is in flight any more, which the API's
 // time-out bounds.
-func (in *Intake) tryAll(ctx context.Context, m *relay.Message, body *payload.Body) []relay.Outcome {
+func (in *Intake) tryAll(ctx context.Context, r relay.Remainder, body *payload.Body) []relay.Outcome {
 	turn, cancel := context.WithTimeout(ctx, in.opt.Wait)
 	defer cancel()
-	outcomes := make([]relay.Outcome, len(m.Recipients))
+	outcomes := make([]relay.Outcome, len(r.Message.Recipients))
 	var wg sync.WaitGroup
-	for i, to := range m.Recipients {
+	for i, to := range r.Message.Recipients {
 		wg.Go(func() {
-			outcomes[i] = in.opt.Attempts.Try(ctx, turn, attempt.Attempt{
-				MessageID: m.ID, From: m.From, To: to, Number: 1, Body: body,
+			outcomes[i] = in.try(ctx, turn, r, attempt.Attempt{
+				MessageID: r.Message.ID, From: r.Message.From, To: to, Number: 1, Body: body,
 			})
 		})
 	}
 	wg.Wait()
 	return outcomes
+}
+
+// try tries one recipient, if its sender's domain may still send today.
+func (in *Intake) try(ctx, turn context.Context, r relay.Remainder, a attempt.Attempt) relay.Outcome {
+	now := time.Now()
+	if !in.opt.Warming.Take(r.Domain, r.Urgent, now) {
+		return relay.Outcome{Kind: relay.RateLimited, Cause: errWarming, RetryAfter: untilTomorrow(now)}
+	}
+	out := in.opt.Attempts.Try(ctx, turn, a)
+	if out.Kind == relay.Accepted {
+		in.opt.Warming.Sent(r.Domain, now)
+	} else {
+		in.opt.Warming.Return(r.Domain, now)
+	}
+	return out
+}
+
+var errWarming = errors.New("the sender's domain is being warmed and has sent its share of today")
+
+// untilTomorrow is how long the UTC day still lasts, which warming counts by.
+func untilTomorrow(now time.Time) time.Duration {
+	return now.UTC().Truncate(24 * time.Hour).Add(24 * time.Hour).Sub(now)
 }
 
 // settle sees to what the outcomes leave to do and answers the client.
@@ -45,11 +67,13 @@ func (in *Intake) settle(ctx context.Context, r relay.Remainder) *reply.Reply {
 	switch {
 	case errors.Is(err, ErrNoQueue) && t.unsettled > 0:
 		return notNow(r.Outcomes)
-	case errors.Is(err, ErrNoQueue):
-		in.bounceNow(ctx, r)
-	case err != nil:
+	case err != nil && t.unsettled > 0:
 		in.opt.Log.Error("the mail cannot be kept", "id", r.Message.ID, "cause", err)
 		return reply.StorageFull().Because(err)
+	case err != nil:
+		// Some have the mail already, and a client that is told no would send it
+		// to them again.
+		in.bounceNow(ctx, r)
 	case t.unsettled > 0:
 		return reply.Queued(r.Message.ID)
 	}
@@ -73,7 +97,7 @@ func (in *Intake) bounceNow(ctx context.Context, r relay.Remainder) {
 		log.Error("the bounce could not be made", "bounce", b.ID, "cause", err)
 		return
 	}
-	if out := in.tryAll(ctx, b, body)[0]; out.Kind != relay.Accepted {
+	if out := in.tryAll(ctx, relay.Remainder{Message: b, Urgent: true}, body)[0]; out.Kind != relay.Accepted {
 		log.Error("the bounce could not be sent", "bounce", b.ID, "to", to, "outcome", out.Kind.String())
 	}
 }

@@ -61,6 +61,17 @@ func (p *Pacer) admit() (probe bool, err error) {
 	return true, nil
 }
 
+// Down is why no call should be made while the breaker is open, for those who
+// leave the probing to others; nil when it is closed.
+func (p *Pacer) Down() *Busy {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if !p.breaker.open {
+		return nil
+	}
+	return p.breaker.busy(time.Now())
+}
+
 // unprobe ends a probe that was not made.
 func (p *Pacer) unprobe() {
 	p.mu.Lock()

@@ -2,7 +2,6 @@ package payload
 
 import (
 	"fmt"
-	"html"
 	"strings"
 )
 
@@ -60,26 +59,4 @@ func bytesText(n int64) string {
 		return fmt.Sprintf("%d kB", n>>10)
 	}
 	return fmt.Sprintf("%d bytes", n)
-}
-
-const noticeTitle = "Not sent with this mail, because attachments cannot be carried:"
-
-// addNotice lists at the end of both bodies what was left out of them.
-func (c *composer) addNotice() {
-	if len(c.files) == 0 {
-		return
-	}
-	var text, markup strings.Builder
-	text.WriteString("\n-- \n" + noticeTitle + "\n")
-	markup.WriteString("\n<hr>\n<p>" + noticeTitle + "</p>\n<ul>\n")
-	for i := range c.files {
-		d := c.files[i].describe()
-		text.WriteString("* " + d + "\n")
-		markup.WriteString("<li>" + html.EscapeString(d) + "</li>\n")
-	}
-	markup.WriteString("</ul>\n")
-	if c.mail.Text != "" {
-		c.mail.Text = strings.TrimRight(c.mail.Text, "\n") + "\n" + text.String()
-	}
-	c.mail.HTML = insertAtEnd(c.mail.HTML, markup.String())
 }

@@ -154,3 +154,16 @@ func straight(raw []byte) ([]byte, error) {
 	}
 	return json.Marshal(m)
 }
+
+// BenchmarkNested maps a mail nested 5,000 deep, for which a reader inside a
+// reader inside a reader needs seconds.
+func BenchmarkNested(b *testing.B) {
+	raw := []byte("From: ann@example.com\r\n" + nested(5000, "inside"))
+	b.ReportAllocs()
+	b.SetBytes(int64(len(raw)))
+	for b.Loop() {
+		if _, err := Map(raw, "", testOptions()); err != nil {
+			b.Fatal(err)
+		}
+	}
+}

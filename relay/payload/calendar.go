@@ -77,15 +77,17 @@ func eventValue(name, value string) string {
 // eventTime writes 20260102T150405Z as people read it.
 func eventTime(v string) string {
 	date, clock, _ := strings.Cut(v, "T")
-	if len(date) != 8 {
+	utc := strings.HasSuffix(clock, "Z")
+	clock = strings.TrimSuffix(clock, "Z")
+	if len(date) != 8 || strings.Trim(date+clock, "0123456789") != "" {
 		return v
 	}
 	out := date[:4] + "-" + date[4:6] + "-" + date[6:]
 	if len(clock) >= 4 {
 		out += " " + clock[:2] + ":" + clock[2:4]
-		if strings.HasSuffix(clock, "Z") {
-			out += " UTC"
-		}
+	}
+	if utc {
+		out += " UTC"
 	}
 	return out
 }

@@ -1,6 +1,7 @@
 package payload
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/smtp2rest/smtp2rest/relay/payload/mime"
@@ -59,6 +60,9 @@ func (c *composer) leave(p *mime.Part, kind NoteKind) []block {
 
 // compose sets the bodies and the attachments.
 func (c *composer) compose(root *mime.Part) error {
+	if !readable(root) {
+		return refuse(Unparsable, "this is no mail: it has no header, and its body is no text")
+	}
 	c.charset = bodyCharset(root)
 	blocks := c.part(root)
 	if c.tnefHTML != "" && !anyHTML(blocks) {
@@ -72,16 +76,41 @@ func (c *composer) compose(root *mime.Part) error {
 		return err
 	}
 	c.mail.Text, c.mail.HTML = joinText(blocks), joinHTML(blocks)
-	if c.options.Attachments == StripAttachments {
+	if strings.TrimSpace(c.mail.HTML) == "" {
+		c.mail.HTML = textToHTML(c.mail.Text) // the API wants some
+	}
+	if c.options.Attachments == StripAttachments && len(c.files) > 0 {
 		c.addNotice()
 	}
 	return nil
 }
 
+// readable reports whether there is anything of a mail in it: a header, or a
+// body that a person could read.
+func readable(root *mime.Part) bool {
+	sample := root.Body[:min(len(root.Body), 4096)]
+	if len(root.Header) > 0 || len(sample) == 0 {
+		return true
+	}
+	controls := 0
+	for _, b := range sample {
+		if b < ' ' && !strings.ContainsRune("\t\n\r\f\x1b", rune(b)) {
+			controls++
+		}
+	}
+	return controls*20 < len(sample)
+}
+
+// maxNotes bounds how many notes there are of defects.
+const maxNotes = 200
+
 // defects turns what the parser had to repair into notes.
 func (c *composer) defects(p *mime.Part) {
 	for _, d := range p.Defects {
-		c.note(defectNote(d.Kind), d.Detail)
+		n := Note{defectNote(d.Kind), d.Detail}
+		if len(c.mail.Notes) < maxNotes && !slices.Contains(c.mail.Notes, n) {
+			c.note(n.Kind, n.Detail)
+		}
 	}
 	for _, child := range p.Parts {
 		c.defects(child)

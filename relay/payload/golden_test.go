@@ -67,6 +67,15 @@ func TestGolden(t *testing.T) {
 	}
 }
 
+func readFile(t *testing.T, name string) []byte {
+	t.Helper()
+	raw, err := os.ReadFile(filepath.Join("testdata", name+".eml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return raw
+}
+
 func goldenOf(t *testing.T, raw []byte) []byte {
 	t.Helper()
 	var g golden

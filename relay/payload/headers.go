@@ -12,6 +12,13 @@ import (
 func (c *composer) headers(h mime.Header) {
 	hint := c.charset
 	c.mail.Subject = mime.DecodeWords(h.Get("Subject"), hint)
+	if short := cut(c.mail.Subject, maxSubject); short != c.mail.Subject {
+		c.mail.Subject = short
+		c.note(OverLimit, "the subject was cut")
+	}
+	if h.Count("Subject") > 1 {
+		c.note(HeaderRepaired, "more than one Subject; the first is used")
+	}
 	c.mail.MessageID = strings.Trim(mime.DecodeWords(h.Get("Message-ID"), hint), "<> ")
 	var left, seen []string
 	for _, f := range h {
@@ -32,6 +39,17 @@ func (c *composer) headers(h mime.Header) {
 	if len(left) > 0 {
 		c.note(HeadersDropped, strings.Join(left, ", "))
 	}
+}
+
+// maxSubject bounds the subject, in bytes: far more than any reader shows.
+const maxSubject = 16 << 10
+
+// cut shortens s to at most n bytes, at the end of a character.
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n-len("…")], "") + "…"
 }
 
 // maxHeaders bounds how many headers are passed on or named in a note.

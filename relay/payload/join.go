@@ -10,8 +10,11 @@ import (
 // none has any. Beside text, html is shown as text too: whoever reads the text
 // shall miss nothing.
 func joinText(blocks []block) string {
-	if !anyText(blocks) {
+	switch {
+	case !anyText(blocks):
 		return ""
+	case len(blocks) == 1:
+		return blocks[0].text
 	}
 	var b strings.Builder
 	for _, block := range blocks {

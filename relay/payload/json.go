@@ -3,6 +3,7 @@ package payload
 import (
 	"encoding/base64"
 	"io"
+	"strings"
 	"unicode/utf8"
 
 	"github.com/smtp2rest/smtp2rest/relay"
@@ -141,7 +142,7 @@ func (m *Mail) appendAttachment(b []byte, a *Attachment) []byte {
 	}
 	b = append(b, '"')
 	for _, f := range []struct{ name, value string }{
-		{m.fields.Filename, a.Filename},
+		{m.fields.Filename, a.sentName()},
 		{m.fields.ContentType, a.ContentType},
 		{m.fields.ContentID, a.ContentID},
 	} {
@@ -150,6 +151,21 @@ func (m *Mail) appendAttachment(b []byte, a *Attachment) []byte {
 		}
 	}
 	return append(b, '}')
+}
+
+// sentName names a file for an API, which cannot do without.
+func (a *Attachment) sentName() string {
+	switch {
+	case a.Filename != "":
+		return a.Filename
+	case a.ContentType == "message/rfc822":
+		return "message.eml"
+	case a.ContentType == "text/calendar":
+		return "invite.ics"
+	case strings.HasPrefix(a.ContentType, "image/"):
+		return "image." + strings.TrimPrefix(a.ContentType, "image/")
+	}
+	return "attachment"
 }
 
 const hexDigits = "0123456789abcdef"

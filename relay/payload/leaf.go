@@ -28,8 +28,8 @@ func (c *composer) leaf(p *mime.Part) []block {
 		return c.tnef(p)
 	case p.Type == "text/calendar" && p.Disposition() != "attachment":
 		return c.calendar(p)
-	case p.Type == "text/rfc822-headers" && c.options.Attachments == SendAttachments:
-		return c.file(attachmentOf(p)) // a returned message, as in message
+	case c.options.Attachments == SendAttachments && shownOrSent(p):
+		return c.file(attachmentOf(p))
 	case isBody(p):
 		return c.body(p)
 	}
@@ -58,12 +58,23 @@ func isBody(p *mime.Part) bool {
 	}
 	switch p.Type {
 	case "text/plain", "text/html",
-		"message/delivery-status", "message/disposition-notification", "message/feedback-report", "text/rfc822-headers":
+		"message/delivery-status", "message/disposition-notification", "message/feedback-report", "text/rfc822-headers",
+		"message/external-body", "message/partial":
 		return true
 	case "text/vcard", "text/x-vcard", "text/directory", "text/rtf":
 		return false
 	}
 	return strings.HasPrefix(p.Type, "text/") && p.Filename() == ""
+}
+
+// shownOrSent reports whether a part is shown as text only where it cannot be
+// sent as the file it is.
+func shownOrSent(p *mime.Part) bool {
+	switch p.Type {
+	case "text/plain", "text/html":
+		return false
+	}
+	return (strings.HasPrefix(p.Type, "text/") || strings.HasPrefix(p.Type, "message/")) && p.Disposition() != "inline"
 }
 
 // body shows a part that is text.
@@ -74,10 +85,23 @@ func (c *composer) body(p *mime.Part) []block {
 		return c.show(block{html: text, hasHTML: true})
 	case "text/enriched", "text/richtext":
 		return c.show(block{text: enrichedText(text)})
+	case "message/external-body":
+		text = externalText(p) + text
 	case "text/plain":
 		text = c.cutFiles(text)
 	}
 	return c.show(block{text: text})
+}
+
+// externalText says where a body is that the mail only refers to (RFC 2046
+// section 5.2.3, RFC 2017).
+func externalText(p *mime.Part) string {
+	var b strings.Builder
+	b.WriteString("-------- Content elsewhere --------\n")
+	for _, param := range p.Params {
+		b.WriteString(param.Name + ": " + param.Value + "\n")
+	}
+	return b.String() + "\n"
 }
 
 // cutFiles takes the files in uuencode out of a text.
@@ -126,23 +150,23 @@ func (c *composer) tnef(p *mime.Part) []block {
 	if err != nil {
 		return c.file(attachmentOf(p))
 	}
+	if len(m.Files) == 0 && len(m.HTML) == 0 {
+		return c.leave(p, PartDropped) // formatting for Outlook
+	}
 	c.fates++
+	c.note(UnpackedFile, "winmail.dat")
 	for _, f := range m.Files {
-		c.note(UnpackedFile, "winmail.dat: "+f.Name)
 		c.files = append(c.files, Attachment{Filename: mime.OneLine(f.Name), ContentType: typeOf(f.Name), Size: int64(len(f.Data)), data: f.Data})
 	}
 	if len(m.HTML) > 0 {
 		text, _ := mime.Decode("", m.HTML)
 		c.tnefHTML = mime.CleanText(text)
 	}
-	if len(m.Files) == 0 && len(m.HTML) == 0 {
-		c.note(PartDropped, "winmail.dat without files")
-	}
 	return nil
 }
 
 func attachmentOf(p *mime.Part) Attachment {
-	a := Attachment{
+	return Attachment{
 		Filename:    p.Filename(),
 		ContentType: p.Type,
 		ContentID:   p.ContentID(),
@@ -150,10 +174,6 @@ func attachmentOf(p *mime.Part) Attachment {
 		Size:        p.Size(),
 		part:        p,
 	}
-	if a.Filename == "" && isMessage(p) && p.Container() {
-		a.Filename = "message.eml"
-	}
-	return a
 }
 
 func describePart(p *mime.Part) string {

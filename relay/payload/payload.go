@@ -34,7 +34,7 @@ const (
 )
 
 // AttachmentFields names the JSON fields for SendAttachments. Empty ones take
-// the defaults; "-" leaves a field out.
+// the defaults; "-" leaves a field out, but not the list and the content.
 type AttachmentFields struct {
 	List        string // array of attachments; default "attachments"
 	Filename    string // default "filename"
@@ -58,16 +58,22 @@ type Options struct {
 // not. The only error is a *Refusal. The Mail refers to raw, which must not
 // change while it is in use.
 func Map(raw []byte, envelopeFrom string, o Options) (*Mail, error) {
-	root := mime.Parse(raw, o.Limits)
 	c := &composer{options: &o, mail: &Mail{fields: o.AttachmentFields.withDefaults(), headerField: o.HeaderField}}
-	if err := c.compose(root); err != nil {
+	if err := c.run(mime.Parse(raw, o.Limits), envelopeFrom); err != nil {
 		return nil, err
+	}
+	return c.mail, nil
+}
+
+func (c *composer) run(root *mime.Part, envelopeFrom string) error {
+	if err := c.compose(root); err != nil {
+		return err
 	}
 	if err := c.sender(root.Header, envelopeFrom); err != nil {
-		return nil, err
+		return err
 	}
 	c.headers(root.Header)
-	return c.mail, nil
+	return nil
 }
 
 func (f AttachmentFields) withDefaults() AttachmentFields {

@@ -13,11 +13,12 @@ import (
 // sender sets From and ReplyTo.
 func (c *composer) sender(h mime.Header, envelopeFrom string) error {
 	author := c.author(h, envelopeFrom)
+	author.Email = asciiDomain(author.Email)
 	local, domain := splitEmail(author.Email)
 	switch {
 	case author.Email == "":
 		c.mail.From = relay.Address{Email: c.options.Default.Email, Name: author.Name}
-	case c.verified(domain):
+	case c.verified(domain), strings.EqualFold(author.Email, c.options.Default.Email):
 		c.mail.From = relay.Address{Email: author.Email, Name: author.Name}
 	case domain != "" && c.options.ForeignSender == Refuse:
 		return refuse(SenderDomain, "From <"+author.Email+"> is not in a domain this relay may send from")
@@ -28,9 +29,13 @@ func (c *composer) sender(h mime.Header, envelopeFrom string) error {
 	if c.mail.From.Name == "" && strings.EqualFold(c.mail.From.Email, c.options.Default.Email) {
 		c.mail.From.Name = c.options.Default.Name
 	}
+	c.mail.From.Name = cut(c.mail.From.Name, maxName)
 	c.replyTo(h, author)
 	return nil
 }
+
+// maxName bounds a display name, in bytes.
+const maxName = 300
 
 // author finds who wrote the mail: From, else Sender, else the envelope.
 func (c *composer) author(h mime.Header, envelopeFrom string) mime.Address {
@@ -39,11 +44,12 @@ func (c *composer) author(h mime.Header, envelopeFrom string) mime.Address {
 	if len(list) > 1 || h.Count("From") > 1 {
 		c.note(SenderRepaired, "more than one author; the first is used")
 	}
-	if first.Email != "" {
+	if strings.Contains(first.Email, "@") {
 		return first
 	}
+	// A name alone, or a local user such as cron's `root (Cron Daemon)`.
 	for _, v := range [][]byte{h.Get("Sender"), []byte(envelopeFrom)} {
-		if a := firstMailbox(mime.ParseAddresses(v, c.charset)); a.Email != "" {
+		if a := firstMailbox(mime.ParseAddresses(v, c.charset)); strings.Contains(a.Email, "@") {
 			c.note(SenderRepaired, "From names no address")
 			if first.Name != "" {
 				a.Name = first.Name
@@ -79,7 +85,7 @@ func (c *composer) replyTo(h mime.Header, author mime.Address) {
 	list := mime.ParseAddresses(h.Get("Reply-To"), c.charset)
 	for _, a := range list {
 		if reachable(a.Email) {
-			c.mail.ReplyTo = &relay.Address{Email: a.Email, Name: a.Name}
+			c.mail.ReplyTo = &relay.Address{Email: asciiDomain(a.Email), Name: a.Name}
 			if len(list) > 1 {
 				c.note(ReplyToChanged, "more than one address in Reply-To; the first is used")
 			}
@@ -133,6 +139,17 @@ func (c *composer) verified(domain string) bool {
 	}
 	domain = canonicalDomain(domain)
 	return slices.ContainsFunc(domains, func(d string) bool { return canonicalDomain(d) == domain })
+}
+
+// asciiDomain writes an internationalised domain as every mail system takes it.
+func asciiDomain(email string) string {
+	local, domain := splitEmail(email)
+	for i := range len(domain) {
+		if domain[i] >= 0x80 {
+			return local + "@" + canonicalDomain(domain)
+		}
+	}
+	return email
 }
 
 // canonicalDomain makes the spellings of a domain comparable: case, the root's

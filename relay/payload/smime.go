@@ -55,14 +55,14 @@ func signedContent(der []byte) ([]byte, bool) {
 	if !ok || tag != 0xA0 {
 		return nil, false // a detached signature
 	}
-	return octets(body, 0)
+	return octets(body)
 }
 
 // octets reads an OCTET STRING in one piece or in many.
-func octets(b []byte, depth int) ([]byte, bool) {
+func octets(b []byte) ([]byte, bool) {
 	tag, body, _, ok := readTLV(b)
 	switch {
-	case !ok || depth > 4:
+	case !ok:
 		return nil, false
 	case tag == 0x04:
 		return body, true

@@ -134,10 +134,11 @@ func (c *composer) report(p *mime.Part) []block {
 }
 
 // message shows an embedded message under its own header, as mail readers do.
-// An account that takes attachments gets it as it is, but for a digest's.
+// An account that takes attachments gets it as a file, unless it is said to be
+// inline or is one of a digest, whose parts have no type of their own.
 func (c *composer) message(p *mime.Part) []block {
-	digest := !p.Header.Has("Content-Type") // the container's default type
-	if !p.Container() || c.options.Attachments == SendAttachments && !digest {
+	inline := p.Disposition() == "inline" || !p.Header.Has("Content-Type")
+	if !p.Container() || c.options.Attachments == SendAttachments && !inline {
 		c.leaves++
 		return c.file(attachmentOf(p))
 	}

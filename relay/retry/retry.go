@@ -13,6 +13,11 @@ type Schedule struct {
 	MaxAge time.Duration
 }
 
+// fewest is how often a mail is tried at least before its age counts: one that
+// could not be tried for days, because the API was down or its domain is being
+// warmed, must not end by one bad moment.
+const fewest = 3
+
 // Delay is how long to wait after the given attempt, counted from 1. jitter,
 // from 0 up to but not including 1, takes up to half of it away, so that mail
 // which failed together does not come back together; the result never exceeds
@@ -34,11 +39,12 @@ func (s Schedule) Delay(attempt int, jitter float64) time.Duration {
 // the mail is too old to be tried again: then it is given up.
 func (s Schedule) Next(since, now time.Time, attempt int, jitter float64) (time.Time, bool) {
 	end := since.Add(s.MaxAge)
-	if !now.Before(end) {
+	old := !now.Before(end)
+	if old && attempt >= fewest {
 		return time.Time{}, false
 	}
 	next := now.Add(s.Delay(attempt, jitter))
-	if next.After(end) {
+	if !old && next.After(end) {
 		next = end // one last attempt at the end, rather than giving up early
 	}
 	return next, true

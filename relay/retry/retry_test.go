@@ -58,17 +58,19 @@ func TestNext(t *testing.T) {
 	start := time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 	s := Schedule{First: time.Hour, Max: 4 * time.Hour, MaxAge: 10 * time.Hour}
 	tests := []struct {
-		name string
-		age  time.Duration
-		want time.Duration // since start; 0 is given up
+		name    string
+		age     time.Duration
+		attempt int
+		want    time.Duration // since start; 0 is given up
 	}{
-		{"young", 0, time.Hour},
-		{"the last attempt is at the end", 9*time.Hour + 30*time.Minute, 10 * time.Hour},
-		{"too old", 10 * time.Hour, 0},
-		{"much too old", 1000 * time.Hour, 0},
+		{"young", 0, 1, time.Hour},
+		{"the last attempt is at the end", 9*time.Hour + 30*time.Minute, 5, 10 * time.Hour},
+		{"too old", 10 * time.Hour, 3, 0},
+		{"much too old", 1000 * time.Hour, 30, 0},
+		{"old, but hardly tried", 20 * time.Hour, 2, 22 * time.Hour},
 	}
 	for _, tt := range tests {
-		next, again := s.Next(start, start.Add(tt.age), 1, 0)
+		next, again := s.Next(start, start.Add(tt.age), tt.attempt, 0)
 		if again != (tt.want != 0) || again && !next.Equal(start.Add(tt.want)) {
 			t.Errorf("%s: %s, %t", tt.name, next.Sub(start), again)
 		}

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/internal/memnet"
 )
 
 const accepted = "accepted" // stands for a 200 with the call's message_id
@@ -109,11 +111,11 @@ func TestMagicRecipients(t *testing.T) {
 // inMemory runs the sandbox in a synctest bubble.
 func inMemory(t *testing.T, o Options) (*Server, *http.Client) {
 	s := New(o)
-	l := newPipeListener()
+	l := memnet.Listen()
 	srv := &http.Server{Handler: s.Handler()}
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(l) }()
-	tr := &http.Transport{DialContext: l.dial}
+	tr := &http.Transport{DialContext: l.Dial}
 	t.Cleanup(func() {
 		if err := s.Stop(context.Background()); err != nil {
 			t.Error(err)

@@ -3,7 +3,6 @@ package sandbox
 import (
 	"context"
 	"io"
-	"net"
 	"net/http"
 	"strings"
 	"testing"
@@ -87,35 +86,3 @@ func must(t testing.TB, c *http.Client, url, body string, edit func(*http.Reques
 }
 
 func (s *Server) sendURL() string { return s.URL() + s.opts.Path }
-
-// pipeListener is a network in memory, on which time can stand still.
-type pipeListener struct {
-	conns chan net.Conn
-	shut  chan struct{}
-}
-
-func newPipeListener() *pipeListener {
-	return &pipeListener{conns: make(chan net.Conn), shut: make(chan struct{})}
-}
-
-func (l *pipeListener) Accept() (net.Conn, error) {
-	select {
-	case c := <-l.conns:
-		return c, nil
-	case <-l.shut:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *pipeListener) Close() error   { close(l.shut); return nil }
-func (l *pipeListener) Addr() net.Addr { return &net.UnixAddr{Name: "pipe"} }
-
-func (l *pipeListener) dial(context.Context, string, string) (net.Conn, error) {
-	ours, theirs := net.Pipe()
-	select {
-	case l.conns <- theirs:
-		return ours, nil
-	case <-l.shut:
-		return nil, net.ErrClosed
-	}
-}

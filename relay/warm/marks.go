@@ -33,10 +33,7 @@ func (m *Meter) Load(marks map[string]string) {
 		if !ok {
 			continue
 		}
-		n, err := strconv.ParseInt(value, 10, 64)
-		if err != nil {
-			n = 0 // as the queue's AddMark reads it
-		}
+		n, _ := strconv.ParseInt(value, 10, 64) // 0 if it is not a number, as for the queue
 		c := m.counts[k]
 		c.sent = int(min(max(n, 0), most))
 		m.counts[k] = c
@@ -84,7 +81,7 @@ func parseMark(name string) (key, bool) {
 		return key{}, false
 	}
 	date, domain, ok := strings.Cut(rest, "/")
-	if !ok || domain == "" || domain != canonical(domain) {
+	if !ok || domain == "" {
 		return key{}, false
 	}
 	day, err := time.Parse(time.DateOnly, date)

@@ -38,7 +38,7 @@ type count struct {
 func New(plans []Plan) *Meter {
 	m := &Meter{plans: make(map[string]Plan, len(plans)), counts: map[key]count{}}
 	for _, p := range plans {
-		if domain := canonical(p.Domain); !m.has(domain) {
+		if domain := Canonical(p.Domain); !m.has(domain) {
 			m.plans[domain] = p
 		}
 	}
@@ -53,7 +53,7 @@ func (m *Meter) has(domain string) bool {
 // Urgent reports whether the domain's plan lets mail of the envelope sender
 // pass whatever was sent.
 func (m *Meter) Urgent(domain, sender string) bool {
-	p, ok := m.plans[canonical(domain)]
+	p, ok := m.plans[Canonical(domain)]
 	return ok && p.passes(sender)
 }
 
@@ -137,9 +137,9 @@ func (m *Meter) Next(now time.Time) time.Time {
 }
 
 // today is the counter and the cap of a domain on the day of now. A domain
-// without a plan is not bounded.
+// without a plan is not bounded. m.plans never changes and needs no lock.
 func (m *Meter) today(domain string, now time.Time) (k key, limit int, bounded bool) {
-	k = key{day: dayOf(now), domain: canonical(domain)}
+	k = key{day: dayOf(now), domain: Canonical(domain)}
 	p, ok := m.plans[k.domain]
 	if !ok {
 		return k, 0, false

@@ -34,6 +34,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"golang.org/x/net/idna"
 )
 
 // most is the largest cap; a plan that grows for ever ends here.
@@ -89,7 +91,7 @@ func (p Plan) planned(n int) (limit int, bounded bool) {
 // grown multiplies day by day instead of using a power, whose rounding can make
 // a day's cap smaller than the one before.
 func (p Plan) grown(n int) int {
-	limit := float64(p.First)
+	limit := float64(min(p.First, most))
 	for range n - 1 {
 		next := limit * p.Growth
 		if !(next > limit) { // no growth, or not a number
@@ -108,15 +110,22 @@ func (p Plan) passes(sender string) bool {
 	domain := sender[strings.LastIndexByte(sender, '@')+1:]
 	return slices.ContainsFunc(p.Urgent, func(u string) bool {
 		if d, ok := strings.CutPrefix(u, "@"); ok {
-			return domain != "" && canonical(d) == canonical(domain)
+			return domain != "" && Canonical(d) == Canonical(domain)
 		}
 		return u != "" && strings.EqualFold(u, sender)
 	})
 }
 
-// canonical is the form in which domains are compared.
-func canonical(domain string) string {
-	return strings.TrimSuffix(strings.ToLower(domain), ".")
+// Canonical is the form in which domains are compared and named: without case,
+// without the root's dot, and in ASCII (RFC 5890). Meter takes any form and
+// hands out this one, so it is the one for queue.Mail.Domain, which is compared
+// with the keys of Limits.
+func Canonical(domain string) string {
+	domain = strings.ToLower(strings.TrimRight(domain, "."))
+	if ascii, err := idna.Lookup.ToASCII(domain); err == nil {
+		return ascii
+	}
+	return domain
 }
 
 const secondsPerDay = 24 * 60 * 60

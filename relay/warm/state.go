@@ -73,8 +73,8 @@ func (s DomainState) String() string {
 func (s DomainState) used() string {
 	const next = "; next at 00:00 UTC"
 	switch {
-	case s.Sent > s.Cap:
-		return fmt.Sprintf("%d sent, some of them urgent", s.Sent) + next
+	case s.Sent > s.Cap: // urgent ones, or a cap that was lowered
+		return fmt.Sprintf("%d sent", s.Sent) + next
 	case s.Sent == s.Cap:
 		return "all sent" + next
 	case s.Full():

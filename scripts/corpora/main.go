@@ -1,7 +1,7 @@
 // Command corpora compares what relay/payload makes of mails with what other
 // parsers read in them. It is run by hand, by run.sh, and knows no mail itself.
 //
-//	corpora [-diff] [-corpus NAME] READ_DIR MAIL_DIR
+//	corpora [-diff] [-suite] [-corpus NAME] READ_DIR MAIL_DIR
 //
 // MAIL_DIR has a directory per corpus; READ_DIR a file READER.jsonl per
 // parser, as the oracle programs beside this one write them.
@@ -50,7 +50,7 @@ var core = []string{"subject", "from", "text", "html", "files"}
 // fields brings a reading into a form that can be compared: white space is
 // one blank, addresses are in lower case.
 func (r *reading) fields() map[string]string {
-	f := map[string]string{"subject": squeeze(r.Subject), "text": squeeze(r.Text), "html": squeeze(r.HTML)}
+	f := map[string]string{"subject": squeeze(r.Subject), "text": squeeze(r.Text), "html": squeeze(r.HTML), "from": "", "name": ""}
 	if len(r.From) > 0 {
 		f["from"], f["name"] = strings.ToLower(r.From[0].Email), squeeze(r.From[0].Name)
 	}
@@ -68,19 +68,26 @@ func squeeze(s string) string { return strings.Join(strings.Fields(s), " ") }
 
 func main() {
 	diff := flag.Bool("diff", false, "print every difference from the majority")
+	suite := flag.Bool("suite", false, "compare with the suite's own parser, not with the majority")
 	only := flag.String("corpus", "", "only this corpus")
 	flag.Parse()
 	if flag.NArg() != 2 {
-		fmt.Fprintln(os.Stderr, "usage: corpora [-diff] [-corpus NAME] READ_DIR MAIL_DIR")
+		fmt.Fprintln(os.Stderr, "usage: corpora [-diff] [-suite] [-corpus NAME] READ_DIR MAIL_DIR")
 		os.Exit(2)
 	}
-	if err := run(flag.Arg(0), flag.Arg(1), *only, *diff); err != nil {
+	if err := run(flag.Arg(0), flag.Arg(1), options{*only, *diff, *suite}); err != nil {
 		fmt.Fprintln(os.Stderr, "corpora:", err)
 		os.Exit(1)
 	}
 }
 
-func run(readDir, mailDir, only string, diff bool) error {
+// options are the command line's.
+type options struct {
+	only        string
+	diff, suite bool
+}
+
+func run(readDir, mailDir string, o options) error {
 	readers, err := load(readDir)
 	if err != nil {
 		return err
@@ -90,10 +97,13 @@ func run(readDir, mailDir, only string, diff bool) error {
 		return err
 	}
 	for _, dir := range corpora {
-		if only != "" && filepath.Base(dir) != only {
+		if o.only != "" && filepath.Base(dir) != o.only {
 			continue
 		}
-		if err := compare(dir, readers, diff); err != nil {
+		if o.suite && readers[filepath.Base(dir)] == nil {
+			continue // its parser is not among the readers
+		}
+		if err := compare(dir, readers, o); err != nil {
 			return err
 		}
 	}
@@ -133,7 +143,7 @@ func load(dir string) (map[string]map[string]*reading, error) {
 
 // compare prints, for one corpus, how often each reader agrees with the
 // majority of the others, field by field, and with the suite's own parser.
-func compare(dir string, readers map[string]map[string]*reading, diff bool) error {
+func compare(dir string, readers map[string]map[string]*reading, o options) error {
 	mails, err := filepath.Glob(filepath.Join(dir, "*.eml"))
 	if err != nil {
 		return err
@@ -153,7 +163,17 @@ func compare(dir string, readers map[string]map[string]*reading, diff bool) erro
 				t.failed[name]++
 			}
 		}
-		t.add(path, all, readers, diff)
+		if lost(all) {
+			fmt.Println("LOST:", path)
+		}
+		want := wanted(all)
+		if o.suite {
+			want = all[corpus]
+		}
+		t.add(all, want, readers)
+		if o.diff {
+			printDiff(path, all, want)
+		}
 	}
 	t.print(corpus, len(mails))
 	return nil
@@ -176,7 +196,7 @@ func read(raw []byte) *reading {
 		return r
 	}
 	r.Subject, r.Text = m.Subject, m.Text
-	if hasHTML(root) {
+	if hasHTML(root) && m.HTML != "<div></div>" { // ours for an empty body
 		r.HTML = m.HTML
 	}
 	for _, a := range m.Attachments {
@@ -190,6 +210,9 @@ func read(raw []byte) *reading {
 
 // hasHTML reports whether the mail has html of its own.
 func hasHTML(p *mime.Part) bool {
+	if strings.HasPrefix(p.Type, "message/") {
+		return false
+	}
 	if len(p.Parts) == 0 {
 		return p.Type == "text/html" && p.Disposition() != "attachment"
 	}
@@ -209,13 +232,35 @@ func newTally() *tally {
 	return &tally{right: map[string]map[string]int{}, judged: map[string]int{}, all: map[string]int{}, failed: map[string]int{}}
 }
 
-func (t *tally) add(path string, all map[string]map[string]string, readers map[string]map[string]*reading, diff bool) {
+// lost reports whether two others read something where we read nothing.
+func lost(all map[string]map[string]string) bool {
+	read := 0
+	for reader, f := range all {
+		if f["text"]+f["html"] == "" && f["files"] == "0" {
+			continue
+		}
+		if reader == us {
+			return false
+		}
+		read++
+	}
+	return read > 1
+}
+
+// wanted returns the fields in which most of the other readers agree.
+func wanted(all map[string]map[string]string) map[string]string {
 	want := map[string]string{}
 	for _, field := range fieldNames {
 		if v, ok := majority(all, field); ok {
 			want[field] = v
-			t.judged[field]++
 		}
+	}
+	return want
+}
+
+func (t *tally) add(all map[string]map[string]string, want map[string]string, readers map[string]map[string]*reading) {
+	for field := range want {
+		t.judged[field]++
 	}
 	if !slices.ContainsFunc(core, func(f string) bool { _, ok := want[f]; return !ok }) {
 		t.five++
@@ -238,9 +283,6 @@ func (t *tally) add(path string, all map[string]map[string]string, readers map[s
 		if five {
 			t.all[reader]++
 		}
-	}
-	if diff {
-		printDiff(path, all, want)
 	}
 }
 
@@ -265,7 +307,7 @@ func majority(all map[string]map[string]string, field string) (string, bool) {
 
 func printDiff(path string, all map[string]map[string]string, want map[string]string) {
 	for _, field := range fieldNames {
-		if v, ok := want[field]; ok && all[us][field] == v {
+		if v, ok := want[field]; !ok || all[us][field] == v {
 			continue
 		}
 		fmt.Printf("\n%s: %s\n", path, field)
@@ -280,7 +322,7 @@ func printDiff(path string, all map[string]map[string]string, want map[string]st
 }
 
 func (t *tally) print(corpus string, mails int) {
-	fmt.Printf("\n%s: %d mails; a majority of the others in all of %s: %d\n", corpus, mails, strings.Join(core, ", "), t.five)
+	fmt.Printf("\n%s: %d mails; to compare in all of %s: %d\n", corpus, mails, strings.Join(core, ", "), t.five)
 	fmt.Printf("%-12s %6s %6s", "reader", "errors", "all 5")
 	for _, f := range fieldNames {
 		fmt.Printf(" %12s", f)

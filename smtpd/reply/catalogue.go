@@ -86,9 +86,7 @@ func CannotCarry(what string) *Reply { return newReply(554, 6, 1, "%s", what) }
 func Unparsable(why string) *Reply { return newReply(554, 6, 0, "%s", why) }
 
 // SenderDomainRefused: From is outside the verified domains.
-func SenderDomainRefused(from string) *Reply {
-	return newReply(550, 7, 1, "<%s> is not in a domain this relay may send from", from)
-}
+func SenderDomainRefused(why string) *Reply { return newReply(550, 7, 1, "%s", why) }
 
 // SenderNotAllowed: this user may not use this envelope sender.
 func SenderNotAllowed(from string) *Reply {

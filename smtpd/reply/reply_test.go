@@ -37,7 +37,7 @@ func TestCatalogue(t *testing.T) {
 		{APIUnavailable(), "451 4.4.2 the mail API does not answer, try again later"},
 		{CannotCarry("100% of <x.exe>"), "554 5.6.1 100% of <x.exe>"},
 		{Unparsable("no header"), "554 5.6.0 no header"},
-		{SenderDomainRefused("a@b"), "550 5.7.1 <a@b> is not in a domain this relay may send from"},
+		{SenderDomainRefused("From <a@b> is foreign"), "550 5.7.1 From <a@b> is foreign"},
 		{SenderNotAllowed("a@b"), "553 5.7.1 <a@b> is not allowed as a sender here"},
 		{AuthRequired(), "530 5.7.0 authentication required"},
 		{RelayDenied(), "554 5.7.1 relaying denied for this address"},

@@ -64,8 +64,7 @@ func sources(t *testing.T) []source {
 			return err
 		}
 		p := filepath.ToSlash(rel)
-		// A conformance suite is test code, though other packages' tests import it.
-		test := strings.HasSuffix(p, "_test.go") || strings.HasSuffix(path.Dir(p), "/queuetest")
+		test := strings.HasSuffix(p, "_test.go") || slices.Contains(testPackages(), path.Dir(p))
 		all = append(all, source{p, path.Dir(p), test, file, fset})
 		return nil
 	})
@@ -76,6 +75,12 @@ func sources(t *testing.T) []source {
 		t.Fatalf("only %d files found: this test is looking in the wrong place", len(all))
 	}
 	return all
+}
+
+// testPackages are test code, though they are packages: conformance suites and
+// faults that several tests use.
+func testPackages() []string {
+	return []string{"relay/queue/queuetest", "relay/internal/memnet", "relay/store/sqlite/internal/faultvfs"}
 }
 
 // within reports whether dir is root or below it; "..." is everything.
@@ -264,7 +269,14 @@ func embedded(doc *ast.CommentGroup) bool {
 }
 
 func TestForbiddenCalls(t *testing.T) {
-	for _, s := range sources(t) {
+	all := sources(t)
+	virtual := map[string]bool{} // packages whose tests live in virtual time
+	for _, s := range all {
+		if imports(s, "testing/synctest") {
+			virtual[s.dir] = true
+		}
+	}
+	for _, s := range all {
 		if within(s.dir, "scripts") {
 			continue // run by hand, each a small program of its own
 		}
@@ -274,11 +286,11 @@ func TestForbiddenCalls(t *testing.T) {
 				return true
 			}
 			switch name := calleeName(call); {
-			case name == "os.Exit" && (s.dir != "cmd/smtp2rest" || path.Base(s.path) != "main.go") && !s.test:
-				t.Errorf("%s: only main may end the process", s.at(call))
+			case name == "os.Exit" && (s.file.Name.Name != "main" || path.Base(s.path) != "main.go") && !s.test:
+				t.Errorf("%s: only main.go of a program may end the process", s.at(call))
 			case name == "panic" && !s.test:
 				t.Errorf("%s: an error is a value here", s.at(call))
-			case name == "time.Sleep" && s.test && !imports(s, "testing/synctest"):
+			case name == "time.Sleep" && s.test && !virtual[s.dir]:
 				t.Errorf("%s: a test that sleeps is slow or flaky; wait for a signal or use synctest", s.at(call))
 			}
 			return true

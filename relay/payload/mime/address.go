@@ -165,6 +165,9 @@ func (p *addressParser) flush() {
 			a = Address{Email: a.Name, Name: comment} // cron's `root (Cron Daemon)`
 		}
 	}
+	if strings.EqualFold(a.Name, a.Email) {
+		a.Name = "" // says nothing more
+	}
 	if a.Email != "" || a.Name != "" {
 		p.list = append(p.list, a)
 	}
@@ -245,7 +248,7 @@ func email(b []byte) string {
 		return ""
 	}
 	if strings.ContainsFunc(s, func(r rune) bool { return r < ' ' || r >= 0x7F && r < 0xA0 || r == '\u2028' || r == '\u2029' }) ||
-		strings.ContainsAny(local, " <>()[]:;@,\\\"") || strings.ContainsAny(domain, " <>();@,\\\"/") {
+		strings.Contains(local, "=?") || strings.ContainsAny(local, " <>()[]:;@,\\\"") || strings.ContainsAny(domain, " <>();@,\\\"/") {
 		return ""
 	}
 	return s

@@ -51,14 +51,16 @@ func Decode(label string, b []byte) (text string, guessed bool) {
 }
 
 // mislabelled reports whether text that is said to be Western in one byte each
-// is in fact UTF-8: it is valid, and not by chance. One pair such as "Ã‚" could
-// be meant; "Ã©" and two pairs could not.
+// is in fact UTF-8: it is valid, and not by chance. A pair such as "Ä«" could be
+// meant; "Ã©", "â€™" or four of any could not.
 func mislabelled(b []byte) bool {
 	if ascii(b) || !utf8.Valid(b) {
 		return false
 	}
 	good, _ := countUTF8(b)
-	return good > 1 || strings.ContainsFunc(string(b), func(r rune) bool { return r >= 0xDF })
+	return good >= 4 || strings.ContainsFunc(string(b), func(r rune) bool {
+		return r >= 0xDF && r <= 0xFF || r >= 0x2000 && r < 0x2100
+	})
 }
 
 // decodeUTF8 repairs UTF-8: mostly valid text keeps its valid part, with

@@ -135,24 +135,32 @@ func (r *headerReader) field(b, line []byte, next, size int) bool {
 	if bytes.HasPrefix(line, []byte("From ")) || bytes.HasPrefix(line, []byte(">From ")) {
 		return true // the separator line of an mbox file
 	}
+	if n := len(r.part.Header); n > 0 && unindented(r.part.Header[n-1].Value, line) {
+		r.part.add(BadHeader, "a folded line without its indent")
+		r.skips = false
+		r.extend(line, size)
+		return true
+	}
 	if !r.headerAhead(b, next, 1000) {
 		r.part.add(BadHeader, "no blank line after the header")
 		return false
 	}
 	r.part.add(BadHeader, "a line that is no header field")
-	if n := len(r.part.Header); n > 0 && unindented(r.part.Header[n-1].Value, line) {
-		r.skips = false
-		r.extend(line, size)
-	}
 	return true
 }
 
 // unindented reports whether a line is the rest of a folded value that has lost
-// its indent: parameters after a semicolon, addresses after a comma, or an
+// its indent: a parameter after a semicolon, an address after a comma, or an
 // encoded word. Any other is left out, as the other parsers do.
 func unindented(value, line []byte) bool {
 	value = bytes.TrimSpace(value)
-	return bytes.HasSuffix(value, []byte(";")) || bytes.HasSuffix(value, []byte(",")) || bytes.HasPrefix(line, []byte("=?"))
+	switch {
+	case bytes.HasSuffix(value, []byte(";")):
+		return bytes.IndexByte(line, '=') > 0
+	case bytes.HasSuffix(value, []byte(",")):
+		return bytes.IndexByte(line, '@') > 0
+	}
+	return bytes.HasPrefix(line, []byte("=?"))
 }
 
 // skipFolds steps over lines that begin with a blank and are not blank.
@@ -223,7 +231,7 @@ func (r *headerReader) headerAhead(b []byte, pos, lines int) bool {
 }
 
 // cutField splits a header line at its colon. RFC 5322 section 2.2 allows any
-// printable character in a name; parameters that lost their indent and URLs
+// printable character in a name, and programs write others; parameters that lost their indent and URLs
 // are not taken for fields all the same.
 func cutField(line []byte) (name, value []byte, ok bool) {
 	i := bytes.IndexByte(line, ':')
@@ -232,7 +240,7 @@ func cutField(line []byte) (name, value []byte, ok bool) {
 	}
 	name = bytes.TrimRight(line[:i], " \t") // RFC 5322 section 4.5: obsolete, but sent
 	for j, c := range name {
-		if c <= ' ' || c >= 0x7F || c == '=' && j > 0 {
+		if c <= ' ' || c == 0x7F || c == '=' && j > 0 {
 			return nil, nil, false
 		}
 	}

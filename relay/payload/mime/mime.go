@@ -17,7 +17,7 @@ package mime
 // over a limit is not lost: it is read more coarsely, and a Defect says so.
 type Limits struct {
 	Depth        int // nesting; deeper parts count as parts of the deepest container. Default 50
-	Parts        int // in all; what follows them is one opaque part. Default 1000
+	Parts        int // in all, but for containers; what follows is one opaque part. Default 1000
 	HeaderBytes  int // of one header block; later fields are dropped. Default 1 MiB
 	HeaderFields int // of one header block; later fields are dropped. Default 2000
 }

@@ -36,6 +36,7 @@ func (p *Part) classify() {
 
 // mediaType reads what programs write for a media type.
 func mediaType(t string) string {
+	t = strings.ReplaceAll(OneLine(t), " ", "")
 	major, minor, ok := strings.Cut(t, "/")
 	if ok && major != "" && minor != "" {
 		return t

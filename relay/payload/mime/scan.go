@@ -56,9 +56,10 @@ type scanner struct {
 	stack     []open
 	base      int            // depth of the message being parsed, when encoded inside another
 	levels    map[string]int // boundary → the innermost level that has it
-	parts     int
-	overParts bool
-	guesses   int // boundaries that may still be guessed, each costs a pass
+	parts     int            // leaves so far
+	inner     int            // containers so far
+	overParts bool           // there were too many
+	guesses   int            // boundaries that may still be guessed, each costs a pass
 }
 
 // open is a container whose end has not been seen.
@@ -68,7 +69,7 @@ type open struct {
 	shadowed int    // the outer level with the same boundary, or -1
 	begin    int    // where its body begins
 	closed   bool   // its closing boundary was seen
-	found    bool   // its boundary was seen
+	stop     int    // where that is
 	children int    // parts in it, wherever they were attached
 }
 
@@ -77,26 +78,36 @@ func (s *scanner) parse(b []byte, base int) *Part {
 	root := &Part{}
 	s.parts++
 	pos := s.begin(root, 0)
-	for {
+	for len(s.stack) > 0 {
 		// pos is at the text before a boundary, or after the last part.
 		at, next, level, closing := s.nextBoundary(pos)
+		if top := &s.stack[len(s.stack)-1]; top.closed {
+			top.epilogue(s.b[pos:at])
+		}
 		if again, ok := s.unwind(level, at); ok {
 			pos = again
 			continue
 		}
-		if level < 0 {
-			return root
+		if level >= 0 {
+			pos = s.boundary(level, closing, at, next)
 		}
-		pos = s.boundary(level, closing, next)
+	}
+	return root
+}
+
+// epilogue notes text after the last part, such as the footer of a mailing list
+// that did not read MIME. No mail reader shows it.
+func (o *open) epilogue(text []byte) {
+	if text = bytes.TrimSpace(text); len(text) > 0 {
+		o.part.add(Epilogue, DecodeWords(text[:min(len(text), 60)], ""))
 	}
 }
 
 // boundary acts on a boundary line of the innermost container.
-func (s *scanner) boundary(level int, closing bool, next int) int {
+func (s *scanner) boundary(level int, closing bool, at, next int) int {
 	top := &s.stack[level]
-	top.found = true
 	if closing {
-		top.closed = true
+		top.closed, top.stop = true, at
 		if top.shadowed >= 0 {
 			// The container around it uses the same boundary: the next one
 			// is the container's.
@@ -105,7 +116,7 @@ func (s *scanner) boundary(level int, closing bool, next int) int {
 		return next
 	}
 	top.closed = false // parts after a closing boundary are parts all the same
-	if s.parts >= s.limits.Parts {
+	if s.full() {
 		return s.rest(next)
 	}
 	return s.child(next)
@@ -121,6 +132,12 @@ func (s *scanner) child(pos int) int {
 		p.Type = "message/rfc822" // RFC 2046 section 5.1.5
 	}
 	return s.begin(p, pos)
+}
+
+// full reports whether the limit on parts is reached. Containers are cheap to
+// nest and hold nothing themselves: there may be ten times as many.
+func (s *scanner) full() bool {
+	return s.parts >= s.limits.Parts || s.inner >= 10*s.limits.Parts
 }
 
 // attach adds a part to the innermost container within the depth limit.
@@ -141,14 +158,16 @@ func (s *scanner) begin(p *Part, pos int) int {
 	for {
 		pos = r.read(s.b, pos)
 		p.classify()
+		s.undeclared(p, pos)
 		o := open{part: p, begin: pos, shadowed: -1}
 		switch {
 		case p.multipart():
+			s.parts, s.inner = s.parts-1, s.inner+1
 			o.boundary = strings.TrimRight(p.Param("boundary"), " \t")
-		case isMessage(p.Type) && s.identity(p) && s.parts < s.limits.Parts:
+		case isMessage(p.Type) && s.identity(p) && !s.full():
+			s.inner++
 			s.push(o)
 			child := &Part{}
-			s.parts++
 			s.attach(child)
 			p, r.part = child, child
 			pos = skipTo(s.b, pos)
@@ -212,7 +231,13 @@ func (s *scanner) end(at int) {
 		// Whatever it is, a person can read it (RFC 2046 section 5.1.1 wants
 		// at least one part).
 		o.part.add(BadBoundary, "a multipart without parts")
+		if o.closed {
+			o.part.Body = s.b[o.begin:max(o.begin, o.stop)]
+		}
 		o.part.Type, o.part.Params = "text/plain", nil
+		if looksLikeHTML(o.part.Body) {
+			o.part.Type = "text/html"
+		}
 	case !o.closed:
 		o.part.add(BadBoundary, "the closing boundary is missing")
 	}
@@ -263,26 +288,6 @@ func lineEnd(b []byte, start, pos int) int {
 	return pos
 }
 
-func (s *scanner) isOpen(line []byte) bool {
-	_, _, ok := s.match(line)
-	return ok
-}
-
-// match compares a line with every boundary in force at once.
-func (s *scanner) match(line []byte) (level int, closing, ok bool) {
-	if len(s.levels) == 0 || !bytes.HasPrefix(line, []byte("--")) {
-		return 0, false, false
-	}
-	line = bytes.TrimRight(line[2:], " \t")
-	if level, ok = s.levels[string(line)]; ok {
-		return level, false, true
-	}
-	if name, cut := bytes.CutSuffix(line, []byte("--")); cut {
-		level, ok = s.levels[string(name)]
-	}
-	return level, true, ok
-}
-
 // rest makes everything from pos on one opaque part, once there are too many.
 func (s *scanner) rest(pos int) int {
 	s.overParts = true
@@ -295,50 +300,14 @@ func (s *scanner) rest(pos int) int {
 	return len(s.b)
 }
 
-// guess looks for the boundary of the innermost part, when that is a multipart
-// whose own boundary was missing or never came: it is the first line that
-// begins with "--" and has a part's header after it.
-func (s *scanner) guess(at int) (int, bool) {
-	o := &s.stack[len(s.stack)-1]
-	if o.found || s.guesses == 0 || !o.part.multipart() {
-		return 0, false
-	}
-	boundary := guessBoundary(s.b[o.begin:max(at, o.begin)])
-	if boundary == "" || boundary == o.boundary {
-		return 0, false
-	}
-	s.guesses--
-	again := *o
-	s.forget(again)
-	s.stack = s.stack[:len(s.stack)-1]
-	again.boundary, again.found, again.shadowed = boundary, true, -1
-	again.part.add(BadBoundary, "the boundary is not the declared one")
-	s.push(again)
-	return again.begin, true
-}
-
-func guessBoundary(b []byte) string {
-	for pos := 0; pos < len(b); {
-		line, next := cutLine(b, pos)
-		if len(line) > 2 && len(line) < 200 && bytes.HasPrefix(line, []byte("--")) {
-			after, _ := cutLine(b, next)
-			name, _, ok := cutField(after)
-			if ok && len(name) > 8 && foldEqual(name[:8], "content-") {
-				return string(bytes.TrimRight(line[2:], " \t"))
-			}
-		}
-		pos = next
-	}
-	return ""
-}
-
 // embedded parses a message that was transferred in base64 or quoted-printable
 // against RFC 2046 section 5.2.1, as some mailers do.
 func (s *scanner) embedded(p *Part) {
-	if !isMessage(p.Type) || p.Container() || s.identity(p) || s.base+len(s.stack) >= s.limits.Depth || s.parts >= s.limits.Parts {
+	if !isMessage(p.Type) || p.Container() || s.identity(p) || s.base+len(s.stack) >= s.limits.Depth || s.full() {
 		return
 	}
-	inner := scanner{limits: s.limits, parts: s.parts, guesses: s.guesses}
-	p.Parts = []*Part{inner.parse(unwrap(p.Decoded()), s.base+len(s.stack)+1)}
-	s.parts, s.guesses, s.overParts = inner.parts, inner.guesses, s.overParts || inner.overParts
+	inside := scanner{limits: s.limits, parts: s.parts, inner: s.inner, guesses: s.guesses}
+	p.Parts = []*Part{inside.parse(unwrap(p.Decoded()), s.base+len(s.stack)+1)}
+	s.parts, s.inner, s.guesses = inside.parts, inside.inner, inside.guesses
+	s.overParts = s.overParts || inside.overParts
 }

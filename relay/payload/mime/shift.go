@@ -49,11 +49,6 @@ func decodeUTF7(b []byte) string {
 	return strings.ToValidUTF8(out.String(), "\uFFFD")
 }
 
-func base64Byte(c byte) bool {
-	_, ok := sextet(c)
-	return ok && c != '-' && c != '_'
-}
-
 // shiftCharset returns the decoder of the 7-bit charsets that shift a double
 // byte set in and out (RFC 1557, RFC 1922): golang.org/x/text replaces the
 // first by U+FFFD and does not know the second.

@@ -20,13 +20,20 @@ func (p *Part) Text() string {
 	}
 	text, guessed := Decode(label, body)
 	if guessed {
-		p.add(BadCharset, "charset "+OneLine(label)+" is missing, unknown or wrong")
+		p.add(BadCharset, charsetDefect(label))
 	}
 	text = CleanText(text)
 	if p.Type == "text/plain" && strings.EqualFold(p.Param("format"), "flowed") {
 		text = unflow(text, strings.EqualFold(p.Param("delsp"), "yes"))
 	}
 	return text
+}
+
+func charsetDefect(label string) string {
+	if label == "" {
+		return "no charset is declared"
+	}
+	return "charset " + OneLine(label[:min(len(label), 40)]) + " is unknown or wrong"
 }
 
 // metaCharset finds the charset that an HTML document declares for itself in

@@ -105,6 +105,8 @@ type looseDecoder struct {
 	padded  bool
 	skipped int // characters that are no base64
 	gaps    int // blanks inside lines: prose has them, base64 hardly
+	gappy   int // lines that have any
+	lines   int
 }
 
 func decodeLoose(v []byte) (data, tail []byte, ok bool) {
@@ -115,19 +117,46 @@ func decodeLoose(v []byte) (data, tail []byte, ok bool) {
 			tail = v[pos:]
 			break
 		}
-		d.gaps += len(bytes.Fields(line))
-		if len(line) > 0 {
-			d.gaps--
-		}
-		for _, c := range line {
-			d.byte(c)
+		if end := d.line(line); end < len(line) {
+			tail = v[pos+end:]
+			break
 		}
 		pos = next
 	}
-	if (d.skipped+d.gaps)*10 > len(v) && !d.padded {
-		return v, nil, false // not base64 at all
+	if d.prose() {
+		return v, nil, false
 	}
 	return d.out, tail, d.skipped == 0 && len(bytes.TrimSpace(tail)) == 0
+}
+
+// line decodes a line, up to where the data ends: padding with more than
+// another run behind it. It returns where that is.
+func (d *looseDecoder) line(line []byte) int {
+	end := len(line)
+	if i := bytes.IndexByte(line, '='); i >= 0 {
+		rest := bytes.TrimLeft(line[i:], "=")
+		if after := bytes.TrimLeft(rest, " \t"); len(after) > 0 && (len(after) < len(rest) || !alphabetOnly(after)) {
+			end = len(line) - len(rest)
+		}
+	}
+	line = line[:end]
+	if words := len(bytes.Fields(line)); words > 0 {
+		d.lines++
+		d.gaps += words - 1
+		d.gappy += min(words-1, 1)
+	}
+	for _, c := range line {
+		d.byte(c)
+	}
+	return end
+}
+
+// prose reports whether the text was never encoded, whatever its header says.
+func (d *looseDecoder) prose() bool {
+	if d.padded {
+		return false
+	}
+	return d.gaps > 3 && d.gappy*2 > d.lines || d.skipped > len(d.out)/4
 }
 
 func (d *looseDecoder) byte(c byte) {
@@ -148,9 +177,10 @@ func (d *looseDecoder) byte(c byte) {
 	}
 }
 
+// alphabetOnly reports whether a line is base64 and not the rule above a footer.
 func alphabetOnly(line []byte) bool {
 	for _, c := range bytes.TrimRight(line, " \t=") {
-		if _, ok := sextet(c); !ok {
+		if !base64Byte(c) {
 			return false
 		}
 	}
@@ -266,4 +296,10 @@ func canonical(v []byte) bool {
 		}
 	}
 	return true
+}
+
+// base64Byte reports whether c is of the alphabet of RFC 2045.
+func base64Byte(c byte) bool {
+	_, ok := sextet(c)
+	return ok && c != '-' && c != '_'
 }

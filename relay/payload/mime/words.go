@@ -48,15 +48,19 @@ func plain(v []byte) bool {
 	return true
 }
 
-// OneLine makes every control character a space.
+// OneLine makes line breaks and tabs blanks, and drops every other control
+// character and what is not UTF-8.
 func OneLine(s string) string {
 	clean := func(r rune) rune {
-		if r < ' ' || r >= 0x7F && r < 0xA0 || r == '\u2028' || r == '\u2029' {
+		switch {
+		case r >= '\t' && r <= '\r' || r == 0x85 || r == '\u2028' || r == '\u2029':
 			return ' '
+		case r < ' ' || r >= 0x7F && r < 0xA0:
+			return -1
 		}
 		return r
 	}
-	return strings.Map(clean, s)
+	return strings.Map(clean, strings.ToValidUTF8(s, "\uFFFD"))
 }
 
 // encodedWord is =?charset?encoding?text?=.
@@ -66,11 +70,16 @@ type encodedWord struct {
 	text    []byte
 }
 
+// maxWord bounds an encoded word, to which RFC 2047 section 2 gives 75
+// characters: without it, a header of beginnings of words costs quadratic time.
+const maxWord = 4096
+
 // cutWord reads the encoded word that v begins with and returns its length, 0
 // when it is none. Blanks inside the text are accepted: Q text often has them,
 // and folding puts them into B text.
 func cutWord(v []byte) (encodedWord, int) {
 	var w encodedWord
+	v = v[:min(len(v), maxWord)]
 	if !bytes.HasPrefix(v, []byte("=?")) {
 		return w, 0
 	}
@@ -152,7 +161,7 @@ func (d *wordDecoder) word(w encodedWord) {
 		d.charset = string(w.charset)
 	}
 	if w.base64 {
-		data, _, _ := decodeBase64(w.text)
+		data, _, _ := decodeBase64(bytes.Join(bytes.Fields(w.text), nil))
 		d.pending = append(d.pending, data...)
 	} else {
 		d.pending = appendQ(d.pending, w.text)

@@ -62,6 +62,12 @@ func keptAsItCame(s *suite) {
 }
 
 func sizes(s *suite) {
+	empty := s.mail("a@b", "x@y")
+	empty.Message.Raw = nil
+	s.must(s.Enqueue(s.ctx, empty))
+	raw, err := s.raw(empty.Message.ID)
+	s.must(err)
+	s.equal("empty", raw, "")
 	for _, n := range []int{0, 1, 4000, 4096, 100_000, 128 << 10, 128<<10 + 1, 3 << 20} {
 		m := s.mail("a@b", "x@y")
 		m.Message.Raw = bytes.Repeat([]byte("0123456789abcde\n"), n/16+1)[:n]

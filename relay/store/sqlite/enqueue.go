@@ -216,7 +216,11 @@ func (t *tx) insertMail(p *parcel) error {
 	}
 	t.counts.seq = seq
 	if body == bodyTable {
-		if _, err := t.change("INSERT INTO bodies VALUES (?, ?)", seq, p.Message.Raw); err != nil {
+		raw := p.Message.Raw
+		if raw == nil {
+			raw = []byte{} // nil would be NULL
+		}
+		if _, err := t.change("INSERT INTO bodies VALUES (?, ?)", seq, raw); err != nil {
 			return err
 		}
 	}

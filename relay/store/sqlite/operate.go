@@ -115,7 +115,8 @@ func (s *Store) Retry(ctx context.Context, f queue.Filter, now time.Time) (int, 
 		switch {
 		case x.state == ready || x.state == later:
 			t.wakes = true
-			return true, t.setState(x.seq, x.n, x.state, ready)
+			_, err := t.change("UPDATE recipients SET state = 0, due = 0 WHERE mail = ? AND n = ?", x.seq, x.n)
+			return true, err
 		case x.state == failed && !x.damaged:
 			t.wakes = true
 			t.counts.move(failed, ready)

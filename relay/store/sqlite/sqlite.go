@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	driversqlite "modernc.org/sqlite"
 
@@ -40,8 +41,9 @@ type Options struct {
 	MinFree int64
 	Log     *slog.Logger // slog.Default() when nil
 
-	spool spoolFS // of the operating system when nil
-	vfs   string  // SQLite's own when ""
+	spool     spoolFS       // of the operating system when nil
+	vfs       string        // SQLite's own when ""
+	tidyEvery time.Duration // a second when 0
 }
 
 // Store is an open queue.
@@ -78,6 +80,9 @@ func Open(o Options) (*Store, error) {
 	if o.spool == nil {
 		o.spool = osFS{}
 	}
+	if o.tidyEvery == 0 {
+		o.tidyEvery = time.Second
+	}
 	// Process-wide, but a setting that only makes a sync cheaper: it leaves
 	// out the time stamps, and nothing that is needed to read the data back.
 	if _, err := driversqlite.Fdatasync(true); err != nil && !errors.Is(err, driversqlite.ErrFdatasyncUnavailable) {
@@ -107,6 +112,9 @@ func (s *Store) open() error {
 	}
 	if err := createPrivate(path); err != nil {
 		return err
+	}
+	if err := makeDatabase(s.dsn(), path); err != nil {
+		return s.describe(err)
 	}
 	c, err := s.connectWriter()
 	if err != nil {
@@ -161,16 +169,28 @@ func (s *Store) dsn() string {
 	return dsn
 }
 
-// connectWriter opens the connection that changes the database. auto_vacuum
-// must come before the first table. The log is copied back every 1000 pages
+// makeDatabase gives an empty file what must come before its first table. It
+// is not asked for again, because asking alone writes to the file.
+func makeDatabase(dsn, path string) error {
+	info, err := os.Stat(path)
+	if err != nil || info.Size() > 0 {
+		return err
+	}
+	c, err := connect(dsn, "PRAGMA auto_vacuum=INCREMENTAL", "PRAGMA journal_mode=WAL")
+	if err != nil {
+		return err
+	}
+	return c.close()
+}
+
+// connectWriter opens the connection that changes the database. The log is copied back every 4000 pages
 // and keeps its file, because writing over is cheaper to sync than growing.
 func (s *Store) connectWriter() (*conn, error) {
 	return connect(s.dsn(),
 		"PRAGMA busy_timeout=5000",
-		"PRAGMA auto_vacuum=INCREMENTAL",
 		"PRAGMA journal_mode=WAL",
 		"PRAGMA synchronous=FULL",
-		"PRAGMA wal_autocheckpoint=1000",
+		"PRAGMA wal_autocheckpoint=4000",
 		"PRAGMA journal_size_limit=67108864",
 		"PRAGMA cache_size=-16000",
 		"PRAGMA temp_store=MEMORY")

@@ -59,3 +59,22 @@ func damageStored(dir, id string) error {
 	_, err = s.writer.conn.exec("UPDATE bodies SET raw = ? WHERE seq = ?", raw, r.int(0))
 	return err
 }
+
+func openTest(t *testing.T, dir string, o Options) *Store {
+	t.Helper()
+	o.Dir = dir
+	if o.Log == nil {
+		o.Log = quiet()
+	}
+	s, err := Open(o)
+	must(t, err)
+	t.Cleanup(func() { must(t, s.Close()) })
+	return s
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -4,8 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"sync/atomic"
 	"time"
+
+	lib "modernc.org/sqlite/lib"
 
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
@@ -49,15 +52,15 @@ const batch = 256
 // it commits go into the next transaction together: that is the whole group
 // commit, and a lone op never waits for company.
 type writer struct {
-	s           *Store
-	ops         chan op
-	stop        chan struct{}
-	ended       chan struct{}
-	conn        *conn
-	counts      counts
-	commits     int // how many there were
-	tidiedAt    int // commits when tidy looked last,
-	truncatedAt int // and when it cut the log
+	s         *Store
+	ops       chan op
+	stop      chan struct{}
+	ended     chan struct{}
+	conn      *conn
+	counts    counts
+	commits   int  // how many there were
+	tidiedAt  int  // commits when tidy looked last
+	truncated bool // the log is cut to nothing
 	// broken is the error after which the connection must be opened anew.
 	broken error
 }
@@ -81,12 +84,13 @@ func (s *Store) do(ctx context.Context, enqueues bool, f func(t *tx) error) erro
 
 func (w *writer) loop() {
 	defer close(w.ended)
-	tidy := time.NewTimer(tidyEvery)
+	tidy := time.NewTimer(w.s.opts.tidyEvery)
 	defer tidy.Stop()
 	group := make([]op, 0, batch)
 	for {
 		select {
 		case o := <-w.ops:
+			runtime.Gosched() // lets callers that can run already join; alone, it costs nothing
 			group = w.commit(w.gather(append(group[:0], o)))
 		case <-tidy.C:
 			tidy.Reset(w.tidy())
@@ -164,6 +168,7 @@ func (w *writer) transact(group []op, results []result) error {
 		return w.failed(w.rollback(err))
 	}
 	w.commits++
+	w.truncated = false
 	w.counts = t.counts
 	w.s.published.Store(&t.counts)
 	if t.wakes {
@@ -211,9 +216,10 @@ func (s *Store) checkFree(size int64) error {
 	return err
 }
 
-// rollback ends the transaction after err. SQLite may have done so already.
+// rollback ends the transaction after err. After some errors SQLite has done
+// so already and says SQLITE_ERROR; after any other the connection is given up.
 func (w *writer) rollback(err error) error {
-	if _, rerr := w.conn.exec("ROLLBACK"); rerr != nil && !isIO(err) {
+	if _, rerr := w.conn.exec("ROLLBACK"); rerr != nil && code(rerr) != lib.SQLITE_ERROR {
 		w.broken = errors.Join(err, rerr)
 	}
 	return err

@@ -1,0 +1,252 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"strings"
+
+	"github.com/smtp2rest/smtp2rest/relay/admin"
+)
+
+// change is a verb that changes many recipients at once.
+type change struct {
+	verb, summary, about string
+	examples             []string
+	past                 string // what was done, as in "3 recipients held"
+	do                   func(admin.Admin, context.Context, admin.Filter) (int, error)
+	confirm              bool // it cannot be undone
+}
+
+func queueHoldCommand() *command {
+	return change{
+		verb: "hold", past: "held", do: admin.Admin.Hold,
+		summary: "Stop recipients from being tried until they are released.",
+		about: `Stops waiting recipients. Those that are being tried are stopped if that does not
+succeed. Mail that comes later is not concerned.`,
+		examples: []string{"smtp2rest queue hold 0d5hk7", "smtp2rest queue hold --sender news@example.com"},
+	}.command()
+}
+
+func queueReleaseCommand() *command {
+	return change{
+		verb: "release", past: "released", do: admin.Admin.Release,
+		summary:  "Let held recipients wait again.",
+		about:    "Takes back a hold: recipients wait again until the time they were due.",
+		examples: []string{"smtp2rest queue release 0d5hk7", "smtp2rest queue release --all"},
+	}.command()
+}
+
+func queueRetryCommand() *command {
+	return change{
+		verb: "retry", past: "due now", do: admin.Admin.Retry,
+		summary: "Make recipients due now, failed ones as well.",
+		about: `Makes waiting recipients due at once. Failed ones wait again as if they had just
+come; their senders are not told a second time should they fail again. What is
+held stays held.`,
+		examples: []string{"smtp2rest queue retry 0d5hk7", "smtp2rest queue retry --state failed --newer 2d"},
+	}.command()
+}
+
+func queueDropCommand() *command {
+	return change{
+		verb: "drop", past: "dropped", do: admin.Admin.Drop, confirm: true,
+		summary: "Remove recipients for good, and tell nobody.",
+		about: `Removes recipients that are not sent yet, with their mail when it has no others.
+Neither sender nor recipient hears of it, and it cannot be undone; it asks
+first, unless --yes is given. An attempt that is under way may still succeed.`,
+		examples: []string{"smtp2rest queue drop 0d5hk7", "smtp2rest queue drop --state failed --older 30d --yes"},
+	}.command()
+}
+
+func (c change) command() *command {
+	return &command{
+		name:    "queue " + c.verb,
+		args:    "[ID...]",
+		summary: c.summary,
+		about: c.about + `
+
+Name mails by their ids, or all that filters select, or --all. Filters that
+stand beside ids narrow them down to some of their recipients.`,
+		examples: c.examples,
+		setup: func(fs *flag.FlagSet) action {
+			var q queueFlags
+			var f filterFlags
+			q.declare(fs)
+			f.declare(fs)
+			all := fs.Bool("all", false, "everything; cannot stand beside ids and filters")
+			yes := c.yes(fs)
+			return func(ctx context.Context, t *terminal, args []string) error {
+				filter, selects, err := f.filter()
+				if err != nil {
+					return err
+				}
+				switch selects = selects || len(args) > 0; {
+				case *all && selects:
+					return usagef("--all is everything: leave it out, or the ids and filters")
+				case !*all && !selects:
+					return usagef("say what to %s: ids, a filter such as --sender, or --all", c.verb)
+				case f.id != "" && len(args) > 0:
+					return usagef("name ids either in full or by --id")
+				case c.confirm && !*yes && !t.asks:
+					return usagef("there is nobody to ask: say --yes if you mean it")
+				}
+				filter.All = *all
+				return q.with(ctx, t, func(a admin.Admin) error { return c.run(ctx, t, a, filter, args, *yes, q.json) })
+			}
+		},
+	}
+}
+
+func (c change) yes(fs *flag.FlagSet) *bool {
+	if !c.confirm {
+		return new(bool)
+	}
+	return fs.Bool("yes", false, "do not ask")
+}
+
+func (c change) run(ctx context.Context, t *terminal, a admin.Admin, filter admin.Filter, ids []string, yes, asJSON bool) error {
+	filters, err := narrow(ctx, a, filter, ids)
+	if err != nil {
+		return err
+	}
+	if c.confirm && !yes {
+		if err := confirm(ctx, t, a, filters); err != nil {
+			return err
+		}
+	}
+	total := 0
+	for _, f := range filters {
+		n, err := c.do(a, ctx, f)
+		total += n
+		if err != nil {
+			return fmt.Errorf("%w (%s %s before that)", err, counted(total, "recipient"), c.past)
+		}
+	}
+	return printChanged(t, total, c.past, asJSON)
+}
+
+// narrow is one filter for each id, with the id in full, so that a beginning
+// that several mails have changes none of them.
+func narrow(ctx context.Context, a admin.Admin, f admin.Filter, ids []string) ([]admin.Filter, error) {
+	if len(ids) == 0 {
+		return []admin.Filter{f}, nil
+	}
+	filters := make([]admin.Filter, len(ids))
+	for i, id := range ids {
+		m, err := a.Get(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		filters[i] = f
+		filters[i].ID = m.ID
+	}
+	return filters, nil
+}
+
+// mostCounted bounds how many recipients are counted for a question.
+const mostCounted = 10_000
+
+// errNotConfirmed: the answer was not yes.
+var errNotConfirmed = errors.New("not confirmed; nothing was changed")
+
+// confirm asks before something is dropped.
+func confirm(ctx context.Context, t *terminal, a admin.Admin, filters []admin.Filter) error {
+	n, mails, last := 0, 0, ""
+	for _, f := range filters {
+		f.All = false
+		for e, err := range admin.All(ctx, a, f) {
+			if err != nil {
+				return err
+			}
+			if e.State == "sent" {
+				continue
+			}
+			if n++; e.ID != last {
+				mails, last = mails+1, e.ID
+			}
+			if n > mostCounted {
+				break
+			}
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	what := fmt.Sprintf("%s of %s", counted(n, "recipient"), counted(mails, "mail"))
+	if n > mostCounted {
+		what = fmt.Sprintf("more than %d recipients", mostCounted)
+	}
+	fmt.Fprintf(t.err, "Drop %s? Nobody is told, and it cannot be undone. [y/N] ", what)
+	answer, err := ask(ctx, t)
+	if err != nil {
+		return err
+	}
+	if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
+		return errNotConfirmed
+	}
+	return nil
+}
+
+// ask reads one line. Reading from a terminal cannot be ended, so that it is
+// left to itself when ctx ends, as the process does then.
+func ask(ctx context.Context, t *terminal) (string, error) {
+	line := make(chan string, 1)
+	go func() {
+		s, _ := bufio.NewReader(t.in).ReadString('\n') // the end of input is no yes
+		line <- s
+	}()
+	select {
+	case s := <-line:
+		return s, nil
+	case <-ctx.Done():
+		return "", errNotConfirmed
+	}
+}
+
+func queueFlushCommand() *command {
+	return &command{
+		name:    "queue flush",
+		summary: "Make everything that waits due now.",
+		about: `Makes all waiting recipients due at once, for instance after an outage is over.
+The account's rate and a pause that the API asked for are kept. What is held or
+failed stays so.`,
+		examples: []string{"smtp2rest queue flush"},
+		setup: func(fs *flag.FlagSet) action {
+			var q queueFlags
+			q.declare(fs)
+			return func(ctx context.Context, t *terminal, args []string) error {
+				if len(args) > 0 {
+					return usagef("unexpected argument %q; 'queue retry %s' is for one mail", args[0], args[0])
+				}
+				return q.with(ctx, t, func(a admin.Admin) error {
+					n, err := a.Flush(ctx)
+					if err != nil {
+						return fmt.Errorf("%w (%s due now before that)", err, counted(n, "recipient"))
+					}
+					return printChanged(t, n, "due now", q.json)
+				})
+			}
+		},
+	}
+}
+
+// printChanged says what was done.
+func printChanged(t *terminal, n int, past string, asJSON bool) error {
+	if asJSON {
+		return printJSON(t.out, struct {
+			Recipients int `json:"recipients"`
+		}{n})
+	}
+	_, err := fmt.Fprintf(t.out, "%s %s.\n", counted(n, "recipient"), past)
+	return err
+}
+
+func counted(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}

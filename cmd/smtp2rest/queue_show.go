@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/smtp2rest/smtp2rest/relay/admin"
+)
+
+func queueShowCommand() *command {
+	return &command{
+		name:    "queue show",
+		args:    "ID",
+		summary: "Show one mail: its recipients and what came of each attempt.",
+		about: `Shows who handed a mail over, and each recipient with its attempts. --raw prints
+the mail as it came: to a file or a pipe byte for byte, to a screen with what it
+could act on escaped.`,
+		examples: []string{"smtp2rest queue show 0d5hk7", "smtp2rest queue show 0d5hk7 --raw > mail.eml"},
+		setup: func(fs *flag.FlagSet) action {
+			var q queueFlags
+			q.declare(fs)
+			raw := fs.Bool("raw", false, "print the mail as it came")
+			return func(ctx context.Context, t *terminal, args []string) error {
+				if len(args) != 1 {
+					return usagef("name one mail by its id")
+				}
+				if *raw && q.json {
+					return usagef("--raw is not JSON")
+				}
+				return q.with(ctx, t, func(a admin.Admin) error {
+					if *raw {
+						return showRaw(ctx, t, a, args[0])
+					}
+					m, err := a.Get(ctx, args[0])
+					if err != nil {
+						return err
+					}
+					if q.json {
+						return printJSON(t.out, m)
+					}
+					return showMail(t, m)
+				})
+			}
+		},
+	}
+}
+
+func showRaw(ctx context.Context, t *terminal, a admin.Admin, id string) error {
+	r, err := a.Raw(ctx, id)
+	if err != nil {
+		return err
+	}
+	return errors.Join(copyRaw(t, r), r.Close())
+}
+
+func showMail(t *terminal, m admin.Mail) error {
+	p := palette{t.color}
+	w := tabwriter.NewWriter(t.out, 0, 0, 2, ' ', 0)
+	line := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(w, "%s\t%s\n", name, value)
+		}
+	}
+	line("id", m.ID)
+	line("received", fmt.Sprintf("%s, %s ago", clock(m.Received), age(m.Received)))
+	line("from", peerText(m.Client))
+	line("sender", address(m.Sender))
+	line("size", size(m.Size))
+	line("bounce of", printable(m.BounceOf))
+	if m.Urgent {
+		line("urgent", "not bound by the warming of its domain")
+	}
+	if m.Damaged {
+		line("damaged", p.red("what is stored is not what came; it cannot be sent"))
+	}
+	for _, r := range m.Recipients {
+		fmt.Fprintf(w, "\n%s\t%s\n", p.bold(printable(r.Recipient)), progressText(r.Progress))
+		for _, a := range r.History {
+			fmt.Fprintf(w, "  %s\t%s (took %s)\n", clock(a.Started), printable(a.Text), millis(a.TookMS))
+		}
+	}
+	return w.Flush()
+}
+
+func peerText(c admin.Peer) string {
+	text := printable(c.Addr)
+	var more []string
+	for _, f := range []struct{ name, value string }{{"HELO", c.Helo}, {"user", c.User}, {"session", c.Session}} {
+		if f.value != "" {
+			more = append(more, f.name+" "+printable(f.value))
+		}
+	}
+	if len(more) > 0 {
+		text += " (" + strings.Join(more, ", ") + ")"
+	}
+	return text
+}
+
+func progressText(p admin.Progress) string {
+	text := p.State
+	switch {
+	case p.State == "waiting":
+		if n := next(p); n == "now" {
+			text += ", due now"
+		} else {
+			text += ", next try in " + n
+		}
+		text += ": " + printable(p.Why)
+	case !p.Ended.IsZero():
+		text += " " + clock(p.Ended)
+	case p.State == "held":
+		text += ": " + printable(p.Why)
+	}
+	if p.State == "failed" && p.Bounced {
+		text += ", and the sender knows"
+	}
+	return text
+}
+
+func millis(ms int64) string {
+	if ms < 1000 {
+		return fmt.Sprintf("%d ms", ms)
+	}
+	return fmt.Sprintf("%.1f s", float64(ms)/1000)
+}

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"text/tabwriter"
+
+	"github.com/smtp2rest/smtp2rest/relay/admin"
+)
+
+func queueStatusCommand() *command {
+	return &command{
+		name:    "queue status",
+		summary: "Say how the relay stands: how much waits, since when and why.",
+		about: `Prints how much is in the queue, at what rate mail goes out, whether the API asked
+for a pause or is down, how far the warming of domains is, and what to do.`,
+		examples: []string{"smtp2rest queue status", "smtp2rest queue status --json"},
+		setup: func(fs *flag.FlagSet) action {
+			var q queueFlags
+			q.declare(fs)
+			return func(ctx context.Context, t *terminal, args []string) error {
+				if len(args) > 0 {
+					return usagef("unexpected argument %q", args[0])
+				}
+				return q.with(ctx, t, func(a admin.Admin) error {
+					s, err := a.Status(ctx)
+					if err != nil {
+						return err
+					}
+					if q.json {
+						return printJSON(t.out, s)
+					}
+					return showStatus(t, s)
+				})
+			}
+		},
+	}
+}
+
+func showStatus(t *terminal, s admin.Status) error {
+	w := tabwriter.NewWriter(t.out, 0, 0, 2, ' ', 0)
+	daemon := "not running"
+	if s.Running {
+		daemon = fmt.Sprintf("%s, running for %s", s.Version, age(s.Since))
+	}
+	fmt.Fprintf(w, "daemon\t%s\n", daemon)
+	fmt.Fprintf(w, "queue\t%s\n", countsText(s.Queue))
+	fmt.Fprintf(w, "stored\t%d mails, %s\n", s.Queue.Mails, size(s.Queue.Bytes))
+	if s.Pace != nil {
+		fmt.Fprintf(w, "API\t%s\n", apiText(*s.Pace))
+		fmt.Fprintf(w, "rate\t%s; %d calls under way\n", rateText(*s.Pace), s.Pace.InFlight)
+	}
+	for _, d := range s.Warming {
+		fmt.Fprintf(w, "warming\t%s\n", printable(d.Text))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	printNotes(t.out, palette{t.color}, s.Notes)
+	return nil
+}
+
+func apiText(p admin.Pace) string {
+	switch {
+	case p.Breaker.Open:
+		return fmt.Sprintf("%s, for %s; next try in %s", printable(p.Breaker.Why), age(p.Breaker.Since), until(p.Breaker.ProbeAt))
+	case !p.PausedUntil.IsZero():
+		return "asked for a pause; next try in " + until(p.PausedUntil)
+	default:
+		return "taken to be working"
+	}
+}
+
+func rateText(p admin.Pace) string {
+	switch {
+	case p.Rate == 0:
+		return "not limited so far"
+	case p.RateFound:
+		return fmt.Sprintf("%.4g calls a second, found by trying", p.Rate)
+	default:
+		return fmt.Sprintf("%.4g calls a second, as configured", p.Rate)
+	}
+}

@@ -1,0 +1,130 @@
+// Package admin is the operator's side of a relay: what waits, since when and
+// why, and what to do about it. One interface, Admin, has two implementations:
+// Local works on a relay/queue in this process, and Client asks a daemon over
+// its unix socket, where Server passes the calls on to a Local. So a command
+// cannot tell, nor drift from, what the daemon does.
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"iter"
+	"strings"
+	"time"
+)
+
+// Errors to be told apart with errors.Is, besides those of relay/queue. They
+// cross the socket.
+var (
+	// ErrNothingSelected: a change to many recipients was asked for with a
+	// filter that is empty and does not say All.
+	ErrNothingSelected = errors.New("nothing is selected: name a filter, or say that all is meant")
+	// ErrAmbiguous: the beginning of an id leads to several mails; see
+	// AmbiguousError.
+	ErrAmbiguous = errors.New("several mails begin like this")
+	// ErrBadRequest: the request makes no sense; its text says why.
+	ErrBadRequest = errors.New("the request is not valid")
+)
+
+// Admin is what an operator can do.
+type Admin interface {
+	// Status says how the relay stands.
+	Status(ctx context.Context) (Status, error)
+
+	// List returns one page of recipients, in the order their mails came.
+	// Follow Page.Cursor, or let All do it.
+	List(ctx context.Context, f Filter) (Page, error)
+
+	// Get returns one mail with the history of its recipients. The id may be
+	// shortened to a beginning that only one mail has; an *AmbiguousError
+	// names the candidates otherwise.
+	Get(ctx context.Context, id string) (Mail, error)
+
+	// Raw returns a mail as it came; the id as for Get. What was read is whole
+	// only if it ended with io.EOF. The reader must be closed.
+	Raw(ctx context.Context, id string) (io.ReadCloser, error)
+
+	// Hold, Release, Retry and Drop are those of relay/queue and say to how
+	// many recipients they applied, with an error as well: they work in steps.
+	// They look at Filter.All but not at its Limit and Cursor.
+	Hold(ctx context.Context, f Filter) (int, error)
+	Release(ctx context.Context, f Filter) (int, error)
+	Retry(ctx context.Context, f Filter) (int, error)
+	Drop(ctx context.Context, f Filter) (int, error)
+
+	// Flush makes all that waits due now. The account's rate and a pause that
+	// the API asked for are kept all the same.
+	Flush(ctx context.Context) (int, error)
+}
+
+// Filter selects recipients; they must match all fields that are set.
+type Filter struct {
+	ID        string    `json:"id,omitempty"`     // a mail's id or the beginning of one
+	States    []string  `json:"states,omitempty"` // names of queue.State: "waiting", "sending", ...
+	Sender    string    `json:"sender,omitempty"`
+	Recipient string    `json:"recipient,omitempty"`
+	From      time.Time `json:"from,omitzero"`  // received at this time or later
+	Until     time.Time `json:"until,omitzero"` // received before it
+
+	// All is needed to change everything: a forgotten filter must not.
+	All bool `json:"all,omitempty"`
+
+	Limit  int    `json:"limit,omitempty"` // entries on a page; 0 is 100; 1000 at most
+	Cursor string `json:"cursor,omitempty"`
+}
+
+// Selects reports whether the filter leaves anything out.
+func (f Filter) Selects() bool {
+	return f.ID != "" || len(f.States) > 0 || f.Sender != "" || f.Recipient != "" || !f.From.IsZero() || !f.Until.IsZero()
+}
+
+// AmbiguousError names mails whose ids begin with Prefix, in the order in
+// which they came.
+type AmbiguousError struct {
+	Prefix string
+	IDs    []string
+	More   bool // there are more than those
+}
+
+func (e *AmbiguousError) Error() string {
+	list := strings.Join(e.IDs, ", ")
+	if e.More {
+		list += " and more"
+	}
+	return fmt.Sprintf("several mails begin with %q: %s", e.Prefix, list)
+}
+
+// Is makes errors.Is(err, ErrAmbiguous) true.
+func (e *AmbiguousError) Is(target error) bool { return target == ErrAmbiguous }
+
+// maxPage is the largest page there is.
+const maxPage = 1000
+
+// All lists everything that matches, page by page, so that memory does not
+// grow with the queue. An error is the last thing it yields. f.Limit is the
+// size of a page, 0 the largest.
+func All(ctx context.Context, a Admin, f Filter) iter.Seq2[Entry, error] {
+	return func(yield func(Entry, error) bool) {
+		if f.Limit == 0 {
+			f.Limit = maxPage
+		}
+		for {
+			page, err := a.List(ctx, f)
+			if err != nil {
+				yield(Entry{}, err)
+				return
+			}
+			for _, e := range page.Entries {
+				if !yield(e, nil) {
+					return
+				}
+			}
+			if page.Cursor == "" {
+				return
+			}
+			f.Cursor = page.Cursor
+		}
+	}
+}

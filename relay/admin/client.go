@@ -1,0 +1,192 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/url"
+	"syscall"
+)
+
+// Client is an Admin that asks a daemon. It keeps no connections and needs no
+// end.
+type Client struct {
+	path string
+	http *http.Client
+}
+
+var _ Admin = (*Client)(nil)
+
+// Dial returns a Client for the daemon that answers on a socket, or
+// ErrNotRunning when there is none, or fs.ErrPermission.
+func Dial(ctx context.Context, path string) (*Client, error) {
+	c := &Client{path: path}
+	c.http = &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
+	}}
+	conn, err := c.dial(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return c, conn.Close()
+}
+
+func (c *Client) dial(ctx context.Context) (net.Conn, error) {
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", c.path)
+	if err != nil {
+		return nil, dialError(c.path, err)
+	}
+	return conn, nil
+}
+
+// post makes one request; the answer's body must be closed.
+func (c *Client) post(ctx context.Context, name string, in any) (*http.Response, error) {
+	body, err := json.Marshal(in)
+	if err != nil {
+		return nil, err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://smtp2rest"+prefix+name, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	req.Header.Set("Content-Type", "application/json")
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return nil, c.lost(ctx, err)
+	}
+	return resp, nil
+}
+
+// lost says what a broken connection means to a person.
+func (c *Client) lost(ctx context.Context, err error) error {
+	var post *url.Error // says POST and an address that nobody typed
+	if errors.As(err, &post) {
+		err = post.Err
+	}
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return fmt.Errorf("the daemon on %s ended while it answered: %w", c.path, err)
+	}
+	return err
+}
+
+// call is the other half of handle.
+func call[Out any](ctx context.Context, c *Client, name string, in any) (Out, error) {
+	var out answer[Out]
+	resp, err := c.post(ctx, name, in)
+	if err != nil {
+		return out.Result, err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	if err := c.decode(ctx, resp, &out); err != nil {
+		return out.Result, err
+	}
+	return out.Result, out.Error.err()
+}
+
+func (c *Client) decode(ctx context.Context, resp *http.Response, into any) error {
+	if kind := resp.Header.Get("Content-Type"); kind != "application/json" {
+		return fmt.Errorf("the daemon on %s is of another version: it answered %s", c.path, resp.Status)
+	}
+	if err := json.NewDecoder(resp.Body).Decode(into); err != nil {
+		return c.lost(ctx, err)
+	}
+	return nil
+}
+
+// Status implements Admin.
+func (c *Client) Status(ctx context.Context) (Status, error) {
+	return call[Status](ctx, c, "status", struct{}{})
+}
+
+// List implements Admin.
+func (c *Client) List(ctx context.Context, f Filter) (Page, error) {
+	return call[Page](ctx, c, "list", f)
+}
+
+// Get implements Admin.
+func (c *Client) Get(ctx context.Context, id string) (Mail, error) {
+	return call[Mail](ctx, c, "get", named{id})
+}
+
+// Hold implements Admin.
+func (c *Client) Hold(ctx context.Context, f Filter) (int, error) { return c.change(ctx, "hold", f) }
+
+// Release implements Admin.
+func (c *Client) Release(ctx context.Context, f Filter) (int, error) {
+	return c.change(ctx, "release", f)
+}
+
+// Retry implements Admin.
+func (c *Client) Retry(ctx context.Context, f Filter) (int, error) { return c.change(ctx, "retry", f) }
+
+// Drop implements Admin.
+func (c *Client) Drop(ctx context.Context, f Filter) (int, error) { return c.change(ctx, "drop", f) }
+
+// Flush implements Admin.
+func (c *Client) Flush(ctx context.Context) (int, error) {
+	return c.change(ctx, "flush", struct{}{})
+}
+
+func (c *Client) change(ctx context.Context, name string, in any) (int, error) {
+	out, err := call[changed](ctx, c, name, in)
+	return out.Recipients, err
+}
+
+// Raw implements Admin.
+func (c *Client) Raw(ctx context.Context, id string) (io.ReadCloser, error) {
+	resp, err := c.post(ctx, "raw", named{id})
+	if err != nil {
+		return nil, err
+	}
+	if resp.Header.Get("Content-Type") == rawType {
+		return &rawReader{body: resp.Body, resp: resp}, nil
+	}
+	defer func() { _ = resp.Body.Close() }()
+	var out answer[struct{}]
+	if err := c.decode(ctx, resp, &out); err != nil {
+		return nil, err
+	}
+	return nil, out.Error.err()
+}
+
+// rawReader ends with io.EOF only if the daemon said that this was all.
+type rawReader struct {
+	body io.ReadCloser
+	resp *http.Response
+}
+
+func (r *rawReader) Read(p []byte) (int, error) {
+	n, err := r.body.Read(p)
+	if !errors.Is(err, io.EOF) {
+		return n, err
+	}
+	switch end := r.resp.Trailer.Get(endTrailer); end {
+	case endWhole:
+		return n, io.EOF
+	case "":
+		return n, io.ErrUnexpectedEOF
+	default:
+		return n, (&wireError{Code: end, Text: endText(end)}).err()
+	}
+}
+
+func (r *rawReader) Close() error { return r.body.Close() }
+
+// endText is the words of an error that came as a code alone.
+func endText(end string) string {
+	for _, c := range codes() {
+		if c.name == end {
+			return c.err.Error()
+		}
+	}
+	return "the daemon could not read all of the mail"
+}

@@ -1,0 +1,200 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/pace"
+	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/warm"
+)
+
+// Options are what a Local is made from.
+type Options struct {
+	Queue   queue.Operator
+	Version string
+
+	// The rest is a running daemon's. On a stopped daemon's queue all of it
+	// is left out.
+	Started time.Time
+	Pace    func() pace.State
+	Warming func(now time.Time) []warm.DomainState // nil: no domain is being warmed
+}
+
+// Local is an Admin that works on a queue in this process.
+type Local struct{ opt Options }
+
+var _ Admin = (*Local)(nil)
+
+// New returns an Admin for a queue that is open in this process. It starts
+// nothing and needs no end.
+func New(o Options) *Local { return &Local{o} }
+
+// Status implements Admin.
+func (l *Local) Status(ctx context.Context) (Status, error) {
+	stats, err := l.opt.Queue.Stats(ctx)
+	if err != nil {
+		return Status{}, err
+	}
+	s := Status{
+		Version: l.opt.Version,
+		Running: l.opt.Pace != nil,
+		Since:   utc(l.opt.Started),
+		Queue:   countsOf(stats),
+		Warming: []Warming{},
+	}
+	v := l.view()
+	if s.Running {
+		s.Pace = paceOf(v.pace)
+	}
+	for _, d := range v.warming {
+		s.Warming = append(s.Warming, warmingOf(d))
+	}
+	s.Notes = v.notes(s)
+	return s, nil
+}
+
+// view is what an entry's words depend on besides the entry.
+func (l *Local) view() view {
+	v := view{now: time.Now()}
+	if l.opt.Pace != nil {
+		v.running, v.pace = true, l.opt.Pace()
+	}
+	if l.opt.Warming != nil {
+		v.warming = l.opt.Warming(v.now)
+	}
+	return v
+}
+
+// List implements Admin.
+func (l *Local) List(ctx context.Context, f Filter) (Page, error) {
+	qf, err := f.queue()
+	if err != nil {
+		return Page{}, err
+	}
+	entries, cursor, err := l.opt.Queue.List(ctx, qf)
+	if err != nil {
+		return Page{}, err
+	}
+	page := Page{Entries: make([]Entry, len(entries)), Cursor: cursor}
+	v := l.view()
+	for i, e := range entries {
+		page.Entries[i] = v.entry(e)
+	}
+	return page, nil
+}
+
+// Get implements Admin.
+func (l *Local) Get(ctx context.Context, id string) (Mail, error) {
+	m, err := l.find(ctx, id)
+	if err != nil {
+		return Mail{}, err
+	}
+	return l.view().mail(m), nil
+}
+
+// Raw implements Admin.
+func (l *Local) Raw(ctx context.Context, id string) (io.ReadCloser, error) {
+	r, err := l.opt.Queue.Raw(ctx, id)
+	if id == "" || !errors.Is(err, queue.ErrNotFound) {
+		return r, err
+	}
+	full, err := l.complete(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	if full == id {
+		return nil, &saying{"the content of " + id + " is not kept any more", queue.ErrNotFound}
+	}
+	return l.Raw(ctx, full)
+}
+
+// find is Get of an id that may be shortened.
+func (l *Local) find(ctx context.Context, id string) (queue.Mail, error) {
+	m, err := l.opt.Queue.Get(ctx, id)
+	if id == "" || !errors.Is(err, queue.ErrNotFound) {
+		return m, err
+	}
+	full, err := l.complete(ctx, id)
+	if err != nil {
+		return queue.Mail{}, err
+	}
+	return l.opt.Queue.Get(ctx, full)
+}
+
+// maxCandidates is how many mails an AmbiguousError names.
+const maxCandidates = 10
+
+// complete is the one id that begins with a prefix.
+func (l *Local) complete(ctx context.Context, prefix string) (string, error) {
+	var ids []string
+	for f := (queue.Filter{ID: prefix, Limit: maxPage}); len(ids) <= maxCandidates; {
+		entries, cursor, err := l.opt.Queue.List(ctx, f)
+		if err != nil {
+			return "", err
+		}
+		for _, e := range entries { // a mail's recipients come one after the other
+			if id := e.Mail.Message.ID; len(ids) == 0 || ids[len(ids)-1] != id {
+				ids = append(ids, id)
+			}
+		}
+		if cursor == "" {
+			break
+		}
+		f.Cursor = cursor
+	}
+	switch {
+	case len(ids) == 0:
+		return "", fmt.Errorf("%w: %q", queue.ErrNotFound, prefix)
+	case len(ids) == 1:
+		return ids[0], nil
+	}
+	e := &AmbiguousError{Prefix: prefix, IDs: ids}
+	if len(ids) > maxCandidates {
+		e.IDs, e.More = ids[:maxCandidates], true
+	}
+	return "", e
+}
+
+// Hold implements Admin.
+func (l *Local) Hold(ctx context.Context, f Filter) (int, error) {
+	return change(ctx, f, l.opt.Queue.Hold)
+}
+
+// Release implements Admin.
+func (l *Local) Release(ctx context.Context, f Filter) (int, error) {
+	return change(ctx, f, l.opt.Queue.Release)
+}
+
+// Retry implements Admin.
+func (l *Local) Retry(ctx context.Context, f Filter) (int, error) {
+	return change(ctx, f, func(ctx context.Context, qf queue.Filter) (int, error) {
+		return l.opt.Queue.Retry(ctx, qf, time.Now())
+	})
+}
+
+// Drop implements Admin.
+func (l *Local) Drop(ctx context.Context, f Filter) (int, error) {
+	return change(ctx, f, l.opt.Queue.Drop)
+}
+
+// Flush implements Admin.
+func (l *Local) Flush(ctx context.Context) (int, error) {
+	return l.opt.Queue.Retry(ctx, queue.Filter{States: []queue.State{queue.Waiting}}, time.Now())
+}
+
+// change is the one way to change many recipients, so that the guard against
+// an empty filter holds for all of them, whoever calls.
+func change(ctx context.Context, f Filter, do func(context.Context, queue.Filter) (int, error)) (int, error) {
+	if !f.Selects() && !f.All {
+		return 0, ErrNothingSelected
+	}
+	qf, err := f.queue()
+	if err != nil {
+		return 0, err
+	}
+	return do(ctx, qf)
+}

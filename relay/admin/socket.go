@@ -1,0 +1,105 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+	"syscall"
+)
+
+// Errors of the way to the daemon.
+var (
+	// ErrNotRunning: nobody answers on the socket.
+	ErrNotRunning = errors.New("no daemon answers")
+	// ErrInUse: another daemon answers on the socket.
+	ErrInUse = errors.New("another smtp2rest answers on this socket")
+)
+
+// SocketName is the name of a daemon's socket in its data directory.
+const SocketName = "admin.sock"
+
+// SocketIn is where a daemon with that data directory has its socket.
+func SocketIn(dataDir string) string { return filepath.Join(dataDir, SocketName) }
+
+// socketMode: whoever may write to the socket may do anything.
+const socketMode = 0o600
+
+// listen binds the socket, in the place of one that nobody answers on. Two
+// daemons that start at the same moment are kept apart by the lock of the data
+// directory, not by this.
+func listen(ctx context.Context, path string) (net.Listener, error) {
+	ln, err := bind(ctx, path)
+	if !errors.Is(err, syscall.EADDRINUSE) {
+		return ln, err
+	}
+	if err := removeStale(ctx, path); err != nil {
+		return nil, err
+	}
+	return bind(ctx, path)
+}
+
+func bind(ctx context.Context, path string) (net.Listener, error) {
+	lc := net.ListenConfig{Control: private}
+	ln, err := lc.Listen(ctx, "unix", path)
+	switch {
+	case errors.Is(err, syscall.EINVAL):
+		return nil, fmt.Errorf("admin socket %s: the path has %d bytes, and the system takes some 100: %w", path, len(path), err)
+	case err != nil:
+		return nil, fmt.Errorf("admin socket: %w", err)
+	}
+	if err := os.Chmod(path, socketMode); err != nil {
+		return nil, errors.Join(fmt.Errorf("admin socket: %w", err), ln.Close())
+	}
+	return ln, nil
+}
+
+// private gives the socket its mode before it has a name, so that there is no
+// moment at which others can connect; the umask, which net would leave it to,
+// is not ours to trust. Linux makes the file with the mode of the socket. Where
+// a system does not know of that, Chmod comes a moment later.
+func private(_, _ string, c syscall.RawConn) error {
+	return c.Control(func(fd uintptr) { _ = syscall.Fchmod(int(fd), socketMode) })
+}
+
+// removeStale removes the socket of a daemon that is dead, and nothing else.
+func removeStale(ctx context.Context, path string) error {
+	info, err := os.Lstat(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("admin socket: %w", err)
+	}
+	if info.Mode().Type() != fs.ModeSocket {
+		return fmt.Errorf("admin socket %s: there is something else of that name, which is left alone", path)
+	}
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", path)
+	switch {
+	case err == nil:
+		_ = conn.Close()
+		return fmt.Errorf("%s: %w", path, ErrInUse)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return os.Remove(path)
+	case errors.Is(err, fs.ErrNotExist):
+		return nil
+	}
+	// Such as EAGAIN: somebody is there and has no time.
+	return fmt.Errorf("%s: %w (%w)", path, ErrInUse, err)
+}
+
+// dialError says what keeps a client from the daemon, and what to do.
+func dialError(path string, err error) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w: there is no socket %s", ErrNotRunning, path)
+	case errors.Is(err, syscall.ECONNREFUSED):
+		return fmt.Errorf("%w on %s", ErrNotRunning, path)
+	case errors.Is(err, fs.ErrPermission):
+		return fmt.Errorf("this user may not open the socket %s; try again with sudo, or as the daemon's user: %w", path, fs.ErrPermission)
+	}
+	return err
+}

@@ -1,0 +1,146 @@
+package admin
+
+import "time"
+
+// The types below are read by scripts, through the socket and as the output of
+// --json: a field can be added, but none renamed and none given another
+// meaning. Times are RFC 3339 in UTC; what is not set is left out.
+
+// Status is how the relay stands.
+type Status struct {
+	Version string `json:"version"`
+	// Running is false when no daemon works on this queue, so that nothing is
+	// sent. Since is when it started.
+	Running bool      `json:"running"`
+	Since   time.Time `json:"since,omitzero"`
+	Queue   Counts    `json:"queue"`
+	Pace    *Pace     `json:"pace,omitempty"` // when Running
+	Warming []Warming `json:"warming"`
+	Notes   []Note    `json:"notes"` // most urgent first
+}
+
+// Counts is what is stored.
+type Counts struct {
+	Waiting   int64     `json:"waiting"` // recipients, as all down to Failed
+	Sending   int64     `json:"sending"`
+	Held      int64     `json:"held"`
+	Sent      int64     `json:"sent"`
+	Failed    int64     `json:"failed"`
+	Unbounced int64     `json:"unbounced"` // of Failed, those whose sender is still to be told
+	Mails     int64     `json:"mails"`     // whose content is kept
+	Bytes     int64     `json:"bytes"`     // of that content
+	Oldest    time.Time `json:"oldest,omitzero"`
+}
+
+// Pace is how fast mail may go out now.
+type Pace struct {
+	PausedUntil time.Time `json:"paused_until,omitzero"` // the API asked for it
+	Rate        float64   `json:"rate"`                  // calls a second; 0: not known
+	RateFound   bool      `json:"rate_found"`            // by the relay itself, not configured
+	InFlight    int       `json:"in_flight"`
+	Breaker     Breaker   `json:"breaker"`
+}
+
+// Breaker is open while the API is taken to be down.
+type Breaker struct {
+	Open    bool      `json:"open"`
+	Why     string    `json:"why,omitempty"`
+	Since   time.Time `json:"since,omitzero"`
+	ProbeAt time.Time `json:"probe_at,omitzero"`
+}
+
+// Warming is how one domain that is being warmed stands today.
+type Warming struct {
+	Domain  string    `json:"domain"`
+	Day     int       `json:"day"`
+	Bounded bool      `json:"bounded"` // false: the warming is over
+	Cap     int       `json:"cap"`
+	Sent    int       `json:"sent"`
+	Full    bool      `json:"full"` // ordinary mail waits for Next
+	Next    time.Time `json:"next,omitzero"`
+	Text    string    `json:"text"`
+}
+
+// Note is something an operator should know, in words.
+type Note struct {
+	What  string    `json:"what"`         // what waits, or failed
+	Why   string    `json:"why"`          // the cause
+	Do    string    `json:"do,omitempty"` // what helps, if anything is needed
+	Since time.Time `json:"since,omitzero"`
+	Until time.Time `json:"until,omitzero"`
+}
+
+// Page is one page of a list.
+type Page struct {
+	Entries []Entry `json:"entries"`
+	Cursor  string  `json:"cursor,omitempty"` // go on with it; "" at the end
+}
+
+// Envelope is what a mail and a list's line about it have in common.
+type Envelope struct {
+	ID       string    `json:"id"`
+	Sender   string    `json:"sender"` // "" is the null sender
+	Received time.Time `json:"received"`
+	Size     int64     `json:"size"` // bytes
+	Urgent   bool      `json:"urgent,omitempty"`
+	BounceOf string    `json:"bounce_of,omitempty"`
+	Damaged  bool      `json:"damaged,omitempty"`
+}
+
+// Progress is how far one recipient is.
+type Progress struct {
+	Number    int       `json:"number"` // in the envelope, from 0
+	Recipient string    `json:"recipient"`
+	State     string    `json:"state"`
+	Tries     int       `json:"tries"`
+	Due       time.Time `json:"due,omitzero"`
+	Ended     time.Time `json:"ended,omitzero"`
+	Bounced   bool      `json:"bounced,omitempty"` // the sender was told, or need not be
+	Why       string    `json:"why"`               // what came of it, or what it waits for, in words
+}
+
+// Entry is one line of a list.
+type Entry struct {
+	Envelope
+	Progress
+	Last *Attempt `json:"last,omitempty"`
+}
+
+// Mail is one mail, whole but for its content.
+type Mail struct {
+	Envelope
+	Domain     string      `json:"domain,omitempty"`
+	Client     Peer        `json:"client"`
+	Recipients []Recipient `json:"recipients"`
+}
+
+// Peer is who handed a mail over.
+type Peer struct {
+	Addr     string `json:"addr,omitempty"`
+	Helo     string `json:"helo,omitempty"`
+	User     string `json:"user,omitempty"`
+	Listener string `json:"listener,omitempty"`
+	Session  string `json:"session,omitempty"`
+}
+
+// Recipient is one recipient of a Mail.
+type Recipient struct {
+	Progress
+	Since   time.Time `json:"since,omitzero"` // its age is reckoned from here
+	History []Attempt `json:"history"`        // oldest first
+}
+
+// Attempt is one attempt to send.
+type Attempt struct {
+	Started   time.Time `json:"started"`
+	Outcome   string    `json:"outcome"` // a relay.Kind, or "unknown"
+	Status    int       `json:"status,omitempty"`
+	MessageID string    `json:"message_id,omitempty"`
+	Detail    string    `json:"detail,omitempty"` // the API's words
+	Cause     string    `json:"cause,omitempty"`
+	TookMS    int64     `json:"took_ms"`
+	// RetryAfterMS is what the API asked for with 429.
+	RetryAfterMS int64  `json:"retry_after_ms,omitempty"`
+	Counted      bool   `json:"counted"` // against the recipient's tries
+	Text         string `json:"text"`    // all of it in words
+}

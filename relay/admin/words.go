@@ -1,0 +1,182 @@
+package admin
+
+import (
+	"cmp"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/pace"
+	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/warm"
+)
+
+// view is how the relay stands at one moment: what the words about a recipient
+// depend on besides itself.
+type view struct {
+	now     time.Time
+	running bool
+	pace    pace.State // when running
+	warming []warm.DomainState
+}
+
+// why says in words what came of a recipient, or what it waits for.
+func (v view) why(m queue.Mail, r queue.Recipient) string {
+	last := ""
+	if a, ok := r.Last(); ok {
+		last = outcomeText(a)
+	}
+	switch {
+	case r.State == queue.Held:
+		return join("held by an operator", last)
+	case r.State == queue.Claimed:
+		return "being tried now"
+	case r.State == queue.Failed && m.Damaged:
+		return queue.ErrDamaged.Error()
+	case r.State != queue.Waiting:
+		return cmp.Or(last, r.State.String())
+	case r.Due.After(v.now):
+		return cmp.Or(last, "not due yet")
+	default:
+		return join(v.turn(m), last)
+	}
+}
+
+// turn says what a recipient that is due waits for.
+func (v view) turn(m queue.Mail) string {
+	switch {
+	case !v.running:
+		return "no daemon runs"
+	case v.pace.Breaker.Open:
+		return string(v.pace.Breaker.Why)
+	case v.pace.PausedUntil.After(v.now):
+		return string(pace.Paused)
+	}
+	for _, d := range v.warming {
+		if !m.Urgent && strings.EqualFold(d.Domain, m.Domain) && d.Full() {
+			return text(d.Why())
+		}
+	}
+	return "its turn comes"
+}
+
+func join(a, b string) string {
+	if b == "" {
+		return a
+	}
+	return a + "; last: " + b
+}
+
+// outcomeText is what came of an attempt, in one line of words.
+func outcomeText(a queue.Attempt) string {
+	o := a.Outcome
+	if a.Unknown {
+		return "interrupted: it may have been sent"
+	}
+	words := kindText(o.Kind)
+	if o.Kind == relay.RateLimited && o.RetryAfter > 0 {
+		words += fmt.Sprintf(" for %s", o.RetryAfter.Round(time.Second))
+	}
+	if o.Kind == relay.Unavailable && o.Status == 0 && o.Cause == nil && o.Detail != "" {
+		return text(o.Detail) // not the API's fault: the relay's own note
+	}
+	var more []string
+	if o.Status != 0 {
+		more = append(more, fmt.Sprintf("HTTP %d", o.Status))
+	}
+	switch {
+	case o.Detail != "":
+		more = append(more, text(o.Detail))
+	case o.Cause != nil:
+		more = append(more, text(o.Cause.Error()))
+	case o.MessageID != "":
+		more = append(more, text(o.MessageID))
+	}
+	if len(more) == 0 {
+		return words
+	}
+	return words + ": " + strings.Join(more, " ")
+}
+
+// kindText is a kind for people.
+func kindText(k relay.Kind) string {
+	switch k {
+	case relay.Accepted:
+		return "sent"
+	case relay.Suppressed:
+		return "on the provider's suppression list"
+	case relay.Refused:
+		return "refused by the API"
+	case relay.TooLarge:
+		return "too large for the API"
+	case relay.Unauthorized:
+		return "the API refused the key"
+	case relay.RateLimited:
+		return "the API asked to wait"
+	case relay.Ambiguous:
+		return "no answer: it may have been sent"
+	default:
+		return "the API was not available"
+	}
+}
+
+// notes say what stands in the way of mail, the most urgent first.
+func (v view) notes(s Status) []Note {
+	open := s.Queue.Waiting + s.Queue.Sending
+	notes := []Note{}
+	add := func(n Note) { notes = append(notes, n) }
+	if !v.running && open > 0 {
+		add(Note{What: waits(open), Why: "no daemon runs on this queue", Do: "start smtp2rest"})
+	}
+	switch b := v.pace.Breaker; {
+	case b.Open && b.Why == pace.KeyBad:
+		add(Note{What: allMail(open), Why: string(b.Why), Since: utc(b.Since), Until: utc(b.ProbeAt),
+			Do: "put the right API key in place and restart smtp2rest; no mail is lost or bounced for this"})
+	case b.Open:
+		add(Note{What: allMail(open), Why: string(b.Why), Since: utc(b.Since), Until: utc(b.ProbeAt),
+			Do: "nothing, if the provider knows of it: mail goes out by itself when the API is back; the log has the errors"})
+	case v.pace.PausedUntil.After(v.now):
+		add(Note{What: allMail(open), Why: string(pace.Paused), Until: utc(v.pace.PausedUntil),
+			Do: "nothing: mail goes on by itself"})
+	}
+	for _, d := range v.warming {
+		if d.Full() {
+			add(Note{What: "ordinary mail from " + text(d.Domain) + " waits", Why: text(d.Why()), Until: utc(d.Next),
+				Do: "nothing: it goes on by itself the next day"})
+		}
+	}
+	if n := s.Queue.Held; n > 0 {
+		add(Note{What: recipients(n) + " held", Why: "stopped by an operator", Do: "'smtp2rest queue release' lets them go"})
+	}
+	if n := s.Queue.Failed; n > 0 {
+		why := "given up, and who sent them knows"
+		if s.Queue.Unbounced > 0 {
+			why = fmt.Sprintf("given up; for %d the sender is still to be told", s.Queue.Unbounced)
+		}
+		add(Note{What: recipients(n) + " failed", Why: why,
+			Do: "'smtp2rest queue list --state failed' says why; then retry or drop them"})
+	}
+	return notes
+}
+
+func recipients(n int64) string {
+	if n == 1 {
+		return "1 recipient"
+	}
+	return fmt.Sprintf("%d recipients", n)
+}
+
+func waits(n int64) string {
+	if n == 1 {
+		return "1 recipient waits"
+	}
+	return fmt.Sprintf("%d recipients wait", n)
+}
+
+func allMail(open int64) string {
+	if open == 0 {
+		return "mail that comes now will wait"
+	}
+	return waits(open)
+}

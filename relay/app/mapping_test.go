@@ -1,0 +1,50 @@
+package app
+
+import (
+	"bytes"
+	"log/slog"
+	"testing"
+
+	"github.com/smtp2rest/smtp2rest/relay/config"
+	"github.com/smtp2rest/smtp2rest/relay/payload"
+)
+
+// Every word of the configuration has its policy: a missing line in a map
+// would be the first policy, silently.
+func TestMapping(t *testing.T) {
+	for word, want := range map[string]payload.AttachmentPolicy{
+		"refuse": payload.RefuseAttachments, "strip": payload.StripAttachments, "send": payload.SendAttachments,
+	} {
+		c := load(t, "https://api.example.com/api", "[mail]\nattachments = \""+word+"\"\n")
+		if got := Mapping(c).Attachments; got != want {
+			t.Errorf("attachments = %q is policy %d, want %d", word, got, want)
+		}
+	}
+	for word, want := range map[string]payload.SenderPolicy{"rewrite": payload.Rewrite, "refuse": payload.Refuse} {
+		c := load(t, "https://api.example.com/api", "[sender]\nforeign = \""+word+"\"\n")
+		if got := Mapping(c).ForeignSender; got != want {
+			t.Errorf("foreign = %q is policy %d, want %d", word, got, want)
+		}
+	}
+	o := Mapping(load(t, "https://api.example.com/api", "[mail]\nattachments_field = \"files\"\nattachment_filename = \"\"\n"+
+		"attachment_content = \"data\"\nattachment_content_type = \"\"\nattachment_content_id = \"cid\"\nheader_field = \"headers\"\n"))
+	want := payload.AttachmentFields{List: "files", Filename: "-", Content: "data", ContentType: "-", ContentID: "cid"}
+	if o.AttachmentFields != want || o.HeaderField != "headers" || o.Default.Email != "relay@sandbox.example" || len(o.Domains) != 1 {
+		t.Errorf("the mapping is %+v", o)
+	}
+}
+
+func TestNewLog(t *testing.T) {
+	for _, tt := range []struct {
+		format string
+		want   string
+	}{{"json", `"msg":"loud"`}, {"text", "msg=loud"}} {
+		var b bytes.Buffer
+		log := NewLog(&b, config.Log{Level: slog.LevelWarn, Format: tt.format})
+		log.Info("quiet")
+		log.Warn("loud")
+		if !bytes.Contains(b.Bytes(), []byte(tt.want)) || bytes.Contains(b.Bytes(), []byte("quiet")) {
+			t.Errorf("%s writes %q", tt.format, b.String())
+		}
+	}
+}

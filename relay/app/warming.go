@@ -1,0 +1,59 @@
+package app
+
+import (
+	"context"
+	"log/slog"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/config"
+	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/warm"
+)
+
+func newMeter(plans []config.Warming) *warm.Meter {
+	list := make([]warm.Plan, len(plans))
+	for i, w := range plans {
+		list[i] = warm.Plan{
+			Domain: w.Domain, Begin: w.Begin, First: w.First, Growth: w.Growth,
+			Until: w.Until, Table: w.Table, Urgent: w.Urgent,
+		}
+	}
+	return warm.New(list)
+}
+
+// loadMeter takes over what was sent before a restart and removes the counts
+// of days that are over.
+func loadMeter(ctx context.Context, m *warm.Meter, marks queue.Marks) error {
+	counts, err := marks.Marks(ctx, warm.Prefix)
+	if err != nil {
+		return err
+	}
+	m.Load(counts)
+	for _, name := range m.Expired(time.Now()) {
+		if err := marks.SetMark(ctx, name, ""); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// freshWarming is the meter for mail that is sent while its client waits: no
+// settlement counts it durably, so this does. Domains that are not warmed
+// cost nothing.
+type freshWarming struct {
+	*warm.Meter
+	marks queue.Marks // nil: without a queue the count ends with the process
+	log   *slog.Logger
+}
+
+// Sent counts one mail.
+func (f freshWarming) Sent(domain string, now time.Time) {
+	f.Meter.Sent(domain, now)
+	name := f.Mark(domain, now)
+	if name == "" || f.marks == nil {
+		return
+	}
+	if _, err := f.marks.AddMark(context.Background(), name, 1); err != nil {
+		f.log.Error("a mail of a domain that is being warmed cannot be counted", "domain", domain, "cause", err)
+	}
+}

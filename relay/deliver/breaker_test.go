@@ -1,0 +1,177 @@
+package deliver
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/sandbox"
+)
+
+// starts are when calls came, from the first on.
+func starts(calls []sandbox.Call) []time.Duration {
+	var all []time.Duration
+	for _, c := range calls {
+		all = append(all, c.Time.Sub(calls[0].Time))
+	}
+	return all
+}
+
+// gaps are the times between calls.
+func gaps(calls []sandbox.Call) []time.Duration {
+	var all []time.Duration
+	for i := 1; i < len(calls); i++ {
+		all = append(all, calls[i].Time.Sub(calls[i-1].Time).Round(time.Millisecond))
+	}
+	return all
+}
+
+// subjects of calls that were accepted, in their order.
+func subjects(calls []sandbox.Call) []string {
+	var all []string
+	for _, c := range calls {
+		if c.MessageID != "" {
+			all = append(all, c.Subject)
+		}
+	}
+	return all
+}
+
+// While the API is down nothing is claimed but for one probe at a time, with
+// growing gaps; the rest of the queue spends no attempt.
+func TestAnOutageIsCheap(t *testing.T) {
+	inBubble(t, plan{workers: 1}, func(r *rig) {
+		r.must(r.box.SetOutage(sandbox.OutageUnavailable))
+		var ids []string
+		for range 100 {
+			ids = append(ids, r.keep(shop, "s", "bob@example.net"))
+		}
+		r.pass(time.Hour)
+		calls := r.calls("")
+		if len(calls) < 20 {
+			r.t.Fatalf("%d calls in an hour of outage", len(calls))
+		}
+		want := []time.Duration{0, 0, 0, 0} // five failures open it
+		for gap := 2 * time.Second; len(want) < len(calls)-1; gap = min(gap*2, 5*time.Minute) {
+			want = append(want, gap)
+		}
+		if got := gaps(calls); !slices.Equal(got, want) {
+			t.Errorf("the gaps between calls are %v, want %v", got, want)
+		}
+		tried, attempts := 0, 0
+		for _, id := range ids {
+			rcpt := r.mail(id).Recipients[0]
+			attempts += rcpt.Attempts
+			if rcpt.Attempts > 0 {
+				tried++
+			}
+		}
+		if attempts != len(calls) || tried > len(calls) {
+			t.Errorf("%d calls spent %d attempts of %d mails", len(calls), attempts, tried)
+		}
+		if s := r.pace.State().Breaker; !s.Open {
+			t.Error("the breaker is closed")
+		}
+		if n := r.log.count("breaker open"); n != 1 {
+			t.Errorf("the log says %d times that the breaker is open", n)
+		}
+	})
+}
+
+// A probe that hangs is still the only call.
+func TestOneProbeAtATime(t *testing.T) {
+	inBubble(t, plan{workers: 6}, func(r *rig) {
+		r.must(r.box.SetOutage(sandbox.OutageHang))
+		for range 100 {
+			r.keep(shop, "s", "bob@example.net")
+		}
+		r.pass(time.Minute) // the first calls time out
+		before := len(r.calls(""))
+		if !r.pace.State().Breaker.Open || before > 14 {
+			r.t.Fatalf("%d calls, breaker %+v", before, r.pace.State().Breaker)
+		}
+		for range 3600 {
+			r.pass(time.Second)
+			if n := r.box.Stats().InFlight; n > 1 {
+				r.t.Fatalf("%d calls at once", n)
+			}
+		}
+		if after := len(r.calls("")); after == before {
+			t.Error("nobody probes")
+		}
+	})
+}
+
+// When the API is back the backlog drains in order, at the account's rate,
+// without a burst of what gathered.
+func TestTheBacklogDrainsInOrderWithoutABurst(t *testing.T) {
+	const mails = 60
+	inBubble(t, plan{rate: 5, burst: 20, workers: 1}, func(r *rig) {
+		r.must(r.box.SetKey("another"))
+		var want []string
+		for i := range mails {
+			subject := string(rune('A'+i/10)) + string(rune('0'+i%10))
+			r.keep(shop, subject, "bob@example.net")
+			want = append(want, subject)
+			r.pass(time.Second)
+		}
+		r.pass(time.Hour)
+		refused := len(r.calls(""))
+		r.must(r.box.SetKey(key))
+		r.pass(time.Hour)
+		calls := r.calls("")[refused:]
+		if len(calls) != mails {
+			r.t.Fatalf("%d calls, want %d", len(calls), mails)
+		}
+		if got := subjects(calls); !slices.Equal(got, want) {
+			t.Errorf("the order is %v", got)
+		}
+		for i, gap := range gaps(calls) {
+			if gap < 200*time.Millisecond {
+				t.Errorf("%s between calls %d and %d at a rate of 5/s", gap, i, i+1)
+			}
+		}
+		if all := starts(calls); all[mails-1] > 13*time.Second {
+			t.Errorf("it took %s", all[mails-1])
+		}
+	})
+}
+
+// A wrong key opens the breaker at once, and no mail fails or bounces for it,
+// however long it lasts. When the key works all flows by itself.
+func TestAWrongKeyLosesNoMail(t *testing.T) {
+	inBubble(t, plan{schedule: hours(6)}, func(r *rig) {
+		first := r.keep(shop, "before", "bob@example.net")
+		r.pass(time.Minute)
+		r.wantStates(first, "sent")
+		r.must(r.box.SetKey("rotated"))
+		var ids []string
+		for range 30 {
+			ids = append(ids, r.keep(shop, "s", "bob@example.net", "ann@example.net"))
+		}
+		r.pass(time.Second)
+		if n := r.box.Stats().ByStatus[401]; n < 1 || n > 4 { // as many as there are workers
+			t.Errorf("%d calls were refused before the breaker opened", n)
+		}
+		r.pass(12 * time.Hour)
+		for _, id := range ids {
+			r.wantStates(id, "waiting waiting")
+			for _, rcpt := range r.mail(id).Recipients {
+				if rcpt.Attempts != 0 {
+					t.Errorf("a refused key spent %d attempts", rcpt.Attempts)
+				}
+			}
+		}
+		if r.log.count("level=ERROR", "breaker open", "the API refuses the key") != 1 {
+			t.Error("the log does not say loudly that the key is refused")
+		}
+		r.must(r.box.SetKey(key))
+		r.pass(6 * time.Minute) // the longest gap between probes is five
+		for _, id := range ids {
+			r.wantStates(id, "sent sent")
+		}
+		if n := len(r.bounces()); n != 0 {
+			t.Errorf("%d bounces for the operator's mistake", n)
+		}
+	})
+}

@@ -1,0 +1,329 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/relay/queue"
+)
+
+// What an operator does to a recipient whose call is under way.
+func TestHoldAndDropDuringAnAttempt(t *testing.T) {
+	hold := func(r *rig, f queue.Filter) (int, error) { return r.store.Hold(r.t.Context(), f) }
+	drop := func(r *rig, f queue.Filter) (int, error) { return r.store.Drop(r.t.Context(), f) }
+	tests := []struct {
+		name, to string
+		do       func(*rig, queue.Filter) (int, error)
+		state    string // after the call; "" is gone
+		released string // after Release
+	}{
+		{"held, and the call succeeds", "slow+5s@example.net", hold, "sent", "sent"},
+		{"held, and the call fails", "timeout+1@example.net", hold, "held", "sent"},
+		{"dropped, and the call succeeds", "slow+5s@example.net", drop, "", ""},
+		{"dropped, and the call fails", "timeout+1@example.net", drop, "", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, plan{}, func(r *rig) {
+				id := r.keep(shop, "s", tt.to)
+				r.pass(time.Second)
+				r.wantStates(id, "sending")
+				filter := queue.Filter{ID: id}
+				if n, err := tt.do(r, filter); n != 1 || err != nil {
+					r.t.Fatalf("applied to %d, %v", n, err)
+				}
+				r.pass(time.Hour)
+				if tt.state == "" {
+					if _, err := r.store.Get(r.t.Context(), id); !errors.Is(err, queue.ErrNotFound) {
+						t.Errorf("after the drop: %v", err)
+					}
+					if n := r.log.count("settled by somebody else"); n != 1 {
+						t.Errorf("%d log lines tell of the stale settlement", n)
+					}
+				} else {
+					r.wantStates(id, tt.state)
+					if _, err := r.store.Release(r.t.Context(), filter); err != nil {
+						r.t.Fatal(err)
+					}
+					r.pass(time.Hour)
+					r.wantStates(id, tt.released)
+				}
+				if n := len(r.bounces()); n != 0 {
+					t.Errorf("%d bounces", n)
+				}
+			})
+		})
+	}
+}
+
+// A body that is not what came is not sent, and its sender is told.
+func TestDamagedMailIsNotSent(t *testing.T) {
+	inBubbleStopped(t, plan{}, func(r *rig) {
+		m := message(shop, "large", "bob@example.net", "ann@example.net")
+		m.Raw = append(m.Raw, strings.Repeat("A line of a large mail.\r\n", 50_000)...)
+		r.must(r.engine.Keep(r.t.Context(), relay.Remainder{Message: m, Outcomes: make([]relay.Outcome, 2)}))
+		whole := r.keep(shop, "whole", "bob@example.net")
+		files, err := filepath.Glob(filepath.Join(r.dir, "spool", "*"))
+		if err != nil || len(files) != 1 {
+			r.t.Fatalf("the spool has %v, %v", files, err)
+		}
+		raw, err := os.ReadFile(files[0])
+		r.must(err)
+		raw[len(raw)/2] ^= 1
+		r.must(os.WriteFile(files[0], raw, 0o600))
+		r.engine.Start()
+		r.pass(time.Minute)
+		r.wantStates(m.ID, "failed failed")
+		r.wantStates(whole, "sent")
+		if n := len(r.calls("ann@example.net")); n != 0 {
+			t.Errorf("%d calls with damaged mail", n)
+		}
+		bounces := r.bounces()
+		if len(bounces) != 1 {
+			r.t.Fatalf("%d bounces, want 1", len(bounces))
+		}
+		text := textOf(t, bounces[0])
+		for _, want := range []string{"<bob@example.net>", "<ann@example.net>"} {
+			if !strings.Contains(text, want) {
+				t.Errorf("the bounce has no %q:\n%s", want, text)
+			}
+		}
+		if r.log.count("level=ERROR", m.ID, "damaged") == 0 {
+			t.Error("the log does not tell of it")
+		}
+	})
+}
+
+const withAttachment = "From: shop@sandbox.example\r\nSubject: s\r\nMIME-Version: 1.0\r\n" +
+	"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: text/plain\r\n\r\nhello\r\n" +
+	"--b\r\nContent-Type: application/pdf\r\nContent-Disposition: attachment; filename=a.pdf\r\n\r\npdf\r\n--b--\r\n"
+
+// Mail that was taken under other settings is mapped by those in force: what
+// they refuse fails for good and says so, what they allow now goes.
+func TestTheSettingsInForceDecide(t *testing.T) {
+	mapping := payload.Options{Default: relay.Address{Email: "relay@sandbox.example"}, Domains: []string{"sandbox.example"}}
+	for _, policy := range []payload.AttachmentPolicy{payload.RefuseAttachments, payload.StripAttachments} {
+		mapping.Attachments = policy
+		inBubble(t, plan{mapping: mapping}, func(r *rig) {
+			m := message(shop, "s", "bob@example.net")
+			m.Raw = []byte(withAttachment)
+			r.must(r.engine.Keep(r.t.Context(), relay.Remainder{Message: m, Outcomes: make([]relay.Outcome, 1)}))
+			r.pass(time.Minute)
+			if policy == payload.StripAttachments {
+				r.wantStates(m.ID, "sent")
+				return
+			}
+			r.wantStates(m.ID, "failed")
+			if n := len(r.calls("bob@example.net")); n != 0 {
+				t.Errorf("%d calls", n)
+			}
+			if b := r.bounces(); len(b) != 1 || !strings.Contains(textOf(t, b[0]), "attachment") {
+				t.Errorf("the bounce does not tell why: %v", b)
+			}
+			if r.pace.State().InFlight != 0 {
+				t.Error("the place of the call that was not made is not free")
+			}
+		})
+	}
+}
+
+// faulty is a queue some of whose calls fail while fail says so.
+type faulty struct {
+	queue.Queue
+	fail   atomic.Pointer[string] // the call that fails
+	failed atomic.Int64
+}
+
+func (q *faulty) bad(call string) error {
+	if f := q.fail.Load(); f != nil && *f == call {
+		q.failed.Add(1)
+		return errors.New("the disk is on fire")
+	}
+	return nil
+}
+
+func (q *faulty) set(call string) { q.fail.Store(&call) }
+
+func (q *faulty) Settle(ctx context.Context, s ...queue.Settlement) error {
+	if err := q.bad("Settle"); err != nil {
+		return err
+	}
+	return q.Queue.Settle(ctx, s...)
+}
+
+func (q *faulty) Claim(ctx context.Context, c queue.ClaimRequest) ([]queue.Claim, error) {
+	if err := q.bad("Claim"); err != nil {
+		return nil, err
+	}
+	return q.Queue.Claim(ctx, c)
+}
+
+func (q *faulty) NextDue(ctx context.Context, now time.Time, limits map[string]int) (time.Time, bool, error) {
+	if err := q.bad("NextDue"); err != nil {
+		return time.Time{}, false, err
+	}
+	return q.Queue.NextDue(ctx, now, limits)
+}
+
+func (q *faulty) Raw(ctx context.Context, id string) (io.ReadCloser, error) {
+	if err := q.bad("Raw"); err != nil {
+		return nil, err
+	}
+	return q.Queue.Raw(ctx, id)
+}
+
+func (q *faulty) BouncesDue(ctx context.Context, now time.Time, grace time.Duration, limit int) ([]queue.Bounce, error) {
+	if err := q.bad("BouncesDue"); err != nil {
+		return nil, err
+	}
+	return q.Queue.BouncesDue(ctx, now, grace, limit)
+}
+
+// A storage that fails for a while costs no mail, no attempt and no second
+// copy, is not asked in a hot loop, and is logged.
+func TestAStorageThatFailsForAWhile(t *testing.T) {
+	tests := []struct {
+		call  string
+		mails int // more than there are workers, or fewer
+	}{{"NextDue", 10}, {"Claim", 10}, {"Raw", 10}, {"Settle", 10}, {"Settle", 2}}
+	for _, tt := range tests {
+		t.Run(fmt.Sprintf("%s of %d", tt.call, tt.mails), func(t *testing.T) {
+			bad := &faulty{}
+			inBubbleStopped(t, plan{wrap: func(q queue.Queue) queue.Queue { bad.Queue = q; return bad }}, func(r *rig) {
+				var ids []string
+				for range tt.mails {
+					ids = append(ids, r.keep(shop, "s", "bob@example.net"))
+				}
+				bad.set(tt.call)
+				r.engine.Start()
+				r.pass(10 * time.Minute)
+				if n := bad.failed.Load(); n < 2 || n > 10*2*60 {
+					t.Errorf("the storage was asked %d times in ten minutes", n)
+				}
+				if r.log.count("level=ERROR", "the disk is on fire") == 0 {
+					t.Error("the log does not tell of it")
+				}
+				bad.set("")
+				r.pass(10 * time.Minute)
+				for _, id := range ids {
+					r.wantStates(id, "sent")
+					if n := r.mail(id).Recipients[0].Attempts; n != 1 {
+						t.Errorf("%d attempts, want 1", n)
+					}
+				}
+				if s := r.box.Stats(); s.Accepted != tt.mails || s.Calls != tt.mails {
+					t.Errorf("%d calls, %d accepted, want %d", s.Calls, s.Accepted, tt.mails)
+				}
+			})
+		})
+	}
+}
+
+// A bounce that cannot be written now is written once it can.
+func TestBouncesOutliveAStorageThatFails(t *testing.T) {
+	bad := &faulty{}
+	bad.set("BouncesDue")
+	inBubble(t, plan{wrap: func(q queue.Queue) queue.Queue { bad.Queue = q; return bad }}, func(r *rig) {
+		r.keep(shop, "s", "suppressed@example.net")
+		r.pass(time.Hour)
+		if n := bad.failed.Load(); n < 30 || n > 120 {
+			t.Errorf("asked %d times in an hour", n)
+		}
+		bad.set("")
+		r.pass(2 * time.Minute)
+		if n := len(r.bounces()); n != 1 {
+			t.Errorf("%d bounces, want 1", n)
+		}
+	})
+}
+
+// A mapping that panics at one mail costs that mail and nothing else: it is
+// tried again later and later, and its sender is told in the end.
+func TestAMappingThatPanics(t *testing.T) {
+	inBubbleStopped(t, plan{schedule: hours(6)}, func(r *rig) {
+		encode := r.engine.bodies.encode
+		r.engine.bodies.encode = func(raw []byte, from string) (*payload.Body, error) {
+			if strings.Contains(string(raw), "\r\nSubject: poison") {
+				panic("index out of range")
+			}
+			return encode(raw, from)
+		}
+		poison := r.keep(shop, "poison", "bob@example.net", "ann@example.net")
+		good := r.keep(shop, "good", "bob@example.net")
+		r.engine.Start()
+		r.pass(time.Minute)
+		r.wantStates(good, "sent")
+		r.wantStates(poison, "waiting waiting")
+		if r.log.count("level=ERROR", poison, "index out of range") == 0 {
+			t.Error("the log does not tell of the panic")
+		}
+		r.pass(7 * time.Hour)
+		r.wantStates(poison, "failed failed")
+		if n := r.mail(poison).Recipients[0].Attempts; n < 5 || n > 50 {
+			t.Errorf("given up after %d attempts", n)
+		}
+		bounces := r.bounces()
+		if len(bounces) != 1 || !strings.Contains(textOf(t, bounces[0]), "cannot read the mail") {
+			t.Errorf("bounces: %v", bounces)
+		}
+		if n := r.pace.State().InFlight; n != 0 {
+			t.Errorf("%d places are not free", n)
+		}
+	})
+}
+
+// The key that the API knows an attempt by is the same for every attempt, over
+// restarts, and another one for each recipient.
+func TestTheIdempotencyKeyStays(t *testing.T) {
+	inBubble(t, plan{}, func(r *rig) {
+		id := r.keep(shop, "s", "lost+2@example.net", "lost+2@example.org")
+		r.pass(time.Second)
+		r.restart()
+		r.pass(time.Hour)
+		r.wantStates(id, "sent sent")
+		keys := map[string]map[string]int{}
+		for _, c := range r.calls("") {
+			if keys[c.To] == nil {
+				keys[c.To] = map[string]int{}
+			}
+			keys[c.To][c.IdempotencyKey]++
+		}
+		seen := map[string]bool{}
+		for to, k := range keys {
+			if len(k) != 1 {
+				t.Errorf("%s was tried with the keys %v", to, k)
+			}
+			for one, n := range k {
+				if seen[one] || n != 3 {
+					t.Errorf("%s: key %q, %d calls", to, one, n)
+				}
+				seen[one] = true
+			}
+		}
+	})
+}
+
+// Sent mail leaves the list after its time.
+func TestPurge(t *testing.T) {
+	inBubble(t, plan{keepSent: time.Hour}, func(r *rig) {
+		sent := r.keep(shop, "s", "bob@example.net")
+		failed := r.keep("", "s", "suppressed@example.net")
+		r.pass(50 * time.Minute)
+		r.wantStates(sent, "sent")
+		r.pass(21 * time.Minute)
+		if _, err := r.store.Get(r.t.Context(), sent); !errors.Is(err, queue.ErrNotFound) {
+			t.Errorf("after its time: %v", err)
+		}
+		r.wantStates(failed, "failed")
+	})
+}

@@ -1,0 +1,389 @@
+package intake
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/relay/sandbox"
+	"github.com/smtp2rest/smtp2rest/smtpd"
+	"github.com/smtp2rest/smtp2rest/smtpd/reply"
+)
+
+// An envelope's recipients get the mail, whatever its header says, one call
+// each.
+func TestTheEnvelopeDecidesWhoGetsIt(t *testing.T) {
+	r := newRig(t, plan{})
+	raw := "From: shop@sandbox.example\r\nTo: a@elsewhere.example\r\nCc: b@elsewhere.example\r\nBcc: c@elsewhere.example\r\nSubject: s\r\n\r\nb\r\n"
+	compare(t, r.send(t.Context(), raw, "shop@sandbox.example", "bob@example.net", "eve@example.net"), `250 .*`)
+	var to []string
+	for _, c := range r.box.Calls() {
+		to = append(to, c.To)
+		if strings.Contains(string(c.Body), "elsewhere.example") {
+			t.Errorf("the API got an address of the header: %s", c.Body)
+		}
+	}
+	if slices.Sort(to); !slices.Equal(to, []string{"bob@example.net", "eve@example.net"}) {
+		t.Errorf("the API was asked to send to %v", to)
+	}
+}
+
+// A recipient that is named twice gets one copy.
+func TestARecipientNamedTwiceGetsOneCopy(t *testing.T) {
+	r := newRig(t, plan{})
+	got := r.sendMail("bob@example.net", "Bob@EXAMPLE.net", "eve@example.net", "bob@example.net")
+	compare(t, got, `250 2\.0\.0 accepted `+queueID+` `+messageID+` `+messageID)
+	if n := len(r.box.Calls()); n != 2 {
+		t.Errorf("the API got %d calls, want 2", n)
+	}
+}
+
+// Each message and recipient has a key of its own.
+func TestEachRecipientHasItsKey(t *testing.T) {
+	r := newRig(t, plan{})
+	r.sendMail("bob@example.net", "eve@example.net")
+	r.sendMail("bob@example.net")
+	if s := r.box.Stats(); s.Keys != 3 || s.WithoutKey != 0 || s.Duplicates != 0 {
+		t.Errorf("the sandbox counted %+v", s)
+	}
+}
+
+// What was accepted cannot be taken back, so without a queue a bounce tells the
+// sender of the rest, at once.
+func TestSomeSuppressedIsABounce(t *testing.T) {
+	r := newRig(t, plan{})
+	got := r.sendMail("bob@example.net", "suppressed@example.net", "invalid@example.net")
+	compare(t, got, `250 2\.0\.0 accepted `+queueID+` except <suppressed@example\.net>, <invalid@example\.net>`)
+	b := r.callTo("shop@sandbox.example")
+	id := strings.Fields(got.Text())[1]
+	for _, want := range []string{"<suppressed@example.net>", "suppression list", "<invalid@example.net>", "to.email does not accept mail", id, "Subject: Order 4711"} {
+		if !strings.Contains(b.Text, want) {
+			t.Errorf("the bounce does not say %q:\n%s", want, b.Text)
+		}
+	}
+	if strings.Contains(b.Text, "bob@") || strings.Contains(b.Text, "It is on its way") {
+		t.Errorf("the bounce says too much:\n%s", b.Text)
+	}
+	if r.box.AcceptedFor("bob@example.net") != 1 || r.box.AcceptedFor("shop@sandbox.example") != 1 {
+		t.Error("one mail and one bounce should have been sent")
+	}
+}
+
+// Nobody can be told: the log is the only place left.
+func TestNoBounceToNobody(t *testing.T) {
+	for name, from := range map[string]string{"a bounce": "", "a sender without a domain": "root", "a local sender": "root@localhost"} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, plan{})
+			got := r.send(t.Context(), mail, from, "bob@example.net", "suppressed@example.net")
+			compare(t, got, `250 2\.0\.0 accepted `+queueID+` except <suppressed@example\.net>`)
+			if n := len(r.box.Calls()); n != 2 {
+				t.Errorf("the API got %d calls", n)
+			}
+			if l := r.lines("some recipients failed and the sender cannot be told"); len(l) != 1 || l[0]["level"] != "ERROR" {
+				t.Errorf("the log says %v", l)
+			}
+		})
+	}
+}
+
+func TestABounceThatFailsIsLoud(t *testing.T) {
+	r := newRig(t, plan{})
+	got := r.send(t.Context(), mail, "down@sandbox.example", "bob@example.net", "suppressed@example.net")
+	compare(t, got, `250 2\.0\.0 accepted `+queueID+` except <suppressed@example\.net>`)
+	if l := r.lines("the bounce could not be sent"); len(l) != 1 || l[0]["level"] != "ERROR" || l[0]["outcome"] != "unavailable" {
+		t.Errorf("the log says %v", l)
+	}
+}
+
+// The queue is given the message as it came and every outcome, in the order of
+// the recipients, and sends the bounce itself.
+func TestTheQueueIsToldEverything(t *testing.T) {
+	q := &fakeQueue{}
+	r := newRig(t, plan{queue: q})
+	got := r.sendMail("bob@example.net", "down@example.net", "suppressed@example.net", "bob@example.net")
+	compare(t, got, keptIt)
+	if q.kept() != 1 {
+		t.Fatalf("the queue keeps %d mails", q.kept())
+	}
+	rest := q.rest[0]
+	m := rest.Message
+	if m.ID != strings.Fields(got.Text())[1] || string(m.Raw) != mail || m.From != "shop@sandbox.example" ||
+		m.Client.Addr != "127.0.0.1:4711" || m.Client.Session != "s1" || m.Client.Helo != "client.test" || rest.Domain != "sandbox.example" {
+		t.Errorf("the queue keeps %+v of %+v", m, rest)
+	}
+	want := map[string]relay.Kind{"bob@example.net": relay.Accepted, "down@example.net": relay.Unavailable, "suppressed@example.net": relay.Suppressed}
+	if len(m.Recipients) != len(want) || len(rest.Outcomes) != len(want) {
+		t.Fatalf("the queue keeps %v with %d outcomes", m.Recipients, len(rest.Outcomes))
+	}
+	for i, to := range m.Recipients {
+		if rest.Outcomes[i].Kind != want[to] {
+			t.Errorf("%s is %s, want %s", to, rest.Outcomes[i].Kind, want[to])
+		}
+	}
+	if r.box.AcceptedFor("shop@sandbox.example") != 0 {
+		t.Error("a bounce was sent beside the queue's")
+	}
+}
+
+// Without a queue some accepted and some not is a 4xx: telling 250 would lose
+// the rest.
+func TestSomeDownIsNotNow(t *testing.T) {
+	r := newRig(t, plan{})
+	compare(t, r.sendMail("bob@example.net", "down@example.net"), isDown)
+	compare(t, r.sendMail("suppressed@example.net", "down@example.net"), isDown)
+	// The suppressed one was learnt meanwhile, and its client told at RCPT.
+	compare(t, r.sendMail("suppressed@example.net", "down@example.net"), isDown)
+	if n := r.box.Stats().ByStatus[422]; n != 1 {
+		t.Errorf("the API said %d times that a recipient is suppressed", n)
+	}
+	if n := r.box.AcceptedFor("shop@sandbox.example"); n != 0 {
+		t.Errorf("%d bounces for a mail that was not taken", n)
+	}
+}
+
+func TestALimitIsWaitedOut(t *testing.T) {
+	r := newRig(t, plan{wait: patience})
+	begin := time.Now()
+	compare(t, r.sendMail("ratelimited+1x1@example.net"), `250 2\.0\.0 accepted .*`)
+	if took := time.Since(begin); took < time.Second {
+		t.Errorf("it took %s: Retry-After was not heeded", took)
+	}
+	if l := r.lines("recipient"); len(l) != 2 || l[0]["outcome"] != "rate_limited" || l[1]["outcome"] != "accepted" {
+		t.Errorf("the log says %v", l)
+	}
+}
+
+// Nobody waits for what is known not to come in time, and while the gate is
+// closed nobody calls.
+func TestALongLimitIsToldAtOnce(t *testing.T) {
+	r := newRig(t, plan{wait: patience})
+	begin := time.Now()
+	compare(t, r.sendMail("ratelimited+0x60@example.net"), `451 4\.3\.2 try again in 60 s`)
+	compare(t, r.sendMail("bob@example.net"), `451 4\.3\.2 try again in (59|60) s`)
+	if took := time.Since(begin); took > patience/2 {
+		t.Errorf("it took %s", took)
+	}
+	if n := len(r.box.Calls()); n != 1 {
+		t.Errorf("the API got %d calls", n)
+	}
+}
+
+// The wait bounds how long a recipient waits for its turn; a call that was
+// made is bounded by the API's time-out.
+func TestTheWaitIsBounded(t *testing.T) {
+	r := newRig(t, plan{wait: 100 * time.Millisecond, timeout: time.Second, concurrency: 1})
+	begin := time.Now()
+	got := r.sendMail("slow+300ms@example.net", "slow+300ms@example.org", "slow+300ms@example.com")
+	compare(t, got, `451 4\.3\.2 try again in 1 s`)
+	if took := time.Since(begin); took > patience/2 {
+		t.Errorf("it took %s", took)
+	}
+	if n := len(r.box.Calls()); n != 1 {
+		t.Errorf("the API got %d calls, want the one that had its turn", n)
+	}
+}
+
+// A call that was made is waited for beyond the wait: its recipient must not be
+// in flight and refused at once.
+func TestACallOutlivesTheWait(t *testing.T) {
+	r := newRig(t, plan{wait: 50 * time.Millisecond, timeout: patience})
+	compare(t, r.sendMail("slow+300ms@example.net"), `250 2\.0\.0 accepted `+queueID+` `+messageID)
+}
+
+func TestAHangingAPIIsBounded(t *testing.T) {
+	r := newRig(t, plan{timeout: 200 * time.Millisecond})
+	begin := time.Now()
+	compare(t, r.sendMail("timeout@example.net", "timeout+2@example.net"), isDown)
+	if took := time.Since(begin); took < 200*time.Millisecond || took > patience/2 {
+		t.Errorf("it took %s", took)
+	}
+	for _, l := range r.lines("recipient") {
+		if l["outcome"] != "ambiguous" { // it was written, and may have been sent
+			t.Errorf("the log says %v", l)
+		}
+	}
+}
+
+// The hard end of the daemon ends a call, and the client is told to come again.
+func TestTheEndOfTheDaemonEndsACall(t *testing.T) {
+	r := newRig(t, plan{timeout: time.Minute, wait: time.Minute})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan *reply.Reply)
+	go func() {
+		done <- r.Message(ctx, envelope("shop@sandbox.example", "timeout@example.net", "bob@example.net"), []byte(mail))
+	}()
+	bounded, stop := context.WithTimeout(t.Context(), patience)
+	defer stop()
+	if err := r.box.WaitFor(bounded, func(s sandbox.Stats) bool { return s.Calls == 2 }); err != nil {
+		t.Fatal(err)
+	}
+	cancel()
+	select {
+	case got := <-done:
+		compare(t, got, `4.. 4\..*`)
+	case <-bounded.Done():
+		t.Fatal("the call goes on")
+	}
+}
+
+// A client that speaks while the daemon ends the hard way makes no calls.
+func TestNoCallAfterTheEnd(t *testing.T) {
+	r := newRig(t, plan{})
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	compare(t, r.Message(ctx, envelope("shop@sandbox.example", "bob@example.net"), []byte(mail)), `4.. 4\..*`)
+	if n := len(r.box.Calls()); n != 0 {
+		t.Errorf("the API got %d calls", n)
+	}
+}
+
+// An outage opens the breaker: nobody waits for an API that is known to be down.
+func TestAnOutageIsCheap(t *testing.T) {
+	r := newRig(t, plan{timeout: 300 * time.Millisecond})
+	if err := r.box.SetOutage(sandbox.OutageHang); err != nil {
+		t.Fatal(err)
+	}
+	for range 5 {
+		r.sendMail("bob@example.net")
+	}
+	begin := time.Now()
+	compare(t, r.sendMail("bob@example.net"), isDown)
+	if took := time.Since(begin); took > 200*time.Millisecond {
+		t.Errorf("the client waited %s for an API that is known to be down", took)
+	}
+	if n := len(r.box.Calls()); n != 5 {
+		t.Errorf("the API got %d calls", n)
+	}
+}
+
+// A wrong key is the operator's fault: loud, and nobody's mail bounces.
+func TestAWrongKeyIsLoud(t *testing.T) {
+	r := newRig(t, plan{})
+	if err := r.box.SetKey("another"); err != nil {
+		t.Fatal(err)
+	}
+	compare(t, r.sendMail("bob@example.net"), `451 4\.3\.5 .*`)
+	if l := r.lines("recipient"); len(l) != 1 || l[0]["level"] != "ERROR" || l[0]["outcome"] != "unauthorized" {
+		t.Errorf("the log says %v", l)
+	}
+	compare(t, r.sendMail("bob@example.net"), `451 4\.3\.5 .*`)
+	if n := len(r.box.Calls()); n != 1 {
+		t.Errorf("the API got %d calls with a key that it refuses", n)
+	}
+}
+
+// One line a recipient and one a message, by which "what became of my mail"
+// can be answered.
+func TestTheLog(t *testing.T) {
+	r := newRig(t, plan{})
+	got := r.sendMail("bob@example.net", "suppressed@example.net", "down@example.net")
+	fields := []string{"attempt", "duration", "from", "id", "level", "message_id", "msg", "outcome", "status", "time", "to"}
+	want := map[string][2]any{"bob@example.net": {"accepted", 200.0}, "suppressed@example.net": {"suppressed", 422.0}, "down@example.net": {"unavailable", 500.0}}
+	lines := r.lines("recipient")
+	if len(lines) != 3 {
+		t.Errorf("%d lines for 3 recipients: %v", len(lines), lines)
+	}
+	ids := map[any]bool{}
+	for _, l := range lines {
+		ids[l["id"]] = true
+		w := want[l["to"].(string)]
+		if l["outcome"] != w[0] || l["status"] != w[1] || l["attempt"] != 1.0 || l["from"] != "shop@sandbox.example" || l["duration"].(float64) <= 0 {
+			t.Errorf("the line is %v", l)
+		}
+		if (l["message_id"] != "") != (l["outcome"] == "accepted") {
+			t.Errorf("the message_id is %q in %v", l["message_id"], l)
+		}
+		for _, f := range fields {
+			if _, ok := l[f]; !ok {
+				t.Errorf("the line has no %s: %v", f, slices.Sorted(maps.Keys(l)))
+			}
+		}
+	}
+	m := r.lines("message")
+	if len(m) != 1 || len(ids) != 1 || !ids[m[0]["id"]] || m[0]["reply"] != got.String() || m[0]["session"] != "s1" || m[0]["client"] != "127.0.0.1:4711" {
+		t.Errorf("the message's line is %v; ids are %v", m, ids)
+	}
+}
+
+// Not the content, not the key: in no line at any level, and in no reply.
+func TestNoSecretIsSaid(t *testing.T) {
+	secrets := []string{key, "PlantedSubject", "PlantedText", "PlantedHTML", "PlantedHeader", "UGxhbnRlZA", "PlantedName"}
+	raw := "From: PlantedName <shop@sandbox.example>\r\nSubject: PlantedSubject\r\nX-Planted: PlantedHeader\r\nMIME-Version: 1.0\r\n" +
+		"Content-Type: multipart/mixed; boundary=x\r\n\r\n--x\r\nContent-Type: text/plain\r\n\r\nPlantedText\r\n" +
+		"--x\r\nContent-Type: text/html\r\n\r\n<p>PlantedHTML</p>\r\n" +
+		"--x\r\nContent-Type: application/octet-stream; name=f.bin\r\nContent-Disposition: attachment\r\nContent-Transfer-Encoding: base64\r\n\r\nUGxhbnRlZA==\r\n--x--\r\n"
+	for _, to := range []string{"bob", "suppressed", "invalid", "badrequest", "toolarge", "ratelimited+0x30", "down", "forbidden", "redirect", "nojson", "noid", "timeout", "reset", "lost"} {
+		for name, q := range map[string]Queue{"none": NoQueue{}, "full": &fakeQueue{err: errors.New(key + " PlantedText")}} {
+			t.Run(to+" "+name, func(t *testing.T) {
+				t.Parallel()
+				r := newRig(t, plan{queue: q, mapping: func(o *payload.Options) { o.Attachments = payload.StripAttachments }})
+				said := []string{r.send(t.Context(), raw, "shop@sandbox.example", to+"@example.net", "bob@example.net").String()}
+				if name == "none" { // what a queue says of itself is its own to keep clean
+					said = append(said, r.log.String())
+				}
+				if len(r.lines("recipient")) == 0 {
+					t.Fatal("nothing was tried: this test proves nothing")
+				}
+				for _, s := range said {
+					for _, secret := range secrets {
+						if strings.Contains(s, secret) {
+							t.Errorf("%q is said:\n%s", secret, s)
+						}
+					}
+				}
+			})
+		}
+	}
+}
+
+// The backend is asked for many at once by smtpd.
+func TestManyAtOnce(t *testing.T) {
+	r := newRig(t, plan{timeout: patience})
+	const clients = 20
+	replies := make(chan *reply.Reply, clients)
+	for range clients {
+		go func() {
+			replies <- r.Message(t.Context(), envelope("shop@sandbox.example", "bob@example.net", "eve@example.net"), []byte(mail))
+		}()
+	}
+	for range clients {
+		compare(t, <-replies, `250 2\.0\.0 accepted `+queueID+` `+messageID+` `+messageID)
+	}
+	if s := r.box.Stats(); s.Accepted != 2*clients || s.Keys != 2*clients {
+		t.Errorf("the sandbox counted %+v", s)
+	}
+}
+
+// Recipient answers with an error that reply.From understands, and nil means
+// nil: a typed nil in an error would refuse everybody.
+func TestRecipientTakesWhoIsNotKnown(t *testing.T) {
+	r := newRig(t, plan{})
+	var backend smtpd.Backend = r.Intake
+	if err := backend.Recipient(t.Context(), envelope("shop@sandbox.example"), "bob@example.net"); err != nil {
+		t.Errorf("bob is refused: %v", err)
+	}
+}
+
+// An API that repeats what it was sent must not make us repeat the key.
+func TestAnAPIThatEchoesTheKey(t *testing.T) {
+	for _, status := range []int{200, 401, 422, 429, 500} {
+		r := newRig(t, plan{api: func(w http.ResponseWriter, req *http.Request) {
+			w.WriteHeader(status)
+			_, _ = w.Write([]byte(`{"error":"e","message":"bad header Authorization: ` + req.Header.Get("Authorization") + `"}`))
+		}, wait: 10 * time.Millisecond})
+		got := r.sendMail("bob@example.net")
+		if strings.Contains(got.String(), key) {
+			t.Errorf("%d: the client is told %s", status, got)
+		}
+		if strings.Contains(r.log.String(), key) {
+			t.Errorf("%d: the log has the key", status)
+		}
+	}
+}

@@ -1,0 +1,229 @@
+package intake
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/api"
+	"github.com/smtp2rest/smtp2rest/relay/attempt"
+	"github.com/smtp2rest/smtp2rest/relay/bounce"
+	"github.com/smtp2rest/smtp2rest/relay/pace"
+	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/relay/sandbox"
+	"github.com/smtp2rest/smtp2rest/relay/suppress"
+	"github.com/smtp2rest/smtp2rest/smtpd"
+	"github.com/smtp2rest/smtp2rest/smtpd/reply"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// patience bounds every wait of a test for something that must happen.
+const patience = 10 * time.Second
+
+const key = "sk_planted_key"
+
+// plan is how a rig differs from the usual.
+type plan struct {
+	api         http.HandlerFunc // in place of the sandbox
+	timeout     time.Duration    // of an API call; default 300 ms
+	wait        time.Duration    // default 10 s
+	concurrency int              // default 8
+	queue       Queue            // default NoQueue
+	mapping     func(*payload.Options)
+}
+
+// rig is an Intake on the real API client and the sandbox.
+type rig struct {
+	*Intake
+	t            *testing.T
+	box          *sandbox.Server
+	suppressions *suppress.List
+	log          *record
+}
+
+func newRig(t *testing.T, p plan) *rig {
+	t.Helper()
+	r := &rig{t: t, suppressions: suppress.New(100, 100*365*24*time.Hour), log: &record{}}
+	url := r.startSandbox()
+	if p.api != nil {
+		server := httptest.NewServer(p.api)
+		t.Cleanup(server.Close)
+		url = server.URL
+	}
+	client, err := api.New(api.Options{URL: url, Path: "/v1/transactional/send", Key: key, Timeout: or(p.timeout, 300*time.Millisecond)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(client.Close)
+	log := slog.New(slog.NewJSONHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	o := Options{
+		Mapping: payload.Options{Default: relay.Address{Email: "relay@sandbox.example"}, Domains: []string{"sandbox.example"}},
+		Attempts: attempt.New(attempt.Options{
+			API: client, Suppressions: r.suppressions, Log: log,
+			Pace: pace.New(pace.Options{Concurrency: or(p.concurrency, 8), Log: log}),
+		}),
+		Suppressions: r.suppressions,
+		Queue:        NoQueue{},
+		Bounce:       bounce.Options{From: relay.Address{Email: "relay@sandbox.example"}, Hostname: "relay.test"},
+		Wait:         or(p.wait, 10*time.Second),
+		Log:          log,
+	}
+	if p.queue != nil {
+		o.Queue = p.queue
+	}
+	if p.mapping != nil {
+		p.mapping(&o.Mapping)
+	}
+	r.Intake = New(o)
+	return r
+}
+
+func (r *rig) startSandbox() string {
+	r.t.Helper()
+	r.box = sandbox.New(sandbox.Options{Key: key})
+	if err := r.box.Start(r.t.Context()); err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(r.stopSandbox)
+	return r.box.URL()
+}
+
+func (r *rig) stopSandbox() {
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	if err := r.box.Stop(ctx); err != nil {
+		r.t.Errorf("stopping the sandbox: %v", err)
+	}
+}
+
+func or[T comparable](v, otherwise T) T {
+	var zero T
+	if v == zero {
+		return otherwise
+	}
+	return v
+}
+
+const mail = "From: Shop <shop@sandbox.example>\r\nTo: everybody\r\nSubject: Order 4711\r\n\r\nIt is on its way.\r\n"
+
+func envelope(from string, to ...string) *smtpd.Envelope {
+	return &smtpd.Envelope{From: from, Recipients: to, Client: smtpd.Client{
+		Session: "s1", Addr: netip.MustParseAddrPort("127.0.0.1:4711"), Helo: "client.test", Listener: "127.0.0.1:2525",
+	}}
+}
+
+// send hands a mail over as smtpd does: each recipient, then the message for
+// those that were taken. It returns the last reply.
+func (r *rig) send(ctx context.Context, raw, from string, to ...string) *reply.Reply {
+	r.t.Helper()
+	env := envelope(from)
+	var refused *reply.Reply
+	for _, rcpt := range to {
+		if err := r.Recipient(ctx, env, rcpt); err != nil {
+			refused = reply.From(err)
+			continue
+		}
+		env.Recipients = append(env.Recipients, rcpt)
+	}
+	if len(env.Recipients) == 0 {
+		return refused
+	}
+	return r.Message(ctx, env, []byte(raw))
+}
+
+// sendMail is send with the usual mail and sender.
+func (r *rig) sendMail(to ...string) *reply.Reply {
+	r.t.Helper()
+	return r.send(r.t.Context(), mail, "shop@sandbox.example", to...)
+}
+
+// body is a call's JSON as far as tests look at it.
+type body struct {
+	To, From, ReplyTo   relay.Address
+	Subject, HTML, Text string
+}
+
+func (r *rig) callTo(to string) body {
+	r.t.Helper()
+	for _, c := range r.box.Calls() {
+		if c.To == to {
+			var b body
+			if err := json.Unmarshal(c.Body, &b); err != nil {
+				r.t.Fatal(err)
+			}
+			return b
+		}
+	}
+	r.t.Fatalf("the API got nothing for %s", to)
+	return body{}
+}
+
+// record is a log that can be read while it is written.
+type record struct {
+	mu  sync.Mutex
+	buf bytes.Buffer
+}
+
+func (r *record) Write(p []byte) (int, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.buf.Write(p)
+}
+
+func (r *record) String() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.buf.String()
+}
+
+// lines are the log's lines with this message.
+func (r *rig) lines(msg string) []map[string]any {
+	r.t.Helper()
+	var all []map[string]any
+	for line := range strings.Lines(r.log.String()) {
+		var m map[string]any
+		if err := json.Unmarshal([]byte(line), &m); err != nil {
+			r.t.Fatalf("%q is no JSON: %v", line, err)
+		}
+		if m["msg"] == msg {
+			all = append(all, m)
+		}
+	}
+	return all
+}
+
+// fakeQueue keeps what it is given, or fails.
+type fakeQueue struct {
+	err error
+
+	mu   sync.Mutex
+	rest []relay.Remainder
+}
+
+func (q *fakeQueue) Keep(_ context.Context, r relay.Remainder) error {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.err != nil {
+		return q.err
+	}
+	q.rest = append(q.rest, r)
+	return nil
+}
+
+func (q *fakeQueue) kept() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return len(q.rest)
+}

@@ -1,0 +1,143 @@
+package intake
+
+import (
+	"bytes"
+	"container/list"
+	"context"
+	"crypto/sha256"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/smtpd/reply"
+)
+
+// What a client that hung up sent is recognised for an hour, which is longer
+// than any program waits to try again, and no more of it than this.
+const (
+	recallTime = time.Hour
+	recallMost = 10_000
+)
+
+// recall remembers mail whose client did not get the reply, and which it will
+// therefore send again: the second copy is answered like the first and not
+// sent. Nothing else is remembered: whoever gets a reply and sends the same
+// mail again means it.
+type recall struct {
+	mu     sync.Mutex
+	lost   map[fingerprint]*list.Element
+	oldest *list.List // of *handled
+}
+
+// handled is one message that is being dealt with, or was.
+type handled struct {
+	key   fingerprint
+	since time.Time
+	done  chan struct{}
+	reply *reply.Reply // not to be read before done is closed
+}
+
+// fingerprint is the same for the same mail to the same recipients.
+type fingerprint [sha256.Size]byte
+
+func newRecall() *recall {
+	return &recall{lost: make(map[fingerprint]*list.Element), oldest: list.New()}
+}
+
+func newHandled() *handled {
+	return &handled{since: time.Now(), done: make(chan struct{}), reply: reply.Bug()}
+}
+
+func (h *handled) end() { close(h.done) }
+
+// remember keeps h as the answer to m, whose client is gone. A mail without a
+// Message-ID cannot be told from another one that is the same on purpose.
+func (r *recall) remember(m *relay.Message, h *handled) {
+	key, ok := fingerprintOf(m)
+	if !ok {
+		return
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, known := r.lost[key]; known {
+		return
+	}
+	h.key = key
+	r.lost[key] = r.oldest.PushBack(h)
+	r.forget(time.Now())
+}
+
+// forget drops what is too old or too much.
+func (r *recall) forget(now time.Time) {
+	for e := r.oldest.Front(); e != nil; e = r.oldest.Front() {
+		h := e.Value.(*handled)
+		if len(r.lost) <= recallMost && now.Sub(h.since) < recallTime {
+			return
+		}
+		r.oldest.Remove(e)
+		delete(r.lost, h.key)
+	}
+}
+
+// again returns the positive reply that the client of an earlier copy of m did
+// not get. It waits for an earlier copy that is still being dealt with.
+func (r *recall) again(ctx context.Context, m *relay.Message) (*reply.Reply, bool) {
+	h := r.find(m)
+	if h == nil {
+		return nil, false
+	}
+	select {
+	case <-h.done:
+		return h.reply, h.reply.Positive()
+	case <-ctx.Done():
+		return reply.From(ctx.Err()), true
+	}
+}
+
+func (r *recall) find(m *relay.Message) *handled {
+	r.mu.Lock()
+	r.forget(time.Now())
+	some := len(r.lost) > 0
+	r.mu.Unlock()
+	if !some {
+		return nil // the common case pays for no hash
+	}
+	key, ok := fingerprintOf(m)
+	if !ok {
+		return nil
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e, known := r.lost[key]; known {
+		return e.Value.(*handled)
+	}
+	return nil
+}
+
+// fingerprintOf is false for a mail without a Message-ID.
+func fingerprintOf(m *relay.Message) (fingerprint, bool) {
+	if !hasMessageID(m.Raw) {
+		return fingerprint{}, false
+	}
+	recipients := slices.Clone(m.Recipients)
+	slices.Sort(recipients)
+	h := sha256.New()
+	_, _ = h.Write([]byte(m.From + "\x00" + strings.Join(recipients, "\x00") + "\x00\x00")) // a hash never fails
+	_, _ = h.Write(m.Raw)
+	return fingerprint(h.Sum(nil)), true
+}
+
+func hasMessageID(raw []byte) bool {
+	for line := range bytes.Lines(raw) {
+		if len(bytes.TrimSpace(line)) == 0 {
+			return false // the end of the header
+		}
+		name, value, _ := bytes.Cut(line, []byte(":"))
+		if bytes.EqualFold(bytes.TrimSpace(name), []byte("Message-ID")) && len(bytes.TrimSpace(value)) > 0 {
+			return true
+		}
+	}
+	return false
+}

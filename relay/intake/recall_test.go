@@ -1,0 +1,171 @@
+package intake
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/smtpd"
+)
+
+const (
+	withID = "Message-ID: <1@app>\r\n" + mail
+	slow   = "slow+300ms@example.net"
+)
+
+// listen puts an SMTP server before the rig.
+func (r *rig) listen() string {
+	r.t.Helper()
+	s, err := smtpd.New(smtpd.Options{
+		Backend: r.Intake, Hostname: "relay.test",
+		Listeners: []smtpd.Listener{{Address: "127.0.0.1:0", Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}},
+	})
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if err := s.Start(r.t.Context()); err != nil {
+		r.t.Fatal(err)
+	}
+	r.t.Cleanup(func() {
+		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		if err := s.Stop(ctx); err != nil {
+			r.t.Error(err)
+		}
+	})
+	return s.Addrs()[0].String()
+}
+
+// submit hands a mail over and returns the reply; a client in a hurry hangs up
+// as soon as it has sent the last dot, and gets none.
+func submit(t *testing.T, addr, raw, to string, hurry bool) string {
+	t.Helper()
+	conn, err := net.DialTimeout("tcp", addr, patience)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	_ = conn.SetDeadline(time.Now().Add(patience))
+	r := bufio.NewReader(conn)
+	for _, line := range []string{"", "HELO app", "MAIL FROM:<shop@sandbox.example>", "RCPT TO:<" + to + ">", "DATA", raw + "."} {
+		if line != "" {
+			if _, err := fmt.Fprintf(conn, "%s\r\n", line); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if hurry && line == raw+"." {
+			return ""
+		}
+		answer, err := r.ReadString('\n')
+		if err != nil || answer[0] == '5' || answer[0] == '4' || line == raw+"." {
+			return strings.TrimSpace(answer)
+		}
+	}
+	return ""
+}
+
+func TestAClientThatHungUpIsAnsweredLikeTheFirstTime(t *testing.T) {
+	r := newRig(t, plan{timeout: patience})
+	addr := r.listen()
+	submit(t, addr, withID, slow, true)
+	r.waitFor("a call is in flight", func() bool { return r.box.Stats().InFlight == 1 || r.box.Stats().Accepted == 1 })
+	r.waitFor("the client is known to be gone", func() bool { return r.recall.size() == 1 })
+
+	second := submit(t, addr, withID, slow, false) // while the first is still being dealt with
+	third := submit(t, addr, withID, slow, false)  // and after
+	if !strings.HasPrefix(second, "250 2.0.0 accepted") || third != second {
+		t.Errorf("the same mail again: %q, then %q", second, third)
+	}
+	if n := r.box.AcceptedFor(slow); n != 1 {
+		t.Errorf("it was sent %d times", n)
+	}
+	for name, other := range map[string]string{
+		"other content":    strings.Replace(withID, "on its way", "here", 1),
+		"other Message-ID": strings.Replace(withID, "<1@app>", "<2@app>", 1),
+	} {
+		before := r.box.AcceptedFor(slow)
+		if got := submit(t, addr, other, slow, false); got == second || !strings.HasPrefix(got, "250") {
+			t.Errorf("%s: %q", name, got)
+		}
+		if r.box.AcceptedFor(slow) != before+1 {
+			t.Errorf("%s was not sent", name)
+		}
+	}
+	if got := submit(t, addr, withID, "bob@example.net", false); got == second || r.box.AcceptedFor("bob@example.net") != 1 {
+		t.Errorf("another recipient: %q", got)
+	}
+}
+
+// waitFor polls a condition that another goroutine will make true.
+func (r *rig) waitFor(what string, cond func() bool) {
+	r.t.Helper()
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
+	defer cancel()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for !cond() {
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			r.t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+func TestAClientThatGotItsReplyMayRepeatItself(t *testing.T) {
+	r := newRig(t, plan{})
+	addr := r.listen()
+	first := submit(t, addr, withID, "bob@example.net", false)
+	second := submit(t, addr, withID, "bob@example.net", false)
+	if first == second || r.box.AcceptedFor("bob@example.net") != 2 {
+		t.Errorf("sent %d times: %q, %q", r.box.AcceptedFor("bob@example.net"), first, second)
+	}
+}
+
+func TestWithoutAMessageIDEveryMailIsANewOne(t *testing.T) {
+	r := newRig(t, plan{timeout: patience})
+	addr := r.listen()
+	submit(t, addr, mail, slow, true)
+	r.waitFor("the first is sent", func() bool { return r.box.AcceptedFor(slow) == 1 })
+	if got := submit(t, addr, mail, slow, false); !strings.HasPrefix(got, "250") || r.box.AcceptedFor(slow) != 2 {
+		t.Errorf("%q, sent %d times", got, r.box.AcceptedFor(slow))
+	}
+}
+
+// What was refused was not taken: the same mail again gets a new chance.
+func TestARefusalIsNotRemembered(t *testing.T) {
+	r := newRig(t, plan{})
+	m := &relay.Message{From: "a@b", Recipients: []string{"c@d"}, Raw: []byte(withID)}
+	h := newHandled()
+	h.end() // as after a panic
+	r.recall.remember(m, h)
+	if _, again := r.recall.again(t.Context(), m); again {
+		t.Error("a mail that was not taken counts as taken")
+	}
+}
+
+func TestRecallIsBounded(t *testing.T) {
+	rc := newRecall()
+	for i := range recallMost + 100 {
+		rc.remember(&relay.Message{Raw: fmt.Appendf(nil, "Message-ID: %d\r\n\r\n", i)}, newHandled())
+	}
+	if rc.size() != recallMost || rc.oldest.Len() != recallMost {
+		t.Errorf("%d remembered, want %d", rc.size(), recallMost)
+	}
+	rc.forget(time.Now().Add(recallTime))
+	if rc.size() != 0 || rc.oldest.Len() != 0 {
+		t.Errorf("%d remembered after an hour", rc.size())
+	}
+}
+
+func (r *recall) size() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.lost)
+}

@@ -1,0 +1,292 @@
+package sqlite
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/store/sqlite/internal/faultvfs"
+)
+
+var ctx = context.Background()
+
+// testMail is a mail of a size from one sender to one recipient.
+func testMail(size int) queue.Mail {
+	now := time.Now()
+	m := queue.NewMail(relay.Message{ID: relay.NewID(now), From: "a@b", Recipients: []string{"x@y"},
+		Raw: []byte(strings.Repeat("x", size)), ReceivedAt: now})
+	m.Lane = "a@b"
+	return m
+}
+
+// until waits for something that the writer does by itself.
+func until(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	end, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	look := time.NewTicker(5 * time.Millisecond)
+	defer look.Stop()
+	for !done() {
+		select {
+		case <-look.C:
+		case <-end.Done():
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+func claimAll(t *testing.T, s *Store) []queue.Claim {
+	t.Helper()
+	claims, err := s.Claim(ctx, queue.ClaimRequest{Now: time.Now(), Max: 1000, Lease: time.Hour})
+	must(t, err)
+	return claims
+}
+
+// TestStorageFaults: each fault has its error, nothing that was stored before
+// is lost, and the queue works again once its storage does.
+func TestStorageFaults(t *testing.T) {
+	for i, tt := range []struct {
+		name string
+		op   faultvfs.Op
+		file string
+		code int32
+		full bool
+	}{
+		{"write", faultvfs.Write, "queue.db-wal", faultvfs.FailWrite, false},
+		{"sync", faultvfs.Sync, "queue.db-wal", faultvfs.FailSync, false},
+		{"full", faultvfs.Write, "queue.db-wal", faultvfs.Full, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			disk := &faultvfs.Disk{}
+			vfs := fmt.Sprint("fault", i)
+			faultvfs.Register(vfs, disk)
+			s := openTest(t, t.TempDir(), Options{vfs: vfs})
+			must(t, s.Enqueue(ctx, testMail(100), testMail(100)))
+			claims := claimAll(t, s)
+			disk.Fail(func(op faultvfs.Op, file string) int32 {
+				if op == tt.op && file == tt.file {
+					return tt.code
+				}
+				return 0
+			})
+			lost := testMail(100)
+			for range 2 {
+				err := s.Enqueue(ctx, lost)
+				if err == nil || errors.Is(err, queue.ErrFull) != tt.full {
+					t.Fatalf("Enqueue: %v", err)
+				}
+				err = s.Settle(ctx, queue.Settlement{Token: claims[0].Token, Result: queue.Done, At: time.Now()})
+				if err == nil || errors.Is(err, queue.ErrFull) || errors.Is(err, queue.ErrStale) {
+					t.Fatalf("Settle: %v", err)
+				}
+				if _, err := s.Get(ctx, lost.Message.ID); !errors.Is(err, queue.ErrNotFound) {
+					t.Fatalf("a refused mail is there: %v", err)
+				}
+			}
+			disk.Fail(nil)
+			must(t, s.Enqueue(ctx, lost))
+			must(t, s.Settle(ctx, queue.Settlement{Token: claims[0].Token, Result: queue.Done, At: time.Now()}))
+			st, err := s.Stats(ctx)
+			must(t, err)
+			if st.Recipients[queue.Sent] != 1 || st.Recipients[queue.Claimed] != 1 || st.Recipients[queue.Waiting] != 1 {
+				t.Fatalf("stats: %+v", st)
+			}
+			checkConsistent(t, s)
+		})
+	}
+}
+
+func TestSpoolFaults(t *testing.T) {
+	for _, tt := range []struct {
+		op   string
+		err  error
+		full bool
+	}{
+		{"create", syscall.EIO, false},
+		{"create", syscall.ENOSPC, true},
+		{"write", syscall.ENOSPC, true},
+		{"write", syscall.EDQUOT, true},
+		{"sync", syscall.EIO, false},
+		{"syncdir", syscall.EIO, false},
+	} {
+		t.Run(tt.op+" "+tt.err.Error(), func(t *testing.T) {
+			fs := newMemFS(&faultvfs.Disk{})
+			s := openTest(t, t.TempDir(), Options{spool: fs})
+			small, large := testMail(10), testMail(spoolAbove+1)
+			fs.fail = func(op, _ string) error {
+				if op == tt.op {
+					return tt.err
+				}
+				return nil
+			}
+			err := s.Enqueue(ctx, large, small)
+			if !errors.Is(err, tt.err) || errors.Is(err, queue.ErrFull) != tt.full {
+				t.Fatalf("Enqueue: %v", err)
+			}
+			if n := fs.count(); n != 0 {
+				t.Fatalf("%d files are left over", n)
+			}
+			must(t, s.Enqueue(ctx, small)) // which needs no file
+			fs.fail = nil
+			must(t, s.Enqueue(ctx, large))
+			must(t, s.Enqueue(ctx, large)) // whose second file is not needed
+			raw, err := readRaw(s, large.Message.ID)
+			must(t, err)
+			if len(raw) != spoolAbove+1 || fs.count() != 1 {
+				t.Fatalf("%d bytes in %d files", len(raw), fs.count())
+			}
+			for _, c := range claimAll(t, s) {
+				must(t, s.Settle(ctx, queue.Settlement{Token: c.Token, Result: queue.Done, At: time.Now()}))
+			}
+			if n := fs.count(); n != 0 {
+				t.Fatalf("%d files are left over", n)
+			}
+		})
+	}
+}
+
+// TestSpoolReadError: a file that cannot be read now is not a damaged mail.
+func TestSpoolReadError(t *testing.T) {
+	fs := newMemFS(&faultvfs.Disk{})
+	s := openTest(t, t.TempDir(), Options{spool: fs})
+	m := testMail(spoolAbove + 1)
+	must(t, s.Enqueue(ctx, m))
+	fs.fail = func(op, _ string) error { return syscall.EMFILE }
+	if _, err := readRaw(s, m.Message.ID); !errors.Is(err, syscall.EMFILE) || errors.Is(err, queue.ErrDamaged) {
+		t.Fatalf("Raw: %v", err)
+	}
+	fs.fail = nil
+	if _, err := readRaw(s, m.Message.ID); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// onTmpfs gives the test a file system of its own.
+func onTmpfs(t *testing.T, size string) string {
+	t.Helper()
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
+		t.Skipf("mounting a small file system needs root: %v", err)
+	}
+	t.Cleanup(func() { must(t, syscall.Unmount(dir, syscall.MNT_DETACH)) })
+	return dir
+}
+
+// TestDiskFull fills a real file system, and drains the queue on it.
+func TestDiskFull(t *testing.T) {
+	for _, size := range []int{10_000, spoolAbove + 1} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			dir := onTmpfs(t, "24m")
+			s := openTest(t, dir, Options{MinFree: 8 << 20, Queue: queue.Options{ForgetSent: true}, tidyEvery: time.Millisecond})
+			stored := map[string]bool{}
+			var err error
+			for err == nil {
+				m := testMail(size)
+				if err = s.Enqueue(ctx, m); err == nil {
+					stored[m.Message.ID] = true
+				}
+			}
+			if !errors.Is(err, queue.ErrFull) || len(stored) < 20 {
+				t.Fatalf("after %d mails: %v", len(stored), err)
+			}
+			for _, c := range claimAll(t, s) { // there is room kept for this
+				raw, err := readRaw(s, c.Token.Mail)
+				if err != nil || len(raw) != size {
+					t.Fatalf("%d bytes, %v", len(raw), err)
+				}
+				must(t, s.Settle(ctx, queue.Settlement{Token: c.Token, Result: queue.Done, At: time.Now()}))
+				delete(stored, c.Token.Mail)
+			}
+			if len(stored) != 0 {
+				t.Fatalf("%d mails were lost", len(stored))
+			}
+			until(t, "space is given back", func() bool { return !errors.Is(s.Enqueue(ctx, testMail(size)), queue.ErrFull) })
+		})
+	}
+}
+
+// TestDiskFullWithoutReserve: the same with nothing kept free.
+func TestDiskFullWithoutReserve(t *testing.T) {
+	dir := onTmpfs(t, "16m")
+	s := openTest(t, dir, Options{})
+	n := 0
+	var err error
+	for ; err == nil; n++ {
+		err = s.Enqueue(ctx, testMail(50_000))
+	}
+	if !errors.Is(err, queue.ErrFull) {
+		t.Fatalf("after %d mails: %v", n, err)
+	}
+	must(t, syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT, "size=64m"))
+	must(t, s.Enqueue(ctx, testMail(50_000)))
+	if claims := claimAll(t, s); len(claims) != n {
+		t.Fatalf("%d mails of %d", len(claims), n)
+	}
+	checkConsistent(t, s)
+}
+
+func TestMinFree(t *testing.T) {
+	s := openTest(t, t.TempDir(), Options{MinFree: 1 << 60})
+	for _, size := range []int{10, spoolAbove + 1} {
+		if err := s.Enqueue(ctx, testMail(size)); !errors.Is(err, queue.ErrFull) {
+			t.Fatalf("Enqueue: %v", err)
+		}
+	}
+	must(t, s.SetMark(ctx, "a", "b"))
+}
+
+// TestReadOnly: a file system that became read-only, as ext4 does after errors.
+func TestReadOnly(t *testing.T) {
+	dir := onTmpfs(t, "16m")
+	s, err := Open(Options{Dir: dir, Log: quiet()})
+	must(t, err)
+	m := testMail(100)
+	must(t, s.Enqueue(ctx, m))
+	must(t, s.Close())
+	must(t, syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""))
+	if _, err := Open(Options{Dir: dir, Log: quiet()}); !errors.Is(err, syscall.EROFS) {
+		t.Fatalf("Open: %v", err)
+	}
+	must(t, syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT, ""))
+	s = openTest(t, dir, Options{})
+	if claims := claimAll(t, s); len(claims) != 1 {
+		t.Fatalf("%d claims", len(claims))
+	}
+}
+
+// TestOneOpCannotFailAnother: ops that share a transaction have each their own end.
+func TestOneOpCannotFailAnother(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Open(Options{Dir: dir, Log: quiet()})
+	must(t, err)
+	must(t, s.Close())
+	s.writer.conn, err = s.connectWriter()
+	must(t, err)
+	bad := errors.New("bad")
+	add := func(name string, err error) op {
+		return op{done: make(chan result, 1), run: func(t *tx) error {
+			_, errAdd := t.addMark(name, 1)
+			return errors.Join(err, errAdd)
+		}}
+	}
+	group := []op{add("first", nil), add("bad", bad), add("last", nil)}
+	s.writer.commit(slices.Clone(group))
+	must(t, s.writer.conn.close())
+	for i, want := range []error{nil, bad, nil} {
+		if r := <-group[i].done; !errors.Is(r.err, want) {
+			t.Errorf("op %d: %v, want %v", i, r.err, want)
+		}
+	}
+	marks, err := openTest(t, dir, Options{}).Marks(ctx, "")
+	must(t, err)
+	if fmt.Sprint(marks) != "map[first:1 last:1]" {
+		t.Errorf("marks: %v", marks)
+	}
+}

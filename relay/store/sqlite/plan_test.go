@@ -1,0 +1,106 @@
+package sqlite
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/queue"
+)
+
+// TestPlans: no statement may look at more rows the more there are. It runs
+// everything once and asks SQLite how it does each statement that was run.
+func TestPlans(t *testing.T) {
+	s := openTest(t, t.TempDir(), Options{})
+	exercise(t, s)
+	conns := []*conn{s.writer.conn}
+	for range readers {
+		conns = append(conns, <-s.readers)
+	}
+	defer func() {
+		for _, c := range conns[1:] {
+			s.readers <- c
+		}
+	}()
+	checked := 0
+	for _, c := range conns {
+		for q := range c.stmts {
+			if verb, _, _ := strings.Cut(q, " "); verb != "SELECT" && verb != "UPDATE" && verb != "DELETE" {
+				continue
+			}
+			checked++
+			checkPlan(t, c, q)
+		}
+	}
+	if checked < 30 {
+		t.Errorf("only %d statements were checked", checked)
+	}
+}
+
+func checkPlan(t *testing.T, c *conn, q string) {
+	t.Helper()
+	args := make([]any, strings.Count(q, "?"))
+	if strings.Contains(q, "?1") {
+		args = args[:3]
+	}
+	var plan []string
+	err := c.each(func(r row) error {
+		plan = append(plan, r.text(3))
+		return nil
+	}, "EXPLAIN QUERY PLAN "+q, args...)
+	if err != nil {
+		t.Fatalf("%v in %s", err, q)
+	}
+	for _, step := range plan {
+		scans := strings.HasPrefix(step, "SCAN") && step != "SCAN counts" && !strings.HasPrefix(step, "SCAN (subquery")
+		if scans && !strings.Contains(step, "USING") || strings.Contains(step, "TEMP B-TREE") {
+			t.Errorf("%s\n\t%s", q, strings.Join(plan, "\n\t"))
+			return
+		}
+	}
+}
+
+// exercise makes the store run every statement it has, but for those of a
+// damage.
+func exercise(t *testing.T, s *Store) {
+	t.Helper()
+	ctx, now := context.Background(), time.Now()
+	m := queue.NewMail(relay.Message{ID: "id", From: "a@b", Recipients: []string{"1", "2", "3", "4"}, ReceivedAt: now})
+	must(t, s.Enqueue(ctx, m))
+	for i, result := range []queue.Result{queue.Done, queue.GaveUp, queue.Later} {
+		limits := map[string]int{"": 5 - 5*(i%2)}
+		_, _, err := s.NextDue(ctx, now, limits)
+		must(t, err)
+		_, err = s.Claim(ctx, queue.ClaimRequest{Now: now, Max: 1, Lease: time.Second, Limits: limits})
+		must(t, err)
+		claims, err := s.Claim(ctx, queue.ClaimRequest{Now: now, Max: 1, Lease: time.Second})
+		must(t, err)
+		for _, c := range claims {
+			must(t, s.Settle(ctx, queue.Settlement{Token: c.Token, Result: result, At: now, Due: now}))
+		}
+		now = now.Add(time.Minute)
+	}
+	for _, f := range []queue.Filter{{}, {ID: "id"}, {States: []queue.State{queue.Held}}, {States: []queue.State{queue.Failed}}, {Sender: "x", Recipient: "y"}} {
+		_, _, err := s.List(ctx, f)
+		must(t, err)
+	}
+	_, err := s.Hold(ctx, queue.Filter{ID: "id"})
+	must(t, err)
+	_, err = s.Release(ctx, queue.Filter{ID: "id"})
+	must(t, err)
+	_, err = s.BouncesDue(ctx, now, 0, 10)
+	must(t, err)
+	must(t, s.Bounced(ctx, "id", []int{1}, nil))
+	_, err = s.Stats(ctx)
+	must(t, err)
+	_, err = s.Drop(ctx, queue.Filter{ID: "id"})
+	must(t, err)
+	_, err = s.Purge(ctx, now, 1)
+	must(t, err)
+	_, err = s.Marks(ctx, "a")
+	must(t, err)
+	_, err = s.AddMark(ctx, "a", 1)
+	must(t, err)
+}

@@ -1,0 +1,357 @@
+package sqlite
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/store/sqlite/internal/faultvfs"
+)
+
+// memFS is a spool in memory that knows what of it would survive.
+type memFS struct {
+	disk *faultvfs.Disk
+
+	mu    sync.Mutex
+	files map[string]*memFile
+	fail  func(op, name string) error
+}
+
+// memFile's times are numbers of events on the disk; 0 is never.
+type memFile struct {
+	fs                              *memFS
+	name                            string
+	data                            []byte
+	created, synced, named, removed int
+}
+
+func newMemFS(d *faultvfs.Disk) *memFS { return &memFS{disk: d, files: map[string]*memFile{}} }
+
+func (m *memFS) check(op, name string) error {
+	if m.fail == nil {
+		return nil
+	}
+	return m.fail(op, name)
+}
+
+func (m *memFS) now() int { return m.disk.Now() + 1 }
+
+func (m *memFS) Create(name string) (spoolFile, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.check("create", name); err != nil {
+		return nil, err
+	}
+	f := &memFile{fs: m, name: name, created: m.now()}
+	m.files[name] = f
+	return f, nil
+}
+
+func (f *memFile) Write(p []byte) (int, error) {
+	f.fs.mu.Lock()
+	defer f.fs.mu.Unlock()
+	if err := f.fs.check("write", f.name); err != nil {
+		f.data = append(f.data, p[:len(p)/2]...)
+		return len(p) / 2, err
+	}
+	f.data = append(f.data, p...)
+	return len(p), nil
+}
+
+func (f *memFile) Sync() error {
+	f.fs.mu.Lock()
+	defer f.fs.mu.Unlock()
+	if err := f.fs.check("sync", f.name); err != nil {
+		return err
+	}
+	f.synced = f.fs.now()
+	return nil
+}
+
+func (f *memFile) Close() error { return nil }
+
+func (m *memFS) Open(name string) (io.ReadCloser, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f := m.files[name]
+	if f == nil || f.removed > 0 {
+		return nil, os.ErrNotExist
+	}
+	return io.NopCloser(bytes.NewReader(f.data)), m.check("open", name)
+}
+
+func (m *memFS) Remove(name string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if f := m.files[name]; f != nil {
+		f.removed = m.now()
+	}
+	return m.check("remove", name)
+}
+
+func (m *memFS) SyncDir(name string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.check("syncdir", name); err != nil {
+		return err
+	}
+	for _, f := range m.files {
+		if f.named == 0 {
+			f.named = m.now()
+		}
+	}
+	return nil
+}
+
+func (m *memFS) Names(_ string, f func(name string) error) error {
+	var names []string
+	m.mu.Lock()
+	for name, file := range m.files {
+		if file.removed == 0 {
+			names = append(names, filepath.Base(name))
+		}
+	}
+	m.mu.Unlock()
+	for _, name := range names {
+		if err := f(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// count is how many files there are.
+func (m *memFS) count() int {
+	n := 0
+	_ = m.Names("", func(string) error { n++; return nil })
+	return n
+}
+
+// powerLoss writes to dir what the spool might hold after n events.
+func (m *memFS) powerLoss(n int, dir string, chance *rand.Rand) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	happened := func(at int) bool { return at > 0 && at <= n+1 }
+	for name, f := range m.files {
+		switch {
+		case !happened(f.created):
+			continue
+		case !happened(f.named) && chance.IntN(2) == 0:
+			continue
+		case happened(f.removed) && chance.IntN(2) == 0:
+			continue
+		}
+		data := f.data
+		if !happened(f.synced) {
+			data = data[:chance.IntN(len(data)+1)]
+		}
+		if err := os.WriteFile(filepath.Join(dir, filepath.Base(name)), data, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// life is what a test knows of one mail, in numbers of events on the disk.
+type life struct {
+	mail     queue.Mail
+	acked    int // Enqueue returned
+	claimed  int // Claim returned
+	settling int // Settle as Done began,
+	settled  int // and returned
+}
+
+// TestPowerLoss runs a queue, cuts the power at many moments of its past, and
+// looks whether everything that had been acknowledged is there.
+func TestPowerLoss(t *testing.T) {
+	for _, failing := range []bool{false, true} {
+		t.Run(fmt.Sprintf("syncs fail %v", failing), func(t *testing.T) { testPowerLoss(t, failing) })
+	}
+}
+
+func testPowerLoss(t *testing.T, failing bool) {
+	disk := &faultvfs.Disk{}
+	name := fmt.Sprintf("powerloss-%v", failing)
+	faultvfs.Register(name, disk)
+	fs := newMemFS(disk)
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	chance := rand.New(rand.NewPCG(seed, 0))
+	s := openTest(t, t.TempDir(), Options{vfs: name, spool: fs})
+	start := disk.Now()
+	if failing {
+		disk.Fail(func(op faultvfs.Op, _ string) int32 {
+			if op == faultvfs.Sync && chance.IntN(25) == 0 {
+				return faultvfs.FailSync
+			}
+			return 0
+		})
+	}
+	lives := workload(t, s, disk, chance, failing)
+	disk.Fail(nil)
+	for range 20 {
+		n := start + chance.IntN(disk.Now()-start+1)
+		dir := t.TempDir()
+		must(t, os.Mkdir(filepath.Join(dir, spoolDir), 0o700))
+		must(t, disk.PowerLoss(n, dir, chance))
+		must(t, fs.powerLoss(n, filepath.Join(dir, spoolDir), chance))
+		verify(t, dir, n, lives)
+	}
+}
+
+// workload is some life for a queue, one call at a time.
+func workload(t *testing.T, s *Store, disk *faultvfs.Disk, chance *rand.Rand, failing bool) []*life {
+	ctx, now := context.Background(), time.Now()
+	var lives []*life
+	byID := map[string]*life{}
+	var claims []queue.Claim
+	ok := func(err error) bool {
+		if err != nil && !failing {
+			t.Fatal(err)
+		}
+		if errors.Is(err, queue.ErrFull) {
+			t.Fatalf("a failed sync is called full: %v", err)
+		}
+		return err == nil
+	}
+	for range 250 {
+		now = now.Add(time.Second)
+		switch chance.IntN(4) {
+		case 0, 1:
+			m := queue.NewMail(relay.Message{ID: relay.NewID(now), From: "a@b", Recipients: []string{"x@y"}, ReceivedAt: now})
+			m.Message.Raw = bytes.Repeat([]byte(m.Message.ID), 1+chance.IntN(300))
+			if chance.IntN(10) == 0 {
+				m.Message.Raw = bytes.Repeat([]byte(m.Message.ID), spoolAbove/20+1)
+			}
+			if ok(s.Enqueue(ctx, m)) {
+				l := &life{mail: m, acked: disk.Now()}
+				lives, byID[m.Message.ID] = append(lives, l), l
+			}
+		case 2:
+			got, err := s.Claim(ctx, queue.ClaimRequest{Now: now, Max: 3, Lease: time.Hour})
+			if ok(err) {
+				for _, c := range got {
+					if l := byID[c.Token.Mail]; l != nil {
+						l.claimed = disk.Now()
+					}
+				}
+				claims = append(claims, got...)
+			}
+		case 3:
+			if len(claims) == 0 {
+				continue
+			}
+			c := claims[0]
+			l := byID[c.Token.Mail]
+			if l == nil { // its Enqueue failed, and it is there all the same
+				claims = claims[1:]
+				continue
+			}
+			if l.settling == 0 {
+				l.settling = disk.Now()
+			}
+			if ok(s.Settle(ctx, queue.Settlement{Token: c.Token, Result: queue.Done, At: now})) {
+				l.settled, claims = disk.Now(), claims[1:]
+			}
+		}
+	}
+	if len(lives) < 20 {
+		t.Fatalf("only %d mails were stored", len(lives))
+	}
+	return lives
+}
+
+// verify opens what a loss of power after n events left and looks at it.
+func verify(t *testing.T, dir string, n int, lives []*life) {
+	t.Helper()
+	s, err := Open(Options{Dir: dir, Log: quiet()})
+	if err != nil {
+		t.Fatalf("after %d events: %v", n, err)
+	}
+	defer func() { must(t, s.Close()) }()
+	ctx := context.Background()
+	for _, l := range lives {
+		if l.acked > n {
+			continue
+		}
+		m, err := s.Get(ctx, l.mail.Message.ID)
+		if err != nil {
+			t.Fatalf("after %d events: a mail acknowledged at %d is lost: %v", n, l.acked, err)
+		}
+		r := m.Recipients[0]
+		if l.settled > 0 && l.settled <= n && r.State != queue.Sent {
+			t.Fatalf("after %d events: %s, sent at %d", n, r.State, l.settled)
+		}
+		if l.claimed > 0 && l.claimed <= n && r.Attempts == 0 {
+			t.Fatalf("after %d events: no record of the attempt at %d", n, l.claimed)
+		}
+		if l.settling > 0 && l.settling <= n {
+			continue // may be sent, and then its content is gone
+		}
+		raw, err := readRaw(s, l.mail.Message.ID)
+		if err != nil || !bytes.Equal(raw, l.mail.Message.Raw) {
+			t.Fatalf("after %d events: content of a mail acknowledged at %d: %v", n, l.acked, err)
+		}
+	}
+	checkConsistent(t, s)
+}
+
+func readRaw(s *Store, id string) ([]byte, error) {
+	r, err := s.Raw(context.Background(), id)
+	if err != nil {
+		return nil, err
+	}
+	b, err := io.ReadAll(r)
+	return b, errors.Join(err, r.Close())
+}
+
+// checkConsistent compares the kept counts with the tables, and lets SQLite
+// look at the whole file.
+func checkConsistent(t *testing.T, s *Store) {
+	t.Helper()
+	must(t, s.read(context.Background(), func(c *conn) error {
+		n, err := loadCounts(c)
+		if err != nil {
+			return err
+		}
+		for what, pair := range map[string]struct {
+			kept  int64
+			query string
+		}{
+			"waiting":   {n.state[ready], "SELECT count(*) FROM recipients WHERE state IN (0, 1)"},
+			"claimed":   {n.state[claimed], "SELECT count(*) FROM recipients WHERE state = 2"},
+			"held":      {n.state[held], "SELECT count(*) FROM recipients WHERE state = 3"},
+			"sent":      {n.state[sent], "SELECT count(*) FROM recipients WHERE state = 4"},
+			"failed":    {n.state[failed], "SELECT count(*) FROM recipients WHERE state = 5"},
+			"unbounced": {n.unbounced, "SELECT count(*) FROM recipients WHERE state = 5 AND bounced = 0"},
+			"mails":     {n.mails, "SELECT count(*) FROM mails WHERE body <> 0"},
+			"bytes":     {n.bytes, "SELECT coalesce(sum(size), 0) FROM mails WHERE body <> 0"},
+			"bodies":    {0, "SELECT count(*) FROM bodies WHERE seq NOT IN (SELECT seq FROM mails WHERE body = 1)"},
+			"orphans":   {0, "SELECT count(*) FROM recipients WHERE mail NOT IN (SELECT seq FROM mails)"},
+			"attempts":  {0, "SELECT count(*) FROM attempts WHERE (mail, n) NOT IN (SELECT mail, n FROM recipients)"},
+		} {
+			counted, err := c.number(pair.query)
+			if err != nil {
+				return err
+			}
+			if counted != pair.kept {
+				t.Errorf("%s: %d are counted, %d are there", what, pair.kept, counted)
+			}
+		}
+		r, err := c.one("PRAGMA integrity_check")
+		if err == nil && r.text(0) != "ok" {
+			t.Errorf("integrity_check: %s", r.text(0))
+		}
+		return err
+	}))
+}

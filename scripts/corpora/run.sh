@@ -1,0 +1,47 @@
+#!/bin/sh
+# Compares relay/payload with four other mail parsers on the mails of their
+# test suites. Run by hand; nothing of the suites is in this repository.
+#
+#   scripts/corpora/run.sh WORK ENMIME MAILPARSER MAIL
+#
+# WORK is a scratch directory. The others are checkouts of jhillyerd/enmime,
+# nodemailer/mailparser and mikel/mail. CPython's suite is that of $PYTHON
+# (default python3), which must have its test package. Needs go, node and npm.
+set -eu
+
+here=$(cd "$(dirname "$0")" && pwd)
+[ $# -eq 4 ] || { sed -n '2,10s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+work=$1 enmime=$2 mailparser=$3 mail=$4
+python=${PYTHON:-python3}
+
+mkdir -p "$work/node" "$work/read" "$work/mails/enmime" "$work/mails/mail"
+work=$(cd "$work" && pwd)
+
+# The parsers.
+(cd "$work/node" && { [ -f package.json ] || npm init -y >/dev/null; } && npm install --silent mailparser@3.14.2 postal-mime@4.0.0)
+export NODE_PATH="$work/node/node_modules"
+(cd "$here/enmime" && go build -o "$work/enmime" .)
+
+# The mails: files, and what the suites parse inline.
+find "$enmime/testdata" -name '*.raw' | while read -r f; do
+	cp "$f" "$work/mails/enmime/$(basename "$(dirname "$f")")-$(basename "$f" .raw).eml"
+done
+find "$mail/spec/fixtures" -name '*.eml' -exec cp {} "$work/mails/mail/" \;
+node "$here/harvest-mailparser.js" "$mailparser" "$work/mails/mailparser"
+"$python" "$here/harvest-cpython.py" "$work/mails/cpython" 2>/dev/null
+
+# What each parser reads in them.
+cd "$work"
+for reader in mailparser postal-mime; do
+	node "$here/oracle-node.js" "$reader" mails/*/*.eml >"read/$reader.jsonl"
+done
+"$python" "$here/oracle-python.py" mails/*/*.eml >read/cpython.jsonl 2>/dev/null
+./enmime mails/*/*.eml >read/enmime.jsonl
+
+cd "$here/../.."
+go run ./scripts/corpora "$work/read" "$work/mails"
+echo
+echo "with the suites' own parsers:"
+go run ./scripts/corpora -suite "$work/read" "$work/mails"
+echo
+echo "every difference: go run ./scripts/corpora -diff $work/read $work/mails"
