@@ -233,25 +233,28 @@ func TestTheEndOfALongLineIsToldAtOnce(t *testing.T) {
 	})
 }
 
+// Somebody sleeps until its token would have come, and one has come early.
 func TestTryEnterDoesNotJumpTheLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Concurrency: 1})
-		first := p.TryEnter()
-		if first == nil {
+		p := New(Options{Rate: 1, Burst: 1, Concurrency: 5})
+		if pass := p.TryEnter(); pass == nil {
 			t.Fatal("nothing is in the way of the first call")
+		} else {
+			pass.Leave(accepted)
 		}
-		second := make(chan *Pass)
-		go func() {
-			pass, _ := p.Enter(t.Context())
-			second <- pass
-		}()
+		var wg sync.WaitGroup
+		wg.Go(func() { call(t, p, accepted) })
 		synctest.Wait()
-		first.Return()
+		p.mu.Lock()
+		p.bucket.SetLimit(100)
+		p.mu.Unlock()
+		time.Sleep(100 * time.Millisecond) // virtual
 		if pass := p.TryEnter(); pass != nil {
-			t.Error("a call was let in before one that waited")
+			t.Error("a call was let in before one that waits")
 			pass.Return()
 		}
-		(<-second).Return()
+		wg.Wait()
+		time.Sleep(time.Second) // virtual
 		if pass := p.TryEnter(); pass == nil {
 			t.Error("the line is over, and yet nobody may pass")
 		} else {
