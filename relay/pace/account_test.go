@@ -303,3 +303,35 @@ func TestTooFewCallsAreNoMeasurement(t *testing.T) {
 		}
 	})
 }
+
+// 429s in a row say once that the rate is too high: each after the first came
+// to a single call after a long pause.
+func TestOneRowOf429sIsOneCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := New(Options{Concurrency: 1})
+		p.Resume(time.Time{}, 100)
+		for range 8 {
+			call(t, p, limited(time.Second))
+		}
+		if r := p.State().Rate; r < 85 {
+			t.Errorf("eight 429s in a row left %.0f of 100 calls/s", r)
+		}
+	})
+}
+
+// An account that says 429 now and then whatever the rate costs the pauses,
+// and not the rate that was configured.
+func TestScattered429sAreNotTheRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := New(Options{Rate: 200, Burst: 20, Concurrency: 8})
+		for range 20 {
+			for range 400 {
+				call(t, p, accepted)
+			}
+			call(t, p, limited(time.Second))
+		}
+		if r := p.State().Rate; r != 200 {
+			t.Errorf("a 429 each 400 calls left %.0f of 200 calls/s", r)
+		}
+	})
+}
