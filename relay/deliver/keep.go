@@ -23,7 +23,7 @@ func (e *Engine) Keep(ctx context.Context, r relay.Remainder) error {
 	}
 	err := e.opt.Queue.Enqueue(ctx, mail)
 	if err == nil && failed {
-		e.noteFailure()
+		note(e.failed)
 	}
 	return err
 }

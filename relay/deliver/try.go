@@ -128,10 +128,11 @@ func (e *Engine) settleOnce(c queue.Claim, s queue.Settlement) error {
 	err := e.opt.Queue.Settle(ctx, s)
 	log := e.opt.Log.With("id", c.Mail.Message.ID, "to", c.Addr)
 	switch {
+	case err == nil && s.Result == queue.GaveUp:
+		note(e.failed)
+	case err == nil && s.Result == queue.Later:
+		note(e.later)
 	case err == nil:
-		if s.Result == queue.GaveUp {
-			e.noteFailure()
-		}
 	case errors.Is(err, queue.ErrStale):
 		log.Info("settled by somebody else")
 		return nil
@@ -141,9 +142,10 @@ func (e *Engine) settleOnce(c queue.Claim, s queue.Settlement) error {
 	return err
 }
 
-func (e *Engine) noteFailure() {
+// note leaves a value for who waits, if there is none yet.
+func note(c chan struct{}) {
 	select {
-	case e.failed <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }
