@@ -234,14 +234,10 @@ func (p *parts) backend() *intake.Intake {
 
 func (p *parts) buildServer(ctx context.Context) error {
 	c := p.opt.Config
-	listeners := make([]smtpd.Listener, len(c.Listeners))
-	for i, l := range c.Listeners {
-		listeners[i] = smtpd.Listener{Address: l.Address, Networks: l.Networks}
-	}
 	server, err := smtpd.New(smtpd.Options{
 		Backend:   p.backend(),
 		Hostname:  c.Hostname,
-		Listeners: listeners,
+		Listeners: listeners(c.Listeners),
 		Limits: smtpd.Limits{
 			MessageBytes:          c.Limits.MessageSize,
 			Recipients:            c.Limits.Recipients,

@@ -200,6 +200,10 @@ func (l *loader) derive() {
 	}
 	l.deriveWarming()
 	c.API.CAFile = l.fromFile(c.API.CAFile)
+	for i := range c.Listeners {
+		one := &c.Listeners[i]
+		one.CertFile, one.KeyFile = l.fromFile(one.CertFile), l.fromFile(one.KeyFile)
+	}
 	c.API.URL = strings.TrimRight(c.API.URL, "/")
 }
 
