@@ -213,13 +213,13 @@ func read(raw []byte) *reading {
 	return r
 }
 
-// hasHTML reports whether the mail has html of its own.
+// hasHTML reports whether the mail has html of its own, with something in it.
 func hasHTML(p *mime.Part) bool {
 	if strings.HasPrefix(p.Type, "message/") {
 		return false
 	}
 	if len(p.Parts) == 0 {
-		return p.Type == "text/html" && p.Disposition() != "attachment"
+		return p.Type == "text/html" && p.Disposition() != "attachment" && strings.TrimSpace(p.Text()) != ""
 	}
 	return slices.ContainsFunc(p.Parts, hasHTML)
 }

@@ -164,15 +164,30 @@ func strictDiff(path, class string, all map[string]map[string]string, failure st
 		return
 	}
 	fmt.Printf("\n%s: %s, all five judged: %v, differs in%s %s\n", path, class, whole, differs, failure)
-	for _, field := range strings.Fields(differs) {
-		for _, reader := range slices.Sorted(maps.Keys(all)) {
-			v := all[reader][field]
-			if len(v) > 400 {
-				v = v[:250] + " … " + v[len(v)-120:]
-			}
-			fmt.Printf("  %-8s %-12s %q\n", field, reader, v)
-		}
+	if failure != "" {
+		return
 	}
+	for _, field := range strings.Fields(differs) {
+		theirs, n := consensus(all, us, field)
+		at := 0
+		for ours := all[us][field]; at < min(len(theirs), len(ours)) && theirs[at] == ours[at]; {
+			at++
+		}
+		fmt.Printf("  %-8s %d others %q\n  %8s %-8s %q\n", field, n, around(theirs, at), "", "we", around(all[us][field], at))
+	}
+}
+
+// around shows a text about where it begins to differ.
+func around(s string, at int) string {
+	from, to := max(at-60, 0), min(at+140, len(s))
+	shown := s[from:to]
+	if from > 0 {
+		shown = "… " + shown
+	}
+	if to < len(s) {
+		shown += " …" + fmt.Sprint(len(s))
+	}
+	return shown
 }
 
 func addScores(total, scores map[string]map[string]*score) {
