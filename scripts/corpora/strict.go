@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"fmt"
 	"maps"
 	"os"
@@ -8,6 +9,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"github.com/smtp2rest/smtp2rest/relay/payload/mime"
 )
@@ -20,8 +22,9 @@ const jury = 3
 // read alike in all five fields, and of these those that it reads so too.
 type score struct {
 	judged, right       int // three of the others agree
-	unanimous, rightAll int // all four do
-	errors              int
+	legible, rightRead  int // and what they agree on is a reading of the mail
+	unanimous, rightAll int // all four agree, on a reading
+	errors              int // or refusals
 }
 
 // classes of mails. One is malformed if CPython's email package reports a
@@ -94,10 +97,10 @@ func strictCorpus(dir string, readers map[string]map[string]*reading, o options)
 			if scores[class][name] == nil {
 				scores[class][name] = &score{}
 			}
-			scores[class][name].judge(all, name)
+			scores[class][name].judge(all, name, raw)
 		}
 		if o.diff {
-			strictDiff(path, class, all, ours.Error)
+			strictDiff(path, class, raw, all, ours.Error)
 		}
 	}
 	return scores, nil
@@ -110,29 +113,49 @@ func defective(p *mime.Part) bool {
 }
 
 // judge compares one reader with the consensus of the others.
-func (s *score) judge(all map[string]map[string]string, name string) {
+func (s *score) judge(all map[string]map[string]string, name string, raw []byte) {
 	if all[name] == nil {
 		s.errors++
 	}
-	judged, unanimous, right := true, true, all[name] != nil
+	want, least, right := map[string]string{}, len(all), all[name] != nil
 	for _, field := range core {
 		v, n := consensus(all, name, field)
-		judged = judged && n >= jury
-		unanimous = unanimous && n > jury
+		want[field], least = v, min(least, n)
 		right = right && all[name][field] == v
 	}
-	if judged {
-		s.judged++
+	if least < jury {
+		return
 	}
-	if unanimous {
-		s.unanimous++
+	count(right, &s.judged, &s.right)
+	if unread(want, raw) {
+		return
 	}
-	if judged && right {
-		s.right++
+	count(right, &s.legible, &s.rightRead)
+	if least > jury {
+		count(right, &s.unanimous, &s.rightAll)
 	}
-	if unanimous && right {
-		s.rightAll++
+}
+
+func count(right bool, of, n *int) {
+	*of++
+	if right {
+		*n++
 	}
+}
+
+// unread reports whether the consensus is only that the mail could not be
+// read: U+FFFD stands for what was no text to them, or a mail that has a body
+// is said to hold neither text nor html nor files.
+func unread(want map[string]string, raw []byte) bool {
+	for _, v := range want {
+		if strings.ContainsRune(v, utf8.RuneError) {
+			return true
+		}
+	}
+	raw = bytes.ReplaceAll(raw, []byte("\r\n"), []byte("\n"))
+	raw = bytes.ReplaceAll(raw, []byte("\r"), []byte("\n"))
+	_, body, _ := bytes.Cut(raw, []byte("\n\n"))
+	return want["text"]+want["html"] == "" && want["files"] == "0" && len(bytes.TrimSpace(body)) > 0
 }
 
 // consensus returns what most readers but one say of a field, and how many.
@@ -151,10 +174,11 @@ func consensus(all map[string]map[string]string, but, field string) (string, int
 	return best, votes[best]
 }
 
-func strictDiff(path, class string, all map[string]map[string]string, failure string) {
-	whole, differs := true, ""
+func strictDiff(path, class string, raw []byte, all map[string]map[string]string, failure string) {
+	whole, differs, want := true, "", map[string]string{}
 	for _, field := range core {
 		v, n := consensus(all, us, field)
+		want[field] = v
 		whole = whole && n >= jury
 		if n >= jury && all[us][field] != v {
 			differs += " " + field
@@ -163,7 +187,7 @@ func strictDiff(path, class string, all map[string]map[string]string, failure st
 	if differs == "" {
 		return
 	}
-	fmt.Printf("\n%s: %s, all five judged: %v, differs in%s %s\n", path, class, whole, differs, failure)
+	fmt.Printf("\n%s: %s, all five judged: %v, unread: %v, differs in%s %s\n", path, class, whole, unread(want, raw), differs, failure)
 	if failure != "" {
 		return
 	}
@@ -202,6 +226,7 @@ func addScores(total, scores map[string]map[string]*score) {
 				total[class][name] = t
 			}
 			t.judged, t.right, t.errors = t.judged+s.judged, t.right+s.right, t.errors+s.errors
+			t.legible, t.rightRead = t.legible+s.legible, t.rightRead+s.rightRead
 			t.unanimous, t.rightAll = t.unanimous+s.unanimous, t.rightAll+s.rightAll
 		}
 	}
@@ -211,15 +236,15 @@ func printScores(corpus string, scores map[string]map[string]*score) {
 	for _, class := range slices.Sorted(maps.Keys(scores)) {
 		for _, name := range slices.Sorted(maps.Keys(scores[class])) {
 			s := scores[class][name]
-			fmt.Printf("%-16s %-12s %-12s errors %3d   three agree %5d/%-5d %5.1f %%   all agree %5d/%-5d %5.1f %%\n",
-				corpus, class, name, s.errors, s.right, s.judged, percent(s.right, s.judged), s.rightAll, s.unanimous, percent(s.rightAll, s.unanimous))
+			fmt.Printf("%-20s %-12s %-12s errors %3d  three agree %s  on a reading %s  all agree %s\n",
+				corpus, class, name, s.errors, percent(s.right, s.judged), percent(s.rightRead, s.legible), percent(s.rightAll, s.unanimous))
 		}
 	}
 }
 
-func percent(n, of int) float64 {
+func percent(n, of int) string {
 	if of == 0 {
-		return 100
+		return fmt.Sprintf("%4d/%-4d %5s  ", n, of, "")
 	}
-	return 100 * float64(n) / float64(of)
+	return fmt.Sprintf("%4d/%-4d %5.1f %%", n, of, 100*float64(n)/float64(of))
 }
