@@ -212,16 +212,20 @@ func unescape(v []byte) []byte {
 }
 
 // Disposition returns Content-Disposition in lower case: "attachment",
-// "inline", or "" when there is none. Anything unknown is an attachment
-// (RFC 2183 section 2.8).
+// "inline", or "" when there is none. Anything unknown that names a file is an
+// attachment (RFC 2183 section 2.8); without a name it is what the type says,
+// for a body must not become a file by a slip in a word.
 func (p *Part) Disposition() string {
 	v := p.Header.Get("Content-Disposition")
 	if len(v) == 0 {
 		return ""
 	}
 	switch name, _ := parseValue(v); name {
-	case "", "inline":
+	case "", "inline", "attachment":
 		return name
+	}
+	if p.Filename() == "" {
+		return ""
 	}
 	return "attachment"
 }
