@@ -98,7 +98,7 @@ func inBubbleStopped(t *testing.T, p plan, f func(r *rig)) {
 	dir := memoryDir(t)
 	synctest.Test(t, func(t *testing.T) {
 		r := &rig{t: t, plan: p, dir: dir, log: &journal{}, net: memnet.Listen()}
-		r.box = sandbox.New(sandbox.Options{Key: key, Keep: 1 << 20})
+		r.box = sandbox.New(sandbox.Options{Key: key, Keep: 10_000})
 		server := &http.Server{Handler: r.box.Handler()}
 		served := make(chan error, 1)
 		go func() { served <- server.Serve(r.net) }()
