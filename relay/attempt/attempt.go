@@ -96,10 +96,9 @@ func (s *Sender) Make(ctx context.Context, pass *pace.Pass, a Attempt) relay.Out
 	return out
 }
 
-// notMade is the outcome of an attempt whose turn did not come. Its status is
-// 0: the API was not asked.
+// notMade is the outcome of an attempt whose turn did not come.
 func notMade(err error) relay.Outcome {
-	out := relay.Outcome{Kind: relay.RateLimited, Cause: err, RetryAfter: time.Second}
+	out := relay.Outcome{Kind: relay.RateLimited, Untried: true, Cause: err, RetryAfter: time.Second}
 	var busy *pace.Busy
 	if !errors.As(err, &busy) {
 		return out

@@ -40,7 +40,7 @@ func queueSettings(q *Queue) []setting {
 	return []setting{
 		{path: "queue.mode", value: wordValue[QueueMode]{&q.Mode, []QueueMode{OnDisk, NoQueue}}, def: "disk",
 			doc: "\"disk\" keeps mail that could not be sent at once in data_dir until it can. \"none\"\nanswers it with a temporary error: the client has to try again."},
-		{path: "queue.data_dir", value: textValue{&q.DataDir, checkText}, env: "SMTP2REST_DATA_DIR", example: `"/var/lib/smtp2rest"`,
+		{path: "queue.data_dir", value: textValue{&q.DataDir, checkDir}, env: "SMTP2REST_DATA_DIR", example: `"/var/lib/smtp2rest"`,
 			defWord: "systemd's STATE_DIRECTORY, or the user's own",
 			doc:     "The directory for it, on a disk that outlives the process: in a container, a\nvolume. Without systemd it is smtp2rest in ~/.local/state, or in /var/lib for root."},
 		{path: "queue.max_mails", value: countValue{&q.MaxMails, 0, 1e9}, def: int64(1_000_000),

@@ -119,7 +119,7 @@ func TestKeepSaysWhatWasNotKept(t *testing.T) {
 	inBubbleStopped(t, plan{queue: queue.Options{MaxMails: 1}}, func(r *rig) {
 		r.keep(shop, "one", "bob@example.net")
 		m := message(shop, "two", "bob@example.net")
-		err := r.engine.Keep(r.t.Context(), relay.Remainder{Message: m, Outcomes: make([]relay.Outcome, 1)})
+		err := r.engine.Keep(r.t.Context(), relay.Remainder{Message: m, Outcomes: untried(1)})
 		if err == nil {
 			t.Error("a full queue is not told of")
 		}

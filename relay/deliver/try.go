@@ -26,7 +26,9 @@ func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
 	domain, begun := c.Mail.Domain, time.Now()
 	if e.opt.Warming != nil && !e.opt.Warming.Take(domain, c.Mail.Urgent, begun) {
 		pass.Return() // the day's share went to fresh mail meanwhile
-		e.settle(ctx, c, queue.Settlement{Result: queue.Later, NotAnAttempt: true, At: begun, Due: begun})
+		e.settle(ctx, c, queue.Settlement{Result: queue.Later, NotAnAttempt: true, At: begun, Due: begun, Outcome: relay.Outcome{
+			Kind: relay.RateLimited, Untried: true, Cause: errors.New("the sender's domain is being warmed"),
+		}})
 		return
 	}
 	out := e.opt.Attempts.Make(ctx, pass, attempt.Attempt{

@@ -72,7 +72,7 @@ func TestDamagedMailIsNotSent(t *testing.T) {
 	inBubbleStopped(t, plan{}, func(r *rig) {
 		m := message(shop, "large", "bob@example.net", "ann@example.net")
 		m.Raw = append(m.Raw, strings.Repeat("A line of a large mail.\r\n", 50_000)...)
-		r.must(r.engine.Keep(r.t.Context(), relay.Remainder{Message: m, Outcomes: make([]relay.Outcome, 2)}))
+		r.must(r.engine.Keep(r.t.Context(), relay.Remainder{Message: m, Outcomes: untried(2)}))
 		whole := r.keep(shop, "whole", "bob@example.net")
 		files, err := filepath.Glob(filepath.Join(r.dir, "spool", "*"))
 		if err != nil || len(files) != 1 {
@@ -118,7 +118,7 @@ func TestTheSettingsInForceDecide(t *testing.T) {
 		inBubble(t, plan{mapping: mapping}, func(r *rig) {
 			m := message(shop, "s", "bob@example.net")
 			m.Raw = []byte(withAttachment)
-			r.must(r.engine.Keep(r.t.Context(), relay.Remainder{Message: m, Outcomes: make([]relay.Outcome, 1)}))
+			r.must(r.engine.Keep(r.t.Context(), relay.Remainder{Message: m, Outcomes: untried(1)}))
 			r.pass(time.Minute)
 			if policy == payload.StripAttachments {
 				r.wantStates(m.ID, "sent")

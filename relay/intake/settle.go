@@ -36,7 +36,7 @@ func (in *Intake) tryAll(ctx context.Context, r relay.Remainder, body *payload.B
 func (in *Intake) try(ctx, turn context.Context, r relay.Remainder, a attempt.Attempt) relay.Outcome {
 	now := time.Now()
 	if !in.opt.Warming.Take(r.Domain, r.Urgent, now) {
-		return relay.Outcome{Kind: relay.RateLimited, Cause: errWarming, RetryAfter: untilTomorrow(now)}
+		return relay.Outcome{Kind: relay.RateLimited, Untried: true, Cause: errWarming, RetryAfter: untilTomorrow(now)}
 	}
 	out := in.opt.Attempts.Try(ctx, turn, a)
 	if out.Kind == relay.Accepted {
