@@ -141,6 +141,25 @@ func TestSentContentSurvives(t *testing.T) {
 	}
 }
 
+// TestSentMessagesAreFiles: an account that takes files gets a forwarded
+// message and a report as such, also where they are said to be inline.
+func TestSentMessagesAreFiles(t *testing.T) {
+	const mail = "Content-Type: multipart/mixed; boundary=b\n\n--b\n\nsee below\n" +
+		"--b\nContent-Type: message/rfc822\nContent-Disposition: inline\n\nSubject: in\n\nbody\n" +
+		"--b\nContent-Type: text/rfc822-headers\nContent-Disposition: inline\n\nSubject: x\n--b--\n"
+	o := testOptions()
+	for policy, files := range map[AttachmentPolicy]int{RefuseAttachments: 0, SendAttachments: 2} {
+		o.Attachments = policy
+		m, err := Map([]byte(mail), "", o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if shown := strings.Contains(m.Text, "Subject: in"); len(m.Attachments) != files || shown != (files == 0) {
+			t.Errorf("policy %d: %d files, text %q", policy, len(m.Attachments), m.Text)
+		}
+	}
+}
+
 func TestForeignSenderRefused(t *testing.T) {
 	o := testOptions()
 	o.ForeignSender = Refuse
