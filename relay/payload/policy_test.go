@@ -278,6 +278,20 @@ func TestHeadersNotPassedOn(t *testing.T) {
 }
 
 // TestOpaqueSignaturesAreOpenedOnlySoOften: each may hold the next.
+// TestBrokenSignatureIsAFile: what calls itself signed is not encrypted.
+func TestBrokenSignatureIsAFile(t *testing.T) {
+	o := testOptions()
+	o.Attachments = SendAttachments
+	m, err := Map([]byte("Content-Type: application/pkcs7-mime; smime-type=signed-data\n\ntext\n"), "", o)
+	if err != nil || len(m.Attachments) != 1 {
+		t.Fatalf("got %+v, %v", m, err)
+	}
+	_, err = Map([]byte("Content-Type: application/pkcs7-mime; smime-type=enveloped-data\n\ntext\n"), "", o)
+	if r := (*Refusal)(nil); !errors.As(err, &r) || r.Reason != Encrypted {
+		t.Fatalf("got %v", err)
+	}
+}
+
 func TestOpaqueSignaturesAreOpenedOnlySoOften(t *testing.T) {
 	mail := "Content-Type: text/plain\r\n\r\ninside"
 	for i := range maxOpened + 1 {
