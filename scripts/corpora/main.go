@@ -160,7 +160,12 @@ func compare(dir string, readers map[string]map[string]*reading, o options) erro
 		if err != nil {
 			return err
 		}
-		all := map[string]map[string]string{us: read(raw).fields()}
+		all := map[string]map[string]string{}
+		if ours := read(raw); ours.Error == "" {
+			all[us] = ours.fields()
+		} else {
+			t.failed[us]++ // refused
+		}
 		for name, list := range readers {
 			if r := list[filepath.Join(corpus, filepath.Base(path))]; r != nil && r.Error == "" {
 				all[name] = r.fields()
@@ -168,7 +173,7 @@ func compare(dir string, readers map[string]map[string]*reading, o options) erro
 				t.failed[name]++
 			}
 		}
-		if lost(all) {
+		if all[us] != nil && lost(all) {
 			fmt.Println("LOST:", path)
 		}
 		want := wanted(all)

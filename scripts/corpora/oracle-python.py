@@ -42,7 +42,8 @@ def read(path):
     texts, htmls = [], []
     def walk(p):
         kind = p.get_content_type()
-        if kind == "message/rfc822" or not p.is_multipart():
+        # A delivery status is a list of messages to CPython; it is one part.
+        if kind.startswith("message/") or not p.is_multipart():
             name = p.get_filename()
             if p.get_content_disposition() == "attachment" or kind not in ("text/plain", "text/html"):
                 r["attachments"].append({"name": name or "", "type": kind})
