@@ -283,6 +283,11 @@ func (w *wire) replied(line string) error {
 				_ = w.send("250-" + name) // not the last line: nothing is written yet
 			}
 		}
+	case "MAIL", "RCPT":
+		// go-smtp promises that the recipient "gets this", which nobody knows yet.
+		if line[0] == '2' {
+			line = reply.Ok(w.dialog.verb).String()
+		}
 	}
 	return w.sendCounted(line)
 }

@@ -117,11 +117,12 @@ func notMade(err error) relay.Outcome {
 // content.
 func (s *Sender) log(a Attempt, out relay.Outcome) {
 	level := slog.LevelInfo
-	if !out.Kind.Settled() {
-		level = slog.LevelWarn
-	}
-	if out.Kind == relay.Unauthorized {
+	switch {
+	case out.Untried: // whatever stood in the way has a line of its own
+	case out.Kind == relay.Unauthorized:
 		level = slog.LevelError
+	case !out.Kind.Settled():
+		level = slog.LevelWarn
 	}
 	attrs := []slog.Attr{
 		slog.String("id", a.MessageID),
@@ -132,6 +133,9 @@ func (s *Sender) log(a Attempt, out relay.Outcome) {
 		slog.String("message_id", out.MessageID),
 		slog.Int("attempt", a.Number),
 		slog.Duration("duration", out.Took),
+	}
+	if out.Untried {
+		attrs = append(attrs, slog.Bool("untried", true))
 	}
 	if out.Detail != "" {
 		attrs = append(attrs, slog.String("api_says", out.Detail))

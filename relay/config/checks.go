@@ -23,6 +23,13 @@ func checkText(s string) error {
 	return nil
 }
 
+func checkPostmaster(s string) error {
+	if s == Nobody {
+		return nil
+	}
+	return checkEmail(s)
+}
+
 // checkDir takes an absolute path: a relative one would mean another queue
 // whenever the program runs somewhere else.
 func checkDir(s string) error {

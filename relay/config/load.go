@@ -202,6 +202,9 @@ func (l *loader) derive() {
 	if len(c.Sender.Domains) == 0 && c.Sender.Email != "" {
 		c.Sender.Domains = []string{domainOf(c.Sender.Email)}
 	}
+	if c.Bounce.Postmaster == "" && c.Sender.Email != "" {
+		c.Bounce.Postmaster = "postmaster@" + domainOf(c.Sender.Email)
+	}
 	if c.Hostname == "" {
 		c.Hostname = safeHostname(l.src.Hostname)
 	}

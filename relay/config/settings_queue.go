@@ -29,9 +29,12 @@ type Retry struct {
 	MaxAge time.Duration // after which it is given up
 }
 
+// Nobody is Bounce.Postmaster where nobody is to be told.
+const Nobody = "none"
+
 // Bounce is how senders are told what could not be delivered.
 type Bounce struct {
-	Postmaster string        // for senders who cannot receive mail; "" is nobody
+	Postmaster string        // for senders who cannot receive mail; "none" is nobody
 	PerHour    int           // to one address; 0 is no bound
 	Grace      time.Duration // the longest wait for a mail's other recipients
 }
@@ -67,8 +70,8 @@ func retrySettings(r *Retry) []setting {
 
 func bounceSettings(b *Bounce) []setting {
 	return []setting{
-		{path: "bounce.postmaster", value: textValue{&b.Postmaster, checkEmail}, def: "",
-			doc: "Who is told when the sender is an address that cannot receive mail, such as\nroot@localhost. \"\" is nobody."},
+		{path: "bounce.postmaster", value: textValue{&b.Postmaster, checkPostmaster}, defWord: "postmaster at the domain of sender.email", example: `"postmaster@mail.example.com"`,
+			doc: "Who is told when the sender is an address that cannot receive mail, such as\nroot@localhost. \"none\" is nobody."},
 		{path: "bounce.per_hour", value: countValue{&b.PerHour, 0, 1_000_000}, def: int64(20),
 			doc: "The most bounces to one address in an hour. 0 is no bound."},
 		{path: "bounce.grace", value: timeValue{&b.Grace, 0, 7 * day}, def: "4h",

@@ -67,8 +67,8 @@ func TestKeepRecordsTheFirstTry(t *testing.T) {
 		due      time.Duration // at least
 		free     bool
 	}{
-		{"its turn did not come", relay.Outcome{Kind: relay.RateLimited, RetryAfter: time.Hour}, queue.Waiting, 0, 0, 0, false},
-		{"the breaker was open", relay.Outcome{Kind: relay.Unavailable}, queue.Waiting, 0, 0, 0, false},
+		{"its turn did not come", relay.Outcome{Kind: relay.RateLimited, Untried: true, RetryAfter: time.Hour}, queue.Waiting, 0, 0, 0, false},
+		{"the breaker was open", relay.Outcome{Kind: relay.Unavailable, Untried: true}, queue.Waiting, 0, 0, 0, false},
 		{"accepted", relay.Outcome{Kind: relay.Accepted, Status: 200, MessageID: "msg_1", Took: took}, queue.Sent, 1, 1, 0, false},
 		{"suppressed", relay.Outcome{Kind: relay.Suppressed, Status: 422, Took: took}, queue.Failed, 1, 1, 0, false},
 		{"refused", relay.Outcome{Kind: relay.Refused, Status: 400, Took: took}, queue.Failed, 1, 1, 0, false},
