@@ -21,8 +21,8 @@ import (
 // two transactions at once after a RSET: chunks are collected here, and the
 // last one goes to go-smtp as a DATA whose 354 the client does not see.
 //
-// AUTH's and STARTTLS's place is here as well: the line after a 334 is no
-// command, and TLS belongs under the wire, so that these limits hold inside it.
+// STARTTLS never reaches go-smtp either: TLS belongs under the wire, see
+// secure.go.
 type dialog struct {
 	verb   string       // the command under way
 	path   pathCommand  // of the MAIL or RCPT under way
@@ -106,7 +106,9 @@ func (w *wire) command(line string) error {
 		return nil
 	case "BDAT":
 		return w.bdat(arg)
-	case "AUTH", "STARTTLS", "HELP", "EXPN", "ETRN", "TURN":
+	case "STARTTLS":
+		return w.startTLS(arg)
+	case "AUTH", "HELP", "EXPN", "ETRN", "TURN":
 		return w.answer(reply.NotImplemented(verb))
 	case "GET", "POST", "PUT", "CONNECT", "OPTIONS", "HEAD":
 		// A browser or an HTTP client made to talk to us: the mail in its
@@ -139,7 +141,10 @@ func (w *wire) transaction(verb, arg string) *reply.Reply {
 	line := verb
 	switch verb {
 	case "MAIL":
-		if w.session.open {
+		switch {
+		case !w.greeted:
+			return reply.BadSequence("say EHLO first")
+		case w.session.open:
 			return reply.BadSequence("a transaction is open already")
 		}
 		w.dialog.path, refused = parseMail(arg, w.limits.MessageBytes)
@@ -268,6 +273,20 @@ func (w *wire) replied(line string) error {
 		w.dialog.hidden = false
 		if line[0] == '2' || line[0] == '3' {
 			return nil
+		}
+	}
+	switch w.dialog.verb {
+	case "HELO", "EHLO", "LHLO":
+		w.greeted = w.greeted || line[0] == '2'
+		if line == "250-PIPELINING" { // the first extension that go-smtp names
+			for _, name := range w.extensions() {
+				_ = w.send("250-" + name) // not the last line: nothing is written yet
+			}
+		}
+	case "MAIL", "RCPT":
+		// go-smtp promises that the recipient "gets this", which nobody knows yet.
+		if line[0] == '2' {
+			line = reply.Ok(w.dialog.verb).String()
 		}
 	}
 	return w.sendCounted(line)

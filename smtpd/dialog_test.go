@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -18,9 +19,11 @@ import (
 //
 //	limit NAME VALUE   sets a field of Limits
 //	networks           of the listener: none, instead of loopback
+//	tls MODE           of the listener: starttls or implicit, with a certificate of its own
 //	bug                one error is logged; else none may be
 //	C: text            the client sends the text and CRLF
 //	c: text            the client sends the text alone
+//	C: (tls)           the client begins TLS
 //	C: (close)         the client closes its side
 //	S: text            the next line of the server is the text; a final … stands for anything
 //	S: (close)         the server closes
@@ -55,7 +58,7 @@ func play(t *testing.T, lines []string) {
 		if l == "bug" {
 			bugs++
 		}
-		if strings.HasPrefix(l, "limit ") || strings.HasPrefix(l, "networks") {
+		if word, _, _ := strings.Cut(l, " "); isSetting(word) {
 			settings = append(settings, l)
 		}
 	}
@@ -78,7 +81,7 @@ func play(t *testing.T, lines []string) {
 			t.Fatalf("line %d: %s\n%v", i+1, l, err)
 		}
 	}
-	_ = c.conn.CloseWrite()
+	_ = c.closeWrite()
 	for l := c.line(); l != "EOF"; l = c.line() {
 		t.Fatalf("the server also sent %q", l)
 	}
@@ -91,13 +94,18 @@ func play(t *testing.T, lines []string) {
 	}
 }
 
+func isSetting(word string) bool { return slices.Contains([]string{"limit", "networks", "tls"}, word) }
+
 // step does one line and returns how many messages have been seen.
 func (c *client) step(kind, text string, b *fakeBackend, seen int) (int, error) {
 	switch kind {
-	case "", "#", "limit", "networks", "bug":
+	case "", "#", "bug":
 	case "C:":
-		if text == "(close)" {
-			return seen, c.conn.CloseWrite()
+		switch text {
+		case "(close)":
+			return seen, c.closeWrite()
+		case "(tls)":
+			return seen, c.secure(nil)
 		}
 		c.send(text + "\r\n")
 	case "c:":
@@ -124,14 +132,21 @@ func (c *client) step(kind, text string, b *fakeBackend, seen int) (int, error) 
 		}
 		return seen + 1, nil
 	default:
-		return seen, errors.New("not a line of a dialog")
+		if !isSetting(kind) {
+			return seen, errors.New("not a line of a dialog")
+		}
 	}
 	return seen, nil
 }
 
 func configure(o *Options, words []string) error {
-	if words[0] == "networks" {
-		o.Listeners[0].Networks = nil
+	l := &o.Listeners[0]
+	switch words[0] {
+	case "networks":
+		l.Networks = nil
+		return nil
+	case "tls":
+		l.TLS = TLS{Mode: map[string]TLSMode{"starttls": StartTLS, "implicit": ImplicitTLS}[words[1]], SelfSigned: true}
 		return nil
 	}
 	field := reflect.ValueOf(&o.Limits).Elem().FieldByName(words[1])

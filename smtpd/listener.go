@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -46,6 +47,7 @@ func listen(ctx context.Context, address string) (net.Listener, error) {
 type door struct {
 	net.Listener
 	config   Listener
+	tls      *tls.Config // nil for none
 	server   *Server
 	sessions *smtp.Server
 }
@@ -65,7 +67,7 @@ func (d *door) Accept() (net.Conn, error) {
 		w := d.newWire(conn)
 		if r := d.server.roster.enter(w); r != nil {
 			w.log.Info("refused", "reply", r.String())
-			turnAway(conn, r)
+			d.turnAway(conn, r)
 			continue
 		}
 		w.log.Debug("session opened")
@@ -74,9 +76,13 @@ func (d *door) Accept() (net.Conn, error) {
 }
 
 // turnAway never blocks: the first octets always fit into the socket's buffer.
-func turnAway(conn net.Conn, r *reply.Reply) {
-	_ = conn.SetWriteDeadline(time.Now().Add(refuseTime))
-	_, _ = fmt.Fprintf(conn, "%s\r\n", r)
+// A client that expects TLS gets nothing: a handshake would cost what there is
+// too little of.
+func (d *door) turnAway(conn net.Conn, r *reply.Reply) {
+	if d.config.TLS.Mode != ImplicitTLS {
+		_ = conn.SetWriteDeadline(time.Now().Add(refuseTime))
+		_, _ = fmt.Fprintf(conn, "%s\r\n", r)
+	}
 	_ = conn.Close()
 }
 
@@ -88,7 +94,7 @@ func (d *door) newWire(conn net.Conn) *wire {
 		Listener: conn.LocalAddr().String(),
 	}
 	log := s.log.With("session", client.Session, "client", client.Addr.String())
-	w := &wire{Conn: conn, limits: s.limits, log: log}
+	w := &wire{Conn: conn, socket: conn, limits: s.limits, log: log, tls: d.tls, tlsMode: d.config.TLS.Mode}
 	w.in = bufio.NewReaderSize(reader(w.fill), s.limits.CommandBytes)
 	w.session = &session{
 		ctx:      s.ctx,

@@ -3,6 +3,7 @@ package smtpd
 import (
 	"bufio"
 	"context"
+	"crypto/tls"
 	"errors"
 	"io"
 	"net"
@@ -125,6 +126,7 @@ func stopWithin(t testing.TB, s *Server, d time.Duration) {
 type client struct {
 	t    testing.TB
 	conn *net.TCPConn
+	rw   net.Conn // conn, or TLS on it
 	r    *bufio.Reader
 }
 
@@ -136,14 +138,36 @@ func dial(t testing.TB, s *Server) *client {
 	}
 	t.Cleanup(func() { _ = conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(patience))
-	return &client{t, conn.(*net.TCPConn), bufio.NewReader(conn)}
+	return &client{t, conn.(*net.TCPConn), conn, bufio.NewReader(conn)}
 }
 
 func (c *client) send(s string) {
 	c.t.Helper()
-	if _, err := io.WriteString(c.conn, s); err != nil {
+	if _, err := io.WriteString(c.rw, s); err != nil {
 		c.t.Errorf("sending %.40q: %v", s, err)
 	}
+}
+
+// secure begins TLS; change may be nil.
+func (c *client) secure(change func(*tls.Config)) error {
+	config := &tls.Config{InsecureSkipVerify: true, MinVersion: tls.VersionTLS10}
+	if change != nil {
+		change(config)
+	}
+	conn := tls.Client(c.conn, config)
+	if err := conn.Handshake(); err != nil {
+		return err
+	}
+	c.rw, c.r = conn, bufio.NewReader(conn)
+	return nil
+}
+
+// closeWrite tells the server that nothing more comes.
+func (c *client) closeWrite() error {
+	if conn, ok := c.rw.(*tls.Conn); ok {
+		return conn.CloseWrite()
+	}
+	return c.conn.CloseWrite()
 }
 
 // line returns the next line, or "EOF".

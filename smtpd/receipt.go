@@ -70,7 +70,7 @@ func (w *wire) setWatched(on bool) {
 	defer w.mu.Unlock()
 	w.unwatched = !on
 	if !on {
-		_ = w.Conn.SetReadDeadline(time.Unix(1, 0))
+		_ = w.socket.SetReadDeadline(time.Unix(1, 0))
 	}
 }
 

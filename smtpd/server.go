@@ -71,16 +71,9 @@ func (s *Server) Start(ctx context.Context) error {
 	if s.started || s.stopped {
 		return errors.New("smtpd: a server can be started only once")
 	}
-	var doors []*door
-	for _, config := range s.options.Listeners {
-		l, err := listen(ctx, config.Address)
-		if err != nil {
-			for _, d := range doors {
-				_ = d.Listener.Close()
-			}
-			return fmt.Errorf("smtpd: %w", err)
-		}
-		doors = append(doors, &door{Listener: l, config: config, server: s})
+	doors, err := s.openDoors(ctx)
+	if err != nil {
+		return fmt.Errorf("smtpd: %w", err)
 	}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.doors, s.started = doors, true
@@ -89,6 +82,29 @@ func (s *Server) Start(ctx context.Context) error {
 		s.serving.Go(func() { _ = d.sessions.Serve(d) }) // its only error is that d was closed
 	}
 	return nil
+}
+
+// openDoors binds every listener or none.
+func (s *Server) openDoors(ctx context.Context) (doors []*door, err error) {
+	defer func() {
+		if err != nil {
+			for _, d := range doors {
+				_ = d.Listener.Close()
+			}
+		}
+	}()
+	for _, config := range s.options.Listeners {
+		secure, err := config.TLS.config(s.options.Hostname, s.log)
+		if err != nil {
+			return doors, fmt.Errorf("cannot listen on %s: %w", config.Address, err)
+		}
+		l, err := listen(ctx, config.Address)
+		if err != nil {
+			return doors, err
+		}
+		doors = append(doors, &door{Listener: l, config: config, tls: secure, server: s})
+	}
+	return doors, nil
 }
 
 // newSessions is the go-smtp server of one listener. Its own time-outs and its

@@ -52,6 +52,7 @@ type Client struct {
 type Listener struct {
 	Address  string         // host:port; port 0 takes a free one
 	Networks []netip.Prefix // whose clients may send without authenticating
+	TLS      TLS
 }
 
 // Limits bound what clients can use. Zero fields take the default.
@@ -66,6 +67,7 @@ type Limits struct {
 	ConnectionsPerAddress int           // of one IPv4 address or IPv6 /64; 100
 	IdleTime              time.Duration // between two reads from a client; 5 min
 	WriteTime             time.Duration // for a client to take a reply; 1 min
+	HandshakeTime         time.Duration // for a client to begin TLS; 30 s
 	MessageTime           time.Duration // for all of a DATA, or all the chunks of a BDAT; 10 min
 }
 
@@ -81,6 +83,7 @@ func (l Limits) withDefaults() Limits {
 		ConnectionsPerAddress: cmp.Or(l.ConnectionsPerAddress, 100),
 		IdleTime:              cmp.Or(l.IdleTime, 5*time.Minute), // RFC 5321 section 4.5.3.2.7
 		WriteTime:             cmp.Or(l.WriteTime, time.Minute),
+		HandshakeTime:         cmp.Or(l.HandshakeTime, 30*time.Second),
 		MessageTime:           cmp.Or(l.MessageTime, 10*time.Minute),
 	}
 }

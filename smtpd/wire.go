@@ -3,6 +3,7 @@ package smtpd
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"io"
 	"log/slog"
@@ -39,11 +40,18 @@ var errStopping = errors.New("smtpd: stopping")
 // One goroutine, go-smtp's for this connection, owns a wire. Only stop and
 // abort are called from others.
 type wire struct {
-	net.Conn // the socket
+	net.Conn          // what is read and written: the socket, or TLS on it
+	socket   net.Conn // deadlines, and the hard end, are the socket's
 	limits   Limits
 	log      *slog.Logger
 	session  *session
 	onClose  func()
+
+	tls     *tls.Config // of the listener, nil without
+	tlsMode TLSMode
+	secure  bool // inside TLS
+	begun   bool // what comes before the greeting is done
+	greeted bool // the client said EHLO, and inside TLS again
 
 	in     *bufio.Reader // over fill
 	out    []byte        // what go-smtp is to read next
@@ -94,7 +102,7 @@ func (w *wire) arm() error {
 	if !w.messageEnd.IsZero() && w.messageEnd.Before(deadline) {
 		deadline = w.messageEnd
 	}
-	return w.Conn.SetReadDeadline(deadline)
+	return w.socket.SetReadDeadline(deadline)
 }
 
 func (w *wire) stopsNow() bool {
@@ -132,12 +140,12 @@ func (w *wire) stop() {
 	defer w.mu.Unlock()
 	w.stopping = true
 	if w.idle {
-		_ = w.Conn.SetReadDeadline(time.Unix(1, 0)) // wakes the reader; arm refuses the next read
+		_ = w.socket.SetReadDeadline(time.Unix(1, 0)) // wakes the reader; arm refuses the next read
 	}
 }
 
 // abort cuts the connection.
-func (w *wire) abort() { _ = w.Conn.Close() }
+func (w *wire) abort() { _ = w.socket.Close() }
 
 // Read gives go-smtp its next input.
 func (w *wire) Read(p []byte) (int, error) {
@@ -183,7 +191,10 @@ func (w *wire) send(line string) error {
 		return nil
 	}
 	if w.broken == nil {
-		_ = w.Conn.SetWriteDeadline(time.Now().Add(w.limits.WriteTime))
+		w.broken = w.begin()
+	}
+	if w.broken == nil {
+		_ = w.socket.SetWriteDeadline(time.Now().Add(w.limits.WriteTime))
 		_, w.broken = w.Conn.Write(w.unsent)
 	}
 	w.unsent = w.unsent[:0]
@@ -242,9 +253,12 @@ func (w *wire) Close() error {
 	if again {
 		return nil
 	}
-	if half, ok := w.Conn.(interface{ CloseWrite() error }); ok && w.linger > 0 && half.CloseWrite() == nil {
-		_ = w.Conn.SetReadDeadline(time.Now().Add(w.linger))
-		_, _ = io.CopyN(io.Discard, w.Conn, lingerBytes)
+	if w.linger > 0 && w.closeWrite() == nil {
+		_ = w.socket.SetReadDeadline(time.Now().Add(w.linger))
+		_, _ = io.CopyN(io.Discard, w.socket, lingerBytes)
+	}
+	if w.broken != nil {
+		_ = w.socket.Close() // TLS would say goodbye first, and wait to be heard
 	}
 	err := w.Conn.Close()
 	w.onClose()

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 
 	"github.com/smtp2rest/smtp2rest/relay/config"
@@ -118,6 +119,9 @@ func report(t *terminal, c *command, err error) int {
 		return exitUsage
 	case errors.As(err, &problems):
 		fmt.Fprintf(t.err, "smtp2rest %s: the configuration is not usable:\n%s\n", c.name, indent(err.Error()))
+		return exitConfig
+	case errors.Is(err, fs.ErrPermission): // a restart does not mend that either
+		fmt.Fprintf(t.err, "smtp2rest %s: %s\n", c.name, err)
 		return exitConfig
 	default:
 		fmt.Fprintf(t.err, "smtp2rest %s: %s\n", c.name, err)

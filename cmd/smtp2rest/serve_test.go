@@ -193,7 +193,8 @@ func TestASecondSignalEndsItAtOnce(t *testing.T) {
 	s.signal(syscall.SIGTERM)
 	idle.do("", "421 4.3.2 ") // the first has been heard
 	begin := time.Now()
-	s.signal(syscall.SIGTERM)
+	s.signal(syscall.SIGTERM) // as timeout(1) does: not meant
+	s.signal(syscall.SIGINT)
 	if code := s.exit(); code != exitFailed {
 		t.Errorf("exit code %d, want %d", code, exitFailed)
 	}

@@ -205,8 +205,8 @@ func (d *day) plan() []event {
 		at := calms[d.dice.IntN(len(calms))] + 6*time.Minute // an open breaker is probed at least every five
 		events = append(events, event{at, name + " in the midst of calls", func() { d.haltInCalls(name, i) }})
 	}
-	for i := range 24 * 4 {
-		events = append(events, event{time.Duration(i) * 15 * time.Minute, "a look", func() {}})
+	for i := range 24 {
+		events = append(events, event{time.Duration(i) * time.Hour, "a look", func() {}})
 	}
 	slices.SortStableFunc(events, func(a, b event) int { return int(a.at - b.at) })
 	return events

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -175,6 +176,9 @@ func (p *parts) openStore() (queue.Queue, error) {
 		Log:     p.opt.Log,
 	})
 	if err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			err = fmt.Errorf("%w; name a directory that this user may write to, by queue.data_dir or SMTP2REST_DATA_DIR", err)
+		}
 		return nil, fmt.Errorf("queue.data_dir %s: %w", c.DataDir, err)
 	}
 	p.onStop(func(context.Context) error { return store.Close() })
@@ -215,7 +219,11 @@ func (p *parts) warming() deliver.Warming {
 
 func (p *parts) bounces() bounce.Options {
 	c := p.opt.Config
-	return bounce.Options{From: defaultSender(c), Hostname: c.Hostname, Postmaster: c.Bounce.Postmaster}
+	o := bounce.Options{From: defaultSender(c), Hostname: c.Hostname}
+	if c.Bounce.Postmaster != config.Nobody {
+		o.Postmaster = c.Bounce.Postmaster
+	}
+	return o
 }
 
 func (p *parts) backend() *intake.Intake {
@@ -234,14 +242,10 @@ func (p *parts) backend() *intake.Intake {
 
 func (p *parts) buildServer(ctx context.Context) error {
 	c := p.opt.Config
-	listeners := make([]smtpd.Listener, len(c.Listeners))
-	for i, l := range c.Listeners {
-		listeners[i] = smtpd.Listener{Address: l.Address, Networks: l.Networks}
-	}
 	server, err := smtpd.New(smtpd.Options{
 		Backend:   p.backend(),
 		Hostname:  c.Hostname,
-		Listeners: listeners,
+		Listeners: listeners(c.Listeners),
 		Limits: smtpd.Limits{
 			MessageBytes:          c.Limits.MessageSize,
 			Recipients:            c.Limits.Recipients,

@@ -108,7 +108,23 @@ type Delivery struct {
 type Listener struct {
 	Address  string         // host:port
 	Networks []netip.Prefix // whose clients may send; masked
+
+	TLS        TLSMode
+	MinTLS     uint16 // as crypto/tls has it
+	CertFile   string // PEM; "" without TLS and with SelfSigned
+	KeyFile    string
+	SelfSigned bool
 }
+
+// TLSMode is when a listener speaks TLS.
+type TLSMode string
+
+// The modes: never, when the client says STARTTLS, from the first octet on.
+const (
+	NoTLS       TLSMode = "none"
+	StartTLS    TLSMode = "starttls"
+	ImplicitTLS TLSMode = "implicit"
+)
 
 // Limits bound what clients can use.
 type Limits struct {

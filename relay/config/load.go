@@ -18,6 +18,10 @@ type Source struct {
 	// checking and explaining do not.
 	NeedAPI bool
 
+	// FallbackSender is the sender when neither file nor environment has one:
+	// for a sandbox, and for showing what would be sent.
+	FallbackSender string
+
 	Env      func(string) (string, bool)       // os.LookupEnv
 	ReadFile func(string) ([]byte, error)      // at most 1 MiB of a file
 	Stat     func(string) (fs.FileInfo, error) // os.Stat; asked for the mode of files that hold secrets
@@ -189,8 +193,17 @@ func (l *loader) derive() {
 	if c.API.Burst == 0 {
 		c.API.Burst = max(1, int(c.API.Rate/10))
 	}
+	if c.Sender.Email == "" && l.src.FallbackSender != "" {
+		c.Sender.Email = l.src.FallbackSender
+		if len(c.Sender.Domains) > 0 {
+			c.Sender.Email = "sender@" + c.Sender.Domains[0]
+		}
+	}
 	if len(c.Sender.Domains) == 0 && c.Sender.Email != "" {
 		c.Sender.Domains = []string{domainOf(c.Sender.Email)}
+	}
+	if c.Bounce.Postmaster == "" && c.Sender.Email != "" {
+		c.Bounce.Postmaster = "postmaster@" + domainOf(c.Sender.Email)
 	}
 	if c.Hostname == "" {
 		c.Hostname = safeHostname(l.src.Hostname)
@@ -200,6 +213,10 @@ func (l *loader) derive() {
 	}
 	l.deriveWarming()
 	c.API.CAFile = l.fromFile(c.API.CAFile)
+	for i := range c.Listeners {
+		one := &c.Listeners[i]
+		one.CertFile, one.KeyFile = l.fromFile(one.CertFile), l.fromFile(one.KeyFile)
+	}
 	c.API.URL = strings.TrimRight(c.API.URL, "/")
 }
 

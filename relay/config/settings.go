@@ -133,17 +133,6 @@ func mailSettings(m *Mail) []setting {
 	}
 }
 
-// listenerSettings is the table for one listener; prefix is "listener", or
-// "listener#2" when there are several.
-func listenerSettings(l *Listener, prefix string) []setting {
-	return []setting{
-		{path: prefix + ".address", value: textValue{&l.Address, checkAddress}, def: "127.0.0.1:2525",
-			doc: "Address and port. \":2525\" is every address of this machine."},
-		{path: prefix + ".networks", value: networksValue{&l.Networks}, def: []any{"127.0.0.0/8", "::1/128"},
-			doc: "Whose clients may send through it. On an address that others can reach, public\nnetworks wider than /16 (IPv6: /32) are refused: that would be an open relay."},
-	}
-}
-
 func limitSettings(l *Limits) []setting {
 	return []setting{
 		{path: "limits.message_size", value: sizeValue{&l.MessageSize, 64 * kib, gib}, def: "25MiB",

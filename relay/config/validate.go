@@ -2,7 +2,6 @@ package config
 
 import (
 	"crypto/x509"
-	"net"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -108,34 +107,6 @@ func (l *loader) takeField(taken map[string]string, path, name string) {
 		l.problem(path, "found %s, a field that %s has already", quote(name), other)
 	}
 	taken[name] = path
-}
-
-func (l *loader) validateListener(i int) {
-	all := l.cfg.Listeners
-	one, prefix := all[i], prefixOf("listener", i, len(all))
-	host, port, err := net.SplitHostPort(one.Address)
-	if err != nil || l.bad[prefix+".address"] || l.bad[prefix+".networks"] {
-		return
-	}
-	for _, earlier := range all[:i] {
-		if earlier.Address == one.Address && port != "0" {
-			l.problem(prefix+".address", "found %s, which another listener has already", show(one.Address))
-		}
-	}
-	if loopbackHost(host) {
-		return
-	}
-	var useful bool
-	for _, network := range one.Networks {
-		useful = useful || !network.Addr().IsLoopback()
-		if tooWide(network) {
-			l.problem(prefix+".networks", "found %s on %s, which others can reach: that is an open relay, free for anyone's spam; write the networks of your own clients, as in %s",
-				quote(network.String()), show(one.Address), `["10.1.0.0/16"]`)
-		}
-	}
-	if !useful {
-		l.warn("%s: nobody else can send through %s: %s.networks has only this machine", prefix, one.Address, prefix)
-	}
 }
 
 // loopbackHost reports whether only this machine reaches a host.

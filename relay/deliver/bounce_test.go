@@ -119,7 +119,7 @@ func TestWhoIsTold(t *testing.T) {
 				if tt.raw != "" {
 					m.Raw = []byte(tt.raw)
 				}
-				r.must(r.engine.Keep(r.t.Context(), relay.Remainder{Message: m, Outcomes: make([]relay.Outcome, 1)}))
+				r.must(r.engine.Keep(r.t.Context(), relay.Remainder{Message: m, Outcomes: untried(1)}))
 				r.pass(time.Minute)
 				r.wantStates(m.ID, "failed")
 				if !r.mail(m.ID).Recipients[0].Bounced {

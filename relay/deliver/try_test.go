@@ -15,6 +15,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/payload"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/retry"
 )
 
 // What an operator does to a recipient whose call is under way.
@@ -71,7 +72,7 @@ func TestDamagedMailIsNotSent(t *testing.T) {
 	inBubbleStopped(t, plan{}, func(r *rig) {
 		m := message(shop, "large", "bob@example.net", "ann@example.net")
 		m.Raw = append(m.Raw, strings.Repeat("A line of a large mail.\r\n", 50_000)...)
-		r.must(r.engine.Keep(r.t.Context(), relay.Remainder{Message: m, Outcomes: make([]relay.Outcome, 2)}))
+		r.must(r.engine.Keep(r.t.Context(), relay.Remainder{Message: m, Outcomes: untried(2)}))
 		whole := r.keep(shop, "whole", "bob@example.net")
 		files, err := filepath.Glob(filepath.Join(r.dir, "spool", "*"))
 		if err != nil || len(files) != 1 {
@@ -117,7 +118,7 @@ func TestTheSettingsInForceDecide(t *testing.T) {
 		inBubble(t, plan{mapping: mapping}, func(r *rig) {
 			m := message(shop, "s", "bob@example.net")
 			m.Raw = []byte(withAttachment)
-			r.must(r.engine.Keep(r.t.Context(), relay.Remainder{Message: m, Outcomes: make([]relay.Outcome, 1)}))
+			r.must(r.engine.Keep(r.t.Context(), relay.Remainder{Message: m, Outcomes: untried(1)}))
 			r.pass(time.Minute)
 			if policy == payload.StripAttachments {
 				r.wantStates(m.ID, "sent")
@@ -326,4 +327,38 @@ func TestPurge(t *testing.T) {
 		}
 		r.wantStates(failed, "failed")
 	})
+}
+
+// The next try is when it is due, although nothing else happens in the queue
+// meanwhile: not when the lease of the one before would have ended.
+func TestTheNextTryIsWhenItIsDue(t *testing.T) {
+	tests := []struct {
+		name, to string
+		gaps     []time.Duration // at least, and about twice as much at most
+	}{
+		{"after failures", "down+3@example.net", []time.Duration{time.Second, 2 * time.Second, 4 * time.Second}},
+		{"after 429s", "ratelimited+3x2@example.net", []time.Duration{2 * time.Second, 4 * time.Second, 8 * time.Second}},
+		{"after a refused key", "forbidden+2@example.net", []time.Duration{2 * time.Second, 4 * time.Second}},
+		{"after no answer", "timeout+1@example.net", []time.Duration{apiTimeout + time.Second}},
+	}
+	schedule := retry.Schedule{First: 2 * time.Second, Max: time.Minute, MaxAge: time.Hour}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, plan{schedule: schedule, rate: 100}, func(r *rig) {
+				id := r.keep(shop, "s", tt.to)
+				r.pass(30 * time.Minute)
+				r.wantStates(id, "sent")
+				got := gaps(r.calls(""))
+				if len(got) != len(tt.gaps) {
+					r.t.Fatalf("the gaps are %v, want about %v", got, tt.gaps)
+				}
+				for i, want := range tt.gaps {
+					if got[i] < want || got[i] > want*2+time.Second {
+						t.Errorf("the gaps are %v, want about %v", got, tt.gaps)
+						break
+					}
+				}
+			})
+		})
+	}
 }

@@ -74,7 +74,7 @@ func shownOrSent(p *mime.Part) bool {
 	case "text/plain", "text/html":
 		return false
 	}
-	return (strings.HasPrefix(p.Type, "text/") || strings.HasPrefix(p.Type, "message/")) && p.Disposition() != "inline"
+	return strings.HasPrefix(p.Type, "text/") || strings.HasPrefix(p.Type, "message/")
 }
 
 // body shows a part that is text.

@@ -55,6 +55,7 @@ func everyReply(words string, n int64) map[string]*Reply {
 		"NotImplemented":      NotImplemented(words),
 		"BadSequence":         BadSequence(words),
 		"UnknownParameter":    UnknownParameter(words),
+		"ReadyForTLS":         ReadyForTLS(),
 		"ChunkTaken":          ChunkTaken(n),
 		"TooSlow":             TooSlow(),
 		"TooManyErrors":       TooManyErrors(),

@@ -26,6 +26,9 @@ func UnknownParameter(name string) *Reply {
 	return newReply(555, 5, 4, "parameter %s is not supported", name)
 }
 
+// ReadyForTLS: the answer to STARTTLS, the last one in the clear.
+func ReadyForTLS() *Reply { return newReply(220, 0, 0, "ready to start TLS") }
+
 // ChunkTaken: a BDAT that is not the last one.
 func ChunkTaken(size int64) *Reply { return newReply(250, 0, 0, "%d octets received", size) }
 

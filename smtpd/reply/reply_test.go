@@ -61,6 +61,7 @@ func TestCatalogue(t *testing.T) {
 		{NotImplemented("AUTH"), "502 5.5.1 AUTH is not available here"},
 		{BadSequence("no recipients"), "503 5.5.1 no recipients"},
 		{UnknownParameter("X%d"), "555 5.5.4 parameter X%d is not supported"},
+		{ReadyForTLS(), "220 2.0.0 ready to start TLS"},
 		{ChunkTaken(7), "250 2.0.0 7 octets received"},
 		{TooSlow(), "421 4.4.2 timeout, closing the connection"},
 		{TooManyErrors(), "421 4.7.0 too many errors, closing the connection"},

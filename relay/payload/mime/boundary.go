@@ -35,7 +35,9 @@ func (s *scanner) boundaryAt(name []byte) (level int, closing, ok bool) {
 
 // undeclared recognises a multipart that does not say so: a mail whose
 // Content-Type was lost but not its parts, and a type that has a boundary and
-// is none, as in `text/html; boundary=x`.
+// is none, as in `text/html; boundary=x`. A text that only ends in such parts,
+// as the bounces of some servers that return the whole mail, stays one text:
+// what stands before the first boundary would be lost.
 func (s *scanner) undeclared(p *Part, pos int) {
 	boundary := ""
 	if b := p.Param("boundary"); b != "" && !p.multipart() && !isMessage(p.Type) {
@@ -43,7 +45,11 @@ func (s *scanner) undeclared(p *Part, pos int) {
 			boundary = b
 		}
 	} else if len(s.stack) == 0 && !p.Header.Has("Content-Type") {
-		boundary = guessBoundary(s.b[pos:min(len(s.b), pos+2000)])
+		var at int
+		boundary, at = guessBoundary(s.b[pos:min(len(s.b), pos+2000)])
+		if !isPreamble(s.b[pos : pos+at]) {
+			boundary = ""
+		}
 	}
 	if boundary != "" {
 		p.add(BadBoundary, "a multipart that is not declared")
@@ -59,7 +65,7 @@ func (s *scanner) guess(at int) (int, bool) {
 	if o.children > 0 || s.guesses == 0 || !o.part.multipart() {
 		return 0, false
 	}
-	boundary := guessBoundary(s.b[o.begin:max(at, o.begin)])
+	boundary, _ := guessBoundary(s.b[o.begin:max(at, o.begin)])
 	if boundary == "" || boundary == o.boundary {
 		return 0, false
 	}
@@ -73,19 +79,27 @@ func (s *scanner) guess(at int) (int, bool) {
 	return again.begin, true
 }
 
-func guessBoundary(b []byte) string {
+// isPreamble reports whether a text before the first part says nothing but
+// that the mail is in MIME.
+func isPreamble(b []byte) bool {
+	b = bytes.TrimSpace(b)
+	return len(b) == 0 || len(b) < 200 && bytes.Contains(bytes.ToUpper(b), []byte("MIME"))
+}
+
+// guessBoundary returns what looks like a boundary and where its line begins.
+func guessBoundary(b []byte) (string, int) {
 	for pos := 0; pos < len(b); {
 		line, next := cutLine(b, pos)
 		if len(line) > 2 && len(line) < 200 && bytes.HasPrefix(line, []byte("--")) {
 			after, _ := cutLine(b, next)
 			name, _, ok := cutField(after)
 			if ok && len(name) > 8 && foldEqual(name[:8], "content-") {
-				return string(bytes.TrimRight(line[2:], " \t"))
+				return string(bytes.TrimRight(line[2:], " \t")), pos
 			}
 		}
 		pos = next
 	}
-	return ""
+	return "", 0
 }
 
 // looksLikeHTML reports whether a text without a type of its own is a document.

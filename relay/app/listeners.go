@@ -1,0 +1,36 @@
+package app
+
+import (
+	"github.com/smtp2rest/smtp2rest/relay/config"
+	"github.com/smtp2rest/smtp2rest/smtpd"
+)
+
+// listeners are the configuration's in smtpd's words.
+func listeners(from []config.Listener) []smtpd.Listener {
+	list := make([]smtpd.Listener, len(from))
+	for i, l := range from {
+		list[i] = smtpd.Listener{
+			Address:  l.Address,
+			Networks: l.Networks,
+			TLS: smtpd.TLS{
+				Mode:       tlsMode(l.TLS),
+				MinVersion: l.MinTLS,
+				CertFile:   l.CertFile,
+				KeyFile:    l.KeyFile,
+				SelfSigned: l.SelfSigned,
+			},
+		}
+	}
+	return list
+}
+
+func tlsMode(m config.TLSMode) smtpd.TLSMode {
+	switch m {
+	case config.StartTLS:
+		return smtpd.StartTLS
+	case config.ImplicitTLS:
+		return smtpd.ImplicitTLS
+	default:
+		return smtpd.NoTLS
+	}
+}

@@ -1,0 +1,111 @@
+package config
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"net"
+	"slices"
+	"time"
+)
+
+// listenerSettings is the table for one listener; prefix is "listener", or
+// "listener#2" when there are several.
+func listenerSettings(l *Listener, prefix string) []setting {
+	return []setting{
+		{path: prefix + ".address", value: textValue{&l.Address, checkAddress}, def: "127.0.0.1:2525",
+			doc: "Address and port. \":2525\" is every address of this machine."},
+		{path: prefix + ".networks", value: networksValue{&l.Networks}, def: []any{"127.0.0.0/8", "::1/128"},
+			doc: "Whose clients may send through it. On an address that others can reach, public\nnetworks wider than /16 (IPv6: /32) are refused: that would be an open relay."},
+		{path: prefix + ".tls", value: wordValue[TLSMode]{&l.TLS, []TLSMode{NoTLS, StartTLS, ImplicitTLS}}, def: "none",
+			doc: "\"none\"; \"starttls\" encrypts when the client asks for it; \"implicit\" encrypts from the\nfirst octet on, as is usual on port 465."},
+		{path: prefix + ".cert_file", value: textValue{&l.CertFile, nil}, def: "",
+			doc: "With tls: the certificate and those between it and its root, in PEM. It is read again\nwhen it changes. A relative path starts at the directory of this file."},
+		{path: prefix + ".key_file", value: textValue{&l.KeyFile, nil}, def: "",
+			doc: "With tls: the certificate's key, in PEM."},
+		{path: prefix + ".self_signed", value: flagValue{&l.SelfSigned}, def: false,
+			doc: "With tls: makes a certificate at each start, instead of the files. Clients cannot check\nit, so it is for networks in which nobody can pass for this machine."},
+		{path: prefix + ".min_tls", value: versionValue{&l.MinTLS}, def: "1.2",
+			doc: "With tls: the least version, from \"1.0\" to \"1.3\". Below 1.2 is for old devices only:\nit lets the keys in that they have, which are weak."},
+	}
+}
+
+type versionValue struct{ p *uint16 }
+
+func tlsVersions() []string { return []string{"1.0", "1.1", "1.2", "1.3"} }
+
+func (v versionValue) set(value any) error {
+	s, err := oneOf(value, tlsVersions())
+	if err == nil {
+		*v.p = tls.VersionTLS10 + uint16(slices.Index(tlsVersions(), s))
+	}
+	return err
+}
+
+func (v versionValue) text() string { return quote(tlsVersions()[*v.p-tls.VersionTLS10]) }
+
+func (l *loader) validateListener(i int) {
+	all := l.cfg.Listeners
+	one, prefix := all[i], prefixOf("listener", i, len(all))
+	host, port, err := net.SplitHostPort(one.Address)
+	if err != nil || l.bad[prefix+".address"] || l.bad[prefix+".networks"] {
+		return
+	}
+	for _, earlier := range all[:i] {
+		if earlier.Address == one.Address && port != "0" {
+			l.problem(prefix+".address", "found %s, which another listener has already", show(one.Address))
+		}
+	}
+	l.validateTLS(one, prefix)
+	if loopbackHost(host) {
+		return
+	}
+	var useful bool
+	for _, network := range one.Networks {
+		useful = useful || !network.Addr().IsLoopback()
+		if tooWide(network) {
+			l.problem(prefix+".networks", "found %s on %s, which others can reach: that is an open relay, free for anyone's spam; write the networks of your own clients, as in %s",
+				quote(network.String()), show(one.Address), `["10.1.0.0/16"]`)
+		}
+	}
+	if !useful {
+		l.warn("%s: nobody else can send through %s: %s.networks has only this machine", prefix, one.Address, prefix)
+	}
+}
+
+// validateTLS also reads the files, so that a wrong certificate is told before
+// anything stops working.
+func (l *loader) validateTLS(one Listener, prefix string) {
+	files := one.CertFile != "" || one.KeyFile != ""
+	switch {
+	case one.TLS == NoTLS && (files || one.SelfSigned):
+		l.problem(prefix+".tls", `found "none", and a certificate; write "starttls" or "implicit", or leave the certificate out`)
+	case one.TLS == NoTLS || l.bad[prefix+".tls"]:
+	case files && one.SelfSigned:
+		l.problem(prefix+".self_signed", "found true, and a certificate's file; keep one")
+	case one.SelfSigned:
+	case one.CertFile == "" || one.KeyFile == "":
+		l.problem(prefix+".tls", "found %s without a certificate; set cert_file and key_file, or self_signed = true inside a network", quote(string(one.TLS)))
+	default:
+		l.validatePair(one, prefix)
+	}
+}
+
+func (l *loader) validatePair(one Listener, prefix string) {
+	var pem [2][]byte
+	for i, file := range []struct{ path, name string }{{".cert_file", one.CertFile}, {".key_file", one.KeyFile}} {
+		data, err := l.src.ReadFile(file.name)
+		if err != nil {
+			l.problem(prefix+file.path, "cannot read %s: %v", show(file.name), cause(err))
+			return
+		}
+		pem[i] = data
+	}
+	pair, err := tls.X509KeyPair(pem[0], pem[1])
+	if err != nil {
+		l.problem(prefix+".cert_file", "%s and %s are no certificate and its key: %v", show(one.CertFile), show(one.KeyFile), err)
+		return
+	}
+	if leaf, err := x509.ParseCertificate(pair.Certificate[0]); err == nil && time.Now().After(leaf.NotAfter) {
+		l.warn("%s: the certificate in %s ended on %s", prefix, one.CertFile, leaf.NotAfter.UTC().Format(time.DateOnly))
+	}
+}
