@@ -69,7 +69,7 @@ func TestServeSandboxAndWhatItSaysToTry(t *testing.T) {
 		t.Errorf("the sandbox got %+v, the client was told\n%s", calls, r.out)
 	}
 	r = execute(t, environ(t), "", "send", "--server", s.smtp, "--to", "suppressed@example.net,eve@example.net", "--from", "shop@sandbox.example")
-	if r.code != 0 || !strings.Contains(r.out, "except <suppressed@example.net>") {
+	if r.code != 1 || !strings.Contains(r.out, "except <suppressed@example.net>") {
 		t.Errorf("%+v", r)
 	}
 	r = execute(t, environ(t), "", "send", "--server", s.smtp, "--to", "suppressed@example.net,eve@example.net")
