@@ -108,7 +108,9 @@ func (w *wire) command(line string) error {
 		return w.bdat(arg)
 	case "STARTTLS":
 		return w.startTLS(arg)
-	case "AUTH", "HELP", "EXPN", "ETRN", "TURN":
+	case "AUTH":
+		return w.login(arg)
+	case "HELP", "EXPN", "ETRN", "TURN":
 		return w.answer(reply.NotImplemented(verb))
 	case "GET", "POST", "PUT", "CONNECT", "OPTIONS", "HEAD":
 		// A browser or an HTTP client made to talk to us: the mail in its

@@ -13,10 +13,17 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/crypto/bcrypt"
+
+	"github.com/smtp2rest/smtp2rest/smtpd/auth"
 )
 
 // TestDialogs plays the files in testdata, each a whole session:
 //
+//	users              ann with the password right, bob who may send as bob@b.test only
+//	require_auth       of the listener
+//	auth_without_tls   of the listener
 //	limit NAME VALUE   sets a field of Limits
 //	networks           of the listener: none, instead of loopback
 //	tls MODE           of the listener: starttls or implicit, with a certificate of its own
@@ -94,7 +101,9 @@ func play(t *testing.T, lines []string) {
 	}
 }
 
-func isSetting(word string) bool { return slices.Contains([]string{"limit", "networks", "tls"}, word) }
+func isSetting(word string) bool {
+	return slices.Contains([]string{"limit", "networks", "tls", "users", "require_auth", "auth_without_tls"}, word)
+}
 
 // step does one line and returns how many messages have been seen.
 func (c *client) step(kind, text string, b *fakeBackend, seen int) (int, error) {
@@ -145,6 +154,14 @@ func configure(o *Options, words []string) error {
 	case "networks":
 		l.Networks = nil
 		return nil
+	case "users":
+		return addUsers(o)
+	case "require_auth":
+		l.RequireAuth = true
+		return nil
+	case "auth_without_tls":
+		l.AuthWithoutTLS = true
+		return nil
 	case "tls":
 		l.TLS = TLS{Mode: map[string]TLSMode{"starttls": StartTLS, "implicit": ImplicitTLS}[words[1]], SelfSigned: true}
 		return nil
@@ -159,6 +176,20 @@ func configure(o *Options, words []string) error {
 	}
 	n, err := strconv.ParseInt(words[2], 10, 64)
 	field.SetInt(n)
+	return err
+}
+
+func addUsers(o *Options) (err error) {
+	hash := func(password string) string {
+		h, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
+		if err != nil {
+			panic(err)
+		}
+		return string(h)
+	}
+	o.Users, err = auth.New(auth.Options{Delay: time.Millisecond, Users: []auth.User{
+		{Name: "ann", Hash: hash("right")}, {Name: "bob", Hash: hash("bob's"), Senders: []string{"bob@b.test"}},
+	}})
 	return err
 }
 

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/smtp2rest/smtp2rest/smtpd/auth"
 )
 
 // FuzzSession sends any octets as a whole session, then a part of them. The
@@ -24,13 +26,22 @@ func FuzzSession(f *testing.F) {
 		"HELO c\r\n" + tx + "BDAT 900 LAST\r\nabc", "HELO c\r\n" + tx + "BDAT 400\r\n" + strings.Repeat("x", 400) + "BDAT 4 LAST\r\nNOOP" + tx,
 		"EHLO \xff\r\nMAIL FROM:<\"a@b\"@x> SMTPUTF8\r\nRCPT TO:<panic@x>\r\n", "GET / HTTP/1.0\r\n\r\n", "BDAT 5\r\nRSET\r\nBDAT -1\r\n",
 		"EHLO c\r\n" + tx + "DATA\r\npanic\r\n.\r\n", "HELO c\nMAIL FROM:a@b.test\nRCPT TO:c@d.test\nDATA\n\n.\n\r\n.\r\nQUIT\n",
+		"EHLO c\r\n" + plain("ann", "hunter2") + "\r\n" + tx + "DATA\r\n.\r\nAUTH LOGIN\r\n*\r\n" + tx + "BDAT 0 LAST\r\n",
+		"HELO c\r\nAUTH LOGIN YW5u\r\naHVudGVyMg==\r\n" + tx + "AUTH PLAIN\r\nRSET\r\nAUTH PLAIN\r\n=\r\nDATA\r\nx\r\n.\r\n",
+		"STARTTLS\r\n" + tx, "HELO c\r\nSTARTTLS\r\n\x16\x03\x01\x00\x05\x01\x00\x00\x01\x03", "HELO c\r\n" + tx + "STARTTLS\r\nDATA\r\n.\r\n",
 		strings.Repeat("FOO\r\n", 30), strings.Repeat("x", 5000),
 	} {
 		f.Add([]byte(s), len(s)/2)
 		f.Add([]byte(s), len(s)-1)
 	}
 	b := &fakeBackend{}
-	s := start(f, b, func(o *Options) { o.Limits.MessageBytes = 300 })
+	login := withUsers(f, auth.Options{Delay: 1, Failures: 1 << 30}) // what one session does must not reach another
+	s := start(f, b, func(o *Options) {
+		login(o)
+		o.Limits.MessageBytes = 300
+		o.Listeners[0].TLS = TLS{Mode: StartTLS, SelfSigned: true}
+		o.Limits.HandshakeTime = time.Second
+	})
 	session := func(t *testing.T, in []byte) []mail {
 		b.mu.Lock()
 		b.mails, b.kept = nil, nil

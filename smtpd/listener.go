@@ -94,12 +94,13 @@ func (d *door) newWire(conn net.Conn) *wire {
 		Listener: conn.LocalAddr().String(),
 	}
 	log := s.log.With("session", client.Session, "client", client.Addr.String())
-	w := &wire{Conn: conn, socket: conn, limits: s.limits, log: log, tls: d.tls, tlsMode: d.config.TLS.Mode}
+	w := &wire{Conn: conn, socket: conn, limits: s.limits, log: log, tls: d.tls, tlsMode: d.config.TLS.Mode, pause: s.pause}
 	w.in = bufio.NewReaderSize(reader(w.fill), s.limits.CommandBytes)
 	w.session = &session{
 		ctx:      s.ctx,
 		backend:  s.options.Backend,
-		networks: d.config.Networks,
+		config:   d.config,
+		users:    s.options.Users,
 		wire:     w,
 		log:      log,
 		panicked: s.options.Panicked,

@@ -5,8 +5,10 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"strings"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/smtpd/auth"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
@@ -49,7 +51,7 @@ func (w *wire) startTLS(arg string) error {
 		return io.EOF
 	}
 	w.greeted = false // section 4.2: what was said before counts for nothing
-	w.session.Reset()
+	w.session.forget()
 	return nil
 }
 
@@ -103,6 +105,9 @@ func (w *wire) closeWrite() error {
 func (w *wire) extensions() (list []string) {
 	if w.tlsMode == StartTLS && !w.secure {
 		list = append(list, "STARTTLS")
+	}
+	if w.session.canLogIn() && w.passwordsAllowed() {
+		list = append(list, "AUTH "+strings.Join(auth.Mechanisms(), " "))
 	}
 	return list
 }

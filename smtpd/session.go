@@ -10,6 +10,7 @@ import (
 
 	"github.com/emersion/go-smtp"
 
+	"github.com/smtp2rest/smtp2rest/smtpd/auth"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
@@ -26,7 +27,9 @@ const (
 type session struct {
 	ctx      context.Context // ends when the daemon is stopped the hard way
 	backend  Backend
-	networks []netip.Prefix
+	config   Listener
+	users    *auth.Checker // nil: nobody can log in
+	user     *auth.User    // who did
 	wire     *wire
 	log      *slog.Logger
 	panicked func(value any)
@@ -50,20 +53,31 @@ func (s *session) Mail(string, *smtp.MailOptions) error {
 	}
 	cmd := s.wire.dialog.path
 	s.client.Helo = heloName(s.conn.Hostname())
+	if s.user != nil && !s.user.MaySend(cmd.address) {
+		return s.answer(reply.SenderNotAllowed(cmd.address))
+	}
 	s.open, s.utf8, s.size = true, cmd.utf8, cmd.size
 	s.envelope = Envelope{From: cmd.address, Client: s.client}
 	return nil
 }
 
-// admitted is nil for a client that may send. Nobody can authenticate yet, so
-// there is nothing that could let any other client in; where there is, the
-// reply is reply.AuthRequired.
+// admitted is nil for a client that may send. Nothing but a login lets any
+// other in, so those are asked for one only where they could.
 func (s *session) admitted() *reply.Reply {
 	addr := s.client.Addr.Addr()
-	if slices.ContainsFunc(s.networks, func(p netip.Prefix) bool { return p.Contains(addr) }) {
+	inside := slices.ContainsFunc(s.config.Networks, func(p netip.Prefix) bool { return p.Contains(addr) })
+	switch {
+	case s.user != nil, inside && !s.config.RequireAuth:
 		return nil
+	case s.canLogIn():
+		return reply.AuthRequired()
 	}
 	return reply.RelayDenied()
+}
+
+// canLogIn reports whether there is a way to log in here, now or inside TLS.
+func (s *session) canLogIn() bool {
+	return s.users != nil && (s.config.TLS.Mode != NoTLS || s.config.AuthWithoutTLS)
 }
 
 // Rcpt asks the backend for a recipient.
@@ -145,6 +159,12 @@ func (s *session) Reset() {
 	s.wire.endMessage()
 	s.open, s.utf8, s.size = false, false, 0
 	s.envelope = Envelope{}
+}
+
+// forget is Reset for a client that begins anew inside TLS.
+func (s *session) forget() {
+	s.Reset()
+	s.user, s.client.User = nil, ""
 }
 
 // Logout has nothing to do. A panic here would end the process.

@@ -13,6 +13,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/smtpd/auth"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
@@ -45,6 +46,7 @@ type Client struct {
 	Session  string         // a short random id, the same for all of a connection's log lines
 	Addr     netip.AddrPort // zero for a unix socket
 	Helo     string         // printable ASCII
+	User     string         // who it logged in as, "" for nobody
 	Listener string         // the address of ours it connected to
 }
 
@@ -53,6 +55,9 @@ type Listener struct {
 	Address  string         // host:port; port 0 takes a free one
 	Networks []netip.Prefix // whose clients may send without authenticating
 	TLS      TLS
+
+	RequireAuth    bool // of clients in Networks too
+	AuthWithoutTLS bool // passwords may travel in the clear
 }
 
 // Limits bound what clients can use. Zero fields take the default.
@@ -91,7 +96,8 @@ func (l Limits) withDefaults() Limits {
 // Options are what a Server is made from.
 type Options struct {
 	Backend   Backend
-	Hostname  string // in the greeting
+	Users     *auth.Checker // nil: nobody can log in
+	Hostname  string        // in the greeting
 	Listeners []Listener
 	Limits    Limits
 	Log       *slog.Logger

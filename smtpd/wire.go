@@ -46,6 +46,7 @@ type wire struct {
 	log      *slog.Logger
 	session  *session
 	onClose  func()
+	pause    func(time.Duration) // not beyond the beginning of the server's end
 
 	tls     *tls.Config // of the listener, nil without
 	tlsMode TLSMode

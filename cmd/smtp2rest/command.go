@@ -60,7 +60,7 @@ func usagef(format string, args ...any) error {
 func commands() []*command {
 	return []*command{
 		demoCommand(), serveCommand(), checkCommand(), explainCommand(),
-		queueCommand(), sendCommand(), sandboxCommand(), versionCommand(),
+		queueCommand(), sendCommand(), hashPasswordCommand(), sandboxCommand(), versionCommand(),
 	}
 }
 

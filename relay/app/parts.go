@@ -242,8 +242,13 @@ func (p *parts) backend() *intake.Intake {
 
 func (p *parts) buildServer(ctx context.Context) error {
 	c := p.opt.Config
+	users, err := logins(c.Users)
+	if err != nil {
+		return err
+	}
 	server, err := smtpd.New(smtpd.Options{
 		Backend:   p.backend(),
+		Users:     users,
 		Hostname:  c.Hostname,
 		Listeners: listeners(c.Listeners),
 		Limits: smtpd.Limits{

@@ -26,6 +26,8 @@ type Config struct {
 	Bounce    Bounce
 	Warming   []Warming  // one for each domain; often none
 	Listeners []Listener // at least one
+	Users     []User     // who may log in; often none
+	UsersFile string     // as written; who is in it is in Users
 	Limits    Limits
 	Log       Log
 	Webhook   Webhook
@@ -114,6 +116,16 @@ type Listener struct {
 	CertFile   string // PEM; "" without TLS and with SelfSigned
 	KeyFile    string
 	SelfSigned bool
+
+	RequireAuth    bool // of clients in Networks too
+	AuthWithoutTLS bool // passwords may travel in the clear
+}
+
+// User is someone who may log in on the listeners.
+type User struct {
+	Name    string   // never empty
+	Hash    string   // bcrypt's
+	Senders []string // envelope senders, or "@domain"; none is any
 }
 
 // TLSMode is when a listener speaks TLS.

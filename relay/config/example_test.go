@@ -33,12 +33,13 @@ const exampleHeader = `# smtp2rest configuration (TOML). Every setting is here.
 // everySetting is the whole table, with one of each table that is repeated.
 func everySetting() []setting {
 	all := append(settingsOf(&Config{}), listenerSettings(&Listener{}, "listener")...)
+	all = append(all, userSettings(&User{}, "user")...)
 	return append(all, warmingSettings(&Warming{}, "warming")...)
 }
 
 // off is the mark before the header of a table that is not there by default.
 func off(section string) string {
-	if section == "warming" {
+	if section == "warming" || section == "user" {
 		return "#"
 	}
 	return ""
@@ -145,15 +146,17 @@ func TestExampleLoadsAsItStands(t *testing.T) {
 	}
 }
 
-// exampleWarming sets what must be set of the table that is not there by default.
+// exampleWarming and exampleUser set what must be set of the tables that are not there by default.
 const exampleWarming = "[[warming]]\ndomain = \"mail.example.com\"\nbegin = \"2026-12-01\"\n"
+
+const exampleUser = "[[user]]\nname = \"app\"\npassword_hash = \"$2a$10$ylyd17Csnl.gmv72aKMzqOIyLh9S.26Bv1KgmF2DJ5OY/iePVbdHq\"\n"
 
 // TestExampleHasEverySetting takes the marks away, so that every setting is in
 // the file, and holds the values against the defaults in force.
 func TestExampleHasEverySetting(t *testing.T) {
 	commented := regexp.MustCompile(`(?m)^#(\[\[|[a-z_]+ = )`)
 	cfg := loadExample(t, func(s string) string { return commented.ReplaceAllString(s, "$1") })
-	none := load(t, file(exampleWarming, env{}))
+	none := load(t, file(exampleWarming+exampleUser, env{}))
 	shown, inForce := cfg.Describe(), none.Describe()
 	if len(shown) != len(inForce) {
 		t.Fatalf("%d settings, want %d", len(shown), len(inForce))

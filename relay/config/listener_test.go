@@ -58,3 +58,52 @@ func TestListenerTLS(t *testing.T) {
 		}
 	}
 }
+
+const someHash = "$2y$10$ylyd17Csnl.gmv72aKMzqOIyLh9S.26Bv1KgmF2DJ5OY/iePVbdHq"
+
+func TestUsers(t *testing.T) {
+	src := file("", env{})
+	src.ReadFile = func(path string) ([]byte, error) {
+		return map[string][]byte{
+			"smtp2rest.toml": []byte("users_file = \"users\"\n[[user]]\nname = \"ann\"\npassword_hash = \"" + someHash + "\"\nsenders = [\"ann@b.test\", \"@c.test\"]\n"),
+			"users":          []byte("# more\r\n\r\nbob:" + someHash + "\r\nmüll@d.test:" + someHash),
+		}[path], nil
+	}
+	cfg := load(t, src)
+	if len(cfg.Users) != 3 || cfg.Users[0].Name != "ann" || len(cfg.Users[0].Senders) != 2 ||
+		cfg.Users[1].Name != "bob" || cfg.Users[2].Name != "müll@d.test" || cfg.Users[2].Hash != someHash {
+		t.Errorf("%+v", cfg.Users)
+	}
+	for _, s := range cfg.Describe() {
+		if strings.Contains(s.Value+s.Default, someHash[10:]) {
+			t.Errorf("a hash is shown: %+v", s)
+		}
+	}
+	if got := described(t, cfg, "user.password_hash"); got.Value != "set" {
+		t.Errorf("%+v", got)
+	}
+}
+
+// Passwords travel in the clear on this machine, and elsewhere only where it
+// is said; a listener on which everybody logs in is no open relay.
+func TestListenerAuth(t *testing.T) {
+	user := "[[user]]\nname = \"ann\"\npassword_hash = \"" + someHash + "\"\n[[listener]]\n"
+	for _, tt := range []struct {
+		text          string
+		clear, warned bool
+	}{
+		{"", true, false},
+		{"auth_without_tls = false\n", false, true},
+		{"auth_without_tls = false\ntls = \"starttls\"\nself_signed = true\n", false, false},
+		{"address = \"[::1]:25\"\n", true, false},
+		{"address = \":25\"\nnetworks = [\"10.0.0.0/8\"]\n", false, true},
+		{"address = \":25\"\nauth_without_tls = true\n", true, false},
+		{"address = \":25\"\ntls = \"implicit\"\nself_signed = true\n", false, false},
+		{"address = \":25\"\ntls = \"implicit\"\nself_signed = true\nrequire_auth = true\nnetworks = [\"0.0.0.0/0\"]\n", false, false},
+	} {
+		cfg := load(t, file(user+tt.text, env{}))
+		if got := cfg.Listeners[0].AuthWithoutTLS; got != tt.clear || len(cfg.Warnings) > 0 != tt.warned {
+			t.Errorf("%q: %v, warnings %q", tt.text, got, cfg.Warnings)
+		}
+	}
+}

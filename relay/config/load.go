@@ -39,6 +39,7 @@ func Load(src Source) (*Config, error) {
 	l.readEnvironment()
 	l.readSecrets()
 	l.derive()
+	l.readUsers()
 	l.validate()
 	if len(l.problems) > 0 {
 		return nil, l.problems.sorted()
@@ -107,17 +108,27 @@ func (l *loader) add(settings []setting) {
 // makeRoom makes room for n tables of those that are repeated, each with the
 // defaults.
 func (l *loader) makeRoom(name string, n int) {
-	l.settings = keep(l.settings, func(s setting) bool { return !strings.HasPrefix(s.path, name) })
-	if name == "warming" {
+	l.settings = keep(l.settings, func(s setting) bool {
+		table, _ := splitPath(s.path)
+		table, _, _ = strings.Cut(table, "#")
+		return table != name
+	})
+	switch name {
+	case "warming":
 		l.cfg.Warming = make([]Warming, n)
 		for i := range l.cfg.Warming {
 			l.add(warmingSettings(&l.cfg.Warming[i], prefixOf(name, i, n)))
 		}
-		return
-	}
-	l.cfg.Listeners = make([]Listener, n)
-	for i := range l.cfg.Listeners {
-		l.add(listenerSettings(&l.cfg.Listeners[i], prefixOf(name, i, n)))
+	case "user":
+		l.cfg.Users = make([]User, n)
+		for i := range l.cfg.Users {
+			l.add(userSettings(&l.cfg.Users[i], prefixOf(name, i, n)))
+		}
+	case "listener":
+		l.cfg.Listeners = make([]Listener, n)
+		for i := range l.cfg.Listeners {
+			l.add(listenerSettings(&l.cfg.Listeners[i], prefixOf(name, i, n)))
+		}
 	}
 }
 
@@ -213,10 +224,7 @@ func (l *loader) derive() {
 	}
 	l.deriveWarming()
 	c.API.CAFile = l.fromFile(c.API.CAFile)
-	for i := range c.Listeners {
-		one := &c.Listeners[i]
-		one.CertFile, one.KeyFile = l.fromFile(one.CertFile), l.fromFile(one.KeyFile)
-	}
+	l.deriveListeners()
 	c.API.URL = strings.TrimRight(c.API.URL, "/")
 }
 

@@ -37,6 +37,7 @@ func sections() []section {
 		{"warming", "Hold a new domain to a number of mails that grows every day (docs/warming.md). What\n" +
 			"is over it waits in the queue. There is none by default; repeat the table for more."},
 		{"listener", "One address to listen on. Repeat the table for more of them."},
+		{"user", "One user who may log in. There is none by default; repeat the table for more."},
 		{"limits", "What clients can use at most."},
 		{"log", "The program's own log, on standard error."},
 		{"webhook", "Events from the provider. The secret comes from the environment variable\n" +
@@ -50,6 +51,8 @@ func settingsOf(c *Config) []setting {
 	s := []setting{
 		{path: "hostname", value: textValue{&c.Hostname, checkHostname}, defWord: "the name of this machine", example: `"relay.example.com"`,
 			doc: "How the relay calls itself to SMTP clients."},
+		{path: "users_file", value: textValue{&c.UsersFile, nil}, def: "",
+			doc: "File of users who may log in, besides [[user]]: lines of name:hash, as htpasswd -B and\n'smtp2rest hash-password' write them. A relative path starts at this file's directory."},
 	}
 	s = append(s, apiSettings(&c.API)...)
 	s = append(s, senderSettings(&c.Sender)...)

@@ -26,6 +26,24 @@ func listenerSettings(l *Listener, prefix string) []setting {
 			doc: "With tls: makes a certificate at each start, instead of the files. Clients cannot check\nit, so it is for networks in which nobody can pass for this machine."},
 		{path: prefix + ".min_tls", value: versionValue{&l.MinTLS}, def: "1.2",
 			doc: "With tls: the least version, from \"1.0\" to \"1.3\". Below 1.2 is for old devices only:\nit lets the keys in that they have, which are weak."},
+		{path: prefix + ".require_auth", value: flagValue{&l.RequireAuth}, def: false,
+			doc: "Everybody has to log in, in networks as well."},
+		{path: prefix + ".auth_without_tls", value: flagValue{&l.AuthWithoutTLS}, defWord: "true on an address of this machine alone, else false", example: "true",
+			doc: "Clients may log in outside TLS, where their passwords can be read on the way."},
+	}
+}
+
+// deriveListeners lets passwords travel in the clear where they stay on this
+// machine.
+func (l *loader) deriveListeners() {
+	all := l.cfg.Listeners
+	for i := range all {
+		one := &all[i]
+		one.CertFile, one.KeyFile = l.fromFile(one.CertFile), l.fromFile(one.KeyFile)
+		host, _, err := net.SplitHostPort(one.Address)
+		if s := l.find(prefixOf("listener", i, len(all)) + ".auth_without_tls"); s.origin == "default" && err == nil {
+			one.AuthWithoutTLS = loopbackHost(host)
+		}
 	}
 }
 
@@ -56,7 +74,8 @@ func (l *loader) validateListener(i int) {
 		}
 	}
 	l.validateTLS(one, prefix)
-	if loopbackHost(host) {
+	l.validateAuth(one, prefix)
+	if loopbackHost(host) || one.RequireAuth {
 		return
 	}
 	var useful bool
@@ -67,8 +86,21 @@ func (l *loader) validateListener(i int) {
 				quote(network.String()), show(one.Address), `["10.1.0.0/16"]`)
 		}
 	}
-	if !useful {
+	if !useful && !(len(l.cfg.Users) > 0 && one.canLogIn()) {
 		l.warn("%s: nobody else can send through %s: %s.networks has only this machine", prefix, one.Address, prefix)
+	}
+}
+
+// canLogIn reports whether a password may ever travel.
+func (l Listener) canLogIn() bool { return l.TLS != NoTLS || l.AuthWithoutTLS }
+
+func (l *loader) validateAuth(one Listener, prefix string) {
+	switch {
+	case !one.RequireAuth || l.bad["users_file"]:
+	case len(l.cfg.Users) == 0:
+		l.problem(prefix+".require_auth", "found true, and there is nobody who could log in; set users_file, or write a [[user]]")
+	case !one.canLogIn():
+		l.problem(prefix+".require_auth", "found true, and no way in which a password may travel; set tls, or auth_without_tls = true if nobody can listen on the way")
 	}
 }
 

@@ -18,7 +18,7 @@ func tableNames() []string {
 }
 
 // repeatedTables are those of which there can be several.
-func repeatedTables() []string { return []string{"listener", "warming"} }
+func repeatedTables() []string { return []string{"listener", "user", "warming"} }
 
 // isRepeated reports whether a table, "listener" or "listener#2", is one of them.
 func isRepeated(table string) bool {
@@ -64,6 +64,9 @@ func (l *loader) whatIsMeant(table string, e entry) string {
 		return apiKey().notHere()
 	case "secret", "webhook_secret":
 		return webhookSecret().notHere()
+	}
+	if name, _, _ := strings.Cut(table, "#"); name == "user" && strings.HasPrefix(key, "pass") {
+		return "passwords are not kept in this file; write password_hash, which 'smtp2rest hash-password' makes"
 	}
 	var here, there []string
 	for _, s := range l.settings {

@@ -20,6 +20,7 @@ func (l *loader) validate() {
 	for i := range l.cfg.Listeners {
 		l.validateListener(i)
 	}
+	l.validateLogins()
 }
 
 func (l *loader) validateAPI() {

@@ -115,7 +115,7 @@ func TestTheQueueIsToldEverything(t *testing.T) {
 	rest := q.rest[0]
 	m := rest.Message
 	if m.ID != strings.Fields(got.Text())[1] || string(m.Raw) != mail || m.From != "shop@sandbox.example" ||
-		m.Client.Addr != "127.0.0.1:4711" || m.Client.Session != "s1" || m.Client.Helo != "client.test" || rest.Domain != "sandbox.example" {
+		m.Client.Addr != "127.0.0.1:4711" || m.Client.Session != "s1" || m.Client.Helo != "client.test" || m.Client.User != "app" || rest.Domain != "sandbox.example" {
 		t.Errorf("the queue keeps %+v of %+v", m, rest)
 	}
 	want := map[string]relay.Kind{"bob@example.net": relay.Accepted, "down@example.net": relay.Unavailable, "suppressed@example.net": relay.Suppressed}

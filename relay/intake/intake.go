@@ -135,6 +135,7 @@ func newMessage(env *smtpd.Envelope, data []byte) *relay.Message {
 	client := relay.Client{
 		Addr:     env.Client.Addr.String(),
 		Helo:     env.Client.Helo,
+		User:     env.Client.User,
 		Listener: env.Client.Listener,
 		Session:  env.Client.Session,
 	}

@@ -120,7 +120,7 @@ const mail = "From: Shop <shop@sandbox.example>\r\nTo: everybody\r\nSubject: Ord
 
 func envelope(from string, to ...string) *smtpd.Envelope {
 	return &smtpd.Envelope{From: from, Recipients: to, Client: smtpd.Client{
-		Session: "s1", Addr: netip.MustParseAddrPort("127.0.0.1:4711"), Helo: "client.test", Listener: "127.0.0.1:2525",
+		Session: "s1", Addr: netip.MustParseAddrPort("127.0.0.1:4711"), Helo: "client.test", User: "app", Listener: "127.0.0.1:2525",
 	}}
 }
 

@@ -29,6 +29,18 @@ func UnknownParameter(name string) *Reply {
 // ReadyForTLS: the answer to STARTTLS, the last one in the clear.
 func ReadyForTLS() *Reply { return newReply(220, 0, 0, "ready to start TLS") }
 
+// LoggedIn: the password was right.
+func LoggedIn() *Reply { return newReply(235, 7, 0, "authentication succeeded") }
+
+// UnknownMechanism: a way of AUTH that we do not have (RFC 4954 section 4).
+func UnknownMechanism() *Reply { return newReply(504, 5, 4, "unknown authentication mechanism") }
+
+// BadLogin: AUTH with what is no base64, or not what the mechanism asks for.
+func BadLogin() *Reply { return newReply(501, 5, 2, "cannot read the authentication data") }
+
+// LoginCancelled: the client said "*".
+func LoginCancelled() *Reply { return newReply(501, 7, 0, "authentication cancelled") }
+
 // ChunkTaken: a BDAT that is not the last one.
 func ChunkTaken(size int64) *Reply { return newReply(250, 0, 0, "%d octets received", size) }
 

@@ -1,0 +1,141 @@
+package config
+
+import (
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+func userSettings(u *User, prefix string) []setting {
+	return []setting{
+		{path: prefix + ".name", value: textValue{&u.Name, checkUserName}, example: `"app"`,
+			doc: "The name to log in with. It must be set."},
+		{path: prefix + ".password_hash", value: hashValue{&u.Hash}, example: `"$2a$10$ylyd17Csnl.gmv72aKMzqOIyLh9S.26Bv1KgmF2DJ5OY/iePVbdHq"`,
+			doc: "The password's bcrypt hash, as 'smtp2rest hash-password' makes it. It must be set."},
+		{path: prefix + ".senders", value: sendersValue{&u.Senders}, def: []any{},
+			doc: "Envelope senders the user may use, or \"@domain\" for all of a domain. None is any."},
+	}
+}
+
+// checkUserName takes what a line of users_file can hold.
+func checkUserName(s string) error {
+	if strings.Contains(s, ":") || strings.TrimSpace(s) != s || strings.HasPrefix(s, "#") {
+		return fmt.Errorf("found %s; a user's name has no colon in it, no space around it and no # before it", show(s))
+	}
+	return checkText(s)
+}
+
+// maxHashCost is what can be checked in about a second: bcrypt doubles the time
+// with each step, and one login must not hold up all others.
+const maxHashCost = 14
+
+var bcryptHash = regexp.MustCompile(`^\$2[abxy]\$([0-9]{2})\$[./A-Za-z0-9]{53}$`)
+
+// checkHash never shows what it found: it may be a password.
+func checkHash(s string) error {
+	parts := bcryptHash.FindStringSubmatch(s)
+	if parts == nil {
+		return errors.New("found something that is no bcrypt hash, which begins with $2; make one with 'smtp2rest hash-password', and keep no password here")
+	}
+	if n, err := strconv.Atoi(parts[1]); err != nil || n < 4 || n > maxHashCost {
+		return fmt.Errorf("found a hash with a cost of %s; allowed is from 4 to %d", parts[1], maxHashCost)
+	}
+	return nil
+}
+
+// hashValue is a hash, which nobody is shown either.
+type hashValue struct{ p *string }
+
+func (h hashValue) set(v any) error {
+	s, ok := v.(string)
+	if !ok {
+		return errors.New("write a bcrypt hash in quotes; 'smtp2rest hash-password' makes one")
+	}
+	if err := checkHash(s); err != nil {
+		return err
+	}
+	*h.p = s
+	return nil
+}
+
+func (h hashValue) text() string {
+	if *h.p == "" {
+		return "not set"
+	}
+	return "set"
+}
+
+// readUsers adds the users of the file to those of the tables.
+func (l *loader) readUsers() {
+	tables := len(l.cfg.Users)
+	for i := range tables {
+		l.validateUser(i, tables)
+	}
+	name := l.fromFile(l.cfg.UsersFile)
+	if name == "" {
+		return
+	}
+	const path = "users_file"
+	data, err := l.src.ReadFile(name)
+	if err == nil && len(data) > maxFile {
+		err = errors.New("it is larger than 1 MiB")
+	}
+	if err != nil {
+		l.bad[path] = true
+		l.problem(path, "cannot read %s: %v", show(name), cause(err))
+		return
+	}
+	if info, err := l.src.Stat(name); err == nil && info.Mode().Perm()&0o026 != 0 {
+		l.warn("%s: %s has mode %04o, so that others than its owner can read or change it; 0600 or 0640 is enough", path, name, info.Mode().Perm())
+	}
+	number := 0
+	for line := range strings.Lines(string(data)) {
+		number++
+		if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
+			continue
+		}
+		if err := l.addUser(line); err != nil {
+			l.bad[path] = true
+			l.problem(path, "%s, line %d: %v", show(name), number, err)
+		}
+	}
+}
+
+// addUser takes one line. Its errors show no more than a good name.
+func (l *loader) addUser(line string) error {
+	name, hash, ok := strings.Cut(line, ":")
+	if !ok || name == "" || checkUserName(name) != nil {
+		return errors.New("write a name, a colon and a hash")
+	}
+	if err := checkHash(hash); err != nil {
+		return err
+	}
+	if slices.ContainsFunc(l.cfg.Users, func(u User) bool { return u.Name == name }) {
+		return fmt.Errorf("the user %s is there already", show(name))
+	}
+	l.cfg.Users = append(l.cfg.Users, User{Name: name, Hash: hash})
+	return nil
+}
+
+func (l *loader) validateUser(i, n int) {
+	u, prefix := l.cfg.Users[i], prefixOf("user", i, n)
+	if u.Name == "" && !l.bad[prefix+".name"] {
+		l.problem(prefix+".name", "is not set; write the name to log in with")
+	}
+	if u.Hash == "" && !l.bad[prefix+".password_hash"] {
+		l.problem(prefix+".password_hash", "is not set; make one with 'smtp2rest hash-password'")
+	}
+	if u.Name != "" && slices.ContainsFunc(l.cfg.Users[:i], func(other User) bool { return other.Name == u.Name }) {
+		l.problem(prefix+".name", "found %s, which another user has already", show(u.Name))
+	}
+}
+
+// validateLogins tells users whom no listener lets in.
+func (l *loader) validateLogins() {
+	if len(l.cfg.Users) > 0 && !slices.ContainsFunc(l.cfg.Listeners, Listener.canLogIn) {
+		l.warn("user: nobody can log in: no listener has tls, or auth_without_tls = true")
+	}
+}
