@@ -29,10 +29,25 @@ type memFS struct {
 
 // memFile's times are numbers of events on the disk; 0 is never.
 type memFile struct {
-	fs                              *memFS
-	name                            string
-	data                            []byte
-	created, synced, named, removed int
+	fs                      *memFS
+	name                    string
+	data                    []byte
+	written, synced         []reach
+	created, named, removed int
+}
+
+// reach is how far a file was written, or synced, at a time.
+type reach struct{ at, size int }
+
+// reached is how far it was after n events.
+func reached(all []reach, n int) int {
+	size := 0
+	for _, r := range all {
+		if r.at <= n+1 {
+			size = r.size
+		}
+	}
+	return size
 }
 
 func newMemFS(d *faultvfs.Disk) *memFS { return &memFS{disk: d, files: map[string]*memFile{}} }
@@ -62,9 +77,11 @@ func (f *memFile) Write(p []byte) (int, error) {
 	defer f.fs.mu.Unlock()
 	if err := f.fs.check("write", f.name); err != nil {
 		f.data = append(f.data, p[:len(p)/2]...)
+		f.written = append(f.written, reach{f.fs.now(), len(f.data)})
 		return len(p) / 2, err
 	}
 	f.data = append(f.data, p...)
+	f.written = append(f.written, reach{f.fs.now(), len(f.data)})
 	return len(p), nil
 }
 
@@ -74,21 +91,25 @@ func (f *memFile) Sync() error {
 	if err := f.fs.check("sync", f.name); err != nil {
 		return err
 	}
-	f.synced = f.fs.now()
+	f.synced = append(f.synced, reach{f.fs.now(), len(f.data)})
 	return nil
 }
 
 func (f *memFile) Close() error { return nil }
 
-func (m *memFS) Open(name string) (io.ReadCloser, error) {
+func (m *memFS) Open(name string) (spoolReader, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	f := m.files[name]
 	if f == nil || f.removed > 0 {
 		return nil, os.ErrNotExist
 	}
-	return io.NopCloser(bytes.NewReader(f.data)), m.check("open", name)
+	return memReader{bytes.NewReader(bytes.Clone(f.data))}, m.check("open", name)
 }
+
+type memReader struct{ *bytes.Reader }
+
+func (memReader) Close() error { return nil }
 
 func (m *memFS) Remove(name string) error {
 	m.mu.Lock()
@@ -151,10 +172,8 @@ func (m *memFS) powerLoss(n int, dir string, chance *rand.Rand) error {
 		case happened(f.removed) && chance.IntN(2) == 0:
 			continue
 		}
-		data := f.data
-		if !happened(f.synced) {
-			data = data[:chance.IntN(len(data)+1)]
-		}
+		synced := reached(f.synced, n)
+		data := f.data[:synced+chance.IntN(max(synced, reached(f.written, n))-synced+1)]
 		if err := os.WriteFile(filepath.Join(dir, filepath.Base(name)), data, 0o600); err != nil {
 			return err
 		}
@@ -337,6 +356,11 @@ func checkConsistent(t *testing.T, s *Store) {
 			"mails":     {n.mails, "SELECT count(*) FROM mails WHERE body <> 0"},
 			"bytes":     {n.bytes, "SELECT coalesce(sum(size), 0) FROM mails WHERE body <> 0"},
 			"bodies":    {0, "SELECT count(*) FROM bodies WHERE seq NOT IN (SELECT seq FROM mails WHERE body = 1)"},
+			"bodiless":  {0, "SELECT count(*) FROM mails WHERE body = 1 AND seq NOT IN (SELECT seq FROM bodies)"},
+			"placed":    {0, "SELECT count(*) FROM mails WHERE (body = 3) <> (place > 0)"},
+			"segments": {0, `SELECT count(*) FROM segments s WHERE live <>
+				(SELECT count(*) FROM mails WHERE place >> 32 = s.id AND seq >= s.first AND seq <= s.last)`},
+			"placeless": {0, "SELECT count(*) FROM mails WHERE place > 0 AND place >> 32 NOT IN (SELECT id FROM segments)"},
 			"orphans":   {0, "SELECT count(*) FROM recipients WHERE mail NOT IN (SELECT seq FROM mails)"},
 			"attempts":  {0, "SELECT count(*) FROM attempts WHERE (mail, n) NOT IN (SELECT mail, n FROM recipients)"},
 		} {
