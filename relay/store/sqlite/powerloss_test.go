@@ -9,7 +9,10 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"runtime"
+	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -52,6 +55,26 @@ func reached(all []reach, n int) int {
 
 func newMemFS(d *faultvfs.Disk) *memFS { return &memFS{disk: d, files: map[string]*memFile{}} }
 
+// setFail is for while the store is open.
+func (m *memFS) setFail(f func(op, name string) error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fail = f
+}
+
+// sizes is how long each file is that is there.
+func (m *memFS) sizes() map[string]int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	sizes := map[string]int{}
+	for name, f := range m.files {
+		if f.removed == 0 {
+			sizes[name] = len(f.data)
+		}
+	}
+	return sizes
+}
+
 func (m *memFS) check(op, name string) error {
 	if m.fail == nil {
 		return nil
@@ -86,11 +109,19 @@ func (f *memFile) Write(p []byte) (int, error) {
 }
 
 func (f *memFile) Sync() error {
+	for range 100 {
+		runtime.Gosched() // so that what does not wait for it overtakes it
+	}
+	f.fs.mu.Lock()
+	fail := f.fs.fail
+	f.fs.mu.Unlock()
+	if fail != nil {
+		if err := fail("sync", f.name); err != nil { // without the lock: it may take a while
+			return err
+		}
+	}
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
-	if err := f.fs.check("sync", f.name); err != nil {
-		return err
-	}
 	f.synced = append(f.synced, reach{f.fs.now(), len(f.data)})
 	return nil
 }
@@ -151,6 +182,19 @@ func (m *memFS) Names(_ string, f func(name string) error) error {
 	return nil
 }
 
+// segments is how many there ever were, and how many went.
+func (m *memFS) segments() (made, removed int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for name, f := range m.files {
+		if strings.Contains(name, segmentPrefix) {
+			made++
+			removed += min(f.removed, 1)
+		}
+	}
+	return made, removed
+}
+
 // count is how many files there are.
 func (m *memFS) count() int {
 	n := 0
@@ -206,11 +250,17 @@ func testPowerLoss(t *testing.T, failing bool) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	chance := rand.New(rand.NewPCG(seed, 0))
-	s := openTest(t, t.TempDir(), Options{vfs: name, spool: fs})
+	s := openTest(t, t.TempDir(), Options{vfs: name, spool: fs, bigGroup: 3, segmentSize: 20_000, tidyEvery: time.Millisecond})
 	start := disk.Now()
 	if failing {
+		fs.setFail(func(op, name string) error {
+			if op == "sync" && strings.Contains(name, segmentPrefix) && rand.IntN(5) == 0 {
+				return syscall.EIO
+			}
+			return nil
+		})
 		disk.Fail(func(op faultvfs.Op, _ string) int32 {
-			if op == faultvfs.Sync && chance.IntN(25) == 0 {
+			if op == faultvfs.Sync && rand.IntN(25) == 0 {
 				return faultvfs.FailSync
 			}
 			return 0
@@ -218,6 +268,11 @@ func testPowerLoss(t *testing.T, failing bool) {
 	}
 	lives := workload(t, s, disk, chance, failing)
 	disk.Fail(nil)
+	fs.setFail(nil)
+	made, removed := fs.segments()
+	if t.Logf("%d segments were made, %d removed", made, removed); made < 5 || removed < 3 {
+		t.Fatal("too few segments")
+	}
 	for range 20 {
 		n := start + chance.IntN(disk.Now()-start+1)
 		dir := t.TempDir()
@@ -226,6 +281,15 @@ func testPowerLoss(t *testing.T, failing bool) {
 		must(t, fs.powerLoss(n, filepath.Join(dir, spoolDir), chance))
 		verify(t, dir, n, lives)
 	}
+}
+
+func someMail(now time.Time, chance *rand.Rand) queue.Mail {
+	m := queue.NewMail(relay.Message{ID: relay.NewID(now), From: "a@b", Recipients: []string{"x@y"}, ReceivedAt: now})
+	m.Message.Raw = bytes.Repeat([]byte(m.Message.ID), 1+chance.IntN(300))
+	if chance.IntN(20) == 0 {
+		m.Message.Raw = bytes.Repeat([]byte(m.Message.ID), spoolAbove/20+1)
+	}
+	return m
 }
 
 // workload is some life for a queue, one call at a time.
@@ -245,19 +309,20 @@ func workload(t *testing.T, s *Store, disk *faultvfs.Disk, chance *rand.Rand, fa
 	}
 	for range 250 {
 		now = now.Add(time.Second)
-		switch chance.IntN(4) {
+		switch chance.IntN(6) {
 		case 0, 1:
-			m := queue.NewMail(relay.Message{ID: relay.NewID(now), From: "a@b", Recipients: []string{"x@y"}, ReceivedAt: now})
-			m.Message.Raw = bytes.Repeat([]byte(m.Message.ID), 1+chance.IntN(300))
-			if chance.IntN(10) == 0 {
-				m.Message.Raw = bytes.Repeat([]byte(m.Message.ID), spoolAbove/20+1)
+			mails := make([]queue.Mail, 1+chance.IntN(2)*chance.IntN(6)) // from 3 on, to a segment
+			for i := range mails {
+				mails[i] = someMail(now, chance)
 			}
-			if ok(s.Enqueue(ctx, m)) {
-				l := &life{mail: m, acked: disk.Now()}
-				lives, byID[m.Message.ID] = append(lives, l), l
+			if ok(s.Enqueue(ctx, mails...)) {
+				for _, m := range mails {
+					l := &life{mail: m, acked: disk.Now()}
+					lives, byID[m.Message.ID] = append(lives, l), l
+				}
 			}
 		case 2:
-			got, err := s.Claim(ctx, queue.ClaimRequest{Now: now, Max: 3, Lease: time.Hour})
+			got, err := s.Claim(ctx, queue.ClaimRequest{Now: now, Max: 6, Lease: time.Hour})
 			if ok(err) {
 				for _, c := range got {
 					if l := byID[c.Token.Mail]; l != nil {
@@ -266,7 +331,7 @@ func workload(t *testing.T, s *Store, disk *faultvfs.Disk, chance *rand.Rand, fa
 				}
 				claims = append(claims, got...)
 			}
-		case 3:
+		default:
 			if len(claims) == 0 {
 				continue
 			}
