@@ -38,12 +38,13 @@ func offsetOf(place int64) int64  { return place & (1<<32 - 1) }
 
 // segment is the file that takes the bodies of big groups, one after the
 // other. It belongs to the writer, and to the goroutine that appends while
-// there is one. One that was not written to its end by this process, without
-// an error, is never written to again: after an fsync that failed nobody knows
-// what of it is on the disk.
+// there is one. One that failed, or that another process began, is never
+// written to again: after an fsync that failed nobody knows what of the file
+// is on the disk.
 type segment struct {
 	id   int64
 	file spoolFile // nil until the first append
+	buf  *bufio.Writer
 	size int64
 	told bool // a commit was tried whose rows tell of it
 }
@@ -93,15 +94,14 @@ func (g *segment) append(s spool, parcels []*parcel) error {
 		if err != nil {
 			return err
 		}
-		g.file = f
+		g.file, g.buf = f, bufio.NewWriterSize(f, 256<<10)
 	}
-	buf := bufio.NewWriterSize(g.file, 256<<10)
 	for _, p := range parcels {
-		if _, err := buf.Write(p.Message.Raw); err != nil {
+		if _, err := g.buf.Write(p.Message.Raw); err != nil {
 			return err
 		}
 	}
-	if err := buf.Flush(); err != nil {
+	if err := g.buf.Flush(); err != nil {
 		return err
 	}
 	if err := g.file.Sync(); err != nil || !made {
