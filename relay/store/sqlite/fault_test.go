@@ -26,6 +26,14 @@ func testMail(size int) queue.Mail {
 	return m
 }
 
+func testMails(n, size int) []queue.Mail {
+	mails := make([]queue.Mail, n)
+	for i := range mails {
+		mails[i] = testMail(size)
+	}
+	return mails
+}
+
 // until waits for something that the writer does by itself.
 func until(t *testing.T, what string, done func() bool) {
 	t.Helper()
@@ -47,6 +55,23 @@ func claimAll(t *testing.T, s *Store) []queue.Claim {
 	claims, err := s.Claim(ctx, queue.ClaimRequest{Now: time.Now(), Max: 1000, Lease: time.Hour})
 	must(t, err)
 	return claims
+}
+
+// settleAll sends all that waits.
+func settleAll(t *testing.T, s *Store) {
+	t.Helper()
+	for claims := claimAll(t, s); len(claims) > 0; claims = claimAll(t, s) {
+		settle(t, s, claims)
+	}
+}
+
+func settle(t *testing.T, s *Store, claims []queue.Claim) {
+	t.Helper()
+	var all []queue.Settlement
+	for _, c := range claims {
+		all = append(all, queue.Settlement{Token: c.Token, Result: queue.Done, At: time.Now()})
+	}
+	must(t, s.Settle(ctx, all...))
 }
 
 // TestStorageFaults: each fault has its error, nothing that was stored before
@@ -181,55 +206,72 @@ func onTmpfs(t *testing.T, size string) string {
 
 // TestDiskFull fills a real file system, and drains the queue on it.
 func TestDiskFull(t *testing.T) {
-	for _, size := range []int{10_000, spoolAbove + 1} {
-		t.Run(fmt.Sprint(size), func(t *testing.T) {
+	for _, tt := range []struct{ size, group int }{{10_000, 1}, {spoolAbove + 1, 1}, {10_000, bigGroup}} {
+		t.Run(fmt.Sprint(tt), func(t *testing.T) {
+			size := tt.size
 			dir := onTmpfs(t, "24m")
 			s := openTest(t, dir, Options{MinFree: 8 << 20, Queue: queue.Options{ForgetSent: true}, tidyEvery: time.Millisecond})
 			stored := map[string]bool{}
 			var err error
 			for err == nil {
-				m := testMail(size)
-				if err = s.Enqueue(ctx, m); err == nil {
-					stored[m.Message.ID] = true
+				mails := testMails(tt.group, size)
+				if err = s.Enqueue(ctx, mails...); err == nil {
+					for _, m := range mails {
+						stored[m.Message.ID] = true
+					}
 				}
 			}
 			if !errors.Is(err, queue.ErrFull) || len(stored) < 20 {
 				t.Fatalf("after %d mails: %v", len(stored), err)
 			}
-			for _, c := range claimAll(t, s) { // there is room kept for this
-				raw, err := readRaw(s, c.Token.Mail)
-				if err != nil || len(raw) != size {
-					t.Fatalf("%d bytes, %v", len(raw), err)
+			for claims := claimAll(t, s); len(claims) > 0; claims = claimAll(t, s) { // there is room kept for this
+				for _, c := range claims {
+					raw, err := readRaw(s, c.Token.Mail)
+					if err != nil || len(raw) != size {
+						t.Fatalf("%d bytes, %v", len(raw), err)
+					}
+					delete(stored, c.Token.Mail)
 				}
-				must(t, s.Settle(ctx, queue.Settlement{Token: c.Token, Result: queue.Done, At: time.Now()}))
-				delete(stored, c.Token.Mail)
+				settle(t, s, claims)
 			}
 			if len(stored) != 0 {
 				t.Fatalf("%d mails were lost", len(stored))
 			}
-			until(t, "space is given back", func() bool { return !errors.Is(s.Enqueue(ctx, testMail(size)), queue.ErrFull) })
+			until(t, "space is given back", func() bool { return !errors.Is(s.Enqueue(ctx, testMails(tt.group, size)...), queue.ErrFull) })
 		})
 	}
 }
 
 // TestDiskFullWithoutReserve: the same with nothing kept free.
 func TestDiskFullWithoutReserve(t *testing.T) {
-	dir := onTmpfs(t, "16m")
-	s := openTest(t, dir, Options{})
-	n := 0
-	var err error
-	for ; err == nil; n++ {
-		err = s.Enqueue(ctx, testMail(50_000))
+	for _, group := range []int{1, bigGroup} {
+		t.Run(fmt.Sprint(group), func(t *testing.T) {
+			dir := onTmpfs(t, "16m")
+			s := openTest(t, dir, Options{})
+			n := 0
+			var err error
+			for ; err == nil; n += group {
+				err = s.Enqueue(ctx, testMails(group, 50_000)...)
+			}
+			if !errors.Is(err, queue.ErrFull) {
+				t.Fatalf("after %d mails: %v", n, err)
+			}
+			must(t, syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT, "size=64m"))
+			must(t, s.Enqueue(ctx, testMails(group, 50_000)...))
+			claims := claimAll(t, s)
+			if len(claims) != n {
+				t.Fatalf("%d mails of %d", len(claims), n)
+			}
+			for _, c := range claims {
+				raw, err := readRaw(s, c.Token.Mail)
+				must(t, err)
+				if len(raw) != 50_000 {
+					t.Fatalf("%d bytes", len(raw))
+				}
+			}
+			checkConsistent(t, s)
+		})
 	}
-	if !errors.Is(err, queue.ErrFull) {
-		t.Fatalf("after %d mails: %v", n, err)
-	}
-	must(t, syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT, "size=64m"))
-	must(t, s.Enqueue(ctx, testMail(50_000)))
-	if claims := claimAll(t, s); len(claims) != n {
-		t.Fatalf("%d mails of %d", len(claims), n)
-	}
-	checkConsistent(t, s)
 }
 
 func TestMinFree(t *testing.T) {

@@ -18,21 +18,25 @@ func (t *tx) finish(seq int64, at time.Time) error {
 	if err := t.removeBody(seq); err != nil {
 		return err
 	}
-	_, err = t.change("UPDATE mails SET body = 0, spool = '', done = ? WHERE seq = ?", max(1, millis(at)), seq)
+	_, err = t.change("UPDATE mails SET body = 0, spool = '', place = 0, done = ? WHERE seq = ?", max(1, millis(at)), seq)
 	return err
 }
 
 // removeBody lets go of a mail's content. A file of it is removed
 // after the commit.
 func (t *tx) removeBody(seq int64) error {
-	r, err := t.one("SELECT body, spool, size FROM mails WHERE seq = ?", seq)
+	r, err := t.one("SELECT body, spool, size, place FROM mails WHERE seq = ?", seq)
 	if err != nil || r == nil || r.int(0) == bodyGone {
 		return err
 	}
 	t.counts.mails--
 	t.counts.bytes -= r.int(2)
-	if r.int(0) == bodySpool {
+	switch r.int(0) {
+	case bodySpool:
 		t.files = append(t.files, r.text(1))
+		return nil
+	case bodySegment:
+		t.segments.remove(segmentOf(r.int(3)), 1)
 		return nil
 	}
 	_, err = t.change("DELETE FROM bodies WHERE seq = ?", seq)

@@ -51,6 +51,14 @@ func (w *writer) tidy() time.Duration {
 			return 0
 		}
 	}
+	if err == nil {
+		var more bool
+		more, err = w.compact(quiet)
+		w.tidiedAt = w.commits // which may have been its own
+		if err == nil && more && quiet {
+			return 0
+		}
+	}
 	if err == nil && quiet && !w.truncated {
 		w.truncated, err = w.truncate()
 	}
