@@ -345,3 +345,52 @@ func TestCalledAs(t *testing.T) {
 		}
 	}
 }
+
+// A local name goes all the way: completed in MAIL and RCPT, resolved by the
+// table and the file, which is read again when it changes.
+func TestLocalNamesThroughTheRelay(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "aliases")
+	write := func(text string) {
+		t.Helper()
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	write("postmaster: root\n")
+	p := launch(t, environ(t), "serve", "--sandbox", "--config", configFile(t,
+		"alias_file = \""+file+"\"\nqualify_domain = \"sandbox.example\"\n[aliases]\nroot = [\"ops@example.net\", \"zoe@example.net\"]\n[[listener]]\naddress = \"127.0.0.1:0\"\n"))
+	s := relayed{p, p.await(p.out, `SMTP +(127\.0\.0\.1:\d+)`), p.await(p.out, `sandbox +http://(127\.0\.0\.1:\d+)/api`)}
+	dial(t, s.smtp).do("", "220", "EHLO x", "250", "MAIL FROM:<root>", "250", "RCPT TO:<MAILER-DAEMON>", "250", "RCPT TO:<postmaster>", "250",
+		"DATA", "354", "From: root\r\nSubject: s\r\n\r\nb\r\n.", "250 2.0.0 accepted")
+	for to, n := range map[string]int{"ops@example.net": 1, "zoe@example.net": 1, "MAILER-DAEMON@sandbox.example": 1} {
+		calls := callsTo(t, s.sandbox, to)
+		if len(calls) != n || calls[0].Body.From.Email != "root@sandbox.example" {
+			t.Errorf("%s got %+v", to, calls)
+		}
+	}
+	write("postmaster: root\nbackup: eve@example.net\n")
+	if got := sendmailTo(t, s.smtp, "Subject: s\n\nb\n", "backup"); got.code != 0 || len(callsTo(t, s.sandbox, "eve@example.net")) != 1 {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestNewaliases(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "aliases")
+	for text, want := range map[string]result{
+		"root: ops@example.net\n": {out: file + ": 1 aliases, all good.\n"},
+		"root: |/bin/x\n":         {err: "sendmail: " + file + ": line 1: root: \"|/bin/x\" is a program: an alias leads to addresses only\n", code: 78},
+	} {
+		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if got := executeTool(t, environ(t), "", linked(t, "newaliases"), "-oA"+file); got != want {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+	}
+	if got := executeTool(t, environ(t), "", linked(t, "newaliases")); got.code != 0 || !strings.Contains(got.out, "no alias_file") {
+		t.Errorf("%+v", got)
+	}
+	if got := executeTool(t, environ(t), "", linked(t, "newaliases"), "-oA"+file+"x"); got.code != 78 || !strings.Contains(got.err, "no such file") {
+		t.Errorf("%+v", got)
+	}
+}

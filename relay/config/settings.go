@@ -51,6 +51,7 @@ func settingsOf(c *Config) []setting {
 		{path: "hostname", value: textValue{&c.Hostname, checkHostname}, defWord: "the name of this machine", example: `"relay.example.com"`,
 			doc: "How the relay calls itself to SMTP clients."},
 	}
+	s = append(s, addressSettings(&c.Addresses)...)
 	s = append(s, apiSettings(&c.API)...)
 	s = append(s, senderSettings(&c.Sender)...)
 	s = append(s, mailSettings(&c.Mail)...)

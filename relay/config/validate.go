@@ -13,6 +13,7 @@ import (
 func (l *loader) validate() {
 	l.validateAPI()
 	l.validateSender()
+	l.validateAliases()
 	l.validateFields()
 	l.validateDelivery()
 	for i := range l.cfg.Warming {
