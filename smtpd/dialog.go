@@ -149,10 +149,10 @@ func (w *wire) transaction(verb, arg string) *reply.Reply {
 		case w.session.open:
 			return reply.BadSequence("a transaction is open already")
 		}
-		w.dialog.path, refused = parseMail(arg, w.limits.MessageBytes)
+		w.dialog.path, refused = parseMail(arg, w.limits.MessageBytes, w.session.qualify)
 		line = "MAIL FROM:<" + w.dialog.path.address + ">"
 	case "RCPT":
-		w.dialog.path, refused = parseRcpt(arg, w.session.utf8)
+		w.dialog.path, refused = parseRcpt(arg, w.session.utf8, w.session.qualify)
 		line = "RCPT TO:<" + w.dialog.path.address + ">"
 	case "DATA":
 		if arg != "" {

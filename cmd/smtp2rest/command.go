@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"strings"
 
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/sendmail"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 )
 
@@ -43,6 +44,8 @@ type command struct {
 	// verbs are commands of its own, such as "queue drop". The command itself
 	// is what is meant when none is named.
 	verbs []*command
+	// raw commands read their arguments themselves, flags and all.
+	raw bool
 }
 
 type action func(ctx context.Context, t *terminal, args []string) error
@@ -60,7 +63,7 @@ func usagef(format string, args ...any) error {
 func commands() []*command {
 	return []*command{
 		demoCommand(), serveCommand(), checkCommand(), explainCommand(),
-		queueCommand(), sendCommand(), hashPasswordCommand(), sandboxCommand(), versionCommand(),
+		queueCommand(), sendCommand(), sendmailCommand(), hashPasswordCommand(), sandboxCommand(), versionCommand(),
 	}
 }
 
@@ -96,6 +99,9 @@ func (c *command) run(ctx context.Context, t *terminal, args []string) int {
 	}
 	fs := c.flagSet()
 	act := c.setup(fs)
+	if c.raw {
+		return report(t, c, act(ctx, t, args))
+	}
 	rest, err := parse(fs, args)
 	if errors.Is(err, flag.ErrHelp) {
 		printHelp(t.out, c)
@@ -111,9 +117,12 @@ func (c *command) run(ctx context.Context, t *terminal, args []string) int {
 func report(t *terminal, c *command, err error) int {
 	var usage *usageError
 	var problems config.Errors
+	var failed *sendmail.Error
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.As(err, &failed):
+		return sendmailFailed(t, failed)
 	case errors.As(err, &usage):
 		fmt.Fprintf(t.err, "smtp2rest %s: %s\nSee 'smtp2rest help %s'.\n", c.name, usage.text, c.name)
 		return exitUsage

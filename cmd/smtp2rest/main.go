@@ -22,7 +22,7 @@ func main() {
 		width: columns(os.Stdout),
 		asks:  columns(os.Stdin) > 0,
 	}
-	os.Exit(run(untilSignal(), t, os.Args[1:]))
+	os.Exit(run(untilSignal(), t, calledAs(os.Args)))
 }
 
 // untilSignal returns a context that ends at the first signal to stop. Ctrl-C

@@ -46,6 +46,7 @@ type parts struct {
 	attempts     *attempt.Sender
 	meter        *warm.Meter
 	queue        intake.Queue
+	aliases      intake.Aliases
 	marks        queue.Marks // nil without a queue
 	server       *smtpd.Server
 	started      time.Time
@@ -70,7 +71,7 @@ func (p *parts) build(ctx context.Context) error {
 	p.started = time.Now()
 	p.suppressions = suppress.New(suppressionsKept, suppressionTime)
 	p.meter = newMeter(p.opt.Config.Warming)
-	for _, step := range []func(context.Context) error{p.buildAPI, p.buildQueue, p.buildServer} {
+	for _, step := range []func(context.Context) error{p.buildAliases, p.buildAPI, p.buildQueue, p.buildServer} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -229,6 +230,7 @@ func (p *parts) bounces() bounce.Options {
 func (p *parts) backend() *intake.Intake {
 	c := p.opt.Config
 	return intake.New(intake.Options{
+		Aliases:      p.aliases,
 		Mapping:      Mapping(c),
 		Attempts:     p.attempts,
 		Suppressions: p.suppressions,
@@ -260,7 +262,8 @@ func (p *parts) buildServer(ctx context.Context) error {
 			IdleTime:              c.Limits.IdleTime,
 			MessageTime:           c.Limits.MessageTime,
 		},
-		Log: p.opt.Log,
+		Log:           p.opt.Log,
+		QualifyDomain: c.Addresses.QualifyDomain,
 	})
 	if err != nil {
 		return err

@@ -41,6 +41,12 @@ func (in *Intake) tryAll(ctx context.Context, r relay.Remainder, body *payload.B
 // try tries one recipient, if its sender's domain may still send today.
 func (in *Intake) try(ctx, turn context.Context, r relay.Remainder, a attempt.Attempt) relay.Outcome {
 	now := time.Now()
+	if _, aliased := r.Message.Aliases[a.To]; aliased {
+		// RCPT lets an alias through for the others it stands for.
+		if _, suppressed := in.opt.Suppressions.Lookup(a.To, now); suppressed {
+			return relay.Outcome{Kind: relay.Suppressed}
+		}
+	}
 	if !in.opt.Warming.Take(r.Domain, r.Urgent, now) {
 		return relay.Outcome{Kind: relay.RateLimited, Untried: true, Cause: errWarming, RetryAfter: untilTomorrow(now)}
 	}
