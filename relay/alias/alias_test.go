@@ -39,7 +39,7 @@ boss@example.org: eve@example.net
 @old.example: archive@old.example, root
 backup: unknown
 @pool.example: pool
-pool: eve@pool.example, zoe@example.net
+pool: \eve@pool.example, zoe@example.net
 "quoted": bob@example.net
 `
 	const all = "ops@example.net zoe@example.net"
@@ -105,6 +105,7 @@ func TestRefused(t *testing.T) {
 		"@: c":                             "is no name for an alias",
 		"root: a@b\nROOT: c@d":             `line 2: "root" is there twice (first at line 1); keep one`,
 		"a: b\nb: c\nc: a":                 "a leads back to itself: a -> b -> c -> a",
+		"@x: a\na: b@x":                    "a leads back to itself: a -> @x -> a; a \\ before an address ends it there",
 		"a: b@x\nb@x: a":                   "leads back to itself",
 		deep:                               "leads through more than 50 aliases",
 		"all: " + strings.Join(many(MaxTargets+1), ","): "all leads to more than 1000 addresses",
