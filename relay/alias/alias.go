@@ -80,7 +80,7 @@ func (t *Table) judge(entries []Entry) []error {
 		w.follow(t.entries[strings.ToLower(e.Name)])
 		switch {
 		case len(w.circle) > 0:
-			problems = append(problems, e.problem(fmt.Errorf("%s leads back to itself: %s", e.Name, strings.Join(w.circle, " -> "))))
+			problems = append(problems, e.problem(fmt.Errorf("%s leads back to itself: %s; a \\ before an address ends it there", e.Name, strings.Join(w.circle, " -> "))))
 		case w.deep:
 			problems = append(problems, e.problem(fmt.Errorf("%s leads through more than %d aliases one behind the other", e.Name, MaxDepth)))
 		case w.more:
@@ -108,8 +108,9 @@ func (e Entry) problem(err error) error {
 func (t *Table) Len() int { return len(t.entries) }
 
 // Expand returns whom a recipient stands for, each once, and false when no
-// alias applies. An alias is followed once on the way: what leads back to it is
-// final, so that "@example.com" may lead to an address of that very domain.
+// alias applies. A target to which its own alias would apply again is final:
+// "www: www, ops" is www as well, and "@example.com" may lead to an address of
+// that very domain.
 func (t *Table) Expand(address string) ([]string, bool) {
 	e, ok := t.lookup(address)
 	if !ok {
@@ -174,8 +175,6 @@ func (w *walk) follow(e Entry) {
 		switch i := slices.Index(w.path, next.Name); {
 		case !ok || i >= 0 && i == len(w.path)-1: // "root: root, ops" is root as well
 			w.end(target)
-		case i >= 0 && wide(next.Name):
-			w.end(target)
 		case i >= 0:
 			w.circle = append(slices.Clone(w.path[i:]), next.Name)
 			w.end(target)
@@ -185,9 +184,6 @@ func (w *walk) follow(e Entry) {
 	}
 	w.path = w.path[:len(w.path)-1]
 }
-
-// wide tells an alias for more than one name.
-func wide(name string) bool { return name == "*" || strings.HasPrefix(name, "@") }
 
 // end adds an address.
 func (w *walk) end(address string) {

@@ -38,6 +38,8 @@ git: \git, \www, root
 boss@example.org: eve@example.net
 @old.example: archive@old.example, root
 backup: unknown
+@pool.example: pool
+pool: \eve@pool.example, zoe@example.net
 "quoted": bob@example.net
 `
 	const all = "ops@example.net zoe@example.net"
@@ -56,6 +58,7 @@ backup: unknown
 		"other@example.org":              "",
 		"x@old.example":                  "archive@old.example " + all,
 		"archive@old.example":            "archive@old.example " + all,
+		"bob@pool.example":               "eve@pool.example zoe@example.net",
 		"backup@web1":                    "unknown@mail.example.com",
 		"quoted@web1":                    "bob@example.net",
 		"customer@example.net":           "",
@@ -102,6 +105,7 @@ func TestRefused(t *testing.T) {
 		"@: c":                             "is no name for an alias",
 		"root: a@b\nROOT: c@d":             `line 2: "root" is there twice (first at line 1); keep one`,
 		"a: b\nb: c\nc: a":                 "a leads back to itself: a -> b -> c -> a",
+		"@x: a\na: b@x":                    "a leads back to itself: a -> @x -> a; a \\ before an address ends it there",
 		"a: b@x\nb@x: a":                   "leads back to itself",
 		deep:                               "leads through more than 50 aliases",
 		"all: " + strings.Join(many(MaxTargets+1), ","): "all leads to more than 1000 addresses",
@@ -123,6 +127,17 @@ func many(n int) []string {
 		list[i] = fmt.Sprintf("u%d@example.net", i)
 	}
 	return list
+}
+
+// Each alias is followed once: two ways at each of 40 crossings are 2^40 paths.
+func TestCrossingsCostNothing(t *testing.T) {
+	text := ""
+	for i := range 40 {
+		text += fmt.Sprintf("a%d: a%d, b%d\nb%d: a%d, b%d\n", i, i+1, i+1, i, i+1, i+1)
+	}
+	if got, _ := table(t, text).Expand("a0@web1"); len(got) != 2 {
+		t.Errorf("%q", got)
+	}
 }
 
 // All that is wrong is said at once.

@@ -44,6 +44,7 @@ func TestAddressesRefuses(t *testing.T) {
 	for _, field := range []string{
 		"a@", "@b", "a@b@c", "a b@x", "a@x b@x", "<a@x> <b@x>", "<a@x> b@x", "a@x <", "<a@x", "a@x>", `"a@x`, "(a@x", "a@[1.2.3.4",
 		"<>", "a@x:b@x;", "a@x\x00", "a@x\rb", "a\x7f@x", "a@-..x", "<a<b@x>>", "\xff@x", strings.Repeat("a", 260) + "@x", `""@x`, `"a"b@x`, "Doe John, a@x",
+		"\"a\rb\"@x", "<\"a\x00b\"@x>",
 	} {
 		if got, err := Addresses(field); err == nil {
 			t.Errorf("%q gives %q", field, got)
