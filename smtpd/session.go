@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"log/slog"
-	"net/netip"
 	"runtime/debug"
 	"slices"
 
@@ -64,8 +63,7 @@ func (s *session) Mail(string, *smtp.MailOptions) error {
 // admitted is nil for a client that may send. Nothing but a login lets any
 // other in, so those are asked for one only where they could.
 func (s *session) admitted() *reply.Reply {
-	addr := s.client.Addr.Addr()
-	inside := slices.ContainsFunc(s.config.Networks, func(p netip.Prefix) bool { return p.Contains(addr) })
+	inside := s.wire.local || contains(s.config.Networks, s.client.Addr.Addr())
 	switch {
 	case s.user != nil, inside && !s.config.RequireAuth:
 		return nil

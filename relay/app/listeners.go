@@ -11,8 +11,10 @@ func listeners(from []config.Listener) []smtpd.Listener {
 	list := make([]smtpd.Listener, len(from))
 	for i, l := range from {
 		list[i] = smtpd.Listener{
-			Address:  l.Address,
-			Networks: l.Networks,
+			Address:    l.Address,
+			SocketMode: l.SocketMode,
+			Networks:   l.Networks,
+			ProxyFrom:  l.ProxyFrom,
 			TLS: smtpd.TLS{
 				Mode:       tlsMode(l.TLS),
 				MinVersion: l.MinTLS,

@@ -8,6 +8,7 @@
 package config
 
 import (
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -108,8 +109,10 @@ type Delivery struct {
 
 // Listener is one address that clients connect to.
 type Listener struct {
-	Address  string         // host:port
-	Networks []netip.Prefix // whose clients may send; masked
+	Address    string         // host:port, "unix:" and a path, or "systemd:" and a name
+	SocketMode fs.FileMode    // of a unix socket
+	Networks   []netip.Prefix // whose clients may send; masked
+	ProxyFrom  []netip.Prefix // whose connections begin with a PROXY header; masked
 
 	TLS        TLSMode
 	MinTLS     uint16 // as crypto/tls has it
