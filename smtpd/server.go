@@ -114,6 +114,7 @@ func (s *Server) openDoors(ctx context.Context) (doors []*door, err error) {
 func (s *Server) newSessions(d *door) *smtp.Server {
 	sessions := smtp.NewServer(d)
 	sessions.Domain = s.options.Hostname
+	sessions.LMTP = d.config.LMTP
 	sessions.MaxLineLength = 0
 	sessions.MaxMessageBytes = s.limits.MessageBytes // announced as SIZE
 	sessions.MaxRecipients = s.limits.Recipients

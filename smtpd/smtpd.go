@@ -33,6 +33,15 @@ type Backend interface {
 	Message(ctx context.Context, env *Envelope, data []byte) *reply.Reply
 }
 
+// EachBackend is an add-on for a Backend that can answer for each recipient by
+// itself. LMTP asks for it in place of Message; without it every recipient
+// gets Message's reply.
+type EachBackend interface {
+	// MessageEach is Message with one reply for each of env.Recipients, in
+	// their order. A negative one leaves the recipient to the client.
+	MessageEach(ctx context.Context, env *Envelope, data []byte) []*reply.Reply
+}
+
 // Envelope is one SMTP transaction as far as it has come.
 type Envelope struct {
 	From       string // "" is the null sender
@@ -61,6 +70,7 @@ type Listener struct {
 	ProxyFrom  []netip.Prefix // whose connections begin with a header of the PROXY protocol
 	TLS        TLS
 
+	LMTP           bool // RFC 2033 instead of SMTP: a reply for each recipient after DATA
 	RequireAuth    bool // of clients in Networks too
 	AuthWithoutTLS bool // passwords may travel in the clear
 }

@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 )
@@ -49,4 +50,17 @@ func TestSocketActivation(t *testing.T) {
 	_ = f.Close()
 	_ = p.await(p.out, `SMTP +(127\.0\.0\.1:\d+)`)
 	mailBy(t, "tcp", l.Addr().String())
+}
+
+// Over LMTP every recipient has its own reply.
+func TestSwaksLMTP(t *testing.T) {
+	swaks := tool(t, "swaks")
+	s := serveSandbox(t, "protocol = \"lmtp\"\n")
+	host, port := hostPort(t, s.smtp)
+	r := executeTool(t, environ(t), clientMail, swaks, "--protocol", "LMTP", "--server", host, "--port", port, "--helo", "client.test",
+		"--from", "zoe@sandbox.example", "--to", "bob@example.net,suppressed@example.net", "--data", "-")
+	if !strings.Contains(r.out, "250 2.0.0 <bob@example.net> accepted ") || !strings.Contains(r.out, " <suppressed@example.net> ") {
+		t.Fatalf("%+v", r)
+	}
+	taken(t, s, "bob@example.net")
 }

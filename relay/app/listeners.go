@@ -12,6 +12,7 @@ func listeners(from []config.Listener) []smtpd.Listener {
 	for i, l := range from {
 		list[i] = smtpd.Listener{
 			Address:    l.Address,
+			LMTP:       l.Protocol == config.LMTP,
 			SocketMode: l.SocketMode,
 			Networks:   l.Networks,
 			ProxyFrom:  l.ProxyFrom,

@@ -109,7 +109,8 @@ type Delivery struct {
 
 // Listener is one address that clients connect to.
 type Listener struct {
-	Address    string         // host:port, "unix:" and a path, or "systemd:" and a name
+	Address    string // host:port, "unix:" and a path, or "systemd:" and a name
+	Protocol   Protocol
 	SocketMode fs.FileMode    // of a unix socket
 	Networks   []netip.Prefix // whose clients may send; masked
 	ProxyFrom  []netip.Prefix // whose connections begin with a PROXY header; masked
@@ -130,6 +131,15 @@ type User struct {
 	Hash    string   // bcrypt's
 	Senders []string // envelope senders, or "@domain"; none is any
 }
+
+// Protocol is what a listener speaks.
+type Protocol string
+
+// SMTP is RFC 5321, LMTP is RFC 2033.
+const (
+	SMTP Protocol = "smtp"
+	LMTP Protocol = "lmtp"
+)
 
 // TLSMode is when a listener speaks TLS.
 type TLSMode string

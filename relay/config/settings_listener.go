@@ -18,6 +18,8 @@ func listenerSettings(l *Listener, prefix string) []setting {
 	return []setting{
 		{path: prefix + ".address", value: textValue{&l.Address, checkListen}, def: "127.0.0.1:2525",
 			doc: "Address and port, where \":2525\" is every address of this machine; \"unix:/run/…\"; or\n\"systemd:NAME\" for what a .socket unit with FileDescriptorName=NAME opened."},
+		{path: prefix + ".protocol", value: wordValue[Protocol]{&l.Protocol, []Protocol{SMTP, LMTP}}, def: "smtp",
+			doc: "\"smtp\", or \"lmtp\" for a mail server that hands over: each recipient has a reply."},
 		{path: prefix + ".socket_mode", value: modeValue{&l.SocketMode}, def: "0660",
 			doc: "The mode of a unix socket: who may open it may send."},
 		{path: prefix + ".networks", value: networksValue{&l.Networks}, def: []any{"127.0.0.0/8", "::1/128"},
