@@ -3,6 +3,7 @@ package smtpd
 import (
 	"bufio"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"strconv"
@@ -31,6 +32,13 @@ type dialog struct {
 	errors int          // wrong commands since the last message taken
 	wrong  int          // wrong recipients since the last right one
 	cause  *reply.Reply // what the session answered, with its private cause
+	each   []verdict    // what go-smtp's next replies are to be, one for each recipient
+}
+
+// verdict is what became of one recipient of a message.
+type verdict struct {
+	rcpt  string
+	reply *reply.Reply
 }
 
 // next waits for commands until there is one for go-smtp to answer. go-smtp
@@ -276,6 +284,11 @@ func (w *wire) replied(line string) error {
 		if line[0] == '2' || line[0] == '3' {
 			return nil
 		}
+	}
+	if d := &w.dialog; len(d.each) > 0 {
+		one := d.each[0]
+		d.each, d.cause, d.path.address = d.each[1:], one.reply, one.rcpt
+		line = fmt.Sprintf("%d %s <%s> %s", one.reply.Code(), one.reply.Enhanced(), one.rcpt, one.reply.Text())
 	}
 	switch w.dialog.verb {
 	case "HELO", "EHLO", "LHLO":

@@ -2,6 +2,7 @@ package smtpd
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -17,11 +18,13 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/smtp2rest/smtp2rest/smtpd/auth"
+	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
 // TestDialogs plays the files in testdata, each a whole session:
 //
 //	users              ann with the password right, bob who may send as bob@b.test only
+//	lmtp               of the listener; "each" has a backend that answers each recipient
 //	require_auth       of the listener
 //	auth_without_tls   of the listener
 //	limit NAME VALUE   sets a field of Limits
@@ -102,7 +105,7 @@ func play(t *testing.T, lines []string) {
 }
 
 func isSetting(word string) bool {
-	return slices.Contains([]string{"limit", "networks", "tls", "users", "require_auth", "auth_without_tls"}, word)
+	return slices.Contains([]string{"limit", "networks", "tls", "users", "require_auth", "auth_without_tls", "lmtp"}, word)
 }
 
 // step does one line and returns how many messages have been seen.
@@ -156,6 +159,12 @@ func configure(o *Options, words []string) error {
 		return nil
 	case "users":
 		return addUsers(o)
+	case "lmtp":
+		l.LMTP = true
+		if len(words) > 1 {
+			o.Backend = eachBackend{o.Backend.(*fakeBackend)}
+		}
+		return nil
 	case "require_auth":
 		l.RequireAuth = true
 		return nil
@@ -177,6 +186,25 @@ func configure(o *Options, words []string) error {
 	n, err := strconv.ParseInt(words[2], 10, 64)
 	field.SetInt(n)
 	return err
+}
+
+// eachBackend refuses those whose local part says so.
+type eachBackend struct{ *fakeBackend }
+
+func (b eachBackend) MessageEach(ctx context.Context, env *Envelope, data []byte) (each []*reply.Reply) {
+	r := b.Message(ctx, env, data)
+	for _, rcpt := range env.Recipients {
+		switch local, _, _ := strings.Cut(rcpt, "@"); local {
+		case "full":
+			each = append(each, reply.StorageFull())
+		case "gone":
+			each = append(each, reply.Suppressed(reply.Suppression{Address: rcpt, Reason: "hard bounce", HardBounce: true}))
+		case "forgotten":
+		default:
+			each = append(each, r)
+		}
+	}
+	return each
 }
 
 func addUsers(o *Options) (err error) {

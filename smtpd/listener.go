@@ -2,17 +2,15 @@ package smtpd
 
 import (
 	"bufio"
-	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"errors"
-	"fmt"
-	"io/fs"
+	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -24,23 +22,6 @@ const (
 	acceptPause = 100 * time.Millisecond // after an error that is not the end, such as too many open files
 	refuseTime  = 50 * time.Millisecond  // more than a few octets into a fresh socket can take
 )
-
-// listen binds one address.
-func listen(ctx context.Context, address string) (net.Listener, error) {
-	var config net.ListenConfig
-	l, err := config.Listen(ctx, "tcp", address)
-	switch {
-	case err == nil:
-		return l, nil
-	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("cannot listen on %s: another program uses this port; stop it or choose another port: %w", address, err)
-	case errors.Is(err, fs.ErrPermission):
-		return nil, fmt.Errorf("cannot listen on %s: no permission; ports below 1024 need the capability CAP_NET_BIND_SERVICE, or choose a higher port: %w", address, err)
-	case errors.Is(err, syscall.EADDRNOTAVAIL):
-		return nil, fmt.Errorf("cannot listen on %s: this machine has no such address; use one of its own: %w", address, err)
-	}
-	return nil, fmt.Errorf("cannot listen on %s: %w", address, err)
-}
 
 // A door is a listener whose connections are wires. It turns clients away
 // when there are too many.
@@ -67,23 +48,13 @@ func (d *door) Accept() (net.Conn, error) {
 		w := d.newWire(conn)
 		if r := d.server.roster.enter(w); r != nil {
 			w.log.Info("refused", "reply", r.String())
-			d.turnAway(conn, r)
+			w.sayInClear(r)
+			_ = conn.Close()
 			continue
 		}
 		w.log.Debug("session opened")
 		return w, nil
 	}
-}
-
-// turnAway never blocks: the first octets always fit into the socket's buffer.
-// A client that expects TLS gets nothing: a handshake would cost what there is
-// too little of.
-func (d *door) turnAway(conn net.Conn, r *reply.Reply) {
-	if d.config.TLS.Mode != ImplicitTLS {
-		_ = conn.SetWriteDeadline(time.Now().Add(refuseTime))
-		_, _ = fmt.Fprintf(conn, "%s\r\n", r)
-	}
-	_ = conn.Close()
 }
 
 func (d *door) newWire(conn net.Conn) *wire {
@@ -93,8 +64,13 @@ func (d *door) newWire(conn net.Conn) *wire {
 		Addr:     addrPort(conn.RemoteAddr()),
 		Listener: conn.LocalAddr().String(),
 	}
-	log := s.log.With("session", client.Session, "client", client.Addr.String())
+	log := clientLog(s.log, client)
 	w := &wire{Conn: conn, socket: conn, limits: s.limits, log: log, tls: d.tls, tlsMode: d.config.TLS.Mode, pause: s.pause}
+	_, w.local = conn.RemoteAddr().(*net.UnixAddr)
+	w.proxied = contains(d.config.ProxyFrom, client.Addr.Addr())
+	w.origin = origin(client.Addr)
+	w.serverLog = s.log
+	w.move = func(to netip.AddrPort) *reply.Reply { return s.roster.move(w, origin(to)) }
 	w.in = bufio.NewReaderSize(reader(w.fill), s.limits.CommandBytes)
 	w.session = &session{
 		ctx:      s.ctx,
@@ -109,9 +85,21 @@ func (d *door) newWire(conn net.Conn) *wire {
 	}
 	w.onClose = func() {
 		s.roster.leave(w)
-		log.Debug("session closed")
+		w.log.Debug("session closed")
 	}
 	return w
+}
+
+// clientLog is the log of one connection.
+func clientLog(server *slog.Logger, c Client) *slog.Logger {
+	from := "unknown"
+	switch {
+	case c.Addr.IsValid():
+		from = c.Addr.String()
+	case strings.HasPrefix(c.Listener, "/"):
+		from = "unix"
+	}
+	return server.With("session", c.Session, "client", from)
 }
 
 func addrPort(a net.Addr) netip.AddrPort {
@@ -144,30 +132,48 @@ type roster struct {
 }
 
 // enter admits a connection, or says why not.
+//
+// Of a proxy's connections any number may come from its address: where they
+// are really from is not known yet.
 func (r *roster) enter(w *wire) *reply.Reply {
-	origin := origin(w.session.client.Addr)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	switch {
 	case r.stopping:
 		return reply.ShuttingDown()
-	case len(r.wires) >= r.limits.Connections, r.from[origin] >= r.limits.ConnectionsPerAddress:
+	case len(r.wires) >= r.limits.Connections, !w.proxied && r.from[w.origin] >= r.limits.ConnectionsPerAddress:
 		return reply.TooManyConnections()
 	}
 	r.wires[w] = struct{}{}
-	r.from[origin]++
+	r.from[w.origin]++
 	return nil
 }
 
-func (r *roster) leave(w *wire) {
-	origin := origin(w.session.client.Addr)
+// move is enter again for a connection whose proxy told where it is from.
+func (r *roster) move(w *wire, to netip.Prefix) *reply.Reply {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.wires, w)
+	if r.from[to] >= r.limits.ConnectionsPerAddress {
+		return reply.TooManyConnections()
+	}
+	r.uncount(w.origin)
+	w.origin = to
+	r.from[to]++
+	return nil
+}
+
+func (r *roster) uncount(origin netip.Prefix) {
 	r.from[origin]--
 	if r.from[origin] <= 0 {
 		delete(r.from, origin)
 	}
+}
+
+func (r *roster) leave(w *wire) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.wires, w)
+	r.uncount(w.origin)
 }
 
 // stop lets nobody in any more and stops those who are.
@@ -188,6 +194,10 @@ func (r *roster) abort() int {
 		w.abort()
 	}
 	return len(r.wires)
+}
+
+func contains(networks []netip.Prefix, addr netip.Addr) bool {
+	return slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
 // origin is what counts as one client: anyone with IPv6 has a whole /64.

@@ -137,8 +137,13 @@ func dial(t testing.TB, s *Server) *client {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
+	return newClient(t, conn)
+}
+
+func newClient(t testing.TB, conn net.Conn) *client {
 	_ = conn.SetDeadline(time.Now().Add(patience))
-	return &client{t, conn.(*net.TCPConn), conn, bufio.NewReader(conn)}
+	tcp, _ := conn.(*net.TCPConn) // nil for a unix socket
+	return &client{t, tcp, conn, bufio.NewReader(conn)}
 }
 
 func (c *client) send(s string) {

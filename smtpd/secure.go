@@ -19,10 +19,51 @@ func (w *wire) begin() error {
 		return nil
 	}
 	w.begun = true
+	if w.proxied {
+		if err := w.meetProxy(); err != nil {
+			return err
+		}
+	}
 	if w.tlsMode == ImplicitTLS {
 		return w.handshake()
 	}
 	return nil
+}
+
+// meetProxy learns from the proxy who the client is.
+func (w *wire) meetProxy() error {
+	if err := w.await(w.limits.HandshakeTime); err != nil {
+		return err
+	}
+	addr, err := readProxy(w.socket)
+	w.setIdle(false)
+	if err != nil {
+		w.log.Info("PROXY header refused", "error", err)
+		return err
+	}
+	if addr.IsValid() {
+		if r := w.move(addr); r != nil {
+			w.log.Info("refused", "reply", r.String(), "for", addr.String())
+			w.sayInClear(r)
+			return r
+		}
+	}
+	s := w.session
+	proxy := s.client.Addr
+	s.client.Addr = addr
+	w.log = clientLog(w.serverLog, s.client).With("proxy", proxy.String())
+	s.log = w.log
+	return nil
+}
+
+// sayInClear says a last word, and never blocks: the first octets always fit
+// into the socket's buffer. A client that expects TLS hears nothing: a
+// handshake would cost what there is too little of.
+func (w *wire) sayInClear(r *reply.Reply) {
+	if w.tlsMode != ImplicitTLS {
+		_ = w.socket.SetWriteDeadline(time.Now().Add(refuseTime))
+		_, _ = io.WriteString(w.socket, r.String()+"\r\n")
+	}
 }
 
 // startTLS answers STARTTLS (RFC 3207).

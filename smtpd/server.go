@@ -98,11 +98,13 @@ func (s *Server) openDoors(ctx context.Context) (doors []*door, err error) {
 		if err != nil {
 			return doors, fmt.Errorf("cannot listen on %s: %w", config.Address, err)
 		}
-		l, err := listen(ctx, config.Address)
+		sockets, err := bind(ctx, config)
 		if err != nil {
 			return doors, err
 		}
-		doors = append(doors, &door{Listener: l, config: config, tls: secure, server: s})
+		for _, l := range sockets {
+			doors = append(doors, &door{Listener: l, config: config, tls: secure, server: s})
+		}
 	}
 	return doors, nil
 }
@@ -112,6 +114,7 @@ func (s *Server) openDoors(ctx context.Context) (doors []*door, err error) {
 func (s *Server) newSessions(d *door) *smtp.Server {
 	sessions := smtp.NewServer(d)
 	sessions.Domain = s.options.Hostname
+	sessions.LMTP = d.config.LMTP
 	sessions.MaxLineLength = 0
 	sessions.MaxMessageBytes = s.limits.MessageBytes // announced as SIZE
 	sessions.MaxRecipients = s.limits.Recipients
@@ -121,7 +124,7 @@ func (s *Server) newSessions(d *door) *smtp.Server {
 }
 
 // Addrs returns the addresses bound, in the order of Options.Listeners; none
-// before Start.
+// before Start. One listener can have several of systemd's.
 func (s *Server) Addrs() []net.Addr {
 	s.mu.Lock()
 	defer s.mu.Unlock()

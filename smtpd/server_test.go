@@ -295,7 +295,7 @@ func waitFor(t testing.TB, s *Server, n int) {
 func TestRosterForgets(t *testing.T) {
 	r := &roster{limits: Limits{Connections: 10, ConnectionsPerAddress: 2}, wires: map[*wire]struct{}{}, from: map[netip.Prefix]int{}}
 	wireFrom := func(addr string) *wire {
-		return &wire{session: &session{client: Client{Addr: netip.MustParseAddrPort(addr)}}}
+		return &wire{origin: origin(netip.MustParseAddrPort(addr))}
 	}
 	same := []*wire{wireFrom("[2001:db8::1]:1"), wireFrom("[2001:db8::2]:2"), wireFrom("[2001:db8::3]:3")}
 	for i, w := range same {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"io"
 	"log/slog"
-	"net/netip"
 	"runtime/debug"
 	"slices"
 
@@ -65,8 +64,7 @@ func (s *session) Mail(string, *smtp.MailOptions) error {
 // admitted is nil for a client that may send. Nothing but a login lets any
 // other in, so those are asked for one only where they could.
 func (s *session) admitted() *reply.Reply {
-	addr := s.client.Addr.Addr()
-	inside := slices.ContainsFunc(s.config.Networks, func(p netip.Prefix) bool { return p.Contains(addr) })
+	inside := s.wire.local || contains(s.config.Networks, s.client.Addr.Addr())
 	switch {
 	case s.user != nil, inside && !s.config.RequireAuth:
 		return nil
@@ -100,29 +98,63 @@ func (s *session) recipient(rcpt string) (r *reply.Reply) {
 // Data takes a message. go-smtp's reader holds nothing: see dialog.
 func (s *session) Data(io.Reader) error {
 	data, r := s.wire.message()
+	var each []*reply.Reply
 	if r == nil {
-		r = s.message(data)
+		r, each = s.message(data)
 	}
 	if r.Positive() {
 		s.wire.taken()
 	}
+	if s.config.LMTP {
+		s.answerEach(r, each)
+	}
 	return s.answer(r)
 }
 
-func (s *session) message(data []byte) (r *reply.Reply) {
-	defer s.caught(&r)
+// answerEach has the wire put a reply of its own in the place of each that
+// go-smtp writes. go-smtp's own way for that runs the session on a second
+// goroutine beside the one that writes.
+func (s *session) answerEach(r *reply.Reply, each []*reply.Reply) {
+	for i, rcpt := range s.envelope.Recipients {
+		one := r
+		if i < len(each) {
+			one = each[i]
+		}
+		s.wire.dialog.each = append(s.wire.dialog.each, verdict{rcpt, one})
+	}
+}
+
+// message asks the backend. What it says of each recipient comes besides, if
+// it was asked; the reply is then the first positive one, or the first.
+func (s *session) message(data []byte) (r *reply.Reply, each []*reply.Reply) {
+	defer func() {
+		if value := recover(); value != nil {
+			r, each = s.recovered(value), nil
+		}
+	}()
 	if receivedFields(data) > maxReceived {
-		return reply.MailLoop()
+		return reply.MailLoop(), nil
 	}
 	env := s.snapshot()
 	env.receipt = new(receipt)
 	stop := s.wire.watch(env.receipt)
 	defer func() { stop(); s.wire.pending = env.receipt }()
+	if b, ok := s.backend.(EachBackend); ok && s.config.LMTP {
+		n := len(env.Recipients)
+		each = b.MessageEach(s.ctx, &env, data)
+		if len(each) != n || slices.Contains(each, nil) {
+			return reply.LocalError(), nil
+		}
+		if i := slices.IndexFunc(each, (*reply.Reply).Positive); i >= 0 {
+			return each[i], each
+		}
+		return each[0], each
+	}
 	r = s.backend.Message(s.ctx, &env, data)
 	if r == nil {
-		return reply.LocalError()
+		return reply.LocalError(), nil
 	}
-	return r
+	return r, nil
 }
 
 // snapshot is a copy for the backend, which may keep it.
@@ -156,7 +188,7 @@ func (s *session) answer(r *reply.Reply) error {
 
 // Reset ends a transaction: RSET, a new EHLO, or the end of a message.
 func (s *session) Reset() {
-	s.wire.dialog.chunks = nil
+	s.wire.dialog.chunks, s.wire.dialog.each = nil, nil
 	s.wire.endMessage()
 	s.open, s.utf8, s.size = false, false, 0
 	s.envelope = Envelope{}

@@ -9,6 +9,7 @@ package smtpd
 import (
 	"cmp"
 	"context"
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -32,6 +33,15 @@ type Backend interface {
 	Message(ctx context.Context, env *Envelope, data []byte) *reply.Reply
 }
 
+// EachBackend is an add-on for a Backend that can answer for each recipient by
+// itself. LMTP asks for it in place of Message; without it every recipient
+// gets Message's reply.
+type EachBackend interface {
+	// MessageEach is Message with one reply for each of env.Recipients, in
+	// their order. A negative one leaves the recipient to the client.
+	MessageEach(ctx context.Context, env *Envelope, data []byte) []*reply.Reply
+}
+
 // Envelope is one SMTP transaction as far as it has come.
 type Envelope struct {
 	From       string // "" is the null sender
@@ -44,7 +54,7 @@ type Envelope struct {
 // Client is the other side of a session.
 type Client struct {
 	Session  string         // a short random id, the same for all of a connection's log lines
-	Addr     netip.AddrPort // zero for a unix socket
+	Addr     netip.AddrPort // zero for a unix socket, and for what a proxy does not tell
 	Helo     string         // printable ASCII
 	User     string         // who it logged in as, "" for nobody
 	Listener string         // the address of ours it connected to
@@ -52,10 +62,15 @@ type Client struct {
 
 // Listener is one address the server listens on.
 type Listener struct {
-	Address  string         // host:port; port 0 takes a free one
-	Networks []netip.Prefix // whose clients may send without authenticating
-	TLS      TLS
+	// Address is host:port, where port 0 takes a free one; "unix:" and a path;
+	// or "systemd:" and the name of sockets that systemd opened.
+	Address    string
+	SocketMode fs.FileMode    // of a unix socket; 0660. Who may open it may send.
+	Networks   []netip.Prefix // whose clients may send without authenticating
+	ProxyFrom  []netip.Prefix // whose connections begin with a header of the PROXY protocol
+	TLS        TLS
 
+	LMTP           bool // RFC 2033 instead of SMTP: a reply for each recipient after DATA
 	RequireAuth    bool // of clients in Networks too
 	AuthWithoutTLS bool // passwords may travel in the clear
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -48,11 +49,16 @@ type wire struct {
 	onClose  func()
 	pause    func(time.Duration) // not beyond the beginning of the server's end
 
-	tls     *tls.Config // of the listener, nil without
-	tlsMode TLSMode
-	secure  bool // inside TLS
-	begun   bool // what comes before the greeting is done
-	greeted bool // the client said EHLO, and inside TLS again
+	tls       *tls.Config // of the listener, nil without
+	tlsMode   TLSMode
+	secure    bool                                 // inside TLS
+	local     bool                                 // by a unix socket
+	proxied   bool                                 // a proxy tells who the client is
+	origin    netip.Prefix                         // counted in the roster, which alone reads and writes it
+	move      func(to netip.AddrPort) *reply.Reply // to another origin, or why not
+	serverLog *slog.Logger
+	begun     bool // what comes before the greeting is done
+	greeted   bool // the client said EHLO, and inside TLS again
 
 	in     *bufio.Reader // over fill
 	out    []byte        // what go-smtp is to read next

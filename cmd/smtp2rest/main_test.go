@@ -103,7 +103,12 @@ type process struct {
 
 func launch(t *testing.T, env []string, args ...string) *process {
 	t.Helper()
-	p := &process{t: t, cmd: exec.Command(binary, args...), out: newStream(), err: newStream(), done: make(chan struct{})}
+	return launchCommand(t, env, exec.Command(binary, args...))
+}
+
+func launchCommand(t *testing.T, env []string, cmd *exec.Cmd) *process {
+	t.Helper()
+	p := &process{t: t, cmd: cmd, out: newStream(), err: newStream(), done: make(chan struct{})}
 	p.cmd.Env, p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = env, t.TempDir(), p.out, p.err
 	if err := p.cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -118,7 +123,7 @@ func launch(t *testing.T, env []string, args ...string) *process {
 		_ = p.cmd.Process.Kill()
 		<-p.done
 		if t.Failed() {
-			t.Logf("%v said\n%s%s", args, p.out, p.err)
+			t.Logf("%v said\n%s%s", cmd.Args, p.out, p.err)
 		}
 	})
 	return p

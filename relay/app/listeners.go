@@ -11,8 +11,11 @@ func listeners(from []config.Listener) []smtpd.Listener {
 	list := make([]smtpd.Listener, len(from))
 	for i, l := range from {
 		list[i] = smtpd.Listener{
-			Address:  l.Address,
-			Networks: l.Networks,
+			Address:    l.Address,
+			LMTP:       l.Protocol == config.LMTP,
+			SocketMode: l.SocketMode,
+			Networks:   l.Networks,
+			ProxyFrom:  l.ProxyFrom,
 			TLS: smtpd.TLS{
 				Mode:       tlsMode(l.TLS),
 				MinVersion: l.MinTLS,

@@ -8,6 +8,7 @@
 package config
 
 import (
+	"io/fs"
 	"log/slog"
 	"net/netip"
 	"time"
@@ -109,8 +110,11 @@ type Delivery struct {
 
 // Listener is one address that clients connect to.
 type Listener struct {
-	Address  string         // host:port
-	Networks []netip.Prefix // whose clients may send; masked
+	Address    string // host:port, "unix:" and a path, or "systemd:" and a name
+	Protocol   Protocol
+	SocketMode fs.FileMode    // of a unix socket
+	Networks   []netip.Prefix // whose clients may send; masked
+	ProxyFrom  []netip.Prefix // whose connections begin with a PROXY header; masked
 
 	TLS        TLSMode
 	MinTLS     uint16 // as crypto/tls has it
@@ -128,6 +132,15 @@ type User struct {
 	Hash    string   // bcrypt's
 	Senders []string // envelope senders, or "@domain"; none is any
 }
+
+// Protocol is what a listener speaks.
+type Protocol string
+
+// SMTP is RFC 5321, LMTP is RFC 2033.
+const (
+	SMTP Protocol = "smtp"
+	LMTP Protocol = "lmtp"
+)
 
 // TLSMode is when a listener speaks TLS.
 type TLSMode string

@@ -98,6 +98,9 @@ func TestListenerAuth(t *testing.T) {
 		{"address = \"[::1]:25\"\n", true, false},
 		{"address = \":25\"\nnetworks = [\"10.0.0.0/8\"]\n", false, true},
 		{"address = \":25\"\nauth_without_tls = true\n", true, false},
+		{"address = \"unix:/run/smtp\"\n", true, false},
+		{"proxy_from = [\"127.0.0.1\"]\nnetworks = [\"10.0.0.0/8\"]\n", false, true},
+		{"address = \"systemd:smtp\"\n", false, true},
 		{"address = \":25\"\ntls = \"implicit\"\nself_signed = true\n", false, false},
 		{"address = \":25\"\ntls = \"implicit\"\nself_signed = true\nrequire_auth = true\nnetworks = [\"0.0.0.0/0\"]\n", false, false},
 	} {

@@ -3,8 +3,12 @@ package config
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"fmt"
+	"io/fs"
 	"net"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 )
 
@@ -12,10 +16,16 @@ import (
 // "listener#2" when there are several.
 func listenerSettings(l *Listener, prefix string) []setting {
 	return []setting{
-		{path: prefix + ".address", value: textValue{&l.Address, checkAddress}, def: "127.0.0.1:2525",
-			doc: "Address and port. \":2525\" is every address of this machine."},
+		{path: prefix + ".address", value: textValue{&l.Address, checkListen}, def: "127.0.0.1:2525",
+			doc: "Address and port, where \":2525\" is every address of this machine; \"unix:/run/…\"; or\n\"systemd:NAME\" for what a .socket unit with FileDescriptorName=NAME opened."},
+		{path: prefix + ".protocol", value: wordValue[Protocol]{&l.Protocol, []Protocol{SMTP, LMTP}}, def: "smtp",
+			doc: "\"smtp\", or \"lmtp\" for a mail server that hands over: each recipient has a reply."},
+		{path: prefix + ".socket_mode", value: modeValue{&l.SocketMode}, def: "0660",
+			doc: "The mode of a unix socket: who may open it may send."},
 		{path: prefix + ".networks", value: networksValue{&l.Networks}, def: []any{"127.0.0.0/8", "::1/128"},
 			doc: "Whose clients may send through it. On an address that others can reach, public\nnetworks wider than /16 (IPv6: /32) are refused: that would be an open relay."},
+		{path: prefix + ".proxy_from", value: networksValue{&l.ProxyFrom}, def: []any{},
+			doc: "Proxies, whose connections begin with a PROXY header, version 1 or 2: they are believed\nwho the client is."},
 		{path: prefix + ".tls", value: wordValue[TLSMode]{&l.TLS, []TLSMode{NoTLS, StartTLS, ImplicitTLS}}, def: "none",
 			doc: "\"none\"; \"starttls\" encrypts when the client asks for it; \"implicit\" encrypts from the\nfirst octet on, as is usual on port 465."},
 		{path: prefix + ".cert_file", value: textValue{&l.CertFile, nil}, def: "",
@@ -40,12 +50,47 @@ func (l *loader) deriveListeners() {
 	for i := range all {
 		one := &all[i]
 		one.CertFile, one.KeyFile = l.fromFile(one.CertFile), l.fromFile(one.KeyFile)
-		host, _, err := net.SplitHostPort(one.Address)
-		if s := l.find(prefixOf("listener", i, len(all)) + ".auth_without_tls"); s.origin == "default" && err == nil {
-			one.AuthWithoutTLS = loopbackHost(host)
+		if s := l.find(prefixOf("listener", i, len(all)) + ".auth_without_tls"); s.origin == "default" {
+			one.AuthWithoutTLS = one.private()
 		}
 	}
 }
+
+// checkListen takes every kind of address.
+func checkListen(s string) error {
+	if path, ok := strings.CutPrefix(s, "unix:"); ok {
+		// sun_path of unix(7) has 108 octets, with a NUL at the end.
+		if !strings.HasPrefix(path, "/") || len(path) > 107 || checkText(path) != nil {
+			return fmt.Errorf(`found %s; write a path of at most 107 bytes that begins with /, as in "unix:/run/smtp2rest/smtp"`, show(s))
+		}
+		return nil
+	}
+	if name, ok := strings.CutPrefix(s, "systemd:"); ok {
+		if name == "" || strings.Contains(name, ":") || checkText(name) != nil {
+			return fmt.Errorf(`found %s; write the FileDescriptorName of a .socket unit, as in "systemd:smtp"`, show(s))
+		}
+		return nil
+	}
+	return checkAddress(s)
+}
+
+type modeValue struct{ p *fs.FileMode }
+
+func (m modeValue) set(v any) error {
+	const want = `write a mode in quotes, as in "0660"`
+	s, ok := v.(string)
+	if !ok {
+		return wrongType(v, want)
+	}
+	n, err := strconv.ParseUint(s, 8, 32)
+	if err != nil || n > 0o777 || n&0o200 == 0 || len(s) > 4 {
+		return fmt.Errorf("found %s; %s, with which its owner may write", show(s), want)
+	}
+	*m.p = fs.FileMode(n)
+	return nil
+}
+
+func (m modeValue) text() string { return quote(fmt.Sprintf("%04o", *m.p)) }
 
 type versionValue struct{ p *uint16 }
 
@@ -64,18 +109,20 @@ func (v versionValue) text() string { return quote(tlsVersions()[*v.p-tls.Versio
 func (l *loader) validateListener(i int) {
 	all := l.cfg.Listeners
 	one, prefix := all[i], prefixOf("listener", i, len(all))
-	host, port, err := net.SplitHostPort(one.Address)
-	if err != nil || l.bad[prefix+".address"] || l.bad[prefix+".networks"] {
+	if l.bad[prefix+".address"] || l.bad[prefix+".networks"] {
 		return
 	}
 	for _, earlier := range all[:i] {
-		if earlier.Address == one.Address && port != "0" {
+		if earlier.Address == one.Address && !strings.HasSuffix(one.Address, ":0") {
 			l.problem(prefix+".address", "found %s, which another listener has already", show(one.Address))
 		}
 	}
 	l.validateTLS(one, prefix)
 	l.validateAuth(one, prefix)
-	if loopbackHost(host) || one.RequireAuth {
+	if one.unix() && len(one.ProxyFrom) > 0 {
+		l.problem(prefix+".proxy_from", "a proxy is known by its address, and clients of %s have none", show(one.Address))
+	}
+	if one.private() || one.RequireAuth {
 		return
 	}
 	var useful bool
@@ -102,6 +149,15 @@ func (l *loader) validateAuth(one Listener, prefix string) {
 	case !one.canLogIn():
 		l.problem(prefix+".require_auth", "found true, and no way in which a password may travel; set tls, or auth_without_tls = true if nobody can listen on the way")
 	}
+}
+
+func (l Listener) unix() bool { return strings.HasPrefix(l.Address, "unix:") }
+
+// private reports whether only this machine reaches a listener. A proxy brings
+// others; of systemd's sockets nothing is known yet.
+func (l Listener) private() bool {
+	host, _, err := net.SplitHostPort(l.Address)
+	return l.unix() || err == nil && loopbackHost(host) && len(l.ProxyFrom) == 0
 }
 
 // validateTLS also reads the files, so that a wrong certificate is told before

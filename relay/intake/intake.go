@@ -144,10 +144,21 @@ func (in *Intake) deal(ctx context.Context, log *slog.Logger, m *relay.Message) 
 	return in.settle(ctx, r)
 }
 
+// clientAddr is where a client is: an address, or the unix socket it came by.
+func clientAddr(c smtpd.Client) string {
+	switch {
+	case c.Addr.IsValid():
+		return c.Addr.String()
+	case strings.HasPrefix(c.Listener, "/"):
+		return c.Listener
+	}
+	return "unknown" // to its proxy
+}
+
 func newMessage(env *smtpd.Envelope, data []byte) *relay.Message {
 	now := time.Now()
 	client := relay.Client{
-		Addr:     env.Client.Addr.String(),
+		Addr:     clientAddr(env.Client),
 		Helo:     env.Client.Helo,
 		User:     env.Client.User,
 		Listener: env.Client.Listener,
