@@ -99,6 +99,7 @@ func (w *writer) loop() {
 	for {
 		select {
 		case o := <-w.ops:
+			runtime.Gosched() // lets callers that can run already join; alone, it costs nothing
 			group = w.commit(w.gather(append(group[:0], o)))
 		case <-tidy.C:
 			tidy.Reset(w.tidy())
@@ -108,20 +109,9 @@ func (w *writer) loop() {
 	}
 }
 
-// gather adds the ops that are waiting already, and lets callers that can run
-// join for as long as some do; alone, that costs nothing. The channel has no
-// buffer, so that an op that nobody took is still its caller's to withdraw.
+// gather adds the ops that are waiting already. The channel has no buffer, so
+// that an op that nobody took is still its caller's to withdraw.
 func (w *writer) gather(group []op) []op {
-	for before := 0; len(group) > before && len(group) < batch; {
-		before = len(group)
-		runtime.Gosched()
-		group = w.drain(group)
-	}
-	return group
-}
-
-// drain adds the ops that wait at this moment.
-func (w *writer) drain(group []op) []op {
 	for len(group) < batch {
 		select {
 		case o := <-w.ops:
