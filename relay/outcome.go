@@ -71,6 +71,7 @@ type Outcome struct {
 	MessageID  string        // the API's id, when Accepted
 	Detail     string        // the API's own words, when it gave any; public
 	RetryAfter time.Duration // when RateLimited
+	Untried    bool          // no call was made: Kind says what stood in the way
 	Cause      error         // what went wrong underneath; private, for the log
 	Took       time.Duration
 }

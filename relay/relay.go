@@ -25,6 +25,18 @@ type Message struct {
 	Raw        []byte
 	ReceivedAt time.Time
 	Client     Client
+
+	// Aliases has, for each recipient that stands in for an alias, the address
+	// that the client named. Only the reply needs it; the queue does not keep it.
+	Aliases map[string]string
+}
+
+// Named is how the client named a recipient.
+func (m *Message) Named(recipient string) string {
+	if alias, ok := m.Aliases[recipient]; ok {
+		return alias
+	}
+	return recipient
 }
 
 // Client is who handed a message over, for the log and for rules.

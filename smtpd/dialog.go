@@ -157,10 +157,10 @@ func (w *wire) transaction(verb, arg string) *reply.Reply {
 		case w.session.open:
 			return reply.BadSequence("a transaction is open already")
 		}
-		w.dialog.path, refused = parseMail(arg, w.limits.MessageBytes)
+		w.dialog.path, refused = parseMail(arg, w.limits.MessageBytes, w.session.qualify)
 		line = "MAIL FROM:<" + w.dialog.path.address + ">"
 	case "RCPT":
-		w.dialog.path, refused = parseRcpt(arg, w.session.utf8)
+		w.dialog.path, refused = parseRcpt(arg, w.session.utf8, w.session.qualify)
 		line = "RCPT TO:<" + w.dialog.path.address + ">"
 	case "DATA":
 		if arg != "" {
@@ -297,6 +297,11 @@ func (w *wire) replied(line string) error {
 			for _, name := range w.extensions() {
 				_ = w.send("250-" + name) // not the last line: nothing is written yet
 			}
+		}
+	case "MAIL", "RCPT":
+		// go-smtp promises that the recipient "gets this", which nobody knows yet.
+		if line[0] == '2' {
+			line = reply.Ok(w.dialog.verb).String()
 		}
 	}
 	return w.sendCounted(line)

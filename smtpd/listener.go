@@ -81,6 +81,7 @@ func (d *door) newWire(conn net.Conn) *wire {
 		log:      log,
 		panicked: s.options.Panicked,
 		client:   client,
+		qualify:  s.options.QualifyDomain,
 	}
 	w.onClose = func() {
 		s.roster.leave(w)

@@ -25,8 +25,8 @@ type pathCommand struct {
 }
 
 // parseMail reads the argument of MAIL.
-func parseMail(arg string, maxBytes int64) (pathCommand, *reply.Reply) {
-	cmd, params, refused := parsePath("MAIL", "FROM:", arg)
+func parseMail(arg string, maxBytes int64, qualify string) (pathCommand, *reply.Reply) {
+	cmd, params, refused := parsePath("MAIL", "FROM:", arg, qualify)
 	if refused != nil {
 		return cmd, refused
 	}
@@ -75,8 +75,8 @@ func (cmd *pathCommand) mailParameter(name, value string, maxBytes int64) *reply
 }
 
 // parseRcpt reads the argument of RCPT.
-func parseRcpt(arg string, utf8 bool) (pathCommand, *reply.Reply) {
-	cmd, params, refused := parsePath("RCPT", "TO:", arg)
+func parseRcpt(arg string, utf8 bool, qualify string) (pathCommand, *reply.Reply) {
+	cmd, params, refused := parsePath("RCPT", "TO:", arg, qualify)
 	switch {
 	case refused != nil:
 		return cmd, refused
@@ -91,8 +91,10 @@ func parseRcpt(arg string, utf8 bool) (pathCommand, *reply.Reply) {
 }
 
 // parsePath reads "FROM:<a@b> rest", and forgives what old programs send: a
-// space behind the colon and missing brackets.
-func parsePath(verb, keyword, arg string) (cmd pathCommand, params string, refused *reply.Reply) {
+// space behind the colon and missing brackets. An address without a domain,
+// such as <root> or the <postmaster> of RFC 5321 section 4.5.1, gets the domain
+// qualify; "" refuses it.
+func parsePath(verb, keyword, arg, qualify string) (cmd pathCommand, params string, refused *reply.Reply) {
 	if len(arg) < len(keyword) || !strings.EqualFold(arg[:len(keyword)], keyword) {
 		return cmd, "", reply.BadArgument(verb + " needs " + keyword + "<address>")
 	}
@@ -107,11 +109,20 @@ func parsePath(verb, keyword, arg string) (cmd pathCommand, params string, refus
 	if strings.HasPrefix(path, "@") {
 		_, path, _ = strings.Cut(path, ":")
 	}
-	cmd.address, ok = canonicalAddress(path)
+	cmd.address, ok = canonicalAddress(qualified(path, qualify))
 	if !ok {
 		return cmd, "", reply.BadAddress(verb)
 	}
 	return cmd, params, nil
+}
+
+// qualified completes a local part that stands alone. Whether it is one is for
+// canonicalAddress to say; whatever has an @ is left to it as it is.
+func qualified(path, domain string) string {
+	if domain == "" || strings.Contains(path, "@") {
+		return path
+	}
+	return path + "@" + domain
 }
 
 // cutPath splits s behind its path, which ends at > or, without brackets, at

@@ -33,6 +33,7 @@ type session struct {
 	log      *slog.Logger
 	panicked func(value any)
 	client   Client
+	qualify  string // Options.QualifyDomain
 
 	conn *smtp.Conn // from the first EHLO on
 

@@ -117,6 +117,10 @@ type Options struct {
 	Limits    Limits
 	Log       *slog.Logger
 
+	// QualifyDomain completes addresses without a domain in MAIL and RCPT, as in
+	// RCPT TO:<root>. "" refuses them.
+	QualifyDomain string
+
 	// Panicked, if set, is told of each panic of the Backend. It was caught and
 	// logged, and cost no more than one connection.
 	Panicked func(value any)

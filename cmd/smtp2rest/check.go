@@ -5,6 +5,8 @@ import (
 	"flag"
 	"fmt"
 	"text/tabwriter"
+
+	"github.com/smtp2rest/smtp2rest/relay/config"
 )
 
 func checkCommand() *command {
@@ -21,7 +23,7 @@ with all that is wrong when not.`,
 				if len(args) > 0 {
 					return usagef("unexpected argument %q; name the file with --config", args[0])
 				}
-				cfg, err := loadConfig(t, *path, true)
+				cfg, err := loadConfig(t, config.Source{Path: *path, NeedAPI: true})
 				if err != nil {
 					return err
 				}

@@ -9,6 +9,8 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/sendmail"
 )
 
 // What a person types, right or wrong, and what they are told.
@@ -121,6 +123,10 @@ func TestExamplesUseFlagsThatExist(t *testing.T) {
 			c.setup(fs)
 			if words[0] != c.name {
 				t.Errorf("%q is not about %s", example, c.name)
+			} else if c.raw {
+				if _, err := sendmail.Parse(words[1:]); err != nil {
+					t.Errorf("%q: %v", example, err)
+				}
 			} else if _, err := parse(fs, words[1:]); err != nil {
 				t.Errorf("%q: %v", example, err)
 			}

@@ -6,8 +6,10 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/sendmail"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 )
 
@@ -42,6 +44,8 @@ type command struct {
 	// verbs are commands of its own, such as "queue drop". The command itself
 	// is what is meant when none is named.
 	verbs []*command
+	// raw commands read their arguments themselves, flags and all.
+	raw bool
 }
 
 type action func(ctx context.Context, t *terminal, args []string) error
@@ -59,7 +63,7 @@ func usagef(format string, args ...any) error {
 func commands() []*command {
 	return []*command{
 		demoCommand(), serveCommand(), checkCommand(), explainCommand(),
-		queueCommand(), sendCommand(), hashPasswordCommand(), sandboxCommand(), versionCommand(),
+		queueCommand(), sendCommand(), sendmailCommand(), hashPasswordCommand(), sandboxCommand(), versionCommand(),
 	}
 }
 
@@ -95,6 +99,9 @@ func (c *command) run(ctx context.Context, t *terminal, args []string) int {
 	}
 	fs := c.flagSet()
 	act := c.setup(fs)
+	if c.raw {
+		return report(t, c, act(ctx, t, args))
+	}
 	rest, err := parse(fs, args)
 	if errors.Is(err, flag.ErrHelp) {
 		printHelp(t.out, c)
@@ -110,14 +117,20 @@ func (c *command) run(ctx context.Context, t *terminal, args []string) int {
 func report(t *terminal, c *command, err error) int {
 	var usage *usageError
 	var problems config.Errors
+	var failed *sendmail.Error
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.As(err, &failed):
+		return sendmailFailed(t, failed)
 	case errors.As(err, &usage):
 		fmt.Fprintf(t.err, "smtp2rest %s: %s\nSee 'smtp2rest help %s'.\n", c.name, usage.text, c.name)
 		return exitUsage
 	case errors.As(err, &problems):
 		fmt.Fprintf(t.err, "smtp2rest %s: the configuration is not usable:\n%s\n", c.name, indent(err.Error()))
+		return exitConfig
+	case errors.Is(err, fs.ErrPermission): // a restart does not mend that either
+		fmt.Fprintf(t.err, "smtp2rest %s: %s\n", c.name, err)
 		return exitConfig
 	default:
 		fmt.Fprintf(t.err, "smtp2rest %s: %s\n", c.name, err)

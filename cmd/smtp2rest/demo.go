@@ -57,6 +57,9 @@ func runDemo(ctx context.Context, t *terminal) (err error) {
 	wrong := 0
 	all := scenes()
 	for i, sc := range all {
+		if ctx.Err() != nil {
+			return errors.New("interrupted")
+		}
 		fmt.Fprintf(t.out, "\n%s\n", s.p.bold(fmt.Sprintf("%d. %s", i+1, sc.title)))
 		if err := s.play(ctx, sc); err != nil {
 			wrong++
@@ -75,7 +78,7 @@ func runDemo(ctx context.Context, t *terminal) (err error) {
 func (s *stage) build(ctx context.Context) (end func() error, err error) {
 	bare := *s.t
 	bare.env = func(string) (string, bool) { return "", false }
-	cfg, err := loadConfig(withSandboxEnv(&bare), "", true)
+	cfg, err := loadConfig(withSandboxEnv(&bare), sandboxed(""))
 	if err != nil {
 		return nil, err
 	}

@@ -51,9 +51,7 @@ func converse(ctx context.Context, address string, e envelope) (*dialogue, error
 	client := smtp.NewClient(wire)
 	d := &dialogue{}
 	err = d.transact(client, e)
-	if quitErr := client.Quit(); err == nil {
-		err = quitErr
-	}
+	_ = client.Quit() // all was said before it
 	d.lines, d.took = wire.spoken(), time.Since(start)
 	return d, err
 }
@@ -92,6 +90,12 @@ func (d *dialogue) refused(err error) error {
 		return nil
 	}
 	return err
+}
+
+// takenForAll reports whether every recipient gets the mail, as far as the
+// server said.
+func (d *dialogue) takenForAll() bool {
+	return d.final == nil && !strings.Contains(d.reply(), " except <")
 }
 
 // reply is the last thing the server said before QUIT.

@@ -9,6 +9,7 @@ import (
 	"os"
 
 	"github.com/smtp2rest/smtp2rest/relay/app"
+	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/intake"
 	"github.com/smtp2rest/smtp2rest/relay/payload"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
@@ -38,7 +39,7 @@ matter: name recipients with --to.`,
 				if err != nil {
 					return err
 				}
-				cfg, err := loadConfig(withSomeSender(t), *path, false)
+				cfg, err := loadConfig(t, config.Source{Path: *path, FallbackSender: "default-sender@example.com"})
 				if err != nil {
 					return err
 				}
@@ -78,18 +79,4 @@ func readMail(t *terminal, name string) ([]byte, error) {
 		return io.ReadAll(t.in)
 	}
 	return os.ReadFile(name)
-}
-
-// withSomeSender is t with a default sender, so that a mail can be explained
-// before anything is configured.
-func withSomeSender(t *terminal) *terminal {
-	real, some := t.env, *t
-	some.env = func(name string) (string, bool) {
-		v, ok := real(name)
-		if name == "FROM_EMAIL" && !ok {
-			return "default-sender@example.com", true
-		}
-		return v, ok
-	}
-	return &some
 }

@@ -23,7 +23,7 @@ func printOverview(w io.Writer) {
 }
 
 func help(t *terminal, args []string) int {
-	if len(args) == 0 {
+	if len(args) == 0 || args[0] == "help" {
 		printOverview(t.out)
 		return exitOK
 	}

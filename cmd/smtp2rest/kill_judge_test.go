@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -30,11 +31,9 @@ func (rig *killRig) drain() {
 		owed = append(owed, m.owed()...)
 	}
 	for range 3 {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
-		missing, err := rig.provider.await(ctx, owed)
-		cancel()
-		if err != nil {
-			rig.fail("nothing came for %s, whose mail was answered 250", missing)
+		if missing := rig.provider.await(slices.Clone(owed)); len(missing) > 0 {
+			rig.fail("lost: nothing came for %d of %d recipients whose mail was answered 250 or found in the queue, such as %s",
+				len(missing), len(owed), missing[0])
 		}
 		rig.terminate(r)
 		if owed = rig.left(); len(owed) == 0 {
@@ -102,22 +101,19 @@ func (rig *killRig) left() []string {
 	return open
 }
 
-// tally is what a run came to.
-type tally struct {
+// killTally is what a run came to.
+type killTally struct {
 	recipients, delivered, twice, lost, unsettled int
 }
 
 // judge asserts what 250 and the idempotency key promise, and prints the
 // counts.
-func (rig *killRig) judge(rounds int) tally {
+func (rig *killRig) judge(rounds int) killTally {
 	rig.t.Helper()
 	p := rig.provider
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	for _, bad := range append(p.bad, rig.refused...) {
-		rig.t.Error(bad)
-	}
-	var sum tally
+	var sum killTally
 	for life := range rig.life {
 		n := 0
 		for key := range rig.unknown[life+1] {
@@ -135,8 +131,15 @@ func (rig *killRig) judge(rounds int) tally {
 			rig.judgeRecipient(m, n, to, &sum)
 		}
 	}
+	var unreasoned []string
 	for to, s := range p.seen {
-		rig.judgeDuplicates(to, s)
+		unreasoned = append(unreasoned, rig.unreasoned(to, s)...)
+	}
+	if len(unreasoned) > 0 {
+		rig.t.Errorf("%d second copies without a reason, such as\n%s", len(unreasoned), strings.Join(unreasoned[:min(len(unreasoned), 20)], "\n"))
+	}
+	if bad := append(p.bad, rig.refused...); len(bad) > 0 {
+		rig.t.Errorf("%d calls or replies that must not be, such as\n%s", len(bad), strings.Join(bad[:min(len(bad), 20)], "\n"))
 	}
 	rig.judgeLeftovers()
 	stats := p.box.Stats()
@@ -147,7 +150,7 @@ func (rig *killRig) judge(rounds int) tally {
 	return sum
 }
 
-func (rig *killRig) judgeRecipient(m *killMail, n int, to string, sum *tally) {
+func (rig *killRig) judgeRecipient(m *killMail, n int, to string, sum *killTally) {
 	sum.recipients++
 	s := rig.provider.seen[to]
 	times := s.acceptedCalls()
@@ -163,13 +166,14 @@ func (rig *killRig) judgeRecipient(m *killMail, n int, to string, sum *tally) {
 	}
 	id := killQueueID(m.reply)
 	if want := attempt.IdempotencyKey(id, to); s.key != want && to == m.to[n] {
-		rig.t.Errorf("%s was answered %q, and %s was sent to with the key %s", m.id, m.reply, to, s.key)
+		rig.provider.bad = append(rig.provider.bad, fmt.Sprintf("%s was answered %q, and %s was sent to with the key %s", m.id, m.reply, to, s.key))
 	}
 }
 
-// judgeDuplicates: a second copy is allowed where the answer to the first was
-// lost, or where the life that sent the first ended before it was settled.
-func (rig *killRig) judgeDuplicates(to string, s *killSeen) {
+// unreasoned lists second copies for an address. One is allowed where the
+// answer to the first was lost, or where the life that sent the first ended
+// before it was settled.
+func (rig *killRig) unreasoned(to string, s *killSeen) (all []string) {
 	var before *killCall
 	for _, c := range s.calls {
 		if !c.accepted {
@@ -178,11 +182,12 @@ func (rig *killRig) judgeDuplicates(to string, s *killSeen) {
 		if before != nil && !before.lost {
 			life, _ := strconv.Atoi(before.life)
 			if c.life == before.life || !rig.unknown[life][s.key] {
-				rig.t.Errorf("%s was sent to in life %s and again in life %s, without a reason: %+v", to, before.life, c.life, s.calls)
+				all = append(all, fmt.Sprintf("%s was sent to in life %s and again in life %s", to, before.life, c.life))
 			}
 		}
 		before = &c
 	}
+	return all
 }
 
 // judgeLeftovers looks at what is on the disk when all is done.

@@ -62,8 +62,8 @@ func newKillMail(r *rand.Rand, id string) *killMail {
 	for i := range filler {
 		filler[i] = byte(r.Uint32())
 	}
-	rest := wrapped(base32.StdEncoding.EncodeToString(filler))
-	m.text = id + " " + sumOfText(rest) + "\r\n" + rest
+	rest := killLines(base32.StdEncoding.EncodeToString(filler))
+	m.text = id + " " + killSum(rest) + "\r\n" + rest
 	m.to = []string{"plain@" + killDomain(id)}
 	switch x := r.IntN(1000); {
 	case x < 60:
@@ -84,7 +84,7 @@ func newKillMail(r *rand.Rand, id string) *killMail {
 	return m
 }
 
-func wrapped(s string) string {
+func killLines(s string) string {
 	var b strings.Builder
 	for len(s) > 0 {
 		n := min(len(s), 76)
@@ -94,8 +94,8 @@ func wrapped(s string) string {
 	return b.String()
 }
 
-// sumOfText is the same whatever became of line ends.
-func sumOfText(s string) string {
+// killSum is the same whatever became of line ends.
+func killSum(s string) string {
 	sum := sha256.Sum256([]byte(strings.Join(strings.Fields(s), "")))
 	return hex.EncodeToString(sum[:])
 }

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -73,18 +74,18 @@ func newKillProvider(t *testing.T) *killProvider {
 	return p
 }
 
-// answered tells what the sandbox answered, 0 for nothing.
-type answered struct {
+// killAnswer tells what the sandbox answered, 0 for nothing.
+type killAnswer struct {
 	http.ResponseWriter
 	status int
 }
 
-func (a *answered) WriteHeader(status int) {
+func (a *killAnswer) WriteHeader(status int) {
 	a.status = status
 	a.ResponseWriter.WriteHeader(status)
 }
 
-func (a *answered) Unwrap() http.ResponseWriter { return a.ResponseWriter }
+func (a *killAnswer) Unwrap() http.ResponseWriter { return a.ResponseWriter }
 
 // url is the API for one life of the relay: a call names the life it comes
 // from, even when it is read after that has ended.
@@ -99,7 +100,7 @@ func (p *killProvider) serve(w http.ResponseWriter, r *http.Request) {
 	r.URL.Path = "/" + path
 	to := p.check(r.Header.Get("Idempotency-Key"), body)
 	r.Body = io.NopCloser(bytes.NewReader(body))
-	a := &answered{ResponseWriter: w}
+	a := &killAnswer{ResponseWriter: w}
 	p.handler.ServeHTTP(a, r)
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -162,7 +163,7 @@ func checkKillBody(to, from, subject, text, html string) error {
 		return fmt.Errorf("from %s", from)
 	case head != id:
 		return fmt.Errorf("text of %s", head)
-	case sum != sumOfText(rest):
+	case sum != killSum(rest):
 		return fmt.Errorf("text of %d bytes with another sum", len(text))
 	case !strings.Contains(html, sum) || len(html) < len(rest):
 		return fmt.Errorf("html of %d bytes for a text of %d", len(html), len(text))
@@ -170,25 +171,31 @@ func checkKillBody(to, from, subject, text, html string) error {
 	return nil
 }
 
-// await returns when each address was sent something, or the first that was
-// not when ctx ends.
-func (p *killProvider) await(ctx context.Context, owed []string) (missing string, err error) {
-	for _, to := range owed {
-		for {
+// await returns when each address was sent something, or, when no call at all
+// came for so long that none is to be expected, those that were not.
+func (p *killProvider) await(owed []string) (missing []string) {
+	const quiet = 20 * time.Second
+	silence := time.NewTimer(quiet)
+	defer silence.Stop()
+	for {
+		p.mu.Lock()
+		changed := p.changed
+		for len(owed) > 0 && p.seen[owed[0]].acceptedCalls() > 0 {
+			owed = owed[1:]
+		}
+		p.mu.Unlock()
+		if len(owed) == 0 {
+			return nil
+		}
+		silence.Reset(quiet)
+		select {
+		case <-changed:
+		case <-silence.C:
 			p.mu.Lock()
-			changed, found := p.changed, p.seen[to].acceptedCalls() > 0
-			p.mu.Unlock()
-			if found {
-				break
-			}
-			select {
-			case <-changed:
-			case <-ctx.Done():
-				return to, ctx.Err()
-			}
+			defer p.mu.Unlock()
+			return slices.DeleteFunc(owed, func(to string) bool { return p.seen[to].acceptedCalls() > 0 })
 		}
 	}
-	return "", nil
 }
 
 func (s *killSeen) acceptedCalls() int {

@@ -22,14 +22,14 @@ import (
 )
 
 var (
-	killRounds = flag.Int("kill.rounds", 18, "how often TestKill kills the relay; also SMTP2REST_KILL_ROUNDS")
+	killRounds = flag.Int("kill.rounds", 16, "how often TestKill kills the relay; also SMTP2REST_KILL_ROUNDS")
 	killSeed   = flag.Uint64("kill.seed", 0, "repeat the choices of a run of TestKill; 0 is new ones")
 )
 
 // The load: clients at once, and mails a round between them.
 const (
 	killClients = 24
-	killMails   = 300
+	killMails   = 250
 )
 
 // killRig is one test: the relay in its lives, its provider, its clients.

@@ -22,11 +22,12 @@ func main() {
 		width: columns(os.Stdout),
 		asks:  columns(os.Stdin) > 0,
 	}
-	os.Exit(run(untilSignal(), t, os.Args[1:]))
+	os.Exit(run(untilSignal(), t, calledAs(os.Args)))
 }
 
-// untilSignal returns a context that ends at the first signal to stop. The
-// second one ends the process.
+// untilSignal returns a context that ends at the first signal to stop. Ctrl-C
+// after that ends the process: somebody waits and has lost patience. A second
+// SIGTERM does not, because timeout(1) and some supervisors send two.
 func untilSignal() context.Context {
 	ctx, stop := context.WithCancel(context.Background())
 	signals := make(chan os.Signal, 2)
@@ -34,8 +35,11 @@ func untilSignal() context.Context {
 	go func() {
 		<-signals
 		stop()
-		<-signals
-		os.Exit(exitFailed)
+		for s := range signals {
+			if s == os.Interrupt {
+				os.Exit(exitFailed)
+			}
+		}
 	}()
 	return ctx
 }

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
+	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
 )
 
@@ -62,7 +63,7 @@ func (r reach) dirs(t *terminal) ([]string, error) {
 		}
 		return []string{r.dir}, nil
 	}
-	cfg, err := loadConfig(withSomeSender(t), r.config, false)
+	cfg, err := loadConfig(t, config.Source{Path: r.config})
 	if err != nil {
 		return nil, err
 	}

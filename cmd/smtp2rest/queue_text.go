@@ -50,7 +50,15 @@ func pad(s string, width int) string {
 func age(at time.Time) string { return span(time.Since(at)) }
 
 // until says how long it is until a time.
-func until(at time.Time) string { return span(time.Until(at)) }
+func until(at time.Time) string {
+	d := time.Until(at)
+	for _, unit := range []time.Duration{time.Hour, time.Minute, time.Second} {
+		if d >= unit {
+			return span((d + unit - 1).Truncate(unit)) // never sooner than it is
+		}
+	}
+	return span(max(d, 0) + time.Second - 1)
+}
 
 func span(d time.Duration) string {
 	switch d = max(d, 0); {

@@ -59,7 +59,7 @@ func runSandbox(ctx context.Context, t *terminal, o sandbox.Options) error {
 	if err := box.Start(context.WithoutCancel(ctx)); err != nil {
 		return err
 	}
-	fmt.Fprintf(t.out, "The sandbox listens; point a relay at it with\n\n  NEXUSPROMAIL_API_URL=%s NEXUSPROMAIL_API_KEY=%s\n\n", box.URL(), o.Key)
+	fmt.Fprintf(t.out, "The sandbox listens; point a relay at it with\n\n  NEXUSPROMAIL_API_URL=%s NEXUSPROMAIL_API_KEY=%s FROM_EMAIL=relay@sandbox.example smtp2rest serve\n\n", box.URL(), o.Key)
 	<-ctx.Done()
 	stop, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()

@@ -6,6 +6,7 @@ import (
 	"flag"
 	"fmt"
 	"mime"
+	"net"
 	"strings"
 	"time"
 )
@@ -31,19 +32,27 @@ said. It exits 0 when the mail was taken for every recipient, 1 when not.`,
 				if len(args) > 0 || len(recipients) == 0 {
 					return usagef("say with --to whom to send to")
 				}
-				d, err := converse(ctx, *server, envelope{
+				d, err := converse(ctx, withPort(*server), envelope{
 					from: *from, to: recipients, data: testMail(*from, recipients, *subject, *text),
 				})
 				if d != nil {
 					d.print(t.out, palette{t.color})
 				}
-				if err == nil && d.final != nil {
-					err = errors.New("not everything was taken: " + d.final.Error())
+				if err == nil && !d.takenForAll() {
+					err = errors.New("not everything was taken: " + d.reply())
 				}
 				return err
 			}
 		},
 	}
+}
+
+// withPort adds the relay's usual port to an address that has none.
+func withPort(server string) string {
+	if _, _, err := net.SplitHostPort(server); err == nil {
+		return server
+	}
+	return net.JoinHostPort(strings.Trim(server, "[]"), "2525")
 }
 
 // testMail writes a small plain-text mail.

@@ -23,7 +23,7 @@ func serveCommand() *command {
 		name:    "serve",
 		summary: "Run the relay.",
 		about: `Takes mail over SMTP and sends it through the API until it is told to stop by
-SIGTERM or SIGINT; a second signal stops it at once.
+SIGTERM or SIGINT; Ctrl-C a second time stops it at once.
 
 Without --config all settings come from the environment: NEXUSPROMAIL_API_KEY,
 NEXUSPROMAIL_API_URL, FROM_EMAIL, FROM_NAME. With it, the file is completed by
@@ -46,7 +46,7 @@ and shows what it was sent. It needs no settings at all.`,
 				if *inSandbox {
 					return serveSandboxed(ctx, t, *path)
 				}
-				cfg, err := loadConfig(t, *path, true)
+				cfg, err := loadConfig(t, config.Source{Path: *path, NeedAPI: true})
 				if err != nil {
 					return err
 				}
@@ -73,7 +73,7 @@ func serve(ctx context.Context, t *terminal, cfg *config.Config, ready func(*app
 }
 
 func serveSandboxed(ctx context.Context, t *terminal, path string) (err error) {
-	cfg, err := loadConfig(withSandboxEnv(t), path, true)
+	cfg, err := loadConfig(withSandboxEnv(t), sandboxed(path))
 	if err != nil {
 		return err
 	}
@@ -86,7 +86,7 @@ func serveSandboxed(ctx context.Context, t *terminal, path string) (err error) {
 	if err != nil {
 		return err
 	}
-	err = serve(ctx, t, cfg, func(daemon *app.App) { announce(t, daemon, box) })
+	err = serve(ctx, t, cfg, func(daemon *app.App) { announce(t, daemon, cfg.Queue.DataDir, box) })
 	stop, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
 	return errors.Join(err, box.Stop(stop))
@@ -119,7 +119,7 @@ func startSandbox(ctx context.Context, cfg *config.Config, address string) (*san
 	return box, nil
 }
 
-func announce(t *terminal, daemon *app.App, box *sandbox.Server) {
+func announce(t *terminal, daemon *app.App, dataDir string, box *sandbox.Server) {
 	smtp := daemon.Addrs()[0].String()
 	fmt.Fprintf(t.out, `
   SMTP     %s
@@ -129,20 +129,27 @@ Try, in another terminal:
 
   smtp2rest send --server %s --to bob@example.net
   smtp2rest send --server %s --to suppressed@example.net
+  smtp2rest queue --data-dir %s
   curl %s/sandbox/calls
 
 'smtp2rest sandbox --help' lists the recipients that force an outcome. Stop with Ctrl-C.
 
-`, smtp, box.URL(), smtp, smtp, origin(box))
+`, smtp, box.URL(), smtp, smtp, dataDir, origin(box))
 }
 
 // origin is the sandbox's address without the path of the API.
 func origin(box *sandbox.Server) string { return "http://" + box.Addr() }
 
 // loadConfig reads the configuration from a file, if one is named, and the
-// environment. needAPI is false for commands that call nobody.
-func loadConfig(t *terminal, path string, needAPI bool) (*config.Config, error) {
-	return config.Load(config.Source{Path: path, Env: t.env, NeedAPI: needAPI})
+// terminal's environment.
+func loadConfig(t *terminal, src config.Source) (*config.Config, error) {
+	src.Env = t.env
+	return config.Load(src)
+}
+
+// sandboxed is a source in which nothing needs to be set.
+func sandboxed(path string) config.Source {
+	return config.Source{Path: path, NeedAPI: true, FallbackSender: "relay@sandbox.example"}
 }
 
 // withSandboxEnv is t with an environment in which everything that a relay
@@ -157,11 +164,6 @@ func withSandboxEnv(t *terminal) *terminal {
 			return "", false
 		case "NEXUSPROMAIL_API_URL":
 			return "http://127.0.0.1:8025/api", true
-		case "FROM_EMAIL":
-			if v, ok := real(name); ok {
-				return v, ok
-			}
-			return "relay@sandbox.example", true
 		}
 		return real(name)
 	}

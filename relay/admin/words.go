@@ -147,10 +147,10 @@ func (v view) notes(s Status) []Note {
 		}
 	}
 	if n := s.Queue.Held; n > 0 {
-		add(Note{What: recipients(n) + " held", Why: "stopped by an operator", Do: "'smtp2rest queue release' lets them go"})
+		add(Note{What: recipients(n) + " held", Why: "stopped by an operator", Do: "'smtp2rest queue release --all' lets them go"})
 	}
 	if n := s.Queue.Failed; n > 0 {
-		why := "given up, and who sent them knows"
+		why := "given up; their senders were told where they could be"
 		if s.Queue.Unbounced > 0 {
 			why = fmt.Sprintf("given up; for %d the sender is still to be told", s.Queue.Unbounced)
 		}

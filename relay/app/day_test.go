@@ -75,6 +75,7 @@ type day struct {
 
 	storms []storm
 	halts  []halt
+	cut    int // calls that were under way when a process ended
 	looked int // letters that checkKept saw
 
 	mu      sync.Mutex
@@ -161,9 +162,10 @@ func (d *day) send(from, to string) {
 func (d *day) plan() []event {
 	var events []event
 	var troubles []event
+	var calms, storms []time.Duration
 	rotated := false
 	for at := time.Duration(0); at < 24*time.Hour; {
-		at += minutes(d.dice, 5, 30)
+		at += minutes(d.dice, 10, 30)
 		if !rotated && at > 8*time.Hour {
 			rotated = true
 			events = append(events,
@@ -181,18 +183,30 @@ func (d *day) plan() []event {
 		trouble.at = at
 		at += minutes(d.dice, 1, 30)
 		events = append(events, trouble, event{at, "calm after " + trouble.name, d.calm})
+		calms = append(calms, at)
+		if strings.HasPrefix(trouble.name, "429") {
+			storms = append(storms, trouble.at)
+		}
 	}
 	for i := range 12 {
 		at := time.Duration(d.dice.Float64() * float64(24*time.Hour))
-		if i%4 > 0 { // in the midst of trouble
+		switch i % 4 {
+		case 0, 1: // in the midst of some trouble
 			at = events[d.dice.IntN(len(events))].at + minutes(d.dice, 0, 2)
+		case 2: // while the gate is closed
+			at = storms[i/4%len(storms)] + minutes(d.dice, 1, 3)
 		}
 		down := time.Duration(d.dice.IntN(60)) * time.Second
 		name := []string{"stop", "stop at once", "kill"}[i%3]
 		events = append(events, event{at, name, func() { d.halt(name, down) }})
 	}
-	for i := range 24 * 4 {
-		events = append(events, event{time.Duration(i) * 15 * time.Minute, "a look", func() {}})
+	for i := range 4 {
+		name := []string{"stop at once", "kill"}[i%2]
+		at := calms[d.dice.IntN(len(calms))] + 6*time.Minute // an open breaker is probed at least every five
+		events = append(events, event{at, name + " in the midst of calls", func() { d.haltInCalls(name, i) }})
+	}
+	for i := range 24 {
+		events = append(events, event{time.Duration(i) * time.Hour, "a look", func() {}})
 	}
 	slices.SortStableFunc(events, func(a, b event) int { return int(a.at - b.at) })
 	return events
@@ -258,6 +272,21 @@ func (d *day) halt(how string, down time.Duration) {
 	d.boot()
 }
 
+// haltInCalls ends the process while clients wait and queued mail is tried.
+func (d *day) haltInCalls(how string, i int) {
+	d.must(d.box.SetFaults(sandbox.Faults{Key: "planted-key", Latency: 5 * time.Second}))
+	var clients sync.WaitGroup
+	for n := range 60 {
+		to := fmt.Sprintf("h%dm%d@example.net", i, n)
+		clients.Go(func() { d.send("sender5@sandbox.example", to) })
+	}
+	d.pass(8 * time.Second)
+	d.cut += d.box.Stats().InFlight
+	d.halt(how, time.Second)
+	clients.Wait()
+	d.calm()
+}
+
 // fates holds what became of every mail against its reply.
 func (d *day) fates() {
 	var tally struct{ accepted, queued, sent, failed, refused, unanswered, notTaken int }
@@ -290,9 +319,9 @@ func (d *day) fates() {
 	s := d.box.Stats()
 	d.t.Logf("seed %d: %d mails: %d accepted at once, %d queued (%d sent, %d failed and bounced), %d refused, %d not taken, %d without a reply",
 		*daySeed, len(d.letters), tally.accepted, tally.queued, tally.sent, tally.failed, tally.refused, tally.notTaken, tally.unanswered)
-	d.t.Logf("%d calls, answered %v; %d accepted, %d of them for a second time; %d lives of the daemon",
-		s.Calls, s.ByStatus, s.Accepted, s.Accepted-s.Keys, len(d.boots))
-	if tally.queued < 300 || tally.failed < 3 || tally.accepted < 300 || s.Duplicates == 0 || s.KeyConflicts != 0 || s.WithoutKey != 0 {
+	d.t.Logf("%d calls, answered %v; %d accepted, %d of them for a second time; %d lives of the daemon, %d calls cut off",
+		s.Calls, s.ByStatus, s.Accepted, s.Accepted-s.Keys, len(d.boots), d.cut)
+	if d.cut == 0 || tally.queued < 300 || tally.failed < 3 || tally.accepted < 300 || s.Duplicates == 0 || s.KeyConflicts != 0 || s.WithoutKey != 0 {
 		d.t.Errorf("the day was no trouble: %+v, %+v", tally, s)
 	}
 }

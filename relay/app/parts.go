@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -45,6 +46,7 @@ type parts struct {
 	attempts     *attempt.Sender
 	meter        *warm.Meter
 	queue        intake.Queue
+	aliases      intake.Aliases
 	marks        queue.Marks // nil without a queue
 	server       *smtpd.Server
 	started      time.Time
@@ -69,7 +71,7 @@ func (p *parts) build(ctx context.Context) error {
 	p.started = time.Now()
 	p.suppressions = suppress.New(suppressionsKept, suppressionTime)
 	p.meter = newMeter(p.opt.Config.Warming)
-	for _, step := range []func(context.Context) error{p.buildAPI, p.buildQueue, p.buildServer} {
+	for _, step := range []func(context.Context) error{p.buildAliases, p.buildAPI, p.buildQueue, p.buildServer} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -175,6 +177,9 @@ func (p *parts) openStore() (queue.Queue, error) {
 		Log:     p.opt.Log,
 	})
 	if err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			err = fmt.Errorf("%w; name a directory that this user may write to, by queue.data_dir or SMTP2REST_DATA_DIR", err)
+		}
 		return nil, fmt.Errorf("queue.data_dir %s: %w", c.DataDir, err)
 	}
 	p.onStop(func(context.Context) error { return store.Close() })
@@ -215,12 +220,17 @@ func (p *parts) warming() deliver.Warming {
 
 func (p *parts) bounces() bounce.Options {
 	c := p.opt.Config
-	return bounce.Options{From: defaultSender(c), Hostname: c.Hostname, Postmaster: c.Bounce.Postmaster}
+	o := bounce.Options{From: defaultSender(c), Hostname: c.Hostname}
+	if c.Bounce.Postmaster != config.Nobody {
+		o.Postmaster = c.Bounce.Postmaster
+	}
+	return o
 }
 
 func (p *parts) backend() *intake.Intake {
 	c := p.opt.Config
 	return intake.New(intake.Options{
+		Aliases:      p.aliases,
 		Mapping:      Mapping(c),
 		Attempts:     p.attempts,
 		Suppressions: p.suppressions,
@@ -252,7 +262,8 @@ func (p *parts) buildServer(ctx context.Context) error {
 			IdleTime:              c.Limits.IdleTime,
 			MessageTime:           c.Limits.MessageTime,
 		},
-		Log: p.opt.Log,
+		Log:           p.opt.Log,
+		QualifyDomain: c.Addresses.QualifyDomain,
 	})
 	if err != nil {
 		return err

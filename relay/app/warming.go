@@ -42,7 +42,7 @@ func loadMeter(ctx context.Context, m *warm.Meter, marks queue.Marks) error {
 // cost nothing.
 type freshWarming struct {
 	*warm.Meter
-	marks queue.Marks // nil: without a queue the count ends with the process
+	marks queue.Marks
 	log   *slog.Logger
 }
 
@@ -50,7 +50,7 @@ type freshWarming struct {
 func (f freshWarming) Sent(domain string, now time.Time) {
 	f.Meter.Sent(domain, now)
 	name := f.Mark(domain, now)
-	if name == "" || f.marks == nil {
+	if name == "" { // always, without a queue: there is nothing to count in then
 		return
 	}
 	if _, err := f.marks.AddMark(context.Background(), name, 1); err != nil {

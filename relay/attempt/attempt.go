@@ -96,10 +96,9 @@ func (s *Sender) Make(ctx context.Context, pass *pace.Pass, a Attempt) relay.Out
 	return out
 }
 
-// notMade is the outcome of an attempt whose turn did not come. Its status is
-// 0: the API was not asked.
+// notMade is the outcome of an attempt whose turn did not come.
 func notMade(err error) relay.Outcome {
-	out := relay.Outcome{Kind: relay.RateLimited, Cause: err, RetryAfter: time.Second}
+	out := relay.Outcome{Kind: relay.RateLimited, Untried: true, Cause: err, RetryAfter: time.Second}
 	var busy *pace.Busy
 	if !errors.As(err, &busy) {
 		return out
@@ -118,11 +117,12 @@ func notMade(err error) relay.Outcome {
 // content.
 func (s *Sender) log(a Attempt, out relay.Outcome) {
 	level := slog.LevelInfo
-	if !out.Kind.Settled() {
-		level = slog.LevelWarn
-	}
-	if out.Kind == relay.Unauthorized {
+	switch {
+	case out.Untried: // whatever stood in the way has a line of its own
+	case out.Kind == relay.Unauthorized:
 		level = slog.LevelError
+	case !out.Kind.Settled():
+		level = slog.LevelWarn
 	}
 	attrs := []slog.Attr{
 		slog.String("id", a.MessageID),
@@ -133,6 +133,9 @@ func (s *Sender) log(a Attempt, out relay.Outcome) {
 		slog.String("message_id", out.MessageID),
 		slog.Int("attempt", a.Number),
 		slog.Duration("duration", out.Took),
+	}
+	if out.Untried {
+		attrs = append(attrs, slog.Bool("untried", true))
 	}
 	if out.Detail != "" {
 		attrs = append(attrs, slog.String("api_says", out.Detail))

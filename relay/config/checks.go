@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"net/url"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"unicode"
@@ -18,6 +19,22 @@ import (
 func checkText(s string) error {
 	if i := strings.IndexFunc(s, unicode.IsControl); i >= 0 {
 		return fmt.Errorf("found %s, with a control character in it; write it on one line", show(s))
+	}
+	return nil
+}
+
+func checkPostmaster(s string) error {
+	if s == Nobody {
+		return nil
+	}
+	return checkEmail(s)
+}
+
+// checkDir takes an absolute path: a relative one would mean another queue
+// whenever the program runs somewhere else.
+func checkDir(s string) error {
+	if s != "" && (!filepath.IsAbs(s) || checkText(s) != nil) {
+		return fmt.Errorf(`found %s; write an absolute path, as in "/var/lib/smtp2rest"`, show(s))
 	}
 	return nil
 }

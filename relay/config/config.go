@@ -21,6 +21,7 @@ type Config struct {
 	Hostname  string // how the relay calls itself; a domain name or an address literal
 	API       API
 	Sender    Sender
+	Addresses Addresses
 	Mail      Mail
 	Delivery  Delivery
 	Queue     Queue

@@ -52,6 +52,8 @@ func (s setting) defaultText() string {
 			list[i], _ = item.(string)
 		}
 		return quoteList(list)
+	case map[string]any:
+		return "{}"
 	default:
 		return show(def)
 	}

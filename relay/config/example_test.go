@@ -162,7 +162,7 @@ func TestExampleHasEverySetting(t *testing.T) {
 		t.Fatalf("%d settings, want %d", len(shown), len(inForce))
 	}
 	// These have an example instead of a default.
-	worked := []string{"hostname", "sender.email", "sender.domains"}
+	worked := []string{"hostname", "qualify_domain", "sender.email", "sender.domains", "bounce.postmaster"}
 	for i, s := range shown {
 		if s.Secret {
 			continue

@@ -18,6 +18,10 @@ type Source struct {
 	// checking and explaining do not.
 	NeedAPI bool
 
+	// FallbackSender is the sender when neither file nor environment has one:
+	// for a sandbox, and for showing what would be sent.
+	FallbackSender string
+
 	Env      func(string) (string, bool)       // os.LookupEnv
 	ReadFile func(string) ([]byte, error)      // at most 1 MiB of a file
 	Stat     func(string) (fs.FileInfo, error) // os.Stat; asked for the mode of files that hold secrets
@@ -200,8 +204,17 @@ func (l *loader) derive() {
 	if c.API.Burst == 0 {
 		c.API.Burst = max(1, int(c.API.Rate/10))
 	}
+	if c.Sender.Email == "" && l.src.FallbackSender != "" {
+		c.Sender.Email = l.src.FallbackSender
+		if len(c.Sender.Domains) > 0 {
+			c.Sender.Email = "sender@" + c.Sender.Domains[0]
+		}
+	}
 	if len(c.Sender.Domains) == 0 && c.Sender.Email != "" {
 		c.Sender.Domains = []string{domainOf(c.Sender.Email)}
+	}
+	if c.Bounce.Postmaster == "" && c.Sender.Email != "" {
+		c.Bounce.Postmaster = "postmaster@" + domainOf(c.Sender.Email)
 	}
 	if c.Hostname == "" {
 		c.Hostname = safeHostname(l.src.Hostname)
@@ -209,6 +222,7 @@ func (l *loader) derive() {
 	if c.Queue.DataDir == "" {
 		c.Queue.DataDir = l.stateDir()
 	}
+	l.deriveAddresses()
 	l.deriveWarming()
 	c.API.CAFile = l.fromFile(c.API.CAFile)
 	l.deriveListeners()

@@ -120,7 +120,10 @@ func (l *loader) readSecrets() {
 // unusable is a problem, never a reason to look further: the wrong key would
 // be used without a word.
 func (l *loader) readSecret(from secretSource, file string) (Secret, string) {
+	// Empty is not set: compose files and charts pass variables they have no
+	// value for.
 	text, inEnv := l.src.Env(from.env)
+	inEnv = inEnv && text != ""
 	envFile, inEnvFile := l.src.Env(from.env + "_FILE")
 	inEnvFile = inEnvFile && envFile != ""
 	switch {

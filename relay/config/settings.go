@@ -54,6 +54,7 @@ func settingsOf(c *Config) []setting {
 		{path: "users_file", value: textValue{&c.UsersFile, nil}, def: "",
 			doc: "File of users who may log in, besides [[user]]: lines of name:hash, as htpasswd -B and\n'smtp2rest hash-password' write them. A relative path starts at this file's directory."},
 	}
+	s = append(s, addressSettings(&c.Addresses)...)
 	s = append(s, apiSettings(&c.API)...)
 	s = append(s, senderSettings(&c.Sender)...)
 	s = append(s, mailSettings(&c.Mail)...)

@@ -29,9 +29,12 @@ type Retry struct {
 	MaxAge time.Duration // after which it is given up
 }
 
+// Nobody is Bounce.Postmaster where nobody is to be told.
+const Nobody = "none"
+
 // Bounce is how senders are told what could not be delivered.
 type Bounce struct {
-	Postmaster string        // for senders who cannot receive mail; "" is nobody
+	Postmaster string        // for senders who cannot receive mail; "none" is nobody
 	PerHour    int           // to one address; 0 is no bound
 	Grace      time.Duration // the longest wait for a mail's other recipients
 }
@@ -40,7 +43,7 @@ func queueSettings(q *Queue) []setting {
 	return []setting{
 		{path: "queue.mode", value: wordValue[QueueMode]{&q.Mode, []QueueMode{OnDisk, NoQueue}}, def: "disk",
 			doc: "\"disk\" keeps mail that could not be sent at once in data_dir until it can. \"none\"\nanswers it with a temporary error: the client has to try again."},
-		{path: "queue.data_dir", value: textValue{&q.DataDir, checkText}, env: "SMTP2REST_DATA_DIR", example: `"/var/lib/smtp2rest"`,
+		{path: "queue.data_dir", value: textValue{&q.DataDir, checkDir}, env: "SMTP2REST_DATA_DIR", example: `"/var/lib/smtp2rest"`,
 			defWord: "systemd's STATE_DIRECTORY, or the user's own",
 			doc:     "The directory for it, on a disk that outlives the process: in a container, a\nvolume. Without systemd it is smtp2rest in ~/.local/state, or in /var/lib for root."},
 		{path: "queue.max_mails", value: countValue{&q.MaxMails, 0, 1e9}, def: int64(1_000_000),
@@ -67,8 +70,8 @@ func retrySettings(r *Retry) []setting {
 
 func bounceSettings(b *Bounce) []setting {
 	return []setting{
-		{path: "bounce.postmaster", value: textValue{&b.Postmaster, checkEmail}, def: "",
-			doc: "Who is told when the sender is an address that cannot receive mail, such as\nroot@localhost. \"\" is nobody."},
+		{path: "bounce.postmaster", value: textValue{&b.Postmaster, checkPostmaster}, defWord: "postmaster at the domain of sender.email", example: `"postmaster@mail.example.com"`,
+			doc: "Who is told when the sender is an address that cannot receive mail, such as\nroot@localhost. \"none\" is nobody."},
 		{path: "bounce.per_hour", value: countValue{&b.PerHour, 0, 1_000_000}, def: int64(20),
 			doc: "The most bounces to one address in an hour. 0 is no bound."},
 		{path: "bounce.grace", value: timeValue{&b.Grace, 0, 7 * day}, def: "4h",

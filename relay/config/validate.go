@@ -12,6 +12,7 @@ import (
 func (l *loader) validate() {
 	l.validateAPI()
 	l.validateSender()
+	l.validateAliases()
 	l.validateFields()
 	l.validateDelivery()
 	for i := range l.cfg.Warming {

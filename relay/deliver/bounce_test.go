@@ -119,7 +119,7 @@ func TestWhoIsTold(t *testing.T) {
 				if tt.raw != "" {
 					m.Raw = []byte(tt.raw)
 				}
-				r.must(r.engine.Keep(r.t.Context(), relay.Remainder{Message: m, Outcomes: make([]relay.Outcome, 1)}))
+				r.must(r.engine.Keep(r.t.Context(), relay.Remainder{Message: m, Outcomes: untried(1)}))
 				r.pass(time.Minute)
 				r.wantStates(m.ID, "failed")
 				if !r.mail(m.ID).Recipients[0].Bounced {
@@ -274,6 +274,33 @@ func TestABounceAfterARestart(t *testing.T) {
 		r.pass(time.Second)
 		if n := len(r.bounces()); n != 1 {
 			t.Errorf("%d bounces at the start, want 1", n)
+		}
+	})
+}
+
+// An operator's drop leaves a gap among the recipients of a mail; the bounce
+// must still name those that failed, and end.
+func TestTheBounceOfAMailOfWhichSomeWasDropped(t *testing.T) {
+	inBubble(t, plan{}, func(r *rig) {
+		r.must(r.box.SetOutage(sandbox.OutageUnavailable))
+		id := r.keep(shop, "Order 4711", "dropped@example.net", "bob@example.net", "invalid@example.net")
+		r.pass(time.Second)
+		n, err := r.store.Drop(context.Background(), queue.Filter{ID: id, Recipient: "dropped@example.net"})
+		r.must(err)
+		if n != 1 {
+			t.Fatalf("dropped %d", n)
+		}
+		r.must(r.box.SetOutage(sandbox.OutageNone))
+		r.pass(time.Hour)
+		r.wantStates(id, "sent failed")
+		bounces := r.bounces()
+		if len(bounces) != 1 || !strings.Contains(textOf(t, bounces[0]), "<invalid@example.net>") {
+			t.Errorf("bounces: %v", bounces)
+		}
+		stats, err := r.store.Stats(context.Background())
+		r.must(err)
+		if stats.Unbounced != 0 {
+			t.Errorf("%d failures of which nobody was told", stats.Unbounced)
 		}
 	})
 }

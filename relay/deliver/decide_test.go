@@ -67,8 +67,8 @@ func TestKeepRecordsTheFirstTry(t *testing.T) {
 		due      time.Duration // at least
 		free     bool
 	}{
-		{"its turn did not come", relay.Outcome{Kind: relay.RateLimited, RetryAfter: time.Hour}, queue.Waiting, 0, 0, 0, false},
-		{"the breaker was open", relay.Outcome{Kind: relay.Unavailable}, queue.Waiting, 0, 0, 0, false},
+		{"its turn did not come", relay.Outcome{Kind: relay.RateLimited, Untried: true, RetryAfter: time.Hour}, queue.Waiting, 0, 0, 0, false},
+		{"the breaker was open", relay.Outcome{Kind: relay.Unavailable, Untried: true}, queue.Waiting, 0, 0, 0, false},
 		{"accepted", relay.Outcome{Kind: relay.Accepted, Status: 200, MessageID: "msg_1", Took: took}, queue.Sent, 1, 1, 0, false},
 		{"suppressed", relay.Outcome{Kind: relay.Suppressed, Status: 422, Took: took}, queue.Failed, 1, 1, 0, false},
 		{"refused", relay.Outcome{Kind: relay.Refused, Status: 400, Took: took}, queue.Failed, 1, 1, 0, false},
@@ -119,7 +119,7 @@ func TestKeepSaysWhatWasNotKept(t *testing.T) {
 	inBubbleStopped(t, plan{queue: queue.Options{MaxMails: 1}}, func(r *rig) {
 		r.keep(shop, "one", "bob@example.net")
 		m := message(shop, "two", "bob@example.net")
-		err := r.engine.Keep(r.t.Context(), relay.Remainder{Message: m, Outcomes: make([]relay.Outcome, 1)})
+		err := r.engine.Keep(r.t.Context(), relay.Remainder{Message: m, Outcomes: untried(1)})
 		if err == nil {
 			t.Error("a full queue is not told of")
 		}

@@ -66,6 +66,7 @@ type Engine struct {
 	bodies *bodies
 	places chan struct{} // one element per attempt under way
 	failed chan struct{} // has a value when there may be a bounce to write
+	later  chan struct{} // has a value when something is due sooner than was known
 	told   *hourly
 
 	// unsettled counts attempts whose outcome the storage does not take.
@@ -86,6 +87,7 @@ func New(o Options) *Engine {
 		bodies: newBodies(o),
 		places: make(chan struct{}, o.Workers),
 		failed: make(chan struct{}, 1),
+		later:  make(chan struct{}, 1),
 		told:   &hourly{limit: o.BouncesPerHour},
 	}
 }
@@ -240,7 +242,9 @@ func (e *Engine) untilDue(now, due time.Time, ok bool) time.Duration {
 	return wait
 }
 
-// awaitChange waits for the time to pass or for the queue to tell of a change.
+// awaitChange waits for the time to pass, for the queue to tell of a change, or
+// for a settlement: what was claimed when the queue was asked for the next due
+// time counted with the end of its lease, and is due again long before that.
 func (e *Engine) awaitChange(ctx context.Context, wait time.Duration) {
 	var after <-chan time.Time
 	if wait >= 0 {
@@ -251,6 +255,7 @@ func (e *Engine) awaitChange(ctx context.Context, wait time.Duration) {
 	select {
 	case <-ctx.Done():
 	case <-e.opt.Queue.Wake():
+	case <-e.later:
 	case <-after:
 	}
 }

@@ -23,15 +23,15 @@ func (e *Engine) Keep(ctx context.Context, r relay.Remainder) error {
 	}
 	err := e.opt.Queue.Enqueue(ctx, mail)
 	if err == nil && failed {
-		e.noteFailure()
+		note(e.failed)
 	}
 	return err
 }
 
 // record writes the first try into a recipient's state.
 func (e *Engine) record(r *queue.Recipient, out relay.Outcome, now time.Time) {
-	if out.Status == 0 && out.Took == 0 {
-		return // its turn did not come
+	if out.Untried {
+		return
 	}
 	claim := queue.Claim{Attempt: 1, Since: now}
 	s := decide(e.opt.Schedule, claim, out, now, jitter())

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -98,7 +99,7 @@ func inBubbleStopped(t *testing.T, p plan, f func(r *rig)) {
 	dir := memoryDir(t)
 	synctest.Test(t, func(t *testing.T) {
 		r := &rig{t: t, plan: p, dir: dir, log: &journal{}, net: memnet.Listen()}
-		r.box = sandbox.New(sandbox.Options{Key: key, Keep: 1 << 20})
+		r.box = sandbox.New(sandbox.Options{Key: key, Keep: 10_000})
 		server := &http.Server{Handler: r.box.Handler()}
 		served := make(chan error, 1)
 		go func() { served <- server.Serve(r.net) }()
@@ -203,10 +204,15 @@ func message(from, subject string, to ...string) *relay.Message {
 func (r *rig) keep(from, subject string, to ...string) string {
 	r.t.Helper()
 	m := message(from, subject, to...)
-	if err := r.engine.Keep(r.t.Context(), relay.Remainder{Message: m, Outcomes: make([]relay.Outcome, len(to)), Domain: "sandbox.example"}); err != nil {
+	if err := r.engine.Keep(r.t.Context(), relay.Remainder{Message: m, Outcomes: untried(len(to)), Domain: "sandbox.example"}); err != nil {
 		r.t.Fatalf("Keep: %v", err)
 	}
 	return m.ID
+}
+
+// untried is what the first try came to when no turn came.
+func untried(n int) []relay.Outcome {
+	return slices.Repeat([]relay.Outcome{{Kind: relay.RateLimited, Untried: true}}, n)
 }
 
 // pass lets virtual time go by.

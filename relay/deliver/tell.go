@@ -52,11 +52,17 @@ func (e *Engine) awaitFailure(ctx context.Context, wait time.Duration) {
 }
 
 func (e *Engine) tellDue(ctx context.Context) error {
+	last := ""
 	for {
 		due, err := e.opt.Queue.BouncesDue(ctx, time.Now(), e.opt.BounceGrace, bouncesAtOnce)
 		if err != nil || len(due) == 0 {
 			return err
 		}
+		first := due[0].Mail.Message.ID
+		if first == last { // a store that does not keep its word must not make a hot loop
+			return errors.New("mail " + first + " is not marked as bounced")
+		}
+		last = first
 		for _, b := range due {
 			if err := e.tell(ctx, b); err != nil {
 				return err
@@ -67,7 +73,10 @@ func (e *Engine) tellDue(ctx context.Context) error {
 
 // tell enqueues the bounce of one mail, or decides that there must be none.
 func (e *Engine) tell(ctx context.Context, b queue.Bounce) error {
-	numbers := failedNumbers(b)
+	numbers := make([]int, len(b.Failed))
+	for i, r := range b.Failed {
+		numbers[i] = r.Number
+	}
 	mail, err := e.bounceFor(ctx, b, numbers)
 	if err != nil {
 		return err
@@ -79,16 +88,6 @@ func (e *Engine) tell(ctx context.Context, b queue.Bounce) error {
 	return err
 }
 
-func failedNumbers(b queue.Bounce) []int {
-	var numbers []int
-	for i, r := range b.Mail.Recipients {
-		if r.State == queue.Failed && !r.Bounced {
-			numbers = append(numbers, i)
-		}
-	}
-	return numbers
-}
-
 // bounceFor writes the bounce; nil is that nobody is to be told.
 func (e *Engine) bounceFor(ctx context.Context, b queue.Bounce, numbers []int) (*queue.Mail, error) {
 	now := time.Now()
@@ -98,10 +97,9 @@ func (e *Engine) bounceFor(ctx context.Context, b queue.Bounce, numbers []int) (
 		return nil, err
 	}
 	m.Raw = raw // damaged or gone: the bounce quotes no header
-	var failed []bounce.Failure
-	for _, n := range numbers {
-		r := b.Mail.Recipients[n]
-		failed = append(failed, bounce.Failure{Recipient: r.Addr, Reason: reason(r)})
+	failed := make([]bounce.Failure, len(b.Failed))
+	for i, r := range b.Failed {
+		failed[i] = bounce.Failure{Recipient: r.Addr, Reason: reason(r)}
 	}
 	text, to, ok := bounce.Compose(e.opt.Bounce, &m, failed, now)
 	log := e.opt.Log.With("id", m.ID, "from", m.From, "recipients", len(failed))

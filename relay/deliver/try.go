@@ -26,7 +26,9 @@ func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
 	domain, begun := c.Mail.Domain, time.Now()
 	if e.opt.Warming != nil && !e.opt.Warming.Take(domain, c.Mail.Urgent, begun) {
 		pass.Return() // the day's share went to fresh mail meanwhile
-		e.settle(ctx, c, queue.Settlement{Result: queue.Later, NotAnAttempt: true, At: begun, Due: begun})
+		e.settle(ctx, c, queue.Settlement{Result: queue.Later, NotAnAttempt: true, At: begun, Due: begun, Outcome: relay.Outcome{
+			Kind: relay.RateLimited, Untried: true, Cause: errors.New("the sender's domain is being warmed"),
+		}})
 		return
 	}
 	out := e.opt.Attempts.Make(ctx, pass, attempt.Attempt{
@@ -128,10 +130,11 @@ func (e *Engine) settleOnce(c queue.Claim, s queue.Settlement) error {
 	err := e.opt.Queue.Settle(ctx, s)
 	log := e.opt.Log.With("id", c.Mail.Message.ID, "to", c.Addr)
 	switch {
+	case err == nil && s.Result == queue.GaveUp:
+		note(e.failed)
+	case err == nil && s.Result == queue.Later:
+		note(e.later)
 	case err == nil:
-		if s.Result == queue.GaveUp {
-			e.noteFailure()
-		}
 	case errors.Is(err, queue.ErrStale):
 		log.Info("settled by somebody else")
 		return nil
@@ -141,9 +144,10 @@ func (e *Engine) settleOnce(c queue.Claim, s queue.Settlement) error {
 	return err
 }
 
-func (e *Engine) noteFailure() {
+// note leaves a value for who waits, if there is none yet.
+func note(c chan struct{}) {
 	select {
-	case e.failed <- struct{}{}:
+	case c <- struct{}{}:
 	default:
 	}
 }

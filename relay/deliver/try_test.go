@@ -3,6 +3,7 @@ package deliver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -14,6 +15,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/payload"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/retry"
 )
 
 // What an operator does to a recipient whose call is under way.
@@ -70,7 +72,7 @@ func TestDamagedMailIsNotSent(t *testing.T) {
 	inBubbleStopped(t, plan{}, func(r *rig) {
 		m := message(shop, "large", "bob@example.net", "ann@example.net")
 		m.Raw = append(m.Raw, strings.Repeat("A line of a large mail.\r\n", 50_000)...)
-		r.must(r.engine.Keep(r.t.Context(), relay.Remainder{Message: m, Outcomes: make([]relay.Outcome, 2)}))
+		r.must(r.engine.Keep(r.t.Context(), relay.Remainder{Message: m, Outcomes: untried(2)}))
 		whole := r.keep(shop, "whole", "bob@example.net")
 		files, err := filepath.Glob(filepath.Join(r.dir, "spool", "*"))
 		if err != nil || len(files) != 1 {
@@ -116,7 +118,7 @@ func TestTheSettingsInForceDecide(t *testing.T) {
 		inBubble(t, plan{mapping: mapping}, func(r *rig) {
 			m := message(shop, "s", "bob@example.net")
 			m.Raw = []byte(withAttachment)
-			r.must(r.engine.Keep(r.t.Context(), relay.Remainder{Message: m, Outcomes: make([]relay.Outcome, 1)}))
+			r.must(r.engine.Keep(r.t.Context(), relay.Remainder{Message: m, Outcomes: untried(1)}))
 			r.pass(time.Minute)
 			if policy == payload.StripAttachments {
 				r.wantStates(m.ID, "sent")
@@ -191,15 +193,19 @@ func (q *faulty) BouncesDue(ctx context.Context, now time.Time, grace time.Durat
 // A storage that fails for a while costs no mail, no attempt and no second
 // copy, is not asked in a hot loop, and is logged.
 func TestAStorageThatFailsForAWhile(t *testing.T) {
-	for _, call := range []string{"NextDue", "Claim", "Raw", "Settle"} {
-		t.Run(call, func(t *testing.T) {
+	tests := []struct {
+		call  string
+		mails int // more than there are workers, or fewer
+	}{{"NextDue", 10}, {"Claim", 10}, {"Raw", 10}, {"Settle", 10}, {"Settle", 2}}
+	for _, tt := range tests {
+		t.Run(fmt.Sprintf("%s of %d", tt.call, tt.mails), func(t *testing.T) {
 			bad := &faulty{}
 			inBubbleStopped(t, plan{wrap: func(q queue.Queue) queue.Queue { bad.Queue = q; return bad }}, func(r *rig) {
 				var ids []string
-				for range 10 {
+				for range tt.mails {
 					ids = append(ids, r.keep(shop, "s", "bob@example.net"))
 				}
-				bad.set(call)
+				bad.set(tt.call)
 				r.engine.Start()
 				r.pass(10 * time.Minute)
 				if n := bad.failed.Load(); n < 2 || n > 10*2*60 {
@@ -216,8 +222,8 @@ func TestAStorageThatFailsForAWhile(t *testing.T) {
 						t.Errorf("%d attempts, want 1", n)
 					}
 				}
-				if s := r.box.Stats(); s.Accepted != 10 || s.Calls != 10 {
-					t.Errorf("%d calls, %d accepted, want 10", s.Calls, s.Accepted)
+				if s := r.box.Stats(); s.Accepted != tt.mails || s.Calls != tt.mails {
+					t.Errorf("%d calls, %d accepted, want %d", s.Calls, s.Accepted, tt.mails)
 				}
 			})
 		})
@@ -321,4 +327,38 @@ func TestPurge(t *testing.T) {
 		}
 		r.wantStates(failed, "failed")
 	})
+}
+
+// The next try is when it is due, although nothing else happens in the queue
+// meanwhile: not when the lease of the one before would have ended.
+func TestTheNextTryIsWhenItIsDue(t *testing.T) {
+	tests := []struct {
+		name, to string
+		gaps     []time.Duration // at least, and about twice as much at most
+	}{
+		{"after failures", "down+3@example.net", []time.Duration{time.Second, 2 * time.Second, 4 * time.Second}},
+		{"after 429s", "ratelimited+3x2@example.net", []time.Duration{2 * time.Second, 4 * time.Second, 8 * time.Second}},
+		{"after a refused key", "forbidden+2@example.net", []time.Duration{2 * time.Second, 4 * time.Second}},
+		{"after no answer", "timeout+1@example.net", []time.Duration{apiTimeout + time.Second}},
+	}
+	schedule := retry.Schedule{First: 2 * time.Second, Max: time.Minute, MaxAge: time.Hour}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, plan{schedule: schedule, rate: 100}, func(r *rig) {
+				id := r.keep(shop, "s", tt.to)
+				r.pass(30 * time.Minute)
+				r.wantStates(id, "sent")
+				got := gaps(r.calls(""))
+				if len(got) != len(tt.gaps) {
+					r.t.Fatalf("the gaps are %v, want about %v", got, tt.gaps)
+				}
+				for i, want := range tt.gaps {
+					if got[i] < want || got[i] > want*2+time.Second {
+						t.Errorf("the gaps are %v, want about %v", got, tt.gaps)
+						break
+					}
+				}
+			})
+		})
+	}
 }

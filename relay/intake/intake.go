@@ -68,6 +68,7 @@ type Options struct {
 	Suppressions *suppress.List
 	Queue        Queue
 	Warming      Warming // nil: NoWarming
+	Aliases      Aliases // nil: NoAliases
 	Bounce       bounce.Options
 	Wait         time.Duration // how long a client is kept for the API's verdict
 	Log          *slog.Logger
@@ -86,24 +87,37 @@ func New(o Options) *Intake {
 	if o.Warming == nil {
 		o.Warming = NoWarming{}
 	}
+	if o.Aliases == nil {
+		o.Aliases = NoAliases{}
+	}
 	return &Intake{opt: o, recall: newRecall()}
 }
 
-// Recipient refuses who is known to be suppressed.
+// Recipient refuses who is known to be suppressed, or stands for nobody but
+// such.
 func (in *Intake) Recipient(_ context.Context, env *smtpd.Envelope, rcpt string) error {
-	entry, suppressed := in.opt.Suppressions.Lookup(rcpt, time.Now())
-	if !suppressed {
-		return nil
+	list := in.expanded(rcpt)
+	if in.tooMany(env, list) {
+		return reply.TooManyRecipients()
 	}
-	in.opt.Log.Info("recipient", "session", env.Client.Session, "from", env.From, "to", rcpt,
-		"outcome", "suppressed_at_rcpt", "reason", string(entry.Reason))
-	return reply.Suppressed(suppression(rcpt, entry))
+	var last suppress.Entry
+	for _, to := range list {
+		entry, suppressed := in.opt.Suppressions.Lookup(to, time.Now())
+		if !suppressed {
+			return nil
+		}
+		in.opt.Log.Info("recipient", "session", env.Client.Session, "from", env.From, "to", to, "named", rcpt,
+			"outcome", "suppressed_at_rcpt", "reason", string(entry.Reason))
+		last = entry
+	}
+	return reply.Suppressed(suppression(rcpt, last))
 }
 
 // Message sends a mail, or keeps it, or says why not. The same mail again, from
 // a client that hung up before it got the reply, is answered as it was then.
 func (in *Intake) Message(ctx context.Context, env *smtpd.Envelope, data []byte) *reply.Reply {
 	m := newMessage(env, data)
+	m.Recipients, m.Aliases = in.resolve(env.Recipients)
 	log := in.opt.Log.With("id", m.ID, "session", m.Client.Session)
 	r, again := in.recall.again(ctx, m)
 	if !again {
@@ -152,7 +166,7 @@ func newMessage(env *smtpd.Envelope, data []byte) *relay.Message {
 	}
 	return &relay.Message{
 		ID: relay.NewID(now), ReceivedAt: now, Client: client,
-		From: env.From, Recipients: unique(env.Recipients), Raw: data,
+		From: env.From, Raw: data,
 	}
 }
 

@@ -52,6 +52,16 @@ func newHandled() *handled {
 
 func (h *handled) end() { close(h.done) }
 
+// refused reports whether it is known that the mail was not taken.
+func (h *handled) refused() bool {
+	select {
+	case <-h.done:
+		return !h.reply.Positive()
+	default:
+		return false
+	}
+}
+
 // remember keeps h as the answer to m, whose client is gone. A mail without a
 // Message-ID cannot be told from another one that is the same on purpose.
 func (r *recall) remember(m *relay.Message, h *handled) {
@@ -61,8 +71,11 @@ func (r *recall) remember(m *relay.Message, h *handled) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if _, known := r.lost[key]; known {
-		return
+	if e, known := r.lost[key]; known {
+		if !e.Value.(*handled).refused() {
+			return
+		}
+		r.oldest.Remove(e) // what was not taken then may have been taken now
 	}
 	h.key = key
 	r.lost[key] = r.oldest.PushBack(h)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/smtpd"
+	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
 const (
@@ -147,6 +148,25 @@ func TestARefusalIsNotRemembered(t *testing.T) {
 	r.recall.remember(m, h)
 	if _, again := r.recall.again(t.Context(), m); again {
 		t.Error("a mail that was not taken counts as taken")
+	}
+}
+
+// A second copy that was taken, and whose client hung up as well, takes the
+// place of a first one that was not.
+func TestALaterAcceptanceReplacesARefusal(t *testing.T) {
+	rc := newRecall()
+	m := &relay.Message{From: "a@b", Recipients: []string{"c@d"}, Raw: []byte(withID)}
+	refused, taken := newHandled(), newHandled()
+	refused.end()
+	rc.remember(m, refused)
+	taken.reply = reply.Queued("q1")
+	taken.end()
+	rc.remember(m, taken)
+	if r, again := rc.again(t.Context(), m); !again || r.Text() != "queued q1" {
+		t.Errorf("the third copy gets %v, %t", r, again)
+	}
+	if rc.size() != 1 || rc.oldest.Len() != 1 {
+		t.Errorf("%d remembered, %d in order", rc.size(), rc.oldest.Len())
 	}
 }
 

@@ -204,6 +204,8 @@ func contents() []situation {
 					t.Errorf("the API got %+v", b)
 				}
 			}}}},
+		{words: "MAIL and RCPT taken (beyond the table)", by: "Ok",
+			edge: []said{{reply.Ok("MAIL"), `250 2\.1\.0 sender ok`}, {reply.Ok("RCPT"), `250 2\.1\.5 recipient ok`}}},
 		{words: "unparsable beyond repair", by: "Unparsable",
 			edge: []said{{reply.From(Refusal(&payload.Refusal{Reason: payload.Unparsable, Detail: "nothing in it can be read"})),
 				`554 5\.6\.0 nothing in it can be read`}}},

@@ -20,6 +20,12 @@ func (in *Intake) tryAll(ctx context.Context, r relay.Remainder, body *payload.B
 	turn, cancel := context.WithTimeout(ctx, in.opt.Wait)
 	defer cancel()
 	outcomes := make([]relay.Outcome, len(r.Message.Recipients))
+	if in.opt.Wait == 0 { // all mail goes to the queue
+		for i := range outcomes {
+			outcomes[i] = relay.Outcome{Kind: relay.Unavailable, Untried: true}
+		}
+		return outcomes
+	}
 	var wg sync.WaitGroup
 	for i, to := range r.Message.Recipients {
 		wg.Go(func() {
@@ -35,8 +41,14 @@ func (in *Intake) tryAll(ctx context.Context, r relay.Remainder, body *payload.B
 // try tries one recipient, if its sender's domain may still send today.
 func (in *Intake) try(ctx, turn context.Context, r relay.Remainder, a attempt.Attempt) relay.Outcome {
 	now := time.Now()
+	if _, aliased := r.Message.Aliases[a.To]; aliased {
+		// RCPT lets an alias through for the others it stands for.
+		if _, suppressed := in.opt.Suppressions.Lookup(a.To, now); suppressed {
+			return relay.Outcome{Kind: relay.Suppressed}
+		}
+	}
 	if !in.opt.Warming.Take(r.Domain, r.Urgent, now) {
-		return relay.Outcome{Kind: relay.RateLimited, Cause: errWarming, RetryAfter: untilTomorrow(now)}
+		return relay.Outcome{Kind: relay.RateLimited, Untried: true, Cause: errWarming, RetryAfter: untilTomorrow(now)}
 	}
 	out := in.opt.Attempts.Try(ctx, turn, a)
 	if out.Kind == relay.Accepted {

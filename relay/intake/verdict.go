@@ -41,10 +41,10 @@ func acceptedExcept(r relay.Remainder) *reply.Reply {
 	var refused []string
 	for i, out := range r.Outcomes {
 		if out.Kind.Permanent() {
-			refused = append(refused, r.Message.Recipients[i])
+			refused = append(refused, r.Message.Named(r.Message.Recipients[i]))
 		}
 	}
-	return reply.AcceptedExcept(r.Message.ID, refused)
+	return reply.AcceptedExcept(r.Message.ID, unique(refused))
 }
 
 // refusedAll is for a mail that no recipient will get. What is wrong with the
@@ -52,6 +52,7 @@ func acceptedExcept(r relay.Remainder) *reply.Reply {
 // mend it.
 func (in *Intake) refusedAll(r relay.Remainder) *reply.Reply {
 	var suppressed []reply.Suppression
+	told := map[string]bool{}
 	for i, out := range r.Outcomes {
 		to := r.Message.Recipients[i]
 		switch out.Kind {
@@ -61,7 +62,10 @@ func (in *Intake) refusedAll(r relay.Remainder) *reply.Reply {
 			return reply.RefusedByAPI(out.Detail)
 		default:
 			entry, _ := in.opt.Suppressions.Lookup(to, time.Now())
-			suppressed = append(suppressed, suppression(to, entry))
+			if named := r.Message.Named(to); !told[named] {
+				told[named] = true
+				suppressed = append(suppressed, suppression(named, entry))
+			}
 		}
 	}
 	return reply.AllSuppressed(suppressed)

@@ -233,25 +233,28 @@ func TestTheEndOfALongLineIsToldAtOnce(t *testing.T) {
 	})
 }
 
+// Somebody sleeps until its token would have come, and one has come early.
 func TestTryEnterDoesNotJumpTheLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Concurrency: 1})
-		first := p.TryEnter()
-		if first == nil {
+		p := New(Options{Rate: 1, Burst: 1, Concurrency: 5})
+		if pass := p.TryEnter(); pass == nil {
 			t.Fatal("nothing is in the way of the first call")
+		} else {
+			pass.Leave(accepted)
 		}
-		second := make(chan *Pass)
-		go func() {
-			pass, _ := p.Enter(t.Context())
-			second <- pass
-		}()
+		var wg sync.WaitGroup
+		wg.Go(func() { call(t, p, accepted) })
 		synctest.Wait()
-		first.Return()
+		p.mu.Lock()
+		p.bucket.SetLimit(100)
+		p.mu.Unlock()
+		time.Sleep(100 * time.Millisecond) // virtual
 		if pass := p.TryEnter(); pass != nil {
-			t.Error("a call was let in before one that waited")
+			t.Error("a call was let in before one that waits")
 			pass.Return()
 		}
-		(<-second).Return()
+		wg.Wait()
+		time.Sleep(time.Second) // virtual
 		if pass := p.TryEnter(); pass == nil {
 			t.Error("the line is over, and yet nobody may pass")
 		} else {
@@ -297,6 +300,38 @@ func TestTooFewCallsAreNoMeasurement(t *testing.T) {
 		}
 		if r := p.State().Rate; r < 400 {
 			t.Errorf("three 429s left %.0f of 1000 calls/s", r)
+		}
+	})
+}
+
+// 429s in a row say once that the rate is too high: each after the first came
+// to a single call after a long pause.
+func TestOneRowOf429sIsOneCut(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := New(Options{Concurrency: 1})
+		p.Resume(time.Time{}, 100)
+		for range 8 {
+			call(t, p, limited(time.Second))
+		}
+		if r := p.State().Rate; r < 85 {
+			t.Errorf("eight 429s in a row left %.0f of 100 calls/s", r)
+		}
+	})
+}
+
+// An account that says 429 now and then whatever the rate costs the pauses,
+// and not the rate that was configured.
+func TestScattered429sAreNotTheRate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := New(Options{Rate: 200, Burst: 20, Concurrency: 8})
+		for range 20 {
+			for range 400 {
+				call(t, p, accepted)
+			}
+			call(t, p, limited(time.Second))
+		}
+		if r := p.State().Rate; r != 200 {
+			t.Errorf("a 429 each 400 calls left %.0f of 200 calls/s", r)
 		}
 	})
 }

@@ -90,7 +90,7 @@ func (p *Pacer) learn(now time.Time, pass *Pass, out relay.Outcome) {
 	works := out.Kind.Settled() || out.Kind == relay.RateLimited
 	switch {
 	case works && b.open && pass.probe:
-		p.close(now)
+		p.closeBreaker(now)
 	case works && !b.open:
 		b.failures = 0
 	case works:
@@ -101,12 +101,12 @@ func (p *Pacer) learn(now time.Time, pass *Pass, out relay.Outcome) {
 	case !b.open:
 		b.failures++
 		if b.failures >= b.threshold || out.Kind == relay.Unauthorized {
-			p.open(now, out)
+			p.openBreaker(now, out)
 		}
 	}
 }
 
-func (p *Pacer) open(now time.Time, out relay.Outcome) {
+func (p *Pacer) openBreaker(now time.Time, out relay.Outcome) {
 	b := &p.breaker
 	b.open, b.why, b.since = true, whyOf(out), now
 	b.gap = firstGap
@@ -115,9 +115,9 @@ func (p *Pacer) open(now time.Time, out relay.Outcome) {
 		"why", string(b.why), "status", out.Status, "failures", b.failures, "cause", out.Cause)
 }
 
-// close lets everyone pass again, at the account's rate and without a burst of
+// closeBreaker lets everyone pass again, at the account's rate and without a burst of
 // what gathered meanwhile.
-func (p *Pacer) close(now time.Time) {
+func (p *Pacer) closeBreaker(now time.Time) {
 	b := &p.breaker
 	p.opt.Log.Info("breaker closed: the API works again", "after", now.Sub(b.since), "why", string(b.why))
 	b.open, b.failures = false, 0

@@ -27,14 +27,14 @@ func (p *Pacer) Enter(ctx context.Context) (*Pass, error) {
 	if err != nil {
 		return nil, err
 	}
-	pass, err := p.queue(ctx, probe)
+	pass, err := p.standInLine(ctx, probe)
 	if err != nil && probe {
 		p.unprobe()
 	}
 	return pass, err
 }
 
-func (p *Pacer) queue(ctx context.Context, probe bool) (*Pass, error) {
+func (p *Pacer) standInLine(ctx context.Context, probe bool) (*Pass, error) {
 	if busy := p.join(ctx); busy != nil {
 		return nil, busy
 	}

@@ -136,9 +136,13 @@ func (p *Pacer) closeGate(now time.Time, pass *Pass, retryAfter time.Duration) {
 		for range min(p.inARow, 30) {
 			pause = min(pause*2, p.opt.MaxPause)
 		}
+		// Only the first in a row says something of the rate: after a pause
+		// there was but one call.
+		if p.inARow == 0 {
+			p.tuner.limited(now, pass.waited)
+		}
 		p.inARow++
 		p.opening++
-		p.tuner.limited(now, pass.waited)
 	}
 	pause = min(pause, p.opt.MaxPause)
 	if now.Add(pause).Before(p.until) {

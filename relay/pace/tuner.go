@@ -26,7 +26,12 @@ const (
 	betweenSteps = 10 * time.Second
 	window       = 5 * time.Second // of a measurement, and
 	leastAnswers = 10              // more if it takes longer to get so many
-	forgiven     = time.Minute     // after a 429 at the configured rate, one more is chance
+
+	// At the configured rate a 429 says something of the rate when the one
+	// before was this near, in time and in calls. Accounts that say 429 now
+	// and then for reasons of their own cost their pauses and no more.
+	forgivenAfter = time.Minute
+	forgivenCalls = 100
 )
 
 // tuner finds the account's rate from its answers. With a configured rate it
@@ -44,6 +49,7 @@ type tuner struct {
 	search float64 // growth each second while the rate is searched; 0: it is not
 	good   float64 // the highest rate that lasted a second in this search; 0: none
 
+	lately   int       // answers since the last 429
 	begun    time.Time // of the current measurement
 	answers  int       // in it
 	measured float64   // in the one before; 0: none
@@ -58,6 +64,7 @@ func (t *tuner) answered(now time.Time, saturated bool) {
 		t.begun = now
 	}
 	t.answers++
+	t.lately++
 	if elapsed := now.Sub(t.begun); elapsed >= window && t.answers >= leastAnswers {
 		t.measured = float64(t.answers) / elapsed.Seconds()
 		t.begun, t.answers = now, 0
@@ -97,7 +104,7 @@ func (t *tuner) grow(now time.Time) {
 // limited learns from a 429 what the account allows.
 func (t *tuner) limited(now time.Time, saturated bool) {
 	switch {
-	case t.configured > 0 && t.rate == t.configured && (t.lastCut.IsZero() || now.Sub(t.lastCut) > forgiven):
+	case t.configured > 0 && t.rate == t.configured && t.forgives(now):
 	case t.rate == 0 && t.measured == 0:
 		t.startSearch(now, slowStart)
 	case t.search > 0 && saturated:
@@ -105,8 +112,12 @@ func (t *tuner) limited(now time.Time, saturated bool) {
 	default:
 		t.settle(now, saturated)
 	}
-	t.lastCut = now
+	t.lastCut, t.lately = now, 0
 	t.begun, t.answers, t.measured = time.Time{}, 0, 0
+}
+
+func (t *tuner) forgives(now time.Time) bool {
+	return t.lastCut.IsZero() || now.Sub(t.lastCut) > forgivenAfter || t.lately > forgivenCalls
 }
 
 // startSearch begins with nothing known.

@@ -106,7 +106,7 @@ func TestOverLimitIsStillShown(t *testing.T) {
 		"5,000 deep":    {"Subject: x\r\n" + nested(5000, "inside"), mime.Limits{}, "inside"},
 		"header bytes":  {"Subject: x\r\nX-Long: " + strings.Repeat("x", 5000) + "\r\n\r\ninside", mime.Limits{HeaderBytes: 1000}, "inside"},
 		"header fields": {"Subject: x\r\n" + strings.Repeat("X-A: b\r\n", 50) + "\r\ninside", mime.Limits{HeaderFields: 10}, "inside"},
-		"subject":       {"Subject: " + strings.Repeat("long ", 1000) + "\r\n\r\ninside", mime.Limits{}, "inside"},
+		"subject":       {"Subject: " + strings.Repeat("long ", 5000) + "\r\n\r\ninside", mime.Limits{}, "inside"},
 	} {
 		o := testOptions()
 		o.Limits = c.limits

@@ -64,7 +64,7 @@ func (c *composer) compose(root *mime.Part) error {
 		return refuse(Unparsable, "this is no mail: it has no header, and its body is no text")
 	}
 	c.charset = bodyCharset(root)
-	blocks := c.part(root)
+	blocks := mergeVersions(c.part(root))
 	if c.tnefHTML != "" && !anyHTML(blocks) {
 		blocks = []block{{text: joinText(blocks), html: c.tnefHTML, hasHTML: true}}
 	}

@@ -41,9 +41,8 @@ func (c *composer) headers(h mime.Header) {
 	}
 }
 
-// maxSubject bounds the subject, in bytes: twice what RFC 5322 section 2.1.1
-// allows for a line.
-const maxSubject = 2000
+// maxSubject bounds the subject, in bytes: far more than any reader shows.
+const maxSubject = 16 << 10
 
 // cut shortens s to at most n bytes, at the end of a character.
 func cut(s string, n int) string {

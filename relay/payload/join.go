@@ -1,6 +1,7 @@
 package payload
 
 import (
+	"slices"
 	"strings"
 
 	"golang.org/x/net/html"
@@ -35,6 +36,26 @@ func joinText(blocks []block) string {
 	}
 	return b.String()
 }
+
+// mergeVersions makes one block of a text and an html beside it that say the
+// same: two versions of one body, from a program that sent them as
+// multipart/mixed where it meant alternative. Nobody wants to read it twice.
+func mergeVersions(blocks []block) []block {
+	for i := 0; i+1 < len(blocks); i++ {
+		text, doc := blocks[i], blocks[i+1]
+		if text.hasHTML {
+			text, doc = doc, text
+		}
+		if text.hasHTML || !doc.hasHTML || doc.text != "" || !sameWords(htmlToText(doc.html), text.text) {
+			continue
+		}
+		blocks[i] = block{text: text.text, html: doc.html, hasHTML: true}
+		blocks = slices.Delete(blocks, i+1, i+2)
+	}
+	return blocks
+}
+
+func sameWords(a, b string) bool { return slices.Equal(strings.Fields(a), strings.Fields(b)) }
 
 func anyText(blocks []block) bool {
 	for _, b := range blocks {

@@ -71,12 +71,10 @@ func isBody(p *mime.Part) bool {
 // sent as the file it is.
 func shownOrSent(p *mime.Part) bool {
 	switch p.Type {
-	case "text/plain", "text/html", "text/enriched", "text/richtext":
+	case "text/plain", "text/html":
 		return false
-	case "message/external-body", "message/partial":
-		return true
 	}
-	return strings.HasPrefix(p.Type, "text/") && p.Disposition() != "inline"
+	return strings.HasPrefix(p.Type, "text/") || strings.HasPrefix(p.Type, "message/")
 }
 
 // body shows a part that is text.
@@ -152,17 +150,17 @@ func (c *composer) tnef(p *mime.Part) []block {
 	if err != nil {
 		return c.file(attachmentOf(p))
 	}
+	if len(m.Files) == 0 && len(m.HTML) == 0 {
+		return c.leave(p, PartDropped) // formatting for Outlook
+	}
 	c.fates++
+	c.note(UnpackedFile, "winmail.dat")
 	for _, f := range m.Files {
-		c.note(UnpackedFile, "winmail.dat: "+f.Name)
 		c.files = append(c.files, Attachment{Filename: mime.OneLine(f.Name), ContentType: typeOf(f.Name), Size: int64(len(f.Data)), data: f.Data})
 	}
 	if len(m.HTML) > 0 {
 		text, _ := mime.Decode("", m.HTML)
 		c.tnefHTML = mime.CleanText(text)
-	}
-	if len(m.Files) == 0 && len(m.HTML) == 0 {
-		c.note(PartDropped, "winmail.dat without files")
 	}
 	return nil
 }

@@ -34,7 +34,7 @@ const (
 )
 
 // AttachmentFields names the JSON fields for SendAttachments. Empty ones take
-// the defaults; "-" leaves a field out.
+// the defaults; "-" leaves a field out, but not the list and the content.
 type AttachmentFields struct {
 	List        string // array of attachments; default "attachments"
 	Filename    string // default "filename"

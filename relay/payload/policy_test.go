@@ -141,6 +141,25 @@ func TestSentContentSurvives(t *testing.T) {
 	}
 }
 
+// TestSentMessagesAreFiles: an account that takes files gets a forwarded
+// message and a report as such, also where they are said to be inline.
+func TestSentMessagesAreFiles(t *testing.T) {
+	const mail = "Content-Type: multipart/mixed; boundary=b\n\n--b\n\nsee below\n" +
+		"--b\nContent-Type: message/rfc822\nContent-Disposition: inline\n\nSubject: in\n\nbody\n" +
+		"--b\nContent-Type: text/rfc822-headers\nContent-Disposition: inline\n\nSubject: x\n--b--\n"
+	o := testOptions()
+	for policy, files := range map[AttachmentPolicy]int{RefuseAttachments: 0, SendAttachments: 2} {
+		o.Attachments = policy
+		m, err := Map([]byte(mail), "", o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if shown := strings.Contains(m.Text, "Subject: in"); len(m.Attachments) != files || shown != (files == 0) {
+			t.Errorf("policy %d: %d files, text %q", policy, len(m.Attachments), m.Text)
+		}
+	}
+}
+
 func TestForeignSenderRefused(t *testing.T) {
 	o := testOptions()
 	o.ForeignSender = Refuse
@@ -259,6 +278,20 @@ func TestHeadersNotPassedOn(t *testing.T) {
 }
 
 // TestOpaqueSignaturesAreOpenedOnlySoOften: each may hold the next.
+// TestBrokenSignatureIsAFile: what calls itself signed is not encrypted.
+func TestBrokenSignatureIsAFile(t *testing.T) {
+	o := testOptions()
+	o.Attachments = SendAttachments
+	m, err := Map([]byte("Content-Type: application/pkcs7-mime; smime-type=signed-data\n\ntext\n"), "", o)
+	if err != nil || len(m.Attachments) != 1 {
+		t.Fatalf("got %+v, %v", m, err)
+	}
+	_, err = Map([]byte("Content-Type: application/pkcs7-mime; smime-type=enveloped-data\n\ntext\n"), "", o)
+	if r := (*Refusal)(nil); !errors.As(err, &r) || r.Reason != Encrypted {
+		t.Fatalf("got %v", err)
+	}
+}
+
 func TestOpaqueSignaturesAreOpenedOnlySoOften(t *testing.T) {
 	mail := "Content-Type: text/plain\r\n\r\ninside"
 	for i := range maxOpened + 1 {

@@ -20,6 +20,9 @@ func (c *composer) smime(p *mime.Part) []block {
 		return c.leave(p, SignatureDropped)
 	}
 	content, ok := signedContent(p.Decoded())
+	if !ok && kind == "signed-data" {
+		return c.file(attachmentOf(p)) // says that it is not encrypted, and is no signature either
+	}
 	if !ok || c.opened >= maxOpened {
 		c.fates++
 		c.sealed = "S/MIME"

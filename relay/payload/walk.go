@@ -18,8 +18,6 @@ func (c *composer) part(p *mime.Part) []block {
 	switch p.Type {
 	case "multipart/alternative":
 		return c.alternative(p)
-	case "multipart/related":
-		return c.related(p)
 	case "multipart/report":
 		return c.report(p)
 	case "multipart/encrypted":
@@ -97,22 +95,6 @@ func addVersion(have, more []block) []block {
 	return append(have, more...)
 }
 
-// related shows the root part (RFC 2387 section 3.2); what the root refers to
-// are files, or further text.
-func (c *composer) related(p *mime.Part) []block {
-	root := 0
-	if start := strings.Trim(p.Param("start"), "<> "); start != "" {
-		root = max(slices.IndexFunc(p.Parts, func(child *mime.Part) bool { return child.ContentID() == start }), 0)
-	}
-	blocks := c.part(p.Parts[root])
-	for i, child := range p.Parts {
-		if i != root {
-			blocks = append(blocks, c.part(child)...)
-		}
-	}
-	return blocks
-}
-
 // report shows a bounce or a receipt (RFC 6522): what people and programs are
 // told, and what came back. That is shown for context only, so that its files
 // are left out whatever the policy.
@@ -134,11 +116,10 @@ func (c *composer) report(p *mime.Part) []block {
 }
 
 // message shows an embedded message under its own header, as mail readers do.
-// An account that takes attachments gets it as a file, unless it is said to be
-// inline or is one of a digest, whose parts have no type of their own.
+// An account that takes attachments gets it as a file, unless it is one of a
+// digest, whose parts have no type of their own.
 func (c *composer) message(p *mime.Part) []block {
-	inline := p.Disposition() == "inline" || !p.Header.Has("Content-Type")
-	if !p.Container() || c.options.Attachments == SendAttachments && !inline {
+	if !p.Container() || c.options.Attachments == SendAttachments && p.Header.Has("Content-Type") {
 		c.leaves++
 		return c.file(attachmentOf(p))
 	}

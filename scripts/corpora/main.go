@@ -1,7 +1,7 @@
 // Command corpora compares what relay/payload makes of mails with what other
 // parsers read in them. It is run by hand, by run.sh, and knows no mail itself.
 //
-//	corpora [-diff] [-suite] [-corpus NAME] READ_DIR MAIL_DIR
+//	corpora [-strict] [-diff] [-suite] [-corpus NAME] READ_DIR MAIL_DIR
 //
 // MAIL_DIR has a directory per corpus; READ_DIR a file READER.jsonl per
 // parser, as the oracle programs beside this one write them.
@@ -40,6 +40,7 @@ type reading struct {
 		Name string `json:"name"`
 		Type string `json:"type"`
 	} `json:"attachments"`
+	Defects []string `json:"defects"` // what it says is malformed
 }
 
 var fieldNames = []string{"subject", "from", "name", "text", "html", "files", "names"}
@@ -69,13 +70,14 @@ func squeeze(s string) string { return strings.Join(strings.Fields(s), " ") }
 func main() {
 	diff := flag.Bool("diff", false, "print every difference from the majority")
 	suite := flag.Bool("suite", false, "compare with the suite's own parser, not with the majority")
+	strict := flag.Bool("strict", false, "count only where three of the other four readers agree; by well-formed and malformed")
 	only := flag.String("corpus", "", "only this corpus")
 	flag.Parse()
 	if flag.NArg() != 2 {
-		fmt.Fprintln(os.Stderr, "usage: corpora [-diff] [-suite] [-corpus NAME] READ_DIR MAIL_DIR")
+		fmt.Fprintln(os.Stderr, "usage: corpora [-strict] [-diff] [-suite] [-corpus NAME] READ_DIR MAIL_DIR")
 		os.Exit(2)
 	}
-	if err := run(flag.Arg(0), flag.Arg(1), options{*only, *diff, *suite}); err != nil {
+	if err := run(flag.Arg(0), flag.Arg(1), options{*only, *diff, *suite, *strict}); err != nil {
 		fmt.Fprintln(os.Stderr, "corpora:", err)
 		os.Exit(1)
 	}
@@ -83,8 +85,8 @@ func main() {
 
 // options are the command line's.
 type options struct {
-	only        string
-	diff, suite bool
+	only                string
+	diff, suite, strict bool
 }
 
 func run(readDir, mailDir string, o options) error {
@@ -95,6 +97,9 @@ func run(readDir, mailDir string, o options) error {
 	corpora, err := filepath.Glob(filepath.Join(mailDir, "*"))
 	if err != nil {
 		return err
+	}
+	if o.strict {
+		return strictly(corpora, readers, o)
 	}
 	for _, dir := range corpora {
 		if o.only != "" && filepath.Base(dir) != o.only {
@@ -155,7 +160,12 @@ func compare(dir string, readers map[string]map[string]*reading, o options) erro
 		if err != nil {
 			return err
 		}
-		all := map[string]map[string]string{us: read(raw).fields()}
+		all := map[string]map[string]string{}
+		if ours := read(raw); ours.Error == "" {
+			all[us] = ours.fields()
+		} else {
+			t.failed[us]++ // refused
+		}
 		for name, list := range readers {
 			if r := list[filepath.Join(corpus, filepath.Base(path))]; r != nil && r.Error == "" {
 				all[name] = r.fields()
@@ -163,7 +173,7 @@ func compare(dir string, readers map[string]map[string]*reading, o options) erro
 				t.failed[name]++
 			}
 		}
-		if lost(all) {
+		if all[us] != nil && lost(all) {
 			fmt.Println("LOST:", path)
 		}
 		want := wanted(all)
@@ -208,10 +218,13 @@ func read(raw []byte) *reading {
 	return r
 }
 
-// hasHTML reports whether the mail has html of its own.
+// hasHTML reports whether the mail has html of its own, with something in it.
 func hasHTML(p *mime.Part) bool {
+	if strings.HasPrefix(p.Type, "message/") {
+		return false
+	}
 	if len(p.Parts) == 0 {
-		return p.Type == "text/html" && p.Disposition() != "attachment"
+		return p.Type == "text/html" && p.Disposition() != "attachment" && strings.TrimSpace(p.Text()) != ""
 	}
 	return slices.ContainsFunc(p.Parts, hasHTML)
 }

@@ -13,7 +13,7 @@ const readers = {
             from: m.from ? flat(m.from.value) : [],
             text: m.text || '',
             html: m.html || '',
-            attachments: m.attachments.map(a => ({ name: a.filename || '', type: a.contentType }))
+            attachments: m.attachments.map(a => ({ name: a.filename || '', type: a.contentType || '' }))
         };
     },
     'postal-mime': async raw => {

@@ -17,6 +17,19 @@ def text(part):
         return data.decode(part.get_content_charset() or "utf-8", "replace") if isinstance(data, bytes) else str(data)
 
 
+def defects(m):
+    """What CPython finds malformed, in the structure and in the fields compared."""
+    found = []
+    for p in m.walk():
+        found += [type(d).__name__ for d in p.defects]
+        for name in ("subject", "from", "content-type", "content-disposition", "content-transfer-encoding"):
+            try:
+                found += [type(d).__name__ for h in p.get_all(name, []) for d in getattr(h, "defects", ())]
+            except Exception as e:
+                found.append(repr(e))
+    return found
+
+
 def read(path):
     with open(path, "rb") as f:
         m = email.message_from_binary_file(f, policy=email.policy.default)
@@ -29,7 +42,8 @@ def read(path):
     texts, htmls = [], []
     def walk(p):
         kind = p.get_content_type()
-        if kind == "message/rfc822" or not p.is_multipart():
+        # A delivery status is a list of messages to CPython; it is one part.
+        if kind.startswith("message/") or not p.is_multipart():
             name = p.get_filename()
             if p.get_content_disposition() == "attachment" or kind not in ("text/plain", "text/html"):
                 r["attachments"].append({"name": name or "", "type": kind})
@@ -42,6 +56,7 @@ def read(path):
             walk(child)
     walk(m)
     r["text"], r["html"] = "\n".join(texts), "\n".join(htmls)
+    r["defects"] = defects(m)
     return r
 
 

@@ -17,6 +17,14 @@ func AcceptedExcept(id string, refused []string) *Reply {
 	return newReply(250, 0, 0, "accepted %s except %s", id, angle(refused))
 }
 
+// Ok: MAIL or RCPT was taken, which says nothing of the mail yet.
+func Ok(command string) *Reply {
+	if command == "RCPT" {
+		return newReply(250, 1, 5, "recipient ok")
+	}
+	return newReply(250, 1, 0, "sender ok")
+}
+
 // Queued: the mail is durably kept and will be delivered later.
 func Queued(id string) *Reply { return newReply(250, 0, 0, "queued %s", id) }
 

@@ -22,6 +22,7 @@ func everyReply(words string, n int64) map[string]*Reply {
 	return map[string]*Reply{
 		"Accepted":            Accepted(words, words, words),
 		"AcceptedExcept":      AcceptedExcept(words, []string{words, words}),
+		"Ok":                  Ok(words),
 		"Queued":              Queued(words),
 		"Suppressed":          Suppressed(suppressed),
 		"AllSuppressed":       AllSuppressed([]Suppression{suppressed, suppressed}),

@@ -22,6 +22,8 @@ func TestCatalogue(t *testing.T) {
 	}{
 		{Accepted("q1", "m1", "m2"), "250 2.0.0 accepted q1 m1 m2"},
 		{AcceptedExcept("q1", []string{"a@b", "c@d"}), "250 2.0.0 accepted q1 except <a@b>, <c@d>"},
+		{Ok("MAIL"), "250 2.1.0 sender ok"},
+		{Ok("RCPT"), "250 2.1.5 recipient ok"},
 		{Queued("q1"), "250 2.0.0 queued q1"},
 		{Suppressed(hard), "550 5.1.1 <a@b> suppressed: hard bounce on 2026-05-04"},
 		{Suppressed(soft), "550 5.7.1 <c@d> suppressed: complaint since 2026-05-04"},

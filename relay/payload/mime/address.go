@@ -155,7 +155,8 @@ func (p *addressParser) flush() {
 		a.Email = email(p.angle)
 		a.Name = p.name(phrase)
 		if a.Email == "" {
-			a.Name = strings.TrimSpace(a.Name + " " + DecodeWords(p.angle, p.hint))
+			inside := p.bare(p.angle) // `<ann@example.com Ann>`
+			a.Email, a.Name = inside.Email, strings.TrimSpace(a.Name+" "+inside.Name)
 		}
 	case looksLikeEmail(phrase):
 		a = p.bare(phrase)

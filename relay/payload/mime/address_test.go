@@ -37,6 +37,7 @@ func TestParseAddresses(t *testing.T) {
 		{"<@a.example,@b.example:john@example.com>", []Address{{"", "john@example.com"}}},
 		{"John <john@example.com", []Address{{"John", "john@example.com"}}},
 		{"<<john@example.com>>", []Address{{"", "john@example.com"}}},
+		{"<ann@example.com address here>", []Address{{"address here", "ann@example.com"}}},
 		{"mailto:john@example.com", []Address{{"", "john@example.com"}}},
 		{`"john doe"@example.com`, []Address{{"", `"john doe"@example.com`}}},
 		{"Pete(a \\) chap) <pete(his)@example.com(host)>", []Address{{"Pete", "pete@example.com"}}},

@@ -231,7 +231,7 @@ func (r *headerReader) headerAhead(b []byte, pos, lines int) bool {
 }
 
 // cutField splits a header line at its colon. RFC 5322 section 2.2 allows any
-// printable character in a name; parameters that lost their indent and URLs
+// printable character in a name, and programs write others; parameters that lost their indent and URLs
 // are not taken for fields all the same.
 func cutField(line []byte) (name, value []byte, ok bool) {
 	i := bytes.IndexByte(line, ':')
@@ -240,7 +240,7 @@ func cutField(line []byte) (name, value []byte, ok bool) {
 	}
 	name = bytes.TrimRight(line[:i], " \t") // RFC 5322 section 4.5: obsolete, but sent
 	for j, c := range name {
-		if c <= ' ' || c >= 0x7F || c == '=' && j > 0 {
+		if c <= ' ' || c == 0x7F || c == '=' && j > 0 {
 			return nil, nil, false
 		}
 	}

@@ -212,18 +212,19 @@ func unescape(v []byte) []byte {
 }
 
 // Disposition returns Content-Disposition in lower case: "attachment",
-// "inline", or "" when there is none. Anything unknown is an attachment
-// (RFC 2183 section 2.8).
+// "inline", or "" when there is none or it is unknown. RFC 2183 section 2.8
+// would have what is unknown an attachment; other readers show text all the
+// same, and so a body does not become a file by a slip in a word.
 func (p *Part) Disposition() string {
 	v := p.Header.Get("Content-Disposition")
 	if len(v) == 0 {
 		return ""
 	}
 	switch name, _ := parseValue(v); name {
-	case "", "inline":
+	case "inline", "attachment":
 		return name
 	}
-	return "attachment"
+	return ""
 }
 
 // Filename returns the name that the part gives its content, without a path,

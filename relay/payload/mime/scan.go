@@ -69,7 +69,7 @@ type open struct {
 	shadowed int    // the outer level with the same boundary, or -1
 	begin    int    // where its body begins
 	closed   bool   // its closing boundary was seen
-	found    bool   // its boundary was seen
+	stop     int    // where that is
 	children int    // parts in it, wherever they were attached
 }
 
@@ -89,7 +89,7 @@ func (s *scanner) parse(b []byte, base int) *Part {
 			continue
 		}
 		if level >= 0 {
-			pos = s.boundary(level, closing, next)
+			pos = s.boundary(level, closing, at, next)
 		}
 	}
 	return root
@@ -104,11 +104,10 @@ func (o *open) epilogue(text []byte) {
 }
 
 // boundary acts on a boundary line of the innermost container.
-func (s *scanner) boundary(level int, closing bool, next int) int {
+func (s *scanner) boundary(level int, closing bool, at, next int) int {
 	top := &s.stack[level]
-	top.found = true
 	if closing {
-		top.closed = true
+		top.closed, top.stop = true, at
 		if top.shadowed >= 0 {
 			// The container around it uses the same boundary: the next one
 			// is the container's.
@@ -179,24 +178,6 @@ func (s *scanner) begin(p *Part, pos int) int {
 	}
 }
 
-// undeclared recognises a multipart that does not say so: a mail whose
-// Content-Type was lost but not its parts, and a type that has a boundary and
-// is none, as in `text/html; boundary=x`.
-func (s *scanner) undeclared(p *Part, pos int) {
-	boundary := ""
-	if b := p.Param("boundary"); b != "" && !p.multipart() && !isMessage(p.Type) {
-		if first, _ := cutLine(bytes.TrimLeft(s.b[pos:], "\r\n"), 0); string(bytes.TrimRight(first, " \t")) == "--"+b {
-			boundary = b
-		}
-	} else if len(s.stack) == 0 && !p.Header.Has("Content-Type") {
-		boundary = guessBoundary(s.b[pos:min(len(s.b), pos+2000)])
-	}
-	if boundary != "" {
-		p.add(BadBoundary, "a multipart that is not declared")
-		p.Type, p.Params = "multipart/mixed", []Param{{"boundary", boundary}}
-	}
-}
-
 // skipTo steps over one blank line before an embedded message's header.
 func skipTo(b []byte, pos int) int { return len(b) - len(skipBlank(b[pos:])) }
 
@@ -250,6 +231,9 @@ func (s *scanner) end(at int) {
 		// Whatever it is, a person can read it (RFC 2046 section 5.1.1 wants
 		// at least one part).
 		o.part.add(BadBoundary, "a multipart without parts")
+		if o.closed {
+			o.part.Body = s.b[o.begin:max(o.begin, o.stop)]
+		}
 		o.part.Type, o.part.Params = "text/plain", nil
 		if looksLikeHTML(o.part.Body) {
 			o.part.Type = "text/html"
@@ -268,17 +252,6 @@ func (s *scanner) forget(o open) {
 	default:
 		delete(s.levels, o.boundary)
 	}
-}
-
-// looksLikeHTML reports whether a text without a type of its own is a document.
-func looksLikeHTML(b []byte) bool {
-	b = bytes.TrimSpace(b[:min(len(b), 500)])
-	for _, tag := range []string{"<!doctype html", "<html", "<body"} {
-		if len(b) > len(tag) && foldEqual(b[:len(tag)], tag) {
-			return true
-		}
-	}
-	return false
 }
 
 // nextBoundary finds the next line at or after start, which is the beginning
@@ -315,26 +288,6 @@ func lineEnd(b []byte, start, pos int) int {
 	return pos
 }
 
-func (s *scanner) isOpen(line []byte) bool {
-	_, _, ok := s.match(line)
-	return ok
-}
-
-// match compares a line with every boundary in force at once.
-func (s *scanner) match(line []byte) (level int, closing, ok bool) {
-	if len(s.levels) == 0 || !bytes.HasPrefix(line, []byte("--")) {
-		return 0, false, false
-	}
-	line = bytes.TrimRight(line[2:], " \t")
-	if level, ok = s.levels[string(line)]; ok {
-		return level, false, true
-	}
-	if name, cut := bytes.CutSuffix(line, []byte("--")); cut {
-		level, ok = s.levels[string(name)]
-	}
-	return level, true, ok
-}
-
 // rest makes everything from pos on one opaque part, once there are too many.
 func (s *scanner) rest(pos int) int {
 	s.overParts = true
@@ -345,43 +298,6 @@ func (s *scanner) rest(pos int) int {
 		s.end(len(s.b))
 	}
 	return len(s.b)
-}
-
-// guess looks for the boundary of the innermost part, when that is a multipart
-// whose own boundary was missing or never came: it is the first line that
-// begins with "--" and has a part's header after it.
-func (s *scanner) guess(at int) (int, bool) {
-	o := &s.stack[len(s.stack)-1]
-	if o.found || s.guesses == 0 || !o.part.multipart() {
-		return 0, false
-	}
-	boundary := guessBoundary(s.b[o.begin:max(at, o.begin)])
-	if boundary == "" || boundary == o.boundary {
-		return 0, false
-	}
-	s.guesses--
-	again := *o
-	s.forget(again)
-	s.stack = s.stack[:len(s.stack)-1]
-	again.boundary, again.found, again.shadowed = boundary, true, -1
-	again.part.add(BadBoundary, "the boundary is not the declared one")
-	s.push(again)
-	return again.begin, true
-}
-
-func guessBoundary(b []byte) string {
-	for pos := 0; pos < len(b); {
-		line, next := cutLine(b, pos)
-		if len(line) > 2 && len(line) < 200 && bytes.HasPrefix(line, []byte("--")) {
-			after, _ := cutLine(b, next)
-			name, _, ok := cutField(after)
-			if ok && len(name) > 8 && foldEqual(name[:8], "content-") {
-				return string(bytes.TrimRight(line[2:], " \t"))
-			}
-		}
-		pos = next
-	}
-	return ""
 }
 
 // embedded parses a message that was transferred in base64 or quoted-printable

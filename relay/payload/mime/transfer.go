@@ -117,7 +117,10 @@ func decodeLoose(v []byte) (data, tail []byte, ok bool) {
 			tail = v[pos:]
 			break
 		}
-		d.line(line)
+		if end := d.line(line); end < len(line) {
+			tail = v[pos+end:]
+			break
+		}
 		pos = next
 	}
 	if d.prose() {
@@ -126,7 +129,17 @@ func decodeLoose(v []byte) (data, tail []byte, ok bool) {
 	return d.out, tail, d.skipped == 0 && len(bytes.TrimSpace(tail)) == 0
 }
 
-func (d *looseDecoder) line(line []byte) {
+// line decodes a line, up to where the data ends: padding with more than
+// another run behind it. It returns where that is.
+func (d *looseDecoder) line(line []byte) int {
+	end := len(line)
+	if i := bytes.IndexByte(line, '='); i >= 0 {
+		rest := bytes.TrimLeft(line[i:], "=")
+		if after := bytes.TrimLeft(rest, " \t"); len(after) > 0 && (len(after) < len(rest) || !alphabetOnly(after)) {
+			end = len(line) - len(rest)
+		}
+	}
+	line = line[:end]
 	if words := len(bytes.Fields(line)); words > 0 {
 		d.lines++
 		d.gaps += words - 1
@@ -135,6 +148,7 @@ func (d *looseDecoder) line(line []byte) {
 	for _, c := range line {
 		d.byte(c)
 	}
+	return end
 }
 
 // prose reports whether the text was never encoded, whatever its header says.

@@ -75,7 +75,7 @@ func (s *Store) Bounced(ctx context.Context, id string, recipients []int, bounce
 		}
 	}
 	enqueued := false
-	err := s.do(ctx, false, func(t *tx) error {
+	err := s.do(ctx, func(t *tx) error {
 		enqueued = false
 		marked, err := t.markBounced(id, recipients)
 		if err != nil || marked == 0 {

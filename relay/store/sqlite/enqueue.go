@@ -18,7 +18,8 @@ type parcel struct {
 	envelopeSum int64
 	bodySum     int64
 	content     bool   // something is left to do or to keep it for
-	spool       string // the file that has it, "" for the table
+	spool       string // the file that has it, "" for none of its own
+	place       int64  // in a segment, 0 for the table; the writer decides
 	addressSums []int64
 	seen        bool // there already; the writer finds out
 }
@@ -37,7 +38,7 @@ func (s *Store) Enqueue(ctx context.Context, mails ...queue.Mail) error {
 		return err
 	}
 	stored := false
-	err = s.do(ctx, true, func(t *tx) error {
+	err = s.submit(ctx, op{enqueues: true, parcels: parcels, run: func(t *tx) error {
 		stored = false
 		if err := t.room(parcels); err != nil {
 			return err
@@ -49,7 +50,7 @@ func (s *Store) Enqueue(ctx context.Context, mails ...queue.Mail) error {
 		}
 		stored = true
 		return nil
-	})
+	}})
 	if noSpace(err) && !errors.Is(err, queue.ErrFull) {
 		err = fmt.Errorf("%w: %w", queue.ErrFull, err)
 	}
@@ -206,10 +207,12 @@ func (t *tx) insertMail(p *parcel) error {
 		}
 	case p.spool != "":
 		body = bodySpool
+	case p.place > 0:
+		body = bodySegment
 	}
-	inserted, err := t.change(`INSERT INTO mails VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?) ON CONFLICT (id) DO NOTHING`,
+	inserted, err := t.change(`INSERT INTO mails VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?) ON CONFLICT (id) DO NOTHING`,
 		seq, p.Message.ID, p.Message.From, p.Lane, p.Domain, p.Urgent, millis(p.Message.ReceivedAt), p.client,
-		p.BounceOf, p.Size, body, p.spool, done, p.envelopeSum, p.bodySum)
+		p.BounceOf, p.Size, body, p.spool, p.place, done, p.envelopeSum, p.bodySum)
 	p.seen = inserted == 0
 	if err != nil || p.seen {
 		return err
@@ -223,6 +226,9 @@ func (t *tx) insertMail(p *parcel) error {
 		if _, err := t.change("INSERT INTO bodies VALUES (?, ?)", seq, raw); err != nil {
 			return err
 		}
+	}
+	if body == bodySegment {
+		t.segments.add(seq)
 	}
 	if body != bodyGone {
 		t.counts.mails++

@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -28,11 +26,52 @@ func testMail(size int) queue.Mail {
 	return m
 }
 
+func testMails(n, size int) []queue.Mail {
+	mails := make([]queue.Mail, n)
+	for i := range mails {
+		mails[i] = testMail(size)
+	}
+	return mails
+}
+
+// until waits for something that the writer does by itself.
+func until(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	end, cancel := context.WithTimeout(ctx, 20*time.Second)
+	defer cancel()
+	look := time.NewTicker(5 * time.Millisecond)
+	defer look.Stop()
+	for !done() {
+		select {
+		case <-look.C:
+		case <-end.Done():
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
 func claimAll(t *testing.T, s *Store) []queue.Claim {
 	t.Helper()
 	claims, err := s.Claim(ctx, queue.ClaimRequest{Now: time.Now(), Max: 1000, Lease: time.Hour})
 	must(t, err)
 	return claims
+}
+
+// settleAll sends all that waits.
+func settleAll(t *testing.T, s *Store) {
+	t.Helper()
+	for claims := claimAll(t, s); len(claims) > 0; claims = claimAll(t, s) {
+		settle(t, s, claims)
+	}
+}
+
+func settle(t *testing.T, s *Store, claims []queue.Claim) {
+	t.Helper()
+	var all []queue.Settlement
+	for _, c := range claims {
+		all = append(all, queue.Settlement{Token: c.Token, Result: queue.Done, At: time.Now()})
+	}
+	must(t, s.Settle(ctx, all...))
 }
 
 // TestStorageFaults: each fault has its error, nothing that was stored before
@@ -122,6 +161,7 @@ func TestSpoolFaults(t *testing.T) {
 			must(t, s.Enqueue(ctx, small)) // which needs no file
 			fs.fail = nil
 			must(t, s.Enqueue(ctx, large))
+			must(t, s.Enqueue(ctx, large)) // whose second file is not needed
 			raw, err := readRaw(s, large.Message.ID)
 			must(t, err)
 			if len(raw) != spoolAbove+1 || fs.count() != 1 {
@@ -166,59 +206,72 @@ func onTmpfs(t *testing.T, size string) string {
 
 // TestDiskFull fills a real file system, and drains the queue on it.
 func TestDiskFull(t *testing.T) {
-	for _, size := range []int{10_000, spoolAbove + 1} {
-		t.Run(fmt.Sprint(size), func(t *testing.T) {
+	for _, tt := range []struct{ size, group int }{{10_000, 1}, {spoolAbove + 1, 1}, {10_000, bigGroup}} {
+		t.Run(fmt.Sprint(tt), func(t *testing.T) {
+			size := tt.size
 			dir := onTmpfs(t, "24m")
 			s := openTest(t, dir, Options{MinFree: 8 << 20, Queue: queue.Options{ForgetSent: true}, tidyEvery: time.Millisecond})
 			stored := map[string]bool{}
 			var err error
 			for err == nil {
-				m := testMail(size)
-				if err = s.Enqueue(ctx, m); err == nil {
-					stored[m.Message.ID] = true
+				mails := testMails(tt.group, size)
+				if err = s.Enqueue(ctx, mails...); err == nil {
+					for _, m := range mails {
+						stored[m.Message.ID] = true
+					}
 				}
 			}
 			if !errors.Is(err, queue.ErrFull) || len(stored) < 20 {
 				t.Fatalf("after %d mails: %v", len(stored), err)
 			}
-			for _, c := range claimAll(t, s) { // there is room kept for this
-				raw, err := readRaw(s, c.Token.Mail)
-				if err != nil || len(raw) != size {
-					t.Fatalf("%d bytes, %v", len(raw), err)
+			for claims := claimAll(t, s); len(claims) > 0; claims = claimAll(t, s) { // there is room kept for this
+				for _, c := range claims {
+					raw, err := readRaw(s, c.Token.Mail)
+					if err != nil || len(raw) != size {
+						t.Fatalf("%d bytes, %v", len(raw), err)
+					}
+					delete(stored, c.Token.Mail)
 				}
-				must(t, s.Settle(ctx, queue.Settlement{Token: c.Token, Result: queue.Done, At: time.Now()}))
-				delete(stored, c.Token.Mail)
+				settle(t, s, claims)
 			}
 			if len(stored) != 0 {
 				t.Fatalf("%d mails were lost", len(stored))
 			}
-			for errors.Is(s.Enqueue(ctx, testMail(size)), queue.ErrFull) { // until space was given back
-				if t.Context().Err() != nil {
-					t.Fatal("no space is given back")
-				}
-			}
+			until(t, "space is given back", func() bool { return !errors.Is(s.Enqueue(ctx, testMails(tt.group, size)...), queue.ErrFull) })
 		})
 	}
 }
 
 // TestDiskFullWithoutReserve: the same with nothing kept free.
 func TestDiskFullWithoutReserve(t *testing.T) {
-	dir := onTmpfs(t, "16m")
-	s := openTest(t, dir, Options{})
-	n := 0
-	var err error
-	for ; err == nil; n++ {
-		err = s.Enqueue(ctx, testMail(50_000))
+	for _, group := range []int{1, bigGroup} {
+		t.Run(fmt.Sprint(group), func(t *testing.T) {
+			dir := onTmpfs(t, "16m")
+			s := openTest(t, dir, Options{})
+			n := 0
+			var err error
+			for ; err == nil; n += group {
+				err = s.Enqueue(ctx, testMails(group, 50_000)...)
+			}
+			if !errors.Is(err, queue.ErrFull) {
+				t.Fatalf("after %d mails: %v", n, err)
+			}
+			must(t, syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT, "size=64m"))
+			must(t, s.Enqueue(ctx, testMails(group, 50_000)...))
+			claims := claimAll(t, s)
+			if len(claims) != n {
+				t.Fatalf("%d mails of %d", len(claims), n)
+			}
+			for _, c := range claims {
+				raw, err := readRaw(s, c.Token.Mail)
+				must(t, err)
+				if len(raw) != 50_000 {
+					t.Fatalf("%d bytes", len(raw))
+				}
+			}
+			checkConsistent(t, s)
+		})
 	}
-	if !errors.Is(err, queue.ErrFull) {
-		t.Fatalf("after %d mails: %v", n, err)
-	}
-	must(t, syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT, "size=64m"))
-	must(t, s.Enqueue(ctx, testMail(50_000)))
-	if claims := claimAll(t, s); len(claims) != n {
-		t.Fatalf("%d mails of %d", len(claims), n)
-	}
-	checkConsistent(t, s)
 }
 
 func TestMinFree(t *testing.T) {
@@ -277,217 +330,5 @@ func TestOneOpCannotFailAnother(t *testing.T) {
 	must(t, err)
 	if fmt.Sprint(marks) != "map[first:1 last:1]" {
 		t.Errorf("marks: %v", marks)
-	}
-}
-
-// writeAt changes bytes of a file.
-func writeAt(t *testing.T, path string, off int64, b []byte) {
-	t.Helper()
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	must(t, err)
-	_, err = f.WriteAt(b, off)
-	must(t, errors.Join(err, f.Close()))
-}
-
-// made is a closed data directory with a few mails.
-func made(t *testing.T) string {
-	t.Helper()
-	dir := t.TempDir()
-	s, err := Open(Options{Dir: dir, Log: quiet()})
-	must(t, err)
-	for range 200 {
-		must(t, s.Enqueue(ctx, testMail(500)))
-	}
-	must(t, s.Enqueue(ctx, testMail(spoolAbove+1)))
-	must(t, s.Close())
-	return dir
-}
-
-func TestDamagedDatabase(t *testing.T) {
-	for _, tt := range []struct {
-		name   string
-		damage func(t *testing.T, path string)
-		newer  bool
-	}{
-		{"cut short", func(t *testing.T, path string) { must(t, os.Truncate(path, 40_000)) }, false},
-		{"cut to almost nothing", func(t *testing.T, path string) { must(t, os.Truncate(path, 50)) }, false},
-		{"overwritten", func(t *testing.T, path string) { writeAt(t, path, 0, make([]byte, 4096)) }, false},
-		{"a table overwritten", func(t *testing.T, path string) {
-			c, err := connect("file:" + path)
-			must(t, err)
-			root, err := c.number("SELECT rootpage FROM sqlite_schema WHERE name = 'recipients'")
-			must(t, err)
-			must(t, c.close())
-			writeAt(t, path, (root-1)*4096, make([]byte, 4096))
-		}, false},
-		{"newer", func(t *testing.T, path string) { writeAt(t, path, 60, []byte{0, 0, 0, 99}) }, true},
-	} {
-		t.Run(tt.name, func(t *testing.T) {
-			dir := made(t)
-			path := filepath.Join(dir, fileName)
-			tt.damage(t, path)
-			before, err := os.ReadFile(path)
-			must(t, err)
-			s, err := Open(Options{Dir: dir, Log: quiet()})
-			if err == nil {
-				must(t, s.Close())
-				t.Fatal("opened")
-			}
-			var corrupt *CorruptError
-			if errors.Is(err, ErrNewer) != tt.newer || errors.As(err, &corrupt) == tt.newer {
-				t.Fatalf("error: %v", err)
-			}
-			after, err := os.ReadFile(path)
-			must(t, err)
-			if string(before) != string(after) {
-				t.Fatal("the file was changed")
-			}
-			kept, err := SetAside(dir, time.Now())
-			must(t, err)
-			if after, err = os.ReadFile(kept); err != nil || string(before) != string(after) {
-				t.Fatalf("what was set aside is not what was there: %v", err)
-			}
-			must(t, openTest(t, dir, Options{}).Enqueue(ctx, testMail(1)))
-		})
-	}
-}
-
-func TestAnotherProgramsDatabase(t *testing.T) {
-	dir := t.TempDir()
-	c, err := connect("file:"+filepath.Join(dir, fileName), "PRAGMA application_id=7", "CREATE TABLE t(x)")
-	must(t, err)
-	must(t, c.close())
-	if _, err := Open(Options{Dir: dir, Log: quiet()}); err == nil || !strings.Contains(err.Error(), "another program") {
-		t.Fatalf("Open: %v", err)
-	}
-}
-
-func TestLocked(t *testing.T) {
-	dir := t.TempDir()
-	s := openTest(t, dir, Options{})
-	if _, err := Open(Options{Dir: dir, Log: quiet()}); !errors.Is(err, ErrLocked) {
-		t.Fatalf("Open: %v", err)
-	}
-	if _, err := SetAside(dir, time.Now()); !errors.Is(err, ErrLocked) {
-		t.Fatalf("SetAside: %v", err)
-	}
-	must(t, s.Enqueue(ctx, testMail(1)))
-}
-
-func TestFileModes(t *testing.T) {
-	old := syscall.Umask(0)
-	defer syscall.Umask(old)
-	dir := filepath.Join(t.TempDir(), "data")
-	s := openTest(t, dir, Options{})
-	must(t, s.Enqueue(ctx, testMail(1), testMail(spoolAbove+1)))
-	seen := 0
-	must(t, filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
-		if err != nil {
-			return err
-		}
-		info, err := d.Info()
-		want := os.FileMode(0o600)
-		if d.IsDir() {
-			want = 0o700
-		}
-		if err == nil && info.Mode().Perm() != want {
-			t.Errorf("%s has mode %v", path, info.Mode())
-		}
-		seen++
-		return err
-	}))
-	if seen != 7 { // the directory, lock, database, log, its index, the spool and a file in it
-		t.Errorf("%d files", seen)
-	}
-}
-
-func TestOrphansAreSwept(t *testing.T) {
-	dir := made(t)
-	orphan := filepath.Join(dir, spoolDir, "orphan")
-	must(t, os.WriteFile(orphan, []byte("x"), 0o600))
-	s := openTest(t, dir, Options{})
-	if _, err := os.Stat(orphan); !errors.Is(err, os.ErrNotExist) {
-		t.Errorf("the orphan is there: %v", err)
-	}
-	entries, err := os.ReadDir(filepath.Join(dir, spoolDir))
-	must(t, err)
-	if len(entries) != 1 {
-		t.Errorf("%d files in the spool", len(entries))
-	}
-	must(t, os.Remove(filepath.Join(dir, spoolDir, entries[0].Name())))
-	claims := claimAll(t, s)
-	last := claims[len(claims)-1].Token.Mail
-	if _, err := readRaw(s, last); !errors.Is(err, queue.ErrDamaged) {
-		t.Errorf("a mail whose file is gone: %v", err)
-	}
-}
-
-// TestDamagedEnvelope: a changed address or sender is never sent.
-func TestDamagedEnvelope(t *testing.T) {
-	for _, q := range []string{
-		"UPDATE recipients SET addr = 'eve@evil' WHERE mail = 1",
-		"UPDATE mails SET sender = 'eve@evil' WHERE seq = 1",
-		"UPDATE mails SET client = 'x' WHERE seq = 1",
-	} {
-		t.Run(q, func(t *testing.T) {
-			dir := t.TempDir()
-			s, err := Open(Options{Dir: dir, Log: quiet()})
-			must(t, err)
-			bad, good := testMail(10), testMail(10)
-			must(t, s.Enqueue(ctx, bad, good))
-			must(t, s.Close())
-			c, err := connect("file:"+filepath.Join(dir, fileName), q)
-			must(t, err)
-			must(t, c.close())
-			s = openTest(t, dir, Options{})
-			claims := claimAll(t, s)
-			if len(claims) != 1 || claims[0].Token.Mail != good.Message.ID {
-				t.Fatalf("claims: %+v", claims)
-			}
-			m, err := s.Get(ctx, bad.Message.ID)
-			must(t, err)
-			if !m.Damaged || m.Recipients[0].State != queue.Failed {
-				t.Fatalf("mail: %+v", m)
-			}
-			checkConsistent(t, s)
-		})
-	}
-}
-
-// TestSpaceIsGivenBack: after a backlog drained the files are small again,
-// without a restart.
-func TestSpaceIsGivenBack(t *testing.T) {
-	dir := t.TempDir()
-	s := openTest(t, dir, Options{Queue: queue.Options{ForgetSent: true}, tidyEvery: time.Millisecond})
-	size := func() int64 {
-		sum := int64(0)
-		for _, name := range []string{fileName, fileName + "-wal"} {
-			info, err := os.Stat(filepath.Join(dir, name))
-			must(t, err)
-			sum += info.Size()
-		}
-		return sum
-	}
-	for range 20 {
-		var mails []queue.Mail
-		for range 50 {
-			mails = append(mails, testMail(20_000))
-		}
-		must(t, s.Enqueue(ctx, mails...))
-	}
-	if size() < 16<<20 {
-		t.Fatalf("%d bytes for 20 MB", size())
-	}
-	var all []queue.Settlement
-	for _, c := range claimAll(t, s) {
-		all = append(all, queue.Settlement{Token: c.Token, Result: queue.Done, At: time.Now()})
-	}
-	must(t, s.Settle(ctx, all...))
-	for size() > (keepPages+300)*4096 {
-		if t.Context().Err() != nil {
-			t.Fatalf("still %d bytes", size())
-		}
-		_, err := s.Stats(ctx)
-		must(t, err)
 	}
 }

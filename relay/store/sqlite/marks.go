@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"strconv"
 	"strings"
 )
 
@@ -52,4 +53,18 @@ func (s *Store) AddMark(ctx context.Context, name string, n int64) (int64, error
 		return err
 	})
 	return sum, err
+}
+
+// addMark adds to a mark and returns the sum.
+func (t *tx) addMark(name string, n int64) (int64, error) {
+	r, err := t.one("SELECT value FROM marks WHERE name = ?", name)
+	if err != nil {
+		return 0, err
+	}
+	if r != nil {
+		old, _ := strconv.ParseInt(r.text(0), 10, 64) // anything else counts as 0, as the contract says
+		n += old
+	}
+	_, err = t.change("INSERT OR REPLACE INTO marks VALUES (?, ?)", name, strconv.FormatInt(n, 10))
+	return n, err
 }

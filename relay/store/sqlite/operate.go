@@ -31,7 +31,7 @@ func (s *Store) operate(ctx context.Context, f queue.Filter, change func(t *tx, 
 	total := 0
 	for at, more := (cursor{seq: -1}), true; more; {
 		changed := 0
-		err := s.do(ctx, false, func(t *tx) error {
+		err := s.do(ctx, func(t *tx) error {
 			changed = 0
 			var subjects []subject
 			end, again, err := scan(t.conn, f, at, operateAtOnce, func(r row) error {

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -53,8 +54,9 @@ func checkPlan(t *testing.T, c *conn, q string) {
 	if err != nil {
 		t.Fatalf("%v in %s", err, q)
 	}
+	small := []string{"SCAN counts", "SCAN segments"} // one row, and one for each 32 MiB
 	for _, step := range plan {
-		scans := strings.HasPrefix(step, "SCAN") && step != "SCAN counts" && !strings.HasPrefix(step, "SCAN (subquery")
+		scans := strings.HasPrefix(step, "SCAN") && !slices.Contains(small, step) && !strings.HasPrefix(step, "SCAN (subquery")
 		if scans && !strings.Contains(step, "USING") || strings.Contains(step, "TEMP B-TREE") {
 			t.Errorf("%s\n\t%s", q, strings.Join(plan, "\n\t"))
 			return
@@ -97,6 +99,8 @@ func exercise(t *testing.T, s *Store) {
 	must(t, err)
 	_, err = s.Drop(ctx, queue.Filter{ID: "id"})
 	must(t, err)
+	must(t, s.Enqueue(ctx, testMails(bigGroup, 10)...))
+	must(t, s.change(ctx, func(t *tx) error { return t.moveBodies(1, 0, 1000) }))
 	_, err = s.Purge(ctx, now, 1)
 	must(t, err)
 	_, err = s.Marks(ctx, "a")

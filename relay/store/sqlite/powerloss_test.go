@@ -9,7 +9,8 @@ import (
 	"math/rand/v2"
 	"os"
 	"path/filepath"
-	"sync"
+	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -17,150 +18,6 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/store/sqlite/internal/faultvfs"
 )
-
-// memFS is a spool in memory that knows what of it would survive.
-type memFS struct {
-	disk *faultvfs.Disk
-
-	mu    sync.Mutex
-	files map[string]*memFile
-	fail  func(op, name string) error
-}
-
-// memFile's times are numbers of events on the disk; 0 is never.
-type memFile struct {
-	fs                              *memFS
-	name                            string
-	data                            []byte
-	created, synced, named, removed int
-}
-
-func newMemFS(d *faultvfs.Disk) *memFS { return &memFS{disk: d, files: map[string]*memFile{}} }
-
-func (m *memFS) check(op, name string) error {
-	if m.fail == nil {
-		return nil
-	}
-	return m.fail(op, name)
-}
-
-func (m *memFS) now() int { return m.disk.Now() + 1 }
-
-func (m *memFS) Create(name string) (spoolFile, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if err := m.check("create", name); err != nil {
-		return nil, err
-	}
-	f := &memFile{fs: m, name: name, created: m.now()}
-	m.files[name] = f
-	return f, nil
-}
-
-func (f *memFile) Write(p []byte) (int, error) {
-	f.fs.mu.Lock()
-	defer f.fs.mu.Unlock()
-	if err := f.fs.check("write", f.name); err != nil {
-		f.data = append(f.data, p[:len(p)/2]...)
-		return len(p) / 2, err
-	}
-	f.data = append(f.data, p...)
-	return len(p), nil
-}
-
-func (f *memFile) Sync() error {
-	f.fs.mu.Lock()
-	defer f.fs.mu.Unlock()
-	if err := f.fs.check("sync", f.name); err != nil {
-		return err
-	}
-	f.synced = f.fs.now()
-	return nil
-}
-
-func (f *memFile) Close() error { return nil }
-
-func (m *memFS) Open(name string) (io.ReadCloser, error) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	f := m.files[name]
-	if f == nil || f.removed > 0 {
-		return nil, os.ErrNotExist
-	}
-	return io.NopCloser(bytes.NewReader(f.data)), m.check("open", name)
-}
-
-func (m *memFS) Remove(name string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if f := m.files[name]; f != nil {
-		f.removed = m.now()
-	}
-	return m.check("remove", name)
-}
-
-func (m *memFS) SyncDir(name string) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if err := m.check("syncdir", name); err != nil {
-		return err
-	}
-	for _, f := range m.files {
-		if f.named == 0 {
-			f.named = m.now()
-		}
-	}
-	return nil
-}
-
-func (m *memFS) Names(_ string, f func(name string) error) error {
-	var names []string
-	m.mu.Lock()
-	for name, file := range m.files {
-		if file.removed == 0 {
-			names = append(names, filepath.Base(name))
-		}
-	}
-	m.mu.Unlock()
-	for _, name := range names {
-		if err := f(name); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// count is how many files there are.
-func (m *memFS) count() int {
-	n := 0
-	_ = m.Names("", func(string) error { n++; return nil })
-	return n
-}
-
-// powerLoss writes to dir what the spool might hold after n events.
-func (m *memFS) powerLoss(n int, dir string, chance *rand.Rand) error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	happened := func(at int) bool { return at > 0 && at <= n+1 }
-	for name, f := range m.files {
-		switch {
-		case !happened(f.created):
-			continue
-		case !happened(f.named) && chance.IntN(2) == 0:
-			continue
-		case happened(f.removed) && chance.IntN(2) == 0:
-			continue
-		}
-		data := f.data
-		if !happened(f.synced) {
-			data = data[:chance.IntN(len(data)+1)]
-		}
-		if err := os.WriteFile(filepath.Join(dir, filepath.Base(name)), data, 0o600); err != nil {
-			return err
-		}
-	}
-	return nil
-}
 
 // life is what a test knows of one mail, in numbers of events on the disk.
 type life struct {
@@ -187,11 +44,17 @@ func testPowerLoss(t *testing.T, failing bool) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	chance := rand.New(rand.NewPCG(seed, 0))
-	s := openTest(t, t.TempDir(), Options{vfs: name, spool: fs})
+	s := openTest(t, t.TempDir(), Options{vfs: name, spool: fs, bigGroup: 3, segmentSize: 20_000, tidyEvery: time.Millisecond})
 	start := disk.Now()
 	if failing {
+		fs.setFail(func(op, name string) error {
+			if op == "sync" && strings.Contains(name, segmentPrefix) && rand.IntN(5) == 0 {
+				return syscall.EIO
+			}
+			return nil
+		})
 		disk.Fail(func(op faultvfs.Op, _ string) int32 {
-			if op == faultvfs.Sync && chance.IntN(25) == 0 {
+			if op == faultvfs.Sync && rand.IntN(25) == 0 {
 				return faultvfs.FailSync
 			}
 			return 0
@@ -199,6 +62,11 @@ func testPowerLoss(t *testing.T, failing bool) {
 	}
 	lives := workload(t, s, disk, chance, failing)
 	disk.Fail(nil)
+	fs.setFail(nil)
+	made, removed := fs.segments()
+	if t.Logf("%d segments were made, %d removed", made, removed); made < 5 || removed < 3 {
+		t.Fatal("too few segments")
+	}
 	for range 20 {
 		n := start + chance.IntN(disk.Now()-start+1)
 		dir := t.TempDir()
@@ -207,6 +75,15 @@ func testPowerLoss(t *testing.T, failing bool) {
 		must(t, fs.powerLoss(n, filepath.Join(dir, spoolDir), chance))
 		verify(t, dir, n, lives)
 	}
+}
+
+func someMail(now time.Time, chance *rand.Rand) queue.Mail {
+	m := queue.NewMail(relay.Message{ID: relay.NewID(now), From: "a@b", Recipients: []string{"x@y"}, ReceivedAt: now})
+	m.Message.Raw = bytes.Repeat([]byte(m.Message.ID), 1+chance.IntN(300))
+	if chance.IntN(20) == 0 {
+		m.Message.Raw = bytes.Repeat([]byte(m.Message.ID), spoolAbove/20+1)
+	}
+	return m
 }
 
 // workload is some life for a queue, one call at a time.
@@ -226,19 +103,20 @@ func workload(t *testing.T, s *Store, disk *faultvfs.Disk, chance *rand.Rand, fa
 	}
 	for range 250 {
 		now = now.Add(time.Second)
-		switch chance.IntN(4) {
+		switch chance.IntN(6) {
 		case 0, 1:
-			m := queue.NewMail(relay.Message{ID: relay.NewID(now), From: "a@b", Recipients: []string{"x@y"}, ReceivedAt: now})
-			m.Message.Raw = bytes.Repeat([]byte(m.Message.ID), 1+chance.IntN(300))
-			if chance.IntN(10) == 0 {
-				m.Message.Raw = bytes.Repeat([]byte(m.Message.ID), spoolAbove/20+1)
+			mails := make([]queue.Mail, 1+chance.IntN(2)*chance.IntN(6)) // from 3 on, to a segment
+			for i := range mails {
+				mails[i] = someMail(now, chance)
 			}
-			if ok(s.Enqueue(ctx, m)) {
-				l := &life{mail: m, acked: disk.Now()}
-				lives, byID[m.Message.ID] = append(lives, l), l
+			if ok(s.Enqueue(ctx, mails...)) {
+				for _, m := range mails {
+					l := &life{mail: m, acked: disk.Now()}
+					lives, byID[m.Message.ID] = append(lives, l), l
+				}
 			}
 		case 2:
-			got, err := s.Claim(ctx, queue.ClaimRequest{Now: now, Max: 3, Lease: time.Hour})
+			got, err := s.Claim(ctx, queue.ClaimRequest{Now: now, Max: 6, Lease: time.Hour})
 			if ok(err) {
 				for _, c := range got {
 					if l := byID[c.Token.Mail]; l != nil {
@@ -247,7 +125,7 @@ func workload(t *testing.T, s *Store, disk *faultvfs.Disk, chance *rand.Rand, fa
 				}
 				claims = append(claims, got...)
 			}
-		case 3:
+		default:
 			if len(claims) == 0 {
 				continue
 			}
@@ -337,6 +215,11 @@ func checkConsistent(t *testing.T, s *Store) {
 			"mails":     {n.mails, "SELECT count(*) FROM mails WHERE body <> 0"},
 			"bytes":     {n.bytes, "SELECT coalesce(sum(size), 0) FROM mails WHERE body <> 0"},
 			"bodies":    {0, "SELECT count(*) FROM bodies WHERE seq NOT IN (SELECT seq FROM mails WHERE body = 1)"},
+			"bodiless":  {0, "SELECT count(*) FROM mails WHERE body = 1 AND seq NOT IN (SELECT seq FROM bodies)"},
+			"placed":    {0, "SELECT count(*) FROM mails WHERE (body = 3) <> (place > 0)"},
+			"segments": {0, `SELECT count(*) FROM segments s WHERE live <>
+				(SELECT count(*) FROM mails WHERE place >> 32 = s.id AND seq >= s.first AND seq <= s.last)`},
+			"placeless": {0, "SELECT count(*) FROM mails WHERE place > 0 AND place >> 32 NOT IN (SELECT id FROM segments)"},
 			"orphans":   {0, "SELECT count(*) FROM recipients WHERE mail NOT IN (SELECT seq FROM mails)"},
 			"attempts":  {0, "SELECT count(*) FROM attempts WHERE (mail, n) NOT IN (SELECT mail, n FROM recipients)"},
 		} {

@@ -41,20 +41,43 @@ func (l *leaving) Close() error {
 }
 
 func (s *Store) raw(ctx context.Context, id string) (io.ReadCloser, error) {
-	var m stored
-	var body []byte
+	m, body, err := s.locate(ctx, id)
+	for {
+		if err != nil {
+			return nil, err
+		}
+		var r io.ReadCloser
+		r, err = s.content(m, body)
+		switch {
+		case err == nil || errors.Is(err, queue.ErrDamaged):
+			return r, err
+		case !errors.Is(err, fs.ErrNotExist):
+			return nil, fmt.Errorf("queue storage: %w", err)
+		}
+		// No such file any more: either the mail's body moved or went since
+		// its row was read, or the file is lost.
+		before := m
+		m, body, err = s.locate(ctx, id)
+		if err == nil && m.body == before.body {
+			return nil, s.reportDamage(m)
+		}
+	}
+}
+
+// locate reads a mail's row, and its body if that is in the table.
+func (s *Store) locate(ctx context.Context, id string) (m stored, body []byte, err error) {
 	whole := true
-	err := s.read(ctx, func(c *conn) error {
+	err = s.read(ctx, func(c *conn) error {
 		v, err := c.one("SELECT "+mailColumns+" FROM mails m WHERE m.id = ?", id)
 		if err != nil {
 			return err
 		}
-		if v == nil || v.int(mailWidth-3) == bodyGone {
+		if v == nil || v.int(12) == bodyGone {
 			return queue.ErrNotFound
 		}
 		m, err = readMail(v)
 		whole = err == nil && m.intact(v.text(6))
-		if !whole || m.body == bodySpool {
+		if !whole || m.body != bodyTable {
 			return nil
 		}
 		b, err := c.one("SELECT raw FROM bodies WHERE seq = ?", m.seq)
@@ -67,20 +90,27 @@ func (s *Store) raw(ctx context.Context, id string) (io.ReadCloser, error) {
 		}
 		return err
 	})
-	if err != nil {
-		return nil, err
+	if err == nil && !whole {
+		err = s.reportDamage(m)
 	}
-	if whole && m.body == bodySpool {
+	return m, body, err
+}
+
+// content is a reader of a body that was located.
+func (s *Store) content(m stored, body []byte) (r io.ReadCloser, err error) {
+	switch m.body {
+	case bodySpool:
 		f, err := s.spool.open(m.spool)
-		if err == nil {
-			return &checkedFile{ReadCloser: f, s: s, m: m, sum: crc32.New(crc32.MakeTable(crc32.Castagnoli))}, nil
+		if err != nil {
+			return nil, err
 		}
-		if !errors.Is(err, fs.ErrNotExist) {
-			return nil, fmt.Errorf("queue storage: %w", err)
+		return &checkedFile{ReadCloser: f, s: s, m: m, sum: crc32.New(crc32.MakeTable(crc32.Castagnoli))}, nil
+	case bodySegment:
+		if body, err = s.spool.readAt(m.place, m.Size); err != nil {
+			return nil, err
 		}
-		whole = false
 	}
-	if !whole || checksum(body) != m.bodySum {
+	if checksum(body) != m.bodySum {
 		return nil, s.reportDamage(m)
 	}
 	return io.NopCloser(bytes.NewReader(body)), nil
@@ -114,7 +144,7 @@ func (f *checkedFile) Read(p []byte) (int, error) {
 // a call that has entered, and not bound by that call's context: the damage is
 // there whether or not the caller goes on.
 func (s *Store) reportDamage(m stored) error {
-	err := s.do(context.Background(), false, func(t *tx) error {
+	err := s.do(context.Background(), func(t *tx) error {
 		now := max(s.clock.Load(), millis(m.Message.ReceivedAt)) // see the contract: no clock of our own
 		return t.damage(m.seq, m.Message.ID, fromMillis(now))
 	})

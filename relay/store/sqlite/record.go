@@ -13,10 +13,10 @@ import (
 
 // mailColumns are what readMail reads, from a table called m.
 const mailColumns = `m.id, m.sender, m.lane, m.domain, m.urgent, m.received, m.client,
-	m.bounce_of, m.size, m.damaged, m.envelope_sum, m.seq, m.body, m.spool, m.body_sum`
+	m.bounce_of, m.size, m.damaged, m.envelope_sum, m.seq, m.body, m.spool, m.body_sum, m.place`
 
 // mailWidth is how many mailColumns there are.
-const mailWidth = 15
+const mailWidth = 16
 
 // stored is a mail's row.
 type stored struct {
@@ -25,12 +25,13 @@ type stored struct {
 	envelopeSum int64
 	body        int64
 	spool       string
+	place       int64
 	bodySum     int64
 }
 
 // readMail takes mailColumns.
 func readMail(r row) (stored, error) {
-	m := stored{envelopeSum: r.int(10), seq: r.int(11), body: r.int(12), spool: r.text(13), bodySum: r.int(14)}
+	m := stored{envelopeSum: r.int(10), seq: r.int(11), body: r.int(12), spool: r.text(13), bodySum: r.int(14), place: r.int(15)}
 	m.Message = relay.Message{ID: r.text(0), From: r.text(1), ReceivedAt: fromMillis(r.int(5))}
 	m.Lane, m.Domain, m.Urgent = r.text(2), r.text(3), r.bool(4)
 	m.BounceOf, m.Size, m.Damaged = r.text(7), r.int(8), r.bool(9)

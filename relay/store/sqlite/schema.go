@@ -26,9 +26,10 @@ const (
 
 // Where a mail's content is.
 const (
-	bodyGone  = iota // not kept: every recipient was sent
-	bodyTable        // in the table bodies
-	bodySpool        // in the file named in mails.spool
+	bodyGone    = iota // not kept: every recipient was sent
+	bodyTable          // in the table bodies
+	bodySpool          // in the file named in mails.spool
+	bodySegment        // in a segment, at mails.place
 )
 
 // migrations[i] takes a database from version i to i+1. A released one is
@@ -48,8 +49,9 @@ CREATE TABLE mails (
 	client TEXT NOT NULL,    -- JSON
 	bounce_of TEXT NOT NULL,
 	size INT NOT NULL,
-	body INT NOT NULL,       -- where it is: gone, in bodies, in the spool
+	body INT NOT NULL,       -- where it is: gone, in bodies, in a file of its own, in a segment
 	spool TEXT NOT NULL,     -- the file's name
+	place INT NOT NULL,      -- the segment's number << 32 | the offset in it; 0 when it is elsewhere
 	done INT NOT NULL,       -- when the last recipient was sent
 	damaged INT NOT NULL,
 	envelope_sum INT NOT NULL,
@@ -62,6 +64,16 @@ CREATE INDEX mails_spool ON mails(spool) WHERE spool <> '';
 CREATE TABLE bodies (
 	seq INTEGER PRIMARY KEY,
 	raw BLOB NOT NULL
+);
+
+-- Without an index from segments to mails, which each mail would have to pay
+-- for: the mails of a segment lie between its first and its last.
+CREATE TABLE segments (
+	id INTEGER PRIMARY KEY,
+	live INT NOT NULL,       -- mails whose body is there
+	mails INT NOT NULL,      -- and how many there ever were
+	first INT NOT NULL,      -- mails.seq
+	last INT NOT NULL
 );
 
 CREATE TABLE recipients (

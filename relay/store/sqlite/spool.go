@@ -10,7 +10,7 @@ import (
 	"syscall"
 )
 
-// spoolDir is where bodies above spoolAbove are, one file each.
+// spoolDir is where bodies above spoolAbove are, one file each, and segments.
 const spoolDir = "spool"
 
 // spoolAbove: larger bodies do not go through the database, where they would
@@ -23,11 +23,16 @@ const spoolAbove = 128 << 10
 type spoolFS interface {
 	// Create makes a file that must not be there yet, with mode 0600.
 	Create(name string) (spoolFile, error)
-	Open(name string) (io.ReadCloser, error)
+	Open(name string) (spoolReader, error)
 	Remove(name string) error
 	SyncDir(name string) error
 	// Names lists a directory, n at a time, into f.
 	Names(dir string, f func(name string) error) error
+}
+
+type spoolReader interface {
+	io.ReadCloser
+	io.ReaderAt
 }
 
 type spoolFile interface {
@@ -36,7 +41,7 @@ type spoolFile interface {
 	Close() error
 }
 
-// spool keeps bodies as files. A file is complete and synced, and so is its
+// spool keeps bodies as files, and segments of many. A file is complete and synced, and so is its
 // name, before a row tells of it; the row is gone before the file is. What a
 // crash leaves over is swept at the next start.
 type spool struct {
@@ -67,7 +72,7 @@ func (s spool) put(raw []byte) (string, error) {
 	return name, nil
 }
 
-func (s spool) open(name string) (io.ReadCloser, error) { return s.fs.Open(s.path(name)) }
+func (s spool) open(name string) (spoolReader, error) { return s.fs.Open(s.path(name)) }
 
 // remove is not synced: a file that comes back after a crash is swept.
 func (s spool) remove(name string) error {
@@ -91,7 +96,12 @@ func (s *Store) discard(names []string) {
 func (s *Store) sweepSpool(c *conn) error {
 	swept := 0
 	err := s.spool.fs.Names(s.spool.dir, func(name string) error {
-		r, err := c.one("SELECT 1 FROM mails WHERE spool = ? AND spool <> ''", name)
+		q, key := "SELECT 1 FROM mails WHERE spool = ? AND spool <> ''", any(name)
+		if id, ok := segmentID(name); ok {
+			q, key = "SELECT 1 FROM segments WHERE id = ?", id
+			s.writer.lastSegment = max(s.writer.lastSegment, id)
+		}
+		r, err := c.one(q, key)
 		if err != nil || r != nil {
 			return err
 		}
@@ -111,9 +121,9 @@ func (osFS) Create(name string) (spoolFile, error) {
 	return os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 }
 
-func (osFS) Open(name string) (io.ReadCloser, error) { return os.Open(name) }
-func (osFS) Remove(name string) error                { return os.Remove(name) }
-func (osFS) SyncDir(name string) error               { return syncDir(name) }
+func (osFS) Open(name string) (spoolReader, error) { return os.Open(name) }
+func (osFS) Remove(name string) error              { return os.Remove(name) }
+func (osFS) SyncDir(name string) error             { return syncDir(name) }
 
 func (osFS) Names(dir string, f func(name string) error) error {
 	d, err := os.Open(dir)

@@ -8,6 +8,7 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -41,9 +42,11 @@ type Options struct {
 	MinFree int64
 	Log     *slog.Logger // slog.Default() when nil
 
-	spool     spoolFS       // of the operating system when nil
-	vfs       string        // SQLite's own when ""
-	tidyEvery time.Duration // a second when 0
+	spool       spoolFS       // of the operating system when nil
+	vfs         string        // SQLite's own when ""
+	tidyEvery   time.Duration // a second when 0
+	bigGroup    int           // the constant when 0
+	segmentSize int64         // the constant when 0
 }
 
 // Store is an open queue.
@@ -80,9 +83,9 @@ func Open(o Options) (*Store, error) {
 	if o.spool == nil {
 		o.spool = osFS{}
 	}
-	if o.tidyEvery == 0 {
-		o.tidyEvery = time.Second
-	}
+	o.tidyEvery = cmp.Or(o.tidyEvery, time.Second)
+	o.bigGroup = cmp.Or(o.bigGroup, bigGroup)
+	o.segmentSize = cmp.Or(o.segmentSize, segmentSize)
 	// Process-wide, but a setting that only makes a sync cheaper: it leaves
 	// out the time stamps, and nothing that is needed to read the data back.
 	if _, err := driversqlite.Fdatasync(true); err != nil && !errors.Is(err, driversqlite.ErrFdatasyncUnavailable) {
@@ -142,6 +145,9 @@ func (s *Store) open() error {
 			return err
 		}
 		s.readers <- r
+	}
+	if err := s.writer.openSegments(); err != nil {
+		return s.describe(err)
 	}
 	return s.sweepSpool(c)
 }
@@ -215,7 +221,7 @@ func (s *Store) change(ctx context.Context, f func(t *tx) error) error {
 		return err
 	}
 	defer s.leave()
-	return s.do(ctx, false, f)
+	return s.do(ctx, f)
 }
 
 // read runs f with a connection for reading.

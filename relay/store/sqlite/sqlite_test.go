@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 
@@ -15,14 +16,27 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestContract(t *testing.T) {
+func TestContract(t *testing.T) { testContract(t, Options{}) }
+
+// TestContractInSegments: the same with all small bodies in segments, which
+// hold few each, and are given up all the time.
+func TestContractInSegments(t *testing.T) {
+	testContract(t, Options{bigGroup: 1, segmentSize: 500, tidyEvery: time.Millisecond})
+}
+
+func testContract(t *testing.T, o Options) {
 	queuetest.Run(t, func(tb queuetest.TB) queuetest.Backend {
 		dir, err := os.MkdirTemp(t.TempDir(), "")
 		if err != nil {
 			tb.Fatalf("%v", err)
 		}
+		o := o
+		o.Dir, o.Log = dir, quiet()
 		return queuetest.Backend{
-			Open:   func(o queue.Options) (queue.Queue, error) { return Open(Options{Dir: dir, Queue: o, Log: quiet()}) },
+			Open: func(q queue.Options) (queue.Queue, error) {
+				o.Queue = q
+				return Open(o)
+			},
 			Damage: func(id string) error { return damageStored(dir, id) },
 			Remove: func() { _ = os.RemoveAll(dir) },
 		}
@@ -38,16 +52,20 @@ func damageStored(dir, id string) error {
 		return err
 	}
 	defer func() { _ = s.Close() }()
-	r, err := s.writer.conn.one("SELECT seq, spool FROM mails WHERE id = ?", id)
+	r, err := s.writer.conn.one("SELECT seq, spool, place, size FROM mails WHERE id = ?", id)
 	if err != nil || r == nil {
 		return errors.Join(err, errors.New("no mail "+id))
 	}
-	if name := r.text(1); name != "" {
+	name, at := r.text(1), r.int(3)/2
+	if p := r.int(2); p > 0 {
+		name, at = segmentName(segmentOf(p)), offsetOf(p)+at
+	}
+	if name != "" {
 		b, err := os.ReadFile(s.spool.path(name))
 		if err != nil {
 			return err
 		}
-		b[len(b)/2] ^= 1
+		b[at] ^= 1
 		return os.WriteFile(s.spool.path(name), b, 0o600)
 	}
 	b, err := s.writer.conn.one("SELECT raw FROM bodies WHERE seq = ?", r.int(0))

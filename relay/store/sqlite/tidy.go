@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"errors"
 	"fmt"
 	"time"
 )
@@ -22,27 +23,44 @@ func checkpoint(c *conn) error {
 	return err
 }
 
-// tidy takes one step towards a small file and says when to take the next:
-// at once while there is more to give back and nothing to do, which is when
-// the timer gets its turn. A select between an op and the timer is fair, so a
-// busy queue still gets a step in now and then.
+// truncate cuts the log if no reader is in the way. It does not wait for one:
+// that would hold up every writer.
+func (w *writer) truncate() (bool, error) {
+	if err := w.conn.script("PRAGMA busy_timeout=0"); err != nil {
+		return false, err
+	}
+	r, err := w.conn.one("PRAGMA wal_checkpoint(TRUNCATE)")
+	done := err == nil && r.int(0) == 0
+	return done, errors.Join(err, w.conn.script("PRAGMA busy_timeout=5000"))
+}
+
+// tidy takes one step towards a small file and says when to take the next: at
+// once while there is more to give back and nothing else was committed since
+// the last step, else in a while, so that a busy queue is hardly slowed down.
 func (w *writer) tidy() time.Duration {
 	if err := w.repair(); err != nil {
 		return w.s.opts.tidyEvery
 	}
+	quiet := w.commits == w.tidiedAt
+	w.tidiedAt = w.commits
 	free, err := w.conn.number("PRAGMA freelist_count")
 	if err == nil && free > keepPages {
 		err = w.conn.each(func(row) error { return nil }, fmt.Sprintf("PRAGMA incremental_vacuum(%d)", tidyPages))
-		if w.failed(err) == nil {
+		w.truncated = false
+		if err == nil && quiet {
 			return 0
 		}
 	}
-	if err == nil && w.commits != w.truncatedAt {
-		if w.commits == w.tidiedAt { // quiet since the last look
-			_, err = w.conn.one("PRAGMA wal_checkpoint(TRUNCATE)") // busy: next time
-			w.truncatedAt = w.commits
+	if err == nil {
+		var more bool
+		more, err = w.compact(quiet)
+		w.tidiedAt = w.commits // which may have been its own
+		if err == nil && more && quiet {
+			return 0
 		}
-		w.tidiedAt = w.commits
+	}
+	if err == nil && quiet && !w.truncated {
+		w.truncated, err = w.truncate()
 	}
 	if w.failed(err) != nil {
 		w.s.log.Warn("giving back space failed", "err", err)

@@ -8,6 +8,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	lib "modernc.org/sqlite/lib"
+
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
 
@@ -15,7 +17,8 @@ import (
 // return a refusal (an error that is not the storage's), or do all of it.
 type op struct {
 	run      func(t *tx) error
-	enqueues bool // needs free space
+	enqueues bool     // needs free space
+	parcels  []parcel // of which the small bodies may go to a segment
 	done     chan result
 }
 
@@ -29,11 +32,12 @@ type result struct {
 // happened to wait at the same time.
 type tx struct {
 	*conn
-	s      *Store
-	counts counts
-	writes int      // statements that changed something
-	files  []string // of the op that runs; see result
-	wakes  bool     // something may have become due
+	s        *Store
+	counts   counts
+	writes   int      // statements that changed something
+	files    []string // of the op that runs; see result
+	wakes    bool     // something may have become due
+	segments segmentChanges
 }
 
 // change runs a statement that changes something.
@@ -56,17 +60,23 @@ type writer struct {
 	ended       chan struct{}
 	conn        *conn
 	counts      counts
-	commits     int // how many there were
-	tidiedAt    int // commits when tidy looked last,
-	truncatedAt int // and when it cut the log
+	commits     int      // how many there were
+	tidiedAt    int      // commits when tidy looked last
+	truncated   bool     // the log is cut to nothing
+	segment     *segment // where big groups go; nil before the first
+	lastSegment int64    // the latest segment's number
 	// broken is the error after which the connection must be opened anew.
 	broken error
 }
 
 // do runs f in a transaction and returns when that is durable. A context that
 // ends after the writer took the op is not looked at any more.
-func (s *Store) do(ctx context.Context, enqueues bool, f func(t *tx) error) error {
-	o := op{run: f, enqueues: enqueues, done: make(chan result, 1)}
+func (s *Store) do(ctx context.Context, f func(t *tx) error) error {
+	return s.submit(ctx, op{run: f})
+}
+
+func (s *Store) submit(ctx context.Context, o op) error {
+	o.done = make(chan result, 1)
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -82,13 +92,13 @@ func (s *Store) do(ctx context.Context, enqueues bool, f func(t *tx) error) erro
 
 func (w *writer) loop() {
 	defer close(w.ended)
+	defer w.retire()
 	tidy := time.NewTimer(w.s.opts.tidyEvery)
 	defer tidy.Stop()
 	group := make([]op, 0, batch)
 	for {
 		select {
 		case o := <-w.ops:
-			runtime.Gosched() // lets callers that can run already join; alone, it costs nothing
 			group = w.commit(w.gather(append(group[:0], o)))
 		case <-tidy.C:
 			tidy.Reset(w.tidy())
@@ -98,9 +108,20 @@ func (w *writer) loop() {
 	}
 }
 
-// gather adds the ops that are waiting already. The channel has no buffer, so
-// that an op that nobody took is still its caller's to withdraw.
+// gather adds the ops that are waiting already, and lets callers that can run
+// join for as long as some do; alone, that costs nothing. The channel has no
+// buffer, so that an op that nobody took is still its caller's to withdraw.
 func (w *writer) gather(group []op) []op {
+	for before := 0; len(group) > before && len(group) < batch; {
+		before = len(group)
+		runtime.Gosched()
+		group = w.drain(group)
+	}
+	return group
+}
+
+// drain adds the ops that wait at this moment.
+func (w *writer) drain(group []op) []op {
 	for len(group) < batch {
 		select {
 		case o := <-w.ops:
@@ -116,11 +137,12 @@ func (w *writer) gather(group []op) []op {
 // each op in one of its own, so that one cannot fail another.
 func (w *writer) commit(group []op) []op {
 	results := make([]result, len(group))
-	err := w.transact(group, results)
+	err := w.transact(group, results, false)
+	again := len(group) > 1 || errors.Is(err, errSegment)
 	for i := range group {
 		one := err
-		if err != nil && len(group) > 1 {
-			one = w.transact(group[i:i+1], results[i:i+1])
+		if err != nil && again {
+			one = w.transact(group[i:i+1], results[i:i+1], true)
 		}
 		if one != nil {
 			results[i] = result{err: one}
@@ -133,9 +155,10 @@ func (w *writer) commit(group []op) []op {
 	return group[:0]
 }
 
-// transact runs ops in one transaction. Refusals go to results; an error is
-// the storage's, and then nothing was changed.
-func (w *writer) transact(group []op, results []result) error {
+// transact runs ops in one transaction; with inline, all bodies go to the
+// table. Refusals go to results; an error is the storage's, and then nothing
+// was changed.
+func (w *writer) transact(group []op, results []result, inline bool) error {
 	if err := w.repair(); err != nil {
 		return err
 	}
@@ -144,34 +167,63 @@ func (w *writer) transact(group []op, results []result) error {
 		return w.failed(err)
 	}
 	noSpace := w.spaceFor(group)
-	for i, o := range group {
-		if o.enqueues && noSpace != nil {
-			results[i].err = noSpace
-			continue
-		}
-		if err := t.runOne(o, &results[i]); err != nil {
-			return w.failed(w.rollback(err))
-		}
+	appending := w.appendBodies(group, inline || noSpace != nil)
+	err := t.run(group, results, noSpace)
+	if err == nil && t.writes > 0 {
+		err = w.save(t, &results[0])
+	}
+	if errAppend := w.appended(appending); err == nil {
+		err = errAppend
+	}
+	if err != nil {
+		return w.failed(w.rollback(err))
 	}
 	if t.writes == 0 {
 		_, err := t.exec("ROLLBACK") // nothing to make durable
 		return w.failed(err)
 	}
-	if t.counts != w.counts {
-		if err := t.counts.save(t.conn); err != nil {
-			return w.failed(w.rollback(err))
-		}
+	if t.segments.added > 0 {
+		w.segment.told = true
 	}
 	if _, err := t.exec("COMMIT"); err != nil {
 		return w.failed(w.rollback(err))
 	}
 	w.commits++
+	w.truncated = false
 	w.counts = t.counts
 	w.s.published.Store(&t.counts)
 	if t.wakes {
 		w.s.wakeUp()
 	}
 	return nil
+}
+
+// run runs the ops.
+func (t *tx) run(group []op, results []result, noSpace error) error {
+	for i, o := range group {
+		if o.enqueues && noSpace != nil {
+			results[i] = result{err: noSpace}
+			continue
+		}
+		if err := t.runOne(o, &results[i]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// save stores what is kept about all of a transaction. Files that are not
+// needed after it are left to any of its callers.
+func (w *writer) save(t *tx, any *result) error {
+	files, err := t.saveSegments(w.current())
+	if err != nil {
+		return err
+	}
+	any.files = append(any.files, files...)
+	if t.counts == w.counts {
+		return nil
+	}
+	return t.counts.save(t.conn)
 }
 
 // runOne runs one op. A refusal goes to result; any other error is returned,
@@ -213,9 +265,10 @@ func (s *Store) checkFree(size int64) error {
 	return err
 }
 
-// rollback ends the transaction after err. SQLite may have done so already.
+// rollback ends the transaction after err. After some errors SQLite has done
+// so already and says SQLITE_ERROR; after any other the connection is given up.
 func (w *writer) rollback(err error) error {
-	if _, rerr := w.conn.exec("ROLLBACK"); rerr != nil && !isIO(err) {
+	if _, rerr := w.conn.exec("ROLLBACK"); rerr != nil && code(rerr) != lib.SQLITE_ERROR {
 		w.broken = errors.Join(err, rerr)
 	}
 	return err

@@ -1,0 +1,181 @@
+package sendmail
+
+import "strings"
+
+// Options with an argument, which may stand in the same word or in the next
+// one; without one; and those whose argument is optional and stands in the
+// same word. They are sendmail 8's; Postfix, Exim and msmtp take the same.
+const (
+	withArgument = "ABCFLMNOQRVXbefhopr"
+	without      = "GITUcimnstvx"
+	attached     = "dqD"
+)
+
+// Parse reads the words behind the program's name. Options may follow
+// recipients, as getopt of the GNU C library has it; "--" ends them.
+//
+// What only a mail server could do with an option is ignored as long as the
+// mail goes where it should: delivery and error modes, DSN, queue names. -X,
+// with which sendmail writes a log to any file, and by which mail() of PHP was
+// abused to write programs, is read and does nothing.
+func Parse(words []string) (Command, error) {
+	if len(words) == 1 && (words[0] == "-h" || words[0] == "-help") {
+		return Command{Mode: Help}, nil // to sendmail -h is a number of hops
+	}
+	p := parser{command: Command{Mode: Deliver}, words: words}
+	for len(p.words) > 0 {
+		word := p.words[0]
+		p.words = p.words[1:]
+		switch {
+		case word == "--":
+			p.operands = append(p.operands, p.words...)
+			p.words = nil
+		case word == "--help":
+			return Command{Mode: Help}, nil
+		case strings.HasPrefix(word, "--"):
+			return Command{}, Errorf(Usage, "there is no option %s", clean(word))
+		case len(word) > 1 && word[0] == '-':
+			if err := p.cluster(word[1:]); err != nil {
+				return Command{}, err
+			}
+		default:
+			p.operands = append(p.operands, word)
+		}
+	}
+	return p.finish()
+}
+
+type parser struct {
+	command  Command
+	words    []string // not yet read
+	operands []string
+	daemon   string // the -b letter that asks for a daemon
+}
+
+// cluster reads one word of options, such as "ti", "fbob@example.net" or "oi".
+func (p *parser) cluster(letters string) error {
+	for letters != "" {
+		letter := letters[0]
+		letters = letters[1:]
+		switch {
+		case strings.IndexByte(without, letter) >= 0:
+			p.flag(letter)
+		case strings.IndexByte(attached, letter) >= 0:
+			if letter == 'q' {
+				p.command.Mode = Flush
+			}
+			return nil
+		case strings.IndexByte(withArgument, letter) >= 0:
+			if letters != "" {
+				return p.option(letter, letters)
+			}
+			if len(p.words) == 0 {
+				return Errorf(Usage, "option -%c needs a value", letter)
+			}
+			value := p.words[0]
+			p.words = p.words[1:]
+			return p.option(letter, value)
+		default:
+			return Errorf(Usage, "there is no option %s", clean("-"+string(rune(letter))))
+		}
+	}
+	return nil
+}
+
+func (p *parser) flag(letter byte) {
+	switch letter {
+	case 't':
+		p.command.FromHeader = true
+	case 'i':
+		p.command.IgnoreDots = true
+	case 'v':
+		p.command.Verbose = true
+	}
+}
+
+func (p *parser) option(letter byte, value string) error {
+	c := &p.command
+	switch letter {
+	case 'b':
+		return p.mode(value)
+	case 'f', 'r':
+		from, err := sender(value)
+		if err != nil {
+			return err
+		}
+		c.From, c.HasFrom = from, true
+	case 'F':
+		c.Name = value
+	case 'C':
+		c.Settings = value
+	case 'o':
+		if name := value[:min(1, len(value))]; name == "i" {
+			c.IgnoreDots = isTrue(value[1:])
+		} else if name == "A" {
+			c.AliasesFile = value[1:]
+		}
+	case 'O':
+		name, setting, _ := strings.Cut(value, "=")
+		switch name = strings.TrimSpace(name); {
+		case strings.EqualFold(name, "IgnoreDots"):
+			c.IgnoreDots = isTrue(strings.TrimSpace(setting))
+		case strings.EqualFold(name, "AliasFile"):
+			c.AliasesFile = strings.TrimSpace(setting)
+		}
+	}
+	return nil
+}
+
+// isTrue reads a boolean as sendmail does: nothing is true.
+func isTrue(s string) bool { return s == "" || !strings.ContainsAny(s[:1], "fFnN0") }
+
+func (p *parser) mode(value string) error {
+	switch value {
+	case "m", "a":
+		p.command.Mode = Deliver
+	case "s", "p", "i":
+		p.command.Mode = Mode(value[0])
+	case "d", "D":
+		p.daemon = value
+	default:
+		return Errorf(Usage, "there is no mode -b%s here; there are -bm, -bs, -bp and -bi", clean(value))
+	}
+	return nil
+}
+
+// sender reads the argument of -f. "<>" and nothing are the null sender.
+func sender(value string) (string, error) {
+	if v := strings.TrimSpace(value); v == "" || v == "<>" {
+		return "", nil
+	}
+	list, err := Addresses(value)
+	if err != nil || len(list) != 1 {
+		return "", Errorf(Usage, "option -f: %s is not an address", clean(value))
+	}
+	return list[0], nil
+}
+
+// finish judges what only the whole line shows.
+func (p *parser) finish() (Command, error) {
+	c := p.command
+	if p.daemon != "" {
+		return Command{}, Errorf(Usage, "this is no daemon (-b%s): 'smtp2rest serve' is", p.daemon)
+	}
+	if c.Mode == Flush && (len(p.operands) > 0 || c.FromHeader) {
+		c.Mode = Deliver // -q beside a mail only says how to deliver it
+	}
+	if c.Mode != Deliver {
+		return c, nil
+	}
+	for _, word := range p.operands {
+		list, err := Addresses(word)
+		if err != nil {
+			return Command{}, Errorf(Usage, "recipient %s: %s", clean(word), err)
+		}
+		c.Recipients = append(c.Recipients, list...)
+	}
+	if len(c.Recipients) == 0 && !c.FromHeader {
+		return Command{}, Errorf(Usage, "no recipients; name them, or let -t take them from the header")
+	}
+	return c, nil
+}

@@ -1,0 +1,95 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"sync"
+
+	"github.com/smtp2rest/smtp2rest/relay/alias"
+	"github.com/smtp2rest/smtp2rest/relay/config"
+)
+
+// aliases are intake's: the configuration's and those of a file, which is read
+// again when it has changed. It is looked at for each recipient, which costs a
+// microsecond and needs no goroutine.
+type aliases struct {
+	c   config.Addresses
+	log *slog.Logger
+
+	mu    sync.Mutex
+	seen  fs.FileInfo // of the file as it was last looked at; nil when it was not there
+	table *alias.Table
+}
+
+func (p *parts) buildAliases(context.Context) error {
+	c := p.opt.Config.Addresses
+	a, err := newAliases(c, p.opt.Log)
+	if err != nil {
+		return fmt.Errorf("alias_file %s: %w", c.AliasFile, err)
+	}
+	p.aliases = a
+	return nil
+}
+
+// newAliases reads the file, which must be right at the start.
+func newAliases(c config.Addresses, log *slog.Logger) (*aliases, error) {
+	a := &aliases{c: c, log: log}
+	var err error
+	if c.AliasFile != "" {
+		a.seen, _ = os.Stat(c.AliasFile) // what is wrong with it is told by reading it
+	}
+	a.table, err = a.read()
+	return a, err
+}
+
+func (a *aliases) read() (*alias.Table, error) {
+	if a.c.AliasFile == "" {
+		return a.c.Table("")
+	}
+	text, err := config.ReadAliases(a.c.AliasFile, nil)
+	if err != nil {
+		return nil, err
+	}
+	return a.c.Table(text)
+}
+
+// Expand is intake's.
+func (a *aliases) Expand(address string) ([]string, bool) {
+	return a.current().Expand(address)
+}
+
+// current is the table of the file as it is. A file that is gone or wrong is
+// said once, and the aliases stay as they were: root's mail goes on.
+func (a *aliases) current() *alias.Table {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.c.AliasFile == "" {
+		return a.table
+	}
+	now, err := os.Stat(a.c.AliasFile)
+	if err != nil {
+		now = nil
+	}
+	if same(a.seen, now) {
+		return a.table
+	}
+	a.seen = now
+	table, err := a.read()
+	if err != nil {
+		a.log.Error("the aliases cannot be read again; those from before stay in force", "file", a.c.AliasFile, "cause", err)
+		return a.table
+	}
+	a.log.Info("aliases read", "file", a.c.AliasFile, "aliases", table.Len())
+	a.table = table
+	return table
+}
+
+func same(a, b fs.FileInfo) bool {
+	if a == nil || b == nil {
+		return a == nil && b == nil
+	}
+	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
+}

@@ -1,0 +1,96 @@
+package sqlite
+
+import (
+	"cmp"
+	"fmt"
+)
+
+const (
+	// sparse: a segment is given up when this part of its mails is left, or
+	// less, so that moving them costs little for the space that it gives back.
+	sparse = 4
+	// moveMails and moveBytes bound one step of moving them.
+	moveMails = 256
+	moveBytes = 1 << 20
+)
+
+// compact takes one step towards giving up a segment that few mails hold: they
+// move to the table, and with the last of them the file goes. It says whether
+// there was anything to do.
+func (w *writer) compact(quiet bool) (bool, error) {
+	if w.segment != nil && quiet {
+		r, err := w.conn.one("SELECT 1 FROM segments WHERE id = ? AND live * ? > mails", w.segment.id, sparse)
+		if err != nil {
+			return false, err
+		}
+		if r == nil {
+			w.retire()
+		}
+	}
+	r, err := w.conn.one("SELECT id, first, last FROM segments WHERE live * ? <= mails AND id <> ? ORDER BY id LIMIT 1", sparse, w.current())
+	if err != nil || r == nil {
+		return false, err
+	}
+	var res [1]result
+	err = w.transact([]op{{run: func(t *tx) error { return t.moveBodies(r.int(0), r.int(1), r.int(2)) }}}, res[:], true)
+	if err != nil || res[0].err != nil {
+		return false, fmt.Errorf("segment %d: %w", r.int(0), cmp.Or(err, res[0].err))
+	}
+	w.s.discard(res[0].files)
+	return true, nil
+}
+
+// moveBodies moves some of the bodies in a segment, of the mails from first to
+// last, to the table. A body that is damaged moves as it is, with its checksum.
+func (t *tx) moveBodies(id, first, last int64) error {
+	type body struct{ seq, place, size int64 }
+	var bodies []body
+	bytes := int64(0)
+	err := t.each(func(r row) error {
+		if bytes < moveBytes {
+			bodies = append(bodies, body{r.int(0), r.int(1), r.int(2)})
+			bytes += r.int(2)
+		}
+		return nil
+	}, "SELECT seq, place, size FROM mails WHERE seq >= ? AND seq <= ? AND place >= ? AND place < ? ORDER BY seq LIMIT ?",
+		first, last, place(id, 0), place(id+1, 0), moveMails)
+	if err != nil {
+		return err
+	}
+	raws := make([][]byte, len(bodies))
+	for i, b := range bodies {
+		if raws[i], err = t.s.spool.readAt(b.place, b.size); err != nil {
+			return err
+		}
+	}
+	for i, b := range bodies {
+		if _, err := t.change("INSERT INTO bodies VALUES (?, ?)", b.seq, raws[i]); err != nil {
+			return err
+		}
+		if _, err := t.change("UPDATE mails SET body = 1, place = 0 WHERE seq = ?", b.seq); err != nil {
+			return err
+		}
+	}
+	if len(bodies) == 0 {
+		live, err := t.number("SELECT live FROM segments WHERE id = ?", id)
+		if err != nil {
+			return err
+		}
+		if live > 0 {
+			return fmt.Errorf("%d mails should be in it, none is", live)
+		}
+	}
+	t.segments.remove(id, int64(len(bodies)))
+	t.writes++
+	return nil
+}
+
+// openSegments forgets, at the start, the segments that have nothing.
+func (w *writer) openSegments() error {
+	_, err := w.conn.exec("DELETE FROM segments WHERE live = 0")
+	if err != nil {
+		return err
+	}
+	w.lastSegment, err = w.conn.number("SELECT max(id) FROM segments")
+	return err
+}

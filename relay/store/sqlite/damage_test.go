@@ -1,0 +1,229 @@
+package sqlite
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/queue"
+)
+
+// writeAt changes bytes of a file.
+func writeAt(t *testing.T, path string, off int64, b []byte) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	must(t, err)
+	_, err = f.WriteAt(b, off)
+	must(t, errors.Join(err, f.Close()))
+}
+
+// overwrite damages the first page of a table or index.
+func overwrite(t *testing.T, path, name string) {
+	t.Helper()
+	c, err := connect("file:" + path)
+	must(t, err)
+	root, err := c.number("SELECT rootpage FROM sqlite_schema WHERE name = ?", name)
+	must(t, err)
+	must(t, c.close())
+	writeAt(t, path, (root-1)*4096, make([]byte, 4096))
+}
+
+// made is a closed data directory with a few mails.
+func made(t *testing.T) string {
+	t.Helper()
+	dir := t.TempDir()
+	s, err := Open(Options{Dir: dir, Log: quiet()})
+	must(t, err)
+	for range 200 {
+		must(t, s.Enqueue(ctx, testMail(500)))
+	}
+	must(t, s.Enqueue(ctx, testMail(spoolAbove+1)))
+	must(t, s.Close())
+	return dir
+}
+
+func TestDamagedDatabase(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		damage func(t *testing.T, path string)
+		newer  bool
+	}{
+		{"cut short", func(t *testing.T, path string) { must(t, os.Truncate(path, 40_000)) }, false},
+		{"cut to almost nothing", func(t *testing.T, path string) { must(t, os.Truncate(path, 50)) }, false},
+		{"overwritten", func(t *testing.T, path string) { writeAt(t, path, 0, make([]byte, 4096)) }, false},
+		{"a table overwritten", func(t *testing.T, path string) { overwrite(t, path, "recipients") }, false},
+		{"an index overwritten", func(t *testing.T, path string) { overwrite(t, path, "recipients_ready") }, false},
+		{"newer", func(t *testing.T, path string) { writeAt(t, path, 60, []byte{0, 0, 0, 99}) }, true},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := made(t)
+			path := filepath.Join(dir, fileName)
+			tt.damage(t, path)
+			before, err := os.ReadFile(path)
+			must(t, err)
+			s, err := Open(Options{Dir: dir, Log: quiet()})
+			if err == nil {
+				must(t, s.Close())
+				t.Fatal("opened")
+			}
+			var corrupt *CorruptError
+			if errors.Is(err, ErrNewer) != tt.newer || errors.As(err, &corrupt) == tt.newer {
+				t.Fatalf("error: %v", err)
+			}
+			after, err := os.ReadFile(path)
+			must(t, err)
+			if string(before) != string(after) {
+				t.Fatal("the file was changed")
+			}
+			kept, err := SetAside(dir, time.Now())
+			must(t, err)
+			if after, err = os.ReadFile(kept); err != nil || string(before) != string(after) {
+				t.Fatalf("what was set aside is not what was there: %v", err)
+			}
+			must(t, openTest(t, dir, Options{}).Enqueue(ctx, testMail(1)))
+		})
+	}
+}
+
+func TestAnotherProgramsDatabase(t *testing.T) {
+	dir := t.TempDir()
+	c, err := connect("file:"+filepath.Join(dir, fileName), "PRAGMA application_id=7", "CREATE TABLE t(x)")
+	must(t, err)
+	must(t, c.close())
+	if _, err := Open(Options{Dir: dir, Log: quiet()}); err == nil || !strings.Contains(err.Error(), "another program") {
+		t.Fatalf("Open: %v", err)
+	}
+}
+
+func TestLocked(t *testing.T) {
+	dir := t.TempDir()
+	s := openTest(t, dir, Options{})
+	if _, err := Open(Options{Dir: dir, Log: quiet()}); !errors.Is(err, ErrLocked) {
+		t.Fatalf("Open: %v", err)
+	}
+	if _, err := SetAside(dir, time.Now()); !errors.Is(err, ErrLocked) {
+		t.Fatalf("SetAside: %v", err)
+	}
+	must(t, s.Enqueue(ctx, testMail(1)))
+}
+
+func TestFileModes(t *testing.T) {
+	old := syscall.Umask(0)
+	defer syscall.Umask(old)
+	dir := filepath.Join(t.TempDir(), "data")
+	s := openTest(t, dir, Options{})
+	must(t, s.Enqueue(ctx, testMail(1), testMail(spoolAbove+1)))
+	seen := 0
+	must(t, filepath.WalkDir(dir, func(path string, d os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		info, err := d.Info()
+		want := os.FileMode(0o600)
+		if d.IsDir() {
+			want = 0o700
+		}
+		if err == nil && info.Mode().Perm() != want {
+			t.Errorf("%s has mode %v", path, info.Mode())
+		}
+		seen++
+		return err
+	}))
+	if seen != 7 { // the directory, lock, database, log, its index, the spool and a file in it
+		t.Errorf("%d files", seen)
+	}
+}
+
+func TestOrphansAreSwept(t *testing.T) {
+	dir := made(t)
+	orphan := filepath.Join(dir, spoolDir, "orphan")
+	must(t, os.WriteFile(orphan, []byte("x"), 0o600))
+	s := openTest(t, dir, Options{})
+	if _, err := os.Stat(orphan); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("the orphan is there: %v", err)
+	}
+	entries, err := os.ReadDir(filepath.Join(dir, spoolDir))
+	must(t, err)
+	if len(entries) != 1 {
+		t.Errorf("%d files in the spool", len(entries))
+	}
+	must(t, os.Remove(filepath.Join(dir, spoolDir, entries[0].Name())))
+	claims := claimAll(t, s)
+	last := claims[len(claims)-1].Token.Mail
+	if _, err := readRaw(s, last); !errors.Is(err, queue.ErrDamaged) {
+		t.Errorf("a mail whose file is gone: %v", err)
+	}
+}
+
+// TestDamagedEnvelope: a changed address or sender is never sent.
+func TestDamagedEnvelope(t *testing.T) {
+	for _, q := range []string{
+		"UPDATE recipients SET addr = 'eve@evil' WHERE mail = 1",
+		"UPDATE mails SET sender = 'eve@evil' WHERE seq = 1",
+		"UPDATE mails SET client = 'x' WHERE seq = 1",
+	} {
+		t.Run(q, func(t *testing.T) {
+			dir := t.TempDir()
+			s, err := Open(Options{Dir: dir, Log: quiet()})
+			must(t, err)
+			bad, good := testMail(10), testMail(10)
+			must(t, s.Enqueue(ctx, bad, good))
+			must(t, s.Close())
+			c, err := connect("file:"+filepath.Join(dir, fileName), q)
+			must(t, err)
+			must(t, c.close())
+			s = openTest(t, dir, Options{})
+			claims := claimAll(t, s)
+			if len(claims) != 1 || claims[0].Token.Mail != good.Message.ID {
+				t.Fatalf("claims: %+v", claims)
+			}
+			m, err := s.Get(ctx, bad.Message.ID)
+			must(t, err)
+			if !m.Damaged || m.Recipients[0].State != queue.Failed {
+				t.Fatalf("mail: %+v", m)
+			}
+			checkConsistent(t, s)
+		})
+	}
+}
+
+// TestSpaceIsGivenBack: after a backlog drained the files are small again,
+// without a restart.
+func TestSpaceIsGivenBack(t *testing.T) {
+	dir := t.TempDir()
+	s := openTest(t, dir, Options{Queue: queue.Options{ForgetSent: true}, tidyEvery: time.Millisecond})
+	size := func() int64 {
+		sum := int64(0)
+		must(t, filepath.WalkDir(dir, func(_ string, d os.DirEntry, err error) error {
+			if err != nil || d.IsDir() {
+				return err
+			}
+			info, err := d.Info()
+			if errors.Is(err, os.ErrNotExist) { // removed meanwhile
+				return nil
+			}
+			sum += info.Size()
+			return err
+		}))
+		return sum
+	}
+	for range 20 {
+		var mails []queue.Mail
+		for range 2 * bigGroup {
+			mails = append(mails, testMail(20_000))
+		}
+		must(t, s.Enqueue(ctx, mails...)) // to a segment
+		for range 10 {
+			must(t, s.Enqueue(ctx, testMail(20_000))) // to the table
+		}
+	}
+	if size() < 24<<20 {
+		t.Fatalf("%d bytes for 30 MB", size())
+	}
+	settleAll(t, s)
+	until(t, "the files are small again", func() bool { return size() <= (keepPages+300)*4096 })
+}

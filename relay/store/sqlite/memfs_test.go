@@ -1,0 +1,217 @@
+package sqlite
+
+import (
+	"bytes"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+
+	"github.com/smtp2rest/smtp2rest/relay/store/sqlite/internal/faultvfs"
+)
+
+// memFS is a spool in memory that knows what of it would survive.
+type memFS struct {
+	disk *faultvfs.Disk
+
+	mu    sync.Mutex
+	files map[string]*memFile
+	fail  func(op, name string) error
+}
+
+// memFile's times are numbers of events on the disk; 0 is never.
+type memFile struct {
+	fs                      *memFS
+	name                    string
+	data                    []byte
+	written, synced         []reach
+	created, named, removed int
+}
+
+// reach is how far a file was written, or synced, at a time.
+type reach struct{ at, size int }
+
+// reached is how far it was after n events.
+func reached(all []reach, n int) int {
+	size := 0
+	for _, r := range all {
+		if r.at <= n+1 {
+			size = r.size
+		}
+	}
+	return size
+}
+
+func newMemFS(d *faultvfs.Disk) *memFS { return &memFS{disk: d, files: map[string]*memFile{}} }
+
+// setFail is for while the store is open.
+func (m *memFS) setFail(f func(op, name string) error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.fail = f
+}
+
+// sizes is how long each file is that is there.
+func (m *memFS) sizes() map[string]int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	sizes := map[string]int{}
+	for name, f := range m.files {
+		if f.removed == 0 {
+			sizes[name] = len(f.data)
+		}
+	}
+	return sizes
+}
+
+func (m *memFS) check(op, name string) error {
+	if m.fail == nil {
+		return nil
+	}
+	return m.fail(op, name)
+}
+
+func (m *memFS) now() int { return m.disk.Now() + 1 }
+
+func (m *memFS) Create(name string) (spoolFile, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.check("create", name); err != nil {
+		return nil, err
+	}
+	f := &memFile{fs: m, name: name, created: m.now()}
+	m.files[name] = f
+	return f, nil
+}
+
+func (f *memFile) Write(p []byte) (int, error) {
+	f.fs.mu.Lock()
+	defer f.fs.mu.Unlock()
+	if err := f.fs.check("write", f.name); err != nil {
+		f.data = append(f.data, p[:len(p)/2]...)
+		f.written = append(f.written, reach{f.fs.now(), len(f.data)})
+		return len(p) / 2, err
+	}
+	f.data = append(f.data, p...)
+	f.written = append(f.written, reach{f.fs.now(), len(f.data)})
+	return len(p), nil
+}
+
+func (f *memFile) Sync() error {
+	for range 100 {
+		runtime.Gosched() // so that what does not wait for it overtakes it
+	}
+	f.fs.mu.Lock()
+	fail := f.fs.fail
+	f.fs.mu.Unlock()
+	if fail != nil {
+		if err := fail("sync", f.name); err != nil { // without the lock: it may take a while
+			return err
+		}
+	}
+	f.fs.mu.Lock()
+	defer f.fs.mu.Unlock()
+	f.synced = append(f.synced, reach{f.fs.now(), len(f.data)})
+	return nil
+}
+
+func (f *memFile) Close() error { return nil }
+
+func (m *memFS) Open(name string) (spoolReader, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	f := m.files[name]
+	if f == nil || f.removed > 0 {
+		return nil, os.ErrNotExist
+	}
+	return memReader{bytes.NewReader(bytes.Clone(f.data))}, m.check("open", name)
+}
+
+type memReader struct{ *bytes.Reader }
+
+func (memReader) Close() error { return nil }
+
+func (m *memFS) Remove(name string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if f := m.files[name]; f != nil {
+		f.removed = m.now()
+	}
+	return m.check("remove", name)
+}
+
+func (m *memFS) SyncDir(name string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if err := m.check("syncdir", name); err != nil {
+		return err
+	}
+	for _, f := range m.files {
+		if f.named == 0 {
+			f.named = m.now()
+		}
+	}
+	return nil
+}
+
+func (m *memFS) Names(_ string, f func(name string) error) error {
+	var names []string
+	m.mu.Lock()
+	for name, file := range m.files {
+		if file.removed == 0 {
+			names = append(names, filepath.Base(name))
+		}
+	}
+	m.mu.Unlock()
+	for _, name := range names {
+		if err := f(name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// segments is how many there ever were, and how many went.
+func (m *memFS) segments() (made, removed int) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for name, f := range m.files {
+		if strings.Contains(name, segmentPrefix) {
+			made++
+			removed += min(f.removed, 1)
+		}
+	}
+	return made, removed
+}
+
+// count is how many files there are.
+func (m *memFS) count() int {
+	n := 0
+	_ = m.Names("", func(string) error { n++; return nil })
+	return n
+}
+
+// powerLoss writes to dir what the spool might hold after n events.
+func (m *memFS) powerLoss(n int, dir string, chance *rand.Rand) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	happened := func(at int) bool { return at > 0 && at <= n+1 }
+	for name, f := range m.files {
+		switch {
+		case !happened(f.created):
+			continue
+		case !happened(f.named) && chance.IntN(2) == 0:
+			continue
+		case happened(f.removed) && chance.IntN(2) == 0:
+			continue
+		}
+		synced := reached(f.synced, n)
+		data := f.data[:synced+chance.IntN(max(synced, reached(f.written, n))-synced+1)]
+		if err := os.WriteFile(filepath.Join(dir, filepath.Base(name)), data, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,215 @@
+package sqlite
+
+import (
+	"bufio"
+	"errors"
+	"fmt"
+	"io"
+	"strconv"
+	"strings"
+)
+
+// bigGroup is how many small bodies a transaction must have for them to go to
+// a segment. Below it, a second file to sync costs more than it saves.
+const bigGroup = 32
+
+// segmentSize is when a segment is full. The last group may go beyond it.
+const segmentSize = 32 << 20
+
+// segmentPrefix begins the names of segments in the spool. The names of other
+// files there are capital letters and digits.
+const segmentPrefix = "segment-"
+
+func segmentName(id int64) string { return segmentPrefix + strconv.FormatInt(id, 10) }
+
+// segmentID is the number in a segment's name.
+func segmentID(name string) (int64, bool) {
+	digits, ok := strings.CutPrefix(name, segmentPrefix)
+	id, err := strconv.ParseInt(digits, 10, 32)
+	return id, ok && err == nil
+}
+
+// place is where a body begins: a segment's number, and an offset in its file.
+// It is never 0 because segments are numbered from 1.
+func place(segment, offset int64) int64 { return segment<<32 | offset }
+
+func segmentOf(place int64) int64 { return place >> 32 }
+func offsetOf(place int64) int64  { return place & (1<<32 - 1) }
+
+// segment is the file that takes the bodies of big groups, one after the
+// other. It belongs to the writer, and to the goroutine that appends while
+// there is one. One that failed, or that another process began, is never
+// written to again: after an fsync that failed nobody knows what of the file
+// is on the disk.
+type segment struct {
+	id   int64
+	file spoolFile // nil until the first append
+	buf  *bufio.Writer
+	size int64
+	told bool // a commit was tried whose rows tell of it
+}
+
+// errSegment: the bodies could not be appended. The transaction was rolled back.
+var errSegment = errors.New("segment of the spool")
+
+// appendBodies begins to write the small bodies of a group to a segment, if
+// they are many, and sets their places. The rows can be inserted meanwhile;
+// the result must be waited for before the commit, and in any case.
+func (w *writer) appendBodies(group []op, inline bool) chan error {
+	var small []*parcel
+	for _, o := range group {
+		for i := range o.parcels {
+			p := &o.parcels[i]
+			p.place = 0
+			if p.content && p.spool == "" {
+				small = append(small, p)
+			}
+		}
+	}
+	if inline || len(small) < w.s.opts.bigGroup {
+		return nil
+	}
+	if w.segment != nil && w.segment.size >= w.s.opts.segmentSize {
+		w.retire()
+	}
+	if w.segment == nil {
+		w.lastSegment++
+		w.segment = &segment{id: w.lastSegment}
+	}
+	g := w.segment
+	for _, p := range small {
+		p.place = place(g.id, g.size)
+		g.size += p.Size
+	}
+	done := make(chan error, 1)
+	go func() { done <- g.append(w.s.spool, small) }()
+	return done
+}
+
+// append makes bodies durable, and before the first of them the file's name.
+func (g *segment) append(s spool, parcels []*parcel) error {
+	made := g.file == nil
+	if made {
+		f, err := s.fs.Create(s.path(segmentName(g.id)))
+		if err != nil {
+			return err
+		}
+		g.file, g.buf = f, bufio.NewWriterSize(f, 256<<10)
+	}
+	for _, p := range parcels {
+		if _, err := g.buf.Write(p.Message.Raw); err != nil {
+			return err
+		}
+	}
+	if err := g.buf.Flush(); err != nil {
+		return err
+	}
+	if err := g.file.Sync(); err != nil || !made {
+		return err
+	}
+	return s.fs.SyncDir(s.dir)
+}
+
+// appended waits for appendBodies.
+func (w *writer) appended(done chan error) error {
+	if done == nil {
+		return nil
+	}
+	err := <-done
+	if err == nil {
+		return nil
+	}
+	w.s.log.Error("queue storage failed; its mail goes to the database", "file", w.s.spool.path(segmentName(w.segment.id)), "err", err)
+	w.retire()
+	return fmt.Errorf("%w: %w", errSegment, err)
+}
+
+// retire ends the current segment; the next is begun when one is needed.
+func (w *writer) retire() {
+	g := w.segment
+	if g == nil {
+		return
+	}
+	w.segment = nil
+	if g.file == nil {
+		return
+	}
+	_ = g.file.Close() // all that counts was synced
+	if !g.told {
+		w.s.discard([]string{segmentName(g.id)})
+	}
+}
+
+// current is the number of the segment that is written to, or 0.
+func (w *writer) current() int64 {
+	if w.segment == nil {
+		return 0
+	}
+	return w.segment.id
+}
+
+// segmentChanges is what a transaction changes in the segments.
+type segmentChanges struct {
+	added       int64 // mails to the current one
+	first, last int64 // of those
+	removed     map[int64]int64
+}
+
+func (c *segmentChanges) add(seq int64) {
+	if c.added == 0 {
+		c.first = seq
+	}
+	c.added++
+	c.last = seq
+}
+
+func (c *segmentChanges) remove(segment, mails int64) {
+	if c.removed == nil {
+		c.removed = map[int64]int64{}
+	}
+	c.removed[segment] += mails
+}
+
+// saveSegments stores the changes. It returns the files of segments that have
+// nothing any more, which go after the commit.
+func (t *tx) saveSegments(current int64) ([]string, error) {
+	if c := t.segments; c.added > 0 {
+		_, err := t.exec(`INSERT INTO segments VALUES (?1, ?2, ?2, ?3, ?4) ON CONFLICT (id) DO UPDATE
+			SET live = live + excluded.live, mails = mails + excluded.mails, last = excluded.last`, current, c.added, c.first, c.last)
+		if err != nil {
+			return nil, err
+		}
+	}
+	var files []string
+	for id, n := range t.segments.removed {
+		if _, err := t.exec("UPDATE segments SET live = live - ? WHERE id = ?", n, id); err != nil {
+			return nil, err
+		}
+		if id == current {
+			continue
+		}
+		deleted, err := t.exec("DELETE FROM segments WHERE id = ? AND live = 0", id)
+		if err != nil {
+			return nil, err
+		}
+		if deleted > 0 {
+			files = append(files, segmentName(id))
+		}
+	}
+	return files, nil
+}
+
+// readAt reads a body from its segment. What a file that is too short does not
+// have is left zero, for the checksum to find.
+func (s spool) readAt(place, size int64) ([]byte, error) {
+	f, err := s.open(segmentName(segmentOf(place)))
+	if err != nil {
+		return nil, err
+	}
+	body := make([]byte, size)
+	_, err = f.ReadAt(body, offsetOf(place))
+	if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return body, errors.Join(err, f.Close())
+}
