@@ -31,7 +31,7 @@ beginning of an id is enough if no other mail has the same.`,
 		setup:    list.setup,
 		verbs: []*command{
 			list, queueShowCommand(), queueStatusCommand(), queueRetryCommand(), queueFlushCommand(),
-			queueHoldCommand(), queueReleaseCommand(), queueDropCommand(),
+			queueHoldCommand(), queueReleaseCommand(), queueDropCommand(), queueSetAsideCommand(),
 		},
 	}
 }

@@ -183,8 +183,7 @@ func TestADamagedDatabase(t *testing.T) {
 			if err := a.Start(t.Context()); err == nil || !strings.Contains(err.Error(), path+" is damaged") || !strings.Contains(err.Error(), ".recover") {
 				t.Fatalf("Start: %v", err)
 			}
-			const head = 100 // SQLite's own, which counts the times that the file was opened
-			if after, err := os.ReadFile(path); err != nil || len(after) != len(damaged) || !bytes.Equal(after[head:], damaged[head:]) {
+			if after, err := os.ReadFile(path); err != nil || !bytes.Equal(after, damaged) {
 				t.Errorf("the damaged file was changed (%v)", err)
 			}
 			if err := box.SetOutage(sandbox.OutageNone); err != nil {

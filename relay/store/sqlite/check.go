@@ -18,7 +18,7 @@ func (e *CorruptError) Error() string {
 	return fmt.Sprintf("the queue's database %[1]s is damaged (%[2]s); nothing was changed. "+
 		"Stop smtp2rest and keep a copy of the file, then either restore it from a backup, "+
 		"or rescue what is readable with: sqlite3 %[1]s .recover | sqlite3 rescued.db, and put rescued.db in its place, "+
-		"or move it out of the way together with %[1]s-wal to begin with an empty queue", e.Path, e.Reason)
+		"or begin with an empty queue after 'smtp2rest queue set-aside', which renames it and removes nothing", e.Path, e.Reason)
 }
 
 // checkIntegrity reads the tables that steer delivery. Bodies are left out so

@@ -1,0 +1,51 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
+)
+
+func queueSetAsideCommand() *command {
+	return &command{
+		name:    "queue set-aside",
+		summary: "Rename a damaged queue, so that the next start has an empty one.",
+		about: `Renames the database and the spool of a stopped daemon, for when it says that
+they are damaged and there is no time to rescue what is readable first. Nothing is
+removed: the mail in them can be looked for later. The daemon must not run.`,
+		examples: []string{"sudo smtp2rest queue set-aside --data-dir /var/lib/smtp2rest"},
+		setup: func(fs *flag.FlagSet) action {
+			var r reach
+			fs.StringVar(&r.dir, "data-dir", "", "the data `directory`")
+			fs.StringVar(&r.config, "config", "", "the daemon's TOML `file`, for its queue.data_dir")
+			return func(_ context.Context, t *terminal, args []string) error {
+				if len(args) > 0 || r.dir == "" && r.config == "" {
+					return usagef("name the queue with --data-dir or --config, and nothing else")
+				}
+				return setAside(t, r)
+			}
+		},
+	}
+}
+
+func setAside(t *terminal, r reach) error {
+	dirs, err := r.dirs(t)
+	if err != nil {
+		return err
+	}
+	if _, err := os.Stat(filepath.Join(dirs[0], queueFile)); err != nil {
+		return errors.Join(errNoQueue, err)
+	}
+	name, err := sqlite.SetAside(dirs[0], time.Now())
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(t.out, "The queue is %s now, its spool beside it; the next start has an empty one.\n", name)
+	return err
+}

@@ -1,0 +1,48 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
+)
+
+// A damaged queue is kept under another name, and the next start has an empty
+// one; a running daemon's is left alone.
+func TestQueueSetAside(t *testing.T) {
+	dir := t.TempDir()
+	store, err := sqlite.Open(sqlite.Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r := execute(t, environ(t), "", "queue", "set-aside", "--data-dir", dir); r.code == 0 || !strings.Contains(r.err, "another smtp2rest") {
+		t.Errorf("while it is in use: %+v", r)
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, queueFile), []byte(strings.Repeat("damaged", 1000)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := execute(t, environ(t), "", "queue", "set-aside", "--data-dir", dir); r.code != 0 || !strings.Contains(r.out, ".damaged-") {
+		t.Fatalf("%+v", r)
+	}
+	kept, err := filepath.Glob(filepath.Join(dir, queueFile+".damaged-*"))
+	if err != nil || len(kept) != 1 {
+		t.Errorf("kept %v, %v", kept, err)
+	}
+	if r := execute(t, environ(t), "", "queue", "set-aside", "--data-dir", dir); r.code == 0 {
+		t.Errorf("without a queue: %+v", r)
+	}
+	if r := execute(t, environ(t), "", "queue", "set-aside"); r.code != exitUsage {
+		t.Errorf("without a name: %+v", r)
+	}
+	if store, err = sqlite.Open(sqlite.Options{Dir: dir}); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Close(); err != nil {
+		t.Error(err)
+	}
+}
