@@ -246,6 +246,12 @@ func (e *Engine) untilDue(now, due time.Time, ok bool) time.Duration {
 // for a settlement: what was claimed when the queue was asked for the next due
 // time counted with the end of its lease, and is due again long before that.
 func (e *Engine) awaitChange(ctx context.Context, wait time.Duration) {
+	await(ctx, wait, e.opt.Queue.Wake(), e.later)
+}
+
+// await waits for one of two signals, either of which may be nil, or for the
+// time to pass if it is not negative.
+func await(ctx context.Context, wait time.Duration, signal, other <-chan struct{}) {
 	var after <-chan time.Time
 	if wait >= 0 {
 		timer := time.NewTimer(wait)
@@ -254,20 +260,13 @@ func (e *Engine) awaitChange(ctx context.Context, wait time.Duration) {
 	}
 	select {
 	case <-ctx.Done():
-	case <-e.opt.Queue.Wake():
-	case <-e.later:
+	case <-signal:
+	case <-other:
 	case <-after:
 	}
 }
 
-func pause(ctx context.Context, d time.Duration) {
-	timer := time.NewTimer(d)
-	defer timer.Stop()
-	select {
-	case <-ctx.Done():
-	case <-timer.C:
-	}
-}
+func pause(ctx context.Context, d time.Duration) { await(ctx, d, nil, nil) }
 
 // jitter is from 0 up to but not including 1.
 func jitter() float64 { return rand.Float64() }

@@ -31,23 +31,7 @@ func (e *Engine) tellSenders(ctx context.Context) {
 		if stats, err := e.opt.Queue.Stats(ctx); err != nil || stats.Unbounced > 0 {
 			again = graceCheck
 		}
-		e.awaitFailure(ctx, again)
-	}
-}
-
-// awaitFailure waits for the time to pass, if it is not negative, or for a
-// recipient to fail.
-func (e *Engine) awaitFailure(ctx context.Context, wait time.Duration) {
-	var after <-chan time.Time
-	if wait >= 0 {
-		timer := time.NewTimer(wait)
-		defer timer.Stop()
-		after = timer.C
-	}
-	select {
-	case <-ctx.Done():
-	case <-e.failed:
-	case <-after:
+		await(ctx, again, e.failed, nil)
 	}
 }
 
