@@ -266,7 +266,7 @@ func await(ctx context.Context, wait time.Duration, signal, other <-chan struct{
 	}
 }
 
-func pause(ctx context.Context, d time.Duration) { await(ctx, d, nil, nil) }
+func pause(ctx context.Context, d time.Duration) { await(ctx, max(d, 0), nil, nil) }
 
 // jitter is from 0 up to but not including 1.
 func jitter() float64 { return rand.Float64() }
