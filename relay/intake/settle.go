@@ -3,6 +3,7 @@ package intake
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"time"
 
@@ -17,15 +18,12 @@ import (
 // made. It returns when no call is in flight any more, which the API's
 // time-out bounds.
 func (in *Intake) tryAll(ctx context.Context, r relay.Remainder, body *payload.Body) []relay.Outcome {
+	if in.opt.Wait == 0 { // all mail goes to the queue
+		return slices.Repeat([]relay.Outcome{{Kind: relay.Unavailable, Untried: true}}, len(r.Message.Recipients))
+	}
 	turn, cancel := context.WithTimeout(ctx, in.opt.Wait)
 	defer cancel()
 	outcomes := make([]relay.Outcome, len(r.Message.Recipients))
-	if in.opt.Wait == 0 { // all mail goes to the queue
-		for i := range outcomes {
-			outcomes[i] = relay.Outcome{Kind: relay.Unavailable, Untried: true}
-		}
-		return outcomes
-	}
 	var wg sync.WaitGroup
 	for i, to := range r.Message.Recipients {
 		wg.Go(func() {
@@ -76,11 +74,13 @@ func (in *Intake) settle(ctx context.Context, r relay.Remainder) *reply.Reply {
 		return in.refusedAll(r)
 	}
 	err := in.opt.Queue.Keep(ctx, r)
+	if err != nil && !errors.Is(err, ErrNoQueue) {
+		in.opt.Log.Error("the mail cannot be kept", "id", r.Message.ID, "cause", err)
+	}
 	switch {
 	case errors.Is(err, ErrNoQueue) && t.unsettled > 0:
 		return notNow(r.Outcomes)
 	case err != nil && t.unsettled > 0:
-		in.opt.Log.Error("the mail cannot be kept", "id", r.Message.ID, "cause", err)
 		return reply.StorageFull().Because(err)
 	case err != nil:
 		// Some have the mail already, and a client that is told no would send it
@@ -100,7 +100,7 @@ func (in *Intake) bounceNow(ctx context.Context, r relay.Remainder) {
 	log := in.opt.Log.With("id", m.ID, "from", m.From)
 	raw, to, ok := bounce.Compose(in.opt.Bounce, m, failures(r), time.Now())
 	if !ok {
-		log.Error("some recipients failed and the sender cannot be told", "sender", m.From)
+		log.Error("some recipients failed and the sender cannot be told")
 		return
 	}
 	b := &relay.Message{ID: relay.NewID(time.Now()), Recipients: []string{to}, Raw: raw}
