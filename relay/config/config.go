@@ -182,5 +182,7 @@ type Setting struct {
 	Origin  string // "default", "file", "environment NAME", "file of …", "credential NAME"
 	Doc     string // one or two sentences
 	Default string // as in TOML, or in words where it is worked out; "" is none
+	Example string // as in TOML, where the default says too little
+	Env     string // the variable of the environment that comes before the file, if any
 	Secret  bool
 }

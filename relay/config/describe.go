@@ -22,14 +22,8 @@ func (c *Config) Describe() []Setting {
 }
 
 func (s setting) describe() Setting {
-	d := Setting{
-		Path:    s.path,
-		Value:   s.value.text(),
-		Origin:  s.origin,
-		Doc:     strings.ReplaceAll(s.doc, "\n", " "),
-		Default: s.defaultText(),
-		Secret:  s.secret(),
-	}
+	d := s.document()
+	d.Origin, d.Value = s.origin, s.value.text()
 	if v, ok := s.value.(secretValue); ok {
 		d.Value = "not set"
 		if v.p.IsSet() {
@@ -38,6 +32,20 @@ func (s setting) describe() Setting {
 	}
 	return d
 }
+
+// document is what there is to say of the setting whatever its value.
+func (s setting) document() Setting {
+	return Setting{
+		Path:    s.path,
+		Doc:     oneLine(s.doc),
+		Default: s.defaultText(),
+		Example: s.example,
+		Env:     s.env,
+		Secret:  s.secret(),
+	}
+}
+
+func oneLine(doc string) string { return strings.ReplaceAll(doc, "\n", " ") }
 
 // defaultText is the default as TOML writes it, or in words.
 func (s setting) defaultText() string {

@@ -30,13 +30,6 @@ const exampleHeader = `# smtp2rest configuration (TOML). Every setting is here.
 # This file is written from the code: go generate ./relay/config
 `
 
-// everySetting is the whole table, with one of each table that is repeated.
-func everySetting() []setting {
-	all := append(settingsOf(&Config{}), listenerSettings(&Listener{}, "listener")...)
-	all = append(all, userSettings(&User{}, "user")...)
-	return append(all, warmingSettings(&Warming{}, "warming")...)
-}
-
 // off is the mark before the header of a table that is not there by default.
 func off(section string) string {
 	if section == "warming" || section == "user" {

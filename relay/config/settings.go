@@ -2,7 +2,7 @@ package config
 
 import "time"
 
-//go:generate go test -run ^TestExampleFile$ -update .
+//go:generate go test -run ^(TestExampleFile|TestReferenceDocument)$ -update .
 
 // setting is one line of the table: where a value is in the file, where it
 // goes, and what a person needs to know of it.
