@@ -39,9 +39,10 @@ func readDockerfile(t *testing.T) *image {
 	img := &image{root: t.TempDir()}
 	img.build = regexp.MustCompile(`(?m)^RUN (.*go build .*) -o /smtp2rest \./cmd/smtp2rest$`).FindStringSubmatch(string(text))[1]
 	for line := range strings.Lines(strings.ReplaceAll(last, "\\\n", "")) {
+		line, _, _ = strings.Cut(line, "#")
 		word, rest, _ := strings.Cut(strings.TrimSpace(line), " ")
 		switch word {
-		case "", "#", "VOLUME", "CMD":
+		case "", "VOLUME", "CMD":
 		case "COPY":
 			img.copy(t, strings.Fields(rest))
 		case "ENV":
