@@ -22,6 +22,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
 )
 
@@ -49,7 +51,8 @@ type Options struct {
 	// nobody waits for is dropped, because the queue needs the room. 0 is no
 	// bound.
 	MinFree int64
-	Log     *slog.Logger // slog.Default() when nil
+	Log     *slog.Logger          // slog.Default() when nil
+	Metrics prometheus.Registerer // may be nil
 
 	laterMax int // the constant when 0
 }
@@ -58,6 +61,7 @@ type Options struct {
 type Store struct {
 	opts    Options
 	log     *slog.Logger
+	metrics *metrics
 	lock    *os.File
 	writer  *writer
 	readers chan *db.Conn
@@ -98,7 +102,7 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{opts: o, log: o.Log, lock: lock, readers: make(chan *db.Conn, readers)}
+	s := &Store{opts: o, log: o.Log, metrics: newMetrics(o.Metrics), lock: lock, readers: make(chan *db.Conn, readers)}
 	s.writer = newWriter(s)
 	err = s.open()
 	if damaged(err) {
@@ -186,7 +190,7 @@ func (s *Store) later(f func(t *tx) error) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if s.closed || !s.writer.postpone(f) {
-		s.dropped.Add(1)
+		s.lose(1)
 	}
 }
 
@@ -194,6 +198,12 @@ func (s *Store) later(f func(t *tx) error) {
 // on the disk.
 func (s *Store) Flush(ctx context.Context) error {
 	return s.durable(ctx, func(*tx) error { return nil })
+}
+
+// lose counts what is given up.
+func (s *Store) lose(n int) {
+	s.dropped.Add(int64(n))
+	s.metrics.dropped.Add(float64(n))
 }
 
 // Dropped is how many writes that nobody waited for were given up.

@@ -203,7 +203,7 @@ func (w *writer) drop(n int, cause error) {
 	if n == 0 {
 		return
 	}
-	w.s.dropped.Add(int64(n))
+	w.s.lose(n)
 	if !w.lost {
 		w.s.log.Error("records cannot be written and are lost; mail is not touched", "lost", n, "cause", w.s.describe(cause))
 	}
@@ -224,7 +224,7 @@ func (w *writer) transact(f func(t *tx) error) error {
 	if err := w.repair(); err != nil {
 		return err
 	}
-	t := &tx{Conn: w.conn}
+	t, began := &tx{Conn: w.conn}, time.Now()
 	if _, err := t.Exec("BEGIN IMMEDIATE"); err != nil {
 		return w.failed(err)
 	}
@@ -235,6 +235,7 @@ func (w *writer) transact(f func(t *tx) error) error {
 		return w.rollback(err)
 	}
 	w.s.commits.Add(1)
+	w.s.metrics.committed(time.Since(began))
 	for _, hook := range t.hooks {
 		hook()
 	}
@@ -251,6 +252,9 @@ func (w *writer) rollback(err error) error {
 }
 
 func (w *writer) failed(err error) error {
+	if db.Code(err) != 0 {
+		w.s.metrics.errors.Inc()
+	}
 	if db.IsIO(err) {
 		w.broken = err
 	}
