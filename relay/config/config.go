@@ -32,6 +32,7 @@ type Config struct {
 	UsersFile string     // as written; who is in it is in Users
 	Limits    Limits
 	Log       Log
+	Admin     Admin
 	Webhook   Webhook
 
 	// Warnings are what works but is probably not meant, one line each.
