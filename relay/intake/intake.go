@@ -11,6 +11,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
@@ -73,12 +75,14 @@ type Options struct {
 	Bounce       bounce.Options
 	Wait         time.Duration // how long a client is kept for the API's verdict
 	Log          *slog.Logger
+	Metrics      prometheus.Registerer // nil: none
 }
 
 // Intake is safe for concurrent use.
 type Intake struct {
-	opt    Options
-	recall *recall
+	opt     Options
+	recall  *recall
+	metrics *metrics
 }
 
 var _ smtpd.Backend = (*Intake)(nil)
@@ -91,7 +95,7 @@ func New(o Options) *Intake {
 	if o.Aliases == nil {
 		o.Aliases = NoAliases{}
 	}
-	return &Intake{opt: o, recall: newRecall()}
+	return &Intake{opt: o, recall: newRecall(), metrics: newMetrics(o.Metrics)}
 }
 
 // Recipient refuses who is known to be suppressed, or stands for nobody but
@@ -120,34 +124,43 @@ func (in *Intake) Message(ctx context.Context, env *smtpd.Envelope, data []byte)
 	m := newMessage(env, data)
 	m.Recipients, m.Aliases = in.resolve(env.Recipients)
 	log := in.opt.Log.With("id", m.ID, "session", m.Client.Session)
+	if trace := attempt.Trace(data); trace != "" {
+		log = log.With("trace", trace)
+	}
+	kept := false
 	r, again := in.recall.again(ctx, m)
 	if !again {
 		h := newHandled()
 		defer h.end() // after a panic as well: nobody may wait for it in vain
 		env.OnLost(func() { in.recall.remember(m, h) })
-		r = in.deal(ctx, log, m, env.Rules)
+		r, kept = in.deal(ctx, log, m, env.Rules)
 		h.reply = r
 	}
+	took := time.Since(m.ReceivedAt)
+	in.metrics.answered(fateOf(r, kept, again), len(m.Raw), took)
 	log.Info("message", "from", m.From, "recipients", len(m.Recipients), "bytes", len(m.Raw), "client", m.Client.Addr,
-		"reply", r.Error(), "again", again, "duration", time.Since(m.ReceivedAt))
+		"reply", r.Error(), "again", again, "duration", took)
 	return r
 }
 
-// deal maps a mail, tries it and settles what came of it.
-func (in *Intake) deal(ctx context.Context, log *slog.Logger, m *relay.Message, rules policy.Chain) *reply.Reply {
+// deal maps a mail, tries it and settles what came of it. kept is whether any
+// of it is to be sent later.
+func (in *Intake) deal(ctx context.Context, log *slog.Logger, m *relay.Message, rules policy.Chain) (answer *reply.Reply, kept bool) {
 	mail, body, err := in.mapped(log, m)
 	if err != nil {
-		return reply.From(err)
+		return reply.From(err), false
 	}
 	for _, author := range mail.Authors {
 		if !rules.From(author) {
-			return reply.FromNotAllowed(author)
+			return reply.FromNotAllowed(author), false
 		}
 	}
 	r := relay.Remainder{Message: m, Domain: domainOf(mail.From.Email)}
 	r.Urgent = in.opt.Warming.Urgent(r.Domain, m.From)
 	r.Outcomes = in.tryAll(ctx, r, body)
-	return in.settle(ctx, r)
+	in.ended(r)
+	answer = in.settle(ctx, r)
+	return answer, tallyOf(r.Outcomes).unsettled > 0 && answer.Positive()
 }
 
 // clientAddr is where a client is: an address, or the unix socket it came by.
