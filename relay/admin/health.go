@@ -27,8 +27,8 @@ type Health struct {
 
 // pages are what can be read of a daemon besides the calls.
 func pages(mux *http.ServeMux, o ServerOptions) {
-	mux.Handle("GET "+Livez, healthPage(o.Health.Live))
-	mux.Handle("GET "+Readyz, healthPage(o.Health.Ready))
+	mux.Handle("GET "+Livez, healthPage(o.Health.Live, healthTime))
+	mux.Handle("GET "+Readyz, healthPage(o.Health.Ready, healthTime))
 	mux.HandleFunc("GET "+status, func(w http.ResponseWriter, r *http.Request) {
 		s, err := o.Admin.Status(r.Context())
 		if err != nil {
@@ -43,12 +43,12 @@ func pages(mux *http.ServeMux, o ServerOptions) {
 }
 
 // healthPage answers 200 or 503, and with a word or the reason.
-func healthPage(check func(context.Context) error) http.Handler {
+func healthPage(check func(context.Context) error, limit time.Duration) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
 		w.Header().Set("Cache-Control", "no-store")
 		if check != nil {
-			ctx, cancel := context.WithTimeout(r.Context(), healthTime)
+			ctx, cancel := context.WithTimeout(r.Context(), limit)
 			defer cancel()
 			if err := check(ctx); err != nil {
 				w.WriteHeader(http.StatusServiceUnavailable)

@@ -79,7 +79,7 @@ func (v view) judge(s Status) (state, summary string) {
 	case len(s.Notes) > 0 && s.Notes[0].Level == LevelWarning:
 		return StateDegraded, v.because(s.Notes[0])
 	case v.pace.PausedUntil.After(v.now) && open > 0:
-		return StateFine, fmt.Sprintf("%s; %s until %s and goes on by itself", pace.Paused, waits(open), v.clock(v.pace.PausedUntil))
+		return StateFine, fmt.Sprintf("%s; %s until %s; mail goes on by itself", pace.Paused, waits(open), v.clock(v.pace.PausedUntil))
 	case open > 0 && !s.Queue.Oldest.IsZero():
 		return StateFine, fmt.Sprintf("mail flows; %s, the oldest since %s", waits(open), v.clock(s.Queue.Oldest))
 	case open > 0:

@@ -72,11 +72,8 @@ func settingsOf(c *Config) []setting {
 	s = append(s, queueSettings(&c.Queue)...)
 	s = append(s, bounceSettings(&c.Bounce)...)
 	s = append(s, limitSettings(&c.Limits)...)
-<<<<<<< HEAD
 	s = append(s, adminSettings(&c.Admin)...)
-=======
 	s = append(s, ruleSettings(&c.Rules, "rules")...)
->>>>>>> main
 	return append(s,
 		setting{path: "log.level", value: levelValue{&c.Log.Level}, def: "info",
 			doc: "The least important lines that are written: \"debug\", \"info\", \"warn\" or \"error\"."},
