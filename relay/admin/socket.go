@@ -109,7 +109,7 @@ func removeStale(ctx context.Context, path string) error {
 // dialError says what keeps a client from the daemon, and what to do.
 func dialError(path string, err error) error {
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 		return fmt.Errorf("%w: there is no socket %s", ErrNotRunning, path)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("%w on %s", ErrNotRunning, path)

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"time"
@@ -41,7 +42,11 @@ func (p *parts) buildAdmin(ctx context.Context) error {
 	onSocket.Path = AdminSocket(p.opt.Config)
 	if err := p.openSocket(ctx, onSocket); err != nil {
 		// Mail goes before comfort: the queue can be looked at when it stops.
-		p.opt.Log.Error("'smtp2rest status' and 'smtp2rest queue' cannot reach this daemon; admin.socket or admin.address give them another way", "cause", err)
+		level := slog.LevelError
+		if c.Address != "" {
+			level = slog.LevelWarn
+		}
+		p.opt.Log.Log(ctx, level, "there is no admin socket; admin.socket or admin.address give 'smtp2rest status' and 'smtp2rest queue' another way", "cause", err)
 	}
 	if c.Address == "" {
 		return nil
