@@ -13,6 +13,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/api"
+	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
@@ -33,6 +34,7 @@ type Options struct {
 	API          Caller
 	Pace         *pace.Pacer
 	Suppressions *suppress.List
+	History      history.Noter // nil: history.Nothing
 	Log          *slog.Logger
 
 	// LeaveProbes is set where a queue's workers test an API that is down:
@@ -44,7 +46,12 @@ type Options struct {
 type Sender struct{ opt Options }
 
 // New returns a Sender.
-func New(o Options) *Sender { return &Sender{opt: o} }
+func New(o Options) *Sender {
+	if o.History == nil {
+		o.History = history.Nothing{}
+	}
+	return &Sender{opt: o}
+}
 
 // Attempt is what is to be tried.
 type Attempt struct {
@@ -65,7 +72,7 @@ func (s *Sender) Try(ctx, turn context.Context, a Attempt) relay.Outcome {
 		pass, err := s.enter(turn)
 		if err != nil {
 			out := notMade(err)
-			s.log(a, out)
+			s.record(a, out)
 			return out
 		}
 		if out := s.Make(ctx, pass, a); out.Kind != relay.RateLimited {
@@ -89,7 +96,7 @@ func (s *Sender) Make(ctx context.Context, pass *pace.Pass, a Attempt) relay.Out
 		Size:           a.Body.Len(a.To),
 	})
 	pass.Leave(out)
-	s.log(a, out)
+	s.record(a, out)
 	if out.Kind == relay.Suppressed {
 		s.opt.Suppressions.Add(a.To, suppress.Provider, time.Now())
 	}
@@ -111,6 +118,12 @@ func notMade(err error) relay.Outcome {
 		out.Kind = relay.Unauthorized
 	}
 	return out
+}
+
+// record is where an attempt is written down: log and history tell the same.
+func (s *Sender) record(a Attempt, out relay.Outcome) {
+	s.log(a, out)
+	s.opt.History.Note(history.Tried{ID: a.MessageID, From: a.From, To: a.To, Number: a.Number, Outcome: out, At: time.Now()})
 }
 
 // log writes the one line an attempt has. It names the envelope and never the

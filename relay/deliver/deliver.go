@@ -16,6 +16,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
+	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 	"github.com/smtp2rest/smtp2rest/relay/payload"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
@@ -39,7 +40,8 @@ type Options struct {
 	BounceGrace    time.Duration // at most this long after the first failure the sender is told
 	BouncesPerHour int           // to one address; 0 is no bound
 
-	Log *slog.Logger
+	History history.Noter // nil: history.Nothing
+	Log     *slog.Logger
 }
 
 // Warming bounds what a sender's domain sends in a day; *warm.Meter does.
@@ -82,6 +84,9 @@ type Engine struct {
 // New returns an Engine that does nothing yet.
 func New(o Options) *Engine {
 	o.Workers = max(o.Workers, 1)
+	if o.History == nil {
+		o.History = history.Nothing{}
+	}
 	return &Engine{
 		opt:    o,
 		bodies: newBodies(o),

@@ -9,6 +9,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
+	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 	"github.com/smtp2rest/smtp2rest/relay/payload"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
@@ -131,6 +132,7 @@ func (e *Engine) settleOnce(c queue.Claim, s queue.Settlement) error {
 	log := e.opt.Log.With("id", c.Mail.Message.ID, "to", c.Addr)
 	switch {
 	case err == nil && s.Result == queue.GaveUp:
+		e.gaveUp(c, s)
 		note(e.failed)
 	case err == nil && s.Result == queue.Later:
 		note(e.later)
@@ -142,6 +144,19 @@ func (e *Engine) settleOnce(c queue.Claim, s queue.Settlement) error {
 		log.Error("an attempt cannot be recorded", "outcome", s.Outcome.Kind.String(), "cause", err)
 	}
 	return err
+}
+
+// gaveUp notes that a recipient is not tried again. The API's own last word was
+// noted with the attempt.
+func (e *Engine) gaveUp(c queue.Claim, s queue.Settlement) {
+	if s.Outcome.Kind.Permanent() && s.Outcome.Status != 0 {
+		return
+	}
+	why := fmt.Sprintf("tried %d times", c.Attempt)
+	if s.Outcome.Kind.Permanent() {
+		why = s.Outcome.Detail
+	}
+	e.opt.History.Note(history.GaveUp{ID: c.Mail.Message.ID, From: c.Mail.Message.From, To: c.Addr, Why: why, At: s.At})
 }
 
 // note leaves a value for who waits, if there is none yet.

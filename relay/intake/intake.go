@@ -11,9 +11,12 @@ import (
 	"strings"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
+	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/payload"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/smtpd"
@@ -71,13 +74,17 @@ type Options struct {
 	Aliases      Aliases // nil: NoAliases
 	Bounce       bounce.Options
 	Wait         time.Duration // how long a client is kept for the API's verdict
+	History      history.Noter // nil: history.Nothing
+	Subjects     bool          // the history has them
+	Metrics      prometheus.Registerer
 	Log          *slog.Logger
 }
 
 // Intake is safe for concurrent use.
 type Intake struct {
-	opt    Options
-	recall *recall
+	opt     Options
+	recall  *recall
+	metrics *metrics
 }
 
 var _ smtpd.Backend = (*Intake)(nil)
@@ -90,7 +97,10 @@ func New(o Options) *Intake {
 	if o.Aliases == nil {
 		o.Aliases = NoAliases{}
 	}
-	return &Intake{opt: o, recall: newRecall()}
+	if o.History == nil {
+		o.History = history.Nothing{}
+	}
+	return &Intake{opt: o, recall: newRecall(), metrics: newMetrics(o.Metrics)}
 }
 
 // Recipient refuses who is known to be suppressed, or stands for nobody but
@@ -110,7 +120,9 @@ func (in *Intake) Recipient(_ context.Context, env *smtpd.Envelope, rcpt string)
 			"outcome", "suppressed_at_rcpt", "reason", string(entry.Reason))
 		last = entry
 	}
-	return reply.Suppressed(suppression(rcpt, last))
+	r := reply.Suppressed(suppression(rcpt, last))
+	in.noteRefused(env, rcpt, r)
+	return r
 }
 
 // Message sends a mail, or keeps it, or says why not. The same mail again, from
@@ -124,8 +136,12 @@ func (in *Intake) Message(ctx context.Context, env *smtpd.Envelope, data []byte)
 		h := newHandled()
 		defer h.end() // after a panic as well: nobody may wait for it in vain
 		env.OnLost(func() { in.recall.remember(m, h) })
-		r = in.deal(ctx, log, m)
+		s := &story{message: m}
+		r = in.deal(ctx, log, s)
 		h.reply = r
+		if s.traceParent != "" {
+			log = log.With("traceparent", s.traceParent)
+		}
 	}
 	log.Info("message", "from", m.From, "recipients", len(m.Recipients), "bytes", len(m.Raw), "client", m.Client.Addr,
 		"reply", r.Error(), "again", again, "duration", time.Since(m.ReceivedAt))
@@ -133,11 +149,15 @@ func (in *Intake) Message(ctx context.Context, env *smtpd.Envelope, data []byte)
 }
 
 // deal maps a mail, tries it and settles what came of it.
-func (in *Intake) deal(ctx context.Context, log *slog.Logger, m *relay.Message) *reply.Reply {
+func (in *Intake) deal(ctx context.Context, log *slog.Logger, s *story) (answer *reply.Reply) {
+	answer = reply.Bug() // smtpd's word, should this panic
+	defer func() { in.answered(s, answer) }()
+	m := s.message
 	mail, body, err := in.mapped(log, m)
 	if err != nil {
 		return reply.From(err)
 	}
+	in.came(s, mail)
 	r := relay.Remainder{Message: m, Domain: domainOf(mail.From.Email)}
 	r.Urgent = in.opt.Warming.Urgent(r.Domain, m.From)
 	r.Outcomes = in.tryAll(ctx, r, body)
@@ -157,16 +177,19 @@ func clientAddr(c smtpd.Client) string {
 
 func newMessage(env *smtpd.Envelope, data []byte) *relay.Message {
 	now := time.Now()
-	client := relay.Client{
+	return &relay.Message{
+		ID: relay.NewID(now), ReceivedAt: now, Client: clientOf(env),
+		From: env.From, Raw: data,
+	}
+}
+
+func clientOf(env *smtpd.Envelope) relay.Client {
+	return relay.Client{
 		Addr:     clientAddr(env.Client),
 		Helo:     env.Client.Helo,
 		User:     env.Client.User,
 		Listener: env.Client.Listener,
 		Session:  env.Client.Session,
-	}
-	return &relay.Message{
-		ID: relay.NewID(now), ReceivedAt: now, Client: client,
-		From: env.From, Raw: data,
 	}
 }
 
