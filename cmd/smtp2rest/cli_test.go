@@ -118,6 +118,8 @@ func TestExamplesUseFlagsThatExist(t *testing.T) {
 				continue // of another program
 			}
 			after, _, _ = strings.Cut(after, " <")
+			after, _, _ = strings.Cut(after, ")")
+			after, _, _ = strings.Cut(after, " | ")
 			words := strings.Fields(after)
 			fs := c.flagSet()
 			c.setup(fs)

@@ -63,7 +63,8 @@ func usagef(format string, args ...any) error {
 func commands() []*command {
 	return []*command{
 		demoCommand(), serveCommand(), checkCommand(), explainCommand(),
-		queueCommand(), sendCommand(), sendmailCommand(), hashPasswordCommand(), sandboxCommand(), versionCommand(),
+		queueCommand(), sendCommand(), sendmailCommand(), hashPasswordCommand(), sandboxCommand(),
+		manCommand(), completionCommand(), versionCommand(),
 	}
 }
 

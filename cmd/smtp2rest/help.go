@@ -76,12 +76,17 @@ func printHelp(w io.Writer, c *command) {
 }
 
 func printFlag(w io.Writer, f *flag.Flag) {
-	kind, about := flag.UnquoteUsage(f)
-	name := strings.TrimRight("--"+f.Name+" "+kind, " ")
+	kind, about := flagText(f)
+	fmt.Fprintf(w, "  %-24s %s\n", strings.TrimRight("--"+f.Name+" "+kind, " "), about)
+}
+
+// flagText is what a flag takes and what it is for.
+func flagText(f *flag.Flag) (kind, about string) {
+	kind, about = flag.UnquoteUsage(f)
 	if f.DefValue != "" && f.DefValue != "false" && f.DefValue != "0" && f.DefValue != "0s" {
 		about += " (default " + f.DefValue + ")"
 	}
-	fmt.Fprintf(w, "  %-24s %s\n", name, about)
+	return kind, about
 }
 
 func hasFlags(fs *flag.FlagSet) bool {

@@ -10,7 +10,7 @@ import (
 )
 
 // handler passes calls on to an Admin. Client has the other half of each.
-func handler(a Admin) http.Handler {
+func handler(a Admin) *http.ServeMux {
 	mux := http.NewServeMux()
 	handle(mux, "status", func(ctx context.Context, _ struct{}) (Status, error) { return a.Status(ctx) })
 	handle(mux, "list", a.List)

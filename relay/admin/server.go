@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
 
@@ -19,7 +21,9 @@ type ServerOptions struct {
 	// Whoever may open it may do anything: it gets mode 0600, and its owner is
 	// the daemon's user.
 	Path string
-	Log  *slog.Logger // nil: none
+	// Metrics, if set, is what /metrics answers with.
+	Metrics prometheus.Gatherer
+	Log     *slog.Logger // nil: none
 }
 
 // lastBytes is how long answers that are complete may take to leave.
@@ -59,9 +63,13 @@ func (s *Server) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	mux := handler(s.opt.Admin)
+	if s.opt.Metrics != nil {
+		mux.Handle("GET /metrics", metricsHandler(s.opt.Metrics, s.opt.Log))
+	}
 	life, cancel := context.WithCancel(context.Background())
 	srv := &http.Server{
-		Handler:           s.counted(handler(s.opt.Admin)),
+		Handler:           s.counted(mux),
 		BaseContext:       func(net.Listener) context.Context { return life },
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second, // a request is small

@@ -11,6 +11,8 @@ import (
 	"net"
 	"sync"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/smtp2rest/smtp2rest/relay/config"
 )
 
@@ -26,7 +28,8 @@ type Options struct {
 
 // App is one daemon. Several can live in one process.
 type App struct {
-	opt Options
+	opt     Options
+	metrics *prometheus.Registry // everything's below; two Apps share none
 
 	mu      sync.Mutex
 	parts   *parts // nil before Start and after Stop
@@ -34,7 +37,10 @@ type App struct {
 }
 
 // New returns an App that is not running. It opens nothing.
-func New(o Options) *App { return &App{opt: o} }
+func New(o Options) *App { return &App{opt: o, metrics: newRegistry(o.Version)} }
+
+// Metrics is where the daemon's metrics can be gathered from Start on.
+func (a *App) Metrics() prometheus.Gatherer { return a.metrics }
 
 // Start builds the daemon and begins to serve. When it returns without an
 // error clients can connect; on an error nothing is left running. ctx bounds
@@ -48,7 +54,7 @@ func (a *App) Start(ctx context.Context) error {
 	for _, w := range a.opt.Config.Warnings {
 		a.opt.Log.Warn("configuration", "warning", w)
 	}
-	p := &parts{opt: a.opt}
+	p := &parts{opt: a.opt, metrics: a.metrics}
 	if err := p.build(ctx); err != nil {
 		return errors.Join(err, p.stop(ctx))
 	}

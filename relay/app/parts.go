@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/api"
@@ -40,6 +42,7 @@ const leaseMargin = time.Minute
 // parts are what a running daemon is made of, in the order of building.
 type parts struct {
 	opt          Options
+	metrics      *prometheus.Registry
 	suppressions *suppress.List
 	pacer        *pace.Pacer
 	keeper       *gatekeeper
@@ -92,7 +95,7 @@ func (p *parts) buildAPI(context.Context) error {
 	client, err := api.New(api.Options{
 		URL: c.URL, Path: c.Path, Key: c.Key.Reveal(), UserAgent: "smtp2rest/" + p.opt.Version,
 		Timeout: c.Timeout, ConnectTimeout: c.ConnectTimeout, Concurrency: c.Concurrency, ExtraCAs: cas,
-		Dial: p.opt.dial,
+		Dial: p.opt.dial, Metrics: p.metrics,
 	})
 	if err != nil {
 		return fmt.Errorf("api: %w", err)
@@ -101,7 +104,7 @@ func (p *parts) buildAPI(context.Context) error {
 	keeper := newGatekeeper(p.opt.Log)
 	p.pacer = pace.New(pace.Options{
 		Rate: c.Rate, Burst: c.Burst, Concurrency: c.Concurrency, MaxPause: c.MaxRetryAfter,
-		Paused: keeper.paused, Log: p.opt.Log,
+		Paused: keeper.paused, Log: p.opt.Log, Metrics: p.metrics,
 	})
 	p.attempts = attempt.New(attempt.Options{
 		API: client, Pace: p.pacer, Suppressions: p.suppressions, Log: p.opt.Log,
@@ -140,6 +143,7 @@ func (p *parts) drain(ctx context.Context, store queue.Queue) error {
 		return err
 	}
 	p.marks = store
+	p.metrics.MustRegister(admin.Collector(store))
 	p.startEngine(store)
 	return nil
 }
@@ -151,8 +155,9 @@ func (p *parts) startAdmin(ctx context.Context, store queue.Queue) error {
 		Admin: admin.New(admin.Options{
 			Queue: store, Version: p.opt.Version, Started: p.started, Pace: p.pacer.State, Warming: p.meter.State,
 		}),
-		Path: filepath.Join(p.opt.Config.Queue.DataDir, admin.SocketName),
-		Log:  p.opt.Log,
+		Path:    filepath.Join(p.opt.Config.Queue.DataDir, admin.SocketName),
+		Metrics: p.metrics,
+		Log:     p.opt.Log,
 	})
 	if err := server.Start(ctx); err != nil {
 		// Mail goes before comfort: the queue can be looked at when it stops.
@@ -175,6 +180,7 @@ func (p *parts) openStore() (queue.Queue, error) {
 		Queue:   queue.Options{MaxMails: int64(c.MaxMails), MaxBytes: c.MaxSize, ForgetSent: c.KeepSent == 0},
 		MinFree: c.MinFree,
 		Log:     p.opt.Log,
+		Metrics: p.metrics,
 	})
 	if err != nil {
 		if errors.Is(err, fs.ErrPermission) {

@@ -13,11 +13,11 @@ func (s *Store) BouncesDue(ctx context.Context, now time.Time, grace time.Durati
 	err := s.read(ctx, func(c *conn) error {
 		bounces = nil
 		for after := int64(0); len(bounces) < limit; {
-			r, err := c.one("SELECT mail FROM recipients WHERE state = 5 AND bounced = 0 AND mail > ? ORDER BY mail LIMIT 1", after)
+			r, err := c.One("SELECT mail FROM recipients WHERE state = 5 AND bounced = 0 AND mail > ? ORDER BY mail LIMIT 1", after)
 			if err != nil || r == nil {
 				return err
 			}
-			after = r.int(0)
+			after = r.Int(0)
 			due, err := bounceDue(c, after, millis(now.Add(-grace)))
 			if err != nil {
 				return err
@@ -38,11 +38,11 @@ func (s *Store) BouncesDue(ctx context.Context, now time.Time, grace time.Durati
 
 // bounceDue: nothing of the mail is open any more, or it failed long enough ago.
 func bounceDue(c *conn, seq, failedBy int64) (bool, error) {
-	r, err := c.one("SELECT 1 FROM recipients WHERE mail = ? AND state = 5 AND bounced = 0 AND ended <= ? LIMIT 1", seq, failedBy)
+	r, err := c.One("SELECT 1 FROM recipients WHERE mail = ? AND state = 5 AND bounced = 0 AND ended <= ? LIMIT 1", seq, failedBy)
 	if err != nil || r != nil {
 		return r != nil, err
 	}
-	r, err = c.one("SELECT 1 FROM recipients WHERE mail = ? AND state IN (0, 1, 2, 3) LIMIT 1", seq)
+	r, err = c.One("SELECT 1 FROM recipients WHERE mail = ? AND state IN (0, 1, 2, 3) LIMIT 1", seq)
 	return r == nil, err
 }
 
@@ -97,7 +97,7 @@ func (s *Store) Bounced(ctx context.Context, id string, recipients []int, bounce
 
 // markBounced says how many of the recipients were still to be bounced.
 func (t *tx) markBounced(id string, recipients []int) (int, error) {
-	m, err := t.one("SELECT seq FROM mails WHERE id = ?", id)
+	m, err := t.One("SELECT seq FROM mails WHERE id = ?", id)
 	if err != nil {
 		return 0, err
 	}
@@ -106,7 +106,7 @@ func (t *tx) markBounced(id string, recipients []int) (int, error) {
 	}
 	marked := 0
 	for _, n := range recipients {
-		changed, err := t.exec("UPDATE recipients SET bounced = 1 WHERE mail = ? AND n = ? AND state = 5 AND bounced = 0", m.int(0), n)
+		changed, err := t.Exec("UPDATE recipients SET bounced = 1 WHERE mail = ? AND n = ? AND state = 5 AND bounced = 0", m.Int(0), n)
 		if err != nil {
 			return 0, err
 		}

@@ -1,11 +1,11 @@
 package sqlite
 
 import (
-	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
 )
 
 // CorruptError: the database is damaged. Nothing was changed or removed.
@@ -26,15 +26,15 @@ func (e *CorruptError) Error() string {
 // checksum of its own, verified when it is read.
 func checkIntegrity(c *conn, path string) error {
 	for _, table := range [...]string{"sqlite_schema", "counts", "marks", "recipients"} {
-		r, err := c.one("PRAGMA quick_check('" + table + "')")
-		if isCorrupt(err) {
+		r, err := c.One("PRAGMA quick_check('" + table + "')")
+		if db.IsCorrupt(err) {
 			return &CorruptError{Path: path, Reason: err.Error()}
 		}
 		if err != nil {
 			return err
 		}
-		if r == nil || r.text(0) != "ok" {
-			return &CorruptError{Path: path, Reason: table + ": " + r.text(0)}
+		if r == nil || r.Text(0) != "ok" {
+			return &CorruptError{Path: path, Reason: table + ": " + r.Text(0)}
 		}
 	}
 	return nil
@@ -50,18 +50,8 @@ func SetAside(dir string, now time.Time) (string, error) {
 	}
 	defer func() { _ = l.Close() }()
 	suffix := now.UTC().Format(".damaged-20060102-150405")
-	for _, name := range [...]string{spoolDir, fileName + "-wal", fileName} { // the database last: it makes a second try complete
-		path := filepath.Join(dir, name)
-		if _, err := os.Lstat(path + suffix); err == nil {
-			return "", fmt.Errorf("%s exists already", path+suffix)
-		}
-		if err := os.Rename(path, path+suffix); err != nil && !errors.Is(err, os.ErrNotExist) {
-			return "", err
-		}
-	}
-	// The index of a log that is not there any more.
-	if err := os.Remove(filepath.Join(dir, fileName+"-shm")); err != nil && !errors.Is(err, os.ErrNotExist) {
+	if err := db.Rename(filepath.Join(dir, spoolDir), suffix); err != nil {
 		return "", err
 	}
-	return filepath.Join(dir, fileName+suffix), syncDir(dir)
+	return db.SetAside(filepath.Join(dir, fileName), suffix)
 }

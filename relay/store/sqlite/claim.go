@@ -53,10 +53,10 @@ func (s *Store) Claim(ctx context.Context, r queue.ClaimRequest) ([]queue.Claim,
 func (t *tx) expire(now time.Time) error {
 	var expired []due
 	hold := map[due]bool{}
-	err := t.each(func(r row) error {
-		d := due{seq: r.int(0), n: r.int(1)}
+	err := t.Each(func(r row) error {
+		d := due{seq: r.Int(0), n: r.Int(1)}
 		expired = append(expired, d)
-		hold[d] = r.bool(2)
+		hold[d] = r.Bool(2)
 		return nil
 	}, "SELECT mail, n, hold FROM recipients WHERE state = 2 AND lease <= ? ORDER BY lease LIMIT ?", millis(now), promoteAtOnce)
 	if err != nil {
@@ -84,7 +84,7 @@ func (t *tx) setState(seq, n, from, to int64) error {
 
 // promote makes recipients ready that became due.
 func (t *tx) promote(now time.Time) error {
-	first, err := t.one("SELECT 1 FROM recipients WHERE state = 1 AND due <= ? LIMIT 1", millis(now))
+	first, err := t.One("SELECT 1 FROM recipients WHERE state = 1 AND due <= ? LIMIT 1", millis(now))
 	if err != nil || first == nil {
 		return err
 	}
@@ -96,7 +96,7 @@ func (t *tx) promote(now time.Time) error {
 // claim records an attempt and returns it. It is false when what is stored is
 // not what came: then the mail is marked damaged instead.
 func (t *tx) claim(d due, r queue.ClaimRequest) (queue.Claim, bool, error) {
-	v, err := t.one(`SELECT `+mailColumns+`, r.addr, r.sum, r.attempts, r.since, r.fence, r.settled, r.started
+	v, err := t.One(`SELECT `+mailColumns+`, r.addr, r.sum, r.attempts, r.since, r.fence, r.settled, r.started
 		FROM recipients r JOIN mails m ON m.seq = r.mail WHERE r.mail = ? AND r.n = ?`, d.seq, d.n)
 	if err != nil {
 		return queue.Claim{}, false, err
@@ -106,13 +106,13 @@ func (t *tx) claim(d due, r queue.ClaimRequest) (queue.Claim, bool, error) {
 	}
 	m, err := readMail(v)
 	own := v[mailWidth:]
-	addr, fence, settled := own.text(0), own.int(4), own.int(5)
-	if err != nil || !m.intact(v.text(6)) || addressSum(m.Message.ID, int(d.n), addr) != own.int(1) {
+	addr, fence, settled := own.Text(0), own.Int(4), own.Int(5)
+	if err != nil || !m.intact(v.Text(6)) || addressSum(m.Message.ID, int(d.n), addr) != own.Int(1) {
 		return queue.Claim{}, false, t.damage(d.seq, m.Message.ID, r.Now)
 	}
-	c := queue.Claim{Mail: m.Mail, Addr: addr, Attempt: int(own.int(2)) + 1, Since: fromMillis(own.int(3)), Unknown: fence != settled}
+	c := queue.Claim{Mail: m.Mail, Addr: addr, Attempt: int(own.Int(2)) + 1, Since: fromMillis(own.Int(3)), Unknown: fence != settled}
 	if c.Unknown {
-		if err := t.recordUnknown(d.seq, d.n, fence, fromMillis(own.int(6))); err != nil {
+		if err := t.recordUnknown(d.seq, d.n, fence, fromMillis(own.Int(6))); err != nil {
 			return queue.Claim{}, false, err
 		}
 	}
@@ -135,20 +135,20 @@ func (t *tx) recordUnknown(seq, n, fence int64, started time.Time) error {
 // recoverClaims ends, at the start, what the process before this one held:
 // nobody else can hold anything, because the data directory is locked.
 func (s *Store) recoverClaims(c *conn) error {
-	if err := c.script("BEGIN IMMEDIATE"); err != nil {
+	if err := c.Script("BEGIN IMMEDIATE"); err != nil {
 		return err
 	}
 	n, err := loadCounts(c)
 	if err != nil {
 		return err
 	}
-	freed, err := c.exec("UPDATE recipients SET state = iif(hold, 3, 0), hold = 0 WHERE state = 2")
+	freed, err := c.Exec("UPDATE recipients SET state = iif(hold, 3, 0), hold = 0 WHERE state = 2")
 	if err != nil {
 		return err
 	}
 	if freed > 0 {
 		s.log.Warn("attempts were under way when the process ended; each may have been sent", "recipients", freed)
-		heldNow, err := c.number("SELECT count(*) FROM recipients WHERE state = 3")
+		heldNow, err := c.Number("SELECT count(*) FROM recipients WHERE state = 3")
 		if err != nil {
 			return err
 		}
@@ -158,7 +158,7 @@ func (s *Store) recoverClaims(c *conn) error {
 			return err
 		}
 	}
-	return c.script("COMMIT")
+	return c.Script("COMMIT")
 }
 
 // NextDue implements queue.Queue.
@@ -171,12 +171,12 @@ func (s *Store) NextDue(ctx context.Context, now time.Time, limits map[string]in
 			at, found = now, ok
 			return err
 		}
-		r, err := c.one(`SELECT min(due) FROM (SELECT min(due) AS due FROM recipients WHERE state = 1
+		r, err := c.One(`SELECT min(due) FROM (SELECT min(due) AS due FROM recipients WHERE state = 1
 			UNION ALL SELECT min(lease) FROM recipients WHERE state = 2)`)
 		if err != nil || r == nil || r[0] == nil {
 			return err
 		}
-		at, found = fromMillis(r.int(0)), true
+		at, found = fromMillis(r.Int(0)), true
 		if at.Before(now) {
 			at = now
 		}
@@ -189,11 +189,11 @@ func (s *Store) NextDue(ctx context.Context, now time.Time, limits map[string]in
 func readyWithin(c *conn, limits map[string]int) (bool, error) {
 	q, args := "SELECT turn FROM recipients WHERE state = 0 ORDER BY turn LIMIT 1", []any(nil)
 	for {
-		r, err := c.one(q, args...)
+		r, err := c.One(q, args...)
 		if err != nil || r == nil {
 			return false, err
 		}
-		turn := r.text(0)
+		turn := r.Text(0)
 		if turn == "" {
 			return true, nil
 		}

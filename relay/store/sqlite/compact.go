@@ -19,7 +19,7 @@ const (
 // there was anything to do.
 func (w *writer) compact(quiet bool) (bool, error) {
 	if w.segment != nil && quiet {
-		r, err := w.conn.one("SELECT 1 FROM segments WHERE id = ? AND live * ? > mails", w.segment.id, sparse)
+		r, err := w.conn.One("SELECT 1 FROM segments WHERE id = ? AND live * ? > mails", w.segment.id, sparse)
 		if err != nil {
 			return false, err
 		}
@@ -27,14 +27,14 @@ func (w *writer) compact(quiet bool) (bool, error) {
 			w.retire()
 		}
 	}
-	r, err := w.conn.one("SELECT id, first, last FROM segments WHERE live * ? <= mails AND id <> ? ORDER BY id LIMIT 1", sparse, w.current())
+	r, err := w.conn.One("SELECT id, first, last FROM segments WHERE live * ? <= mails AND id <> ? ORDER BY id LIMIT 1", sparse, w.current())
 	if err != nil || r == nil {
 		return false, err
 	}
 	var res [1]result
-	err = w.transact([]op{{run: func(t *tx) error { return t.moveBodies(r.int(0), r.int(1), r.int(2)) }}}, res[:], true)
+	err = w.transact([]op{{run: func(t *tx) error { return t.moveBodies(r.Int(0), r.Int(1), r.Int(2)) }}}, res[:], true)
 	if err != nil || res[0].err != nil {
-		return false, fmt.Errorf("segment %d: %w", r.int(0), cmp.Or(err, res[0].err))
+		return false, fmt.Errorf("segment %d: %w", r.Int(0), cmp.Or(err, res[0].err))
 	}
 	w.s.discard(res[0].files)
 	return true, nil
@@ -46,10 +46,10 @@ func (t *tx) moveBodies(id, first, last int64) error {
 	type body struct{ seq, place, size int64 }
 	var bodies []body
 	bytes := int64(0)
-	err := t.each(func(r row) error {
+	err := t.Each(func(r row) error {
 		if bytes < moveBytes {
-			bodies = append(bodies, body{r.int(0), r.int(1), r.int(2)})
-			bytes += r.int(2)
+			bodies = append(bodies, body{r.Int(0), r.Int(1), r.Int(2)})
+			bytes += r.Int(2)
 		}
 		return nil
 	}, "SELECT seq, place, size FROM mails WHERE seq >= ? AND seq <= ? AND place >= ? AND place < ? ORDER BY seq LIMIT ?",
@@ -72,7 +72,7 @@ func (t *tx) moveBodies(id, first, last int64) error {
 		}
 	}
 	if len(bodies) == 0 {
-		live, err := t.number("SELECT live FROM segments WHERE id = ?", id)
+		live, err := t.Number("SELECT live FROM segments WHERE id = ?", id)
 		if err != nil {
 			return err
 		}
@@ -87,10 +87,10 @@ func (t *tx) moveBodies(id, first, last int64) error {
 
 // openSegments forgets, at the start, the segments that have nothing.
 func (w *writer) openSegments() error {
-	_, err := w.conn.exec("DELETE FROM segments WHERE live = 0")
+	_, err := w.conn.Exec("DELETE FROM segments WHERE live = 0")
 	if err != nil {
 		return err
 	}
-	w.lastSegment, err = w.conn.number("SELECT max(id) FROM segments")
+	w.lastSegment, err = w.conn.Number("SELECT max(id) FROM segments")
 	return err
 }

@@ -12,19 +12,19 @@ type counts struct {
 }
 
 func loadCounts(c *conn) (counts, error) {
-	r, err := c.one("SELECT waiting, claimed, held, sent, failed, mails, bytes, unbounced, seq, fence FROM counts")
+	r, err := c.One("SELECT waiting, claimed, held, sent, failed, mails, bytes, unbounced, seq, fence FROM counts")
 	if err != nil || r == nil {
 		return counts{}, err
 	}
-	n := counts{mails: r.int(5), bytes: r.int(6), unbounced: r.int(7), seq: r.int(8), fence: r.int(9)}
+	n := counts{mails: r.Int(5), bytes: r.Int(6), unbounced: r.Int(7), seq: r.Int(8), fence: r.Int(9)}
 	for i, s := range [...]int{ready, claimed, held, sent, failed} {
-		n.state[s] = r.int(i)
+		n.state[s] = r.Int(i)
 	}
 	return n, nil
 }
 
 func (n counts) save(c *conn) error {
-	_, err := c.exec(`UPDATE counts SET waiting=?, claimed=?, held=?, sent=?, failed=?,
+	_, err := c.Exec(`UPDATE counts SET waiting=?, claimed=?, held=?, sent=?, failed=?,
 		mails=?, bytes=?, unbounced=?, seq=?, fence=?`,
 		n.state[ready], n.state[claimed], n.state[held], n.state[sent], n.state[failed],
 		n.mails, n.bytes, n.unbounced, n.seq, n.fence)

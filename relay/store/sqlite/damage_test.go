@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
 )
 
 // writeAt changes bytes of a file.
@@ -24,11 +25,11 @@ func writeAt(t *testing.T, path string, off int64, b []byte) {
 // overwrite damages the first page of a table or index.
 func overwrite(t *testing.T, path, name string) {
 	t.Helper()
-	c, err := connect("file:" + path)
+	c, err := db.Connect("file:" + path)
 	must(t, err)
-	root, err := c.number("SELECT rootpage FROM sqlite_schema WHERE name = ?", name)
+	root, err := c.Number("SELECT rootpage FROM sqlite_schema WHERE name = ?", name)
 	must(t, err)
-	must(t, c.close())
+	must(t, c.Close())
 	writeAt(t, path, (root-1)*4096, make([]byte, 4096))
 }
 
@@ -91,9 +92,9 @@ func TestDamagedDatabase(t *testing.T) {
 
 func TestAnotherProgramsDatabase(t *testing.T) {
 	dir := t.TempDir()
-	c, err := connect("file:"+filepath.Join(dir, fileName), "PRAGMA application_id=7", "CREATE TABLE t(x)")
+	c, err := db.Connect("file:"+filepath.Join(dir, fileName), "PRAGMA application_id=7", "CREATE TABLE t(x)")
 	must(t, err)
-	must(t, c.close())
+	must(t, c.Close())
 	if _, err := Open(Options{Dir: dir, Log: quiet()}); err == nil || !strings.Contains(err.Error(), "another program") {
 		t.Fatalf("Open: %v", err)
 	}
@@ -173,9 +174,9 @@ func TestDamagedEnvelope(t *testing.T) {
 			bad, good := testMail(10), testMail(10)
 			must(t, s.Enqueue(ctx, bad, good))
 			must(t, s.Close())
-			c, err := connect("file:"+filepath.Join(dir, fileName), q)
+			c, err := db.Connect("file:"+filepath.Join(dir, fileName), q)
 			must(t, err)
-			must(t, c.close())
+			must(t, c.Close())
 			s = openTest(t, dir, Options{})
 			claims := claimAll(t, s)
 			if len(claims) != 1 || claims[0].Token.Mail != good.Message.ID {

@@ -82,7 +82,7 @@ func (s *Store) toSpool(ctx context.Context, m queue.Mail, bounded bool) (string
 	if err := s.hasRoom(int64(len(m.Message.Raw))); err != nil && bounded {
 		seen := false
 		errRead := s.read(ctx, func(c *conn) error {
-			r, err := c.one("SELECT 1 FROM mails WHERE id = ?", m.Message.ID)
+			r, err := c.One("SELECT 1 FROM mails WHERE id = ?", m.Message.ID)
 			seen = r != nil
 			return err
 		})
@@ -180,7 +180,7 @@ func (t *tx) room(parcels []parcel) error {
 		return nil
 	}
 	for _, p := range parcels {
-		r, err := t.one("SELECT 1 FROM mails WHERE id = ?", p.Message.ID)
+		r, err := t.One("SELECT 1 FROM mails WHERE id = ?", p.Message.ID)
 		if err != nil {
 			return err
 		}

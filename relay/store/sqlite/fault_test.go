@@ -320,7 +320,7 @@ func TestOneOpCannotFailAnother(t *testing.T) {
 	}
 	group := []op{add("first", nil), add("bad", bad), add("last", nil)}
 	s.writer.commit(slices.Clone(group))
-	must(t, s.writer.conn.close())
+	must(t, s.writer.conn.Close())
 	for i, want := range []error{nil, bad, nil} {
 		if r := <-group[i].done; !errors.Is(r.err, want) {
 			t.Errorf("op %d: %v, want %v", i, r.err, want)

@@ -70,7 +70,7 @@ func (t *tx) lanes(limit int, left map[string]int) ([]lane, error) {
 	const after = "SELECT turn, lane FROM recipients WHERE state = 0 AND (turn, lane, mail) > (?, ?, 9223372036854775807) ORDER BY turn, lane LIMIT 1"
 	q, args := after, []any{at.turn, at.lane}
 	for len(found) < limit {
-		r, err := t.one(q, args...)
+		r, err := t.One(q, args...)
 		if err != nil {
 			return nil, err
 		}
@@ -81,7 +81,7 @@ func (t *tx) lanes(limit int, left map[string]int) ([]lane, error) {
 			q, args, wrapped = "SELECT turn, lane FROM recipients WHERE state = 0 ORDER BY turn, lane LIMIT 1", nil, true
 			continue
 		}
-		at = turn{r.text(0), r.text(1)}
+		at = turn{r.Text(0), r.Text(1)}
 		if wrapped && (at.turn > start.turn || at.turn == start.turn && at.lane > start.lane) {
 			return found, nil // once around
 		}
@@ -98,8 +98,8 @@ func (t *tx) lanes(limit int, left map[string]int) ([]lane, error) {
 // next is the oldest of a lane that was not read yet. It reads share at once.
 func (t *tx) next(l *lane, share int) (due, bool, error) {
 	if len(l.read) == 0 && !l.end {
-		err := t.each(func(r row) error {
-			l.seq, l.n = r.int(0), r.int(1)
+		err := t.Each(func(r row) error {
+			l.seq, l.n = r.Int(0), r.Int(1)
 			l.read = append(l.read, due{turn: l.turn, seq: l.seq, n: l.n})
 			return nil
 		}, `SELECT mail, n FROM recipients WHERE state = 0 AND turn = ? AND lane = ? AND (mail, n) > (?, ?)

@@ -50,7 +50,7 @@ func (s *Store) List(ctx context.Context, f queue.Filter) ([]queue.Entry, string
 			}
 			own := r[mailWidth:]
 			e := queue.Entry{Mail: m.Mail, Recipient: readRecipient(own)}
-			e.Recipient.History, err = history(c, m.seq, own.int(7), 1)
+			e.Recipient.History, err = history(c, m.seq, own.Int(7), 1)
 			entries = append(entries, e)
 			return err
 		})
@@ -108,9 +108,9 @@ func scan(c *conn, filter queue.Filter, at cursor, limit int, f func(r row) erro
 	}
 	q.filter(filter)
 	seen, end := 0, at
-	err = c.each(func(r row) error {
+	err = c.Each(func(r row) error {
 		seen++
-		end = cursor{r.int(mailWidth + 8), r.int(mailWidth + 7)}
+		end = cursor{r.Int(mailWidth + 8), r.Int(mailWidth + 7)}
 		return f(r)
 	}, "SELECT "+mailColumns+", "+recipientColumns+" FROM "+from+" CROSS JOIN mails m ON m.seq = r.mail WHERE "+
 		strings.Join(q.where, " AND ")+" ORDER BY r.mail, r.n LIMIT ?", append(q.args, limit)...)
@@ -122,12 +122,12 @@ func scan(c *conn, filter queue.Filter, at cursor, limit int, f func(r row) erro
 
 // stepEnd is the last recipient of a step, if the step does not reach the end.
 func stepEnd(c *conn, from, condition string, at cursor) (cursor, bool, error) {
-	r, err := c.one("SELECT r.mail, r.n FROM "+from+" WHERE "+condition+
+	r, err := c.One("SELECT r.mail, r.n FROM "+from+" WHERE "+condition+
 		" AND (r.mail, r.n) > (?, ?) ORDER BY r.mail, r.n LIMIT 1 OFFSET ?", at.seq, at.n, scanAtOnce-1)
 	if err != nil || r == nil {
 		return at, false, err
 	}
-	return cursor{r.int(0), r.int(1)}, true, nil
+	return cursor{r.Int(0), r.Int(1)}, true, nil
 }
 
 // fewMails: the beginning of an id leads to so few mails that going there is
@@ -136,7 +136,7 @@ func fewMails(c *conn, prefix string) (bool, error) {
 	if prefix == "" {
 		return false, nil
 	}
-	n, err := c.number("SELECT count(*) FROM (SELECT 1 FROM mails WHERE id >= ? AND id < ? LIMIT ?)", prefix, after(prefix), maxList+1)
+	n, err := c.Number("SELECT count(*) FROM (SELECT 1 FROM mails WHERE id >= ? AND id < ? LIMIT ?)", prefix, after(prefix), maxList+1)
 	return n <= maxList, err
 }
 

@@ -10,9 +10,9 @@ import (
 func (s *Store) Mark(ctx context.Context, name string) (string, error) {
 	value := ""
 	err := s.read(ctx, func(c *conn) error {
-		r, err := c.one("SELECT value FROM marks WHERE name = ?", name)
+		r, err := c.One("SELECT value FROM marks WHERE name = ?", name)
 		if r != nil {
-			value = r.text(0)
+			value = r.Text(0)
 		}
 		return err
 	})
@@ -23,9 +23,9 @@ func (s *Store) Mark(ctx context.Context, name string) (string, error) {
 func (s *Store) Marks(ctx context.Context, prefix string) (map[string]string, error) {
 	marks := map[string]string{}
 	err := s.read(ctx, func(c *conn) error {
-		return c.each(func(r row) error {
-			if strings.HasPrefix(r.text(0), prefix) {
-				marks[r.text(0)] = r.text(1)
+		return c.Each(func(r row) error {
+			if strings.HasPrefix(r.Text(0), prefix) {
+				marks[r.Text(0)] = r.Text(1)
 			}
 			return nil
 		}, "SELECT name, value FROM marks WHERE name >= ?", prefix)
@@ -57,12 +57,12 @@ func (s *Store) AddMark(ctx context.Context, name string, n int64) (int64, error
 
 // addMark adds to a mark and returns the sum.
 func (t *tx) addMark(name string, n int64) (int64, error) {
-	r, err := t.one("SELECT value FROM marks WHERE name = ?", name)
+	r, err := t.One("SELECT value FROM marks WHERE name = ?", name)
 	if err != nil {
 		return 0, err
 	}
 	if r != nil {
-		old, _ := strconv.ParseInt(r.text(0), 10, 64) // anything else counts as 0, as the contract says
+		old, _ := strconv.ParseInt(r.Text(0), 10, 64) // anything else counts as 0, as the contract says
 		n += old
 	}
 	_, err = t.change("INSERT OR REPLACE INTO marks VALUES (?, ?)", name, strconv.FormatInt(n, 10))

@@ -36,7 +36,7 @@ func (s *Store) operate(ctx context.Context, f queue.Filter, change func(t *tx, 
 			var subjects []subject
 			end, again, err := scan(t.conn, f, at, operateAtOnce, func(r row) error {
 				own := r[mailWidth:]
-				subjects = append(subjects, subject{seq: own.int(8), n: own.int(7), damaged: r.bool(9)})
+				subjects = append(subjects, subject{seq: own.Int(8), n: own.Int(7), damaged: r.Bool(9)})
 				return nil
 			})
 			if err != nil {
@@ -67,9 +67,9 @@ func (s *Store) operate(ctx context.Context, f queue.Filter, change func(t *tx, 
 
 // load reads the rest of a subject.
 func (t *tx) load(x *subject) error {
-	r, err := t.one("SELECT state, due, hold, bounced FROM recipients WHERE mail = ? AND n = ?", x.seq, x.n)
+	r, err := t.One("SELECT state, due, hold, bounced FROM recipients WHERE mail = ? AND n = ?", x.seq, x.n)
 	if err == nil && r != nil {
-		x.state, x.due, x.hold, x.bounced = r.int(0), r.int(1), r.bool(2), r.bool(3)
+		x.state, x.due, x.hold, x.bounced = r.Int(0), r.Int(1), r.Bool(2), r.Bool(3)
 	}
 	return err
 }
@@ -144,7 +144,7 @@ func (s *Store) Drop(ctx context.Context, f queue.Filter) (int, error) {
 
 // drop removes one recipient, with its mail if it was the last.
 func (t *tx) drop(x subject) error {
-	r, err := t.one("SELECT 1 FROM recipients WHERE mail = ? AND n <> ? LIMIT 1", x.seq, x.n)
+	r, err := t.One("SELECT 1 FROM recipients WHERE mail = ? AND n <> ? LIMIT 1", x.seq, x.n)
 	if err != nil {
 		return err
 	}
@@ -163,7 +163,7 @@ func (t *tx) drop(x subject) error {
 			return err
 		}
 	}
-	last, err := t.number("SELECT max(ended) FROM recipients WHERE mail = ?", x.seq)
+	last, err := t.Number("SELECT max(ended) FROM recipients WHERE mail = ?", x.seq)
 	if err != nil {
 		return err
 	}

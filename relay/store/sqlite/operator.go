@@ -19,7 +19,7 @@ func (s *Store) Get(ctx context.Context, id string) (queue.Mail, error) {
 
 // readWhole reads one mail with its recipients and their histories.
 func readWhole(c *conn, where string, key any) (queue.Mail, error) {
-	v, err := c.one("SELECT "+mailColumns+" FROM mails m WHERE "+where, key)
+	v, err := c.One("SELECT "+mailColumns+" FROM mails m WHERE "+where, key)
 	if err != nil {
 		return queue.Mail{}, err
 	}
@@ -30,7 +30,7 @@ func readWhole(c *conn, where string, key any) (queue.Mail, error) {
 	if err != nil {
 		m.Damaged = true // show what is there
 	}
-	err = c.each(func(r row) error {
+	err = c.Each(func(r row) error {
 		m.Recipients = append(m.Recipients, readRecipient(r))
 		return nil
 	}, "SELECT "+recipientColumns+" FROM recipients r WHERE r.mail = ? ORDER BY r.n", m.seq)
@@ -65,13 +65,13 @@ func (s *Store) Stats(ctx context.Context) (queue.Stats, error) {
 			return nil
 		}
 		from := s.oldest.seq.Load()
-		r, err := c.one(`SELECT r.mail, m.received FROM recipients r CROSS JOIN mails m ON m.seq = r.mail
+		r, err := c.One(`SELECT r.mail, m.received FROM recipients r CROSS JOIN mails m ON m.seq = r.mail
 			WHERE r.mail >= ? AND r.state IN (0, 1, 2, 3) ORDER BY r.mail LIMIT 1`, from)
 		if err != nil || r == nil {
 			return err
 		}
-		s.oldest.seq.CompareAndSwap(from, r.int(0)) // not if a Retry set it back meanwhile
-		stats.Oldest = fromMillis(r.int(1))
+		s.oldest.seq.CompareAndSwap(from, r.Int(0)) // not if a Retry set it back meanwhile
+		stats.Oldest = fromMillis(r.Int(1))
 		return nil
 	})
 	return stats, err

@@ -27,7 +27,7 @@ func TestPlans(t *testing.T) {
 	}()
 	checked := 0
 	for _, c := range conns {
-		for q := range c.stmts {
+		for q := range c.Statements() {
 			if verb, _, _ := strings.Cut(q, " "); verb != "SELECT" && verb != "UPDATE" && verb != "DELETE" {
 				continue
 			}
@@ -47,8 +47,8 @@ func checkPlan(t *testing.T, c *conn, q string) {
 		args = args[:3]
 	}
 	var plan []string
-	err := c.each(func(r row) error {
-		plan = append(plan, r.text(3))
+	err := c.Each(func(r row) error {
+		plan = append(plan, r.Text(3))
 		return nil
 	}, "EXPLAIN QUERY PLAN "+q, args...)
 	if err != nil {

@@ -223,7 +223,7 @@ func checkConsistent(t *testing.T, s *Store) {
 			"orphans":   {0, "SELECT count(*) FROM recipients WHERE mail NOT IN (SELECT seq FROM mails)"},
 			"attempts":  {0, "SELECT count(*) FROM attempts WHERE (mail, n) NOT IN (SELECT mail, n FROM recipients)"},
 		} {
-			counted, err := c.number(pair.query)
+			counted, err := c.Number(pair.query)
 			if err != nil {
 				return err
 			}
@@ -231,9 +231,9 @@ func checkConsistent(t *testing.T, s *Store) {
 				t.Errorf("%s: %d are counted, %d are there", what, pair.kept, counted)
 			}
 		}
-		r, err := c.one("PRAGMA integrity_check")
-		if err == nil && r.text(0) != "ok" {
-			t.Errorf("integrity_check: %s", r.text(0))
+		r, err := c.One("PRAGMA integrity_check")
+		if err == nil && r.Text(0) != "ok" {
+			t.Errorf("integrity_check: %s", r.Text(0))
 		}
 		return err
 	}))

@@ -14,6 +14,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
 )
 
 // Raw implements queue.Queue.
@@ -68,25 +69,25 @@ func (s *Store) raw(ctx context.Context, id string) (io.ReadCloser, error) {
 func (s *Store) locate(ctx context.Context, id string) (m stored, body []byte, err error) {
 	whole := true
 	err = s.read(ctx, func(c *conn) error {
-		v, err := c.one("SELECT "+mailColumns+" FROM mails m WHERE m.id = ?", id)
+		v, err := c.One("SELECT "+mailColumns+" FROM mails m WHERE m.id = ?", id)
 		if err != nil {
 			return err
 		}
-		if v == nil || v.int(12) == bodyGone {
+		if v == nil || v.Int(12) == bodyGone {
 			return queue.ErrNotFound
 		}
 		m, err = readMail(v)
-		whole = err == nil && m.intact(v.text(6))
+		whole = err == nil && m.intact(v.Text(6))
 		if !whole || m.body != bodyTable {
 			return nil
 		}
-		b, err := c.one("SELECT raw FROM bodies WHERE seq = ?", m.seq)
-		if isCorrupt(err) || err == nil && b == nil {
+		b, err := c.One("SELECT raw FROM bodies WHERE seq = ?", m.seq)
+		if db.IsCorrupt(err) || err == nil && b == nil {
 			whole = false
 			return nil
 		}
 		if err == nil {
-			body = b.blob(0)
+			body = b.Blob(0)
 		}
 		return err
 	})
@@ -157,10 +158,10 @@ func (t *tx) damage(seq int64, id string, now time.Time) error {
 	var waiting []due
 	from := map[due]int64{}
 	bounced := map[due]bool{}
-	err := t.each(func(r row) error {
-		d := due{seq: seq, n: r.int(0)}
+	err := t.Each(func(r row) error {
+		d := due{seq: seq, n: r.Int(0)}
 		waiting = append(waiting, d)
-		from[d], bounced[d] = r.int(1), r.bool(2)
+		from[d], bounced[d] = r.Int(1), r.Bool(2)
 		return nil
 	}, "SELECT n, state, bounced FROM recipients WHERE mail = ? AND state IN (0, 1)", seq)
 	if err != nil {

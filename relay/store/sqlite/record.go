@@ -31,11 +31,11 @@ type stored struct {
 
 // readMail takes mailColumns.
 func readMail(r row) (stored, error) {
-	m := stored{envelopeSum: r.int(10), seq: r.int(11), body: r.int(12), spool: r.text(13), bodySum: r.int(14), place: r.int(15)}
-	m.Message = relay.Message{ID: r.text(0), From: r.text(1), ReceivedAt: fromMillis(r.int(5))}
-	m.Lane, m.Domain, m.Urgent = r.text(2), r.text(3), r.bool(4)
-	m.BounceOf, m.Size, m.Damaged = r.text(7), r.int(8), r.bool(9)
-	if err := json.Unmarshal([]byte(r.text(6)), &m.Message.Client); err != nil {
+	m := stored{envelopeSum: r.Int(10), seq: r.Int(11), body: r.Int(12), spool: r.Text(13), bodySum: r.Int(14), place: r.Int(15)}
+	m.Message = relay.Message{ID: r.Text(0), From: r.Text(1), ReceivedAt: fromMillis(r.Int(5))}
+	m.Lane, m.Domain, m.Urgent = r.Text(2), r.Text(3), r.Bool(4)
+	m.BounceOf, m.Size, m.Damaged = r.Text(7), r.Int(8), r.Bool(9)
+	if err := json.Unmarshal([]byte(r.Text(6)), &m.Message.Client); err != nil {
 		return m, fmt.Errorf("%w: mail %s: %w", queue.ErrDamaged, m.Message.ID, err)
 	}
 	return m, nil
@@ -102,8 +102,8 @@ const recipientColumns = `r.addr, r.state, r.due, r.attempts, r.since, r.ended, 
 
 func readRecipient(r row) queue.Recipient {
 	return queue.Recipient{
-		Number: int(r.int(7)), Addr: r.text(0), State: stateOf(r.int(1)), Due: fromMillis(r.int(2)), Attempts: int(r.int(3)),
-		Since: fromMillis(r.int(4)), Ended: fromMillis(r.int(5)), Bounced: r.bool(6),
+		Number: int(r.Int(7)), Addr: r.Text(0), State: stateOf(r.Int(1)), Due: fromMillis(r.Int(2)), Attempts: int(r.Int(3)),
+		Since: fromMillis(r.Int(4)), Ended: fromMillis(r.Int(5)), Bounced: r.Bool(6),
 	}
 }
 
@@ -130,11 +130,11 @@ func (t *tx) trimAttempts(seq, n int64) error {
 // history reads a recipient's latest attempts, oldest first.
 func history(c *conn, seq, n int64, limit int) ([]queue.Attempt, error) {
 	var latest []queue.Attempt
-	err := c.each(func(r row) error {
-		a := queue.Attempt{Started: fromMillis(r.int(0)), Unknown: r.bool(1), NotAnAttempt: r.bool(2)}
-		a.Outcome = relay.Outcome{Kind: relay.Kind(r.int(3)), Status: int(r.int(4)), MessageID: r.text(5), Detail: r.text(6),
-			RetryAfter: time.Duration(r.int(8)), Took: time.Duration(r.int(9))}
-		if cause := r.text(7); cause != "" {
+	err := c.Each(func(r row) error {
+		a := queue.Attempt{Started: fromMillis(r.Int(0)), Unknown: r.Bool(1), NotAnAttempt: r.Bool(2)}
+		a.Outcome = relay.Outcome{Kind: relay.Kind(r.Int(3)), Status: int(r.Int(4)), MessageID: r.Text(5), Detail: r.Text(6),
+			RetryAfter: time.Duration(r.Int(8)), Took: time.Duration(r.Int(9))}
+		if cause := r.Text(7); cause != "" {
 			a.Outcome.Cause = errors.New(cause)
 		}
 		latest = append(latest, a)

@@ -8,7 +8,7 @@ import (
 // finish lets go of a mail's content when its last recipient was sent, and of
 // the whole mail if sent ones are not kept.
 func (t *tx) finish(seq int64, at time.Time) error {
-	r, err := t.one("SELECT 1 FROM recipients WHERE mail = ? AND state <> 4 LIMIT 1", seq)
+	r, err := t.One("SELECT 1 FROM recipients WHERE mail = ? AND state <> 4 LIMIT 1", seq)
 	if err != nil || r != nil {
 		return err
 	}
@@ -25,18 +25,18 @@ func (t *tx) finish(seq int64, at time.Time) error {
 // removeBody lets go of a mail's content. A file of it is removed
 // after the commit.
 func (t *tx) removeBody(seq int64) error {
-	r, err := t.one("SELECT body, spool, size, place FROM mails WHERE seq = ?", seq)
-	if err != nil || r == nil || r.int(0) == bodyGone {
+	r, err := t.One("SELECT body, spool, size, place FROM mails WHERE seq = ?", seq)
+	if err != nil || r == nil || r.Int(0) == bodyGone {
 		return err
 	}
 	t.counts.mails--
-	t.counts.bytes -= r.int(2)
-	switch r.int(0) {
+	t.counts.bytes -= r.Int(2)
+	switch r.Int(0) {
 	case bodySpool:
-		t.files = append(t.files, r.text(1))
+		t.files = append(t.files, r.Text(1))
 		return nil
 	case bodySegment:
-		t.segments.remove(segmentOf(r.int(3)), 1)
+		t.segments.remove(segmentOf(r.Int(3)), 1)
 		return nil
 	}
 	_, err = t.change("DELETE FROM bodies WHERE seq = ?", seq)
@@ -45,9 +45,9 @@ func (t *tx) removeBody(seq int64) error {
 
 // remove lets go of a mail with everything that belongs to it.
 func (t *tx) remove(seq int64) error {
-	err := t.each(func(r row) error {
-		t.counts.add(r.int(0), -1)
-		if r.int(0) == failed && r.int(1) == 0 {
+	err := t.Each(func(r row) error {
+		t.counts.add(r.Int(0), -1)
+		if r.Int(0) == failed && r.Int(1) == 0 {
 			t.counts.unbounced--
 		}
 		return nil
@@ -76,8 +76,8 @@ func (s *Store) Purge(ctx context.Context, before time.Time, limit int) (int, er
 	err := s.change(ctx, func(t *tx) error {
 		removed = 0
 		var mails []int64
-		err := t.each(func(r row) error {
-			mails = append(mails, r.int(0))
+		err := t.Each(func(r row) error {
+			mails = append(mails, r.Int(0))
 			return nil
 		}, "SELECT seq FROM mails WHERE done > 0 AND done < ? ORDER BY done LIMIT ?", millis(before), limit)
 		if err != nil {

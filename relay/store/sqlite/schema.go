@@ -1,11 +1,10 @@
 package sqlite
 
 import (
-	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
-	"os"
+
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
 )
 
 // applicationID marks our files, so that file(1) and we ourselves know them.
@@ -144,57 +143,24 @@ INSERT INTO counts VALUES (1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
 // ErrNewer: the data directory was written by a later version of this program.
 var ErrNewer = errors.New("the queue was written by a newer version of smtp2rest; start that version, nothing was changed")
 
-// checkHeader looks at the file's first bytes without opening it as a
-// database, because opening alone may write. The version stands there and not
-// in the log only: migrate sees to that.
-func checkHeader(path string) error {
-	f, err := os.Open(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	defer func() { _ = f.Close() }()
-	var header [100]byte // https://www.sqlite.org/fileformat2.html#the_database_header
-	switch _, err := io.ReadFull(f, header[:]); {
-	case errors.Is(err, io.EOF):
-		return nil // empty: not yet made into a database
-	case err != nil:
-		return &CorruptError{Path: path, Reason: "it is too short to be a database"}
-	}
-	if string(header[:16]) != "SQLite format 3\x00" {
-		return &CorruptError{Path: path, Reason: "it is not an SQLite database"}
-	}
-	version := binary.BigEndian.Uint32(header[60:])
-	id := binary.BigEndian.Uint32(header[68:])
-	if id != applicationID && (version != 0 || id != 0) {
-		return fmt.Errorf("%s is a database of another program (application id %#x)", path, id)
-	}
-	if int(version) > len(migrations) {
-		return fmt.Errorf("%w (version %d, known up to %d)", ErrNewer, version, len(migrations))
-	}
-	return nil
+// schema is the file's. It is a function because migrations are no slice.
+func schema() db.Schema {
+	return db.Schema{ApplicationID: applicationID, Migrations: migrations[:], Newer: ErrNewer}
 }
 
-// migrate brings the schema up to date, each step in one transaction.
+// checkHeader looks at the file before it is opened.
+func checkHeader(path string) error {
+	err := schema().CheckHeader(path)
+	if damaged, ok := errors.AsType[*db.DamagedError](err); ok {
+		return &CorruptError{Path: path, Reason: damaged.Reason}
+	}
+	return err
+}
+
+// migrate brings the schema up to date.
 func migrate(c *conn) error {
-	version, err := c.number("PRAGMA user_version")
-	if err != nil {
-		return err
-	}
-	if version > int64(len(migrations)) {
-		return fmt.Errorf("%w (version %d)", ErrNewer, version)
-	}
-	for ; version < int64(len(migrations)); version++ {
-		step := fmt.Sprintf("BEGIN IMMEDIATE; %s; PRAGMA user_version = %d; PRAGMA application_id = %d; COMMIT",
-			migrations[version], version+1, applicationID)
-		if err := c.script(step); err != nil {
-			return fmt.Errorf("queue schema, step %d: %w", version+1, err)
-		}
-		if err := checkpoint(c); err != nil { // for checkHeader
-			return err
-		}
+	if err := schema().Migrate(c); err != nil {
+		return fmt.Errorf("queue: %w", err)
 	}
 	return nil
 }

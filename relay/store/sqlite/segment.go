@@ -174,7 +174,7 @@ func (c *segmentChanges) remove(segment, mails int64) {
 // nothing any more, which go after the commit.
 func (t *tx) saveSegments(current int64) ([]string, error) {
 	if c := t.segments; c.added > 0 {
-		_, err := t.exec(`INSERT INTO segments VALUES (?1, ?2, ?2, ?3, ?4) ON CONFLICT (id) DO UPDATE
+		_, err := t.Exec(`INSERT INTO segments VALUES (?1, ?2, ?2, ?3, ?4) ON CONFLICT (id) DO UPDATE
 			SET live = live + excluded.live, mails = mails + excluded.mails, last = excluded.last`, current, c.added, c.first, c.last)
 		if err != nil {
 			return nil, err
@@ -182,13 +182,13 @@ func (t *tx) saveSegments(current int64) ([]string, error) {
 	}
 	var files []string
 	for id, n := range t.segments.removed {
-		if _, err := t.exec("UPDATE segments SET live = live - ? WHERE id = ?", n, id); err != nil {
+		if _, err := t.Exec("UPDATE segments SET live = live - ? WHERE id = ?", n, id); err != nil {
 			return nil, err
 		}
 		if id == current {
 			continue
 		}
-		deleted, err := t.exec("DELETE FROM segments WHERE id = ? AND live = 0", id)
+		deleted, err := t.Exec("DELETE FROM segments WHERE id = ? AND live = 0", id)
 		if err != nil {
 			return nil, err
 		}

@@ -20,7 +20,7 @@ func placed(t *testing.T, s *Store) int64 {
 	t.Helper()
 	n := int64(0)
 	must(t, s.read(ctx, func(c *conn) (err error) {
-		n, err = c.number("SELECT count(*) FROM mails WHERE body = 3 AND place > 0")
+		n, err = c.Number("SELECT count(*) FROM mails WHERE body = 3 AND place > 0")
 		return err
 	}))
 	return n

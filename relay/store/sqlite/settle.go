@@ -48,7 +48,7 @@ type attempt struct {
 
 // settle ends one attempt. It is false for one that is stale.
 func (t *tx) settle(x queue.Settlement) (bool, error) {
-	r, err := t.one(`SELECT r.mail, r.n, r.state, r.fence, r.settled, r.started, r.hold, r.bounced
+	r, err := t.One(`SELECT r.mail, r.n, r.state, r.fence, r.settled, r.started, r.hold, r.bounced
 		FROM mails m JOIN recipients r ON r.mail = m.seq WHERE m.id = ? AND r.n = ?`, x.Token.Mail, x.Token.Recipient)
 	if err != nil {
 		return false, err
@@ -59,7 +59,7 @@ func (t *tx) settle(x queue.Settlement) (bool, error) {
 		// second is news, and they cannot be told apart.
 		return t.s.opts.Queue.ForgetSent && x.Result == queue.Done, nil
 	}
-	a := attempt{seq: r.int(0), n: r.int(1), state: r.int(2), fence: r.int(3), settled: r.int(4), started: r.int(5), hold: r.bool(6), bounced: r.bool(7)}
+	a := attempt{seq: r.Int(0), n: r.Int(1), state: r.Int(2), fence: r.Int(3), settled: r.Int(4), started: r.Int(5), hold: r.Bool(6), bounced: r.Bool(7)}
 	switch {
 	case a.fence != x.Token.Fence:
 		return false, nil

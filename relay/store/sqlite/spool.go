@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 	"syscall"
+
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
 )
 
 // spoolDir is where bodies above spoolAbove are, one file each, and segments.
@@ -101,7 +103,7 @@ func (s *Store) sweepSpool(c *conn) error {
 			q, key = "SELECT 1 FROM segments WHERE id = ?", id
 			s.writer.lastSegment = max(s.writer.lastSegment, id)
 		}
-		r, err := c.one(q, key)
+		r, err := c.One(q, key)
 		if err != nil || r != nil {
 			return err
 		}
@@ -123,7 +125,7 @@ func (osFS) Create(name string) (spoolFile, error) {
 
 func (osFS) Open(name string) (spoolReader, error) { return os.Open(name) }
 func (osFS) Remove(name string) error              { return os.Remove(name) }
-func (osFS) SyncDir(name string) error             { return syncDir(name) }
+func (osFS) SyncDir(name string) error             { return db.SyncDir(name) }
 
 func (osFS) Names(dir string, f func(name string) error) error {
 	d, err := os.Open(dir)
@@ -147,17 +149,8 @@ func (osFS) Names(dir string, f func(name string) error) error {
 	}
 }
 
-// syncDir makes the names in a directory durable.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}
-
 // noSpace reports whether a file could not be written for want of space, or
 // of quota.
 func noSpace(err error) bool {
-	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || isDiskFull(err)
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || db.IsDiskFull(err)
 }

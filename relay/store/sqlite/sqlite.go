@@ -13,20 +13,26 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/url"
 	"os"
 	"path/filepath"
 	"sync"
 	"sync/atomic"
 	"time"
 
-	driversqlite "modernc.org/sqlite"
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
 )
 
 // fileName is the database's name in the data directory.
 const fileName = "queue.db"
+
+// These are used in every file, and nothing is added to them.
+type (
+	conn = db.Conn
+	row  = db.Row
+)
 
 // readers is how many connections read at the same time.
 const readers = 4
@@ -40,7 +46,8 @@ type Options struct {
 	// MinFree is how many bytes to keep free on the disk: with less, Enqueue
 	// fails with ErrFull while all that drains the queue goes on. 0 is no bound.
 	MinFree int64
-	Log     *slog.Logger // slog.Default() when nil
+	Log     *slog.Logger          // slog.Default() when nil
+	Metrics prometheus.Registerer // nil: none
 
 	spool       spoolFS       // of the operating system when nil
 	vfs         string        // SQLite's own when ""
@@ -51,10 +58,11 @@ type Options struct {
 
 // Store is an open queue.
 type Store struct {
-	opts  Options
-	log   *slog.Logger
-	lock  *os.File
-	spool spool
+	opts    Options
+	log     *slog.Logger
+	metrics *metrics
+	lock    *os.File
+	spool   spool
 
 	writer    *writer
 	published published
@@ -86,9 +94,7 @@ func Open(o Options) (*Store, error) {
 	o.tidyEvery = cmp.Or(o.tidyEvery, time.Second)
 	o.bigGroup = cmp.Or(o.bigGroup, bigGroup)
 	o.segmentSize = cmp.Or(o.segmentSize, segmentSize)
-	// Process-wide, but a setting that only makes a sync cheaper: it leaves
-	// out the time stamps, and nothing that is needed to read the data back.
-	if _, err := driversqlite.Fdatasync(true); err != nil && !errors.Is(err, driversqlite.ErrFdatasyncUnavailable) {
+	if err := db.CheapSync(); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(filepath.Join(o.Dir, spoolDir), 0o700); err != nil {
@@ -98,7 +104,7 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{opts: o, log: o.Log, lock: l, wake: make(chan struct{}, 1), readers: make(chan *conn, readers)}
+	s := &Store{opts: o, log: o.Log, metrics: newMetrics(o.Metrics, o.Dir), lock: l, wake: make(chan struct{}, 1), readers: make(chan *conn, readers)}
 	s.spool = spool{dir: filepath.Join(o.Dir, spoolDir), fs: o.spool}
 	if err := s.open(); err != nil {
 		return nil, errors.Join(err, s.release())
@@ -113,10 +119,10 @@ func (s *Store) open() error {
 	if err := checkHeader(path); err != nil {
 		return err
 	}
-	if err := createPrivate(path); err != nil {
+	if err := db.CreatePrivate(path); err != nil {
 		return err
 	}
-	if err := makeDatabase(s.dsn(), path); err != nil {
+	if err := db.Prepare(s.dsn(), path); err != nil {
 		return s.describe(err)
 	}
 	c, err := s.connectWriter()
@@ -140,7 +146,7 @@ func (s *Store) open() error {
 	s.writer.counts = n
 	s.published.Store(&n)
 	for range readers {
-		r, err := connect(s.dsn(), "PRAGMA busy_timeout=5000", "PRAGMA query_only=1", "PRAGMA cache_size=-1000")
+		r, err := db.Connect(s.dsn(), "PRAGMA busy_timeout=5000", "PRAGMA query_only=1", "PRAGMA cache_size=-1000")
 		if err != nil {
 			return err
 		}
@@ -152,47 +158,14 @@ func (s *Store) open() error {
 	return s.sweepSpool(c)
 }
 
-// createPrivate makes the database's file before SQLite would, because SQLite
-// gives the log the database's mode, and the umask is not ours to trust.
-func createPrivate(path string) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return err
-	}
-	if err := f.Close(); err != nil {
-		return err
-	}
-	return syncDir(filepath.Dir(path))
-}
-
 func (s *Store) path() string { return filepath.Join(s.opts.Dir, fileName) }
 
-func (s *Store) dsn() string {
-	dsn := "file:" + (&url.URL{Path: s.path()}).EscapedPath()
-	if s.opts.vfs != "" {
-		dsn += "?vfs=" + url.QueryEscape(s.opts.vfs)
-	}
-	return dsn
-}
-
-// makeDatabase gives an empty file what must come before its first table. It
-// is not asked for again, because asking alone writes to the file.
-func makeDatabase(dsn, path string) error {
-	info, err := os.Stat(path)
-	if err != nil || info.Size() > 0 {
-		return err
-	}
-	c, err := connect(dsn, "PRAGMA auto_vacuum=INCREMENTAL", "PRAGMA journal_mode=WAL")
-	if err != nil {
-		return err
-	}
-	return c.close()
-}
+func (s *Store) dsn() string { return db.Name(s.path(), s.opts.vfs) }
 
 // connectWriter opens the connection that changes the database. The log is copied back every 4000 pages
 // and keeps its file, because writing over is cheaper to sync than growing.
 func (s *Store) connectWriter() (*conn, error) {
-	return connect(s.dsn(),
+	return db.Connect(s.dsn(),
 		"PRAGMA busy_timeout=5000",
 		"PRAGMA journal_mode=WAL",
 		"PRAGMA synchronous=FULL",
@@ -244,11 +217,11 @@ func (s *Store) read(ctx context.Context, f func(c *conn) error) error {
 
 // snapshot runs f in a transaction, so that all it reads is of one moment.
 func snapshot(c *conn, f func(c *conn) error) error {
-	if _, err := c.exec("BEGIN"); err != nil {
+	if _, err := c.Exec("BEGIN"); err != nil {
 		return err
 	}
 	err := f(c)
-	_, end := c.exec("COMMIT")
+	_, end := c.Exec("COMMIT")
 	return errors.Join(err, end)
 }
 
@@ -273,10 +246,10 @@ func (s *Store) Close() error {
 func (s *Store) release() error {
 	var errs []error
 	for len(s.readers) > 0 {
-		errs = append(errs, (<-s.readers).close())
+		errs = append(errs, (<-s.readers).Close())
 	}
 	if s.writer != nil && s.writer.conn != nil {
-		errs = append(errs, s.writer.conn.close())
+		errs = append(errs, s.writer.conn.Close())
 	}
 	return errors.Join(append(errs, s.lock.Close())...)
 }
@@ -294,9 +267,9 @@ func (s *Store) wakeUp() {
 // describe says of a storage error what it means to a person.
 func (s *Store) describe(err error) error {
 	switch {
-	case isCorrupt(err):
+	case db.IsCorrupt(err):
 		return &CorruptError{Path: s.path(), Reason: err.Error()}
-	case isDiskFull(err), isIO(err):
+	case db.IsDiskFull(err), db.IsIO(err):
 		return fmt.Errorf("queue storage in %s: %w", s.opts.Dir, err)
 	}
 	return err

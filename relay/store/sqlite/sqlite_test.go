@@ -52,12 +52,12 @@ func damageStored(dir, id string) error {
 		return err
 	}
 	defer func() { _ = s.Close() }()
-	r, err := s.writer.conn.one("SELECT seq, spool, place, size FROM mails WHERE id = ?", id)
+	r, err := s.writer.conn.One("SELECT seq, spool, place, size FROM mails WHERE id = ?", id)
 	if err != nil || r == nil {
 		return errors.Join(err, errors.New("no mail "+id))
 	}
-	name, at := r.text(1), r.int(3)/2
-	if p := r.int(2); p > 0 {
+	name, at := r.Text(1), r.Int(3)/2
+	if p := r.Int(2); p > 0 {
 		name, at = segmentName(segmentOf(p)), offsetOf(p)+at
 	}
 	if name != "" {
@@ -68,13 +68,13 @@ func damageStored(dir, id string) error {
 		b[at] ^= 1
 		return os.WriteFile(s.spool.path(name), b, 0o600)
 	}
-	b, err := s.writer.conn.one("SELECT raw FROM bodies WHERE seq = ?", r.int(0))
+	b, err := s.writer.conn.One("SELECT raw FROM bodies WHERE seq = ?", r.Int(0))
 	if err != nil {
 		return err
 	}
-	raw := b.blob(0)
+	raw := b.Blob(0)
 	raw[len(raw)/2] ^= 1
-	_, err = s.writer.conn.exec("UPDATE bodies SET raw = ? WHERE seq = ?", raw, r.int(0))
+	_, err = s.writer.conn.Exec("UPDATE bodies SET raw = ? WHERE seq = ?", raw, r.Int(0))
 	return err
 }
 

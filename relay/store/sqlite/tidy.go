@@ -14,24 +14,15 @@ const (
 	keepPages = 256
 )
 
-// checkpoint copies all of the log into the database and cuts it to nothing.
-func checkpoint(c *conn) error {
-	busy, err := c.number("PRAGMA wal_checkpoint(TRUNCATE)")
-	if err == nil && busy != 0 {
-		err = fmt.Errorf("the log cannot be copied back: a reader does not end")
-	}
-	return err
-}
-
 // truncate cuts the log if no reader is in the way. It does not wait for one:
 // that would hold up every writer.
 func (w *writer) truncate() (bool, error) {
-	if err := w.conn.script("PRAGMA busy_timeout=0"); err != nil {
+	if err := w.conn.Script("PRAGMA busy_timeout=0"); err != nil {
 		return false, err
 	}
-	r, err := w.conn.one("PRAGMA wal_checkpoint(TRUNCATE)")
-	done := err == nil && r.int(0) == 0
-	return done, errors.Join(err, w.conn.script("PRAGMA busy_timeout=5000"))
+	r, err := w.conn.One("PRAGMA wal_checkpoint(TRUNCATE)")
+	done := err == nil && r.Int(0) == 0
+	return done, errors.Join(err, w.conn.Script("PRAGMA busy_timeout=5000"))
 }
 
 // tidy takes one step towards a small file and says when to take the next: at
@@ -43,9 +34,9 @@ func (w *writer) tidy() time.Duration {
 	}
 	quiet := w.commits == w.tidiedAt
 	w.tidiedAt = w.commits
-	free, err := w.conn.number("PRAGMA freelist_count")
+	free, err := w.conn.Number("PRAGMA freelist_count")
 	if err == nil && free > keepPages {
-		err = w.conn.each(func(row) error { return nil }, fmt.Sprintf("PRAGMA incremental_vacuum(%d)", tidyPages))
+		err = w.conn.Each(func(row) error { return nil }, fmt.Sprintf("PRAGMA incremental_vacuum(%d)", tidyPages))
 		w.truncated = false
 		if err == nil && quiet {
 			return 0

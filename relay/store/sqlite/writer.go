@@ -11,6 +11,7 @@ import (
 	lib "modernc.org/sqlite/lib"
 
 	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
 )
 
 // op is one call that changes something. run must either change nothing and
@@ -43,7 +44,7 @@ type tx struct {
 // change runs a statement that changes something.
 func (t *tx) change(q string, args ...any) (int64, error) {
 	t.writes++
-	return t.exec(q, args...)
+	return t.Exec(q, args...)
 }
 
 // batch bounds how many ops share a transaction, so that the first of them
@@ -150,10 +151,12 @@ func (w *writer) commit(group []op) []op {
 // was changed.
 func (w *writer) transact(group []op, results []result, inline bool) error {
 	if err := w.repair(); err != nil {
+		w.s.metrics.errors.Inc()
 		return err
 	}
+	begun := time.Now()
 	t := &tx{conn: w.conn, s: w.s, counts: w.counts}
-	if _, err := t.exec("BEGIN IMMEDIATE"); err != nil {
+	if _, err := t.Exec("BEGIN IMMEDIATE"); err != nil {
 		return w.failed(err)
 	}
 	noSpace := w.spaceFor(group)
@@ -169,16 +172,17 @@ func (w *writer) transact(group []op, results []result, inline bool) error {
 		return w.failed(w.rollback(err))
 	}
 	if t.writes == 0 {
-		_, err := t.exec("ROLLBACK") // nothing to make durable
+		_, err := t.Exec("ROLLBACK") // nothing to make durable
 		return w.failed(err)
 	}
 	if t.segments.added > 0 {
 		w.segment.told = true
 	}
-	if _, err := t.exec("COMMIT"); err != nil {
+	if _, err := t.Exec("COMMIT"); err != nil {
 		return w.failed(w.rollback(err))
 	}
 	w.commits++
+	w.s.metrics.committed(len(group), time.Since(begun))
 	w.truncated = false
 	w.counts = t.counts
 	w.s.published.Store(&t.counts)
@@ -222,7 +226,7 @@ func (t *tx) runOne(o op, res *result) error {
 	before, writes := t.counts, t.writes
 	t.files = nil
 	err := o.run(t)
-	if err != nil && (code(err) != 0 || t.writes != writes) {
+	if err != nil && (db.Code(err) != 0 || t.writes != writes) {
 		return err
 	}
 	if err != nil {
@@ -258,15 +262,18 @@ func (s *Store) checkFree(size int64) error {
 // rollback ends the transaction after err. After some errors SQLite has done
 // so already and says SQLITE_ERROR; after any other the connection is given up.
 func (w *writer) rollback(err error) error {
-	if _, rerr := w.conn.exec("ROLLBACK"); rerr != nil && code(rerr) != lib.SQLITE_ERROR {
+	if _, rerr := w.conn.Exec("ROLLBACK"); rerr != nil && db.Code(rerr) != lib.SQLITE_ERROR {
 		w.broken = errors.Join(err, rerr)
 	}
 	return err
 }
 
 func (w *writer) failed(err error) error {
-	if isIO(err) {
+	if db.IsIO(err) {
 		w.broken = err
+	}
+	if err != nil {
+		w.s.metrics.failed(w.broken != nil)
 	}
 	return err
 }
@@ -282,7 +289,7 @@ func (w *writer) repair() error {
 	}
 	w.s.log.Error("queue storage failed; opening it anew", "err", w.broken)
 	if w.conn != nil {
-		_ = w.conn.close() // of a connection that is given up
+		_ = w.conn.Close() // of a connection that is given up
 		w.conn = nil
 	}
 	c, err := w.s.connectWriter()
@@ -290,7 +297,7 @@ func (w *writer) repair() error {
 		return err
 	}
 	w.conn = c
-	if err := checkpoint(c); err != nil {
+	if err := db.Checkpoint(c); err != nil {
 		return err
 	}
 	if w.counts, err = loadCounts(c); err != nil {
@@ -299,6 +306,7 @@ func (w *writer) repair() error {
 	n := w.counts
 	w.s.published.Store(&n)
 	w.broken = nil
+	w.s.metrics.broken.Set(0)
 	w.s.log.Info("queue storage works again")
 	return nil
 }
