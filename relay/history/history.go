@@ -13,6 +13,7 @@ package history
 
 import (
 	"context"
+	"slices"
 	"time"
 )
 
@@ -191,4 +192,40 @@ type Forgotten struct {
 	// Clean: the files of the store were read afterwards and have the address
 	// nowhere any more.
 	Clean bool `json:"clean"`
+}
+
+// Event types of the provider, as far as they say where a recipient stands.
+const (
+	EventHardBounce = "bounced.hard"
+	EventComplaint  = "complained"
+	EventDelivered  = "delivered"
+	EventOpened     = "opened"
+	EventClicked    = "clicked"
+)
+
+// TypesOf are the types of events that lead to a state. Nobody opens what was
+// not delivered.
+func TypesOf(s State) []string {
+	switch s {
+	case Bounced:
+		return []string{EventHardBounce}
+	case Complained:
+		return []string{EventComplaint}
+	case Delivered:
+		return []string{EventDelivered, EventOpened, EventClicked}
+	}
+	return nil
+}
+
+// After is the state of a recipient after an event, whatever the order they
+// come in: a bounce tells more than a complaint, and that more than a delivery.
+func (s State) After(eventType string) State {
+	strength := []State{Sent, Delivered, Complained, Bounced}
+	for i, to := range strength {
+		at := slices.Index(strength, s)
+		if at >= 0 && i > at && slices.Contains(TypesOf(to), eventType) {
+			return to
+		}
+	}
+	return s
 }
