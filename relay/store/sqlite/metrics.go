@@ -5,6 +5,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
 )
 
 type metrics struct {
@@ -20,7 +22,7 @@ func newMetrics(reg prometheus.Registerer, dir string) *metrics {
 		Name: "smtp2rest_storage_free_bytes",
 		Help: "Bytes that are free on the disk of the data directory; at queue.min_free and below no mail is queued. -1 when it cannot be told.",
 	}, func() float64 {
-		free, err := freeBytes(dir)
+		free, err := db.FreeBytes(dir)
 		if err != nil {
 			return -1
 		}

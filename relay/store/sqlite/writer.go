@@ -252,7 +252,7 @@ func (s *Store) checkFree(size int64) error {
 	if s.opts.MinFree <= 0 {
 		return nil
 	}
-	free, err := freeBytes(s.opts.Dir)
+	free, err := db.FreeBytes(s.opts.Dir)
 	if err == nil && free-size < s.opts.MinFree {
 		return fmt.Errorf("%w: %d bytes are free on the disk, %d are kept free", queue.ErrFull, free, s.opts.MinFree)
 	}
