@@ -55,8 +55,8 @@ type entry struct {
 	places map[string]int // in change.Recipients
 }
 
-// merge is the facts as changes, one for each mail. It is pure.
-func merge(facts []Fact) []Change {
+// Changes puts facts together, one change for each mail. It is pure.
+func Changes(facts ...Fact) []Change {
 	b := &batch{byID: make(map[string]*entry, len(facts)/3+1)}
 	for _, f := range facts {
 		f.apply(b)

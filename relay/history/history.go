@@ -132,11 +132,11 @@ type Attempt struct {
 type Event struct {
 	ID        string    `json:"id"`
 	Type      string    `json:"type"` // the provider's own word
-	At        time.Time `json:"at"`
 	MessageID string    `json:"message_id"`
 	Email     string    `json:"email"`
-	Code      string    `json:"code,omitempty"`
+	Code      string    `json:"code,omitempty"` // of a bounce
 	Reason    string    `json:"reason,omitempty"`
+	Received  time.Time `json:"received"` // by us; the step's time is when it happened
 }
 
 // Store keeps records. Every method may be called by any number of goroutines.

@@ -212,7 +212,7 @@ func (r *Recorder) writeAll() error {
 	r.facts = nil
 	r.mu.Unlock()
 	if len(facts) > 0 {
-		r.backlog = append(r.backlog, merge(facts)...)
+		r.backlog = append(r.backlog, Changes(facts...)...)
 	}
 	r.metrics.facts.Add(float64(len(facts)))
 	for len(r.backlog) > 0 {

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
@@ -52,8 +51,7 @@ CREATE TABLE mails_forgotten (id TEXT PRIMARY KEY) WITHOUT ROWID;
 // a recipient is still recorded.
 const stepsMax = 64 << 10
 
-// Write implements history.Store. It is synced with the next durable write, or
-// a moment later: a crash may take it.
+// Write implements history.Store. The recorder waits for it, and nobody else.
 func (s *Store) Write(ctx context.Context, changes []history.Change) error {
 	if !s.writer.room() {
 		return fmt.Errorf("records in %s: the disk is almost full, and the queue needs what is left", s.opts.Dir)
@@ -159,20 +157,6 @@ func stepLines(steps []history.Step) (string, error) {
 	return b.String(), nil
 }
 
-func millis(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixMilli()
-}
-
-func atMillis(ms int64) time.Time {
-	if ms == 0 {
-		return time.Time{}
-	}
-	return time.UnixMilli(ms).UTC()
-}
-
 // Get implements history.Store.
 func (s *Store) Get(ctx context.Context, id string) (m history.Mail, found bool, err error) {
 	err = s.read(ctx, func(c *db.Conn) error {
@@ -206,7 +190,7 @@ func (s *Store) Get(ctx context.Context, id string) (m history.Mail, found bool,
 
 // mailOf reads id, received, sender, message_id, subject, head and reply.
 func mailOf(r db.Row) (history.Mail, error) {
-	m := history.Mail{ID: r.Text(0), Received: atMillis(r.Int(1)), Sender: r.Text(2), Reply: r.Text(6)}
+	m := history.Mail{ID: r.Text(0), Received: fromMillis(r.Int(1)), Sender: r.Text(2), Reply: r.Text(6)}
 	if head := r.Text(5); head != "" {
 		if err := json.Unmarshal([]byte(head), &m.Head); err != nil {
 			return m, fmt.Errorf("the record of mail %s: %w", m.ID, err)
@@ -219,7 +203,7 @@ func mailOf(r db.Row) (history.Mail, error) {
 // recipientOf reads addr, named, state, ended, api_id and steps.
 func recipientOf(r db.Row) (history.Recipient, error) {
 	out := history.Recipient{
-		Addr: r.Text(0), Named: r.Text(1), State: history.State(r.Text(2)), Ended: atMillis(r.Int(3)), APIID: r.Text(4),
+		Addr: r.Text(0), Named: r.Text(1), State: history.State(r.Text(2)), Ended: fromMillis(r.Int(3)), APIID: r.Text(4),
 	}
 	for line := range strings.Lines(r.Text(5)) {
 		var s history.Step
