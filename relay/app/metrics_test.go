@@ -62,6 +62,15 @@ func TestScrape(t *testing.T) {
 		`smtp2rest_queue_recipients{state="failed"} 0`,
 		`smtp2rest_breaker_open{why="api_down"} 0`,
 		`smtp2rest_storage_commit_changes_count 1`,
+		`smtp2rest_messages_total{outcome="accepted"} 1`,
+		`smtp2rest_messages_total{outcome="queued"} 1`,
+		`smtp2rest_messages_total{outcome="refused"} 1`,
+		`smtp2rest_message_reply_seconds_count{outcome="queued"} 1`,
+		`smtp2rest_recipients_total{end="sent",way="direct"} 1`,
+		`smtp2rest_recipients_total{end="refused",way="direct"} 1`,
+		`smtp2rest_recipients_total{end="sent",way="queue"} 0`,
+		`smtp2rest_recipient_settled_seconds_count{result="sent"} 1`,
+		`smtp2rest_bounces_total{sender="told"} 0`,
 		`smtp2rest_build_info{go="go1.`,
 	} {
 		if !strings.Contains(body, "\n"+want) {

@@ -107,7 +107,7 @@ func (p *parts) buildAPI(context.Context) error {
 		Paused: keeper.paused, Log: p.opt.Log, Metrics: p.metrics,
 	})
 	p.attempts = attempt.New(attempt.Options{
-		API: client, Pace: p.pacer, Suppressions: p.suppressions, Log: p.opt.Log,
+		API: client, Pace: p.pacer, Suppressions: p.suppressions, Log: p.opt.Log, Metrics: p.metrics,
 		LeaveProbes: p.opt.Config.Queue.Mode == config.OnDisk,
 	})
 	p.keeper = keeper
@@ -209,6 +209,7 @@ func (p *parts) startEngine(store queue.Queue) {
 		BounceGrace:    c.Bounce.Grace,
 		BouncesPerHour: c.Bounce.PerHour,
 		Log:            p.opt.Log,
+		Metrics:        p.metrics,
 	})
 	engine.Start()
 	p.onStop(func(ctx context.Context) error { engine.Stop(ctx); return nil })
@@ -245,6 +246,7 @@ func (p *parts) backend() *intake.Intake {
 		Bounce:       p.bounces(),
 		Wait:         c.Delivery.Wait,
 		Log:          p.opt.Log,
+		Metrics:      p.metrics,
 	})
 }
 

@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"sync"
 
+	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/payload"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
@@ -19,9 +20,10 @@ type bodies struct {
 	queue  queue.Queue
 	encode func(raw []byte, from string) (*payload.Body, error)
 
-	mu   sync.Mutex
-	id   string
-	body *payload.Body
+	mu    sync.Mutex
+	id    string
+	body  *payload.Body
+	trace string // in its header
 }
 
 // errMapping: the mapping of a mail panicked.
@@ -37,24 +39,26 @@ func newBodies(o Options) *bodies {
 	}}
 }
 
-func (b *bodies) get(ctx context.Context, m queue.Mail) (*payload.Body, error) {
+// get returns a mail's body, and the trace that it belongs to.
+func (b *bodies) get(ctx context.Context, m queue.Mail) (*payload.Body, string, error) {
 	b.mu.Lock()
-	id, body := b.id, b.body
+	id, body, trace := b.id, b.body, b.trace
 	b.mu.Unlock()
 	if id == m.Message.ID && body != nil {
-		return body, nil
+		return body, trace, nil
 	}
 	raw, err := readRaw(ctx, b.queue, m.Message.ID, -1)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	if body, err = b.guarded(raw, m.Message.From); err != nil {
-		return nil, err
+		return nil, "", err
 	}
+	trace = attempt.Trace(raw)
 	b.mu.Lock()
-	b.id, b.body = m.Message.ID, body
+	b.id, b.body, b.trace = m.Message.ID, body, trace
 	b.mu.Unlock()
-	return body, nil
+	return body, trace, nil
 }
 
 // guarded turns a panic in the mapping of one mail into an error: it must not

@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
 	"github.com/smtp2rest/smtp2rest/relay/history"
@@ -42,6 +44,7 @@ type Options struct {
 
 	History history.Noter // nil: history.Nothing
 	Log     *slog.Logger
+	Metrics prometheus.Registerer // nil: none
 }
 
 // Warming bounds what a sender's domain sends in a day; *warm.Meter does.
@@ -64,12 +67,13 @@ const storagePause = 5 * time.Second
 
 // Engine runs the queue. Start and Stop bound its life.
 type Engine struct {
-	opt    Options
-	bodies *bodies
-	places chan struct{} // one element per attempt under way
-	failed chan struct{} // has a value when there may be a bounce to write
-	later  chan struct{} // has a value when something is due sooner than was known
-	told   *hourly
+	opt     Options
+	metrics *metrics
+	bodies  *bodies
+	places  chan struct{} // one element per attempt under way
+	failed  chan struct{} // has a value when there may be a bounce to write
+	later   chan struct{} // has a value when something is due sooner than was known
+	told    *hourly
 
 	// unsettled counts attempts whose outcome the storage does not take.
 	unsettled atomic.Int64
@@ -87,7 +91,7 @@ func New(o Options) *Engine {
 	if o.History == nil {
 		o.History = history.Nothing{}
 	}
-	return &Engine{
+	e := &Engine{
 		opt:    o,
 		bodies: newBodies(o),
 		places: make(chan struct{}, o.Workers),
@@ -95,6 +99,8 @@ func New(o Options) *Engine {
 		later:  make(chan struct{}, 1),
 		told:   &hourly{limit: o.BouncesPerHour},
 	}
+	e.metrics = newMetrics(o.Metrics, e)
+	return e
 }
 
 // Start begins to drain the queue. It returns at once.

@@ -62,7 +62,7 @@ func (e *Engine) tell(ctx context.Context, b queue.Bounce) error {
 	for i, r := range b.Failed {
 		numbers[i] = r.Number
 	}
-	mail, err := e.bounceFor(ctx, b, numbers)
+	mail, came, err := e.bounceFor(ctx, b, numbers)
 	if err != nil {
 		return err
 	}
@@ -71,6 +71,7 @@ func (e *Engine) tell(ctx context.Context, b queue.Bounce) error {
 		return nil // dropped meanwhile
 	}
 	if err == nil {
+		e.metrics.bounced(came)
 		e.noteTold(b, mail)
 	}
 	return err
@@ -90,12 +91,12 @@ func (e *Engine) noteTold(b queue.Bounce, mail *queue.Mail) {
 }
 
 // bounceFor writes the bounce; nil is that nobody is to be told.
-func (e *Engine) bounceFor(ctx context.Context, b queue.Bounce, numbers []int) (*queue.Mail, error) {
+func (e *Engine) bounceFor(ctx context.Context, b queue.Bounce, numbers []int) (*queue.Mail, telling, error) {
 	now := time.Now()
 	m := b.Mail.Message
 	raw, err := readRaw(ctx, e.opt.Queue, m.ID, headerRead)
 	if err != nil && !errors.Is(err, queue.ErrDamaged) && !errors.Is(err, queue.ErrNotFound) {
-		return nil, err
+		return nil, "", err
 	}
 	m.Raw = raw // damaged or gone: the bounce quotes no header
 	failed := make([]bounce.Failure, len(b.Failed))
@@ -107,10 +108,10 @@ func (e *Engine) bounceFor(ctx context.Context, b queue.Bounce, numbers []int) (
 	switch {
 	case !ok:
 		log.Warn("given up; nobody can be told")
-		return nil, nil
+		return nil, nobody, nil
 	case !e.told.allow(suppress.Normalise(to), now):
 		log.Warn("given up; the sender was told of too many failures in the last hour to be told of this one", "to", to)
-		return nil, nil
+		return nil, tooMany, nil
 	}
 	mail := queue.NewMail(relay.Message{
 		ID: queue.BounceID(m.ID, numbers), Recipients: []string{to}, Raw: text, ReceivedAt: now,
@@ -118,7 +119,7 @@ func (e *Engine) bounceFor(ctx context.Context, b queue.Bounce, numbers []int) (
 	mail.BounceOf = m.ID
 	mail.Urgent = true // bounces are few and a sender waits for them
 	log.Info("given up; the sender is told", "bounce", mail.Message.ID, "to", to)
-	return &mail, nil
+	return &mail, told, nil
 }
 
 // hourly bounds how often something happens to each of many names in an hour.

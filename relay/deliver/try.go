@@ -9,7 +9,6 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
-	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 	"github.com/smtp2rest/smtp2rest/relay/payload"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
@@ -18,7 +17,7 @@ import (
 
 // try makes the attempt that was claimed and settles it.
 func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
-	body, err := e.bodies.get(ctx, c.Mail)
+	body, trace, err := e.bodies.get(ctx, c.Mail)
 	if err != nil {
 		pass.Return()
 		e.settle(ctx, c, e.unreadable(c, err))
@@ -32,9 +31,9 @@ func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
 		}})
 		return
 	}
-	out := e.opt.Attempts.Make(ctx, pass, attempt.Attempt{
-		MessageID: c.Mail.Message.ID, From: c.Mail.Message.From, To: c.Addr, Number: c.Attempt, Body: body,
-	})
+	a := attemptAt(c)
+	a.Body, a.Trace = body, trace
+	out := e.opt.Attempts.Make(ctx, pass, a)
 	now := time.Now()
 	s := decide(e.opt.Schedule, c, out, now, jitter())
 	if e.opt.Warming != nil {
@@ -46,6 +45,12 @@ func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
 		}
 	}
 	e.settle(ctx, c, s)
+}
+
+// attemptAt is the attempt that was claimed, without what is to be read for it.
+func attemptAt(c queue.Claim) attempt.Attempt {
+	m := c.Mail.Message
+	return attempt.Attempt{MessageID: m.ID, From: m.From, To: c.Addr, Number: c.Attempt, Session: m.Client.Session, BounceOf: c.Mail.BounceOf}
 }
 
 // decide says what becomes of a recipient after an attempt; it is pure.
@@ -130,9 +135,11 @@ func (e *Engine) settleOnce(c queue.Claim, s queue.Settlement) error {
 	defer cancel()
 	err := e.opt.Queue.Settle(ctx, s)
 	log := e.opt.Log.With("id", c.Mail.Message.ID, "to", c.Addr)
+	if err == nil && s.Result != queue.Later {
+		e.opt.Attempts.Ended(attempt.Queued, attemptAt(c), s.Outcome, c.Mail.Message.ReceivedAt)
+	}
 	switch {
 	case err == nil && s.Result == queue.GaveUp:
-		e.gaveUp(c, s)
 		note(e.failed)
 	case err == nil && s.Result == queue.Later:
 		note(e.later)
@@ -144,19 +151,6 @@ func (e *Engine) settleOnce(c queue.Claim, s queue.Settlement) error {
 		log.Error("an attempt cannot be recorded", "outcome", s.Outcome.Kind.String(), "cause", err)
 	}
 	return err
-}
-
-// gaveUp notes that a recipient is not tried again. The API's own last word was
-// noted with the attempt.
-func (e *Engine) gaveUp(c queue.Claim, s queue.Settlement) {
-	if s.Outcome.Kind.Permanent() && s.Outcome.Status != 0 {
-		return
-	}
-	why := fmt.Sprintf("tried %d times", c.Attempt)
-	if s.Outcome.Kind.Permanent() {
-		why = s.Outcome.Detail
-	}
-	e.opt.History.Note(history.GaveUp{ID: c.Mail.Message.ID, From: c.Mail.Message.From, To: c.Addr, Why: why, At: s.At})
 }
 
 // note leaves a value for who waits, if there is none yet.

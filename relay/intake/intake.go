@@ -76,8 +76,8 @@ type Options struct {
 	Wait         time.Duration // how long a client is kept for the API's verdict
 	History      history.Noter // nil: history.Nothing
 	Subjects     bool          // the history has them
-	Metrics      prometheus.Registerer
 	Log          *slog.Logger
+	Metrics      prometheus.Registerer // nil: none
 }
 
 // Intake is safe for concurrent use.
@@ -131,37 +131,43 @@ func (in *Intake) Message(ctx context.Context, env *smtpd.Envelope, data []byte)
 	m := newMessage(env, data)
 	m.Recipients, m.Aliases = in.resolve(env.Recipients)
 	log := in.opt.Log.With("id", m.ID, "session", m.Client.Session)
+	trace := attempt.Trace(data)
+	if trace != "" {
+		log = log.With("trace", trace)
+	}
+	kept := false
 	r, again := in.recall.again(ctx, m)
 	if !again {
 		h := newHandled()
 		defer h.end() // after a panic as well: nobody may wait for it in vain
 		env.OnLost(func() { in.recall.remember(m, h) })
-		s := &story{message: m}
-		r = in.deal(ctx, log, s)
+		r, kept = in.deal(ctx, log, &story{message: m, trace: trace})
 		h.reply = r
-		if s.traceParent != "" {
-			log = log.With("traceparent", s.traceParent)
-		}
 	}
+	took := time.Since(m.ReceivedAt)
+	in.metrics.answered(fateOf(r, kept, again), len(m.Raw), took)
 	log.Info("message", "from", m.From, "recipients", len(m.Recipients), "bytes", len(m.Raw), "client", m.Client.Addr,
-		"reply", r.Error(), "again", again, "duration", time.Since(m.ReceivedAt))
+		"reply", r.Error(), "again", again, "duration", took)
 	return r
 }
 
-// deal maps a mail, tries it and settles what came of it.
-func (in *Intake) deal(ctx context.Context, log *slog.Logger, s *story) (answer *reply.Reply) {
+// deal maps a mail, tries it and settles what came of it. kept is whether any
+// of it is to be sent later.
+func (in *Intake) deal(ctx context.Context, log *slog.Logger, s *story) (answer *reply.Reply, kept bool) {
 	answer = reply.Bug() // smtpd's word, should this panic
 	defer func() { in.answered(s, answer) }()
 	m := s.message
 	mail, body, err := in.mapped(log, m)
 	if err != nil {
-		return reply.From(err)
+		return reply.From(err), false
 	}
 	in.came(s, mail)
 	r := relay.Remainder{Message: m, Domain: domainOf(mail.From.Email)}
 	r.Urgent = in.opt.Warming.Urgent(r.Domain, m.From)
 	r.Outcomes = in.tryAll(ctx, r, body)
-	return in.settle(ctx, r)
+	in.ended(r)
+	answer = in.settle(ctx, r)
+	return answer, tallyOf(r.Outcomes).unsettled > 0 && answer.Positive()
 }
 
 // clientAddr is where a client is: an address, or the unix socket it came by.

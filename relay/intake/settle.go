@@ -24,12 +24,14 @@ func (in *Intake) tryAll(ctx context.Context, r relay.Remainder, body *payload.B
 	}
 	turn, cancel := context.WithTimeout(ctx, in.opt.Wait)
 	defer cancel()
+	trace := attempt.Trace(r.Message.Raw)
 	outcomes := make([]relay.Outcome, len(r.Message.Recipients))
 	var wg sync.WaitGroup
 	for i, to := range r.Message.Recipients {
 		wg.Go(func() {
 			outcomes[i] = in.try(ctx, turn, r, attempt.Attempt{
 				MessageID: r.Message.ID, From: r.Message.From, To: to, Number: 1, Body: body,
+				Session: r.Message.Client.Session, Trace: trace,
 			})
 		})
 	}

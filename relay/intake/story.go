@@ -13,16 +13,16 @@ import (
 // story is what is noted of one message in the history, and counted, once it is
 // known.
 type story struct {
-	message     *relay.Message
-	came        bool
-	traceParent string
-	leftOut     []payload.NoteKind
+	message *relay.Message
+	trace   string // the mail's W3C traceparent
+	came    bool
+	leftOut []payload.NoteKind
 }
 
 // came notes a mail that could be mapped.
 func (in *Intake) came(s *story, mail *payload.Mail) {
 	head := history.Head{
-		MessageID: mail.MessageID, Author: mail.From.Email, Subject: in.subject(mail.Subject), TraceParent: mail.TraceParent,
+		MessageID: mail.MessageID, Author: mail.From.Email, Subject: in.subject(mail.Subject), TraceParent: s.trace,
 		LeftOut: history.LeftOutOf(mail.Notes),
 	}
 	for _, n := range mail.Notes {
@@ -30,16 +30,16 @@ func (in *Intake) came(s *story, mail *payload.Mail) {
 			s.leftOut = append(s.leftOut, n.Kind)
 		}
 	}
-	s.came, s.traceParent = true, mail.TraceParent
+	s.came = true
 	in.opt.History.Note(history.NewCame(s.message, head))
 }
 
 // cameUnmapped notes a mail that could not.
 func (in *Intake) cameUnmapped(s *story) {
 	id := payload.Identify(s.message.Raw)
-	s.came, s.traceParent = true, id.TraceParent
+	s.came = true
 	in.opt.History.Note(history.NewCame(s.message, history.Head{
-		MessageID: id.MessageID, Author: id.Author, Subject: in.subject(id.Subject), TraceParent: id.TraceParent,
+		MessageID: id.MessageID, Author: id.Author, Subject: in.subject(id.Subject), TraceParent: s.trace,
 	}))
 }
 

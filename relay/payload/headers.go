@@ -20,7 +20,6 @@ func (c *composer) headers(h mime.Header) {
 		c.note(HeaderRepaired, "more than one Subject; the first is used")
 	}
 	c.mail.MessageID = messageID(h, hint)
-	c.mail.TraceParent = traceParent(h)
 	var left, seen []string
 	for _, f := range h {
 		if !passes(f.Name) {

@@ -15,7 +15,6 @@ type Mail struct {
 	Attachments []Attachment
 	Headers     []Header // what Options.HeaderField passes on
 	MessageID   string   // the client's own, without angles, for logs
-	TraceParent string   // W3C Trace Context, if the mail has a valid one
 	Notes       []Note
 
 	fields      AttachmentFields
