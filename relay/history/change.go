@@ -210,8 +210,7 @@ func stamp(t time.Time) time.Time {
 // all of it in memory.
 func clip(s string, n int) string {
 	if len(s) > n {
-		s = s[:n-len("…")]
-		return strings.ToValidUTF8(s, "�") + "…"
+		s = strings.ToValidUTF8(s[:n-len("…")], "") + "…"
 	}
 	return strings.Clone(strings.ToValidUTF8(s, "�"))
 }

@@ -28,7 +28,7 @@ type Options struct {
 const (
 	defaultEvery  = 500 * time.Millisecond
 	defaultRetry  = 5 * time.Second
-	defaultPruned = time.Minute
+	defaultPruned = 5 * time.Minute
 	// mostWaiting bounds memory while the disk is slow: some 30 MB of facts.
 	mostWaiting = 50_000
 	// enough facts are written without waiting for more.

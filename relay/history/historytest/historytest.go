@@ -53,6 +53,7 @@ type model struct {
 	mails  map[string]*history.Mail
 	closed map[string]bool // of which nothing is recorded
 	events []relay.Event
+	told   int // how many events there were
 	now    time.Time
 	ids    []string
 }
@@ -215,8 +216,9 @@ func (m *model) dropped(*rapid.T) {
 
 func (m *model) event(*rapid.T) {
 	types := []string{"delivered", "opened", "bounced.hard", "bounced.soft", "complained", "unknown"}
+	m.told++
 	e := relay.Event{
-		ID: fmt.Sprint("evt_", len(m.events)), Type: rapid.SampledFrom(types).Draw(m.T, "type"), Email: m.address("email"),
+		ID: fmt.Sprint("evt_", m.told), Type: rapid.SampledFrom(types).Draw(m.T, "type"), Email: m.address("email"),
 		MessageID: fmt.Sprint("msg_", rapid.IntRange(0, 5).Draw(m.T, "n")), Created: m.tick(), Received: m.tick(), BounceCode: "550",
 	}
 	m.must(m.b.AddEvent(e))
