@@ -17,9 +17,7 @@ type Change struct {
 	Sender   string
 	Head     *Head
 	Reply    string
-	// Refused is when the client was told no: recipients that wait are refused
-	// then. Zero: it was not.
-	Refused    time.Time
+
 	Recipients []RecipientChange
 }
 
@@ -30,8 +28,11 @@ type RecipientChange struct {
 	Named string
 	State State     // "": as it was
 	Ended time.Time // of State; not looked at where that is the record's already
-	APIID string
-	Steps []Step // to add
+	// Refused, if State is not set and the recipient waits: it does not any
+	// more, because the client was told no then.
+	Refused time.Time
+	APIID   string
+	Steps   []Step // to add
 }
 
 // What a record holds of strings that come from outside is bounded.
@@ -121,17 +122,24 @@ func (f Came) apply(b *batch) {
 	}
 }
 
-func (f Answered) weight() int { return 1 }
+func (f Answered) weight() int { return len(f.To) }
 
 func (f Answered) apply(b *batch) {
-	c := b.mail(f.ID, f.At).change
-	c.Reply = clip(f.Reply, maxWords)
-	if f.Taken {
-		return
+	e := b.mail(f.ID, f.At)
+	reply := clip(f.Reply, maxWords)
+	if !f.Each {
+		e.change.Reply = reply
 	}
-	c.Refused = stamp(f.At)
-	for i := range c.Recipients {
-		if r := &c.Recipients[i]; r.State == "" || r.State == Waiting {
+	for _, to := range f.To {
+		r := e.recipient(to)
+		if f.Each {
+			r.add(Step{At: f.At, What: StepAnswered, Text: reply}, "")
+		}
+		switch {
+		case f.Taken:
+		case r.State == "":
+			r.Refused = stamp(f.At)
+		case r.State == Waiting:
 			r.State, r.Ended = Refused, stamp(f.At)
 		}
 	}

@@ -45,10 +45,12 @@ func NewCame(m *relay.Message, head Head) Came {
 	return c
 }
 
-// Answered: what the client was told of a mail. Unless it was taken, those of
-// its recipients that are not settled stay with the client.
+// Answered: what the client was told of a mail, or of some of its recipients.
+// Unless it was taken, those of them that are not settled stay with the client.
 type Answered struct {
 	ID    string
+	To    []string // of whom it was told
+	Each  bool     // others were told something else
 	Reply string
 	Taken bool
 	At    time.Time

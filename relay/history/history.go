@@ -107,13 +107,14 @@ type What string
 
 // The kinds of steps.
 const (
-	StepTried   What = "tried"
-	StepGaveUp  What = "gave_up"
-	StepTold    What = "told"     // the sender, by a bounce
-	StepNotTold What = "not_told" // nobody could be
-	StepDropped What = "dropped"
-	StepRetried What = "retried" // by an operator, after it had failed
-	StepEvent   What = "event"   // of the provider's webhook
+	StepAnswered What = "answered" // the client, of this recipient alone (LMTP)
+	StepTried    What = "tried"
+	StepGaveUp   What = "gave_up"
+	StepTold     What = "told"     // the sender, by a bounce
+	StepNotTold  What = "not_told" // nobody could be
+	StepDropped  What = "dropped"
+	StepRetried  What = "retried" // by an operator, after it had failed
+	StepEvent    What = "event"   // of the provider's webhook
 )
 
 // Attempt is one call of the API, or why there was none.

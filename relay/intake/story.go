@@ -14,7 +14,8 @@ import (
 // known.
 type story struct {
 	message *relay.Message
-	trace   string // the mail's W3C traceparent
+	trace   string  // the mail's W3C traceparent
+	list    []named // for whom the client is answered one by one; nil: for all at once
 	came    bool
 	leftOut []payload.NoteKind
 }
@@ -52,16 +53,25 @@ func (in *Intake) subject(s string) string {
 
 // answered notes what the client is told. What was left out of a mail counts
 // only when it was taken.
-func (in *Intake) answered(s *story, r *reply.Reply) {
+func (in *Intake) answered(s *story, v verdict) {
 	if !s.came {
 		in.cameUnmapped(s)
 	}
+	r := v.main()
 	if r.Positive() {
 		for _, kind := range s.leftOut {
 			in.metrics.leftOut.WithLabelValues(kind.String()).Inc()
 		}
 	}
-	in.opt.History.Note(history.Answered{ID: s.message.ID, Reply: r.String(), Taken: r.Positive(), At: time.Now()})
+	said := history.Answered{ID: s.message.ID, To: s.message.Recipients, Reply: r.String(), Taken: r.Positive(), At: time.Now()}
+	if v.of == nil {
+		in.opt.History.Note(said)
+		return
+	}
+	for i, r := range v.each {
+		said.To, said.Reply, said.Taken, said.Each = s.list[i].to, r.String(), r.Positive(), true
+		in.opt.History.Note(said)
+	}
 }
 
 // noteRefused notes a recipient that was refused at RCPT, as a record of its
@@ -71,7 +81,7 @@ func (in *Intake) noteRefused(env *smtpd.Envelope, rcpt string, r *reply.Reply) 
 	now := time.Now()
 	m := &relay.Message{ID: relay.NewID(now), ReceivedAt: now, Client: clientOf(env), From: env.From, Recipients: []string{rcpt}}
 	in.opt.History.Note(history.NewCame(m, history.Head{}))
-	in.opt.History.Note(history.Answered{ID: m.ID, Reply: r.String(), At: now})
+	in.opt.History.Note(history.Answered{ID: m.ID, To: m.Recipients, Reply: r.String(), At: now})
 }
 
 // noteBounce notes a bounce that is sent while the client of its mail waits.

@@ -128,16 +128,14 @@ func (m *model) apply(c history.Change) {
 			mail.Recipients = append(mail.Recipients, history.Recipient{Addr: r.Addr, State: history.Waiting})
 		}
 		have := &mail.Recipients[i]
-		if r.State != "" && r.State != have.State {
+		switch {
+		case r.State != "" && r.State != have.State:
 			have.State, have.Ended = r.State, r.Ended
+		case r.State == "" && !r.Refused.IsZero() && have.State == history.Waiting:
+			have.State, have.Ended = history.Refused, r.Refused
 		}
 		have.Named, have.APIID = cmp.Or(r.Named, have.Named), cmp.Or(r.APIID, have.APIID)
 		have.Steps = append(have.Steps, r.Steps...)
-	}
-	for i := range mail.Recipients {
-		if r := &mail.Recipients[i]; !c.Refused.IsZero() && r.State == history.Waiting {
-			r.State, r.Ended = history.Refused, c.Refused
-		}
 	}
 }
 
@@ -174,14 +172,19 @@ func (m *model) came(*rapid.T) {
 	msg, head := m.newMail()
 	facts := []history.Fact{history.NewCame(msg, head)}
 	if rapid.Bool().Draw(m.T, "answered at once") {
-		facts = append(facts, history.Answered{ID: msg.ID, Reply: "250 2.0.0 queued " + msg.ID, Taken: true, At: m.tick()})
+		facts = append(facts, history.Answered{ID: msg.ID, To: msg.Recipients, Reply: "250 2.0.0 queued " + msg.ID,
+			Taken: rapid.Bool().Draw(m.T, "taken"), At: m.tick()})
 	}
 	m.note(facts...)
 }
 
 func (m *model) refused(*rapid.T) {
 	if mail, ok := m.some(); ok {
-		m.note(history.Answered{ID: mail.ID, Reply: "451 4.4.2 no", At: m.tick()})
+		said := history.Answered{ID: mail.ID, Reply: "451 4.4.2 no", Each: rapid.Bool().Draw(m.T, "each"), At: m.tick()}
+		for _, r := range mail.Recipients[:rapid.IntRange(0, len(mail.Recipients)).Draw(m.T, "of them")] {
+			said.To = append(said.To, r.Addr)
+		}
+		m.note(said)
 	}
 }
 

@@ -87,12 +87,7 @@ func (t *tx) writeMail(c history.Change) error {
 			return err
 		}
 	}
-	if c.Refused.IsZero() {
-		return nil
-	}
-	_, err = t.Exec("UPDATE mail_recipients SET state = ?, ended = ? WHERE mail = ? AND state = ?",
-		string(history.Refused), millis(c.Refused), c.ID, string(history.Waiting))
-	return err
+	return nil
 }
 
 func (t *tx) writeHead(c history.Change) error {
@@ -129,20 +124,24 @@ func (t *tx) writeRecipient(c history.Change, r history.RecipientChange) error {
 	if r.Named != "" {
 		named = suppress.Normalise(r.Named)
 	}
-	state := r.State
-	if state == "" {
+	state, ended := r.State, r.Ended // of a new row
+	switch {
+	case state == "" && r.Refused.IsZero():
 		state = history.Waiting
+	case state == "":
+		state, ended = history.Refused, r.Refused
 	}
 	_, err = t.Exec(`INSERT INTO mail_recipients (mail, key, received, addr, named, named_key, state, ended, api_id, steps)
 		VALUES (?1, ?2, (SELECT received FROM mails WHERE id = ?1), ?3, ?4, ?5, ?6, ?7, ?8, ?9)
 		ON CONFLICT (mail, key) DO UPDATE SET
 			named = iif(?4 <> '', ?4, named),
 			named_key = iif(?4 <> '', ?5, named_key),
-			state = iif(?10, ?6, state),
-			ended = iif(?10 AND state <> ?6, ?7, ended),
+			state = iif(?10 OR ?12 AND state = 'waiting', ?6, state),
+			ended = iif((?10 OR ?12 AND state = 'waiting') AND state <> ?6, ?7, ended),
 			api_id = iif(?8 <> '', ?8, api_id),
 			steps = iif(?10 OR length(steps) < ?11, steps || ?9, steps)`,
-		c.ID, suppress.Normalise(r.Addr), r.Addr, r.Named, named, string(state), millis(r.Ended), r.APIID, steps, r.State != "", stepsMax)
+		c.ID, suppress.Normalise(r.Addr), r.Addr, r.Named, named, string(state), millis(ended), r.APIID, steps,
+		r.State != "", stepsMax, !r.Refused.IsZero())
 	return err
 }
 
