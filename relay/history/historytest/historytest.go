@@ -147,9 +147,7 @@ func (m *model) newMail() (*relay.Message, history.Head) {
 		ID: relay.NewID(at), ReceivedAt: at, From: rapid.SampledFrom(append(addresses(), "")).Draw(m.T, "from"), Raw: []byte("raw"),
 		Client: relay.Client{Addr: "10.0.0.1:2", Helo: "app"},
 	}
-	for _, to := range rapid.SliceOfNDistinct(rapid.SampledFrom(addresses()), 1, 3, rapid.ID).Draw(m.T, "to") {
-		msg.Recipients = append(msg.Recipients, to)
-	}
+	msg.Recipients = rapid.SliceOfNDistinct(rapid.SampledFrom(addresses()), 1, 3, rapid.ID).Draw(m.T, "to")
 	if rapid.IntRange(0, 3).Draw(m.T, "aliased") == 0 {
 		msg.Aliases = map[string]string{msg.Recipients[0]: "alias@example.org"}
 	}
