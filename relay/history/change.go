@@ -17,6 +17,7 @@ type Change struct {
 	Sender   string
 	Head     *Head
 	Reply    string
+	Answered time.Time // of Reply
 
 	Recipients []RecipientChange
 }
@@ -128,7 +129,7 @@ func (f Answered) apply(b *batch) {
 	e := b.mail(f.ID, f.At)
 	reply := clip(f.Reply, maxWords)
 	if !f.Each {
-		e.change.Reply = reply
+		e.change.Reply, e.change.Answered = reply, stamp(f.At)
 	}
 	for _, to := range f.To {
 		r := e.recipient(to)

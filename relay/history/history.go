@@ -26,6 +26,7 @@ type Mail struct {
 	Sender   string    `json:"sender"` // of the envelope; "" is the null sender
 	Head
 	Reply      string      `json:"reply,omitempty"` // what the client was told, as it read it
+	Answered   time.Time   `json:"answered,omitzero"`
 	Recipients []Recipient `json:"recipients"`
 }
 

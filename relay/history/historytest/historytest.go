@@ -117,7 +117,10 @@ func (m *model) apply(c history.Change) {
 		mail = &history.Mail{ID: c.ID, Received: c.Received}
 		m.mails[c.ID] = mail
 	}
-	mail.Sender, mail.Reply = cmp.Or(c.Sender, mail.Sender), cmp.Or(c.Reply, mail.Reply)
+	mail.Sender = cmp.Or(c.Sender, mail.Sender)
+	if c.Reply != "" {
+		mail.Reply, mail.Answered = c.Reply, c.Answered
+	}
 	if c.Head != nil {
 		mail.Head = *c.Head
 	}
@@ -273,7 +276,7 @@ func (m *model) check(*rapid.T) {
 
 // plain has no pointers, so that it can be printed and compared.
 func plain(m history.Mail) []string {
-	lines := []string{fmt.Sprintf("%v %v %q %+v %q", m.ID, m.Received, m.Sender, m.Head, m.Reply)}
+	lines := []string{fmt.Sprintf("%v %v %q %+v %q %v", m.ID, m.Received, m.Sender, m.Head, m.Reply, m.Answered)}
 	for _, r := range m.Recipients {
 		line := fmt.Sprint(r.Addr, r.Named, r.State, r.Ended, r.APIID)
 		for _, s := range r.Steps {

@@ -23,7 +23,8 @@ CREATE TABLE mails (
 	message_id TEXT NOT NULL DEFAULT '',    -- of the mail's header
 	subject    TEXT NOT NULL DEFAULT '',
 	head       TEXT NOT NULL DEFAULT '',    -- the rest of what is known, as JSON
-	reply      TEXT NOT NULL DEFAULT ''
+	reply      TEXT NOT NULL DEFAULT '',
+	answered   INTEGER NOT NULL DEFAULT 0
 ) WITHOUT ROWID;
 CREATE INDEX mails_received ON mails (received);
 CREATE INDEX mails_sender ON mails (sender_key, received);
@@ -103,15 +104,16 @@ func (t *tx) writeHead(c history.Change) error {
 		}
 		raw = string(doc)
 	}
-	_, err := t.Exec(`INSERT INTO mails (id, received, sender, sender_key, message_id, subject, head, reply) VALUES (?,?,?,?,?,?,?,?)
+	_, err := t.Exec(`INSERT INTO mails (id, received, sender, sender_key, message_id, subject, head, reply, answered) VALUES (?,?,?,?,?,?,?,?,?)
 		ON CONFLICT (id) DO UPDATE SET
 			sender = iif(excluded.sender <> '', excluded.sender, sender),
 			sender_key = iif(excluded.sender <> '', excluded.sender_key, sender_key),
 			message_id = iif(excluded.head <> '', excluded.message_id, message_id),
 			subject = iif(excluded.head <> '', excluded.subject, subject),
 			head = iif(excluded.head <> '', excluded.head, head),
-			reply = iif(excluded.reply <> '', excluded.reply, reply)`,
-		c.ID, millis(c.Received), c.Sender, suppress.Normalise(c.Sender), head.MessageID, head.Subject, raw, c.Reply)
+			reply = iif(excluded.reply <> '', excluded.reply, reply),
+			answered = iif(excluded.reply <> '', excluded.answered, answered)`,
+		c.ID, millis(c.Received), c.Sender, suppress.Normalise(c.Sender), head.MessageID, head.Subject, raw, c.Reply, millis(c.Answered))
 	return err
 }
 
@@ -159,7 +161,7 @@ func stepLines(steps []history.Step) (string, error) {
 // Get implements history.Store.
 func (s *Store) Get(ctx context.Context, id string) (m history.Mail, found bool, err error) {
 	err = s.read(ctx, func(c *db.Conn) error {
-		r, err := c.One("SELECT id, received, sender, message_id, subject, head, reply FROM mails WHERE id = ?", id)
+		r, err := c.One("SELECT id, received, sender, message_id, subject, head, reply, answered FROM mails WHERE id = ?", id)
 		if err != nil || r == nil {
 			return err
 		}
@@ -187,9 +189,9 @@ func (s *Store) Get(ctx context.Context, id string) (m history.Mail, found bool,
 	return m, found, err
 }
 
-// mailOf reads id, received, sender, message_id, subject, head and reply.
+// mailOf reads id, received, sender, message_id, subject, head, reply and answered.
 func mailOf(r db.Row) (history.Mail, error) {
-	m := history.Mail{ID: r.Text(0), Received: fromMillis(r.Int(1)), Sender: r.Text(2), Reply: r.Text(6)}
+	m := history.Mail{ID: r.Text(0), Received: fromMillis(r.Int(1)), Sender: r.Text(2), Reply: r.Text(6), Answered: fromMillis(r.Int(7))}
 	if head := r.Text(5); head != "" {
 		if err := json.Unmarshal([]byte(head), &m.Head); err != nil {
 			return m, fmt.Errorf("the record of mail %s: %w", m.ID, err)

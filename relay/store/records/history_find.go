@@ -28,13 +28,13 @@ func (s *Store) Find(ctx context.Context, q history.Query) (found []history.Mail
 	err = s.read(ctx, func(c *db.Conn) error {
 		key := ""
 		err := c.Each(func(r db.Row) error {
-			m, err := mailOf(r[:7])
+			m, err := mailOf(r[:8])
 			if err != nil {
 				return err
 			}
-			one, err := recipientOf(r[7:13])
+			one, err := recipientOf(r[8:14])
 			m.Recipients = []history.Recipient{one}
-			found, key = append(found, m), r.Text(13)
+			found, key = append(found, m), r.Text(14)
 			return err
 		}, text, args...)
 		if err != nil {
@@ -110,7 +110,7 @@ func findQuery(q history.Query, limit int) (string, []any, error) {
 		mail := map[string]string{"m": "m.id", "r": "r.mail"}[lead]
 		add(fmt.Sprintf("(%s.received, %s) <= (?, ?) AND NOT (%s = ? AND r.key <= ?)", lead, mail, mail), at, id, id, key)
 	}
-	text := `SELECT m.id, m.received, m.sender, m.message_id, m.subject, m.head, m.reply,
+	text := `SELECT m.id, m.received, m.sender, m.message_id, m.subject, m.head, m.reply, m.answered,
 		r.addr, r.named, r.state, r.ended, r.api_id, '', r.key FROM ` + from
 	if len(where) > 0 {
 		text += " WHERE " + strings.Join(where, " AND ")
