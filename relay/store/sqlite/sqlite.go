@@ -67,7 +67,7 @@ type Store struct {
 	turn      turn // whose lane is next; the writer's
 
 	oldest oldestHint
-	clock  atomic.Int64 // the latest time a caller gave, in milliseconds
+	clock  atomic.Int64          // the latest time a caller gave, in milliseconds
 
 	mu     sync.RWMutex // guards closed
 	closed bool
@@ -125,7 +125,7 @@ func (s *Store) open() error {
 	if err != nil {
 		return s.describe(err)
 	}
-	s.writer = &writer{s: s, conn: c, ops: make(chan op), stop: make(chan struct{}), ended: make(chan struct{})}
+	s.writer = &writer{s: s, conn: c, inserters: newInserters(), ops: make(chan op), stop: make(chan struct{}), ended: make(chan struct{})}
 	if err := migrate(c); err != nil {
 		return s.describe(err)
 	}
