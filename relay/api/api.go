@@ -18,6 +18,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/smtp2rest/smtp2rest/relay"
 )
 
@@ -32,6 +33,8 @@ type Options struct {
 	Concurrency    int           // idle connections kept; default 32
 	ExtraCAs       []byte        // PEM certificates trusted beside the system's
 
+	Metrics prometheus.Registerer // nil: none
+
 	// Dial, if set, replaces the network: tests in virtual time use a pipe.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
@@ -44,6 +47,7 @@ type Client struct {
 	timeout   time.Duration
 	http      *http.Client
 	transport *http.Transport
+	metrics   *metrics
 }
 
 // Request is one call: one recipient's JSON.
@@ -79,6 +83,7 @@ func New(o Options) (*Client, error) {
 		userAgent: o.UserAgent,
 		timeout:   o.Timeout,
 		transport: transport,
+		metrics:   newMetrics(o.Metrics),
 		http: &http.Client{
 			Transport: transport,
 			// A redirected POST would lose its body or carry the key elsewhere.
@@ -143,6 +148,7 @@ func (c *Client) Send(ctx context.Context, r Request) relay.Outcome {
 	out := c.call(ctx, r, &written)
 	out.Detail, out.MessageID = c.withoutKey(out.Detail), c.withoutKey(out.MessageID)
 	out.Took = time.Since(start)
+	c.metrics.called(out)
 	return out
 }
 

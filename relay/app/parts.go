@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
-	"path/filepath"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/admin"
@@ -16,10 +18,12 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/deliver"
+	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/intake"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/retry"
+	"github.com/smtp2rest/smtp2rest/relay/store/records"
 	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/relay/warm"
@@ -40,7 +44,11 @@ const leaseMargin = time.Minute
 // parts are what a running daemon is made of, in the order of building.
 type parts struct {
 	opt          Options
+	metrics      *prometheus.Registry
 	suppressions *suppress.List
+	records      *records.Store    // nil without a queue
+	recorder     *history.Recorder // of them
+	history      history.Noter     // the recorder, if there is one
 	pacer        *pace.Pacer
 	keeper       *gatekeeper
 	attempts     *attempt.Sender
@@ -48,6 +56,10 @@ type parts struct {
 	queue        intake.Queue
 	aliases      intake.Aliases
 	marks        queue.Marks // nil without a queue
+	store        queue.Queue // the same
+	health       *health
+	noteSources  []func(context.Context, time.Time) []admin.Note
+	admin        []net.Addr // where it is served
 	server       *smtpd.Server
 	started      time.Time
 
@@ -71,7 +83,7 @@ func (p *parts) build(ctx context.Context) error {
 	p.started = time.Now()
 	p.suppressions = suppress.New(suppressionsKept, suppressionTime)
 	p.meter = newMeter(p.opt.Config.Warming)
-	for _, step := range []func(context.Context) error{p.buildAliases, p.buildAPI, p.buildQueue, p.buildServer} {
+	for _, step := range []func(context.Context) error{p.buildAliases, p.buildRecords, p.buildAPI, p.buildQueue, p.buildAdmin, p.buildServer} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -92,7 +104,7 @@ func (p *parts) buildAPI(context.Context) error {
 	client, err := api.New(api.Options{
 		URL: c.URL, Path: c.Path, Key: c.Key.Reveal(), UserAgent: "smtp2rest/" + p.opt.Version,
 		Timeout: c.Timeout, ConnectTimeout: c.ConnectTimeout, Concurrency: c.Concurrency, ExtraCAs: cas,
-		Dial: p.opt.dial,
+		Dial: p.opt.dial, Metrics: p.metrics,
 	})
 	if err != nil {
 		return fmt.Errorf("api: %w", err)
@@ -101,10 +113,10 @@ func (p *parts) buildAPI(context.Context) error {
 	keeper := newGatekeeper(p.opt.Log)
 	p.pacer = pace.New(pace.Options{
 		Rate: c.Rate, Burst: c.Burst, Concurrency: c.Concurrency, MaxPause: c.MaxRetryAfter,
-		Paused: keeper.paused, Log: p.opt.Log,
+		Paused: keeper.paused, Log: p.opt.Log, Metrics: p.metrics,
 	})
 	p.attempts = attempt.New(attempt.Options{
-		API: client, Pace: p.pacer, Suppressions: p.suppressions, Log: p.opt.Log,
+		API: client, Pace: p.pacer, Suppressions: p.suppressions, History: p.history, Log: p.opt.Log, Metrics: p.metrics,
 		LeaveProbes: p.opt.Config.Queue.Mode == config.OnDisk,
 	})
 	p.keeper = keeper
@@ -123,10 +135,7 @@ func (p *parts) buildQueue(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := p.drain(ctx, store); err != nil {
-		return err
-	}
-	return p.startAdmin(ctx, store)
+	return p.drain(ctx, store)
 }
 
 // drain goes on where the process before this one ended.
@@ -139,32 +148,12 @@ func (p *parts) drain(ctx context.Context, store queue.Queue) error {
 	if err := loadMeter(ctx, p.meter, store); err != nil {
 		return err
 	}
-	p.marks = store
-	p.startEngine(store)
-	return nil
-}
-
-// startAdmin lets the operator in: by a socket beside the data, so that whoever
-// may read the one may use the other, and 'smtp2rest queue' finds both.
-func (p *parts) startAdmin(ctx context.Context, store queue.Queue) error {
-	server := admin.NewServer(admin.ServerOptions{
-		Admin: admin.New(admin.Options{
-			Queue: store, Version: p.opt.Version, Started: p.started, Pace: p.pacer.State, Warming: p.meter.State,
-		}),
-		Path: filepath.Join(p.opt.Config.Queue.DataDir, admin.SocketName),
-		Log:  p.opt.Log,
-	})
-	if err := server.Start(ctx); err != nil {
-		// Mail goes before comfort: the queue can be looked at when it stops.
-		p.opt.Log.Error("'smtp2rest queue' cannot reach this daemon", "cause", err)
-		return nil
-	}
-	p.onStop(func(ctx context.Context) error {
-		// A drain that took all its time is no reason to cut an operator off.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-		defer cancel()
-		return server.Stop(ctx)
-	})
+	p.marks, p.store = store, store
+	p.metrics.MustRegister(admin.Collector(store))
+	storage := newStorageCheck(store)
+	p.onStop(func(context.Context) error { storage.end(); return nil })
+	p.tell(func(ctx context.Context, _ time.Time) []admin.Note { return p.storageNotes(ctx, storage) })
+	p.health.watch(p.startEngine(store), storage)
 	return nil
 }
 
@@ -175,6 +164,7 @@ func (p *parts) openStore() (queue.Queue, error) {
 		Queue:   queue.Options{MaxMails: int64(c.MaxMails), MaxBytes: c.MaxSize, ForgetSent: c.KeepSent == 0},
 		MinFree: c.MinFree,
 		Log:     p.opt.Log,
+		Metrics: p.metrics,
 	})
 	if err != nil {
 		if errors.Is(err, fs.ErrPermission) {
@@ -186,7 +176,8 @@ func (p *parts) openStore() (queue.Queue, error) {
 	return store, nil
 }
 
-func (p *parts) startEngine(store queue.Queue) {
+// startEngine returns what tells whether the engine makes progress.
+func (p *parts) startEngine(store queue.Queue) (alive func(context.Context) error) {
 	c := p.opt.Config
 	engine := deliver.New(deliver.Options{
 		Queue:    store,
@@ -202,11 +193,14 @@ func (p *parts) startEngine(store queue.Queue) {
 		Bounce:         p.bounces(),
 		BounceGrace:    c.Bounce.Grace,
 		BouncesPerHour: c.Bounce.PerHour,
+		History:        p.history,
 		Log:            p.opt.Log,
+		Metrics:        p.metrics,
 	})
 	engine.Start()
 	p.onStop(func(ctx context.Context) error { engine.Stop(ctx); return nil })
 	p.queue = engine
+	return engine.Alive
 }
 
 // warming is nil when no domain is being warmed, so that nothing is asked for
@@ -238,13 +232,16 @@ func (p *parts) backend() *intake.Intake {
 		Warming:      freshWarming{p.meter, p.marks, p.opt.Log},
 		Bounce:       p.bounces(),
 		Wait:         c.Delivery.Wait,
+		History:      p.history,
+		Subjects:     c.History.Subjects,
 		Log:          p.opt.Log,
+		Metrics:      p.metrics,
 	})
 }
 
 func (p *parts) buildServer(ctx context.Context) error {
 	c := p.opt.Config
-	users, err := logins(c.Users)
+	users, err := p.users()
 	if err != nil {
 		return err
 	}
@@ -263,6 +260,7 @@ func (p *parts) buildServer(ctx context.Context) error {
 			MessageTime:           c.Limits.MessageTime,
 		},
 		Log:           p.opt.Log,
+		Rules:         c.Rules.Policy(),
 		QualifyDomain: c.Addresses.QualifyDomain,
 	})
 	if err != nil {

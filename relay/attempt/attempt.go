@@ -11,8 +11,11 @@ import (
 	"log/slog"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/api"
+	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
@@ -33,7 +36,9 @@ type Options struct {
 	API          Caller
 	Pace         *pace.Pacer
 	Suppressions *suppress.List
+	History      history.Noter // nil: history.Nothing
 	Log          *slog.Logger
+	Metrics      prometheus.Registerer // nil: none
 
 	// LeaveProbes is set where a queue's workers test an API that is down:
 	// whoever waits for Try must then not wait for such a test.
@@ -41,10 +46,18 @@ type Options struct {
 }
 
 // Sender makes attempts; it is safe for concurrent use.
-type Sender struct{ opt Options }
+type Sender struct {
+	opt     Options
+	metrics *metrics
+}
 
 // New returns a Sender.
-func New(o Options) *Sender { return &Sender{opt: o} }
+func New(o Options) *Sender {
+	if o.History == nil {
+		o.History = history.Nothing{}
+	}
+	return &Sender{opt: o, metrics: newMetrics(o.Metrics)}
+}
 
 // Attempt is what is to be tried.
 type Attempt struct {
@@ -53,6 +66,11 @@ type Attempt struct {
 	To        string
 	Number    int // 1 for the first
 	Body      Body
+
+	// For the log, where they are known.
+	Session  string // of the SMTP client
+	BounceOf string // the mail that this one is a bounce of
+	Trace    string // the mail's W3C traceparent
 }
 
 // Try makes one attempt. It waits for its turn no longer than turn allows, but
@@ -64,8 +82,8 @@ func (s *Sender) Try(ctx, turn context.Context, a Attempt) relay.Outcome {
 	for {
 		pass, err := s.enter(turn)
 		if err != nil {
-			out := notMade(err)
-			s.log(a, out)
+			out := s.notMade(err)
+			s.record(a, out)
 			return out
 		}
 		if out := s.Make(ctx, pass, a); out.Kind != relay.RateLimited {
@@ -89,7 +107,7 @@ func (s *Sender) Make(ctx context.Context, pass *pace.Pass, a Attempt) relay.Out
 		Size:           a.Body.Len(a.To),
 	})
 	pass.Leave(out)
-	s.log(a, out)
+	s.record(a, out)
 	if out.Kind == relay.Suppressed {
 		s.opt.Suppressions.Add(a.To, suppress.Provider, time.Now())
 	}
@@ -97,13 +115,14 @@ func (s *Sender) Make(ctx context.Context, pass *pace.Pass, a Attempt) relay.Out
 }
 
 // notMade is the outcome of an attempt whose turn did not come.
-func notMade(err error) relay.Outcome {
+func (s *Sender) notMade(err error) relay.Outcome {
 	out := relay.Outcome{Kind: relay.RateLimited, Untried: true, Cause: err, RetryAfter: time.Second}
 	var busy *pace.Busy
 	if !errors.As(err, &busy) {
 		return out
 	}
 	out.RetryAfter = busy.Wait
+	s.metrics.postponed.WithLabelValues(whyLabel(busy.Why)).Inc()
 	switch busy.Why {
 	case pace.Down:
 		out.Kind = relay.Unavailable
@@ -111,6 +130,12 @@ func notMade(err error) relay.Outcome {
 		out.Kind = relay.Unauthorized
 	}
 	return out
+}
+
+// record writes an attempt down: the log and the history tell the same.
+func (s *Sender) record(a Attempt, out relay.Outcome) {
+	s.log(a, out)
+	s.opt.History.Note(history.Tried{ID: a.MessageID, From: a.From, To: a.To, Number: a.Number, Outcome: out, At: time.Now()})
 }
 
 // log writes the one line an attempt has. It names the envelope and never the
@@ -124,16 +149,13 @@ func (s *Sender) log(a Attempt, out relay.Outcome) {
 	case !out.Kind.Settled():
 		level = slog.LevelWarn
 	}
-	attrs := []slog.Attr{
-		slog.String("id", a.MessageID),
-		slog.String("from", a.From),
-		slog.String("to", a.To),
+	attrs := append(a.ids(),
 		slog.String("outcome", out.Kind.String()),
 		slog.Int("status", out.Status),
 		slog.String("message_id", out.MessageID),
 		slog.Int("attempt", a.Number),
 		slog.Duration("duration", out.Took),
-	}
+	)
 	if out.Untried {
 		attrs = append(attrs, slog.Bool("untried", true))
 	}
@@ -147,4 +169,15 @@ func (s *Sender) log(a Attempt, out relay.Outcome) {
 		attrs = append(attrs, slog.String("cause", out.Cause.Error()))
 	}
 	s.opt.Log.LogAttrs(context.Background(), level, "recipient", attrs...)
+}
+
+// ids are what a line about a recipient can be found by.
+func (a Attempt) ids() []slog.Attr {
+	attrs := []slog.Attr{slog.String("id", a.MessageID), slog.String("from", a.From), slog.String("to", a.To)}
+	for _, more := range []slog.Attr{slog.String("session", a.Session), slog.String("bounce_of", a.BounceOf), slog.String("trace", a.Trace)} {
+		if more.Value.String() != "" {
+			attrs = append(attrs, more)
+		}
+	}
+	return attrs
 }

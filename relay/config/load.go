@@ -222,9 +222,11 @@ func (l *loader) derive() {
 	if c.Queue.DataDir == "" {
 		c.Queue.DataDir = l.stateDir()
 	}
+	c.Admin.RuntimeDir = l.runtimeDir()
 	l.deriveAddresses()
 	l.deriveWarming()
 	c.API.CAFile = l.fromFile(c.API.CAFile)
+	c.UsersFile = l.fromFile(c.UsersFile)
 	l.deriveListeners()
 	c.API.URL = strings.TrimRight(c.API.URL, "/")
 }

@@ -34,11 +34,20 @@ func sections() []section {
 		{"delivery", "How mail is tried."},
 		{"queue", "Mail that could not be sent while its client waited."},
 		{"bounce", "How senders learn what could not be delivered."},
+		historySection(),
 		{"warming", "Hold a new domain to a number of mails that grows every day (docs/warming.md). What\n" +
 			"is over it waits in the queue. There is none by default; repeat the table for more."},
 		{"listener", "One address to listen on. Repeat the table for more of them."},
+		{"rules", "Whom mail may be from and to, for everybody. A list has addresses, \"@example.com\" for a\n" +
+			"domain, \"@.example.com\" for it and all below it, and * for any characters; \"<>\" is the\n" +
+			"null sender of bounces. What is denied is refused, and what is not among the allowed,\n" +
+			"if any are. Listeners and users have such lists as well (docs/access.md)."},
 		{"user", "One user who may log in. There is none by default; repeat the table for more."},
 		{"limits", "What clients can use at most."},
+		{"admin", "How the relay is watched and worked with: by its own commands, a supervisor, Prometheus.\n" +
+			"The token comes from the environment variable SMTP2REST_ADMIN_TOKEN, from the file that\n" +
+			"SMTP2REST_ADMIN_TOKEN_FILE or token_file names, or from the systemd credential\n" +
+			"smtp2rest_admin_token."},
 		{"log", "The program's own log, on standard error."},
 		{"webhook", "Events from the provider. The secret comes from the environment variable\n" +
 			"WEBHOOK_SECRET, from the file that WEBHOOK_SECRET_FILE or secret_file names, or\n" +
@@ -52,7 +61,7 @@ func settingsOf(c *Config) []setting {
 		{path: "hostname", value: textValue{&c.Hostname, checkHostname}, defWord: "the name of this machine", example: `"relay.example.com"`,
 			doc: "How the relay calls itself to SMTP clients."},
 		{path: "users_file", value: textValue{&c.UsersFile, nil}, def: "",
-			doc: "File of users who may log in, besides [[user]]: lines of name:hash, as htpasswd -B and\n'smtp2rest hash-password' write them. A relative path starts at this file's directory."},
+			doc: "File of users who may log in, besides [[user]]: lines of name:hash, as htpasswd -B and\n'smtp2rest hash-password' write them. It is read again when it changes."},
 	}
 	s = append(s, addressSettings(&c.Addresses)...)
 	s = append(s, apiSettings(&c.API)...)
@@ -63,7 +72,10 @@ func settingsOf(c *Config) []setting {
 	s = append(s, retrySettings(&c.Delivery.Retry)...)
 	s = append(s, queueSettings(&c.Queue)...)
 	s = append(s, bounceSettings(&c.Bounce)...)
+	s = append(s, historySettings(&c.History)...)
 	s = append(s, limitSettings(&c.Limits)...)
+	s = append(s, adminSettings(&c.Admin)...)
+	s = append(s, ruleSettings(&c.Rules, "rules")...)
 	return append(s,
 		setting{path: "log.level", value: levelValue{&c.Log.Level}, def: "info",
 			doc: "The least important lines that are written: \"debug\", \"info\", \"warn\" or \"error\"."},

@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
 	"github.com/smtp2rest/smtp2rest/relay"
@@ -57,6 +58,7 @@ type plan struct {
 	wrap       func(queue.Queue) queue.Queue
 	warming    Warming
 	paused     func(time.Time, float64)
+	metrics    prometheus.Registerer
 }
 
 // rig is an Engine on the real store, the real pacer, the real API client and
@@ -149,7 +151,7 @@ func (r *rig) build() {
 		Rate: p.rate, Burst: p.burst, Concurrency: or(p.concurrency, 8), MaxPause: p.maxPause,
 		Failures: p.failures, Paused: p.paused, Log: log,
 	})
-	r.tries = attempt.New(attempt.Options{API: r.client, Pace: r.pace, Suppressions: suppress.New(100, time.Hour), Log: log})
+	r.tries = attempt.New(attempt.Options{API: r.client, Pace: r.pace, Suppressions: suppress.New(100, time.Hour), Log: log, Metrics: p.metrics})
 	r.engine = New(r.options(log))
 }
 
@@ -163,7 +165,7 @@ func (r *rig) options(log *slog.Logger) Options {
 		Schedule: or(p.schedule, hours(48)),
 		Workers:  or(p.workers, 4), Lease: apiTimeout + time.Minute, KeepSent: or(p.keepSent, 100*time.Hour),
 		Bounce:      bounce.Options{From: relay.Address{Email: "relay@sandbox.example"}, Hostname: "relay.test", Postmaster: p.postmaster},
-		BounceGrace: or(p.grace, time.Hour), BouncesPerHour: p.perHour, Log: log,
+		BounceGrace: or(p.grace, time.Hour), BouncesPerHour: p.perHour, Log: log, Metrics: p.metrics,
 	}
 }
 
@@ -195,7 +197,7 @@ func (r *rig) restart() {
 func message(from, subject string, to ...string) *relay.Message {
 	now := time.Now()
 	return &relay.Message{
-		ID: relay.NewID(now), From: from, Recipients: to, ReceivedAt: now,
+		ID: relay.NewID(now), From: from, Recipients: to, ReceivedAt: now, Client: relay.Client{Session: "s7"},
 		Raw: fmt.Appendf(nil, "From: <%s>\r\nTo: everybody\r\nSubject: %s\r\n\r\nIt is on its way.\r\n", or(from, shop), subject),
 	}
 }

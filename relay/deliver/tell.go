@@ -8,6 +8,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
+	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
@@ -31,7 +32,7 @@ func (e *Engine) tellSenders(ctx context.Context) {
 		if stats, err := e.opt.Queue.Stats(ctx); err != nil || stats.Unbounced > 0 {
 			again = graceCheck
 		}
-		await(ctx, again, e.failed, nil)
+		await(ctx, again, e.failed, nil, nil)
 	}
 }
 
@@ -61,7 +62,7 @@ func (e *Engine) tell(ctx context.Context, b queue.Bounce) error {
 	for i, r := range b.Failed {
 		numbers[i] = r.Number
 	}
-	mail, err := e.bounceFor(ctx, b, numbers)
+	mail, came, err := e.bounceFor(ctx, b, numbers)
 	if err != nil {
 		return err
 	}
@@ -69,16 +70,33 @@ func (e *Engine) tell(ctx context.Context, b queue.Bounce) error {
 	if errors.Is(err, queue.ErrNotFound) {
 		return nil // dropped meanwhile
 	}
+	if err == nil {
+		e.metrics.bounced(came)
+		e.noteTold(b, mail)
+	}
 	return err
 }
 
+// noteTold notes the bounce, and in the story of its mail that it was written.
+func (e *Engine) noteTold(b queue.Bounce, mail *queue.Mail) {
+	told := history.Told{ID: b.Mail.Message.ID, At: time.Now()}
+	for _, r := range b.Failed {
+		told.Recipients = append(told.Recipients, r.Addr)
+	}
+	if mail != nil {
+		told.Bounce = mail.Message.ID
+		e.opt.History.Note(history.NewCame(&mail.Message, history.Head{BounceOf: told.ID}))
+	}
+	e.opt.History.Note(told)
+}
+
 // bounceFor writes the bounce; nil is that nobody is to be told.
-func (e *Engine) bounceFor(ctx context.Context, b queue.Bounce, numbers []int) (*queue.Mail, error) {
+func (e *Engine) bounceFor(ctx context.Context, b queue.Bounce, numbers []int) (*queue.Mail, telling, error) {
 	now := time.Now()
 	m := b.Mail.Message
 	raw, err := readRaw(ctx, e.opt.Queue, m.ID, headerRead)
 	if err != nil && !errors.Is(err, queue.ErrDamaged) && !errors.Is(err, queue.ErrNotFound) {
-		return nil, err
+		return nil, "", err
 	}
 	m.Raw = raw // damaged or gone: the bounce quotes no header
 	failed := make([]bounce.Failure, len(b.Failed))
@@ -90,10 +108,10 @@ func (e *Engine) bounceFor(ctx context.Context, b queue.Bounce, numbers []int) (
 	switch {
 	case !ok:
 		log.Warn("given up; nobody can be told")
-		return nil, nil
+		return nil, nobody, nil
 	case !e.told.allow(suppress.Normalise(to), now):
 		log.Warn("given up; the sender was told of too many failures in the last hour to be told of this one", "to", to)
-		return nil, nil
+		return nil, tooMany, nil
 	}
 	mail := queue.NewMail(relay.Message{
 		ID: queue.BounceID(m.ID, numbers), Recipients: []string{to}, Raw: text, ReceivedAt: now,
@@ -101,7 +119,7 @@ func (e *Engine) bounceFor(ctx context.Context, b queue.Bounce, numbers []int) (
 	mail.BounceOf = m.ID
 	mail.Urgent = true // bounces are few and a sender waits for them
 	log.Info("given up; the sender is told", "bounce", mail.Message.ID, "to", to)
-	return &mail, nil
+	return &mail, told, nil
 }
 
 // hourly bounds how often something happens to each of many names in an hour.

@@ -17,7 +17,7 @@ import (
 
 // try makes the attempt that was claimed and settles it.
 func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
-	body, err := e.bodies.get(ctx, c.Mail)
+	body, trace, err := e.bodies.get(ctx, c.Mail)
 	if err != nil {
 		pass.Return()
 		e.settle(ctx, c, e.unreadable(c, err))
@@ -31,9 +31,9 @@ func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
 		}})
 		return
 	}
-	out := e.opt.Attempts.Make(ctx, pass, attempt.Attempt{
-		MessageID: c.Mail.Message.ID, From: c.Mail.Message.From, To: c.Addr, Number: c.Attempt, Body: body,
-	})
+	a := attemptAt(c)
+	a.Body, a.Trace = body, trace
+	out := e.opt.Attempts.Make(ctx, pass, a)
 	now := time.Now()
 	s := decide(e.opt.Schedule, c, out, now, jitter())
 	if e.opt.Warming != nil {
@@ -45,6 +45,12 @@ func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
 		}
 	}
 	e.settle(ctx, c, s)
+}
+
+// attemptAt is the attempt that was claimed, without what is to be read for it.
+func attemptAt(c queue.Claim) attempt.Attempt {
+	m := c.Mail.Message
+	return attempt.Attempt{MessageID: m.ID, From: m.From, To: c.Addr, Number: c.Attempt, Session: m.Client.Session, BounceOf: c.Mail.BounceOf}
 }
 
 // decide says what becomes of a recipient after an attempt; it is pure.
@@ -129,6 +135,9 @@ func (e *Engine) settleOnce(c queue.Claim, s queue.Settlement) error {
 	defer cancel()
 	err := e.opt.Queue.Settle(ctx, s)
 	log := e.opt.Log.With("id", c.Mail.Message.ID, "to", c.Addr)
+	if err == nil && s.Result != queue.Later {
+		e.opt.Attempts.Ended(attempt.Queued, attemptAt(c), s.Outcome, c.Mail.Message.ReceivedAt)
+	}
 	switch {
 	case err == nil && s.Result == queue.GaveUp:
 		note(e.failed)

@@ -110,6 +110,7 @@ func (p *Pacer) openBreaker(now time.Time, out relay.Outcome) {
 	b := &p.breaker
 	b.open, b.why, b.since = true, whyOf(out), now
 	b.gap = firstGap
+	p.metrics.opened.WithLabelValues(whyLabel(b.why)).Inc()
 	b.probeAt = now.Add(b.gap)
 	p.opt.Log.Error("breaker open: mail is kept and one call at a time tests the API",
 		"why", string(b.why), "status", out.Status, "failures", b.failures, "cause", out.Cause)

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"github.com/smtp2rest/smtp2rest/relay"
 	"golang.org/x/time/rate"
 )
@@ -37,13 +38,16 @@ type Options struct {
 	// must not block, nor call the Pacer.
 	Paused func(until time.Time, rate float64)
 	Log    *slog.Logger // nil: none
+
+	Metrics prometheus.Registerer // nil: none
 }
 
 // Pacer is safe for concurrent use. It starts no goroutines.
 type Pacer struct {
-	opt    Options
-	places chan struct{} // one element per call in flight
-	door   chan struct{} // one element while somebody stands at it
+	opt     Options
+	metrics *metrics
+	places  chan struct{} // one element per call in flight
+	door    chan struct{} // one element while somebody stands at it
 
 	mu      sync.Mutex
 	line    int           // who waits for the door, and who stands at it
@@ -70,6 +74,7 @@ func New(o Options) *Pacer {
 	}
 	p := &Pacer{opt: o, places: make(chan struct{}, o.Concurrency), door: make(chan struct{}, 1)}
 	p.breaker.threshold = o.Failures
+	p.metrics = newMetrics(o.Metrics, p)
 	if o.Rate > 0 {
 		p.tuner.configure(o.Rate)
 		p.bucket = rate.NewLimiter(rate.Limit(o.Rate), o.Burst)
@@ -143,6 +148,7 @@ func (p *Pacer) closeGate(now time.Time, pass *Pass, retryAfter time.Duration) {
 		}
 		p.inARow++
 		p.opening++
+		p.metrics.pauses.Inc()
 	}
 	pause = min(pause, p.opt.MaxPause)
 	if now.Add(pause).Before(p.until) {
@@ -224,6 +230,8 @@ type State struct {
 	PausedUntil time.Time // zero when the gate is open
 	Rate        float64   // calls per second; 0 when none is known
 	Found       bool      // the rate was found; it is not the configured one
+	Tokens      float64   // calls that could be made at once, by the rate alone; 0 when none is known
+	Waiting     int       // in line
 	InFlight    int
 	Breaker     BreakerState
 }
@@ -232,8 +240,12 @@ type State struct {
 func (p *Pacer) State() State {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := State{Rate: p.tuner.rate, Found: p.found() > 0, InFlight: len(p.places), Breaker: p.breaker.state()}
-	if time.Now().Before(p.until) {
+	s := State{Rate: p.tuner.rate, Found: p.found() > 0, Waiting: p.line, InFlight: len(p.places), Breaker: p.breaker.state()}
+	now := time.Now()
+	if p.bucket != nil {
+		s.Tokens = max(p.bucket.TokensAt(now), 0)
+	}
+	if now.Before(p.until) {
 		s.PausedUntil = p.until
 	}
 	return s

@@ -19,6 +19,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
 )
@@ -44,7 +46,8 @@ type Options struct {
 	// MinFree is how many bytes to keep free on the disk: with less, Enqueue
 	// fails with ErrFull while all that drains the queue goes on. 0 is no bound.
 	MinFree int64
-	Log     *slog.Logger // slog.Default() when nil
+	Log     *slog.Logger          // slog.Default() when nil
+	Metrics prometheus.Registerer // nil: none
 
 	spool       spoolFS       // of the operating system when nil
 	vfs         string        // SQLite's own when ""
@@ -55,10 +58,11 @@ type Options struct {
 
 // Store is an open queue.
 type Store struct {
-	opts  Options
-	log   *slog.Logger
-	lock  *os.File
-	spool spool
+	opts    Options
+	log     *slog.Logger
+	metrics *metrics
+	lock    *os.File
+	spool   spool
 
 	writer    *writer
 	published published
@@ -67,7 +71,7 @@ type Store struct {
 	turn      turn // whose lane is next; the writer's
 
 	oldest oldestHint
-	clock  atomic.Int64          // the latest time a caller gave, in milliseconds
+	clock  atomic.Int64 // the latest time a caller gave, in milliseconds
 
 	mu     sync.RWMutex // guards closed
 	closed bool
@@ -100,7 +104,7 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{opts: o, log: o.Log, lock: l, wake: make(chan struct{}, 1), readers: make(chan *conn, readers)}
+	s := &Store{opts: o, log: o.Log, metrics: newMetrics(o.Metrics, o.Dir), lock: l, wake: make(chan struct{}, 1), readers: make(chan *conn, readers)}
 	s.spool = spool{dir: filepath.Join(o.Dir, spoolDir), fs: o.spool}
 	if err := s.open(); err != nil {
 		return nil, errors.Join(err, s.release())

@@ -166,8 +166,10 @@ func (w *writer) commit(group []op) []op {
 // was changed.
 func (w *writer) transact(group []op, results []result, inline bool) error {
 	if err := w.repair(); err != nil {
+		w.s.metrics.errors.Inc()
 		return err
 	}
+	begun := time.Now()
 	t := &tx{conn: w.conn, s: w.s, counts: w.counts}
 	if _, err := t.Exec("BEGIN IMMEDIATE"); err != nil {
 		return w.failed(err)
@@ -195,6 +197,7 @@ func (w *writer) transact(group []op, results []result, inline bool) error {
 		return w.failed(w.rollback(err))
 	}
 	w.commits++
+	w.s.metrics.committed(len(group), time.Since(begun))
 	w.truncated = false
 	w.counts = t.counts
 	w.s.published.Store(&t.counts)
@@ -270,7 +273,7 @@ func (s *Store) checkFree(size int64) error {
 	if s.opts.MinFree <= 0 {
 		return nil
 	}
-	free, err := freeBytes(s.opts.Dir)
+	free, err := db.FreeBytes(s.opts.Dir)
 	if err == nil && free-size < s.opts.MinFree {
 		return fmt.Errorf("%w: %d bytes are free on the disk, %d are kept free", queue.ErrFull, free, s.opts.MinFree)
 	}
@@ -289,6 +292,9 @@ func (w *writer) rollback(err error) error {
 func (w *writer) failed(err error) error {
 	if db.IsIO(err) {
 		w.broken = err
+	}
+	if err != nil {
+		w.s.metrics.failed(w.broken != nil)
 	}
 	return err
 }
@@ -321,6 +327,7 @@ func (w *writer) repair() error {
 	n := w.counts
 	w.s.published.Store(&n)
 	w.broken = nil
+	w.s.metrics.broken.Set(0)
 	w.s.log.Info("queue storage works again")
 	return nil
 }

@@ -1,0 +1,100 @@
+package intake
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/attempt"
+	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/smtpd/reply"
+)
+
+// fate is what a client was told of its mail. The set is closed.
+type fate string
+
+const (
+	accepted fate = "accepted" // the API took it for all, or for all but some who are told of
+	queued   fate = "queued"   // kept, and sent later
+	repeated fate = "repeated" // the same again after a lost reply, answered as before
+	refused  fate = "refused"  // 5xx: never
+	deferred fate = "deferred" // 4xx: the client has to try again
+)
+
+func fates() []fate { return []fate{accepted, queued, repeated, refused, deferred} }
+
+// fateOf is what a reply means. kept is whether the queue has any of the mail.
+func fateOf(r *reply.Reply, kept, again bool) fate {
+	switch {
+	case again:
+		return repeated
+	case r.Code()/100 == 5:
+		return refused
+	case !r.Positive():
+		return deferred
+	case kept:
+		return queued
+	default:
+		return accepted
+	}
+}
+
+type metrics struct {
+	messages *prometheus.CounterVec
+	seconds  *prometheus.HistogramVec
+	bytes    prometheus.Counter
+	leftOut  *prometheus.CounterVec
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	auto := promauto.With(reg)
+	m := &metrics{
+		messages: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "smtp2rest_messages_total",
+			Help: "Mails that clients handed over, by what they were told: accepted (the API took it), queued (kept and sent later), " +
+				"repeated (the same again after a lost reply; not sent twice), refused (5xx), deferred (4xx; not taken).",
+		}, []string{"outcome"}),
+		seconds: auto.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "smtp2rest_message_reply_seconds",
+			Help: "How long clients waited for the reply to their mail, from its last byte on. " +
+				"It is bounded by delivery.wait and api.timeout.",
+			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20, 60},
+		}, []string{"outcome"}),
+		bytes: auto.NewCounter(prometheus.CounterOpts{
+			Name: "smtp2rest_message_bytes_total",
+			Help: "Bytes of the mails that clients handed over, whatever became of them.",
+		}),
+		leftOut: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "smtp2rest_left_out_total",
+			Help: "Pieces of mail that was taken which the API was not given, by kind: 'smtp2rest trace' names those of one mail.",
+		}, []string{"kind"}),
+	}
+	for _, kind := range payload.NoteKinds() {
+		if kind.LeftOut() {
+			m.leftOut.WithLabelValues(kind.String())
+		}
+	}
+	for _, f := range fates() {
+		m.messages.WithLabelValues(string(f))
+		m.seconds.WithLabelValues(string(f))
+	}
+	return m
+}
+
+func (m *metrics) answered(f fate, size int, took time.Duration) {
+	m.messages.WithLabelValues(string(f)).Inc()
+	m.seconds.WithLabelValues(string(f)).Observe(took.Seconds())
+	m.bytes.Add(float64(size))
+}
+
+// ended counts the recipients for whom nothing is left to do.
+func (in *Intake) ended(r relay.Remainder) {
+	for i, out := range r.Outcomes {
+		if out.Kind.Settled() {
+			in.opt.Attempts.Ended(attempt.Direct, attempt.Attempt{MessageID: r.Message.ID, From: r.Message.From,
+				To: r.Message.Recipients[i], Number: 1}, out, r.Message.ReceivedAt)
+		}
+	}
+}
