@@ -6,18 +6,20 @@ import (
 )
 
 // attach applies the policy to what was filed.
-func (c *composer) attach() error {
-	if len(c.files) == 0 {
-		return nil
-	}
-	switch c.options.Attachments {
-	case SendAttachments:
+func (c *composer) attach() *Refusal {
+	switch {
+	case c.sealed != "":
 		c.mail.Attachments = c.files
-	case StripAttachments:
+		return refuse(Encrypted, "the mail is encrypted ("+c.sealed+"): only its recipient could read it")
+	case len(c.files) == 0:
+	case c.options.Attachments == SendAttachments:
+		c.mail.Attachments = c.files
+	case c.options.Attachments == StripAttachments:
 		for i := range c.files {
 			c.note(AttachmentStripped, c.files[i].describe())
 		}
 	default:
+		c.mail.Attachments = c.files
 		return refuse(HasAttachment, "attachments cannot be sent from here: "+describeAll(c.files))
 	}
 	return nil

@@ -10,6 +10,7 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -17,6 +18,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/payload"
@@ -41,6 +43,7 @@ type reading struct {
 		Type string `json:"type"`
 	} `json:"attachments"`
 	Defects []string `json:"defects"` // what it says is malformed
+	Refused string   `json:"-"`       // ours only: why the mail would not be sent; what it holds was read all the same
 }
 
 var fieldNames = []string{"subject", "from", "name", "text", "html", "files", "names"}
@@ -65,7 +68,17 @@ func (r *reading) fields() map[string]string {
 	return f
 }
 
-func squeeze(s string) string { return strings.Join(strings.Fields(s), " ") }
+// squeeze makes white space one blank, and leaves out what nobody sees and no
+// payload may hold: control characters and the byte order mark.
+func squeeze(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' && !unicode.IsSpace(r) && r != escape || r == 0x7F || r == '\uFEFF' {
+			return -1
+		}
+		return r
+	}, s)
+	return strings.Join(strings.Fields(s), " ")
+}
 
 func main() {
 	diff := flag.Bool("diff", false, "print every difference from the majority")
@@ -164,7 +177,7 @@ func compare(dir string, readers map[string]map[string]*reading, o options) erro
 		if ours := read(raw); ours.Error == "" {
 			all[us] = ours.fields()
 		} else {
-			t.failed[us]++ // refused
+			t.failed[us]++
 		}
 		for name, list := range readers {
 			if r := list[filepath.Join(corpus, filepath.Base(path))]; r != nil && r.Error == "" {
@@ -201,12 +214,15 @@ func read(raw []byte) *reading {
 		}{a.Name, a.Email})
 	}
 	m, err := payload.Map(raw, "", payload.Options{Default: relay.Address{Email: "a@b.example"}, Attachments: payload.SendAttachments})
-	if err != nil {
+	var refusal *payload.Refusal
+	if errors.As(err, &refusal) && refusal.Read != nil {
+		m, r.Refused = refusal.Read, refusal.Reason.String()
+	} else if err != nil {
 		r.Error = err.Error()
 		return r
 	}
 	r.Subject, r.Text = m.Subject, m.Text
-	if hasHTML(root) && m.HTML != "<div></div>" { // ours for an empty body
+	if m.HTML != "<div></div>" && (hasHTML(root) || m.Text == "") { // else made by us
 		r.HTML = m.HTML
 	}
 	for _, a := range m.Attachments {
