@@ -16,7 +16,7 @@ func (c *composer) attach() *Refusal {
 		c.mail.Attachments = c.files
 	case c.options.Attachments == StripAttachments:
 		for i := range c.files {
-			c.note(AttachmentStripped, c.files[i].describe())
+			c.note(AttachmentStripped, c.files[i].Describe())
 		}
 	default:
 		c.mail.Attachments = c.files
@@ -30,7 +30,7 @@ func describeAll(files []Attachment) string {
 	const most = 3
 	var names []string
 	for i := range files[:min(len(files), most)] {
-		names = append(names, files[i].describe())
+		names = append(names, files[i].Describe())
 	}
 	s := strings.Join(names, ", ")
 	if n := len(files) - most; n > 0 {
@@ -39,8 +39,8 @@ func describeAll(files []Attachment) string {
 	return s
 }
 
-// describe names a file for people: name, type and size.
-func (a *Attachment) describe() string {
+// Describe names a file for people: name, type and size.
+func (a *Attachment) Describe() string {
 	name := a.Filename
 	if name == "" {
 		name = "unnamed"

@@ -71,7 +71,9 @@ func checkInvariants(t *testing.T, raw []byte) {
 		}
 		if err != nil {
 			checkRefusal(t, err)
-			continue
+			if readable(root) != (err.Read == c.mail) {
+				t.Error("what was read is not with the refusal")
+			}
 		}
 		checkMail(t, c.mail, len(raw))
 	}

@@ -177,7 +177,7 @@ func attachmentOf(p *mime.Part) Attachment {
 
 func describePart(p *mime.Part) string {
 	a := attachmentOf(p)
-	return a.describe()
+	return a.Describe()
 }
 
 // typeOf names the media type of a file that came without one.

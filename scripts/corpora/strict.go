@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/smtp2rest/smtp2rest/relay/payload/mime"
 )
@@ -151,15 +150,12 @@ func count(right bool, of, n *int) {
 	}
 }
 
-const escape = '\x1b'
-
 // unread reports whether the consensus is only that the mail could not be
-// read: U+FFFD, an escape or a C1 control character stands for what was no
-// text to them, or a mail that has a body is said to hold neither text nor
-// html nor files.
+// read: a field is illegible, or a mail that has a body is said to hold
+// neither text nor html nor files.
 func unread(want map[string]string, raw []byte) bool {
 	for _, v := range want {
-		if strings.ContainsFunc(v, func(r rune) bool { return r == utf8.RuneError || r == escape || 0x80 <= r && r < 0xA0 }) {
+		if illegible(v) {
 			return true
 		}
 	}
