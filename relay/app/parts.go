@@ -18,10 +18,12 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/deliver"
+	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/intake"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/retry"
+	"github.com/smtp2rest/smtp2rest/relay/store/records"
 	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/relay/warm"
@@ -44,6 +46,9 @@ type parts struct {
 	opt          Options
 	metrics      *prometheus.Registry
 	suppressions *suppress.List
+	records      *records.Store    // nil without a queue
+	recorder     *history.Recorder // of them
+	history      history.Noter     // the recorder, if there is one
 	pacer        *pace.Pacer
 	keeper       *gatekeeper
 	attempts     *attempt.Sender
@@ -78,7 +83,7 @@ func (p *parts) build(ctx context.Context) error {
 	p.started = time.Now()
 	p.suppressions = suppress.New(suppressionsKept, suppressionTime)
 	p.meter = newMeter(p.opt.Config.Warming)
-	for _, step := range []func(context.Context) error{p.buildAliases, p.buildAPI, p.buildQueue, p.buildAdmin, p.buildServer} {
+	for _, step := range []func(context.Context) error{p.buildAliases, p.buildRecords, p.buildAPI, p.buildQueue, p.buildAdmin, p.buildServer} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -111,7 +116,7 @@ func (p *parts) buildAPI(context.Context) error {
 		Paused: keeper.paused, Log: p.opt.Log, Metrics: p.metrics,
 	})
 	p.attempts = attempt.New(attempt.Options{
-		API: client, Pace: p.pacer, Suppressions: p.suppressions, Log: p.opt.Log, Metrics: p.metrics,
+		API: client, Pace: p.pacer, Suppressions: p.suppressions, History: p.history, Log: p.opt.Log, Metrics: p.metrics,
 		LeaveProbes: p.opt.Config.Queue.Mode == config.OnDisk,
 	})
 	p.keeper = keeper
@@ -188,6 +193,7 @@ func (p *parts) startEngine(store queue.Queue) (alive func(context.Context) erro
 		Bounce:         p.bounces(),
 		BounceGrace:    c.Bounce.Grace,
 		BouncesPerHour: c.Bounce.PerHour,
+		History:        p.history,
 		Log:            p.opt.Log,
 		Metrics:        p.metrics,
 	})
@@ -226,6 +232,8 @@ func (p *parts) backend() *intake.Intake {
 		Warming:      freshWarming{p.meter, p.marks, p.opt.Log},
 		Bounce:       p.bounces(),
 		Wait:         c.Delivery.Wait,
+		History:      p.history,
+		Subjects:     c.History.Subjects,
 		Log:          p.opt.Log,
 		Metrics:      p.metrics,
 	})
