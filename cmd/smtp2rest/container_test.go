@@ -209,15 +209,15 @@ type containerSpec struct {
 	Ports []struct{ ContainerPort int }              `json:"ports"`
 	Mount []struct{ Name, MountPath string }         `json:"volumeMounts"`
 	Start *struct{ Exec struct{ Command []string } } `json:"startupProbe"`
-	Live  *probe                                     `json:"livenessProbe"`
-	Ready *probe                                     `json:"readinessProbe"`
+	Live  *probeSpec                                     `json:"livenessProbe"`
+	Ready *probeSpec                                     `json:"readinessProbe"`
 
 	SecurityContext struct {
 		ReadOnlyRootFilesystem, RunAsNonRoot bool
 	} `json:"securityContext"`
 }
 
-type probe struct {
+type probeSpec struct {
 	Exec    *struct{ Command []string }
 	HTTPGet *struct{ Path, Port string } `json:"httpGet"`
 }
@@ -294,7 +294,7 @@ func checkContainer(t *testing.T, path string, c containerSpec, img *image) {
 	if c.Live == nil {
 		t.Fatalf("%s has no liveness probe", path)
 	}
-	for _, p := range []*probe{c.Live, c.Ready} {
+	for _, p := range []*probeSpec{c.Live, c.Ready} {
 		switch {
 		case p == nil:
 		case p.Exec != nil && strings.Join(p.Exec.Command, " ") != strings.Join(img.health, " "):
