@@ -209,8 +209,8 @@ type containerSpec struct {
 	Ports []struct{ ContainerPort int }              `json:"ports"`
 	Mount []struct{ Name, MountPath string }         `json:"volumeMounts"`
 	Start *struct{ Exec struct{ Command []string } } `json:"startupProbe"`
-	Live  *probeSpec                                     `json:"livenessProbe"`
-	Ready *probeSpec                                     `json:"readinessProbe"`
+	Live  *probeSpec                                 `json:"livenessProbe"`
+	Ready *probeSpec                                 `json:"readinessProbe"`
 
 	SecurityContext struct {
 		ReadOnlyRootFilesystem, RunAsNonRoot bool
