@@ -85,6 +85,8 @@ func (d *door) newWire(conn net.Conn) *wire {
 		panicked: s.options.Panicked,
 		client:   client,
 		qualify:  s.options.QualifyDomain,
+
+		everybody: s.options.Rules,
 	}
 	w.onClose = func() {
 		w.share.Release()

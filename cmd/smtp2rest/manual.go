@@ -53,7 +53,7 @@ func manualPage(args []string) (string, error) {
 	if c == nil {
 		return "", usagef("there is no page %q%s", args[0], didYouMean(args[0], append(names(), "config")))
 	}
-	return manual.Page(versionText(), document(c)), nil
+	return manual.Page(versionText(), described(c)), nil
 }
 
 const programAbout = `smtp2rest is a daemon for programs that can only send mail by SMTP. It takes their
@@ -88,12 +88,12 @@ func writePages(dir string) error {
 func documented() []manual.Command {
 	var list []manual.Command
 	for _, c := range commands() {
-		list = append(list, document(c))
+		list = append(list, described(c))
 	}
 	return list
 }
 
-func document(c *command) manual.Command {
+func described(c *command) manual.Command {
 	d := manual.Command{Name: c.name, Args: c.args, Summary: c.summary, About: strings.TrimSpace(c.about), Examples: c.examples}
 	fs := c.flagSet()
 	c.setup(fs)
@@ -102,7 +102,7 @@ func document(c *command) manual.Command {
 		d.Flags = append(d.Flags, manual.Flag{Name: f.Name, Kind: kind, About: strings.Join(strings.Fields(about), " ")})
 	})
 	for _, v := range c.verbs {
-		d.Verbs = append(d.Verbs, document(v))
+		d.Verbs = append(d.Verbs, described(v))
 	}
 	return d
 }

@@ -3,7 +3,6 @@ package app
 import (
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/smtpd"
-	"github.com/smtp2rest/smtp2rest/smtpd/auth"
 )
 
 // listeners are the configuration's in smtpd's words.
@@ -25,21 +24,37 @@ func listeners(from []config.Listener) []smtpd.Listener {
 			},
 			RequireAuth:    l.RequireAuth,
 			AuthWithoutTLS: l.AuthWithoutTLS,
+			Rules:          l.Rules.Policy(),
 		}
 	}
 	return list
 }
 
-// logins is nil when there are no users.
-func logins(from []config.User) (*auth.Checker, error) {
-	if len(from) == 0 {
-		return nil, nil
+// limits are the configuration's in smtpd's words.
+func limits(from config.Limits) smtpd.Limits {
+	l := smtpd.Limits{
+		MessageBytes:          from.MessageSize,
+		HeaderBytes:           from.HeaderSize,
+		LineBytes:             int(from.LineLength),
+		CommandBytes:          int(from.CommandLength),
+		Recipients:            from.Recipients,
+		Connections:           from.Connections,
+		ConnectionsPerAddress: from.ConnectionsPerAddress,
+		MessagesPerConnection: from.MessagesPerConnection,
+		IdleTime:              from.IdleTime,
+		MessageTime:           from.MessageTime,
+		MinRate:               from.MinRate,
+		WrongCommands:         from.WrongCommands,
+		WrongRecipients:       from.WrongRecipients,
+		IdleCommands:          from.IdleCommands,
+		AddressRate:           smtpd.Rate(from.RatePerAddress),
+		UserRate:              smtpd.Rate(from.RatePerUser),
+		SenderRate:            smtpd.Rate(from.RatePerSender),
 	}
-	users := make([]auth.User, len(from))
-	for i, u := range from {
-		users[i] = auth.User(u)
+	if l.MinRate == 0 {
+		l.MinRate = -1 // zero is smtpd's default
 	}
-	return auth.New(auth.Options{Users: users})
+	return l
 }
 
 func tlsMode(m config.TLSMode) smtpd.TLSMode {

@@ -26,6 +26,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/relay/warm"
 	"github.com/smtp2rest/smtp2rest/smtpd"
+	"github.com/smtp2rest/smtp2rest/smtpd/budget"
 )
 
 // What the provider's API told about recipients is remembered for this many
@@ -48,6 +49,7 @@ type parts struct {
 	keeper       *gatekeeper
 	attempts     *attempt.Sender
 	meter        *warm.Meter
+	memory       *budget.Budget
 	queue        intake.Queue
 	aliases      intake.Aliases
 	marks        queue.Marks // nil without a queue
@@ -74,6 +76,7 @@ func (p *parts) build(ctx context.Context) error {
 	p.started = time.Now()
 	p.suppressions = suppress.New(suppressionsKept, suppressionTime)
 	p.meter = newMeter(p.opt.Config.Warming)
+	p.memory = budget.New(p.opt.Config.Limits.Memory, p.metrics)
 	for _, step := range []func(context.Context) error{p.buildAliases, p.buildAPI, p.buildQueue, p.buildServer} {
 		if err := step(ctx); err != nil {
 			return err
@@ -252,25 +255,20 @@ func (p *parts) backend() *intake.Intake {
 
 func (p *parts) buildServer(ctx context.Context) error {
 	c := p.opt.Config
-	users, err := logins(c.Users)
+	users, err := p.users()
 	if err != nil {
 		return err
 	}
 	server, err := smtpd.New(smtpd.Options{
-		Backend:   p.backend(),
-		Users:     users,
-		Hostname:  c.Hostname,
-		Listeners: listeners(c.Listeners),
-		Limits: smtpd.Limits{
-			MessageBytes:          c.Limits.MessageSize,
-			Recipients:            c.Limits.Recipients,
-			LineBytes:             int(c.Limits.LineLength),
-			Connections:           c.Limits.Connections,
-			ConnectionsPerAddress: c.Limits.ConnectionsPerAddress,
-			IdleTime:              c.Limits.IdleTime,
-			MessageTime:           c.Limits.MessageTime,
-		},
+		Backend:       p.backend(),
+		Users:         users,
+		Hostname:      c.Hostname,
+		Listeners:     listeners(c.Listeners),
+		Limits:        limits(c.Limits),
+		Memory:        p.memory,
+		Metrics:       p.metrics,
 		Log:           p.opt.Log,
+		Rules:         c.Rules.Policy(),
 		QualifyDomain: c.Addresses.QualifyDomain,
 	})
 	if err != nil {

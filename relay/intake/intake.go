@@ -131,9 +131,16 @@ func (in *Intake) Message(ctx context.Context, env *smtpd.Envelope, data []byte)
 	if !again {
 		h := newHandled()
 		defer h.end() // after a panic as well: nobody may wait for it in vain
-		env.OnLost(func() { in.recall.remember(m, h) })
-		r, kept = in.deal(ctx, log, m)
+		env.OnLost(func() { in.recall.remember(fingerprintOf(m), h) })
+		r, kept = in.deal(ctx, log, m, env)
 		h.reply = r
+		// The client may not say for a long time that it has the reply. Until
+		// then a few bytes stand for the mail.
+		key := fingerprint{}
+		if r.Positive() {
+			key = fingerprintOf(m)
+		}
+		env.OnLost(func() { in.recall.remember(key, h) })
 	}
 	took := time.Since(m.ReceivedAt)
 	in.metrics.answered(fateOf(r, kept, again), len(m.Raw), took)
@@ -144,10 +151,15 @@ func (in *Intake) Message(ctx context.Context, env *smtpd.Envelope, data []byte)
 
 // deal maps a mail, tries it and settles what came of it. kept is whether any
 // of it is to be sent later.
-func (in *Intake) deal(ctx context.Context, log *slog.Logger, m *relay.Message) (answer *reply.Reply, kept bool) {
-	mail, body, err := in.mapped(log, m)
+func (in *Intake) deal(ctx context.Context, log *slog.Logger, m *relay.Message, env *smtpd.Envelope) (answer *reply.Reply, kept bool) {
+	mail, body, err := in.mapped(ctx, log, m, env)
 	if err != nil {
 		return reply.From(err), false
+	}
+	for _, author := range mail.Authors {
+		if !env.Rules.From(author) {
+			return reply.FromNotAllowed(author), false
+		}
 	}
 	r := relay.Remainder{Message: m, Domain: domainOf(mail.From.Email)}
 	r.Urgent = in.opt.Warming.Urgent(r.Domain, m.From)
@@ -198,17 +210,27 @@ func unique(recipients []string) []string {
 }
 
 // mapped maps the mail before anything is promised, so that what cannot be
-// sent is refused while the client still listens.
-func (in *Intake) mapped(log *slog.Logger, m *relay.Message) (*payload.Mail, *payload.Body, error) {
-	mail, err := payload.Map(m.Raw, m.From, in.opt.Mapping)
+// sent is refused while the client still listens. Before each step there is
+// memory for it.
+func (in *Intake) mapped(ctx context.Context, log *slog.Logger, m *relay.Message, env *smtpd.Envelope) (*payload.Mail, *payload.Body, error) {
+	if err := env.Reserve(ctx, payload.Cost(m.Raw, in.opt.Mapping.Limits)); err != nil {
+		return nil, nil, err
+	}
+	mail, err := payload.Map(m.Raw, m.From, in.opt.Mapping.For(m.Client.User))
 	if err != nil {
 		return nil, nil, Refusal(err)
 	}
 	for _, note := range mail.Notes {
 		log.Info("mapping", "kind", note.Kind.String(), "detail", note.Detail)
 	}
+	if err := env.Reserve(ctx, mail.Cost()); err != nil {
+		return nil, nil, err
+	}
 	body, err := mail.Encode()
-	return mail, body, err
+	if err != nil {
+		return nil, nil, err
+	}
+	return mail, body, env.Reserve(ctx, body.Len(""))
 }
 
 // domainOf is the domain by which warming counts.

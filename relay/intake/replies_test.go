@@ -18,6 +18,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/payload"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
+	"github.com/smtp2rest/smtp2rest/smtpd/policy"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
@@ -42,6 +43,7 @@ type cause struct {
 	from    string
 	plan    plan
 	prepare func(*rig)
+	rules   policy.Rules
 	now     string // all three are regular expressions for the whole reply
 	queued  string
 	full    string
@@ -220,6 +222,9 @@ func contents() []situation {
 // edges are decided by smtpd alone, whose own tests show that it does.
 func edges() []situation {
 	return []situation{
+		{words: "beyond the table: a rule against the author", by: "FromNotAllowed", causes: authors()},
+		{words: "beyond the table: a rule against the recipient", by: "RecipientNotAllowed",
+			edge: []said{{reply.RecipientNotAllowed("a@b"), `550 5\.7\.1 <a@b> is not allowed as a recipient here`}}},
 		{words: "MAIL FROM not allowed for this user", by: "SenderNotAllowed",
 			edge: []said{{reply.SenderNotAllowed("a@b"), `553 5\.7\.1 <a@b> is not allowed as a sender here`}}},
 		{words: "client not in an allowed network and not authenticated", by: "AuthRequired RelayDenied", edge: []said{
@@ -233,6 +238,11 @@ func edges() []situation {
 		{words: "message too large", by: "TooLarge", edge: []said{{reply.TooLarge(), `552 5\.3\.4 message too large`}}},
 		{words: "too many recipients", by: "TooManyRecipients", edge: []said{{reply.TooManyRecipients(), `452 4\.5\.3 too many recipients`}}},
 		{words: "memory budget spent", by: "MemorySpent", edge: []said{{reply.MemorySpent(), `452 4\.3\.1 out of memory, try again later`}}},
+		{words: "header of a mail too large", by: "HeaderTooLarge", edge: []said{{reply.HeaderTooLarge(), `552 5\.3\.4 message header too large`}}},
+		{words: "too many mails on one connection", by: "TooManyMessages",
+			edge: []said{{reply.TooManyMessages(), `421 4\.7\.0 too many messages in one connection, connect again`}}},
+		{words: "too many recipients in a time, from an address, a user or a sender", by: "RateExceeded",
+			edge: []said{{reply.RateExceeded("this sender", 90*time.Second), `450 4\.7\.1 too many recipients from this sender, try again in 90 s`}}},
 		{words: "too many connections, in all or from one address", by: "TooManyConnections",
 			edge: []said{{reply.TooManyConnections(), `421 4\.7\.0 too many connections, try again later`}}},
 		{words: "Received headers beyond 50", by: "MailLoop", edge: []said{{reply.MailLoop(), `554 5\.4\.6 mail loop: too many Received headers`}}},
@@ -281,6 +291,7 @@ func (c cause) play(t *testing.T, q Queue, want string, check func(*testing.T, *
 	if c.prepare != nil {
 		c.prepare(r)
 	}
+	r.rules = policy.Chain{{}, c.rules}
 	got := r.send(t.Context(), or(c.raw, mail), or(c.from, "shop@sandbox.example"), strings.Fields(or(c.to, "bob@example.net"))...)
 	compare(t, got, want)
 	if check != nil {
