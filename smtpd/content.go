@@ -7,6 +7,7 @@ import (
 	"io"
 	"slices"
 
+	"github.com/smtp2rest/smtp2rest/smtpd/budget"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
@@ -36,7 +37,7 @@ type content struct {
 
 	maxBytes int64
 	maxLine  int
-	reserve  func(n int64) *reply.Reply // for n octets of memory in all, or why not
+	reserve  func(kind budget.Kind, n int64) *reply.Reply // n octets of memory in all, or why not
 
 	header  header
 	line    int // octets in the current line so far
@@ -129,7 +130,7 @@ func (c *content) put(p []byte) {
 func (c *content) refuse(l limit, r *reply.Reply) {
 	c.refusal, c.limit = r, l
 	c.pieces, c.held = nil, 0
-	_ = c.reserve(0) // less is never refused
+	_ = c.reserve(budget.Reading, 0) // less is never refused
 }
 
 // grow adds a piece: one for all that was announced, which was reserved for
@@ -140,7 +141,7 @@ func (c *content) grow() {
 		n = max(c.hint, n)
 	}
 	n = min(n, c.maxBytes-c.size)
-	if r := c.reserve(c.held + n); r != nil {
+	if r := c.reserve(budget.Reading, c.held+n); r != nil {
 		c.refuse("", r)
 		return
 	}
@@ -156,13 +157,13 @@ func (c *content) whole() ([]byte, *reply.Reply) {
 	if len(c.pieces) == 1 {
 		return c.pieces[0], nil
 	}
-	if r := c.reserve(c.held + c.size); r != nil {
+	if r := c.reserve(budget.Dealing, c.held+c.size); r != nil {
 		c.refuse("", r)
 		return nil, r
 	}
 	data := slices.Concat(c.pieces...)
 	c.pieces = nil
-	_ = c.reserve(c.size) // less is never refused
+	_ = c.reserve(budget.Dealing, c.size) // less is never refused
 	return data, nil
 }
 

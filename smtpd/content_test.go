@@ -10,6 +10,7 @@ import (
 	"testing"
 	"testing/iotest"
 
+	"github.com/smtp2rest/smtp2rest/smtpd/budget"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
@@ -18,7 +19,7 @@ func newTestContent() *content { return contentOf(1<<20, 1<<20, 0) }
 func contentOf(maxBytes int64, maxLine int, hint int64) *content {
 	return &content{
 		maxBytes: maxBytes, maxLine: maxLine, hint: hint, header: header{max: maxBytes},
-		reserve: func(int64) *reply.Reply { return nil },
+		reserve: func(budget.Kind, int64) *reply.Reply { return nil },
 	}
 }
 
@@ -124,7 +125,7 @@ func TestContentReserves(t *testing.T) {
 	} {
 		var reserved, most int64
 		c := contentOf(25<<20, 1<<20, tt.hint)
-		c.reserve = func(n int64) *reply.Reply {
+		c.reserve = func(_ budget.Kind, n int64) *reply.Reply {
 			reserved, most = n, max(most, n)
 			return nil
 		}
@@ -153,7 +154,7 @@ func TestContentWithoutMemory(t *testing.T) {
 	for _, phase := range []string{"growing", "joining"} {
 		reserved := int64(0)
 		c := contentOf(1<<20, 1000, 0)
-		c.reserve = func(n int64) *reply.Reply {
+		c.reserve = func(_ budget.Kind, n int64) *reply.Reply {
 			if n > 16<<10 {
 				return reply.MemorySpent()
 			}

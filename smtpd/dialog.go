@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/smtp2rest/smtp2rest/smtpd/budget"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
@@ -214,7 +215,7 @@ func (w *wire) data(arg string) *reply.Reply {
 	case !w.session.ready(): // RFC 5321 section 4.1.4; go-smtp says 502
 		return reply.BadSequence("no recipients")
 	}
-	if r := w.reserveContent(max(w.session.size, leastHeld)); r != nil {
+	if r := w.reserveContent(budget.Reading, max(w.session.size, leastHeld)); r != nil {
 		return r
 	}
 	w.pass("DATA")

@@ -52,4 +52,6 @@ func (w *wire) hold(ctx context.Context, kind budget.Kind, n int64) *reply.Reply
 }
 
 // reserveContent is hold for content that comes.
-func (w *wire) reserveContent(n int64) *reply.Reply { return w.hold(w.session.ctx, budget.Reading, n) }
+func (w *wire) reserveContent(kind budget.Kind, n int64) *reply.Reply {
+	return w.hold(w.session.ctx, kind, n)
+}

@@ -45,7 +45,7 @@ type Budget struct {
 	mu      sync.Mutex
 	used    int64
 	of      [Backlog + 1]int64 // of used, by kind
-	waiting []*waiter          // Dealing and Backlog before Reading, each in their order
+	waiting []*waiter          // by rank, each rank in its order
 }
 
 // waiter is a share that wants to hold more.
@@ -112,11 +112,11 @@ func (s *Share) Hold(ctx context.Context, kind Kind, n int64) error {
 		b.grant()
 		b.mu.Unlock()
 		return nil
-	case ctx.Err() != nil:
+	case ctx.Err() != nil, b.stuck(w):
 		b.mu.Unlock()
 		return ErrSpent
 	}
-	b.waiting = slices.Insert(b.waiting, b.place(kind), w)
+	b.waiting = slices.Insert(b.waiting, b.place(w), w)
 	b.mu.Unlock()
 	return b.wait(ctx, w)
 }
@@ -141,19 +141,40 @@ func (b *Budget) wait(ctx context.Context, w *waiter) error {
 	return ErrSpent
 }
 
-// place is where in the line a new waiter of a kind stands.
-func (b *Budget) place(kind Kind) int {
-	if kind == Reading {
+// rank is who is served first: what has come before what is coming, and of
+// that what has begun before what has not.
+func (w *waiter) rank() int {
+	switch {
+	case w.kind != Reading:
+		return 0
+	case w.share.held > 0:
+		return 1
+	}
+	return 2
+}
+
+// place is where in the line a new waiter stands.
+func (b *Budget) place(w *waiter) int {
+	i := slices.IndexFunc(b.waiting, func(other *waiter) bool { return other.rank() > w.rank() })
+	if i < 0 {
 		return len(b.waiting)
 	}
-	if i := slices.IndexFunc(b.waiting, func(w *waiter) bool { return w.kind == Reading }); i >= 0 {
-		return i
-	}
-	return len(b.waiting)
+	return i
 }
 
 // ownTurn reports whether nobody stands before a new waiter.
-func (b *Budget) ownTurn(w *waiter) bool { return b.place(w.kind) == 0 }
+func (b *Budget) ownTurn(w *waiter) bool { return b.place(w) == 0 }
+
+// stuck reports whether a new waiter would be the last one to stop: all that
+// mail holds would be held by mail that waits for more. It has to give up what
+// it has, so that the others go on.
+func (b *Budget) stuck(w *waiter) bool {
+	moving := b.of[Reading] + b.of[Dealing] + b.of[Backlog] - w.share.held
+	for _, other := range b.waiting {
+		moving -= other.share.held
+	}
+	return w.share.held > 0 && moving == 0
+}
 
 // fits reports whether a share may become what its waiter wants.
 func (b *Budget) fits(w *waiter) bool {

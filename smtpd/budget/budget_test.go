@@ -155,6 +155,40 @@ func TestGivingUp(t *testing.T) {
 	})
 }
 
+// Mails of unknown size that have filled what there is for them, each in need
+// of more, do not wait for each other: one has to go, and the rest goes on.
+func TestStuck(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := New(100*mb, nil)
+		began := time.Now()
+		var wg sync.WaitGroup
+		var mu sync.Mutex
+		spent := 0
+		for range 5 {
+			s := hold(t, b, Reading, 10*mb)
+			wg.Go(func() {
+				err := s.Hold(within(t, 5*time.Second), Reading, 15*mb)
+				mu.Lock()
+				defer mu.Unlock()
+				if err != nil {
+					spent++
+				}
+				s.Release()
+			})
+		}
+		newcomer := b.Share()
+		wg.Go(func() {
+			if err := newcomer.Hold(within(t, 5*time.Second), Reading, 50*mb); err != nil {
+				t.Error(err)
+			}
+		})
+		wg.Wait()
+		if d := time.Since(began); d > 0 || spent != 1 {
+			t.Errorf("%d gave up, it took %v", spent, d)
+		}
+	})
+}
+
 // Connections are never refused, and mail gets what they leave.
 func TestOverhead(t *testing.T) {
 	b := New(100*mb, nil)
