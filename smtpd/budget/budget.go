@@ -34,8 +34,8 @@ const (
 	Backlog
 )
 
-// small reservations are those that need not stand in line: a password reset
-// does not wait behind an attachment.
+// small reservations are those that need not stand in line, up to a sixteenth
+// of the budget: a password reset does not wait behind an attachment.
 const small = 256 << 10
 
 // A Budget is safe for concurrent use.
@@ -45,7 +45,9 @@ type Budget struct {
 	mu      sync.Mutex
 	used    int64
 	of      [Backlog + 1]int64 // of used, by kind
-	waiting []*waiter          // by rank, each rank in its order
+	little  int64              // of what is for Reading, in small shares
+	begun   uint64             // shares that ever held something
+	waiting []*waiter          // in the order in which they are served
 }
 
 // waiter is a share that wants to hold more.
@@ -53,6 +55,7 @@ type waiter struct {
 	share   *Share
 	kind    Kind
 	n       int64
+	refused bool // read after granted is closed
 	granted chan struct{}
 }
 
@@ -87,6 +90,7 @@ type Share struct {
 	budget *Budget
 	kind   Kind
 	held   int64
+	begun  uint64 // orders shares by when they began to hold something
 }
 
 // Share returns one that holds nothing.
@@ -112,11 +116,12 @@ func (s *Share) Hold(ctx context.Context, kind Kind, n int64) error {
 		b.grant()
 		b.mu.Unlock()
 		return nil
-	case ctx.Err() != nil, b.stuck(w):
+	case ctx.Err() != nil:
 		b.mu.Unlock()
 		return ErrSpent
 	}
 	b.waiting = slices.Insert(b.waiting, b.place(w), w)
+	b.unlock()
 	b.mu.Unlock()
 	return b.wait(ctx, w)
 }
@@ -127,22 +132,37 @@ func (s *Share) Release() { _ = s.Hold(context.Background(), Reading, 0) } // le
 func (b *Budget) wait(ctx context.Context, w *waiter) error {
 	select {
 	case <-w.granted:
-		return nil
+		return w.verdict()
 	case <-ctx.Done():
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	i := slices.Index(b.waiting, w)
 	if i < 0 {
-		return nil // granted at the same moment
+		return w.verdict() // at the same moment
 	}
 	b.waiting = slices.Delete(b.waiting, i, i+1)
 	b.grant() // whoever stood behind it
 	return ErrSpent
 }
 
-// rank is who is served first: what has come before what is coming, and of
-// that what has begun before what has not.
+func (w *waiter) verdict() error {
+	if w.refused {
+		return ErrSpent
+	}
+	return nil
+}
+
+// before orders waiters: what has come before what is coming, of that what has
+// begun before what has not, and each by age. So the oldest mail comes to its
+// end, where turns would bring none there.
+func (w *waiter) before(other *waiter) bool {
+	if a, b := w.rank(), other.rank(); a != b {
+		return a < b
+	}
+	return w.rank() == 1 && w.share.begun < other.share.begun
+}
+
 func (w *waiter) rank() int {
 	switch {
 	case w.kind != Reading:
@@ -155,39 +175,62 @@ func (w *waiter) rank() int {
 
 // place is where in the line a new waiter stands.
 func (b *Budget) place(w *waiter) int {
-	i := slices.IndexFunc(b.waiting, func(other *waiter) bool { return other.rank() > w.rank() })
-	if i < 0 {
-		return len(b.waiting)
+	if i := slices.IndexFunc(b.waiting, w.before); i >= 0 {
+		return i
 	}
-	return i
+	return len(b.waiting)
 }
 
 // ownTurn reports whether nobody stands before a new waiter.
 func (b *Budget) ownTurn(w *waiter) bool { return b.place(w) == 0 }
 
-// stuck reports whether a new waiter would be the last one to stop: all that
-// mail holds would be held by mail that waits for more. It has to give up what
-// it has, so that the others go on.
-func (b *Budget) stuck(w *waiter) bool {
-	moving := b.of[Reading] + b.of[Dealing] + b.of[Backlog] - w.share.held
-	for _, other := range b.waiting {
-		moving -= other.share.held
+// unlock sees to it that there is an end to the waiting: when all that mail
+// holds is held by mail that waits for more, the youngest that are still coming
+// have to give up what they have, so that the first in line goes on.
+func (b *Budget) unlock() {
+	moving := b.of[Reading] + b.of[Dealing] + b.of[Backlog]
+	for _, w := range b.waiting {
+		moving -= w.share.held
 	}
-	return w.share.held > 0 && moving == 0
+	if moving > 0 {
+		return
+	}
+	for freed := int64(0); !b.fitsAfter(b.waiting[0], freed); {
+		youngest := -1
+		for i, w := range b.waiting[1:] {
+			if w.rank() == 1 && (youngest < 0 || w.share.begun > b.waiting[youngest].share.begun) {
+				youngest = i + 1
+			}
+		}
+		if youngest < 0 {
+			return // what is held is not held by mail
+		}
+		w := b.waiting[youngest]
+		b.waiting = slices.Delete(b.waiting, youngest, youngest+1)
+		freed += w.share.held
+		w.refused = true
+		close(w.granted)
+	}
 }
 
 // fits reports whether a share may become what its waiter wants.
-func (b *Budget) fits(w *waiter) bool {
-	others := b.used - w.share.held
+func (b *Budget) fits(w *waiter) bool { return b.fitsAfter(w, 0) }
+
+// fitsAfter is fits when so much more that is for Reading was given back.
+func (b *Budget) fitsAfter(w *waiter, freed int64) bool {
+	others := b.used - w.share.held - freed
 	kin := b.of[w.kind]
 	if w.share.kind == w.kind {
 		kin -= w.share.held
 	}
+	if w.kind == Reading {
+		kin -= freed
+	}
 	switch {
 	case others+w.n > b.size:
 		return false
-	case w.kind == Reading && w.n > small:
-		return kin+w.n <= b.Most(Reading)
+	case w.kind == Reading:
+		return kin+w.n <= b.Most(Reading) || w.n <= small && b.little-w.share.little()+w.n <= b.size/16
 	case w.kind == Backlog:
 		return kin == 0 || kin+w.n <= b.size/4
 	}
@@ -196,10 +239,24 @@ func (b *Budget) fits(w *waiter) bool {
 
 func (b *Budget) move(w *waiter) {
 	s := w.share
+	if s.held == 0 && w.n > 0 {
+		b.begun++
+		s.begun = b.begun
+	}
 	b.used += w.n - s.held
 	b.of[s.kind] -= s.held
 	b.of[w.kind] += w.n
+	b.little -= s.little()
 	s.kind, s.held = w.kind, w.n
+	b.little += s.little()
+}
+
+// little is what a small share holds for Reading.
+func (s *Share) little() int64 {
+	if s.kind == Reading && s.held <= small {
+		return s.held
+	}
+	return 0
 }
 
 // grant serves who waits, in order. The first that has to go on waiting holds

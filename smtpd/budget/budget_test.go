@@ -3,6 +3,7 @@ package budget
 import (
 	"context"
 	"errors"
+	"slices"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -38,6 +39,7 @@ func TestHold(t *testing.T) {
 		kind Kind
 		n    int64
 	}
+	many := func(n int, h held) []held { return slices.Repeat([]held{h}, n) }
 	for _, tt := range []struct {
 		name   string
 		before []held
@@ -48,6 +50,7 @@ func TestHold(t *testing.T) {
 		{"and no more", nil, held{Reading, 50*mb + 1}, ErrTooLarge},
 		{"together", []held{{Reading, 30 * mb}, {Reading, 20 * mb}}, held{Reading, mb}, ErrSpent},
 		{"small mail passes all the same", []held{{Reading, 30 * mb}, {Reading, 20 * mb}}, held{Reading, small}, nil},
+		{"small mail is not without bound", append(many(25, held{Reading, small}), held{Reading, 50*mb - 25*small}), held{Reading, small}, ErrSpent},
 		{"all of it is for dealing", nil, held{Dealing, 100 * mb}, nil},
 		{"and no more than all", nil, held{Dealing, 100*mb + 1}, ErrTooLarge},
 		{"what was read can be dealt with", []held{{Reading, 50 * mb}}, held{Dealing, 50 * mb}, nil},
@@ -156,35 +159,45 @@ func TestGivingUp(t *testing.T) {
 }
 
 // Mails of unknown size that have filled what there is for them, each in need
-// of more, do not wait for each other: one has to go, and the rest goes on.
+// of more, do not wait for each other: the youngest go, the oldest come to
+// their end, and nobody waits who need not.
 func TestStuck(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := New(100*mb, nil)
 		began := time.Now()
 		var wg sync.WaitGroup
 		var mu sync.Mutex
+		var ended []int
 		spent := 0
-		for range 5 {
+		grow := func(s *Share) bool {
+			for n := int64(11); n <= 30; n++ {
+				if err := s.Hold(within(t, time.Minute), Reading, n*mb); err != nil {
+					s.Release()
+					return false
+				}
+			}
+			s.Release()
+			return true
+		}
+		for i := range 5 {
 			s := hold(t, b, Reading, 10*mb)
 			wg.Go(func() {
-				err := s.Hold(within(t, 5*time.Second), Reading, 15*mb)
-				mu.Lock()
-				defer mu.Unlock()
-				if err != nil {
+				for !grow(s) { // clients come again, at once
+					mu.Lock()
 					spent++
+					mu.Unlock()
+					if err := s.Hold(within(t, time.Minute), Reading, small); err != nil {
+						t.Error(err)
+					}
 				}
-				s.Release()
+				mu.Lock()
+				ended = append(ended, i)
+				mu.Unlock()
 			})
 		}
-		newcomer := b.Share()
-		wg.Go(func() {
-			if err := newcomer.Hold(within(t, 5*time.Second), Reading, 50*mb); err != nil {
-				t.Error(err)
-			}
-		})
 		wg.Wait()
-		if d := time.Since(began); d > 0 || spent != 1 {
-			t.Errorf("%d gave up, it took %v", spent, d)
+		if d := time.Since(began); d > 0 || spent == 0 || spent > 500 || len(ended) != 5 {
+			t.Errorf("%d gave up, it took %v, they ended as %v", spent, d, ended)
 		}
 	})
 }
@@ -220,11 +233,12 @@ func TestNeverMore(t *testing.T) {
 			if err := s.Hold(done, kind, n); err != nil && *s != before {
 				t.Fatal("a failure changed something")
 			}
-			var sum int64
+			var sum, little int64
 			for _, s := range shares {
 				sum += s.held
+				little += s.little()
 			}
-			if b.used != sum || sum > b.size || b.of[0]+b.of[1]+b.of[2] != sum {
+			if b.little != little || b.used != sum || sum > b.size || b.of[0]+b.of[1]+b.of[2] != sum {
 				t.Fatalf("%d used, %d held, %v", b.used, sum, b.of)
 			}
 		}
