@@ -9,7 +9,7 @@ import (
 // otherMemory is what the process takes besides mail in flight: its code's
 // data, the storage, calls to the API, and what the garbage collector needs to
 // be left alone. Measured idle: TestMemoryUnderFlood prints it.
-const otherMemory = 32 << 20
+const otherMemory = 20 << 20
 
 // boundMemory has the garbage collector keep the process to the memory that the
 // settings allow: left to itself it lets the heap grow to twice what is in

@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,10 +18,12 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/deliver"
+	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/intake"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/retry"
+	"github.com/smtp2rest/smtp2rest/relay/store/records"
 	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/relay/warm"
@@ -45,6 +47,9 @@ type parts struct {
 	opt          Options
 	metrics      *prometheus.Registry
 	suppressions *suppress.List
+	records      *records.Store    // nil without a queue
+	recorder     *history.Recorder // of them
+	history      history.Noter     // the recorder, if there is one
 	pacer        *pace.Pacer
 	keeper       *gatekeeper
 	attempts     *attempt.Sender
@@ -53,6 +58,10 @@ type parts struct {
 	queue        intake.Queue
 	aliases      intake.Aliases
 	marks        queue.Marks // nil without a queue
+	store        queue.Queue // the same
+	health       *health
+	noteSources  []func(context.Context, time.Time) []admin.Note
+	admin        []net.Addr // where it is served
 	server       *smtpd.Server
 	started      time.Time
 
@@ -77,7 +86,7 @@ func (p *parts) build(ctx context.Context) error {
 	p.suppressions = suppress.New(suppressionsKept, suppressionTime)
 	p.meter = newMeter(p.opt.Config.Warming)
 	p.memory = budget.New(p.opt.Config.Limits.Memory, p.metrics)
-	for _, step := range []func(context.Context) error{p.buildAliases, p.buildAPI, p.buildQueue, p.buildServer} {
+	for _, step := range []func(context.Context) error{p.buildAliases, p.buildRecords, p.buildAPI, p.buildQueue, p.buildAdmin, p.buildServer} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -110,7 +119,7 @@ func (p *parts) buildAPI(context.Context) error {
 		Paused: keeper.paused, Log: p.opt.Log, Metrics: p.metrics,
 	})
 	p.attempts = attempt.New(attempt.Options{
-		API: client, Pace: p.pacer, Suppressions: p.suppressions, Log: p.opt.Log, Metrics: p.metrics,
+		API: client, Pace: p.pacer, Suppressions: p.suppressions, History: p.history, Log: p.opt.Log, Metrics: p.metrics,
 		LeaveProbes: p.opt.Config.Queue.Mode == config.OnDisk,
 	})
 	p.keeper = keeper
@@ -129,10 +138,7 @@ func (p *parts) buildQueue(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := p.drain(ctx, store); err != nil {
-		return err
-	}
-	return p.startAdmin(ctx, store)
+	return p.drain(ctx, store)
 }
 
 // drain goes on where the process before this one ended.
@@ -145,34 +151,12 @@ func (p *parts) drain(ctx context.Context, store queue.Queue) error {
 	if err := loadMeter(ctx, p.meter, store); err != nil {
 		return err
 	}
-	p.marks = store
+	p.marks, p.store = store, store
 	p.metrics.MustRegister(admin.Collector(store))
-	p.startEngine(store)
-	return nil
-}
-
-// startAdmin lets the operator in: by a socket beside the data, so that whoever
-// may read the one may use the other, and 'smtp2rest queue' finds both.
-func (p *parts) startAdmin(ctx context.Context, store queue.Queue) error {
-	server := admin.NewServer(admin.ServerOptions{
-		Admin: admin.New(admin.Options{
-			Queue: store, Version: p.opt.Version, Started: p.started, Pace: p.pacer.State, Warming: p.meter.State,
-		}),
-		Path:    filepath.Join(p.opt.Config.Queue.DataDir, admin.SocketName),
-		Metrics: p.metrics,
-		Log:     p.opt.Log,
-	})
-	if err := server.Start(ctx); err != nil {
-		// Mail goes before comfort: the queue can be looked at when it stops.
-		p.opt.Log.Error("'smtp2rest queue' cannot reach this daemon", "cause", err)
-		return nil
-	}
-	p.onStop(func(ctx context.Context) error {
-		// A drain that took all its time is no reason to cut an operator off.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-		defer cancel()
-		return server.Stop(ctx)
-	})
+	storage := newStorageCheck(store)
+	p.onStop(func(context.Context) error { storage.end(); return nil })
+	p.tell(func(ctx context.Context, _ time.Time) []admin.Note { return p.storageNotes(ctx, storage) })
+	p.health.watch(p.startEngine(store), storage)
 	return nil
 }
 
@@ -195,7 +179,8 @@ func (p *parts) openStore() (queue.Queue, error) {
 	return store, nil
 }
 
-func (p *parts) startEngine(store queue.Queue) {
+// startEngine returns what tells whether the engine makes progress.
+func (p *parts) startEngine(store queue.Queue) (alive func(context.Context) error) {
 	c := p.opt.Config
 	engine := deliver.New(deliver.Options{
 		Queue:    store,
@@ -211,12 +196,14 @@ func (p *parts) startEngine(store queue.Queue) {
 		Bounce:         p.bounces(),
 		BounceGrace:    c.Bounce.Grace,
 		BouncesPerHour: c.Bounce.PerHour,
+		History:        p.history,
 		Log:            p.opt.Log,
 		Metrics:        p.metrics,
 	})
 	engine.Start()
 	p.onStop(func(ctx context.Context) error { engine.Stop(ctx); return nil })
 	p.queue = engine
+	return engine.Alive
 }
 
 // warming is nil when no domain is being warmed, so that nothing is asked for
@@ -248,6 +235,8 @@ func (p *parts) backend() *intake.Intake {
 		Warming:      freshWarming{p.meter, p.marks, p.opt.Log},
 		Bounce:       p.bounces(),
 		Wait:         c.Delivery.Wait,
+		History:      p.history,
+		Subjects:     c.History.Subjects,
 		Log:          p.opt.Log,
 		Metrics:      p.metrics,
 	})

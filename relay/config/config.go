@@ -26,6 +26,7 @@ type Config struct {
 	Delivery  Delivery
 	Queue     Queue
 	Bounce    Bounce
+	History   History
 	Warming   []Warming  // one for each domain; often none
 	Listeners []Listener // at least one
 	Rules     Rules      // that bind everybody
@@ -33,6 +34,7 @@ type Config struct {
 	UsersFile string     // who is in it is in Users, at the end
 	Limits    Limits
 	Log       Log
+	Admin     Admin
 	Webhook   Webhook
 
 	// Warnings are what works but is probably not meant, one line each.

