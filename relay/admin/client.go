@@ -12,6 +12,8 @@ import (
 	"net/url"
 	"strings"
 	"syscall"
+
+	"github.com/smtp2rest/smtp2rest/relay/history"
 )
 
 // Client is an Admin that asks a daemon. It keeps no connections and needs no
@@ -22,7 +24,10 @@ type Client struct {
 	http           *http.Client
 }
 
-var _ Admin = (*Client)(nil)
+var (
+	_ Admin   = (*Client)(nil)
+	_ History = (*Client)(nil)
+)
 
 // Dial returns a Client for the daemon that answers on a socket, or
 // ErrNotRunning when there is none, or fs.ErrPermission.
@@ -180,6 +185,21 @@ func (c *Client) Flush(ctx context.Context) (int, error) {
 func (c *Client) change(ctx context.Context, name string, in any) (int, error) {
 	out, err := call[changed](ctx, c, name, in)
 	return out.Recipients, err
+}
+
+// Find implements History.
+func (c *Client) Find(ctx context.Context, q history.Query) (Found, error) {
+	return call[Found](ctx, c, "history/find", q)
+}
+
+// Trace implements History.
+func (c *Client) Trace(ctx context.Context, name string) (Traced, error) {
+	return call[Traced](ctx, c, "history/trace", named{name})
+}
+
+// Forget implements History.
+func (c *Client) Forget(ctx context.Context, r ForgetRequest) (Forgotten, error) {
+	return call[Forgotten](ctx, c, "history/forget", r)
 }
 
 // Raw implements Admin.

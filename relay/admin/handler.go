@@ -27,6 +27,13 @@ func handler(a Admin) *http.ServeMux {
 	return mux
 }
 
+// historyHandler does so for a History.
+func historyHandler(mux *http.ServeMux, h History) {
+	handle(mux, "history/find", h.Find)
+	handle(mux, "history/trace", func(ctx context.Context, in named) (Traced, error) { return h.Trace(ctx, in.ID) })
+	handle(mux, "history/forget", h.Forget)
+}
+
 func counting(f func(context.Context, Filter) (int, error)) func(context.Context, Filter) (changed, error) {
 	return func(ctx context.Context, in Filter) (changed, error) {
 		n, err := f(ctx, in)

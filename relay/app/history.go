@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io/fs"
 
+	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/history"
+	"github.com/smtp2rest/smtp2rest/relay/payload"
 	"github.com/smtp2rest/smtp2rest/relay/store/records"
 )
 
@@ -35,4 +37,24 @@ func (p *parts) buildRecords(context.Context) error {
 	p.onStop(func(context.Context) error { p.recorder.Stop(); return nil })
 	p.history = p.recorder
 	return nil
+}
+
+// pastOf is the operator's side of the history.
+func (p *parts) pastOf(a admin.Admin) admin.History {
+	o := admin.HistoryOptions{Admin: a}
+	if p.records != nil {
+		o.Store, o.Flush = p.records, p.recorder.Flush
+	}
+	return admin.NewHistory(o)
+}
+
+// LeftOut is what of a mail a configuration has the API not given.
+func LeftOut(c *config.Config) func(raw []byte, from string) []history.LeftOut {
+	return func(raw []byte, from string) []history.LeftOut {
+		mail, err := payload.Map(raw, from, Mapping(c))
+		if err != nil {
+			return nil // it is refused, and its attempts say so
+		}
+		return history.LeftOutOf(mail.Notes)
+	}
 }
