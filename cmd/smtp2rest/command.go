@@ -77,7 +77,7 @@ func usagef(format string, args ...any) error {
 func commands() []*command {
 	return []*command{
 		demoCommand(), serveCommand(), checkCommand(), explainCommand(),
-		statusCommand(), queueCommand(), sendCommand(), sendmailCommand(), hashPasswordCommand(), sandboxCommand(), healthcheckCommand(),
+		statusCommand(), queueCommand(), traceCommand(), historyCommand(), forgetCommand(), sendCommand(), sendmailCommand(), hashPasswordCommand(), sandboxCommand(), healthcheckCommand(),
 		manCommand(), completionCommand(), versionCommand(),
 	}
 }

@@ -133,6 +133,7 @@ func (l *LocalHistory) matches(ctx context.Context, name string) (mails []histor
 // traced adds what the queue has, which knows best what is still to be done:
 // the last moment of the history may be lost.
 func (l *LocalHistory) traced(ctx context.Context, m history.Mail) Traced {
+	say(&m)
 	t := Traced{Mail: &m}
 	q, err := l.opt.Admin.Get(ctx, m.ID)
 	if err != nil || q.ID != m.ID {
@@ -192,6 +193,7 @@ func (l *LocalHistory) queued(ctx context.Context, name string) (Traced, error) 
 		}
 		m.Recipients = append(m.Recipients, one)
 	}
+	say(&m)
 	return Traced{Mail: &m, Queue: &q}, nil
 }
 
