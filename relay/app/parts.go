@@ -28,6 +28,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/relay/warm"
 	"github.com/smtp2rest/smtp2rest/smtpd"
+	"github.com/smtp2rest/smtp2rest/smtpd/budget"
 )
 
 // What the provider's API told about recipients is remembered for this many
@@ -53,6 +54,7 @@ type parts struct {
 	keeper       *gatekeeper
 	attempts     *attempt.Sender
 	meter        *warm.Meter
+	memory       *budget.Budget
 	queue        intake.Queue
 	aliases      intake.Aliases
 	marks        queue.Marks // nil without a queue
@@ -83,6 +85,7 @@ func (p *parts) build(ctx context.Context) error {
 	p.started = time.Now()
 	p.suppressions = suppress.New(suppressionsKept, suppressionTime)
 	p.meter = newMeter(p.opt.Config.Warming)
+	p.memory = budget.New(p.opt.Config.Limits.Memory, p.metrics)
 	for _, step := range []func(context.Context) error{p.buildAliases, p.buildRecords, p.buildAPI, p.buildQueue, p.buildAdmin, p.buildServer} {
 		if err := step(ctx); err != nil {
 			return err
@@ -150,6 +153,7 @@ func (p *parts) drain(ctx context.Context, store queue.Queue) error {
 	}
 	p.marks, p.store = store, store
 	p.metrics.MustRegister(admin.Collector(store))
+	p.measure()
 	storage := newStorageCheck(store)
 	p.onStop(func(context.Context) error { storage.end(); return nil })
 	p.tell(func(ctx context.Context, _ time.Time) []admin.Note { return p.storageNotes(ctx, storage) })
@@ -246,19 +250,13 @@ func (p *parts) buildServer(ctx context.Context) error {
 		return err
 	}
 	server, err := smtpd.New(smtpd.Options{
-		Backend:   p.backend(),
-		Users:     users,
-		Hostname:  c.Hostname,
-		Listeners: listeners(c.Listeners),
-		Limits: smtpd.Limits{
-			MessageBytes:          c.Limits.MessageSize,
-			Recipients:            c.Limits.Recipients,
-			LineBytes:             int(c.Limits.LineLength),
-			Connections:           c.Limits.Connections,
-			ConnectionsPerAddress: c.Limits.ConnectionsPerAddress,
-			IdleTime:              c.Limits.IdleTime,
-			MessageTime:           c.Limits.MessageTime,
-		},
+		Backend:       p.backend(),
+		Users:         users,
+		Hostname:      c.Hostname,
+		Listeners:     listeners(c.Listeners),
+		Limits:        limits(c.Limits),
+		Memory:        p.memory,
+		Metrics:       p.metrics,
 		Log:           p.opt.Log,
 		Rules:         c.Rules.Policy(),
 		QualifyDomain: c.Addresses.QualifyDomain,
