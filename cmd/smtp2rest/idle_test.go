@@ -25,8 +25,8 @@ func idleDaemon(t *testing.T) (p *process, took time.Duration) {
 	return p, time.Since(begin)
 }
 
-// resident is a process's memory in MiB.
-func resident(t *testing.T, pid int) float64 {
+// idleMemory is a process's memory in MiB.
+func idleMemory(t *testing.T, pid int) float64 {
 	t.Helper()
 	status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
 	if err != nil {
@@ -81,7 +81,7 @@ func TestIdle(t *testing.T) {
 	<-time.After(look / 2) // what the start left to do
 	before := spent(t, p.cmd.Process.Pid)
 	<-time.After(look)
-	used, rss := spent(t, p.cmd.Process.Pid)-before, resident(t, p.cmd.Process.Pid)
+	used, rss := spent(t, p.cmd.Process.Pid)-before, idleMemory(t, p.cmd.Process.Pid)
 	t.Logf("start %v, resident %.1f MiB, processor %v in %v", took.Round(time.Millisecond), rss, used, look)
 	if took > 2*time.Second || rss > 40 || used > look/20 {
 		t.Errorf("start %v, resident %.1f MiB, processor %v in %v: more than an idle relay needs", took, rss, used, look)
