@@ -60,7 +60,9 @@ and shows what it was sent. It needs no settings at all.`,
 // connect.
 func serve(ctx context.Context, t *terminal, cfg *config.Config, ready func(*app.App)) error {
 	boundMemory(t, cfg)
-	daemon := app.New(app.Options{Config: cfg, Version: versionText(), Log: app.NewLog(t.err, cfg.Log)})
+	log := app.NewLog(t.err, cfg.Log, t.env)
+	defer log.Close()
+	daemon := app.New(app.Options{Config: cfg, Version: versionText(), Log: log.Logger})
 	if err := daemon.Start(context.WithoutCancel(ctx)); err != nil {
 		return err
 	}
