@@ -128,7 +128,7 @@ func BenchmarkIdle(b *testing.B) {
 	for name, mode := range map[string]TLSMode{"plain": NoTLS, "TLS": ImplicitTLS} {
 		b.Run(name, func(b *testing.B) {
 			s := start(b, &fakeBackend{}, func(o *Options) {
-				o.Limits.Connections, o.Limits.ConnectionsPerAddress = b.N+1, b.N+1
+				o.Limits.Connections, o.Limits.ConnectionsPerAddress = 1<<20, 1<<20
 				o.Listeners[0].TLS = TLS{Mode: mode, SelfSigned: mode != NoTLS}
 			})
 			before := inUse()
