@@ -190,6 +190,7 @@ func (p *parts) startEngine(store queue.Queue) (alive func(context.Context) erro
 		Mapping:  Mapping(c),
 		Schedule: retry.Schedule{First: c.Delivery.Retry.First, Max: c.Delivery.Retry.Max, MaxAge: c.Delivery.Retry.MaxAge},
 		Warming:  p.warming(),
+		Memory:   p.backlogMemory,
 		// A quarter of the calls at once is left to fresh mail.
 		Workers:        c.API.Concurrency - c.API.Concurrency/4,
 		Lease:          c.API.Timeout + leaseMargin,
