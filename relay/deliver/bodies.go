@@ -19,20 +19,22 @@ import (
 // memory that grows with the size of mail.
 type bodies struct {
 	queue  queue.Queue
-	encode func(raw []byte, m *relay.Message) (*payload.Body, error)
+	encode func(raw []byte, m *relay.Message, o payload.Options) (*payload.Body, error)
 
-	mu    sync.Mutex
-	id    string
-	body  *payload.Body
-	trace string // in its header
+	mu      sync.Mutex
+	id      string
+	body    *payload.Body
+	trace   string // in its header
+	mapping payload.Options
+	set     int // counts how often the mapping was set
 }
 
 // errMapping: the mapping of a mail panicked.
 var errMapping = errors.New("the mapping of the mail failed")
 
 func newBodies(o Options) *bodies {
-	return &bodies{queue: o.Queue, encode: func(raw []byte, m *relay.Message) (*payload.Body, error) {
-		mail, err := payload.Map(raw, m.From, o.Mapping.For(m.Client.User))
+	return &bodies{queue: o.Queue, mapping: o.Mapping, encode: func(raw []byte, m *relay.Message, o payload.Options) (*payload.Body, error) {
+		mail, err := payload.Map(raw, m.From, o.For(m.Client.User))
 		if err != nil {
 			return nil, err
 		}
@@ -40,10 +42,18 @@ func newBodies(o Options) *bodies {
 	}}
 }
 
+// configure maps what comes from now on in another way.
+func (b *bodies) configure(o payload.Options) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.mapping, b.body = o, nil
+	b.set++
+}
+
 // get returns a mail's body, and the trace that it belongs to.
 func (b *bodies) get(ctx context.Context, m queue.Mail) (*payload.Body, string, error) {
 	b.mu.Lock()
-	id, body, trace := b.id, b.body, b.trace
+	id, body, trace, mapping, set := b.id, b.body, b.trace, b.mapping, b.set
 	b.mu.Unlock()
 	if id == m.Message.ID && body != nil {
 		return body, trace, nil
@@ -52,25 +62,27 @@ func (b *bodies) get(ctx context.Context, m queue.Mail) (*payload.Body, string, 
 	if err != nil {
 		return nil, "", err
 	}
-	if body, err = b.guarded(raw, &m.Message); err != nil {
+	if body, err = b.guarded(raw, &m.Message, mapping); err != nil {
 		return nil, "", err
 	}
 	trace = attempt.Trace(raw)
 	b.mu.Lock()
-	b.id, b.body, b.trace = m.Message.ID, body, trace
+	if b.set == set { // else what was made of it is out of date
+		b.id, b.body, b.trace = m.Message.ID, body, trace
+	}
 	b.mu.Unlock()
 	return body, trace, nil
 }
 
 // guarded turns a panic in the mapping of one mail into an error: it must not
 // end the daemon, which would meet the same mail again at its next start.
-func (b *bodies) guarded(raw []byte, m *relay.Message) (body *payload.Body, err error) {
+func (b *bodies) guarded(raw []byte, m *relay.Message, o payload.Options) (body *payload.Body, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			body, err = nil, fmt.Errorf("%w: %v\n%s", errMapping, r, debug.Stack())
 		}
 	}()
-	return b.encode(raw, m)
+	return b.encode(raw, m, o)
 }
 
 // readRaw reads a mail as it came, or its first bytes; -1 is all of it.

@@ -18,6 +18,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
+	"github.com/smtp2rest/smtp2rest/relay/internal/places"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 	"github.com/smtp2rest/smtp2rest/relay/payload"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
@@ -68,7 +69,8 @@ type Engine struct {
 	opt     Options
 	metrics *metrics
 	bodies  *bodies
-	places  chan struct{} // one element per attempt under way
+	places  *places.Places // one taken per attempt under way
+	set     atomic.Pointer[Settings]
 	failed  chan struct{} // has a value when there may be a bounce to write
 	later   chan struct{} // has a value when something is due sooner than was known
 	told    *hourly
@@ -85,15 +87,15 @@ type Engine struct {
 
 // New returns an Engine that does nothing yet.
 func New(o Options) *Engine {
-	o.Workers = max(o.Workers, 1)
 	e := &Engine{
 		opt:    o,
 		bodies: newBodies(o),
-		places: make(chan struct{}, o.Workers),
+		places: places.New(o.Workers),
 		failed: make(chan struct{}, 1),
 		later:  make(chan struct{}, 1),
-		told:   &hourly{limit: o.BouncesPerHour},
+		told:   &hourly{},
 	}
+	e.set.Store(o.settings())
 	e.metrics = newMetrics(o.Metrics, e)
 	return e
 }
@@ -137,11 +139,11 @@ func (e *Engine) dispatch(ctx, trying context.Context) {
 		for i, pass := range passes {
 			if i >= len(claims) {
 				pass.Return()
-				<-e.places
+				e.places.Return()
 				continue
 			}
 			e.attempts.Go(func() {
-				defer func() { <-e.places }()
+				defer e.places.Return()
 				e.try(trying, pass, claims[i])
 			})
 		}
@@ -165,7 +167,7 @@ func (e *Engine) passes(ctx context.Context) []*pace.Pass {
 	}
 	first, err := e.opt.Pace.Enter(ctx)
 	if err != nil {
-		<-e.places
+		e.places.Return()
 		var busy *pace.Busy
 		if errors.As(err, &busy) {
 			pause(ctx, busy.Wait)
@@ -173,15 +175,15 @@ func (e *Engine) passes(ctx context.Context) []*pace.Pass {
 		return nil
 	}
 	passes := []*pace.Pass{first}
-	for len(passes) < e.opt.Workers {
+	for len(passes) < e.places.Size() {
 		select {
-		case e.places <- struct{}{}:
+		case <-e.places.Free():
 		default:
 			return passes
 		}
 		pass := e.opt.Pace.TryEnter()
 		if pass == nil {
-			<-e.places
+			e.places.Return()
 			return passes
 		}
 		passes = append(passes, pass)
@@ -191,7 +193,7 @@ func (e *Engine) passes(ctx context.Context) []*pace.Pass {
 
 func (e *Engine) place(ctx context.Context) bool {
 	select {
-	case e.places <- struct{}{}:
+	case <-e.places.Free():
 		return true
 	case <-ctx.Done():
 		return false
@@ -203,7 +205,7 @@ func (e *Engine) claim(ctx context.Context, n int) ([]queue.Claim, error) {
 		return nil, nil
 	}
 	now := time.Now()
-	return e.opt.Queue.Claim(ctx, queue.ClaimRequest{Now: now, Max: n, Lease: e.opt.Lease, Limits: e.limits(now)})
+	return e.opt.Queue.Claim(ctx, queue.ClaimRequest{Now: now, Max: n, Lease: e.set.Load().Lease, Limits: e.limits(now)})
 }
 
 func (e *Engine) limits(now time.Time) map[string]int {

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -81,6 +82,7 @@ type Options struct {
 // Intake is safe for concurrent use.
 type Intake struct {
 	opt     Options
+	set     atomic.Pointer[Settings]
 	recall  *recall
 	metrics *metrics
 }
@@ -95,8 +97,20 @@ func New(o Options) *Intake {
 	if o.Aliases == nil {
 		o.Aliases = NoAliases{}
 	}
-	return &Intake{opt: o, recall: newRecall(), metrics: newMetrics(o.Metrics)}
+	in := &Intake{opt: o, recall: newRecall(), metrics: newMetrics(o.Metrics)}
+	in.Configure(Settings{Mapping: o.Mapping, Bounce: o.Bounce, Wait: o.Wait})
+	return in
 }
+
+// Settings are the Options that Configure can change.
+type Settings struct {
+	Mapping payload.Options
+	Bounce  bounce.Options
+	Wait    time.Duration
+}
+
+// Configure deals with what comes from now on by other settings.
+func (in *Intake) Configure(s Settings) { in.set.Store(&s) }
 
 // Recipient refuses who is known to be suppressed, or stands for nobody but
 // such.
@@ -224,7 +238,7 @@ func unique(recipients []string) []string {
 // mapped maps the mail before anything is promised, so that what cannot be
 // sent is refused while the client still listens.
 func (in *Intake) mapped(log *slog.Logger, m *relay.Message) (*payload.Mail, *payload.Body, error) {
-	mail, err := payload.Map(m.Raw, m.From, in.opt.Mapping.For(m.Client.User))
+	mail, err := payload.Map(m.Raw, m.From, in.set.Load().Mapping.For(m.Client.User))
 	if err != nil {
 		return nil, nil, Refusal(err)
 	}
