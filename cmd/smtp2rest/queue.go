@@ -43,10 +43,16 @@ type queueFlags struct {
 }
 
 func (q *queueFlags) declare(fs *flag.FlagSet) {
+	q.declareReach(fs)
+	fs.BoolVar(&q.json, "json", false, "print JSON, for scripts")
+}
+
+// declareReach declares those that lead to the daemon.
+func (q *queueFlags) declareReach(fs *flag.FlagSet) {
 	fs.StringVar(&q.reach.socket, "socket", "", "the daemon's socket, a `path`")
 	fs.StringVar(&q.reach.dir, "data-dir", "", "the data `directory`")
 	fs.StringVar(&q.reach.config, "config", "", "the daemon's TOML `file`, for its queue.data_dir")
-	fs.BoolVar(&q.json, "json", false, "print JSON, for scripts")
+	fs.StringVar(&q.reach.address, "address", "", "the daemon's admin.address, `host:port`; SMTP2REST_ADMIN_TOKEN has its token")
 }
 
 // with runs f with the queue that the flags lead to.
