@@ -39,8 +39,9 @@ type Config struct {
 	// Warnings are what works but is probably not meant, one line each.
 	Warnings []string
 
-	settings   []setting // as loaded, for Describe
-	tableUsers int       // how many of Users are not of UsersFile
+	settings   []setting         // as loaded, for Describe
+	files      map[string]string // what the files had that were read besides the configuration, as digests
+	tableUsers int               // how many of Users are not of UsersFile
 }
 
 // API is where mail goes.

@@ -71,7 +71,14 @@ func newLoader(src Source) *loader {
 	if src.Hostname == nil {
 		src.Hostname = os.Hostname
 	}
-	l := &loader{src: src, cfg: &Config{}, lines: map[string]int{}, bad: map[string]bool{}}
+	l := &loader{src: src, cfg: &Config{files: map[string]string{}}, lines: map[string]int{}, bad: map[string]bool{}}
+	l.src.ReadFile = func(path string) ([]byte, error) {
+		data, err := src.ReadFile(path)
+		if err == nil && path != src.Path {
+			l.cfg.files[path] = digest(data)
+		}
+		return data, err
+	}
 	l.add(settingsOf(l.cfg))
 	l.makeRoom("listener", 1)
 	return l
