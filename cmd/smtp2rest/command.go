@@ -76,7 +76,7 @@ func usagef(format string, args ...any) error {
 // commands are in the order in which a newcomer needs them.
 func commands() []*command {
 	return []*command{
-		demoCommand(), serveCommand(), checkCommand(), explainCommand(),
+		demoCommand(), serveCommand(), reloadCommand(), checkCommand(), explainCommand(),
 		statusCommand(), queueCommand(), sendCommand(), sendmailCommand(), hashPasswordCommand(), sandboxCommand(), healthcheckCommand(),
 		manCommand(), completionCommand(), versionCommand(),
 	}

@@ -6,6 +6,8 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"os/signal"
+	"syscall"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/app"
@@ -23,7 +25,8 @@ func serveCommand() *command {
 		name:    "serve",
 		summary: "Run the relay.",
 		about: `Takes mail over SMTP and sends it through the API until it is told to stop by
-SIGTERM or SIGINT; Ctrl-C a second time stops it at once.
+SIGTERM or SIGINT; Ctrl-C a second time stops it at once. SIGHUP has it read its
+configuration again, as 'smtp2rest reload' does.
 
 Without --config all settings come from the environment: NEXUSPROMAIL_API_KEY,
 NEXUSPROMAIL_API_URL, FROM_EMAIL, FROM_NAME. With it, the file is completed by
@@ -46,34 +49,59 @@ and shows what it was sent. It needs no settings at all.`,
 				if *inSandbox {
 					return serveSandboxed(ctx, t, *path)
 				}
-				cfg, err := loadConfig(t, config.Source{Path: *path, NeedAPI: true})
+				load := func() (*config.Config, error) {
+					return loadConfig(t, config.Source{Path: *path, NeedAPI: true})
+				}
+				cfg, err := load()
 				if err != nil {
 					return err
 				}
-				return serve(ctx, t, cfg, nil)
+				return serve(ctx, t, cfg, load, nil)
 			}
 		},
 	}
 }
 
-// serve runs the relay until ctx ends. ready is called once clients can
-// connect.
-func serve(ctx context.Context, t *terminal, cfg *config.Config, ready func(*app.App)) error {
-	daemon := app.New(app.Options{Config: cfg, Version: versionText(), Log: app.NewLog(t.err, cfg.Log)})
+// serve runs the relay until ctx ends. load loads its configuration again.
+// ready is called once clients can connect.
+func serve(ctx context.Context, t *terminal, cfg *config.Config, load func() (*config.Config, error), ready func(*app.App)) error {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
+	log, setLog := app.NewLogThatChanges(t.err, cfg.Log)
+	daemon := app.New(app.Options{Config: cfg, Version: versionText(), Log: log, Load: load, SetLog: setLog})
 	if err := daemon.Start(context.WithoutCancel(ctx)); err != nil {
 		return err
 	}
 	if ready != nil {
 		ready(daemon)
 	}
-	<-ctx.Done()
+	untilEnd(ctx, t, daemon, hangups)
 	drain, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
 	return daemon.Stop(drain)
 }
 
+// untilEnd reloads at each SIGHUP. To a program that runs in a terminal SIGHUP
+// says that the terminal was closed; a relay that went on then would be
+// somebody's surprise.
+func untilEnd(ctx context.Context, t *terminal, daemon *app.App, hangups <-chan os.Signal) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangups:
+			if t.asks {
+				return
+			}
+			_, _ = daemon.Reload(ctx) // what is wrong is in the log
+		}
+	}
+}
+
 func serveSandboxed(ctx context.Context, t *terminal, path string) (err error) {
-	cfg, err := loadConfig(withSandboxEnv(t), sandboxed(path))
+	boxed := withSandboxEnv(t)
+	cfg, err := loadConfig(boxed, sandboxed(path))
 	if err != nil {
 		return err
 	}
@@ -86,7 +114,14 @@ func serveSandboxed(ctx context.Context, t *terminal, path string) (err error) {
 	if err != nil {
 		return err
 	}
-	err = serve(ctx, t, cfg, func(daemon *app.App) { announce(t, daemon, cfg.Queue.DataDir, box) })
+	load := func() (*config.Config, error) {
+		next, err := loadConfig(boxed, sandboxed(path))
+		if err == nil {
+			next.Queue.DataDir, next.API.URL = cfg.Queue.DataDir, box.URL()
+		}
+		return next, err
+	}
+	err = serve(ctx, t, cfg, load, func(daemon *app.App) { announce(t, daemon, cfg.Queue.DataDir, box) })
 	stop, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
 	return errors.Join(err, box.Stop(stop))

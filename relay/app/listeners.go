@@ -5,6 +5,30 @@ import (
 	"github.com/smtp2rest/smtp2rest/smtpd"
 )
 
+// smtpSettings are smtpd's Options as far as a configuration has them.
+func smtpSettings(c *config.Config) smtpd.Options {
+	return smtpd.Options{
+		Hostname:      c.Hostname,
+		Listeners:     listeners(c.Listeners),
+		Limits:        limits(c.Limits),
+		Rules:         c.Rules.Policy(),
+		QualifyDomain: c.Addresses.QualifyDomain,
+	}
+}
+
+// limits are the configuration's in smtpd's words.
+func limits(c config.Limits) smtpd.Limits {
+	return smtpd.Limits{
+		MessageBytes:          c.MessageSize,
+		Recipients:            c.Recipients,
+		LineBytes:             int(c.LineLength),
+		Connections:           c.Connections,
+		ConnectionsPerAddress: c.ConnectionsPerAddress,
+		IdleTime:              c.IdleTime,
+		MessageTime:           c.MessageTime,
+	}
+}
+
 // listeners are the configuration's in smtpd's words.
 func listeners(from []config.Listener) []smtpd.Listener {
 	list := make([]smtpd.Listener, len(from))

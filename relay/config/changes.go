@@ -20,9 +20,17 @@ type Change struct {
 // test there holds it to that.
 func needRestart() map[string]string {
 	return map[string]string{
-		"queue.mode":     "where mail is kept is decided at the start",
-		"queue.data_dir": "the queue in it is open",
-		"admin.socket":   "commands reach this daemon by the one that is open",
+		"queue.mode":      "where mail is kept is decided at the start",
+		"queue.data_dir":  "the queue in it is open",
+		"queue.max_mails": "the queue takes its bounds when it is opened",
+		"queue.max_size":  "the queue takes its bounds when it is opened",
+		"queue.min_free":  "the queue takes its bounds when it is opened",
+
+		"admin.socket":     "commands reach this daemon by the one that is open",
+		"admin.address":    "it is opened at the start",
+		"admin.open":       "it is decided when admin.address is opened",
+		"admin.token":      "it is read when admin.address is opened",
+		"admin.token_file": "it is read when admin.address is opened",
 	}
 }
 

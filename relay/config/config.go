@@ -184,4 +184,5 @@ type Setting struct {
 	Example string // as in TOML, where the default says too little
 	Env     string // the variable of the environment that comes before the file, if any
 	Secret  bool
+	Restart string // why a change takes a restart; "" is that a reload changes it
 }
