@@ -19,10 +19,12 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/deliver"
+	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/intake"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/retry"
+	"github.com/smtp2rest/smtp2rest/relay/store/records"
 	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/relay/warm"
@@ -45,6 +47,9 @@ type parts struct {
 	opt          Options
 	metrics      *prometheus.Registry
 	suppressions *suppress.List
+	records      *records.Store    // nil without a queue
+	recorder     *history.Recorder // of them
+	history      history.Noter     // the recorder, if there is one
 	pacer        *pace.Pacer
 	keeper       *gatekeeper
 	attempts     *attempt.Sender
@@ -91,7 +96,7 @@ func (p *parts) build(ctx context.Context) error {
 	p.started = time.Now()
 	p.suppressions = suppress.New(suppressionsKept, suppressionTime)
 	p.meter = warm.New(plans(p.opt.Config.Warming))
-	for _, step := range []func(context.Context) error{p.buildAliases, p.buildAPI, p.buildQueue, p.buildAdmin, p.buildServer} {
+	for _, step := range []func(context.Context) error{p.buildAliases, p.buildRecords, p.buildAPI, p.buildQueue, p.buildAdmin, p.buildServer} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -144,7 +149,7 @@ func (p *parts) buildAPI(context.Context) error {
 		Paused: keeper.paused, Log: p.opt.Log, Metrics: p.metrics,
 	})
 	p.attempts = attempt.New(attempt.Options{
-		API: client, Pace: p.pacer, Suppressions: p.suppressions, Log: p.opt.Log, Metrics: p.metrics,
+		API: client, Pace: p.pacer, Suppressions: p.suppressions, History: p.history, Log: p.opt.Log, Metrics: p.metrics,
 		LeaveProbes: p.opt.Config.Queue.Mode == config.OnDisk,
 	})
 	p.keeper = keeper
@@ -222,7 +227,7 @@ func engineSettings(c *config.Config) deliver.Settings {
 func (p *parts) startEngine(store queue.Queue) (alive func(context.Context) error) {
 	s := engineSettings(p.opt.Config)
 	p.engine = deliver.New(deliver.Options{
-		Queue: store, Attempts: p.attempts, Pace: p.pacer, Warming: p.meter, Log: p.opt.Log, Metrics: p.metrics,
+		Queue: store, Attempts: p.attempts, Pace: p.pacer, Warming: p.meter, History: p.history, Log: p.opt.Log, Metrics: p.metrics,
 		Mapping: s.Mapping, Schedule: s.Schedule, Workers: s.Workers, Lease: s.Lease, KeepSent: s.KeepSent,
 		Bounce: s.Bounce, BounceGrace: s.BounceGrace, BouncesPerHour: s.BouncesPerHour,
 	})
@@ -241,7 +246,7 @@ func bounces(c *config.Config) bounce.Options {
 }
 
 func intakeSettings(c *config.Config) intake.Settings {
-	return intake.Settings{Mapping: Mapping(c), Bounce: bounces(c), Wait: c.Delivery.Wait}
+	return intake.Settings{Mapping: Mapping(c), Bounce: bounces(c), Wait: c.Delivery.Wait, Subjects: c.History.Subjects}
 }
 
 func (p *parts) backend() *intake.Intake {
@@ -252,6 +257,8 @@ func (p *parts) backend() *intake.Intake {
 		Suppressions: p.suppressions,
 		Queue:        p.queue,
 		Warming:      freshWarming{p.meter, p.marks, p.opt.Log},
+		History:      p.history,
+		Subjects:     s.Subjects,
 		Log:          p.opt.Log,
 		Metrics:      p.metrics,
 	}

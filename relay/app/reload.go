@@ -33,6 +33,7 @@ func (p *parts) hooks() []hook {
 		{"API", func(c *config.Config) any { return p.apiSettings(c) }, p.prepareAPI},
 		{"pace", func(c *config.Config) any { return paceSettings(c) }, always(func(c *config.Config) { p.pacer.Configure(paceSettings(c)) })},
 		{"warming", func(c *config.Config) any { return plans(c.Warming) }, always(func(c *config.Config) { p.meter.Follow(plans(c.Warming)) })},
+		{"history", func(c *config.Config) any { return historyBounds(c) }, always(p.configureHistory)},
 		{"aliases", func(c *config.Config) any { return c.Addresses }, p.prepareAliases},
 		{"users", func(c *config.Config) any { return userSettings(c) }, p.prepareUsers},
 		{"engine", func(c *config.Config) any { return engineSettings(c) }, always(p.configureEngine)},
@@ -180,6 +181,12 @@ func (p *parts) prepareUsers(_ context.Context, c *config.Config) (change, error
 func (p *parts) configureEngine(c *config.Config) {
 	if p.engine != nil {
 		p.engine.Configure(engineSettings(c))
+	}
+}
+
+func (p *parts) configureHistory(c *config.Config) {
+	if p.recorder != nil {
+		p.recorder.Configure(historyBounds(c))
 	}
 }
 

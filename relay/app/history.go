@@ -1,0 +1,43 @@
+package app
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+
+	"github.com/smtp2rest/smtp2rest/relay/config"
+	"github.com/smtp2rest/smtp2rest/relay/history"
+	"github.com/smtp2rest/smtp2rest/relay/store/records"
+)
+
+func historyBounds(c *config.Config) history.Bounds {
+	return history.Bounds{Keep: c.History.Keep, MaxSize: c.History.MaxSize}
+}
+
+// buildRecords opens what is known besides the mail itself. It lives beside the
+// queue: without one there is no directory to keep it in.
+func (p *parts) buildRecords(context.Context) error {
+	p.history = history.Nothing{}
+	c := p.opt.Config
+	if c.Queue.Mode == config.NoQueue {
+		return nil
+	}
+	store, err := records.Open(records.Options{Dir: c.Queue.DataDir, MinFree: c.Queue.MinFree, Log: p.opt.Log, Metrics: p.metrics})
+	if err != nil {
+		if errors.Is(err, fs.ErrPermission) {
+			err = fmt.Errorf("%w; name a directory that this user may write to, by queue.data_dir or SMTP2REST_DATA_DIR", err)
+		}
+		return fmt.Errorf("queue.data_dir %s: %w", c.Queue.DataDir, err)
+	}
+	p.onStop(func(context.Context) error { return store.Close() })
+	p.records = store
+	b := historyBounds(c)
+	p.recorder = history.NewRecorder(history.Options{
+		Store: store, Keep: b.Keep, MaxSize: b.MaxSize, Log: p.opt.Log, Metrics: p.metrics,
+	})
+	p.recorder.Start()
+	p.onStop(func(context.Context) error { p.recorder.Stop(); return nil })
+	p.history = p.recorder
+	return nil
+}
