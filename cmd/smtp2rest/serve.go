@@ -5,11 +5,15 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"os"
 	"os/signal"
+	"strings"
+	"sync"
 	"syscall"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/notify"
 	"github.com/smtp2rest/smtp2rest/relay/app"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/sandbox"
@@ -69,17 +73,50 @@ func serve(ctx context.Context, t *terminal, cfg *config.Config, load func() (*c
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
 	log, setLog := app.NewLogThatChanges(t.err, cfg.Log)
-	daemon := app.New(app.Options{Config: cfg, Version: versionText(), Log: log, Load: load, SetLog: setLog})
+	manager := notify.New(notify.Options{Env: t.env, Log: log})
+	daemon := app.New(app.Options{
+		Config: cfg, Version: versionText(), Log: log, Load: load, SetLog: setLog,
+		OnReload: func() func([]net.Addr, error) {
+			manager.Reloading()
+			return func(at []net.Addr, err error) { manager.Ready(statusLine(at, err)) }
+		},
+	})
 	if err := daemon.Start(context.WithoutCancel(ctx)); err != nil {
 		return err
 	}
+	manager.Ready(statusLine(daemon.Addrs(), nil))
+	watching := watch(manager, daemon)
+	defer watching()
 	if ready != nil {
 		ready(daemon)
 	}
 	untilEnd(ctx, t, daemon, hangups)
+	manager.Stopping(fmt.Sprintf("stopping; mail under way is given %s", drainTime))
 	drain, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
 	return daemon.Stop(drain)
+}
+
+// watch keeps the service manager's watchdog informed until it is called off,
+// which is after the end: the end has a bound of its own.
+func watch(manager *notify.Manager, daemon *app.App) (end func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { manager.Watch(ctx, daemon.Alive) })
+	return func() { cancel(); wg.Wait() }
+}
+
+// statusLine is what systemctl status shows.
+func statusLine(at []net.Addr, reload error) string {
+	list := make([]string, len(at))
+	for i, a := range at {
+		list[i] = a.String()
+	}
+	line := "taking mail on " + strings.Join(list, ", ")
+	if reload != nil {
+		line += "; the last reload was refused, see the log: the configuration in force is the one before"
+	}
+	return line
 }
 
 // untilEnd reloads at each SIGHUP. To a program that runs in a terminal SIGHUP

@@ -26,6 +26,10 @@ type Options struct {
 	Load func() (*config.Config, error)
 	// SetLog changes how Log is written; nil: it stays.
 	SetLog func(config.Log)
+	// OnReload, if set, is told that a reload begins; what it returns, of what
+	// came of it and of the addresses that are listened on now. It must not call
+	// the App, which may be waited for.
+	OnReload func() (done func(at []net.Addr, err error))
 
 	// dial replaces the network on the way to the API, for tests in virtual time.
 	dial func(ctx context.Context, network, address string) (net.Conn, error)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
@@ -91,7 +92,12 @@ func (a *App) Reload(ctx context.Context) (admin.Reload, error) {
 	a.reloading.Lock()
 	defer a.reloading.Unlock()
 	began := time.Now()
-	result, err := a.reload(ctx)
+	done := func([]net.Addr, error) {}
+	if a.opt.OnReload != nil {
+		done = a.opt.OnReload()
+	}
+	result, at, err := a.reload(ctx)
+	done(at, err)
 	if err != nil {
 		a.opt.Log.Error("reload: the configuration was not taken; the one from before stays in force", "cause", err)
 		return admin.Reload{}, fmt.Errorf("%w:\n%w", admin.ErrNotTaken, err)
@@ -106,32 +112,33 @@ func (a *App) Reload(ctx context.Context) (admin.Reload, error) {
 	return result, nil
 }
 
-func (a *App) reload(ctx context.Context) (admin.Reload, error) {
+func (a *App) reload(ctx context.Context) (r admin.Reload, at []net.Addr, err error) {
 	// Start and Stop hold the lock for long, and Stop waits for the operator's
 	// call that may have brought us here: so nobody waits for them.
 	if !a.mu.TryRLock() {
-		return admin.Reload{}, errBetween
+		return r, nil, errBetween
 	}
 	defer a.mu.RUnlock()
 	switch {
 	case a.parts == nil:
-		return admin.Reload{}, errBetween
+		return r, nil, errBetween
 	case a.opt.Load == nil:
-		return admin.Reload{}, errNoReload
+		return r, nil, errNoReload
 	}
+	defer func() { at = a.parts.server.Addrs() }()
 	next, err := a.opt.Load()
 	if err != nil {
-		return admin.Reload{}, err
+		return r, nil, err
 	}
 	changes, err := a.parts.reload(ctx, next)
 	if err != nil {
-		return admin.Reload{}, err
+		return r, nil, err
 	}
-	result := admin.Reload{Warnings: next.Warnings}
+	r.Warnings = next.Warnings
 	for _, c := range changes {
-		result.Changes = append(result.Changes, admin.Change{Setting: c.Path, Old: c.Old, New: c.New})
+		r.Changes = append(r.Changes, admin.Change{Setting: c.Path, Old: c.Old, New: c.New})
 	}
-	return result, nil
+	return r, nil, nil
 }
 
 func (p *parts) prepareLog(_ context.Context, c *config.Config) (change, error) {

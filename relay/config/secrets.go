@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -210,4 +211,16 @@ func (l *loader) secretText(label, what, text string) Secret {
 		return NewSecret(text)
 	}
 	return Secret{}
+}
+
+// Credentials are the names by which secrets come from a service manager.
+func Credentials() []string {
+	var names []string
+	for _, s := range everySetting() {
+		if v, ok := s.value.(secretValue); ok {
+			names = append(names, v.from.credentials[0])
+		}
+	}
+	slices.Sort(names)
+	return names
 }
