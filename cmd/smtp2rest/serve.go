@@ -16,6 +16,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/notify"
 	"github.com/smtp2rest/smtp2rest/relay/app"
 	"github.com/smtp2rest/smtp2rest/relay/config"
+	"github.com/smtp2rest/smtp2rest/relay/logs"
 	"github.com/smtp2rest/smtp2rest/relay/sandbox"
 )
 
@@ -72,10 +73,12 @@ func serve(ctx context.Context, t *terminal, cfg *config.Config, load func() (*c
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
-	log, setLog := app.NewLogThatChanges(t.err, cfg.Log)
-	manager := notify.New(notify.Options{Env: t.env, Log: log})
+	log := app.NewLog(t.err, cfg.Log, t.env)
+	defer log.Close()
+	manager := notify.New(notify.Options{Env: t.env, Log: log.Logger})
 	daemon := app.New(app.Options{
-		Config: cfg, Version: versionText(), Log: log, Load: load, SetLog: setLog,
+		Config: cfg, Version: versionText(), Log: log.Logger, Load: load,
+		SetLog: func(c config.Log) { log.Change(logs.Format(c.Format), c.Level) },
 		OnReload: func() func([]net.Addr, error) {
 			manager.Reloading()
 			return func(at []net.Addr, err error) { manager.Ready(statusLine(at, err)) }

@@ -4,76 +4,56 @@ import (
 	"context"
 	"io"
 	"log/slog"
-	"sync/atomic"
+	"os"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/smtp2rest/smtp2rest/relay/config"
+	"github.com/smtp2rest/smtp2rest/relay/logs"
 )
 
-// NewLog returns the program log as the configuration wants it.
-func NewLog(w io.Writer, c config.Log) *slog.Logger { return slog.New(logHandler(w, c)) }
+// NewLog returns the program log as the configuration wants it. A file may be
+// the systemd journal, which the environment tells. The log is to be closed
+// after the App has stopped.
+func NewLog(w io.Writer, c config.Log, env func(string) (string, bool)) *logs.Log {
+	f, isFile := w.(*os.File)
+	return logs.New(logs.Options{
+		W: w, Format: logs.Format(c.Format), Level: c.Level,
+		Journal: isFile && logs.IsJournal(f, env),
+		// Each of these lines is about a mail or a recipient of its own.
+		Always: []string{"recipient", "message"},
+	})
+}
 
-// NewLogThatChanges returns a program log, and what changes how it is written.
-func NewLogThatChanges(w io.Writer, c config.Log) (log *slog.Logger, set func(config.Log)) {
-	root := &atomic.Pointer[slog.Handler]{}
-	set = func(c config.Log) {
-		h := logHandler(w, c)
-		root.Store(&h)
+// counted is a log whose lines are counted, written or not.
+func counted(log *slog.Logger, reg prometheus.Registerer) *slog.Logger {
+	lines := promauto.With(reg).NewCounterVec(prometheus.CounterOpts{
+		Name: "smtp2rest_log_lines_total",
+		Help: "Lines for the log by level, those included that were summed up instead of written. Errors want somebody to look.",
+	}, []string{"level"})
+	h := &counter{Handler: log.Handler()}
+	for i, name := range [...]string{"debug", "info", "warn", "error"} {
+		h.lines[i] = lines.WithLabelValues(name)
 	}
-	set(c)
-	return slog.New(&switching{root: root}), set
+	return slog.New(h)
 }
 
-func logHandler(w io.Writer, c config.Log) slog.Handler {
-	options := &slog.HandlerOptions{Level: c.Level}
-	if c.Format == "json" {
-		return slog.NewJSONHandler(w, options)
-	}
-	return slog.NewTextHandler(w, options)
+type counter struct {
+	slog.Handler
+	lines [4]prometheus.Counter
 }
 
-// switching is a handler whose root can change under loggers that were made
-// before. What they were made with is put on the root anew when it changed.
-type switching struct {
-	root *atomic.Pointer[slog.Handler]
-	with []func(slog.Handler) slog.Handler
-	made atomic.Pointer[built]
+func (h *counter) Handle(ctx context.Context, r slog.Record) error {
+	// slog's levels are four apart, from -4 for debug.
+	h.lines[min(max(int(r.Level)/4+1, 0), 3)].Inc()
+	return h.Handler.Handle(ctx, r)
 }
 
-// built is a root with what there is to put on it.
-type built struct {
-	root    *slog.Handler
-	handler slog.Handler
+func (h *counter) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return &counter{h.Handler.WithAttrs(attrs), h.lines}
 }
 
-func (s *switching) current() slog.Handler {
-	root := s.root.Load()
-	if b := s.made.Load(); b != nil && b.root == root {
-		return b.handler
-	}
-	h := *root
-	for _, f := range s.with {
-		h = f(h)
-	}
-	s.made.Store(&built{root, h})
-	return h
-}
-
-func (s *switching) Enabled(ctx context.Context, l slog.Level) bool {
-	return (*s.root.Load()).Enabled(ctx, l)
-}
-
-func (s *switching) Handle(ctx context.Context, r slog.Record) error {
-	return s.current().Handle(ctx, r)
-}
-
-func (s *switching) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return s.and(func(h slog.Handler) slog.Handler { return h.WithAttrs(attrs) })
-}
-
-func (s *switching) WithGroup(name string) slog.Handler {
-	return s.and(func(h slog.Handler) slog.Handler { return h.WithGroup(name) })
-}
-
-func (s *switching) and(f func(slog.Handler) slog.Handler) slog.Handler {
-	return &switching{root: s.root, with: append(s.with[:len(s.with):len(s.with)], f)}
+func (h *counter) WithGroup(name string) slog.Handler {
+	return &counter{h.Handler.WithGroup(name), h.lines}
 }

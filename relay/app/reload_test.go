@@ -11,7 +11,6 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"log/slog"
 	"math/big"
 	"net"
 	"os"
@@ -23,6 +22,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/config"
+	"github.com/smtp2rest/smtp2rest/relay/logs"
 	"github.com/smtp2rest/smtp2rest/relay/sandbox"
 )
 
@@ -73,8 +73,12 @@ func startReloaded(t *testing.T, box *sandbox.Server, more string) *reloaded {
 	if err != nil {
 		t.Fatal(err)
 	}
-	log, setLog := NewLogThatChanges(r.log, c.Log)
-	r.App = New(Options{Config: c, Version: "v0.0.0-test", Log: log, Load: from, SetLog: setLog})
+	log := NewLog(r.log, c.Log, func(string) (string, bool) { return "", false })
+	t.Cleanup(log.Close)
+	r.App = New(Options{
+		Config: c, Version: "v0.0.0-test", Log: log.Logger, Load: from,
+		SetLog: func(c config.Log) { log.Change(logs.Format(c.Format), c.Level) },
+	})
 	if err := r.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -345,20 +349,5 @@ func TestReloadUnderLoad(t *testing.T) {
 	defer cancel()
 	if err := box.WaitFor(ctx, func(s sandbox.Stats) bool { return s.Accepted >= clients*mails }); err != nil {
 		t.Errorf("%+v of %d arrived: %v", box.Stats(), clients*mails, err)
-	}
-}
-
-// A logger that was made before keeps what it was made with.
-func TestALogThatChanges(t *testing.T) {
-	j := &journal{}
-	log, set := NewLogThatChanges(j, config.Log{Level: slog.LevelInfo, Format: "text"})
-	child := log.With("session", "s1").WithGroup("g").With("a", 1)
-	child.Debug("unseen")
-	child.Info("one", "b", 2)
-	set(config.Log{Level: slog.LevelDebug, Format: "json"})
-	child.Debug("two", "b", 2)
-	got := j.String()
-	if strings.Contains(got, "unseen") || !strings.Contains(got, "msg=one session=s1 g.a=1 g.b=2\n") || !strings.Contains(got, `"msg":"two","session":"s1","g":{"a":1,"b":2}}`) {
-		t.Errorf("the log is\n%s", got)
 	}
 }

@@ -166,7 +166,7 @@ type Limits struct {
 // Log is how the program log is written.
 type Log struct {
 	Level  slog.Level
-	Format string // "text" or "json"
+	Format string // "auto", "text" or "json"
 }
 
 // Webhook is what proves that an event comes from the provider.
