@@ -68,7 +68,7 @@ and shows what it was sent. It needs no settings at all.`,
 }
 
 // serve runs the relay until ctx ends. load loads its configuration again.
-// ready is called once clients can connect.
+// ready, of a relay in a sandbox, is called once clients can connect.
 func serve(ctx context.Context, t *terminal, cfg *config.Config, load func() (*config.Config, error), ready func(*app.App)) error {
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
@@ -77,7 +77,7 @@ func serve(ctx context.Context, t *terminal, cfg *config.Config, load func() (*c
 	defer log.Close()
 	manager := notify.New(notify.Options{Env: t.env, Log: log.Logger})
 	daemon := app.New(app.Options{
-		Config: cfg, Version: versionText(), Log: log.Logger, Load: load,
+		Config: cfg, Version: versionText(), Log: log.Logger, Load: load, Scratch: ready != nil,
 		SetLog: func(c config.Log) { log.Change(logs.Format(c.Format), c.Level) },
 		OnReload: func() func([]net.Addr, error) {
 			manager.Reloading()

@@ -22,6 +22,9 @@ type Options struct {
 	Version string
 	Log     *slog.Logger
 
+	// Scratch is set when the queue is meant to be thrown away.
+	Scratch bool
+
 	// Load loads the configuration again, for Reload; nil: it cannot be.
 	Load func() (*config.Config, error)
 	// SetLog changes how Log is written; nil: it stays.

@@ -2,9 +2,6 @@ package app
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io/fs"
 
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/history"
@@ -25,10 +22,7 @@ func (p *parts) buildRecords(context.Context) error {
 	}
 	store, err := records.Open(records.Options{Dir: c.Queue.DataDir, MinFree: c.Queue.MinFree, Log: p.opt.Log, Metrics: p.metrics})
 	if err != nil {
-		if errors.Is(err, fs.ErrPermission) {
-			err = fmt.Errorf("%w; name a directory that this user may write to, by queue.data_dir or SMTP2REST_DATA_DIR", err)
-		}
-		return fmt.Errorf("queue.data_dir %s: %w", c.Queue.DataDir, err)
+		return p.dataDirError(err)
 	}
 	p.onStop(func(context.Context) error { return store.Close() })
 	p.records = store

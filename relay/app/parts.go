@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
 	"sync/atomic"
@@ -200,11 +199,9 @@ func (p *parts) openStore() (queue.Queue, error) {
 		Metrics: p.metrics,
 	})
 	if err != nil {
-		if errors.Is(err, fs.ErrPermission) {
-			err = fmt.Errorf("%w; name a directory that this user may write to, by queue.data_dir or SMTP2REST_DATA_DIR", err)
-		}
-		return nil, fmt.Errorf("queue.data_dir %s: %w", c.DataDir, err)
+		return nil, p.dataDirError(err)
 	}
+	p.warnOfVolatile()
 	p.onStop(func(context.Context) error { return store.Close() })
 	return store, nil
 }

@@ -77,7 +77,7 @@ type Store struct {
 // Errors of Open and of calls.
 var (
 	ErrClosed = errors.New("the records are closed")
-	ErrLocked = errors.New("another smtp2rest is using this data directory")
+	ErrLocked = errors.New("another smtp2rest is using this data directory; stop it, or name another directory")
 	ErrNewer  = errors.New("the records were written by a newer version of smtp2rest; start that version, nothing was changed")
 )
 
@@ -97,7 +97,7 @@ func Open(o Options) (*Store, error) {
 	}
 	lock, err := db.Lock(filepath.Join(o.Dir, FileName+".lock"))
 	if errors.Is(err, db.ErrLocked) {
-		err = fmt.Errorf("%s: %w", o.Dir, ErrLocked)
+		err = fmt.Errorf("%w: %w", ErrLocked, err)
 	}
 	if err != nil {
 		return nil, err
@@ -112,7 +112,7 @@ func Open(o Options) (*Store, error) {
 		}
 	}
 	if err != nil {
-		return nil, errors.Join(err, s.release())
+		return nil, errors.Join(db.NoSpace(err), s.release())
 	}
 	go s.writer.loop()
 	return s, nil

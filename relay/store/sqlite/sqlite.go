@@ -107,7 +107,7 @@ func Open(o Options) (*Store, error) {
 	s := &Store{opts: o, log: o.Log, metrics: newMetrics(o.Metrics, o.Dir), lock: l, wake: make(chan struct{}, 1), readers: make(chan *conn, readers)}
 	s.spool = spool{dir: filepath.Join(o.Dir, spoolDir), fs: o.spool}
 	if err := s.open(); err != nil {
-		return nil, errors.Join(err, s.release())
+		return nil, errors.Join(db.NoSpace(err), s.release())
 	}
 	go s.writer.loop()
 	return s, nil
