@@ -22,14 +22,14 @@ type Change struct {
 }
 
 // Prepare makes ready to go on with other options: certificates are read and
-// new listeners bound. Of the options, Backend, Log and Panicked stay those of
-// the start. An error changes nothing.
+// new listeners bound. Of the options, what is no setting (Backend, Memory, Log,
+// Metrics and Panicked) stays that of the start. An error changes nothing.
 //
 // Listeners that are there already, by their address, keep their socket and
 // their clients: those go on with the protocol, the encryption and the limits
 // with which they came, and with who may send as it is now.
 func (s *Server) Prepare(ctx context.Context, o Options) (*Change, error) {
-	o.Backend, o.Log, o.Panicked = s.options.Backend, s.options.Log, s.options.Panicked
+	o.Backend, o.Memory, o.Log, o.Metrics, o.Panicked = s.options.Backend, s.options.Memory, s.options.Log, s.options.Metrics, s.options.Panicked
 	if err := o.check(); err != nil {
 		return nil, err
 	}
@@ -57,7 +57,7 @@ func (s *Server) prepare(ctx context.Context, o Options) (*Change, error) {
 				c.opened = append(c.opened, p)
 			}
 			d := &door{
-				port: p, config: config, options: o, limits: o.Limits.withDefaults(), tls: secure, server: s,
+				port: p, config: config, options: o, limits: o.limits(s.memory), tls: secure, server: s,
 				incoming: make(chan net.Conn), retired: make(chan struct{}),
 			}
 			d.sessions = s.newSessions(d)
@@ -142,6 +142,7 @@ func (s *Server) apply(c *Change) {
 	for _, d := range c.doors {
 		if len(s.ports) == 0 {
 			s.roster.bound(d.limits)
+			s.meter.bound(d.limits)
 		}
 		s.ports = append(s.ports, d.port)
 		if slices.Contains(before, d.port) {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/emersion/go-smtp"
+
+	"github.com/smtp2rest/smtp2rest/smtpd/budget"
 )
 
 // abortTime is how long Stop waits for a Backend that does not heed its
@@ -23,6 +25,9 @@ type Server struct {
 	options Options // of the start; what Prepare can change is read from a door
 	log     *slog.Logger
 	roster  *roster
+	metrics *metrics
+	meter   *meter
+	memory  *budget.Budget
 
 	ctx      context.Context // the Backend's
 	cancel   context.CancelFunc
@@ -45,10 +50,18 @@ func New(options Options) (*Server, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
+	memory := options.Memory
+	if memory == nil {
+		memory = budget.New(128<<20, options.Metrics)
+	}
+	limits, m := options.limits(memory), newMetrics(options.Metrics)
 	return &Server{
 		options:  options,
 		log:      log,
-		roster:   &roster{limits: options.Limits.withDefaults(), wires: map[*wire]struct{}{}, from: map[netip.Prefix]int{}},
+		metrics:  m,
+		meter:    newMeter(limits),
+		memory:   memory,
+		roster:   &roster{limits: limits, metrics: m, wires: map[*wire]struct{}{}, from: map[netip.Prefix]int{}},
 		stopping: make(chan struct{}),
 		finished: make(chan struct{}),
 	}, nil
@@ -65,6 +78,13 @@ func (o Options) check() error {
 		return fmt.Errorf("smtpd: %q is no host name to greet with", o.Hostname)
 	}
 	return nil
+}
+
+// limits are those in force: no message is larger than there is memory for.
+func (o Options) limits(memory *budget.Budget) Limits {
+	l := o.Limits.withDefaults()
+	l.MessageBytes = min(l.MessageBytes, memory.Most(budget.Reading))
+	return l
 }
 
 // Start binds every listener and begins to serve, or binds none and says which

@@ -73,6 +73,7 @@ func serve(ctx context.Context, t *terminal, cfg *config.Config, load func() (*c
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
+	boundMemory(t, cfg)
 	log := app.NewLog(t.err, cfg.Log, t.env)
 	defer log.Close()
 	manager := notify.New(notify.Options{Env: t.env, Log: log.Logger})

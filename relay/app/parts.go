@@ -28,6 +28,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/relay/warm"
 	"github.com/smtp2rest/smtp2rest/smtpd"
+	"github.com/smtp2rest/smtp2rest/smtpd/budget"
 )
 
 // What the provider's API told about recipients is remembered for this many
@@ -53,6 +54,7 @@ type parts struct {
 	keeper       *gatekeeper
 	attempts     *attempt.Sender
 	meter        *warm.Meter
+	memory       *budget.Budget
 	queue        intake.Queue
 	aliases      *aliases
 	logins       *users
@@ -95,6 +97,7 @@ func (p *parts) build(ctx context.Context) error {
 	p.started = time.Now()
 	p.suppressions = suppress.New(suppressionsKept, suppressionTime)
 	p.meter = warm.New(plans(p.opt.Config.Warming))
+	p.memory = budget.New(p.opt.Config.Limits.Memory, p.metrics)
 	for _, step := range []func(context.Context) error{p.buildAliases, p.buildRecords, p.buildAPI, p.buildQueue, p.buildAdmin, p.buildServer} {
 		if err := step(ctx); err != nil {
 			return err
@@ -273,6 +276,7 @@ func (p *parts) buildServer(ctx context.Context) error {
 	}
 	o := smtpSettings(c)
 	o.Backend, o.Users, o.Log = p.backend(), p.usersOf(c), p.opt.Log
+	o.Memory, o.Metrics = p.memory, p.metrics
 	server, err := smtpd.New(o)
 	if err != nil {
 		return err

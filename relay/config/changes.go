@@ -26,6 +26,8 @@ func needRestart() map[string]string {
 		"queue.max_size":  "the queue takes its bounds when it is opened",
 		"queue.min_free":  "the queue takes its bounds when it is opened",
 
+		"limits.memory": "the memory of the process is bounded at the start",
+
 		"admin.socket":     "commands reach this daemon by the one that is open",
 		"admin.address":    "it is opened at the start",
 		"admin.open":       "it is decided when admin.address is opened",

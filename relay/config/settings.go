@@ -148,22 +148,3 @@ func mailSettings(m *Mail) []setting {
 			doc: "The field of the JSON that takes further headers, as an object. \"\" is none: the\nAPI's documentation has no such field."},
 	}
 }
-
-func limitSettings(l *Limits) []setting {
-	return []setting{
-		{path: "limits.message_size", value: sizeValue{&l.MessageSize, 64 * kib, gib}, def: "25MiB",
-			doc: "The largest mail that is taken."},
-		{path: "limits.recipients", value: countValue{&l.Recipients, 1, 10000}, def: int64(100),
-			doc: "The most recipients of one mail."},
-		{path: "limits.connections", value: countValue{&l.Connections, 1, 100000}, def: int64(200),
-			doc: "The most connections at once."},
-		{path: "limits.connections_per_address", value: countValue{&l.ConnectionsPerAddress, 1, 100000}, def: int64(50),
-			doc: "The most connections at once from one address."},
-		{path: "limits.line_length", value: sizeValue{&l.LineLength, kib, 64 * mib}, def: "1MiB",
-			doc: "The longest line that is taken, in commands and in mail."},
-		{path: "limits.idle_time", value: timeValue{&l.IdleTime, time.Second, day}, def: "5m",
-			doc: "How long a client may be silent."},
-		{path: "limits.message_time", value: timeValue{&l.MessageTime, time.Second, day}, def: "30m",
-			doc: "How long a client may take to hand over one mail."},
-	}
-}
