@@ -29,7 +29,7 @@ func lines(setting string) string {
 	const hash = "password_hash = \"$2a$10$AAAA17Csnl.gmv72aKMzqOIyLh9S.26Bv1KgmF2DJ5OY/iePVbdHq\""
 	const send = "attachments = \"send\"\n"
 	const tls = "tls = \"starttls\"\n"
-	if strings.HasSuffix(setting, "_senders") || strings.HasSuffix(setting, ".allow_from") || strings.HasSuffix(setting, ".deny_from") || strings.HasSuffix(setting, "_recipients") {
+	if strings.HasSuffix(setting, "_senders") || strings.HasSuffix(setting, ".allow_from") || strings.HasSuffix(setting, ".deny_from") || strings.HasSuffix(setting, "w_recipients") || strings.HasSuffix(setting, "deny_recipients") {
 		_, name, _ := strings.Cut(setting, ".")
 		return name + ` = ["x@example.com"]`
 	}
@@ -77,6 +77,9 @@ func lines(setting string) string {
 		"warming.begin":                `begin = "2026-02-02"`,
 		"warming.table":                `table = [50, 100]`,
 		"warming.urgent":               `urgent = ["@sandbox.example"]`,
+		"limits.rate_per_address":      `rate_per_address = "10/hour"`,
+		"limits.rate_per_user":         `rate_per_user = "10/hour"`,
+		"limits.rate_per_sender":       `rate_per_sender = "10/hour"`,
 		"log.level":                    `level = "debug"`,
 		"log.format":                   `format = "json"`,
 	}[setting]
