@@ -24,6 +24,9 @@ type Client struct {
 
 var _ Admin = (*Client)(nil)
 
+// clientHost is what a Client calls the daemon, wherever it is.
+const clientHost = "smtp2rest"
+
 // Dial returns a Client for the daemon that answers on a socket, or
 // ErrNotRunning when there is none, or fs.ErrPermission.
 func Dial(ctx context.Context, path string) (*Client, error) {
@@ -62,7 +65,7 @@ func (c *Client) post(ctx context.Context, name string, in any) (*http.Response,
 	if err != nil {
 		return nil, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://smtp2rest"+prefix+name, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+clientHost+prefix+name, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +126,7 @@ func (c *Client) decode(ctx context.Context, resp *http.Response, into any) erro
 // Ask reads a page that is not a call, such as Livez, and returns what it says;
 // the error has that when the daemon is not well.
 func (c *Client) Ask(ctx context.Context, page string) (string, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://smtp2rest"+page, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+clientHost+page, nil)
 	if err != nil {
 		return "", err
 	}

@@ -25,10 +25,9 @@ the Prometheus library documents. What is said of a queue or a storage is there 
 Written from a running relay: ` + "`go generate ./relay/app`" + `.
 `
 
-// labelled are labels whose values are the build's or the machine's.
-func labelled(label string) string {
-	switch label {
-	case "version", "go":
+// labelled are labels whose values are the build's.
+func (f family) labelled() string {
+	if f.name == "smtp2rest_build_info" {
 		return "as built"
 	}
 	return ""
@@ -75,7 +74,7 @@ func families(t *testing.T, a *App) []family {
 func (f family) String() string {
 	details := []string{f.kind}
 	for _, name := range slices.Sorted(maps.Keys(f.labels)) {
-		values := labelled(name)
+		values := f.labelled()
 		if values == "" {
 			values = "`" + strings.Join(f.labels[name], "`, `") + "`"
 		}

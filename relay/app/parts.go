@@ -185,6 +185,7 @@ func (p *parts) drain(ctx context.Context, store queue.Queue) error {
 	}
 	p.marks, p.store = store, store
 	p.metrics.MustRegister(admin.Collector(store))
+	p.measure()
 	storage := newStorageCheck(store)
 	p.onStop(func(context.Context) error { storage.end(); return nil })
 	p.tell(func(ctx context.Context, _ time.Time) []admin.Note { return p.storageNotes(ctx, storage) })
