@@ -60,9 +60,10 @@ type parts struct {
 	logins       *users
 	client       *api.Client
 	intake       *intake.Intake
-	engine       *deliver.Engine // nil without a queue
-	marks        queue.Marks     // nil without a queue
-	store        queue.Queue     // the same
+	engine       *deliver.Engine     // nil without a queue
+	marks        queue.Marks         // nil without a queue
+	store        queue.Queue         // the same
+	bounds       func(sqlite.Bounds) // changes those of the store; nil without a queue
 	health       *health
 	noteSources  []func(context.Context, time.Time) []admin.Note
 	admin        []net.Addr // where it is served
@@ -193,12 +194,20 @@ func (p *parts) drain(ctx context.Context, store queue.Queue) error {
 	return nil
 }
 
+func queueBounds(c *config.Config) sqlite.Bounds {
+	q := c.Queue
+	return sqlite.Bounds{
+		Queue:   queue.Options{MaxMails: int64(q.MaxMails), MaxBytes: q.MaxSize, ForgetSent: q.KeepSent == 0},
+		MinFree: q.MinFree,
+	}
+}
+
 func (p *parts) openStore() (queue.Queue, error) {
-	c := p.opt.Config.Queue
+	c, b := p.opt.Config.Queue, queueBounds(p.opt.Config)
 	store, err := sqlite.Open(sqlite.Options{
 		Dir:     c.DataDir,
-		Queue:   queue.Options{MaxMails: int64(c.MaxMails), MaxBytes: c.MaxSize, ForgetSent: c.KeepSent == 0},
-		MinFree: c.MinFree,
+		Queue:   b.Queue,
+		MinFree: b.MinFree,
 		Log:     p.opt.Log,
 		Metrics: p.metrics,
 	})
@@ -207,6 +216,7 @@ func (p *parts) openStore() (queue.Queue, error) {
 	}
 	p.warnOfVolatile()
 	p.onStop(func(context.Context) error { return store.Close() })
+	p.bounds = store.Configure
 	return store, nil
 }
 

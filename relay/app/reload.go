@@ -32,19 +32,20 @@ func (p *parts) hooks() []hook {
 	return []hook{
 		{"log", func(c *config.Config) any { return c.Log }, p.prepareLog},
 		{"API", func(c *config.Config) any { return p.apiSettings(c) }, p.prepareAPI},
-		{"pace", func(c *config.Config) any { return paceSettings(c) }, always(func(c *config.Config) { p.pacer.Configure(paceSettings(c)) })},
-		{"warming", func(c *config.Config) any { return plans(c.Warming) }, always(func(c *config.Config) { p.meter.Follow(plans(c.Warming)) })},
-		{"history", func(c *config.Config) any { return historyBounds(c) }, always(p.configureHistory)},
+		{"pace", func(c *config.Config) any { return paceSettings(c) }, surely(func(c *config.Config) { p.pacer.Configure(paceSettings(c)) })},
+		{"warming", func(c *config.Config) any { return plans(c.Warming) }, surely(func(c *config.Config) { p.meter.Follow(plans(c.Warming)) })},
+		{"queue", func(c *config.Config) any { return queueBounds(c) }, surely(p.configureQueue)},
+		{"history", func(c *config.Config) any { return historyBounds(c) }, surely(p.configureHistory)},
 		{"aliases", func(c *config.Config) any { return c.Addresses }, p.prepareAliases},
 		{"users", func(c *config.Config) any { return userSettings(c) }, p.prepareUsers},
-		{"engine", func(c *config.Config) any { return engineSettings(c) }, always(p.configureEngine)},
-		{"intake", func(c *config.Config) any { return intakeSettings(c) }, always(func(c *config.Config) { p.intake.Configure(intakeSettings(c)) })},
+		{"engine", func(c *config.Config) any { return engineSettings(c) }, surely(p.configureEngine)},
+		{"intake", func(c *config.Config) any { return intakeSettings(c) }, surely(func(c *config.Config) { p.intake.Configure(intakeSettings(c)) })},
 		{"SMTP", func(c *config.Config) any { return smtpSettings(c) }, p.prepareServer},
 	}
 }
 
-// always is the change of a part that takes whatever a configuration says.
-func always(apply func(*config.Config)) func(context.Context, *config.Config) (change, error) {
+// surely is the change of a part that takes whatever a configuration says.
+func surely(apply func(*config.Config)) func(context.Context, *config.Config) (change, error) {
 	return func(_ context.Context, c *config.Config) (change, error) {
 		return change{apply: func() { apply(c) }}, nil
 	}
@@ -188,6 +189,15 @@ func (p *parts) prepareUsers(_ context.Context, c *config.Config) (change, error
 func (p *parts) configureEngine(c *config.Config) {
 	if p.engine != nil {
 		p.engine.Configure(engineSettings(c))
+	}
+}
+
+func (p *parts) configureQueue(c *config.Config) {
+	if p.bounds != nil {
+		p.bounds(queueBounds(c))
+	}
+	if p.records != nil {
+		p.records.KeepFree(c.Queue.MinFree)
 	}
 }
 

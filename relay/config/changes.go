@@ -20,11 +20,8 @@ type Change struct {
 // test there holds it to that.
 func needRestart() map[string]string {
 	return map[string]string{
-		"queue.mode":      "where mail is kept is decided at the start",
-		"queue.data_dir":  "the queue in it is open",
-		"queue.max_mails": "the queue takes its bounds when it is opened",
-		"queue.max_size":  "the queue takes its bounds when it is opened",
-		"queue.min_free":  "the queue takes its bounds when it is opened",
+		"queue.mode":     "where mail is kept is decided at the start",
+		"queue.data_dir": "the queue in it is open",
 
 		"limits.memory": "the memory of the process is bounded at the start",
 

@@ -59,6 +59,7 @@ type Options struct {
 
 // Store is the open records.
 type Store struct {
+	minFree atomic.Int64 // Options.MinFree, which KeepFree can change
 	opts    Options
 	log     *slog.Logger
 	metrics *metrics
@@ -103,6 +104,7 @@ func Open(o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{opts: o, log: o.Log, metrics: newMetrics(o.Metrics), lock: lock, readers: make(chan *db.Conn, readers)}
+	s.KeepFree(o.MinFree)
 	s.writer = newWriter(s)
 	err = s.open()
 	if damaged(err) {
@@ -117,6 +119,9 @@ func Open(o Options) (*Store, error) {
 	go s.writer.loop()
 	return s, nil
 }
+
+// KeepFree changes how many bytes are kept free on the disk.
+func (s *Store) KeepFree(n int64) { s.minFree.Store(n) }
 
 func (s *Store) path() string { return filepath.Join(s.opts.Dir, FileName) }
 
