@@ -71,6 +71,7 @@ func lines(setting string) string {
 		"user.name":                    `name = "other"`,
 		"user.password_hash":           hash,
 		"user.senders":                 `senders = ["x@example.com"]`,
+		"user.rate":                    `rate = "10/hour"`,
 		"user.from":                    `from = "other@sandbox.example"`,
 		"user.from_name":               "from = \"other@sandbox.example\"\n|from_name = \"Other\"",
 		"warming.domain":               `domain = "other.example.com"`,
