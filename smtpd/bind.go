@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -71,6 +72,21 @@ func listenUnix(ctx context.Context, path string, mode fs.FileMode) (net.Listene
 		return nil, fmt.Errorf("cannot listen on %s: %w", path, err)
 	}
 	return l, nil
+}
+
+// unwanted are the names of sockets that systemd opened for this process and no
+// listener takes. Clients connect to those and hear nothing.
+func unwanted(listeners []Listener, env func(string) string, pid int) (names []string) {
+	if env("LISTEN_PID") != strconv.Itoa(pid) {
+		return nil
+	}
+	for _, name := range strings.Split(env("LISTEN_FDNAMES"), ":") {
+		taken := slices.ContainsFunc(listeners, func(l Listener) bool { return l.Address == "systemd:"+name })
+		if name != "" && !taken && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // firstInherited: sd_listen_fds(3).

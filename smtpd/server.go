@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -103,6 +104,10 @@ func (s *Server) Start(ctx context.Context) error {
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.started = true
 	s.apply(change)
+	for _, name := range unwanted(s.options.Listeners, os.Getenv, os.Getpid()) {
+		s.log.Warn("systemd listens for this process where no listener of it does; clients that connect there hear nothing",
+			"name", name, "mend", "address = \"systemd:"+name+"\" in a [[listener]], or disable the .socket unit")
+	}
 	return nil
 }
 
