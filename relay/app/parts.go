@@ -238,7 +238,7 @@ func engineSettings(c *config.Config) deliver.Settings {
 func (p *parts) startEngine(store queue.Queue) (alive func(context.Context) error) {
 	s := engineSettings(p.opt.Config)
 	p.engine = deliver.New(deliver.Options{
-		Queue: store, Attempts: p.attempts, Pace: p.pacer, Warming: p.meter, History: p.history, Log: p.opt.Log, Metrics: p.metrics,
+		Queue: store, Attempts: p.attempts, Pace: p.pacer, Warming: p.meter, History: p.history, Memory: p.backlogMemory, Log: p.opt.Log, Metrics: p.metrics,
 		Mapping: s.Mapping, Schedule: s.Schedule, Workers: s.Workers, Lease: s.Lease, KeepSent: s.KeepSent,
 		Bounce: s.Bounce, BounceGrace: s.BounceGrace, BouncesPerHour: s.BouncesPerHour,
 	})

@@ -23,6 +23,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/relay/warm"
 	"github.com/smtp2rest/smtp2rest/smtpd"
+	"github.com/smtp2rest/smtp2rest/smtpd/budget"
 )
 
 // world is a daemon without its sockets, and the sandbox, in virtual time: the
@@ -96,6 +97,7 @@ func (w *world) boot() {
 	conf.Queue.DataDir = w.dir
 	log := slog.New(slog.NewTextHandler(w.log, nil))
 	p := &process{parts: newParts(Options{Config: &conf, Version: "test", Log: log, dial: w.net.Dial}, newRegistry("test"), &health{})}
+	p.memory = budget.New(1<<30, nil)
 	p.suppressions = suppress.New(suppressionsKept, suppressionTime)
 	p.meter = warm.New(nil)
 	p.ctx, p.cut = context.WithCancel(context.Background())

@@ -35,6 +35,9 @@ type Options struct {
 	Schedule retry.Schedule
 	Warming  Warming // nil: no domain is being warmed; else *warm.Meter
 
+	// Memory is asked for each mail that is read; nil: there is no bound.
+	Memory func() Memory
+
 	Workers  int           // attempts of queued mail at once; at least 1
 	Lease    time.Duration // above the longest an attempt can take
 	KeepSent time.Duration // how long sent mail stays listed

@@ -94,7 +94,7 @@ func (e *Engine) noteTold(b queue.Bounce, mail *queue.Mail) {
 func (e *Engine) bounceFor(ctx context.Context, b queue.Bounce, numbers []int) (*queue.Mail, telling, error) {
 	now := time.Now()
 	m := b.Mail.Message
-	raw, err := readRaw(ctx, e.opt.Queue, m.ID, headerRead)
+	raw, err := readHead(ctx, e.opt.Queue, m.ID, headerRead)
 	if err != nil && !errors.Is(err, queue.ErrDamaged) && !errors.Is(err, queue.ErrNotFound) {
 		return nil, "", err
 	}

@@ -17,12 +17,13 @@ import (
 
 // try makes the attempt that was claimed and settles it.
 func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
-	body, trace, err := e.bodies.get(ctx, c.Mail)
+	mail, err := e.bodies.get(ctx, c.Mail)
 	if err != nil {
 		pass.Return()
 		e.settle(ctx, c, e.unreadable(c, err))
 		return
 	}
+	defer e.bodies.put(mail)
 	domain, begun := c.Mail.Domain, time.Now()
 	if e.opt.Warming != nil && !e.opt.Warming.Take(domain, c.Mail.Urgent, begun) {
 		pass.Return() // the day's share went to fresh mail meanwhile
@@ -32,7 +33,7 @@ func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
 		return
 	}
 	a := attemptAt(c)
-	a.Body, a.Trace = body, trace
+	a.Body, a.Trace = mail.body, mail.trace
 	out := e.opt.Attempts.Make(ctx, pass, a)
 	now := time.Now()
 	s := decide(e.set.Load().Schedule, c, out, now, jitter())
