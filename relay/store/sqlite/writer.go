@@ -101,13 +101,21 @@ func (w *writer) loop() {
 	defer w.retire()
 	tidy := time.NewTimer(w.s.opts.tidyEvery)
 	defer tidy.Stop()
+	ticks := true
 	group := make([]op, 0, batch)
 	for {
 		select {
 		case o := <-w.ops:
 			group = w.commit(w.gatherAll(append(group[:0], o)))
+			if !ticks {
+				tidy.Reset(w.s.opts.tidyEvery)
+				ticks = true
+			}
 		case <-tidy.C:
-			tidy.Reset(w.tidy())
+			next := w.tidy()
+			if ticks = next >= 0; ticks {
+				tidy.Reset(next)
+			}
 		case <-w.stop:
 			return
 		}
