@@ -25,7 +25,7 @@ func guards() []struct{ fault, guard, tests string } {
 		{"without that limit a command may be endless", "wire.in has the size of a command", "endless_command auth_huge TestEndless"},
 		{"a message of exactly SIZE octets is refused", "content.put", "size"},
 		{"what is too large is read for ever", "content.add, errDrained", "TestContentDrains TestEndless"},
-		{"a message grows in memory by doubling, without a bound for all", "wire.hold and smtpd/budget", "TestContentReserves TestContentWithoutMemory TestLimits"},
+		{"a message grows in memory by doubling, without a bound for all", "wire.hold and smtpd/budget", "TestMemoryIsGivenBack TestContentReserves TestContentWithoutMemory TestLimits"},
 		{"wrapped errors leak", "session.answer, reply.From", "no_leak"},
 		{"addresses are not looked at, quotes are dropped", "path.go", "addresses FuzzSession"},
 		{"SIZE beyond 4 GiB is a syntax error, unknown parameters are 500, the last of two counts", "parseMail", "addresses size"},

@@ -28,7 +28,8 @@ func AdminSocket(c *config.Config) string {
 func (p *parts) buildAdmin(ctx context.Context) error {
 	o := admin.Options{
 		Version: p.opt.Version, Started: p.started, Pace: p.pacer.State, Warming: p.meter.State,
-		Notes: p.notes, Log: p.opt.Log, History: p.history, LeftOut: LeftOut(p.opt.Config),
+		Notes: p.notes, Log: p.opt.Log, Reload: p.reloads,
+		History: p.history, LeftOut: LeftOut(p.opt.Config),
 	}
 	if p.store != nil {
 		o.Queue = p.store
