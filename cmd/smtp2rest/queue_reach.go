@@ -197,7 +197,7 @@ func (p place) open(ctx context.Context, t *terminal) (operator, func() error, e
 	}
 	o := admin.Options{Queue: store, Version: versionText(), History: history.Direct{Store: past, Log: log}}
 	if p.config != nil {
-		o.LeftOut = app.LeftOut(p.config)
+		o.LeftOut = app.LeftOut(func() *config.Config { return p.config })
 	}
 	local := admin.New(o)
 	both := stopped{local, admin.NewHistory(admin.HistoryOptions{Store: past, Admin: local})}

@@ -29,7 +29,7 @@ func (p *parts) buildAdmin(ctx context.Context) error {
 	o := admin.Options{
 		Version: p.opt.Version, Started: p.started, Pace: p.pacer.State, Warming: p.meter.State,
 		Notes: p.notes, Log: p.opt.Log, Reload: p.reloads,
-		History: p.history, LeftOut: LeftOut(p.opt.Config),
+		History: p.history, LeftOut: LeftOut(p.config),
 	}
 	if p.store != nil {
 		o.Queue = p.store

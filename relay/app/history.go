@@ -47,10 +47,11 @@ func (p *parts) pastOf(a admin.Admin) admin.History {
 	return admin.NewHistory(o)
 }
 
-// LeftOut is what of a mail a configuration has the API not given.
-func LeftOut(c *config.Config) func(raw []byte, from string) []history.LeftOut {
+// LeftOut is what of a mail the API is not given, by the configuration as it is
+// when it is asked.
+func LeftOut(current func() *config.Config) func(raw []byte, from string) []history.LeftOut {
 	return func(raw []byte, from string) []history.LeftOut {
-		mail, err := payload.Map(raw, from, Mapping(c))
+		mail, err := payload.Map(raw, from, Mapping(current()))
 		if err != nil {
 			return nil // it is refused, and its attempts say so
 		}
