@@ -59,6 +59,17 @@ func newMeter(l Limits) *meter {
 	}}
 }
 
+// bound changes the rates. What was counted stays: it is a time, and holds for
+// any rate.
+func (m *meter) bound(l Limits) {
+	next := newMeter(l)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range m.kinds {
+		m.kinds[i].rate = next.kinds[i].rate
+	}
+}
+
 // binding is whose rate binds a session, and which; "" is nobody's.
 func (k meterKind) binding(s *session) (who string, r Rate) {
 	if r = k.rate(s); r.unlimited() {

@@ -48,6 +48,7 @@ type wire struct {
 	log      *slog.Logger
 	session  *session
 	onClose  func()
+	port     *port               // by which the client came
 	pause    func(time.Duration) // not beyond the beginning of the server's end
 
 	tls       *tls.Config // of the listener, nil without

@@ -234,3 +234,8 @@ func endText(end string) string {
 	}
 	return "the daemon could not read all of the mail"
 }
+
+// Reload implements Admin.
+func (c *Client) Reload(ctx context.Context) (Reload, error) {
+	return call[Reload](ctx, c, "reload", struct{}{})
+}

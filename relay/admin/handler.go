@@ -23,6 +23,7 @@ func handler(a Admin) *http.ServeMux {
 		n, err := a.Flush(ctx)
 		return changed{n}, err
 	})
+	handle(mux, "reload", func(ctx context.Context, _ struct{}) (Reload, error) { return a.Reload(ctx) })
 	mux.HandleFunc("POST "+prefix+"raw", func(w http.ResponseWriter, r *http.Request) { serveRaw(w, r, a) })
 	return mux
 }

@@ -26,6 +26,8 @@ type Options struct {
 	// Notes, if set, adds what others than the queue and the pacer know.
 	Notes func(ctx context.Context, now time.Time) []Note
 	Log   *slog.Logger // of what an operator does; nil: none
+	// Reload is the daemon's.
+	Reload func(context.Context) (Reload, error)
 }
 
 // Local is an Admin that works on a queue in this process.
@@ -212,6 +214,18 @@ func (l *Local) Flush(ctx context.Context) (int, error) {
 	n, err := l.opt.Queue.Retry(ctx, queue.Filter{States: []queue.State{queue.Waiting}}, time.Now())
 	l.logChange("flush", n, err)
 	return n, err
+}
+
+// Reload implements Admin.
+func (l *Local) Reload(ctx context.Context) (Reload, error) {
+	if l.opt.Reload == nil {
+		return Reload{}, ErrNotRunning
+	}
+	r, err := l.opt.Reload(ctx)
+	if r.Changes == nil {
+		r.Changes = []Change{}
+	}
+	return r, err
 }
 
 // change is the one way to change many recipients, so that the guard against

@@ -28,7 +28,7 @@ func AdminSocket(c *config.Config) string {
 func (p *parts) buildAdmin(ctx context.Context) error {
 	o := admin.Options{
 		Version: p.opt.Version, Started: p.started, Pace: p.pacer.State, Warming: p.meter.State,
-		Notes: p.notes, Log: p.opt.Log,
+		Notes: p.notes, Log: p.opt.Log, Reload: p.reloads,
 	}
 	if p.store != nil {
 		o.Queue = p.store

@@ -2,14 +2,15 @@ package app
 
 import (
 	"context"
-	"errors"
-	"fmt"
-	"io/fs"
 
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/store/records"
 )
+
+func historyBounds(c *config.Config) history.Bounds {
+	return history.Bounds{Keep: c.History.Keep, MaxSize: c.History.MaxSize}
+}
 
 // buildRecords opens what is known besides the mail itself. It lives beside the
 // queue: without one there is no directory to keep it in.
@@ -21,15 +22,13 @@ func (p *parts) buildRecords(context.Context) error {
 	}
 	store, err := records.Open(records.Options{Dir: c.Queue.DataDir, MinFree: c.Queue.MinFree, Log: p.opt.Log, Metrics: p.metrics})
 	if err != nil {
-		if errors.Is(err, fs.ErrPermission) {
-			err = fmt.Errorf("%w; name a directory that this user may write to, by queue.data_dir or SMTP2REST_DATA_DIR", err)
-		}
-		return fmt.Errorf("queue.data_dir %s: %w", c.Queue.DataDir, err)
+		return p.dataDirError(err)
 	}
 	p.onStop(func(context.Context) error { return store.Close() })
 	p.records = store
+	b := historyBounds(c)
 	p.recorder = history.NewRecorder(history.Options{
-		Store: store, Keep: c.History.Keep, MaxSize: c.History.MaxSize, Log: p.opt.Log, Metrics: p.metrics,
+		Store: store, Keep: b.Keep, MaxSize: b.MaxSize, Log: p.opt.Log, Metrics: p.metrics,
 	})
 	p.recorder.Start()
 	p.onStop(func(context.Context) error { p.recorder.Stop(); return nil })

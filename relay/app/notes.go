@@ -40,7 +40,7 @@ func (p *parts) tell(f func(ctx context.Context, now time.Time) []admin.Note) {
 }
 
 func (p *parts) storageNotes(ctx context.Context, storage *storageCheck) []admin.Note {
-	c := p.opt.Config.Queue
+	c := p.config().Queue
 	if since, err := storage.check(ctx); err != nil {
 		return []admin.Note{{Level: admin.LevelTrouble, What: "no mail can be queued or sent from the queue", Why: err.Error(), Since: since.Round(0).UTC(),
 			Do: "see to the disk of " + c.DataDir + "; the relay goes on by itself"}}
@@ -63,7 +63,7 @@ func (p *parts) storageNotes(ctx context.Context, storage *storageCheck) []admin
 
 // fullness tells of a queue that comes near its bounds.
 func (p *parts) fullness(ctx context.Context) []admin.Note {
-	c := p.opt.Config.Queue
+	c := p.config().Queue
 	stats, err := p.store.Stats(ctx)
 	if err != nil {
 		return nil // said by Status itself

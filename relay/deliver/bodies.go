@@ -33,11 +33,13 @@ const memoryWait = 30 * time.Second
 // memory that grows with the size of mail.
 type bodies struct {
 	queue  queue.Queue
-	encode func(raw []byte, m *relay.Message) (*payload.Body, error)
+	encode func(raw []byte, m *relay.Message, o payload.Options) (*payload.Body, error)
 	memory func() Memory
 
-	mu     sync.Mutex
-	latest *mapped
+	mu      sync.Mutex
+	latest  *mapped
+	mapping payload.Options
+	set     int // counts how often the mapping was set
 }
 
 // mapped is a mail as the API gets it.
@@ -53,8 +55,8 @@ type mapped struct {
 var errMapping = errors.New("the mapping of the mail failed")
 
 func newBodies(o Options) *bodies {
-	b := &bodies{queue: o.Queue, memory: o.Memory, encode: func(raw []byte, m *relay.Message) (*payload.Body, error) {
-		mail, err := payload.Map(raw, m.From, o.Mapping.For(m.Client.User))
+	b := &bodies{queue: o.Queue, memory: o.Memory, mapping: o.Mapping, encode: func(raw []byte, m *relay.Message, o payload.Options) (*payload.Body, error) {
+		mail, err := payload.Map(raw, m.From, o.For(m.Client.User))
 		if err != nil {
 			return nil, err
 		}
@@ -71,6 +73,15 @@ type unbounded struct{}
 func (unbounded) Hold(context.Context, int64) error { return nil }
 func (unbounded) Release()                          {}
 
+// configure maps what comes from now on in another way.
+func (b *bodies) configure(o payload.Options) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.mapping = o
+	b.set++
+	b.replace(nil)
+}
+
 // get returns a mail that is ready to be sent, until put.
 func (b *bodies) get(ctx context.Context, m queue.Mail) (*mapped, error) {
 	b.mu.Lock()
@@ -80,14 +91,17 @@ func (b *bodies) get(ctx context.Context, m queue.Mail) (*mapped, error) {
 		return b.latest, nil
 	}
 	b.replace(nil) // first, for its memory may be what there is
+	mapping, set := b.mapping, b.set
 	b.mu.Unlock()
-	one, err := b.load(ctx, m)
+	one, err := b.load(ctx, m, mapping)
 	if err != nil {
 		return nil, err
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.replace(one)
+	if b.set == set { // else what was made of it is out of date for others
+		b.replace(one)
+	}
 	return one, nil
 }
 
@@ -114,7 +128,7 @@ func (m *mapped) drop() {
 }
 
 // load reads and maps a mail, once there is memory for it.
-func (b *bodies) load(ctx context.Context, m queue.Mail) (_ *mapped, err error) {
+func (b *bodies) load(ctx context.Context, m queue.Mail, o payload.Options) (_ *mapped, err error) {
 	one := &mapped{id: m.Message.ID, memory: b.memory(), users: 1}
 	defer func() {
 		if err != nil {
@@ -130,7 +144,7 @@ func (b *bodies) load(ctx context.Context, m queue.Mail) (_ *mapped, err error) 
 	if err != nil {
 		return nil, err
 	}
-	if one.body, err = b.guarded(raw, &m.Message); err != nil {
+	if one.body, err = b.guarded(raw, &m.Message, o); err != nil {
 		return nil, err
 	}
 	one.trace = attempt.Trace(raw)
@@ -139,13 +153,13 @@ func (b *bodies) load(ctx context.Context, m queue.Mail) (_ *mapped, err error) 
 
 // guarded turns a panic in the mapping of one mail into an error: it must not
 // end the daemon, which would meet the same mail again at its next start.
-func (b *bodies) guarded(raw []byte, m *relay.Message) (body *payload.Body, err error) {
+func (b *bodies) guarded(raw []byte, m *relay.Message, o payload.Options) (body *payload.Body, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			body, err = nil, fmt.Errorf("%w: %v\n%s", errMapping, r, debug.Stack())
 		}
 	}()
-	return b.encode(raw, m)
+	return b.encode(raw, m, o)
 }
 
 // readWhole reads a mail as it came.

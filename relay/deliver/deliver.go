@@ -19,6 +19,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
 	"github.com/smtp2rest/smtp2rest/relay/history"
+	"github.com/smtp2rest/smtp2rest/relay/internal/places"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 	"github.com/smtp2rest/smtp2rest/relay/payload"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
@@ -74,7 +75,8 @@ type Engine struct {
 	metrics *metrics
 	pulse   *pulse
 	bodies  *bodies
-	places  chan struct{} // one element per attempt under way
+	places  *places.Places // one taken per attempt under way
+	set     atomic.Pointer[Settings]
 	failed  chan struct{} // has a value when there may be a bounce to write
 	later   chan struct{} // has a value when something is due sooner than was known
 	told    *hourly
@@ -91,7 +93,6 @@ type Engine struct {
 
 // New returns an Engine that does nothing yet.
 func New(o Options) *Engine {
-	o.Workers = max(o.Workers, 1)
 	if o.History == nil {
 		o.History = history.Nothing{}
 	}
@@ -99,11 +100,12 @@ func New(o Options) *Engine {
 		opt:    o,
 		pulse:  newPulse(),
 		bodies: newBodies(o),
-		places: make(chan struct{}, o.Workers),
+		places: places.New(o.Workers),
 		failed: make(chan struct{}, 1),
 		later:  make(chan struct{}, 1),
-		told:   &hourly{limit: o.BouncesPerHour},
+		told:   &hourly{},
 	}
+	e.set.Store(o.settings())
 	e.metrics = newMetrics(o.Metrics, e)
 	return e
 }
@@ -149,11 +151,11 @@ func (e *Engine) dispatch(ctx, trying context.Context) {
 		for i, pass := range passes {
 			if i >= len(claims) {
 				pass.Return()
-				<-e.places
+				e.places.Return()
 				continue
 			}
 			e.attempts.Go(func() {
-				defer func() { <-e.places }()
+				defer e.places.Return()
 				e.try(trying, pass, claims[i])
 			})
 		}
@@ -178,7 +180,7 @@ func (e *Engine) passes(ctx context.Context) []*pace.Pass {
 	}
 	first, err := e.opt.Pace.Enter(ctx)
 	if err != nil {
-		<-e.places
+		e.places.Return()
 		var busy *pace.Busy
 		if errors.As(err, &busy) {
 			e.rest(ctx, "leaving the API alone", busy.Wait)
@@ -186,15 +188,15 @@ func (e *Engine) passes(ctx context.Context) []*pace.Pass {
 		return nil
 	}
 	passes := []*pace.Pass{first}
-	for len(passes) < e.opt.Workers {
+	for len(passes) < e.places.Size() {
 		select {
-		case e.places <- struct{}{}:
+		case <-e.places.Free():
 		default:
 			return passes
 		}
 		pass := e.opt.Pace.TryEnter()
 		if pass == nil {
-			<-e.places
+			e.places.Return()
 			return passes
 		}
 		passes = append(passes, pass)
@@ -204,7 +206,7 @@ func (e *Engine) passes(ctx context.Context) []*pace.Pass {
 
 func (e *Engine) place(ctx context.Context) bool {
 	select {
-	case e.places <- struct{}{}:
+	case <-e.places.Free():
 		return true
 	case <-ctx.Done():
 		return false
@@ -216,7 +218,7 @@ func (e *Engine) claim(ctx context.Context, n int) ([]queue.Claim, error) {
 		return nil, nil
 	}
 	now := time.Now()
-	return e.opt.Queue.Claim(ctx, queue.ClaimRequest{Now: now, Max: n, Lease: e.opt.Lease, Limits: e.limits(now)})
+	return e.opt.Queue.Claim(ctx, queue.ClaimRequest{Now: now, Max: n, Lease: e.set.Load().Lease, Limits: e.limits(now)})
 }
 
 func (e *Engine) limits(now time.Time) map[string]int {
