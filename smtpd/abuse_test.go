@@ -34,7 +34,7 @@ func TestEndless(t *testing.T) {
 		{"body of almost ends", "EHLO c\r\n" + nextMail + "\r\n", strings.Repeat("\r\n.\n", 8000), "552 5.3.4 message too large"},
 		{"chunk", "EHLO c\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\nBDAT 9223372036854775807 LAST\r\n\r\n", block, "552 5.3.4 message too large"},
 		{"chunk without recipients", "EHLO c\r\nBDAT 9223372036854775807\r\n", block, "503 5.5.1 no recipients"},
-		{"chunks", "EHLO c\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\n", "BDAT 9\r\n\r\n3456789", "421 4.7.0 too many errors"},
+		{"chunks", "EHLO c\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\n", "BDAT 500\r\n\r\n" + strings.Repeat("x", 498), "421 4.7.0 too many errors"},
 		{"wrong recipients", "EHLO c\r\nMAIL FROM:<a@b.test>\r\n", "RCPT TO:<bounced@d.test>\r\n", "421 4.7.0 too many errors"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -151,8 +151,8 @@ func (s *Server) Stop(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
+	n := s.roster.abort() // before the Backend hears of it, or who then ends in time is not counted
 	s.cancel()
-	n := s.roster.abort()
 	patience := time.NewTimer(abortTime)
 	defer patience.Stop()
 	select {
