@@ -71,7 +71,9 @@ func TestWhatIsLeftOutIsRecordedAndCounted(t *testing.T) {
 // what would have been left out of it does not count.
 func TestARefusedMailHasItsRecord(t *testing.T) {
 	r, n := newStoryRig(t, payload.RefuseAttachments)
-	r.opt.Subjects = true
+	with := *r.set.Load()
+	with.Subjects = true
+	r.Configure(with)
 	told := r.send(t.Context(), mailWithFile, "shop@sandbox.example", "bob@example.net", "zoe@example.net")
 	c := n.change(t)
 	if c.Head.MessageID != "m1@app" || c.Head.Subject != "Secret" || c.Head.Author != "shop@sandbox.example" || !strings.HasPrefix(told.String(), "554 5.6.1") || c.Reply != told.String() {
