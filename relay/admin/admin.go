@@ -24,6 +24,8 @@ var (
 	// ErrAmbiguous: the beginning of an id leads to several mails; see
 	// AmbiguousError.
 	ErrAmbiguous = errors.New("several mails begin like this")
+	// ErrNotTaken: a configuration is wrong, and the one from before stays.
+	ErrNotTaken = errors.New("the configuration was not taken; the one from before stays in force")
 	// ErrBadRequest: the request makes no sense; its text says why.
 	ErrBadRequest = errors.New("the request is not valid")
 )
@@ -57,6 +59,24 @@ type Admin interface {
 	// Flush makes all that waits due now. The account's rate and a pause that
 	// the API asked for are kept all the same.
 	Flush(ctx context.Context) (int, error)
+
+	// Reload has the daemon read its configuration again and go on with it, or
+	// with the old one and ErrNotTaken, which says what is wrong. Of a daemon
+	// that does not run it is ErrNotRunning.
+	Reload(ctx context.Context) (Reload, error)
+}
+
+// Reload is what came of one.
+type Reload struct {
+	Changes  []Change `json:"changes"`
+	Warnings []string `json:"warnings,omitempty"` // of the configuration that is in force now
+}
+
+// Change is one setting that has another value now. Secrets are not shown.
+type Change struct {
+	Setting string `json:"setting"`
+	Old     string `json:"old"`
+	New     string `json:"new"`
 }
 
 // Filter selects recipients; they must match all fields that are set.

@@ -17,6 +17,7 @@ import (
 // ServerOptions are what a Server is made from.
 type ServerOptions struct {
 	Admin   Admin
+	History History // nil: its calls are not answered
 	Health  Health
 	Metrics prometheus.Gatherer // what /metrics answers with; nil: there is none
 
@@ -74,6 +75,9 @@ func (s *Server) Start(ctx context.Context) error {
 		return err
 	}
 	mux := handler(s.opt.Admin)
+	if s.opt.History != nil {
+		historyHandler(mux, s.opt.History)
+	}
 	pages(mux, s.opt)
 	answers := s.counted(mux)
 	if s.opt.Address != "" {

@@ -19,11 +19,7 @@ const (
 
 // metricNames are the metrics that a query names.
 func metricNames(query string) []string {
-	var names []string
-	for _, name := range regexp.MustCompile(`\b(smtp2rest|go|process)_[a-z0-9_]+`).FindAllString(query, -1) {
-		names = append(names, name)
-	}
-	return names
+	return regexp.MustCompile(`\b(smtp2rest|go|process)_[a-z0-9_]+`).FindAllString(query, -1)
 }
 
 // shown is what a running daemon shows, by name: its labels with their values.
