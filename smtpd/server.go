@@ -175,11 +175,11 @@ func (s *Server) beginStop() bool {
 		return s.started
 	}
 	s.stopped = true
-	close(s.stopping)
 	for _, p := range s.ports {
 		p.close()
 	}
 	s.roster.stop()
+	close(s.stopping) // last: whoever waits for it finds everybody told
 	go s.wait()
 	return true
 }
