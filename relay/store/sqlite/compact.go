@@ -31,12 +31,13 @@ func (w *writer) compact(quiet bool) (bool, error) {
 	if err != nil || r == nil {
 		return false, err
 	}
-	var res [1]result
-	err = w.transact([]op{{run: func(t *tx) error { return t.moveBodies(r.Int(0), r.Int(1), r.Int(2)) }}}, res[:], true)
-	if err != nil || res[0].err != nil {
-		return false, fmt.Errorf("segment %d: %w", r.Int(0), cmp.Or(err, res[0].err))
+	var g group
+	g.add(op{run: func(t *tx) error { return t.moveBodies(r.Int(0), r.Int(1), r.Int(2)) }})
+	err = w.transact(&g, true)
+	if err != nil || g.results[0].err != nil {
+		return false, fmt.Errorf("segment %d: %w", r.Int(0), cmp.Or(err, g.results[0].err))
 	}
-	w.s.discard(res[0].files)
+	w.s.discard(g.results[0].files)
 	return true, nil
 }
 

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -318,11 +317,15 @@ func TestOneOpCannotFailAnother(t *testing.T) {
 			return errors.Join(err, errAdd)
 		}}
 	}
-	group := []op{add("first", nil), add("bad", bad), add("last", nil)}
-	s.writer.commit(slices.Clone(group))
+	ops := []op{add("first", nil), add("bad", bad), add("last", nil)}
+	var g group
+	for _, o := range ops {
+		g.add(o)
+	}
+	s.writer.commit(&g)
 	must(t, s.writer.conn.Close())
 	for i, want := range []error{nil, bad, nil} {
-		if r := <-group[i].done; !errors.Is(r.err, want) {
+		if r := <-ops[i].done; !errors.Is(r.err, want) {
 			t.Errorf("op %d: %v, want %v", i, r.err, want)
 		}
 	}

@@ -54,10 +54,12 @@ var errSegment = errors.New("segment of the spool")
 
 // appendBodies begins to write the small bodies of a group to a segment, if
 // they are many, and sets their places. The rows can be inserted meanwhile;
-// the result must be waited for before the commit, and in any case.
-func (w *writer) appendBodies(group []op, inline bool) chan error {
+// the result must be waited for before the commit, and in any case. All of a
+// transaction's bodies go to one segment, and those of after are appended once
+// those of before are.
+func (w *writer) appendBodies(ops []op, inline bool, before chan error, first bool) chan error {
 	var small []*parcel
-	for _, o := range group {
+	for _, o := range ops {
 		for i := range o.parcels {
 			p := &o.parcels[i]
 			p.place = 0
@@ -67,9 +69,9 @@ func (w *writer) appendBodies(group []op, inline bool) chan error {
 		}
 	}
 	if inline || len(small) < w.s.opts.bigGroup {
-		return nil
+		return before
 	}
-	if w.segment != nil && w.segment.size >= w.s.opts.segmentSize {
+	if first && w.segment != nil && w.segment.size >= w.s.opts.segmentSize {
 		w.retire()
 	}
 	if w.segment == nil {
@@ -82,7 +84,15 @@ func (w *writer) appendBodies(group []op, inline bool) chan error {
 		g.size += p.Size
 	}
 	done := make(chan error, 1)
-	go func() { done <- g.append(w.s.spool, small) }()
+	go func() {
+		if before != nil {
+			if err := <-before; err != nil {
+				done <- err
+				return
+			}
+		}
+		done <- g.append(w.s.spool, small)
+	}()
 	return done
 }
 

@@ -102,11 +102,12 @@ func (w *writer) loop() {
 	tidy := time.NewTimer(w.s.opts.tidyEvery)
 	defer tidy.Stop()
 	ticks := true
-	group := make([]op, 0, batch)
+	var g group
 	for {
 		select {
 		case o := <-w.ops:
-			group = w.commit(w.gatherAll(append(group[:0], o)))
+			g.add(o)
+			w.commit(&g)
 			if !ticks {
 				tidy.Reset(w.s.opts.tidyEvery)
 				ticks = true
@@ -122,57 +123,72 @@ func (w *writer) loop() {
 	}
 }
 
+// group is ops that share a transaction, and what became of each.
+type group struct {
+	ops     []op
+	results []result
+}
+
+func (g *group) add(o op) {
+	g.ops = append(g.ops, o)
+	g.results = append(g.results, result{})
+}
+
+// one is a group of a single op of g.
+func (g *group) one(i int) *group {
+	return &group{g.ops[i : i+1 : i+1], g.results[i : i+1 : i+1]}
+}
+
 // gatherAll lets callers that can run already join, as long as any does; alone,
 // that costs next to nothing.
-func (w *writer) gatherAll(group []op) []op {
-	for n := 0; n < len(group); {
-		n = len(group)
+func (w *writer) gatherAll(g *group) {
+	for n := 0; n < len(g.ops); {
+		n = len(g.ops)
 		runtime.Gosched()
-		group = w.gather(group)
+		w.gather(g)
 	}
-	return group
 }
 
 // gather adds the ops that are waiting already. The channel has no buffer, so
 // that an op that nobody took is still its caller's to withdraw.
-func (w *writer) gather(group []op) []op {
-	for len(group) < batch {
+func (w *writer) gather(g *group) {
+	for len(g.ops) < batch {
 		select {
 		case o := <-w.ops:
-			group = append(group, o)
+			g.add(o)
 		default:
-			return group
+			return
 		}
 	}
-	return group
 }
 
 // commit runs a group in one transaction and, if the storage refused that,
-// each op in one of its own, so that one cannot fail another.
-func (w *writer) commit(group []op) []op {
-	results := make([]result, len(group))
-	err := w.transact(group, results, false)
-	again := len(group) > 1 || errors.Is(err, errSegment)
-	for i := range group {
+// each op in one of its own, so that one cannot fail another. Whoever comes
+// while it runs joins it.
+func (w *writer) commit(g *group) {
+	w.gatherAll(g)
+	err := w.transact(g, false)
+	again := len(g.ops) > 1 || errors.Is(err, errSegment)
+	for i := range g.ops {
 		one := err
 		if err != nil && again {
-			one = w.transact(group[i:i+1], results[i:i+1], true)
+			one = w.transact(g.one(i), true)
 		}
 		if one != nil {
-			results[i].err, results[i].files = one, nil
+			g.results[i].err, g.results[i].files = one, nil
 		}
 	}
-	for i := range group {
-		group[i].done <- results[i]
-		group[i] = op{}
+	for i := range g.ops {
+		g.ops[i].done <- g.results[i]
+		g.ops[i], g.results[i] = op{}, result{}
 	}
-	return group[:0]
+	g.ops, g.results = g.ops[:0], g.results[:0]
 }
 
-// transact runs ops in one transaction; with inline, all bodies go to the
-// table. Refusals go to results; an error is the storage's, and then nothing
-// was changed.
-func (w *writer) transact(group []op, results []result, inline bool) error {
+// transact runs a group in one transaction; with alone, nobody joins it and
+// all bodies go to the table. Refusals go to the results; an error is the
+// storage's, and then nothing was changed.
+func (w *writer) transact(g *group, alone bool) error {
 	if err := w.repair(); err != nil {
 		w.s.metrics.errors.Inc()
 		return err
@@ -182,14 +198,9 @@ func (w *writer) transact(group []op, results []result, inline bool) error {
 	if _, err := t.Exec("BEGIN IMMEDIATE"); err != nil {
 		return w.failed(err)
 	}
-	noSpace := w.spaceFor(group)
-	appending := w.appendBodies(group, inline || noSpace != nil)
-	err := t.run(group, results, noSpace)
+	err := w.runAll(t, g, alone)
 	if err == nil && t.writes > 0 {
-		err = w.save(t, &results[0])
-	}
-	if errAppend := w.appended(appending); err == nil {
-		err = errAppend
+		err = w.save(t, &g.results[0])
 	}
 	if err != nil {
 		return w.failed(w.rollback(err))
@@ -205,12 +216,37 @@ func (w *writer) transact(group []op, results []result, inline bool) error {
 		return w.failed(w.rollback(err))
 	}
 	w.commits++
-	w.s.metrics.committed(len(group), time.Since(begun))
+	w.s.metrics.committed(len(g.ops), time.Since(begun))
 	w.truncated = false
 	w.counts = t.counts
 	w.s.published.Store(&t.counts)
 	if t.wakes {
 		w.s.wakeUp()
+	}
+	return nil
+}
+
+// runAll runs the ops of a group, and those that come meanwhile: the sync at
+// the end then serves more of them, and nobody waits for company, because
+// only who is there already is taken.
+func (w *writer) runAll(t *tx, g *group, alone bool) (err error) {
+	var appending chan error // the latest; it waits for those before it
+	defer func() {
+		if errAppend := w.appended(appending); err == nil {
+			err = errAppend
+		}
+	}()
+	for begun := 0; begun < len(g.ops); {
+		ops, results := g.ops[begun:], g.results[begun:]
+		noSpace := w.spaceFor(ops)
+		appending = w.appendBodies(ops, alone || noSpace != nil, appending, begun == 0)
+		if err := t.run(ops, results, noSpace); err != nil {
+			return err
+		}
+		begun = len(g.ops)
+		if !alone {
+			w.gatherAll(g)
+		}
 	}
 	return nil
 }
