@@ -95,7 +95,7 @@ func (w *world) boot() {
 	conf.Queue.DataDir = w.dir
 	log := slog.New(slog.NewTextHandler(w.log, nil))
 	p := &process{parts: &parts{opt: Options{Config: &conf, Version: "test", Log: log, dial: w.net.Dial}, metrics: newRegistry("test")}}
-	p.suppressions = suppress.New(suppressionsKept, suppressionTime)
+	p.suppressions = suppress.New(suppress.Options{})
 	p.meter = newMeter(nil)
 	p.ctx, p.cut = context.WithCancel(context.Background())
 	w.must(p.buildAPI(p.ctx))

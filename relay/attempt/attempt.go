@@ -102,7 +102,7 @@ func (s *Sender) Make(ctx context.Context, pass *pace.Pass, a Attempt) relay.Out
 	pass.Leave(out)
 	s.log(a, out)
 	if out.Kind == relay.Suppressed {
-		s.opt.Suppressions.Add(a.To, suppress.Provider, time.Now())
+		s.opt.Suppressions.Learn(a.To, suppress.Provider, out.Detail, time.Now())
 	}
 	return out
 }

@@ -55,7 +55,7 @@ type rig struct {
 
 func newRig(t *testing.T, p plan) *rig {
 	t.Helper()
-	r := &rig{t: t, suppressions: suppress.New(100, 100*365*24*time.Hour), log: &record{}}
+	r := &rig{t: t, suppressions: suppress.New(suppress.Options{}), log: &record{}}
 	url := r.startSandbox()
 	if p.api != nil {
 		server := httptest.NewServer(p.api)

@@ -103,7 +103,7 @@ func failures(r relay.Remainder) []bounce.Failure {
 func suppression(address string, e suppress.Entry) reply.Suppression {
 	return reply.Suppression{
 		Address:    address,
-		Reason:     string(e.Reason),
+		Reason:     e.Reason.Words(),
 		HardBounce: e.Reason == suppress.HardBounce,
 		Since:      e.Since,
 	}
