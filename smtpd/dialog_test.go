@@ -18,6 +18,7 @@ import (
 	"golang.org/x/crypto/bcrypt"
 
 	"github.com/smtp2rest/smtp2rest/smtpd/auth"
+	"github.com/smtp2rest/smtp2rest/smtpd/policy"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
@@ -26,6 +27,7 @@ import (
 //	users              ann with the password right, bob who may send as bob@b.test only
 //	lmtp               of the listener; "each" has a backend that answers each recipient
 //	require_auth       of the listener
+//	deny WHAT LIST     of everybody: senders or recipients; so does allow
 //	auth_without_tls   of the listener
 //	limit NAME VALUE   sets a field of Limits
 //	networks           of the listener: none, instead of loopback
@@ -105,7 +107,7 @@ func play(t *testing.T, lines []string) {
 }
 
 func isSetting(word string) bool {
-	return slices.Contains([]string{"limit", "networks", "tls", "users", "require_auth", "auth_without_tls", "lmtp"}, word)
+	return slices.Contains([]string{"limit", "networks", "tls", "users", "require_auth", "auth_without_tls", "lmtp", "deny", "allow"}, word)
 }
 
 // step does one line and returns how many messages have been seen.
@@ -154,6 +156,9 @@ func (c *client) step(kind, text string, b *fakeBackend, seen int) (int, error) 
 func configure(o *Options, words []string) error {
 	l := &o.Listeners[0]
 	switch words[0] {
+	case "deny", "allow":
+		addRule(&o.Rules, words)
+		return nil
 	case "networks":
 		l.Networks = nil
 		return nil
@@ -207,6 +212,24 @@ func (b eachBackend) MessageEach(ctx context.Context, env *Envelope, data []byte
 	return each
 }
 
+func patterns(entries ...string) policy.List {
+	list, err := policy.Parse(entries)
+	if err != nil {
+		panic(err)
+	}
+	return list
+}
+
+// addRule takes "deny senders @b.test <>".
+func addRule(rules *policy.Rules, words []string) {
+	rule := map[string]*policy.Rule{"senders": &rules.Sender, "recipients": &rules.Recipient}[words[1]]
+	if words[0] == "deny" {
+		rule.Deny = patterns(words[2:]...)
+	} else {
+		rule.Allow = patterns(words[2:]...)
+	}
+}
+
 func addUsers(o *Options) (err error) {
 	hash := func(password string) string {
 		h, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
@@ -216,7 +239,8 @@ func addUsers(o *Options) (err error) {
 		return string(h)
 	}
 	o.Users, err = auth.New(auth.Options{Delay: time.Millisecond, Users: []auth.User{
-		{Name: "ann", Hash: hash("right")}, {Name: "bob", Hash: hash("bob's"), Senders: []string{"bob@b.test"}},
+		{Name: "ann", Hash: hash("right")},
+		{Name: "bob", Hash: hash("bob's"), Rules: policy.Rules{Sender: policy.Rule{Allow: patterns("bob@b.test")}}},
 	}})
 	return err
 }

@@ -82,6 +82,8 @@ func (d *door) newWire(conn net.Conn) *wire {
 		panicked: s.options.Panicked,
 		client:   client,
 		qualify:  s.options.QualifyDomain,
+
+		everybody: s.options.Rules,
 	}
 	w.onClose = func() {
 		s.roster.leave(w)

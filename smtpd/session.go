@@ -10,6 +10,7 @@ import (
 	"github.com/emersion/go-smtp"
 
 	"github.com/smtp2rest/smtp2rest/smtpd/auth"
+	"github.com/smtp2rest/smtp2rest/smtpd/policy"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
@@ -27,13 +28,15 @@ type session struct {
 	ctx      context.Context // ends when the daemon is stopped the hard way
 	backend  Backend
 	config   Listener
-	users    *auth.Checker // nil: nobody can log in
-	user     *auth.User    // who did
+	users    Users      // nil: nobody can log in
+	user     *auth.User // who did
 	wire     *wire
 	log      *slog.Logger
 	panicked func(value any)
 	client   Client
 	qualify  string // Options.QualifyDomain
+
+	everybody policy.Rules // Options.Rules
 
 	conn *smtp.Conn // from the first EHLO on
 
@@ -48,17 +51,32 @@ func (s *session) ready() bool { return s.open && len(s.envelope.Recipients) > 0
 
 // Mail begins a transaction. The address is the one the wire has read.
 func (s *session) Mail(string, *smtp.MailOptions) error {
+	if s.user != nil {
+		if s.user = s.users.Current(s.user); s.user == nil {
+			s.client.User = ""
+		}
+	}
 	if r := s.admitted(); r != nil {
 		return s.answer(r)
 	}
 	cmd := s.wire.dialog.path
 	s.client.Helo = heloName(s.conn.Hostname())
-	if s.user != nil && !s.user.MaySend(cmd.address) {
+	rules := s.rules()
+	if !rules.Sender(cmd.address) {
 		return s.answer(reply.SenderNotAllowed(cmd.address))
 	}
 	s.open, s.utf8, s.size = true, cmd.utf8, cmd.size
-	s.envelope = Envelope{From: cmd.address, Client: s.client}
+	s.envelope = Envelope{From: cmd.address, Client: s.client, Rules: rules}
 	return nil
+}
+
+// rules are all that bind the client as it is now.
+func (s *session) rules() policy.Chain {
+	rules := policy.Chain{s.everybody, s.config.Rules}
+	if s.user != nil {
+		rules = append(rules, s.user.Rules)
+	}
+	return rules
 }
 
 // admitted is nil for a client that may send. Nothing but a login lets any
@@ -90,6 +108,9 @@ func (s *session) Rcpt(string, *smtp.RcptOptions) error {
 }
 
 func (s *session) recipient(rcpt string) (r *reply.Reply) {
+	if !s.envelope.Rules.Recipient(rcpt) {
+		return reply.RecipientNotAllowed(rcpt)
+	}
 	defer s.caught(&r)
 	env := s.snapshot()
 	return reply.From(s.backend.Recipient(s.ctx, &env, rcpt))

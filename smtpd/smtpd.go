@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/smtpd/auth"
+	"github.com/smtp2rest/smtp2rest/smtpd/policy"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
@@ -42,11 +43,24 @@ type EachBackend interface {
 	MessageEach(ctx context.Context, env *Envelope, data []byte) []*reply.Reply
 }
 
+// Users are who may log in; *auth.Checker is.
+type Users interface {
+	// Check looks at one attempt of a client. The error is the context's.
+	Check(ctx context.Context, addr netip.Addr, said auth.Credentials) (auth.Verdict, error)
+	// Current is a user who logged in before as they are now, nil for one who
+	// has to log in again.
+	Current(*auth.User) *auth.User
+}
+
 // Envelope is one SMTP transaction as far as it has come.
 type Envelope struct {
 	From       string // "" is the null sender
 	Recipients []string
 	Client     Client
+
+	// Rules bind the mail. smtpd has held sender and recipients to them; the
+	// author that the mail itself names is the Backend's to find, and to hold.
+	Rules policy.Chain
 
 	receipt *receipt // of a message
 }
@@ -73,6 +87,8 @@ type Listener struct {
 	LMTP           bool // RFC 2033 instead of SMTP: a reply for each recipient after DATA
 	RequireAuth    bool // of clients in Networks too
 	AuthWithoutTLS bool // passwords may travel in the clear
+
+	Rules policy.Rules // that bind its clients
 }
 
 // Limits bound what clients can use. Zero fields take the default.
@@ -111,11 +127,13 @@ func (l Limits) withDefaults() Limits {
 // Options are what a Server is made from.
 type Options struct {
 	Backend   Backend
-	Users     *auth.Checker // nil: nobody can log in
-	Hostname  string        // in the greeting
+	Users     Users  // nil: nobody can log in
+	Hostname  string // in the greeting
 	Listeners []Listener
 	Limits    Limits
 	Log       *slog.Logger
+
+	Rules policy.Rules // that bind everybody
 
 	// QualifyDomain completes addresses without a domain in MAIL and RCPT, as in
 	// RCPT TO:<root>. "" refuses them.

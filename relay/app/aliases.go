@@ -3,9 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
-	"io/fs"
 	"log/slog"
-	"os"
 	"sync"
 
 	"github.com/smtp2rest/smtp2rest/relay/alias"
@@ -20,7 +18,7 @@ type aliases struct {
 	log *slog.Logger
 
 	mu    sync.Mutex
-	seen  fs.FileInfo // of the file as it was last looked at; nil when it was not there
+	file  watched
 	table *alias.Table
 }
 
@@ -36,11 +34,8 @@ func (p *parts) buildAliases(context.Context) error {
 
 // newAliases reads the file, which must be right at the start.
 func newAliases(c config.Addresses, log *slog.Logger) (*aliases, error) {
-	a := &aliases{c: c, log: log}
+	a := &aliases{c: c, log: log, file: watch(c.AliasFile)}
 	var err error
-	if c.AliasFile != "" {
-		a.seen, _ = os.Stat(c.AliasFile) // what is wrong with it is told by reading it
-	}
 	a.table, err = a.read()
 	return a, err
 }
@@ -66,17 +61,9 @@ func (a *aliases) Expand(address string) ([]string, bool) {
 func (a *aliases) current() *alias.Table {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.c.AliasFile == "" {
+	if !a.file.changed() {
 		return a.table
 	}
-	now, err := os.Stat(a.c.AliasFile)
-	if err != nil {
-		now = nil
-	}
-	if same(a.seen, now) {
-		return a.table
-	}
-	a.seen = now
 	table, err := a.read()
 	if err != nil {
 		a.log.Error("the aliases cannot be read again; those from before stay in force", "file", a.c.AliasFile, "cause", err)
@@ -85,11 +72,4 @@ func (a *aliases) current() *alias.Table {
 	a.log.Info("aliases read", "file", a.c.AliasFile, "aliases", table.Len())
 	a.table = table
 	return table
-}
-
-func same(a, b fs.FileInfo) bool {
-	if a == nil || b == nil {
-		return a == nil && b == nil
-	}
-	return os.SameFile(a, b) && a.Size() == b.Size() && a.ModTime().Equal(b.ModTime())
 }

@@ -11,20 +11,26 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/config"
 )
 
-// The file is read again when it changed, and only when it is right.
-func TestAliasesAreReadAgain(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "aliases")
+// rewriter writes a file anew, each time with another age: a file system's
+// clock may be coarse.
+func rewriter(t *testing.T, file string) func(text string) {
 	age := time.Now().Add(-time.Hour)
-	write := func(text string) {
+	return func(text string) {
 		t.Helper()
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		age = age.Add(time.Second) // a file system's clock may be coarse
+		age = age.Add(time.Second)
 		if err := os.Chtimes(file, age, age); err != nil {
 			t.Fatal(err)
 		}
 	}
+}
+
+// The file is read again when it changed, and only when it is right.
+func TestAliasesAreReadAgain(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "aliases")
+	write := rewriter(t, file)
 	var log strings.Builder
 	c := config.Addresses{QualifyDomain: "x", AliasFile: file}
 	if _, err := newAliases(c, nil); err == nil || !strings.Contains(err.Error(), "no such file") {

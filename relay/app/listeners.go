@@ -3,7 +3,6 @@ package app
 import (
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/smtpd"
-	"github.com/smtp2rest/smtp2rest/smtpd/auth"
 )
 
 // listeners are the configuration's in smtpd's words.
@@ -25,21 +24,10 @@ func listeners(from []config.Listener) []smtpd.Listener {
 			},
 			RequireAuth:    l.RequireAuth,
 			AuthWithoutTLS: l.AuthWithoutTLS,
+			Rules:          l.Rules.Policy(),
 		}
 	}
 	return list
-}
-
-// logins is nil when there are no users.
-func logins(from []config.User) (*auth.Checker, error) {
-	if len(from) == 0 {
-		return nil, nil
-	}
-	users := make([]auth.User, len(from))
-	for i, u := range from {
-		users[i] = auth.User(u)
-	}
-	return auth.New(auth.Options{Users: users})
 }
 
 func tlsMode(m config.TLSMode) smtpd.TLSMode {

@@ -1,6 +1,7 @@
 package app
 
 import (
+	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/payload"
 )
@@ -10,6 +11,7 @@ import (
 func Mapping(c *config.Config) payload.Options {
 	return payload.Options{
 		Default:       defaultSender(c),
+		Defaults:      defaultSenders(c.Users),
 		Domains:       c.Sender.Domains,
 		ForeignSender: senderPolicies()[c.Sender.Foreign],
 		Attachments:   attachmentPolicies()[c.Mail.Attachments],
@@ -22,6 +24,17 @@ func Mapping(c *config.Config) payload.Options {
 		},
 		HeaderField: c.Mail.HeaderField,
 	}
+}
+
+// defaultSenders are those of users who have their own.
+func defaultSenders(users []config.User) map[string]relay.Address {
+	senders := map[string]relay.Address{}
+	for _, u := range users {
+		if u.From != "" {
+			senders[u.Name] = relay.Address{Email: u.From, Name: u.FromName}
+		}
+	}
+	return senders
 }
 
 // orDash says "no such field" as payload does.

@@ -252,7 +252,7 @@ func (p *parts) backend() *intake.Intake {
 
 func (p *parts) buildServer(ctx context.Context) error {
 	c := p.opt.Config
-	users, err := logins(c.Users)
+	users, err := p.users()
 	if err != nil {
 		return err
 	}
@@ -271,6 +271,7 @@ func (p *parts) buildServer(ctx context.Context) error {
 			MessageTime:           c.Limits.MessageTime,
 		},
 		Log:           p.opt.Log,
+		Rules:         c.Rules.Policy(),
 		QualifyDomain: c.Addresses.QualifyDomain,
 	})
 	if err != nil {

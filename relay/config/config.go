@@ -28,8 +28,9 @@ type Config struct {
 	Bounce    Bounce
 	Warming   []Warming  // one for each domain; often none
 	Listeners []Listener // at least one
+	Rules     Rules      // that bind everybody
 	Users     []User     // who may log in; often none
-	UsersFile string     // as written; who is in it is in Users
+	UsersFile string     // who is in it is in Users, at the end
 	Limits    Limits
 	Log       Log
 	Webhook   Webhook
@@ -37,7 +38,8 @@ type Config struct {
 	// Warnings are what works but is probably not meant, one line each.
 	Warnings []string
 
-	settings []setting // as loaded, for Describe
+	settings   []setting // as loaded, for Describe
+	tableUsers int       // how many of Users are not of UsersFile
 }
 
 // API is where mail goes.
@@ -124,13 +126,8 @@ type Listener struct {
 
 	RequireAuth    bool // of clients in Networks too
 	AuthWithoutTLS bool // passwords may travel in the clear
-}
 
-// User is someone who may log in on the listeners.
-type User struct {
-	Name    string   // never empty
-	Hash    string   // bcrypt's
-	Senders []string // envelope senders, or "@domain"; none is any
+	Rules Rules // that bind its clients
 }
 
 // Protocol is what a listener speaks.

@@ -7,10 +7,14 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"fmt"
 	"math/big"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/smtp2rest/smtp2rest/smtpd/policy"
 )
 
 // pair is a certificate that ends at a time, and its key.
@@ -70,7 +74,7 @@ func TestUsers(t *testing.T) {
 		}[path], nil
 	}
 	cfg := load(t, src)
-	if len(cfg.Users) != 3 || cfg.Users[0].Name != "ann" || len(cfg.Users[0].Senders) != 2 ||
+	if len(cfg.Users) != 3 || cfg.Users[0].Name != "ann" || len(cfg.Users[0].Senders.List) != 2 ||
 		cfg.Users[1].Name != "bob" || cfg.Users[2].Name != "müll@d.test" || cfg.Users[2].Hash != someHash {
 		t.Errorf("%+v", cfg.Users)
 	}
@@ -81,6 +85,51 @@ func TestUsers(t *testing.T) {
 	}
 	if got := described(t, cfg, "user.password_hash"); got.Value != "set" {
 		t.Errorf("%+v", got)
+	}
+}
+
+// Rules reach the Config as smtpd/policy has them, each in its place.
+func TestRules(t *testing.T) {
+	cfg := load(t, file(`[rules]
+allow_senders = ["1@x.test"]
+deny_senders = ["2@x.test"]
+allow_from = ["3@x.test"]
+deny_from = ["4@x.test"]
+allow_recipients = ["5@x.test"]
+deny_recipients = ["6@x.test"]
+[[listener]]
+deny_from = ["7@x.test", "<>"]
+[[user]]
+name = "ann"
+password_hash = "`+someHash+`"
+senders = ["8@x.test"]
+deny_senders = ["9@x.test"]
+allow_recipients = ["10@x.test"]
+deny_recipients = ["11@x.test"]
+`, env{}))
+	lists := func(r policy.Rules) string {
+		var b strings.Builder
+		for _, l := range []policy.List{r.Sender.Allow, r.Sender.Deny, r.From.Allow, r.From.Deny, r.Recipient.Allow, r.Recipient.Deny} {
+			for n := range 12 {
+				if l.Has(strconv.Itoa(n) + "@x.test") {
+					fmt.Fprint(&b, n)
+				}
+			}
+			b.WriteByte(' ')
+		}
+		return b.String()
+	}
+	for got, want := range map[string]string{
+		lists(cfg.Rules.Policy()):              "1 2 3 4 5 6 ",
+		lists(cfg.Listeners[0].Rules.Policy()): "   7   ",
+		lists(cfg.Users[0].Policy()):           "8 9 8 9 10 11 ",
+	} {
+		if got != want {
+			t.Errorf("the lists are %q, want %q", got, want)
+		}
+	}
+	if got := described(t, cfg, "listener.deny_from").Value; got != `["7@x.test", "<>"]` {
+		t.Errorf("check shows %s", got)
 	}
 }
 

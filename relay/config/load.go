@@ -225,6 +225,7 @@ func (l *loader) derive() {
 	l.deriveAddresses()
 	l.deriveWarming()
 	c.API.CAFile = l.fromFile(c.API.CAFile)
+	c.UsersFile = l.fromFile(c.UsersFile)
 	l.deriveListeners()
 	c.API.URL = strings.TrimRight(c.API.URL, "/")
 }

@@ -37,6 +37,10 @@ func sections() []section {
 		{"warming", "Hold a new domain to a number of mails that grows every day (docs/warming.md). What\n" +
 			"is over it waits in the queue. There is none by default; repeat the table for more."},
 		{"listener", "One address to listen on. Repeat the table for more of them."},
+		{"rules", "Whom mail may be from and to, for everybody. A list has addresses, \"@example.com\" for a\n" +
+			"domain, \"@.example.com\" for it and all below it, and * for any characters; \"<>\" is the\n" +
+			"null sender of bounces. What is denied is refused, and what is not among the allowed,\n" +
+			"if any are. Listeners and users have such lists as well (docs/access.md)."},
 		{"user", "One user who may log in. There is none by default; repeat the table for more."},
 		{"limits", "What clients can use at most."},
 		{"log", "The program's own log, on standard error."},
@@ -52,7 +56,7 @@ func settingsOf(c *Config) []setting {
 		{path: "hostname", value: textValue{&c.Hostname, checkHostname}, defWord: "the name of this machine", example: `"relay.example.com"`,
 			doc: "How the relay calls itself to SMTP clients."},
 		{path: "users_file", value: textValue{&c.UsersFile, nil}, def: "",
-			doc: "File of users who may log in, besides [[user]]: lines of name:hash, as htpasswd -B and\n'smtp2rest hash-password' write them. A relative path starts at this file's directory."},
+			doc: "File of users who may log in, besides [[user]]: lines of name:hash, as htpasswd -B and\n'smtp2rest hash-password' write them. It is read again when it changes."},
 	}
 	s = append(s, addressSettings(&c.Addresses)...)
 	s = append(s, apiSettings(&c.API)...)
@@ -64,6 +68,7 @@ func settingsOf(c *Config) []setting {
 	s = append(s, queueSettings(&c.Queue)...)
 	s = append(s, bounceSettings(&c.Bounce)...)
 	s = append(s, limitSettings(&c.Limits)...)
+	s = append(s, ruleSettings(&c.Rules, "rules")...)
 	return append(s,
 		setting{path: "log.level", value: levelValue{&c.Log.Level}, def: "info",
 			doc: "The least important lines that are written: \"debug\", \"info\", \"warn\" or \"error\"."},

@@ -15,7 +15,7 @@ import (
 // listenerSettings is the table for one listener; prefix is "listener", or
 // "listener#2" when there are several.
 func listenerSettings(l *Listener, prefix string) []setting {
-	return []setting{
+	return append([]setting{
 		{path: prefix + ".address", value: textValue{&l.Address, checkListen}, def: "127.0.0.1:2525",
 			doc: "Address and port, where \":2525\" is every address of this machine; \"unix:/run/…\"; or\n\"systemd:NAME\" for what a .socket unit with FileDescriptorName=NAME opened."},
 		{path: prefix + ".protocol", value: wordValue[Protocol]{&l.Protocol, []Protocol{SMTP, LMTP}}, def: "smtp",
@@ -40,7 +40,7 @@ func listenerSettings(l *Listener, prefix string) []setting {
 			doc: "Everybody has to log in, in networks as well."},
 		{path: prefix + ".auth_without_tls", value: flagValue{&l.AuthWithoutTLS}, defWord: "true on an address of this machine alone, else false", example: "true",
 			doc: "Clients may log in outside TLS, where their passwords can be read on the way."},
-	}
+	}, ruleSettings(&l.Rules, prefix)...)
 }
 
 // deriveListeners lets passwords travel in the clear where they stay on this
@@ -122,6 +122,7 @@ func (l *loader) validateListener(i int) {
 	if one.unix() && len(one.ProxyFrom) > 0 {
 		l.problem(prefix+".proxy_from", "a proxy is known by its address, and clients of %s have none", show(one.Address))
 	}
+	l.validateReach(one, prefix)
 	if one.private() || one.RequireAuth {
 		return
 	}
@@ -135,6 +136,19 @@ func (l *loader) validateListener(i int) {
 	}
 	if !useful && !(len(l.cfg.Users) > 0 && one.canLogIn()) {
 		l.warn("%s: nobody else can send through %s: %s.networks has only this machine", prefix, one.Address, prefix)
+	}
+}
+
+// validateReach is about ways around networks.
+func (l *loader) validateReach(one Listener, prefix string) {
+	for _, proxies := range one.ProxyFrom {
+		if tooWide(proxies) {
+			l.problem(prefix+".proxy_from", "found %s: whoever can reach %s from there is believed to be any client they name, and could relay as one of networks; write the addresses of your own proxies, as in %s",
+				quote(proxies.String()), show(one.Address), `["10.1.0.7/32"]`)
+		}
+	}
+	if one.unix() && one.SocketMode&0o002 != 0 && !one.RequireAuth {
+		l.warn("%s: everybody on this machine can send through %s: its socket_mode is %04o", prefix, one.Address, one.SocketMode)
 	}
 }
 

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/smtp2rest/smtp2rest/smtpd/policy"
 )
 
 func userSettings(u *User, prefix string) []setting {
@@ -15,9 +17,30 @@ func userSettings(u *User, prefix string) []setting {
 			doc: "The name to log in with. It must be set."},
 		{path: prefix + ".password_hash", value: hashValue{&u.Hash}, example: `"$2a$10$ylyd17Csnl.gmv72aKMzqOIyLh9S.26Bv1KgmF2DJ5OY/iePVbdHq"`,
 			doc: "The password's bcrypt hash, as 'smtp2rest hash-password' makes it. It must be set."},
-		{path: prefix + ".senders", value: sendersValue{&u.Senders}, def: []any{},
-			doc: "Envelope senders the user may use, or \"@domain\" for all of a domain. None is any."},
+		{path: prefix + ".senders", value: patternsValue{&u.Senders}, def: []any{},
+			doc: "Whom the user may send as, in MAIL FROM and in From: a list as in [rules]. None is\nanybody."},
+		{path: prefix + ".deny_senders", value: patternsValue{&u.DenySenders}, def: []any{},
+			doc: "Whom the user may not send as, in either."},
+		{path: prefix + ".allow_recipients", value: patternsValue{&u.AllowRecipients}, def: []any{},
+			doc: "The only ones the user may send to. None is anybody."},
+		{path: prefix + ".deny_recipients", value: patternsValue{&u.DenyRecipients}, def: []any{},
+			doc: "Whom the user may not send to."},
+		{path: prefix + ".from", value: textValue{&u.From, checkEmail}, def: "",
+			doc: "The sender of the user's mail where its own From is in no verified domain. \"\" is\nsender.email, with its name."},
+		{path: prefix + ".from_name", value: textValue{&u.FromName, checkText}, def: "",
+			doc: "The name that goes with it."},
 	}
+}
+
+// User is someone who may log in on the listeners.
+type User struct {
+	Name string // never empty
+	Hash string // bcrypt's
+
+	Senders, DenySenders            Patterns // of MAIL FROM and of From
+	AllowRecipients, DenyRecipients Patterns
+
+	From, FromName string // instead of Sender's; "" is Sender's
 }
 
 // checkUserName takes what a line of users_file can hold.
@@ -74,50 +97,79 @@ func (l *loader) readUsers() {
 	for i := range tables {
 		l.validateUser(i, tables)
 	}
-	name := l.fromFile(l.cfg.UsersFile)
+	l.cfg.tableUsers = tables
+	name := l.cfg.UsersFile
 	if name == "" {
 		return
 	}
 	const path = "users_file"
-	data, err := l.src.ReadFile(name)
+	list, err := ReadUsers(l.cfg, l.src.ReadFile)
+	if err != nil {
+		l.bad[path] = true
+		for _, one := range strings.Split(err.Error(), "\n") {
+			l.problem(path, "%s", one)
+		}
+		return
+	}
+	l.cfg.Users = list
+	if info, err := l.src.Stat(name); err == nil && info.Mode().Perm()&0o026 != 0 {
+		l.warn("%s: %s has mode %04o, so that others than its owner can read or change it; 0600 or 0640 is enough", path, name, info.Mode().Perm())
+	}
+}
+
+// ReadUsers is the users of the tables and those that users_file has now. A nil
+// read is the operating system's. The error never shows what may be a password.
+func ReadUsers(c *Config, read func(string) ([]byte, error)) ([]User, error) {
+	if read == nil {
+		read = readBounded
+	}
+	data, err := read(c.UsersFile)
 	if err == nil && len(data) > maxFile {
 		err = errors.New("it is larger than 1 MiB")
 	}
 	if err != nil {
-		l.bad[path] = true
-		l.problem(path, "cannot read %s: %v", show(name), cause(err))
-		return
+		return nil, fmt.Errorf("cannot read %s: %w", show(c.UsersFile), cause(err))
 	}
-	if info, err := l.src.Stat(name); err == nil && info.Mode().Perm()&0o026 != 0 {
-		l.warn("%s: %s has mode %04o, so that others than its owner can read or change it; 0600 or 0640 is enough", path, name, info.Mode().Perm())
-	}
+	list := slices.Clone(c.Users[:c.tableUsers])
+	var problems []error
 	number := 0
 	for line := range strings.Lines(string(data)) {
 		number++
 		if line = strings.TrimSpace(line); line == "" || line[0] == '#' {
 			continue
 		}
-		if err := l.addUser(line); err != nil {
-			l.bad[path] = true
-			l.problem(path, "%s, line %d: %v", show(name), number, err)
+		user, err := parseUser(line, list)
+		if err != nil {
+			problems = append(problems, fmt.Errorf("%s, line %d: %w", show(c.UsersFile), number, err))
+			continue
 		}
+		list = append(list, user)
 	}
+	return list, errors.Join(problems...)
 }
 
-// addUser takes one line. Its errors show no more than a good name.
-func (l *loader) addUser(line string) error {
+// parseUser takes one line. Its errors show no more than a good name.
+func parseUser(line string, others []User) (User, error) {
 	name, hash, ok := strings.Cut(line, ":")
 	if !ok || name == "" || checkUserName(name) != nil {
-		return errors.New("write a name, a colon and a hash")
+		return User{}, errors.New("write a name, a colon and a hash")
 	}
 	if err := checkHash(hash); err != nil {
-		return err
+		return User{}, err
 	}
-	if slices.ContainsFunc(l.cfg.Users, func(u User) bool { return u.Name == name }) {
-		return fmt.Errorf("the user %s is there already", show(name))
+	if slices.ContainsFunc(others, func(u User) bool { return u.Name == name }) {
+		return User{}, fmt.Errorf("the user %s is there already", show(name))
 	}
-	l.cfg.Users = append(l.cfg.Users, User{Name: name, Hash: hash})
-	return nil
+	return User{Name: name, Hash: hash}, nil
+}
+
+// Policy is the user's rules in the words of smtpd.
+func (u User) Policy() policy.Rules {
+	sender := policy.Rule{Allow: u.Senders.List, Deny: u.DenySenders.List}
+	return policy.Rules{
+		Sender: sender, From: sender,
+		Recipient: policy.Rule{Allow: u.AllowRecipients.List, Deny: u.DenyRecipients.List},
+	}
 }
 
 func (l *loader) validateUser(i, n int) {
@@ -127,6 +179,9 @@ func (l *loader) validateUser(i, n int) {
 	}
 	if u.Hash == "" && !l.bad[prefix+".password_hash"] {
 		l.problem(prefix+".password_hash", "is not set; make one with 'smtp2rest hash-password'")
+	}
+	if u.From != "" && !l.bad["sender.domains"] && len(l.cfg.Sender.Domains) > 0 && !slices.Contains(l.cfg.Sender.Domains, domainOf(u.From)) {
+		l.problem(prefix+".from", "found %s, whose domain is not among sender.domains, for which alone the API sends", show(u.From))
 	}
 	if u.Name != "" && slices.ContainsFunc(l.cfg.Users[:i], func(other User) bool { return other.Name == u.Name }) {
 		l.problem(prefix+".name", "found %s, which another user has already", show(u.Name))

@@ -8,6 +8,7 @@ import (
 	"runtime/debug"
 	"sync"
 
+	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/payload"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
@@ -18,7 +19,7 @@ import (
 // memory that grows with the size of mail.
 type bodies struct {
 	queue  queue.Queue
-	encode func(raw []byte, from string) (*payload.Body, error)
+	encode func(raw []byte, m *relay.Message) (*payload.Body, error)
 
 	mu    sync.Mutex
 	id    string
@@ -30,8 +31,8 @@ type bodies struct {
 var errMapping = errors.New("the mapping of the mail failed")
 
 func newBodies(o Options) *bodies {
-	return &bodies{queue: o.Queue, encode: func(raw []byte, from string) (*payload.Body, error) {
-		mail, err := payload.Map(raw, from, o.Mapping)
+	return &bodies{queue: o.Queue, encode: func(raw []byte, m *relay.Message) (*payload.Body, error) {
+		mail, err := payload.Map(raw, m.From, o.Mapping.For(m.Client.User))
 		if err != nil {
 			return nil, err
 		}
@@ -51,7 +52,7 @@ func (b *bodies) get(ctx context.Context, m queue.Mail) (*payload.Body, string, 
 	if err != nil {
 		return nil, "", err
 	}
-	if body, err = b.guarded(raw, m.Message.From); err != nil {
+	if body, err = b.guarded(raw, &m.Message); err != nil {
 		return nil, "", err
 	}
 	trace = attempt.Trace(raw)
@@ -63,13 +64,13 @@ func (b *bodies) get(ctx context.Context, m queue.Mail) (*payload.Body, string, 
 
 // guarded turns a panic in the mapping of one mail into an error: it must not
 // end the daemon, which would meet the same mail again at its next start.
-func (b *bodies) guarded(raw []byte, from string) (body *payload.Body, err error) {
+func (b *bodies) guarded(raw []byte, m *relay.Message) (body *payload.Body, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			body, err = nil, fmt.Errorf("%w: %v\n%s", errMapping, r, debug.Stack())
 		}
 	}()
-	return b.encode(raw, from)
+	return b.encode(raw, m)
 }
 
 // readRaw reads a mail as it came, or its first bytes; -1 is all of it.

@@ -19,6 +19,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/payload"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/smtpd"
+	"github.com/smtp2rest/smtp2rest/smtpd/policy"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
@@ -134,7 +135,7 @@ func (in *Intake) Message(ctx context.Context, env *smtpd.Envelope, data []byte)
 		h := newHandled()
 		defer h.end() // after a panic as well: nobody may wait for it in vain
 		env.OnLost(func() { in.recall.remember(m, h) })
-		r, kept = in.deal(ctx, log, m)
+		r, kept = in.deal(ctx, log, m, env.Rules)
 		h.reply = r
 	}
 	took := time.Since(m.ReceivedAt)
@@ -146,10 +147,15 @@ func (in *Intake) Message(ctx context.Context, env *smtpd.Envelope, data []byte)
 
 // deal maps a mail, tries it and settles what came of it. kept is whether any
 // of it is to be sent later.
-func (in *Intake) deal(ctx context.Context, log *slog.Logger, m *relay.Message) (answer *reply.Reply, kept bool) {
+func (in *Intake) deal(ctx context.Context, log *slog.Logger, m *relay.Message, rules policy.Chain) (answer *reply.Reply, kept bool) {
 	mail, body, err := in.mapped(log, m)
 	if err != nil {
 		return reply.From(err), false
+	}
+	for _, author := range mail.Authors {
+		if !rules.From(author) {
+			return reply.FromNotAllowed(author), false
+		}
 	}
 	r := relay.Remainder{Message: m, Domain: domainOf(mail.From.Email)}
 	r.Urgent = in.opt.Warming.Urgent(r.Domain, m.From)
@@ -202,7 +208,7 @@ func unique(recipients []string) []string {
 // mapped maps the mail before anything is promised, so that what cannot be
 // sent is refused while the client still listens.
 func (in *Intake) mapped(log *slog.Logger, m *relay.Message) (*payload.Mail, *payload.Body, error) {
-	mail, err := payload.Map(m.Raw, m.From, in.opt.Mapping)
+	mail, err := payload.Map(m.Raw, m.From, in.opt.Mapping.For(m.Client.User))
 	if err != nil {
 		return nil, nil, Refusal(err)
 	}

@@ -24,6 +24,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/sandbox"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/smtpd"
+	"github.com/smtp2rest/smtp2rest/smtpd/policy"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
@@ -51,6 +52,7 @@ type rig struct {
 	box          *sandbox.Server
 	suppressions *suppress.List
 	log          *record
+	rules        policy.Chain
 }
 
 func newRig(t *testing.T, p plan) *rig {
@@ -129,6 +131,7 @@ func envelope(from string, to ...string) *smtpd.Envelope {
 func (r *rig) send(ctx context.Context, raw, from string, to ...string) *reply.Reply {
 	r.t.Helper()
 	env := envelope(from)
+	env.Rules = r.rules
 	var refused *reply.Reply
 	for _, rcpt := range to {
 		if err := r.Recipient(ctx, env, rcpt); err != nil {

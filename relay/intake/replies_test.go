@@ -18,6 +18,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/payload"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
+	"github.com/smtp2rest/smtp2rest/smtpd/policy"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
@@ -42,6 +43,7 @@ type cause struct {
 	from    string
 	plan    plan
 	prepare func(*rig)
+	rules   policy.Rules
 	now     string // all three are regular expressions for the whole reply
 	queued  string
 	full    string
@@ -220,6 +222,9 @@ func contents() []situation {
 // edges are decided by smtpd alone, whose own tests show that it does.
 func edges() []situation {
 	return []situation{
+		{words: "beyond the table: a rule against the author", by: "FromNotAllowed", causes: authors()},
+		{words: "beyond the table: a rule against the recipient", by: "RecipientNotAllowed",
+			edge: []said{{reply.RecipientNotAllowed("a@b"), `550 5\.7\.1 <a@b> is not allowed as a recipient here`}}},
 		{words: "MAIL FROM not allowed for this user", by: "SenderNotAllowed",
 			edge: []said{{reply.SenderNotAllowed("a@b"), `553 5\.7\.1 <a@b> is not allowed as a sender here`}}},
 		{words: "client not in an allowed network and not authenticated", by: "AuthRequired RelayDenied", edge: []said{
@@ -281,6 +286,7 @@ func (c cause) play(t *testing.T, q Queue, want string, check func(*testing.T, *
 	if c.prepare != nil {
 		c.prepare(r)
 	}
+	r.rules = policy.Chain{{}, c.rules}
 	got := r.send(t.Context(), or(c.raw, mail), or(c.from, "shop@sandbox.example"), strings.Fields(or(c.to, "bob@example.net"))...)
 	compare(t, got, want)
 	if check != nil {

@@ -14,6 +14,7 @@ type Mail struct {
 	Text        string // "" when the mail has none
 	Attachments []Attachment
 	Headers     []Header // what Options.HeaderField passes on
+	Authors     []string // addresses that the mail names as its author, as they are written there
 	MessageID   string   // the client's own, without angles, for logs
 	Notes       []Note
 

@@ -45,13 +45,22 @@ type AttachmentFields struct {
 
 // Options are the account's rules for a mail.
 type Options struct {
-	Default          relay.Address // the account's default sender
-	Domains          []string      // verified sender domains; empty: only the default sender's own
+	Default          relay.Address            // the account's default sender
+	Defaults         map[string]relay.Address // of users who have their own, by name
+	Domains          []string                 // verified sender domains; empty: only the default sender's own
 	ForeignSender    SenderPolicy
 	Attachments      AttachmentPolicy
 	AttachmentFields AttachmentFields
 	HeaderField      string // JSON object for headers the payload has no field for; "" leaves them out
 	Limits           mime.Limits
+}
+
+// For is how the mail of a user is mapped; "" is nobody's.
+func (o Options) For(user string) Options {
+	if own, ok := o.Defaults[user]; ok {
+		o.Default = own
+	}
+	return o
 }
 
 // Map maps a mail. The envelope's sender names the author of a mail that does

@@ -13,6 +13,7 @@ import (
 // sender sets From and ReplyTo.
 func (c *composer) sender(h mime.Header, envelopeFrom string) error {
 	author := c.author(h, envelopeFrom)
+	c.authors(h, author)
 	author.Email = asciiDomain(author.Email)
 	local, domain := splitEmail(author.Email)
 	switch {
@@ -59,6 +60,24 @@ func (c *composer) author(h mime.Header, envelopeFrom string) mime.Address {
 	}
 	c.note(SenderRepaired, "the mail names no sender")
 	return first
+}
+
+// authors notes whom the mail claims to be from: everybody that any From
+// names, and who takes From's place.
+func (c *composer) authors(h mime.Header, author mime.Address) {
+	note := func(a mime.Address) {
+		if strings.Contains(a.Email, "@") && !slices.Contains(c.mail.Authors, a.Email) {
+			c.mail.Authors = append(c.mail.Authors, a.Email)
+		}
+	}
+	note(author)
+	for _, f := range h {
+		if strings.EqualFold(string(f.Name), "From") {
+			for _, a := range mime.ParseAddresses(f.Value, c.charset) {
+				note(a)
+			}
+		}
+	}
 }
 
 // firstMailbox prefers an address with a domain, then any address, then a name.

@@ -14,31 +14,17 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime"
-	"strings"
 	"sync"
 	"time"
+
+	"github.com/smtp2rest/smtp2rest/smtpd/policy"
 )
 
 // User is someone who may log in.
 type User struct {
-	Name    string
-	Hash    string   // bcrypt's
-	Senders []string // envelope senders, or "@domain"; none is any
-}
-
-// MaySend reports whether the user may use an envelope sender. One who is held
-// to some addresses may not use the null sender either.
-func (u *User) MaySend(from string) bool {
-	if len(u.Senders) == 0 {
-		return true
-	}
-	atDomain := from[max(0, strings.LastIndexByte(from, '@')):]
-	for _, s := range u.Senders {
-		if strings.EqualFold(s, from) || strings.HasPrefix(s, "@") && strings.EqualFold(s, atDomain) {
-			return true
-		}
-	}
-	return false
+	Name  string
+	Hash  string       // bcrypt's
+	Rules policy.Rules // that bind the user besides the listener's
 }
 
 // Credentials are what a client said. No verb of fmt, and no log, shows them.
@@ -52,7 +38,7 @@ func (Credentials) LogValue() slog.Value { return slog.StringValue("(credentials
 
 // Options are what a Checker is made from. Zero fields take the default.
 type Options struct {
-	Users    []User        // at least one
+	Users    []User
 	Delay    time.Duration // after a first wrong password, doubled by each further one up to 16 times; 500 ms
 	Failures int           // wrong passwords after which one is shut out; 10
 	ShutOut  time.Duration // how long after the last of them; 15 min
@@ -61,48 +47,79 @@ type Options struct {
 // A Checker knows the users, and who was wrong lately. It is safe for
 // concurrent use.
 type Checker struct {
-	users     map[string]*User
-	costliest string        // of the users' hashes
-	slots     chan struct{} // for checks at once: bcrypt is slow by design, and must not take every processor
-	guesses   *guesses
+	slots   chan struct{} // for checks at once: bcrypt is slow by design, and must not take every processor
+	guesses *guesses
 
 	// What was right is remembered under a key of this process: a program that
 	// logs in for each of its mails must not cost a bcrypt each time.
 	secret [32]byte
-	mu     sync.Mutex
-	right  map[string][sha256.Size]byte // by user
+
+	mu        sync.Mutex
+	users     map[string]*User
+	costliest string                       // of the users' hashes
+	right     map[string][sha256.Size]byte // by user
 }
 
-// New checks the users: an error names the one who is wrong, and never shows a
-// hash.
+// New checks the users as Replace does.
 func New(o Options) (*Checker, error) {
-	if len(o.Users) == 0 {
-		return nil, errors.New("auth: no users")
-	}
 	c := &Checker{
-		users:   map[string]*User{},
 		right:   map[string][sha256.Size]byte{},
 		slots:   make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 		guesses: newGuesses(cmp.Or(o.Delay, 500*time.Millisecond), cmp.Or(o.Failures, 10), cmp.Or(o.ShutOut, 15*time.Minute)),
 	}
 	_, _ = rand.Read(c.secret[:]) // it does not fail
-	most := 0
-	for _, u := range o.Users {
+	if err := c.Replace(o.Users); err != nil {
+		return nil, err
+	}
+	return c, nil
+}
+
+// Replace puts these users in the place of those before. Who has guessed, and
+// who has logged in from where, stays known. An error changes nothing; it names
+// the user who is wrong, and never shows a hash.
+func (c *Checker) Replace(users []User) error {
+	table := map[string]*User{}
+	most, costliest := 0, nobodysHash
+	for _, u := range users {
 		cost, err := CheckHash(u.Hash)
 		switch {
 		case u.Name == "":
-			return nil, errors.New("auth: a user without a name")
+			return errors.New("auth: a user without a name")
 		case err != nil:
-			return nil, fmt.Errorf("auth: user %q: %w", u.Name, err)
-		case c.users[u.Name] != nil:
-			return nil, fmt.Errorf("auth: user %q is there twice", u.Name)
+			return fmt.Errorf("auth: user %q: %w", u.Name, err)
+		case table[u.Name] != nil:
+			return fmt.Errorf("auth: user %q is there twice", u.Name)
 		}
-		c.users[u.Name] = &u
+		table[u.Name] = &u
 		if cost > most {
-			most, c.costliest = cost, u.Hash
+			most, costliest = cost, u.Hash
 		}
 	}
-	return c, nil
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for name, before := range c.users {
+		if now := table[name]; now == nil || now.Hash != before.Hash {
+			delete(c.right, name)
+		}
+	}
+	c.users, c.costliest = table, costliest
+	return nil
+}
+
+// nobodysHash is what a password is compared with where there are no users. No
+// password is known to have it.
+const nobodysHash = "$2a$10$......................0123456789012345678901234567890"
+
+// Current is the user as the table has them now, for one who logged in before;
+// nil when they are not there any more, or have another password.
+func (c *Checker) Current(u *User) *User {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.users[u.Name]
+	if now == nil || now.Hash != u.Hash {
+		return nil
+	}
+	return now
 }
 
 // Verdict is what came of one attempt.
@@ -117,13 +134,13 @@ type Verdict struct {
 // for a unix socket. It takes as long for a user who does not exist as for a
 // wrong password. The error is the context's.
 func (c *Checker) Check(ctx context.Context, addr netip.Addr, said Credentials) (Verdict, error) {
-	user := c.users[said.User]
+	user, hash := c.look(said.User)
 	v := Verdict{Known: user != nil}
 	if c.guesses.shutOut(addr, said.User, time.Now()) {
 		v.ShutOut = true
 		return v, nil
 	}
-	right, err := c.matches(ctx, user, said.Password)
+	right, err := c.matches(ctx, user, hash, said.Password)
 	if err != nil {
 		return v, err
 	}
@@ -136,14 +153,22 @@ func (c *Checker) Check(ctx context.Context, addr netip.Addr, said Credentials) 
 	return v, nil
 }
 
+// look finds a user, nil for nobody, and the hash to compare with.
+func (c *Checker) look(name string) (user *User, hash string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if user = c.users[name]; user != nil {
+		return user, user.Hash
+	}
+	return nil, c.costliest
+}
+
 // matches is false for no user, after the time it takes for one.
-func (c *Checker) matches(ctx context.Context, user *User, password string) (bool, error) {
+func (c *Checker) matches(ctx context.Context, user *User, hash, password string) (bool, error) {
 	mac := hmac.New(sha256.New, c.secret[:])
 	_, _ = mac.Write([]byte(password)) // it does not fail
 	digest := [sha256.Size]byte(mac.Sum(nil))
-	hash := c.costliest
 	if user != nil {
-		hash = user.Hash
 		c.mu.Lock()
 		before, ok := c.right[user.Name]
 		c.mu.Unlock()
@@ -162,7 +187,9 @@ func (c *Checker) matches(ctx context.Context, user *User, password string) (boo
 		return false, nil
 	}
 	c.mu.Lock()
-	c.right[user.Name] = digest
-	c.mu.Unlock()
+	defer c.mu.Unlock()
+	if c.users[user.Name] == user { // else it was replaced meanwhile
+		c.right[user.Name] = digest
+	}
 	return true, nil
 }

@@ -96,7 +96,17 @@ func Unparsable(why string) *Reply { return newReply(554, 6, 0, "%s", why) }
 // SenderDomainRefused: From is outside the verified domains.
 func SenderDomainRefused(why string) *Reply { return newReply(550, 7, 1, "%s", why) }
 
-// SenderNotAllowed: this user may not use this envelope sender.
+// FromNotAllowed: a rule against the author that the mail itself names.
+func FromNotAllowed(from string) *Reply {
+	return newReply(550, 7, 1, "From <%s> is not allowed here", from)
+}
+
+// RecipientNotAllowed: a rule against the recipient.
+func RecipientNotAllowed(rcpt string) *Reply {
+	return newReply(550, 7, 1, "<%s> is not allowed as a recipient here", rcpt)
+}
+
+// SenderNotAllowed: a rule against the envelope sender.
 func SenderNotAllowed(from string) *Reply {
 	return newReply(553, 7, 1, "<%s> is not allowed as a sender here", from)
 }

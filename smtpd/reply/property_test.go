@@ -35,6 +35,8 @@ func everyReply(words string, n int64) map[string]*Reply {
 		"Unparsable":          Unparsable(words),
 		"SenderDomainRefused": SenderDomainRefused(words),
 		"SenderNotAllowed":    SenderNotAllowed(words),
+		"FromNotAllowed":      FromNotAllowed(words),
+		"RecipientNotAllowed": RecipientNotAllowed(words),
 		"AuthRequired":        AuthRequired(),
 		"RelayDenied":         RelayDenied(),
 		"WrongPassword":       WrongPassword(),

@@ -41,6 +41,8 @@ func TestCatalogue(t *testing.T) {
 		{Unparsable("no header"), "554 5.6.0 no header"},
 		{SenderDomainRefused("From <a@b> is foreign"), "550 5.7.1 From <a@b> is foreign"},
 		{SenderNotAllowed("a@b"), "553 5.7.1 <a@b> is not allowed as a sender here"},
+		{FromNotAllowed("a@b"), "550 5.7.1 From <a@b> is not allowed here"},
+		{RecipientNotAllowed("a@b"), "550 5.7.1 <a@b> is not allowed as a recipient here"},
 		{AuthRequired(), "530 5.7.0 authentication required"},
 		{RelayDenied(), "554 5.7.1 relaying denied for this address"},
 		{WrongPassword(), "535 5.7.8 authentication failed"},

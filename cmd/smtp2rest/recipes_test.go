@@ -1,0 +1,145 @@
+package main
+
+import (
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+)
+
+// recipe is a block of docs/recipes.md in a file, with the relay's port in the
+// place of 2525.
+func recipe(t *testing.T, s relayed, name string) string {
+	t.Helper()
+	text, err := os.ReadFile("../../docs/recipes.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := regexp.MustCompile(`(?s)<!-- recipe: ` + regexp.QuoteMeta(name) + " -->\n```[a-z]*\n(.*?)```\n").FindSubmatch(text)
+	if m == nil {
+		t.Fatalf("docs/recipes.md has no recipe %q", name)
+	}
+	_, port := hostPort(t, s.smtp)
+	path := filepath.Join(t.TempDir(), "recipe")
+	if err := os.WriteFile(path, []byte(strings.ReplaceAll(string(m[1]), "2525", port)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// script is the program that follows the recipe.
+func script(t *testing.T, name string) string {
+	t.Helper()
+	path, err := filepath.Abs(filepath.Join("testdata", "recipes", name))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// needs skips where a library is not installed; CI installs it.
+func needs(t *testing.T, file string) {
+	t.Helper()
+	if found, _ := filepath.Glob(file); len(found) == 0 {
+		if realClients() {
+			t.Fatalf("SMTP2REST_REAL_CLIENTS is set, and %s is missing", file)
+		}
+		t.Skipf("%s is not installed", file)
+	}
+}
+
+// springJars is where Debian's Spring and what it needs are.
+const springJars = "/usr/share/java/spring3-context.support.jar:/usr/share/java/spring3-context.jar:/usr/share/java/spring3-core.jar:" +
+	"/usr/share/java/spring3-beans.jar:/usr/share/java/javax.mail.jar:/usr/share/java/javax.activation.jar:/usr/share/java/commons-logging.jar"
+
+func TestRecipes(t *testing.T) {
+	for _, tt := range []struct {
+		name, tool string
+		library    string
+		args       []string // before the recipe's file
+	}{
+		{"phpmailer", "php", "/usr/share/php/libphp-phpmailer/src/PHPMailer.php", []string{script(t, "phpmailer.php")}},
+		{"wordpress", "php", "/usr/share/php/libphp-phpmailer/src/PHPMailer.php", []string{script(t, "phpmailer.php")}},
+		{"django", "/usr/bin/python3", "/usr/lib/python3/dist-packages/django", []string{script(t, "django_mail.py")}},
+		{"rails", "ruby", "/usr/share/rubygems-integration/all/gems/actionmailer-*", []string{script(t, "action_mailer.rb")}},
+		{"gitlab", "ruby", "/usr/share/rubygems-integration/all/gems/actionmailer-*", []string{script(t, "action_mailer.rb")}},
+		{"spring", "java", "/usr/share/java/spring3-context.support.jar", []string{"-cp", springJars, script(t, "SpringMail.java")}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			program := tool(t, tt.tool)
+			needs(t, tt.library)
+			s := serveSandbox(t, "")
+			r := executeTool(t, environ(t, "LANG=C.UTF-8"), "", program, append(tt.args, recipe(t, s, tt.name))...)
+			if r.code != 0 {
+				t.Fatalf("%+v", r)
+			}
+			arrived(t, s, "bob@example.net", "Grüße", "Schöne Grüße!\n.\n.. dots\n")
+			arrived(t, s, "eve@example.net", "Grüße", "Schöne Grüße!\n")
+		})
+	}
+}
+
+func TestRecipeForPHPIni(t *testing.T) {
+	php := tool(t, "php")
+	s, sendmail, env := underSendmail(t)
+	ini := recipe(t, s, "php.ini")
+	text, err := os.ReadFile(ini)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text = []byte(strings.ReplaceAll(string(text), "/usr/sbin/sendmail", sendmail))
+	if err := os.WriteFile(ini, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if r := executeTool(t, env, "", php, "-c", ini, "-r", `exit(mail("bob@example.net", "Hello", "from php", "From: shop@sandbox.example") ? 0 : 1);`); r.code != 0 {
+		t.Fatalf("%+v", r)
+	}
+	arrived(t, s, "bob@example.net", "Hello", "from php")
+}
+
+// An alert goes all the way: into Alertmanager's API, out by mail.
+func TestRecipeForAlertmanager(t *testing.T) {
+	program := tool(t, "prometheus-alertmanager")
+	s := serveSandbox(t, "")
+	address := freeAddress(t)
+	config := recipe(t, s, "alertmanager")
+	text, err := os.ReadFile(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// It gathers alerts for half a minute before it writes.
+	text = []byte(strings.Replace(string(text), "route:\n", "route:\n  group_wait: 0s\n", 1))
+	if err := os.WriteFile(config, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	am := launchCommand(t, environ(t), exec.Command(program, "--config.file", config,
+		"--storage.path", t.TempDir(), "--web.listen-address", address, "--cluster.listen-address", ""))
+	am.await(am.err, `(?i)listening`)
+	alert := `[{"labels": {"alertname": "DiskFull"}, "annotations": {"summary": "it is full"}}]`
+	resp, err := http.Post("http://"+address+"/api/v2/alerts", "application/json", strings.NewReader(alert))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = resp.Body.Close()
+	http.DefaultClient.CloseIdleConnections()
+	s.await(s.err, `to=ops@example\.com .*outcome=(accepted)`)
+	calls := callsTo(t, s.sandbox, "ops@example.com")
+	if len(calls) != 1 || !strings.Contains(calls[0].Body.Subject, "DiskFull") {
+		t.Errorf("the sandbox got %+v", calls)
+	}
+}
+
+// freeAddress is an address for a program that cannot say which one it took.
+func freeAddress(t *testing.T) string {
+	t.Helper()
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = ln.Close() }()
+	return ln.Addr().String()
+}

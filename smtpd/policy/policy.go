@@ -1,0 +1,192 @@
+// Package policy decides which addresses may be used, by lists of addresses,
+// domains and patterns that an operator wrote. It is pure: smtpd asks it at
+// MAIL and RCPT, relay/intake at the end of DATA for the author that the mail
+// itself names.
+package policy
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+
+	"golang.org/x/net/idna"
+)
+
+// Null is how a list names the null sender, MAIL FROM:<>.
+const Null = "<>"
+
+// A List is some addresses. The zero List is empty.
+type List []pattern
+
+// pattern is one entry of a list, in lower case. Local part and domain are
+// compared apart, so that no * reaches over the @ between them.
+type pattern struct {
+	local, domain string
+	below         bool // the domain, and all below it
+	null          bool
+}
+
+// Parse reads a list. The error says what is wrong with an entry and what may
+// be written.
+func Parse(entries []string) (List, error) {
+	list := make(List, len(entries))
+	for i, entry := range entries {
+		p, err := parse(entry)
+		if err != nil {
+			return nil, err
+		}
+		list[i] = p
+	}
+	return list, nil
+}
+
+var errForms = errors.New(`write an address, "@example.com" for a domain, "@.example.com" for it and all below it, or either with * for any characters`)
+
+func parse(entry string) (pattern, error) {
+	if entry == Null {
+		return pattern{null: true}, nil
+	}
+	if entry == "*" {
+		return pattern{local: "*", domain: "*"}, nil
+	}
+	at := strings.LastIndexByte(entry, '@')
+	if at < 0 {
+		return pattern{}, fmt.Errorf("found %q; %w", entry, errForms)
+	}
+	p := pattern{local: unquoted(entry[:at]), domain: strings.ToLower(entry[at+1:])}
+	if p.local == "" {
+		p.local = "*"
+		p.domain, p.below = strings.CutPrefix(p.domain, ".")
+	}
+	if !isDomainPattern(p.domain) || strings.ContainsFunc(p.local, isControl) {
+		return pattern{}, fmt.Errorf("found %q; %w", entry, errForms)
+	}
+	return p, nil
+}
+
+// isDomainPattern takes what a domain or an address literal can have in it, in
+// the ASCII form in which domains are compared.
+func isDomainPattern(s string) bool {
+	other := func(r rune) bool {
+		return !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || strings.ContainsRune("*.-_[]:", r))
+	}
+	return s != "" && s[0] != '.' && s[len(s)-1] != '.' && !strings.Contains(s, "..") && !strings.ContainsFunc(s, other)
+}
+
+func isControl(r rune) bool { return r < ' ' || r == 0x7f }
+
+// Has reports whether an address is in the list; "" is the null sender. Case
+// never counts, nor does how a domain or a local part is spelt.
+func (l List) Has(address string) bool {
+	local, domain := address, ""
+	if at := strings.LastIndexByte(address, '@'); at >= 0 {
+		local, domain = address[:at], canonicalDomain(address[at+1:])
+	}
+	local = unquoted(local)
+	for _, p := range l {
+		switch {
+		case p.null || address == "":
+			if p.null && address == "" {
+				return true
+			}
+		case !matches(p.local, local):
+		case matches(p.domain, domain), p.below && matches("*."+p.domain, domain):
+			return true
+		}
+	}
+	return false
+}
+
+// unquoted is a local part as it is meant: "a.b" with quotes is a.b.
+func unquoted(local string) string {
+	local = strings.ToLower(local)
+	if len(local) < 2 || local[0] != '"' || local[len(local)-1] != '"' {
+		return local
+	}
+	var b strings.Builder
+	for i := 1; i < len(local)-1; i++ {
+		if local[i] == '\\' && i < len(local)-2 {
+			i++
+		}
+		b.WriteByte(local[i])
+	}
+	return b.String()
+}
+
+// canonicalDomain takes away case, the root's dot, and the two forms of an
+// internationalised name.
+func canonicalDomain(domain string) string {
+	domain = strings.ToLower(strings.TrimSuffix(domain, "."))
+	if ascii, err := idna.Lookup.ToASCII(domain); err == nil {
+		return ascii
+	}
+	return domain
+}
+
+// matches compares with a pattern in which * stands for any characters, or
+// none. It takes time in proportion to the product of the lengths at worst.
+func matches(pattern, s string) bool {
+	first, rest, star := strings.Cut(pattern, "*")
+	if !star {
+		return pattern == s
+	}
+	s, ok := strings.CutPrefix(s, first)
+	if !ok {
+		return false
+	}
+	for {
+		piece, after, more := strings.Cut(rest, "*")
+		if !more {
+			return strings.HasSuffix(s, piece)
+		}
+		// The earliest place leaves the most to what follows.
+		i := strings.Index(s, piece)
+		if i < 0 {
+			return false
+		}
+		s, rest = s[i+len(piece):], after
+	}
+}
+
+// A Rule says which addresses may be used: none that is denied, and only those
+// that are allowed, if any are.
+type Rule struct{ Allow, Deny List }
+
+// Permits reports whether an address may be used.
+func (r Rule) Permits(address string) bool {
+	return !r.Deny.Has(address) && (len(r.Allow) == 0 || r.Allow.Has(address))
+}
+
+// Rules are those of one place: of everything, of a listener, of a user.
+type Rules struct {
+	Sender    Rule // MAIL FROM
+	From      Rule // the author that the mail itself names
+	Recipient Rule // RCPT TO
+}
+
+// A Chain is all the rules that bind one client. Each has to permit an address.
+type Chain []Rules
+
+// Sender reports whether an address may be in MAIL FROM; "" is the null sender.
+func (c Chain) Sender(address string) bool {
+	return c.all(address, func(r Rules) Rule { return r.Sender })
+}
+
+// From reports whether an address may be the author of a mail.
+func (c Chain) From(address string) bool {
+	return c.all(address, func(r Rules) Rule { return r.From })
+}
+
+// Recipient reports whether an address may be in RCPT TO.
+func (c Chain) Recipient(address string) bool {
+	return c.all(address, func(r Rules) Rule { return r.Recipient })
+}
+
+func (c Chain) all(address string, which func(Rules) Rule) bool {
+	for _, r := range c {
+		if !which(r).Permits(address) {
+			return false
+		}
+	}
+	return true
+}

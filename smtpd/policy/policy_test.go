@@ -1,0 +1,132 @@
+package policy
+
+import (
+	"regexp"
+	"strings"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+func list(t testing.TB, entries ...string) List {
+	t.Helper()
+	l, err := Parse(entries)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func TestHas(t *testing.T) {
+	for _, tt := range []struct {
+		pattern string
+		in, out string // addresses, separated by blanks; "" among them is written <>
+	}{
+		{"Ann@B.test", "ann@b.test ANN@B.TEST \"ann\"@b.test \"a\\nn\"@b.test ann@b.test.", "<> bob@b.test xann@b.test ann@b.test.evil ann@sub.b.test ann+x@b.test ann@b.test@c.test"},
+		{"@b.test", "ann@b.test x@B.Test. \"@\"@b.test", "<> ann@sub.b.test b.test \"x@b.test\"@c.test x@b.test@c.test x@xb.test"},
+		{"@.b.test", "ann@b.test ann@sub.b.test ann@a.sub.B.test", "<> ann@xb.test ann@b.test.evil ann@test"},
+		{"bounce-*@b.test", "bounce-@b.test bounce-7=x@b.test \"bounce-@x\"@b.test", "<> bounce@b.test bounce-7@c.test xbounce-7@b.test"},
+		{"*@*.b.test", "a@c.b.test a@d.c.b.test", "<> a@b.test a@b.test.evil"},
+		{"no*reply*@b.test", "noreply@b.test no-reply-7@b.test", "<> reply@b.test no-repl@b.test"},
+		{"a*a@b.test", "aa@b.test aba@b.test", "<> a@b.test"},
+		{"@b*", "x@b.test x@b", "<> x@a.b"},
+		{"*", "a@b.test \"a b\"@[192.0.2.1]", "<>"},
+		{"<>", "<>", "a@b.test <>@b.test"},
+		{"@[192.0.2.1]", "a@[192.0.2.1]", "<> a@[192.0.2.2]"},
+		{"@xn--bcher-kva.test", "a@bücher.test a@BÜCHER.test a@xn--bcher-kva.test", "<> a@bucher.test"},
+		{"\"a b\"@b.test", "\"A B\"@b.test", "<> ab@b.test"},
+		{"zoë@b.test", "zoë@b.test ZOË@b.test", "<> zoe@b.test"},
+	} {
+		l := list(t, tt.pattern)
+		for want, addresses := range map[bool]string{true: tt.in, false: tt.out} {
+			for _, a := range split(addresses) {
+				if l.Has(a) != want {
+					t.Errorf("%s has %q: %v", tt.pattern, a, !want)
+				}
+			}
+		}
+	}
+}
+
+// split cuts at blanks outside quotes.
+func split(s string) (all []string) {
+	for _, a := range regexp.MustCompile(`("[^"]*"|[^" ])+`).FindAllString(s, -1) {
+		if a == Null {
+			a = ""
+		}
+		all = append(all, a)
+	}
+	return all
+}
+
+func TestParse(t *testing.T) {
+	for _, bad := range []string{"", "ann", "b.test", "@", "ann@", "@.", "@..b", "a@.b.test", "a@b..c", "a@b c", "a@b.", "@bücher.test", "a\n@b.test", "@<b>", "a@b@", "*.b.test"} {
+		if l, err := Parse([]string{"a@b.test", bad}); err == nil || !strings.Contains(err.Error(), `write an address, "@example.com"`) {
+			t.Errorf("%q is %+v, %v", bad, l, err)
+		}
+	}
+}
+
+func TestRules(t *testing.T) {
+	everywhere := Rules{
+		Sender:    Rule{Deny: list(t, "evil@b.test", "<>")},
+		Recipient: Rule{Allow: list(t, "@d.test", "@e.test")},
+	}
+	user := Rules{
+		Sender:    Rule{Allow: list(t, "@b.test")},
+		From:      Rule{Allow: list(t, "@b.test"), Deny: list(t, "boss@b.test")},
+		Recipient: Rule{Deny: list(t, "all@d.test"), Allow: list(t, "@d.test")},
+	}
+	c := Chain{everywhere, {}, user}
+	for _, tt := range []struct {
+		what string
+		ask  func(string) bool
+		in   []string
+		out  []string
+	}{
+		{"sender", c.Sender, []string{"a@b.test"}, []string{"evil@b.test", "", "a@c.test"}},
+		{"from", c.From, []string{"a@b.test", "evil@b.test"}, []string{"boss@b.test", "a@c.test", ""}},
+		{"recipient", c.Recipient, []string{"a@d.test"}, []string{"all@d.test", "a@e.test", "a@f.test"}},
+		{"no rules", Chain{}.Sender, []string{"", "a@b.test"}, nil},
+		{"empty rules", Chain{{}}.Recipient, []string{"a@b.test"}, nil},
+	} {
+		for _, a := range tt.in {
+			if !tt.ask(a) {
+				t.Errorf("%s: %q is refused", tt.what, a)
+			}
+		}
+		for _, a := range tt.out {
+			if tt.ask(a) {
+				t.Errorf("%s: %q is let in", tt.what, a)
+			}
+		}
+	}
+}
+
+// matches agrees with a regular expression.
+func TestMatchesIsAGlob(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		pattern := rapid.StringOfN(rapid.RuneFrom([]rune("ab*")), 0, 12, -1).Draw(t, "pattern")
+		s := rapid.StringOfN(rapid.RuneFrom([]rune("abc")), 0, 20, -1).Draw(t, "s")
+		re := regexp.MustCompile("^" + strings.ReplaceAll(regexp.QuoteMeta(pattern), `\*`, ".*") + "$")
+		if got, want := matches(pattern, s), re.MatchString(s); got != want {
+			t.Fatalf("%q matches %q: %v", pattern, s, got)
+		}
+	})
+}
+
+// FuzzHas: no address, however odd, ends the program, or is in a list that its
+// domain is not in.
+func FuzzHas(f *testing.F) {
+	for _, s := range []string{"", "@", `"`, `"\`, `"@`, "a@b", "a@xn--", `"a\"@b.test`, "\xff@\xff"} {
+		f.Add(s)
+	}
+	l := list(f, "@b.test")
+	f.Fuzz(func(t *testing.T, address string) {
+		lower := strings.ToLower(address)
+		if l.Has(address) && strings.IndexFunc(address, func(r rune) bool { return r >= 0x80 }) < 0 &&
+			!strings.HasSuffix(lower, "@b.test") && !strings.HasSuffix(lower, "@b.test.") {
+			t.Fatalf("%q is in @b.test", address)
+		}
+	})
+}
