@@ -22,17 +22,11 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/retry"
+	"github.com/smtp2rest/smtp2rest/relay/store/records"
 	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/relay/warm"
 	"github.com/smtp2rest/smtp2rest/smtpd"
-)
-
-// What the provider's API told about recipients is remembered for this many
-// addresses, and this long: afterwards the API is asked again.
-const (
-	suppressionsKept = 100_000
-	suppressionTime  = 30 * 24 * time.Hour
 )
 
 // leaseMargin is what an attempt may take beyond the API's time-out: mapping
@@ -53,6 +47,7 @@ type parts struct {
 	marks        queue.Marks // nil without a queue
 	server       *smtpd.Server
 	started      time.Time
+	records      *records.Store // nil without a queue
 
 	cleanups []func(context.Context) error // run last to first
 }
@@ -72,9 +67,8 @@ func (p *parts) stop(ctx context.Context) error {
 
 func (p *parts) build(ctx context.Context) error {
 	p.started = time.Now()
-	p.suppressions = suppress.New(suppressionsKept, suppressionTime)
 	p.meter = newMeter(p.opt.Config.Warming)
-	for _, step := range []func(context.Context) error{p.buildAliases, p.buildAPI, p.buildQueue, p.buildServer} {
+	for _, step := range []func(context.Context) error{p.buildAliases, p.buildRecords, p.buildSuppressions, p.buildAPI, p.buildQueue, p.buildServer} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -183,13 +177,18 @@ func (p *parts) openStore() (queue.Queue, error) {
 		Metrics: p.metrics,
 	})
 	if err != nil {
-		if errors.Is(err, fs.ErrPermission) {
-			err = fmt.Errorf("%w; name a directory that this user may write to, by queue.data_dir or SMTP2REST_DATA_DIR", err)
-		}
-		return nil, fmt.Errorf("queue.data_dir %s: %w", c.DataDir, err)
+		return nil, p.dataDirError(err)
 	}
 	p.onStop(func(context.Context) error { return store.Close() })
 	return store, nil
+}
+
+// dataDirError says of what cannot be opened which setting leads there.
+func (p *parts) dataDirError(err error) error {
+	if errors.Is(err, fs.ErrPermission) {
+		err = fmt.Errorf("%w; name a directory that this user may write to, by queue.data_dir or SMTP2REST_DATA_DIR", err)
+	}
+	return fmt.Errorf("queue.data_dir %s: %w", p.opt.Config.Queue.DataDir, err)
 }
 
 func (p *parts) startEngine(store queue.Queue) {

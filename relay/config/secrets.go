@@ -144,6 +144,7 @@ func (l *loader) readSecret(from secretSource, file string) (Secret, string) {
 			return Secret{}, ""
 		}
 		return l.secretFile(label, envFile), label
+	case file != "" && l.src.NoWebhookSecret && from.path == webhookSecret().path && l.absent(file):
 	case file != "":
 		return l.secretFile(from.fileSetting, file), "file " + file
 	default:
@@ -170,6 +171,11 @@ func (l *loader) credential(from secretSource) (Secret, string) {
 		return l.secretText("credential "+name, "the file", string(data)), "credential " + name
 	}
 	return Secret{}, ""
+}
+
+func (l *loader) absent(path string) bool {
+	_, err := l.src.ReadFile(path)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // secretFile takes a file that holds a secret and nothing else.

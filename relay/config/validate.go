@@ -22,6 +22,7 @@ func (l *loader) validate() {
 		l.validateListener(i)
 	}
 	l.validateLogins()
+	l.validateWebhook()
 }
 
 func (l *loader) validateAPI() {
