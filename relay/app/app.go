@@ -76,6 +76,17 @@ func (a *App) Addrs() []net.Addr {
 	return a.parts.server.Addrs()
 }
 
+// WebhookAddr is where the provider's events come in; nil when there is no
+// endpoint, or the daemon is not running.
+func (a *App) WebhookAddr() net.Addr {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.parts == nil || a.parts.webhook == nil {
+		return nil
+	}
+	return a.parts.webhook.Addr()
+}
+
 // Stop ends the daemon in two stages: no new mail and idle clients told so,
 // then, when ctx ends, whatever is still under way is cut off. It waits for
 // all of it. Stop before Start, or twice, is harmless.

@@ -26,6 +26,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/relay/warm"
+	"github.com/smtp2rest/smtp2rest/relay/webhook"
 	"github.com/smtp2rest/smtp2rest/smtpd"
 )
 
@@ -47,7 +48,8 @@ type parts struct {
 	marks        queue.Marks // nil without a queue
 	server       *smtpd.Server
 	started      time.Time
-	records      *records.Store // nil without a queue
+	records      *records.Store  // nil without a queue
+	webhook      *webhook.Server // nil without an endpoint
 
 	cleanups []func(context.Context) error // run last to first
 }
@@ -68,7 +70,7 @@ func (p *parts) stop(ctx context.Context) error {
 func (p *parts) build(ctx context.Context) error {
 	p.started = time.Now()
 	p.meter = newMeter(p.opt.Config.Warming)
-	for _, step := range []func(context.Context) error{p.buildAliases, p.buildRecords, p.buildSuppressions, p.buildAPI, p.buildQueue, p.buildServer} {
+	for _, step := range []func(context.Context) error{p.buildAliases, p.buildRecords, p.buildSuppressions, p.buildAPI, p.buildQueue, p.buildServer, p.buildWebhook} {
 		if err := step(ctx); err != nil {
 			return err
 		}

@@ -3,10 +3,12 @@ package app
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/store/records"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
+	"github.com/smtp2rest/smtp2rest/relay/webhook"
 )
 
 // buildRecords opens what is known besides mail. Without a queue there is no
@@ -43,3 +45,32 @@ func (p *parts) buildSuppressions(ctx context.Context) error {
 	p.onStop(func(context.Context) error { p.suppressions.Stop(); return nil })
 	return nil
 }
+
+// buildWebhook opens the endpoint for the provider's events, if there is to be
+// one. It comes last: mail is there before the news of it.
+func (p *parts) buildWebhook(ctx context.Context) error {
+	c := p.opt.Config.Webhook
+	if c.Address == "" {
+		return nil
+	}
+	server := webhook.NewServer(webhook.ServerOptions{
+		Address: c.Address, CertFile: c.CertFile, KeyFile: c.KeyFile, Log: p.opt.Log,
+		Handler: webhook.NewHandler(webhook.Options{
+			Secrets: c.Secrets(), Path: c.Path, Taker: p.suppressions, Log: p.opt.Log, Metrics: p.metrics,
+		}),
+	})
+	if err := server.Start(ctx); err != nil {
+		return err
+	}
+	p.webhook = server
+	p.onStop(func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, webhookDrain)
+		defer cancel()
+		return server.Stop(ctx)
+	})
+	p.opt.Log.Info("listening for events", "address", server.Addr().String(), "path", c.Path, "tls", c.CertFile != "")
+	return nil
+}
+
+// webhookDrain is how long the end waits for events under way: they are small.
+const webhookDrain = 3 * time.Second
