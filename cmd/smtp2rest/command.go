@@ -63,7 +63,7 @@ func usagef(format string, args ...any) error {
 func commands() []*command {
 	return []*command{
 		demoCommand(), serveCommand(), checkCommand(), explainCommand(),
-		queueCommand(), sendCommand(), sendmailCommand(), hashPasswordCommand(), sandboxCommand(),
+		queueCommand(), suppressionsCommand(), webhookCommand(), sendCommand(), sendmailCommand(), hashPasswordCommand(), sandboxCommand(),
 		manCommand(), completionCommand(), versionCommand(),
 	}
 }

@@ -43,9 +43,7 @@ type queueFlags struct {
 }
 
 func (q *queueFlags) declare(fs *flag.FlagSet) {
-	fs.StringVar(&q.reach.socket, "socket", "", "the daemon's socket, a `path`")
-	fs.StringVar(&q.reach.dir, "data-dir", "", "the data `directory`")
-	fs.StringVar(&q.reach.config, "config", "", "the daemon's TOML `file`, for its queue.data_dir")
+	q.reach.declare(fs)
 	fs.BoolVar(&q.json, "json", false, "print JSON, for scripts")
 }
 

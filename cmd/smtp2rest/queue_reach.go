@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -27,6 +28,12 @@ var errNoQueue = errors.New("no queue there")
 
 // reach is how to get at the queue.
 type reach struct{ socket, dir, config string }
+
+func (r *reach) declare(fs *flag.FlagSet) {
+	fs.StringVar(&r.socket, "socket", "", "the daemon's socket, a `path`")
+	fs.StringVar(&r.dir, "data-dir", "", "the data `directory`")
+	fs.StringVar(&r.config, "config", "", "the daemon's TOML `file`, for its queue.data_dir")
+}
 
 // open asks the running daemon or, if there is none, opens its data directory.
 // done must be called.

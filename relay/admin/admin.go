@@ -24,6 +24,8 @@ var (
 	// ErrAmbiguous: the beginning of an id leads to several mails; see
 	// AmbiguousError.
 	ErrAmbiguous = errors.New("several mails begin like this")
+	// ErrNotSuppressed: the address is not on the list.
+	ErrNotSuppressed = errors.New("not suppressed")
 	// ErrBadRequest: the request makes no sense; its text says why.
 	ErrBadRequest = errors.New("the request is not valid")
 )

@@ -16,7 +16,8 @@ import (
 
 // ServerOptions are what a Server is made from.
 type ServerOptions struct {
-	Admin Admin
+	Admin        Admin
+	Suppressions Suppressions // nil: nothing is answered about them
 	// Path of the socket; at most some 100 bytes, which is the kernel's limit.
 	// Whoever may open it may do anything: it gets mode 0600, and its owner is
 	// the daemon's user.
@@ -64,6 +65,9 @@ func (s *Server) Start(ctx context.Context) error {
 		return err
 	}
 	mux := handler(s.opt.Admin)
+	if s.opt.Suppressions != nil {
+		handleSuppressions(mux, s.opt.Suppressions)
+	}
 	if s.opt.Metrics != nil {
 		mux.Handle("GET /metrics", metricsHandler(s.opt.Metrics, s.opt.Log))
 	}

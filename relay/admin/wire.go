@@ -16,7 +16,7 @@ import (
 // that was all of it: the damage of a large mail shows at its end.
 const (
 	prefix     = "/v1/"
-	maxRequest = 64 << 10 // bytes of a request; filters are small
+	maxRequest = 1 << 20 // bytes of a request, for a part of an import
 
 	rawType    = "message/rfc822"
 	endTrailer = "Smtp2rest-End" // of raw: endWhole, or the code of an error
@@ -59,6 +59,7 @@ func codes() []code {
 		{"nothing_selected", http.StatusBadRequest, ErrNothingSelected},
 		{"bad_request", http.StatusBadRequest, ErrBadRequest},
 		{"ambiguous", http.StatusConflict, ErrAmbiguous},
+		{"not_suppressed", http.StatusNotFound, ErrNotSuppressed},
 	}
 }
 

@@ -151,9 +151,10 @@ func (p *parts) startAdmin(ctx context.Context, store queue.Queue) error {
 		Admin: admin.New(admin.Options{
 			Queue: store, Version: p.opt.Version, Started: p.started, Pace: p.pacer.State, Warming: p.meter.State,
 		}),
-		Path:    filepath.Join(p.opt.Config.Queue.DataDir, admin.SocketName),
-		Metrics: p.metrics,
-		Log:     p.opt.Log,
+		Suppressions: admin.NewSuppressions(p.records),
+		Path:         filepath.Join(p.opt.Config.Queue.DataDir, admin.SocketName),
+		Metrics:      p.metrics,
+		Log:          p.opt.Log,
 	})
 	if err := server.Start(ctx); err != nil {
 		// Mail goes before comfort: the queue can be looked at when it stops.

@@ -23,7 +23,8 @@ func Normalise(address string) string {
 	return localPart(address[:at]) + "@" + Domain(address[at+1:])
 }
 
-func domainOf(address string) string { return address[strings.LastIndexByte(address, '@')+1:] }
+// DomainOf is the domain of a normalised address.
+func DomainOf(address string) string { return address[strings.LastIndexByte(address, '@')+1:] }
 
 // plain reports whether Normalise has nothing to do.
 func plain(address string) bool {

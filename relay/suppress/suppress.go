@@ -168,7 +168,7 @@ type Filter struct {
 func (f Filter) Matches(e Entry) bool {
 	return (len(f.Reasons) == 0 || contains(f.Reasons, e.Reason)) &&
 		(len(f.Sources) == 0 || contains(f.Sources, e.Source)) &&
-		(f.Domain == "" || domainOf(e.Address) == f.Domain) && e.Address > f.After
+		(f.Domain == "" || DomainOf(e.Address) == f.Domain) && e.Address > f.After
 }
 
 func contains[T comparable](list []T, v T) bool {
