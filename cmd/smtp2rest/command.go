@@ -50,6 +50,20 @@ type command struct {
 
 type action func(ctx context.Context, t *terminal, args []string) error
 
+// exitError ends a command with a code that says something; err, if any, is
+// what to tell besides.
+type exitError struct {
+	code int
+	err  error
+}
+
+func (e *exitError) Error() string {
+	if e.err == nil {
+		return fmt.Sprintf("exit code %d", e.code)
+	}
+	return e.err.Error()
+}
+
 // usageError is a mistake on the command line.
 type usageError struct{ text string }
 
@@ -63,7 +77,7 @@ func usagef(format string, args ...any) error {
 func commands() []*command {
 	return []*command{
 		demoCommand(), serveCommand(), checkCommand(), explainCommand(),
-		queueCommand(), suppressionsCommand(), webhookCommand(), sendCommand(), sendmailCommand(), hashPasswordCommand(), sandboxCommand(),
+		statusCommand(), queueCommand(), suppressionsCommand(), webhookCommand(), sendCommand(), sendmailCommand(), hashPasswordCommand(), sandboxCommand(), healthcheckCommand(),
 		manCommand(), completionCommand(), versionCommand(),
 	}
 }
@@ -119,9 +133,15 @@ func report(t *terminal, c *command, err error) int {
 	var usage *usageError
 	var problems config.Errors
 	var failed *sendmail.Error
+	var exit *exitError
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.As(err, &exit):
+		if exit.err != nil {
+			fmt.Fprintf(t.err, "smtp2rest %s: %s\n", c.name, exit.err)
+		}
+		return exit.code
 	case errors.As(err, &failed):
 		return sendmailFailed(t, failed)
 	case errors.As(err, &usage):

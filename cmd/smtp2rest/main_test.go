@@ -218,7 +218,12 @@ type relayed struct {
 // serveSandbox runs 'serve --sandbox'; more is added to its configuration.
 func serveSandbox(t *testing.T, more string) relayed {
 	t.Helper()
-	p := launch(t, environ(t), "serve", "--sandbox", "--config", configFile(t, "[[listener]]\naddress = \"127.0.0.1:0\"\n"+more))
+	return serveSandboxAt(t, "127.0.0.1:0", more)
+}
+
+func serveSandboxAt(t *testing.T, address, more string) relayed {
+	t.Helper()
+	p := launch(t, environ(t), "serve", "--sandbox", "--config", configFile(t, "[[listener]]\naddress = \""+address+"\"\n"+more))
 	return relayed{p, p.await(p.out, `SMTP +(127\.0\.0\.1:\d+)`), p.await(p.out, `sandbox +http://(127\.0\.0\.1:\d+)/api`)}
 }
 
@@ -244,6 +249,10 @@ func dial(t *testing.T, address string) *client {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return newClient(t, conn)
+}
+
+func newClient(t *testing.T, conn net.Conn) *client {
 	t.Cleanup(func() { _ = conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(patience))
 	return &client{t, conn, bufio.NewReader(conn)}

@@ -43,9 +43,12 @@ type queueFlags struct {
 }
 
 func (q *queueFlags) declare(fs *flag.FlagSet) {
-	q.reach.declare(fs)
+	q.declareReach(fs)
 	fs.BoolVar(&q.json, "json", false, "print JSON, for scripts")
 }
+
+// declareReach declares those that lead to the daemon.
+func (q *queueFlags) declareReach(fs *flag.FlagSet) { q.reach.declare(fs) }
 
 // with runs f with the queue that the flags lead to.
 func (q *queueFlags) with(ctx context.Context, t *terminal, f func(admin.Admin) error) (err error) {

@@ -35,14 +35,18 @@ removed: the mail in them can be looked for later. The daemon must not run.`,
 }
 
 func setAside(t *terminal, r reach) error {
-	dirs, err := r.dirs(t)
+	places, err := r.places(t)
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(filepath.Join(dirs[0], queueFile)); err != nil {
+	dir := places[0].dir
+	if dir == "" { // the settings say that there is none
+		return errNoQueue
+	}
+	if _, err := os.Stat(filepath.Join(dir, queueFile)); err != nil {
 		return errors.Join(errNoQueue, err)
 	}
-	name, err := sqlite.SetAside(dirs[0], time.Now())
+	name, err := sqlite.SetAside(dir, time.Now())
 	if err != nil {
 		return err
 	}

@@ -7,11 +7,13 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
+	"github.com/smtp2rest/smtp2rest/relay/app"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
 )
@@ -26,82 +28,172 @@ const queueFile = "queue.db"
 // errNoQueue: there is neither a socket nor a database.
 var errNoQueue = errors.New("no queue there")
 
-// reach is how to get at the queue.
-type reach struct{ socket, dir, config string }
+// reach is how to get at a daemon or at its queue.
+type reach struct{ socket, dir, config, address string }
+
+// place is one place where there may be a daemon.
+type place struct {
+	socket  string
+	dir     string // whose database may be opened when nobody answers; "" is none
+	address string // instead of the socket
+	token   string
+}
 
 func (r *reach) declare(fs *flag.FlagSet) {
 	fs.StringVar(&r.socket, "socket", "", "the daemon's socket, a `path`")
 	fs.StringVar(&r.dir, "data-dir", "", "the data `directory`")
 	fs.StringVar(&r.config, "config", "", "the daemon's TOML `file`, for its queue.data_dir")
+	fs.StringVar(&r.address, "address", "", "the daemon's admin.address, `host:port`; SMTP2REST_ADMIN_TOKEN has its token")
 }
 
 // open asks the running daemon or, if there is none, opens its data directory.
 // done must be called.
 func (r reach) open(ctx context.Context, t *terminal) (a admin.Admin, done func() error, err error) {
-	nothing := func() error { return nil }
-	if r.socket != "" {
-		if r.dir != "" || r.config != "" {
-			return nil, nil, usagef("--socket says it all; leave out --data-dir and --config")
-		}
-		c, err := admin.Dial(ctx, r.socket)
-		return c, nothing, err
-	}
-	dirs, err := r.dirs(t)
+	places, err := r.places(t)
 	if err != nil {
 		return nil, nil, err
 	}
-	for _, dir := range dirs {
-		a, done, err := openDir(ctx, t, dir)
+	if r.socket != "" || r.address != "" {
+		c, err := places[0].dial(ctx)
+		return c, nothing, err
+	}
+	for _, p := range places {
+		a, done, err := p.open(ctx, t)
 		if !errors.Is(err, errNoQueue) {
 			return a, done, err
 		}
 	}
-	return nil, nil, fmt.Errorf("there is no queue in %s, and no daemon that has one; name its --config, --data-dir or --socket",
-		strings.Join(dirs, " or "))
+	return nil, nil, noneOf(places)
 }
 
-// dirs are the directories to look at, the likeliest first. Whoever looks into
-// the queue of a service has another home, so that the settings that are in
-// force for them do not lead there by themselves.
-func (r reach) dirs(t *terminal) ([]string, error) {
-	if r.dir != "" {
-		if r.config != "" {
-			return nil, usagef("name either --data-dir or --config")
+// dial asks the first daemon that answers, and never opens a queue.
+func (r reach) dial(ctx context.Context, t *terminal) (*admin.Client, error) {
+	places, err := r.places(t)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range places {
+		c, err := p.dial(ctx)
+		if err == nil || !errors.Is(err, admin.ErrNotRunning) || len(places) == 1 {
+			return c, err
 		}
-		return []string{r.dir}, nil
+	}
+	return nil, noneOf(places)
+}
+
+func noneOf(places []place) error {
+	var dirs, others []string
+	for _, p := range places {
+		switch {
+		case p.dir != "":
+			dirs = append(dirs, p.dir)
+		default:
+			others = append(others, p.String())
+		}
+	}
+	text := "there is no queue in " + strings.Join(dirs, " or ") + ", and no daemon that has one"
+	if len(dirs) == 0 {
+		text = "there is no daemon on " + strings.Join(others, " or ")
+	}
+	return fmt.Errorf("%w: %s; name its --config, --data-dir or --socket", admin.ErrNotRunning, text)
+}
+
+// places are where to look, the likeliest first. Whoever looks into the queue
+// of a service has another home, so that the settings that are in force for
+// them do not lead there by themselves.
+func (r reach) places(t *terminal) ([]place, error) {
+	switch {
+	case r.socket != "" && (r.dir != "" || r.config != "" || r.address != ""):
+		return nil, usagef("--socket says it all; leave out --data-dir, --config and --address")
+	case r.socket != "":
+		return []place{{socket: r.socket}}, nil
+	case r.dir != "" && (r.config != "" || r.address != ""):
+		return nil, usagef("name either --data-dir or --config or --address")
+	case r.dir != "":
+		return []place{{socket: admin.SocketIn(r.dir), dir: r.dir}}, nil
 	}
 	cfg, err := loadConfig(t, config.Source{Path: r.config})
 	if err != nil {
 		return nil, err
 	}
-	dirs := []string{cfg.Queue.DataDir}
-	if _, said := t.env("SMTP2REST_DATA_DIR"); !said && r.config == "" && dirs[0] != serviceDir {
-		dirs = append(dirs, serviceDir)
+	if r.address != "" {
+		return []place{{address: r.address, token: cfg.Admin.Token.Reveal()}}, nil
 	}
-	return dirs, nil
+	return r.configured(t, cfg), nil
 }
 
-func openDir(ctx context.Context, t *terminal, dir string) (admin.Admin, func() error, error) {
-	socket := admin.SocketIn(dir)
-	c, err := admin.Dial(ctx, socket)
+// configured are the places that a configuration leads to.
+func (r reach) configured(t *terminal, cfg *config.Config) []place {
+	first := place{socket: app.AdminSocket(cfg)}
+	if cfg.Queue.Mode == config.OnDisk {
+		first.dir = cfg.Queue.DataDir
+	}
+	places := []place{first}
+	if cfg.Admin.Address != "" {
+		places = append(places, place{address: reachable(cfg.Admin.Address), token: cfg.Admin.Token.Reveal()})
+	}
+	if _, said := t.env("SMTP2REST_DATA_DIR"); !said && r.config == "" && cfg.Admin.Socket == "" && first.dir != serviceDir {
+		places = append(places, place{socket: admin.SocketIn(serviceDir), dir: serviceDir})
+	}
+	return places
+}
+
+// reachable is the address by which this machine reaches a listener on all of
+// its addresses.
+func reachable(listen string) string {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return listen
+	}
+	switch host {
+	case "", "0.0.0.0":
+		host = "127.0.0.1"
+	case "::":
+		host = "::1"
+	}
+	return net.JoinHostPort(host, port)
+}
+
+func nothing() error { return nil }
+
+func (p place) String() string {
+	if p.address != "" {
+		return p.address
+	}
+	return p.socket
+}
+
+func (p place) dial(ctx context.Context) (*admin.Client, error) {
+	if p.address != "" {
+		return admin.DialTCP(ctx, p.address, p.token)
+	}
+	return admin.Dial(ctx, p.socket)
+}
+
+// open fails with errNoQueue when there is neither a daemon nor a queue.
+func (p place) open(ctx context.Context, t *terminal) (admin.Admin, func() error, error) {
+	c, err := p.dial(ctx)
 	if err == nil {
-		return c, func() error { return nil }, nil
+		return c, nothing, nil
 	}
 	if !errors.Is(err, admin.ErrNotRunning) {
 		return nil, nil, err
 	}
-	switch _, err := os.Stat(filepath.Join(dir, queueFile)); {
+	if p.dir == "" {
+		return nil, nil, errNoQueue
+	}
+	switch _, err := os.Stat(filepath.Join(p.dir, queueFile)); {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil, errNoQueue
 	case err != nil:
-		return nil, nil, denied(dir, err)
+		return nil, nil, denied(p.dir, err)
 	}
-	store, err := sqlite.Open(sqlite.Options{Dir: dir, Log: slog.New(slog.NewTextHandler(t.err, &slog.HandlerOptions{Level: slog.LevelWarn}))})
+	store, err := sqlite.Open(sqlite.Options{Dir: p.dir, Log: slog.New(slog.NewTextHandler(t.err, &slog.HandlerOptions{Level: slog.LevelWarn}))})
 	if errors.Is(err, sqlite.ErrLocked) {
-		return nil, nil, fmt.Errorf("a smtp2rest uses %s and does not answer on %s: name its --socket, or stop it", dir, socket)
+		return nil, nil, fmt.Errorf("a smtp2rest uses %s and does not answer on %s: name its --socket, or stop it", p.dir, p.socket)
 	}
 	if err != nil {
-		return nil, nil, denied(dir, err)
+		return nil, nil, denied(p.dir, err)
 	}
 	return admin.New(admin.Options{Queue: store, Version: versionText()}), store.Close, nil
 }

@@ -58,47 +58,41 @@ func (s *suppressionFlags) with(ctx context.Context, t *terminal, f func(admin.S
 // withSuppressions asks the running daemon or, if there is none, opens what
 // its data directory has.
 func (r reach) withSuppressions(ctx context.Context, t *terminal, f func(admin.Suppressions) error) error {
-	if r.socket != "" {
-		if r.dir != "" || r.config != "" {
-			return usagef("--socket says it all; leave out --data-dir and --config")
-		}
-		c, err := admin.Dial(ctx, r.socket)
-		if err != nil {
-			return err
-		}
-		return f(c)
-	}
-	dirs, err := r.dirs(t)
+	places, err := r.places(t)
 	if err != nil {
 		return err
 	}
-	for _, dir := range dirs {
-		if c, err := admin.Dial(ctx, admin.SocketIn(dir)); err == nil {
+	for _, p := range places {
+		c, err := p.dial(ctx)
+		switch {
+		case err == nil:
 			return f(c)
-		} else if !errors.Is(err, admin.ErrNotRunning) {
+		case !errors.Is(err, admin.ErrNotRunning) || p.dir == "" && len(places) == 1:
 			return err
+		case p.dir == "":
+			continue
 		}
-		if err := withRecords(t, dir, f); !errors.Is(err, errNoQueue) {
+		if err := withRecords(t, p, f); !errors.Is(err, errNoQueue) {
 			return err
 		}
 	}
-	return fmt.Errorf("there are no records in %s, and no daemon that has any; name its --config, --data-dir or --socket", strings.Join(dirs, " or "))
+	return noneOf(places)
 }
 
 // withRecords opens the records of a daemon that is stopped.
-func withRecords(t *terminal, dir string, f func(admin.Suppressions) error) (err error) {
-	switch _, err := os.Stat(filepath.Join(dir, records.FileName)); {
+func withRecords(t *terminal, p place, f func(admin.Suppressions) error) (err error) {
+	switch _, err := os.Stat(filepath.Join(p.dir, records.FileName)); {
 	case errors.Is(err, fs.ErrNotExist):
 		return errNoQueue
 	case err != nil:
-		return denied(dir, err)
+		return denied(p.dir, err)
 	}
-	store, err := records.Open(records.Options{Dir: dir, Log: slog.New(slog.NewTextHandler(t.err, &slog.HandlerOptions{Level: slog.LevelWarn}))})
+	store, err := records.Open(records.Options{Dir: p.dir, Log: slog.New(slog.NewTextHandler(t.err, &slog.HandlerOptions{Level: slog.LevelWarn}))})
 	if errors.Is(err, records.ErrLocked) {
-		return fmt.Errorf("a smtp2rest uses %s and does not answer on %s: name its --socket, or stop it", dir, admin.SocketIn(dir))
+		return fmt.Errorf("a smtp2rest uses %s and does not answer on %s: name its --socket, or stop it", p.dir, p.socket)
 	}
 	if err != nil {
-		return denied(dir, err)
+		return denied(p.dir, err)
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 	return f(admin.NewSuppressions(store))

@@ -10,14 +10,16 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"strings"
 	"syscall"
 )
 
 // Client is an Admin that asks a daemon. It keeps no connections and needs no
 // end.
 type Client struct {
-	path string
-	http *http.Client
+	network, place string // of the daemon
+	token          string
+	http           *http.Client
 }
 
 var _ Admin = (*Client)(nil)
@@ -25,7 +27,16 @@ var _ Admin = (*Client)(nil)
 // Dial returns a Client for the daemon that answers on a socket, or
 // ErrNotRunning when there is none, or fs.ErrPermission.
 func Dial(ctx context.Context, path string) (*Client, error) {
-	c := &Client{path: path}
+	return dial(ctx, &Client{network: "unix", place: path})
+}
+
+// DialTCP is Dial for the daemon's admin.address and its token, which may be
+// empty.
+func DialTCP(ctx context.Context, address, token string) (*Client, error) {
+	return dial(ctx, &Client{network: "tcp", place: address, token: token})
+}
+
+func dial(ctx context.Context, c *Client) (*Client, error) {
 	c.http = &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
 		DialContext:       func(ctx context.Context, _, _ string) (net.Conn, error) { return c.dial(ctx) },
@@ -38,9 +49,9 @@ func Dial(ctx context.Context, path string) (*Client, error) {
 }
 
 func (c *Client) dial(ctx context.Context) (net.Conn, error) {
-	conn, err := new(net.Dialer).DialContext(ctx, "unix", c.path)
+	conn, err := new(net.Dialer).DialContext(ctx, c.network, c.place)
 	if err != nil {
-		return nil, dialError(c.path, err)
+		return nil, dialError(c.place, err)
 	}
 	return conn, nil
 }
@@ -56,6 +67,13 @@ func (c *Client) post(ctx context.Context, name string, in any) (*http.Response,
 		return nil, err
 	}
 	req.Header.Set("Content-Type", "application/json")
+	return c.do(ctx, req)
+}
+
+func (c *Client) do(ctx context.Context, req *http.Request) (*http.Response, error) {
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, c.lost(ctx, err)
@@ -73,7 +91,7 @@ func (c *Client) lost(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		return fmt.Errorf("the daemon on %s ended while it answered: %w", c.path, err)
+		return fmt.Errorf("the daemon on %s ended while it answered: %w", c.place, err)
 	}
 	return err
 }
@@ -94,12 +112,35 @@ func call[Out any](ctx context.Context, c *Client, name string, in any) (Out, er
 
 func (c *Client) decode(ctx context.Context, resp *http.Response, into any) error {
 	if kind := resp.Header.Get("Content-Type"); kind != "application/json" {
-		return fmt.Errorf("the daemon on %s is of another version: it answered %s", c.path, resp.Status)
+		return fmt.Errorf("the daemon on %s is of another version: it answered %s", c.place, resp.Status)
 	}
 	if err := json.NewDecoder(resp.Body).Decode(into); err != nil {
 		return c.lost(ctx, err)
 	}
 	return nil
+}
+
+// Ask reads a page that is not a call, such as Livez, and returns what it says;
+// the error has that when the daemon is not well.
+func (c *Client) Ask(ctx context.Context, page string) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://smtp2rest"+page, nil)
+	if err != nil {
+		return "", err
+	}
+	resp, err := c.do(ctx, req)
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = resp.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(resp.Body, 64<<20))
+	if err != nil {
+		return "", c.lost(ctx, err)
+	}
+	said := strings.TrimSpace(string(body))
+	if resp.StatusCode != http.StatusOK {
+		return said, errors.New(said)
+	}
+	return said, nil
 }
 
 // Status implements Admin.

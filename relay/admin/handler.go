@@ -49,7 +49,11 @@ func handle[In, Out any](mux *http.ServeMux, name string, f func(context.Context
 // reply writes an answer. Whoever does not read it is none of our business.
 func reply[T any](w http.ResponseWriter, result T, err error) {
 	wire, status := toWire(err)
-	body, err := json.Marshal(answer[T]{result, wire})
+	writeJSON(w, status, answer[T]{result, wire})
+}
+
+func writeJSON(w http.ResponseWriter, status int, v any) {
+	body, err := json.Marshal(v)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/pace"
@@ -14,7 +15,7 @@ import (
 
 // Options are what a Local is made from.
 type Options struct {
-	Queue   queue.Operator
+	Queue   queue.Operator // nil: the relay keeps none
 	Version string
 
 	// The rest is a running daemon's. On a stopped daemon's queue all of it
@@ -22,6 +23,9 @@ type Options struct {
 	Started time.Time
 	Pace    func() pace.State
 	Warming func(now time.Time) []warm.DomainState // nil: no domain is being warmed
+	// Notes, if set, adds what others than the queue and the pacer know.
+	Notes func(ctx context.Context, now time.Time) []Note
+	Log   *slog.Logger // of what an operator does; nil: none
 }
 
 // Local is an Admin that works on a queue in this process.
@@ -31,22 +35,30 @@ var _ Admin = (*Local)(nil)
 
 // New returns an Admin for a queue that is open in this process. It starts
 // nothing and needs no end.
-func New(o Options) *Local { return &Local{o} }
+func New(o Options) *Local {
+	if o.Queue == nil {
+		o.Queue = noQueue{}
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	return &Local{o}
+}
 
 // Status implements Admin.
 func (l *Local) Status(ctx context.Context) (Status, error) {
+	v := l.view()
 	stats, err := l.opt.Queue.Stats(ctx)
-	if err != nil {
+	if err != nil && (!v.running || errors.Is(err, queue.ErrClosed)) {
 		return Status{}, err
 	}
 	s := Status{
 		Version: l.opt.Version,
-		Running: l.opt.Pace != nil,
+		Running: v.running,
 		Since:   utc(l.opt.Started),
 		Queue:   countsOf(stats),
 		Warming: []Warming{},
 	}
-	v := l.view()
 	if s.Running {
 		s.Pace = paceOf(v.pace)
 	}
@@ -54,6 +66,15 @@ func (l *Local) Status(ctx context.Context) (Status, error) {
 		s.Warming = append(s.Warming, warmingOf(d))
 	}
 	s.Notes = v.notes(s)
+	if err != nil {
+		s.Notes = append(s.Notes, Note{Level: LevelTrouble, What: "it is not known what waits", Why: "the queue cannot be read: " + text(err.Error()),
+			Do: "see to the disk of the data directory; the relay goes on by itself"})
+	}
+	if l.opt.Notes != nil {
+		s.Notes = append(s.Notes, l.opt.Notes(ctx, v.now)...)
+	}
+	sortNotes(s.Notes)
+	s.State, s.Summary = v.judge(s)
 	return s, nil
 }
 
@@ -161,34 +182,41 @@ func (l *Local) complete(ctx context.Context, prefix string) (string, error) {
 
 // Hold implements Admin.
 func (l *Local) Hold(ctx context.Context, f Filter) (int, error) {
-	return change(ctx, f, l.opt.Queue.Hold)
+	return l.change(ctx, "hold", f, l.opt.Queue.Hold)
 }
 
 // Release implements Admin.
 func (l *Local) Release(ctx context.Context, f Filter) (int, error) {
-	return change(ctx, f, l.opt.Queue.Release)
+	return l.change(ctx, "release", f, l.opt.Queue.Release)
 }
 
 // Retry implements Admin.
 func (l *Local) Retry(ctx context.Context, f Filter) (int, error) {
-	return change(ctx, f, func(ctx context.Context, qf queue.Filter) (int, error) {
+	return l.change(ctx, "retry", f, func(ctx context.Context, qf queue.Filter) (int, error) {
 		return l.opt.Queue.Retry(ctx, qf, time.Now())
 	})
 }
 
 // Drop implements Admin.
 func (l *Local) Drop(ctx context.Context, f Filter) (int, error) {
-	return change(ctx, f, l.opt.Queue.Drop)
+	return l.change(ctx, "drop", f, func(ctx context.Context, qf queue.Filter) (int, error) {
+		if err := l.logDrop(ctx, qf); err != nil {
+			return 0, err
+		}
+		return l.opt.Queue.Drop(ctx, qf)
+	})
 }
 
 // Flush implements Admin.
 func (l *Local) Flush(ctx context.Context) (int, error) {
-	return l.opt.Queue.Retry(ctx, queue.Filter{States: []queue.State{queue.Waiting}}, time.Now())
+	n, err := l.opt.Queue.Retry(ctx, queue.Filter{States: []queue.State{queue.Waiting}}, time.Now())
+	l.logChange("flush", n, err)
+	return n, err
 }
 
 // change is the one way to change many recipients, so that the guard against
 // an empty filter holds for all of them, whoever calls.
-func change(ctx context.Context, f Filter, do func(context.Context, queue.Filter) (int, error)) (int, error) {
+func (l *Local) change(ctx context.Context, what string, f Filter, do func(context.Context, queue.Filter) (int, error)) (int, error) {
 	if !f.Selects() && !f.All {
 		return 0, ErrNothingSelected
 	}
@@ -196,5 +224,44 @@ func change(ctx context.Context, f Filter, do func(context.Context, queue.Filter
 	if err != nil {
 		return 0, err
 	}
-	return do(ctx, qf)
+	n, err := do(ctx, qf)
+	l.logChange(what, n, err)
+	return n, err
+}
+
+func (l *Local) logChange(what string, recipients int, err error) {
+	attrs := []any{"change", what, "recipients", recipients}
+	if err != nil {
+		l.opt.Log.Error("an operator's change ended early", append(attrs, "cause", err)...)
+		return
+	}
+	l.opt.Log.Info("an operator changed the queue", attrs...)
+}
+
+// logDrop names everyone who is about to be dropped: nobody else is told of
+// them, so that without this line a mail that was taken would end unseen. What
+// comes or goes at the same moment may be named and not dropped; then its own
+// lines follow.
+func (l *Local) logDrop(ctx context.Context, f queue.Filter) error {
+	if len(f.States) == 0 {
+		f.States = []queue.State{queue.Waiting, queue.Claimed, queue.Held, queue.Failed}
+	}
+	f.Limit, f.Cursor = maxPage, ""
+	for {
+		entries, cursor, err := l.opt.Queue.List(ctx, f)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if e.Recipient.State == queue.Sent {
+				continue // Drop leaves it alone
+			}
+			l.opt.Log.Warn("recipient", "id", e.Mail.Message.ID, "from", e.Mail.Message.From, "to", e.Recipient.Addr,
+				"session", e.Mail.Message.Client.Session, "outcome", "dropped", "was", e.Recipient.State.String(), "attempts", e.Recipient.Attempts)
+		}
+		if cursor == "" {
+			return nil
+		}
+		f.Cursor = cursor
+	}
 }

@@ -18,19 +18,29 @@ import (
 type ServerOptions struct {
 	Admin        Admin
 	Suppressions Suppressions // nil: nothing is answered about them
+	Health       Health
+	Metrics      prometheus.Gatherer // what /metrics answers with; nil: there is none
+
 	// Path of the socket; at most some 100 bytes, which is the kernel's limit.
 	// Whoever may open it may do anything: it gets mode 0600, and its owner is
 	// the daemon's user.
 	Path string
-	// Metrics, if set, is what /metrics answers with.
-	Metrics prometheus.Gatherer
-	Log     *slog.Logger // nil: none
+
+	// Address is host:port, instead of Path. What it answers is guarded by the
+	// Token; the caller sees to it that there is one where other machines reach
+	// the address. OpenHealth and OpenMetrics let those pages be read without.
+	Address                 string
+	Token                   string
+	OpenHealth, OpenMetrics bool
+
+	Log *slog.Logger // nil: none
 }
 
 // lastBytes is how long answers that are complete may take to leave.
 const lastBytes = time.Second
 
-// Server answers a Client on a unix socket.
+// Server answers a Client, supervisors and monitoring on a unix socket or on
+// TCP.
 type Server struct {
 	opt ServerOptions
 
@@ -60,7 +70,7 @@ func (s *Server) Start(ctx context.Context) error {
 	if s.http != nil || s.stopped {
 		return errors.New("admin: started or stopped before")
 	}
-	ln, err := listen(ctx, s.opt.Path)
+	ln, err := s.opt.listen(ctx)
 	if err != nil {
 		return err
 	}
@@ -68,12 +78,14 @@ func (s *Server) Start(ctx context.Context) error {
 	if s.opt.Suppressions != nil {
 		handleSuppressions(mux, s.opt.Suppressions)
 	}
-	if s.opt.Metrics != nil {
-		mux.Handle("GET /metrics", metricsHandler(s.opt.Metrics, s.opt.Log))
+	pages(mux, s.opt)
+	answers := s.counted(mux)
+	if s.opt.Address != "" {
+		answers = guarded(s.opt, answers)
 	}
 	life, cancel := context.WithCancel(context.Background())
 	srv := &http.Server{
-		Handler:           s.counted(mux),
+		Handler:           answers,
 		BaseContext:       func(net.Listener) context.Context { return life },
 		ReadHeaderTimeout: 10 * time.Second,
 		ReadTimeout:       30 * time.Second, // a request is small
@@ -86,10 +98,20 @@ func (s *Server) Start(ctx context.Context) error {
 		defer close(s.served)
 		// Shut before served when Stop closed the listener first.
 		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
-			s.opt.Log.Error("the admin socket is not served any more", "cause", err)
+			s.opt.Log.Error("the admin server does not answer any more", "on", ln.Addr().String(), "cause", err)
 		}
 	}()
 	return nil
+}
+
+// Addr is where the server listens; nil before Start.
+func (s *Server) Addr() net.Addr {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.listener == nil {
+		return nil
+	}
+	return s.listener.Addr()
 }
 
 // Stop takes no more calls and lets those under way end until ctx does; then

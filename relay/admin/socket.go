@@ -28,6 +28,21 @@ func SocketIn(dataDir string) string { return filepath.Join(dataDir, SocketName)
 // socketMode: whoever may write to the socket may do anything.
 const socketMode = 0o600
 
+// listen binds what the options name.
+func (o ServerOptions) listen(ctx context.Context) (net.Listener, error) {
+	if o.Address == "" {
+		return listen(ctx, o.Path)
+	}
+	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", o.Address)
+	if errors.Is(err, syscall.EADDRINUSE) {
+		return nil, fmt.Errorf("admin address %s: another program uses this port; name a free one in admin.address", o.Address)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("admin address: %w", err)
+	}
+	return ln, nil
+}
+
 // listen binds the socket, in the place of one that nobody answers on. Two
 // daemons that start at the same moment are kept apart by the lock of the data
 // directory, not by this.
@@ -94,7 +109,7 @@ func removeStale(ctx context.Context, path string) error {
 // dialError says what keeps a client from the daemon, and what to do.
 func dialError(path string, err error) error {
 	switch {
-	case errors.Is(err, fs.ErrNotExist):
+	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 		return fmt.Errorf("%w: there is no socket %s", ErrNotRunning, path)
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return fmt.Errorf("%w on %s", ErrNotRunning, path)

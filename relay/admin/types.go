@@ -8,6 +8,10 @@ import "time"
 
 // Status is how the relay stands.
 type Status struct {
+	// State is StateFine, StateDegraded or StateStopped, and Summary says in a
+	// sentence what it means: does mail flow, how much waits, since when, why.
+	State   string `json:"state"`
+	Summary string `json:"summary"`
 	Version string `json:"version"`
 	// Running is false when no daemon works on this queue, so that nothing is
 	// sent. Since is when it started.
@@ -18,6 +22,20 @@ type Status struct {
 	Warming []Warming `json:"warming"`
 	Notes   []Note    `json:"notes"` // most urgent first
 }
+
+// The states of a relay.
+const (
+	StateFine     = "fine"
+	StateDegraded = "degraded" // there is a note of another level than LevelInfo
+	StateStopped  = "stopped"  // no daemon works on this queue
+)
+
+// The levels of a note.
+const (
+	LevelTrouble = "trouble" // mail does not flow; what was kept stays kept
+	LevelWarning = "warning" // mail flows, and something needs to be seen to
+	LevelInfo    = "info"    // as it should be
+)
 
 // Counts is what is stored.
 type Counts struct {
@@ -63,6 +81,7 @@ type Warming struct {
 
 // Note is something an operator should know, in words.
 type Note struct {
+	Level string    `json:"level"`
 	What  string    `json:"what"`         // what waits, or failed
 	Why   string    `json:"why"`          // the cause
 	Do    string    `json:"do,omitempty"` // what helps, if anything is needed

@@ -58,6 +58,7 @@ func codes() []code {
 		{"closed", http.StatusServiceUnavailable, queue.ErrClosed},
 		{"nothing_selected", http.StatusBadRequest, ErrNothingSelected},
 		{"bad_request", http.StatusBadRequest, ErrBadRequest},
+		{"no_queue", http.StatusConflict, ErrNoQueue},
 		{"ambiguous", http.StatusConflict, ErrAmbiguous},
 		{"not_suppressed", http.StatusNotFound, ErrNotSuppressed},
 	}

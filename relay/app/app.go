@@ -30,6 +30,7 @@ type Options struct {
 type App struct {
 	opt     Options
 	metrics *prometheus.Registry // everything's below; two Apps share none
+	health  *health
 
 	mu      sync.Mutex
 	parts   *parts // nil before Start and after Stop
@@ -37,7 +38,7 @@ type App struct {
 }
 
 // New returns an App that is not running. It opens nothing.
-func New(o Options) *App { return &App{opt: o, metrics: newRegistry(o.Version)} }
+func New(o Options) *App { return &App{opt: o, metrics: newRegistry(o.Version), health: &health{}} }
 
 // Metrics is where the daemon's metrics can be gathered from Start on.
 func (a *App) Metrics() prometheus.Gatherer { return a.metrics }
@@ -54,11 +55,12 @@ func (a *App) Start(ctx context.Context) error {
 	for _, w := range a.opt.Config.Warnings {
 		a.opt.Log.Warn("configuration", "warning", w)
 	}
-	p := &parts{opt: a.opt, metrics: a.metrics}
+	p := &parts{opt: a.opt, metrics: a.metrics, health: a.health}
 	if err := p.build(ctx); err != nil {
 		return errors.Join(err, p.stop(ctx))
 	}
 	a.parts = p
+	a.health.set(serving)
 	for _, addr := range p.server.Addrs() {
 		a.opt.Log.Info("listening", "address", addr.String(), "version", a.opt.Version)
 	}
@@ -87,6 +89,13 @@ func (a *App) WebhookAddr() net.Addr {
 	return a.parts.webhook.Addr()
 }
 
+// Alive is nil while the daemon makes progress: it is what a watchdog asks. An
+// API or a disk that fails is no reason to end a process, which would meet the
+// same again; one that hangs is.
+func (a *App) Alive(ctx context.Context) error {
+	return a.health.live(ctx)
+}
+
 // Stop ends the daemon in two stages: no new mail and idle clients told so,
 // then, when ctx ends, whatever is still under way is cut off. It waits for
 // all of it. Stop before Start, or twice, is harmless.
@@ -97,6 +106,7 @@ func (a *App) Stop(ctx context.Context) error {
 	if a.parts == nil {
 		return nil
 	}
+	a.health.set(stopping)
 	err := a.parts.stop(ctx)
 	a.parts = nil
 	a.opt.Log.Info("stopped")

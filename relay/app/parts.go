@@ -5,8 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -46,8 +46,13 @@ type parts struct {
 	queue        intake.Queue
 	aliases      intake.Aliases
 	marks        queue.Marks // nil without a queue
+	store        queue.Queue // the same
+	health       *health
+	noteSources  []func(context.Context, time.Time) []admin.Note
+	admin        []net.Addr // where it is served
 	server       *smtpd.Server
 	started      time.Time
+	suppressed   suppress.Store  // what keeps suppressions
 	records      *records.Store  // nil without a queue
 	webhook      *webhook.Server // nil without an endpoint
 
@@ -70,7 +75,7 @@ func (p *parts) stop(ctx context.Context) error {
 func (p *parts) build(ctx context.Context) error {
 	p.started = time.Now()
 	p.meter = newMeter(p.opt.Config.Warming)
-	for _, step := range []func(context.Context) error{p.buildAliases, p.buildRecords, p.buildSuppressions, p.buildAPI, p.buildQueue, p.buildServer, p.buildWebhook} {
+	for _, step := range []func(context.Context) error{p.buildAliases, p.buildRecords, p.buildSuppressions, p.buildAPI, p.buildQueue, p.buildAdmin, p.buildServer, p.buildWebhook} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -122,10 +127,7 @@ func (p *parts) buildQueue(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := p.drain(ctx, store); err != nil {
-		return err
-	}
-	return p.startAdmin(ctx, store)
+	return p.drain(ctx, store)
 }
 
 // drain goes on where the process before this one ended.
@@ -138,35 +140,12 @@ func (p *parts) drain(ctx context.Context, store queue.Queue) error {
 	if err := loadMeter(ctx, p.meter, store); err != nil {
 		return err
 	}
-	p.marks = store
+	p.marks, p.store = store, store
 	p.metrics.MustRegister(admin.Collector(store))
-	p.startEngine(store)
-	return nil
-}
-
-// startAdmin lets the operator in: by a socket beside the data, so that whoever
-// may read the one may use the other, and 'smtp2rest queue' finds both.
-func (p *parts) startAdmin(ctx context.Context, store queue.Queue) error {
-	server := admin.NewServer(admin.ServerOptions{
-		Admin: admin.New(admin.Options{
-			Queue: store, Version: p.opt.Version, Started: p.started, Pace: p.pacer.State, Warming: p.meter.State,
-		}),
-		Suppressions: admin.NewSuppressions(p.records),
-		Path:         filepath.Join(p.opt.Config.Queue.DataDir, admin.SocketName),
-		Metrics:      p.metrics,
-		Log:          p.opt.Log,
-	})
-	if err := server.Start(ctx); err != nil {
-		// Mail goes before comfort: the queue can be looked at when it stops.
-		p.opt.Log.Error("'smtp2rest queue' cannot reach this daemon", "cause", err)
-		return nil
-	}
-	p.onStop(func(ctx context.Context) error {
-		// A drain that took all its time is no reason to cut an operator off.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
-		defer cancel()
-		return server.Stop(ctx)
-	})
+	storage := newStorageCheck(store)
+	p.onStop(func(context.Context) error { storage.end(); return nil })
+	p.tell(func(ctx context.Context, _ time.Time) []admin.Note { return p.storageNotes(ctx, storage) })
+	p.health.watch(p.startEngine(store), storage)
 	return nil
 }
 
@@ -194,7 +173,8 @@ func (p *parts) dataDirError(err error) error {
 	return fmt.Errorf("queue.data_dir %s: %w", p.opt.Config.Queue.DataDir, err)
 }
 
-func (p *parts) startEngine(store queue.Queue) {
+// startEngine returns what tells whether the engine makes progress.
+func (p *parts) startEngine(store queue.Queue) (alive func(context.Context) error) {
 	c := p.opt.Config
 	engine := deliver.New(deliver.Options{
 		Queue:    store,
@@ -216,6 +196,7 @@ func (p *parts) startEngine(store queue.Queue) {
 	engine.Start()
 	p.onStop(func(ctx context.Context) error { engine.Stop(ctx); return nil })
 	p.queue = engine
+	return engine.Alive
 }
 
 // warming is nil when no domain is being warmed, so that nothing is asked for

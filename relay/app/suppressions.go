@@ -29,14 +29,16 @@ func (p *parts) buildRecords(context.Context) error {
 
 // buildSuppressions reads who is suppressed, before anything can ask.
 func (p *parts) buildSuppressions(ctx context.Context) error {
+	p.suppressed = p.records
+	if p.records == nil {
+		p.suppressed = suppress.NewMemory(0)
+	}
 	o := suppress.Options{
+		Store:        p.suppressed,
 		Expire:       p.opt.Config.Suppression.Expire,
 		Unsubscribed: p.opt.Config.Webhook.SuppressUnsubscribed,
 		Log:          p.opt.Log,
 		Metrics:      p.metrics,
-	}
-	if p.records != nil {
-		o.Store = p.records
 	}
 	p.suppressions = suppress.New(o)
 	if err := p.suppressions.Start(ctx); err != nil {

@@ -94,7 +94,7 @@ func (w *world) boot() {
 	conf := *w.conf
 	conf.Queue.DataDir = w.dir
 	log := slog.New(slog.NewTextHandler(w.log, nil))
-	p := &process{parts: &parts{opt: Options{Config: &conf, Version: "test", Log: log, dial: w.net.Dial}, metrics: newRegistry("test")}}
+	p := &process{parts: &parts{opt: Options{Config: &conf, Version: "test", Log: log, dial: w.net.Dial}, metrics: newRegistry("test"), health: &health{}}}
 	p.suppressions = suppress.New(suppress.Options{})
 	p.meter = newMeter(nil)
 	p.ctx, p.cut = context.WithCancel(context.Background())

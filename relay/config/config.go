@@ -33,6 +33,7 @@ type Config struct {
 	UsersFile   string     // who is in it is in Users, at the end
 	Limits      Limits
 	Log         Log
+	Admin       Admin
 	Webhook     Webhook
 	Suppression Suppression
 

@@ -226,6 +226,7 @@ func (l *loader) derive() {
 	if c.Queue.DataDir == "" {
 		c.Queue.DataDir = l.stateDir()
 	}
+	c.Admin.RuntimeDir = l.runtimeDir()
 	l.deriveAddresses()
 	l.deriveWarming()
 	c.API.CAFile = l.fromFile(c.API.CAFile)

@@ -43,6 +43,10 @@ func sections() []section {
 			"if any are. Listeners and users have such lists as well (docs/access.md)."},
 		{"user", "One user who may log in. There is none by default; repeat the table for more."},
 		{"limits", "What clients can use at most."},
+		{"admin", "How the relay is watched and worked with: by its own commands, a supervisor, Prometheus.\n" +
+			"The token comes from the environment variable SMTP2REST_ADMIN_TOKEN, from the file that\n" +
+			"SMTP2REST_ADMIN_TOKEN_FILE or token_file names, or from the systemd credential\n" +
+			"smtp2rest_admin_token."},
 		{"log", "The program's own log, on standard error."},
 		{"suppression", "Addresses that must not be sent to (docs/suppression.md)."},
 		{"webhook", "Events from the provider. The secret comes from the environment variable\n" +
@@ -69,6 +73,7 @@ func settingsOf(c *Config) []setting {
 	s = append(s, queueSettings(&c.Queue)...)
 	s = append(s, bounceSettings(&c.Bounce)...)
 	s = append(s, limitSettings(&c.Limits)...)
+	s = append(s, adminSettings(&c.Admin)...)
 	s = append(s, ruleSettings(&c.Rules, "rules")...)
 	s = append(s,
 		setting{path: "log.level", value: levelValue{&c.Log.Level}, def: "info",

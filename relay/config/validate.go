@@ -22,6 +22,7 @@ func (l *loader) validate() {
 		l.validateListener(i)
 	}
 	l.validateLogins()
+	l.validateAdmin()
 	l.validateWebhook()
 }
 

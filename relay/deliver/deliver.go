@@ -67,6 +67,7 @@ const storagePause = 5 * time.Second
 type Engine struct {
 	opt     Options
 	metrics *metrics
+	pulse   *pulse
 	bodies  *bodies
 	places  chan struct{} // one element per attempt under way
 	failed  chan struct{} // has a value when there may be a bounce to write
@@ -88,6 +89,7 @@ func New(o Options) *Engine {
 	o.Workers = max(o.Workers, 1)
 	e := &Engine{
 		opt:    o,
+		pulse:  newPulse(),
 		bodies: newBodies(o),
 		places: make(chan struct{}, o.Workers),
 		failed: make(chan struct{}, 1),
@@ -131,8 +133,10 @@ func (e *Engine) Stop(ctx context.Context) {
 // dispatch claims what is due whenever the account allows a call: the pass
 // comes first, so that nothing is claimed that would then have to wait.
 func (e *Engine) dispatch(ctx, trying context.Context) {
+	defer e.pulse.stands("ended")
 	for e.awaitDue(ctx) {
 		passes := e.passes(ctx)
+		e.pulse.works("claiming")
 		claims, err := e.claim(ctx, len(passes))
 		for i, pass := range passes {
 			if i >= len(claims) {
@@ -148,7 +152,7 @@ func (e *Engine) dispatch(ctx, trying context.Context) {
 		switch {
 		case err != nil && ctx.Err() == nil:
 			e.opt.Log.Error("the queue cannot be read", "cause", err)
-			pause(ctx, storagePause)
+			e.rest(ctx, "leaving the storage alone", storagePause)
 		case len(passes) > 0 && len(claims) == 0:
 			// NextDue may name a time at which there is nothing after all, and
 			// nothing may be claimed while an attempt cannot be settled.
@@ -160,6 +164,7 @@ func (e *Engine) dispatch(ctx, trying context.Context) {
 // passes waits for the leave to make a call and takes what more there is
 // without waiting. It returns none when the API is down.
 func (e *Engine) passes(ctx context.Context) []*pace.Pass {
+	e.pulse.stands("waiting for its turn to call the API")
 	if !e.place(ctx) {
 		return nil
 	}
@@ -168,7 +173,7 @@ func (e *Engine) passes(ctx context.Context) []*pace.Pass {
 		<-e.places
 		var busy *pace.Busy
 		if errors.As(err, &busy) {
-			pause(ctx, busy.Wait)
+			e.rest(ctx, "leaving the API alone", busy.Wait)
 		}
 		return nil
 	}
@@ -216,6 +221,7 @@ func (e *Engine) limits(now time.Time) map[string]int {
 // awaitDue waits until something is due. It is false when ctx ended.
 func (e *Engine) awaitDue(ctx context.Context) bool {
 	for ctx.Err() == nil {
+		e.pulse.works("looking for what is due")
 		now := time.Now()
 		due, ok, err := e.opt.Queue.NextDue(ctx, now, e.limits(now))
 		switch {
@@ -223,7 +229,7 @@ func (e *Engine) awaitDue(ctx context.Context) bool {
 			return false
 		case err != nil:
 			e.opt.Log.Error("the queue cannot be read", "cause", err)
-			pause(ctx, storagePause)
+			e.rest(ctx, "leaving the storage alone", storagePause)
 		case ok && !due.After(now):
 			return true
 		default:
@@ -252,12 +258,22 @@ func (e *Engine) untilDue(now, due time.Time, ok bool) time.Duration {
 // for a settlement: what was claimed when the queue was asked for the next due
 // time counted with the end of its lease, and is due again long before that.
 func (e *Engine) awaitChange(ctx context.Context, wait time.Duration) {
-	await(ctx, wait, e.opt.Queue.Wake(), e.later)
+	e.pulse.waits("waiting for something to do", wait)
+	await(ctx, wait, e.opt.Queue.Wake(), e.later, e.pulse.probe)
 }
 
-// await waits for one of two signals, either of which may be nil, or for the
+// rest waits for the time to pass, whatever comes.
+func (e *Engine) rest(ctx context.Context, why string, d time.Duration) {
+	end := time.Now().Add(d)
+	for left := max(d, 0); left > 0 && ctx.Err() == nil; left = time.Until(end) {
+		e.pulse.waits(why, left)
+		await(ctx, left, e.pulse.probe, nil, nil)
+	}
+}
+
+// await waits for one of three signals, any of which may be nil, or for the
 // time to pass if it is not negative.
-func await(ctx context.Context, wait time.Duration, signal, other <-chan struct{}) {
+func await(ctx context.Context, wait time.Duration, signal, other, third <-chan struct{}) {
 	var after <-chan time.Time
 	if wait >= 0 {
 		timer := time.NewTimer(wait)
@@ -268,11 +284,12 @@ func await(ctx context.Context, wait time.Duration, signal, other <-chan struct{
 	case <-ctx.Done():
 	case <-signal:
 	case <-other:
+	case <-third:
 	case <-after:
 	}
 }
 
-func pause(ctx context.Context, d time.Duration) { await(ctx, max(d, 0), nil, nil) }
+func pause(ctx context.Context, d time.Duration) { await(ctx, max(d, 0), nil, nil, nil) }
 
 // jitter is from 0 up to but not including 1.
 func jitter() float64 { return rand.Float64() }

@@ -31,7 +31,7 @@ func (e *Engine) tellSenders(ctx context.Context) {
 		if stats, err := e.opt.Queue.Stats(ctx); err != nil || stats.Unbounced > 0 {
 			again = graceCheck
 		}
-		await(ctx, again, e.failed, nil)
+		await(ctx, again, e.failed, nil, nil)
 	}
 }
 

@@ -42,23 +42,42 @@ func (in *Intake) tooMany(env *smtpd.Envelope, further []string) bool {
 	return n > maxExpanded
 }
 
+// named is one recipient as the client named it, and whom it stands for.
+type named struct {
+	rcpt  string
+	to    []string // at least one; rcpt itself where there is no alias
+	alias bool
+}
+
+// lookUp asks once for each recipient of a message: the aliases may change at
+// any time.
+func (in *Intake) lookUp(recipients []string) []named {
+	list := make([]named, len(recipients))
+	for i, rcpt := range recipients {
+		list[i] = named{rcpt: rcpt, to: []string{rcpt}}
+		if to, ok := in.opt.Aliases.Expand(rcpt); ok {
+			list[i].to, list[i].alias = to, true
+		}
+	}
+	return list
+}
+
 // resolve is a message's recipients with aliases resolved, each once, and for
 // those whom the client did not name itself, the alias that it named.
-func (in *Intake) resolve(named []string) (recipients []string, aliases map[string]string) {
+func resolve(list []named) (recipients []string, aliases map[string]string) {
 	own := map[string]bool{}
 	var standIns []string
 	via := map[string]string{}
-	for _, rcpt := range named {
-		list, ok := in.opt.Aliases.Expand(rcpt)
-		if !ok {
-			own[suppress.Normalise(rcpt)] = true
-			recipients = append(recipients, rcpt)
+	for _, n := range list {
+		if !n.alias {
+			own[suppress.Normalise(n.rcpt)] = true
+			recipients = append(recipients, n.rcpt)
 			continue
 		}
-		for _, to := range list {
+		for _, to := range n.to {
 			standIns = append(standIns, to)
 			if via[to] == "" {
-				via[to] = rcpt
+				via[to] = n.rcpt
 			}
 		}
 	}

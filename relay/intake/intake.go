@@ -123,46 +123,64 @@ func (in *Intake) Recipient(_ context.Context, env *smtpd.Envelope, rcpt string)
 // Message sends a mail, or keeps it, or says why not. The same mail again, from
 // a client that hung up before it got the reply, is answered as it was then.
 func (in *Intake) Message(ctx context.Context, env *smtpd.Envelope, data []byte) *reply.Reply {
+	return in.handle(ctx, env, data, false).main()
+}
+
+// handle is Message, with a reply for each recipient or one for all.
+func (in *Intake) handle(ctx context.Context, env *smtpd.Envelope, data []byte, each bool) verdict {
 	m := newMessage(env, data)
-	m.Recipients, m.Aliases = in.resolve(env.Recipients)
+	list := in.lookUp(env.Recipients)
+	m.Recipients, m.Aliases = resolve(list)
 	log := in.opt.Log.With("id", m.ID, "session", m.Client.Session)
 	if trace := attempt.Trace(data); trace != "" {
 		log = log.With("trace", trace)
 	}
-	kept := false
-	r, again := in.recall.again(ctx, m)
+	v, again := in.recall.again(ctx, m, env.Recipients, each)
 	if !again {
 		h := newHandled()
 		defer h.end() // after a panic as well: nobody may wait for it in vain
 		env.OnLost(func() { in.recall.remember(m, h) })
-		r, kept = in.deal(ctx, log, m, env.Rules)
-		h.reply = r
+		if !each {
+			list = nil
+		}
+		v = in.deal(ctx, log, m, list, env.Rules)
+		h.verdict = v
+		if each {
+			v, _ = v.to(env.Recipients)
+		}
 	}
-	took := time.Since(m.ReceivedAt)
-	in.metrics.answered(fateOf(r, kept, again), len(m.Raw), took)
+	r, took := v.main(), time.Since(m.ReceivedAt)
+	in.metrics.answered(fateOf(r, v.kept, again), len(m.Raw), took)
 	log.Info("message", "from", m.From, "recipients", len(m.Recipients), "bytes", len(m.Raw), "client", m.Client.Addr,
 		"reply", r.Error(), "again", again, "duration", took)
-	return r
+	return v
 }
 
-// deal maps a mail, tries it and settles what came of it. kept is whether any
-// of it is to be sent later.
-func (in *Intake) deal(ctx context.Context, log *slog.Logger, m *relay.Message, rules policy.Chain) (answer *reply.Reply, kept bool) {
+// deal maps a mail, tries it and settles what came of it, for each of the list
+// by itself unless there is none.
+func (in *Intake) deal(ctx context.Context, log *slog.Logger, m *relay.Message, list []named, rules policy.Chain) verdict {
 	mail, body, err := in.mapped(log, m)
 	if err != nil {
-		return reply.From(err), false
+		return forAll(reply.From(err))
 	}
 	for _, author := range mail.Authors {
 		if !rules.From(author) {
-			return reply.FromNotAllowed(author), false
+			return forAll(reply.FromNotAllowed(author))
 		}
 	}
 	r := relay.Remainder{Message: m, Domain: domainOf(mail.From.Email)}
 	r.Urgent = in.opt.Warming.Urgent(r.Domain, m.From)
 	r.Outcomes = in.tryAll(ctx, r, body)
 	in.ended(r)
-	answer = in.settle(ctx, r)
-	return answer, tallyOf(r.Outcomes).unsettled > 0 && answer.Positive()
+	parts, of := []relay.Remainder{r}, []string(nil)
+	if list != nil {
+		parts = partsOf(r, list)
+		for _, n := range list {
+			of = append(of, n.rcpt)
+		}
+	}
+	each, kept := in.settle(ctx, r, parts)
+	return verdict{each, of, kept}
 }
 
 // clientAddr is where a client is: an address, or the unix socket it came by.

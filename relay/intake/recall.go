@@ -33,10 +33,10 @@ type recall struct {
 
 // handled is one message that is being dealt with, or was.
 type handled struct {
-	key   fingerprint
-	since time.Time
-	done  chan struct{}
-	reply *reply.Reply // not to be read before done is closed
+	key     fingerprint
+	since   time.Time
+	done    chan struct{}
+	verdict verdict // not to be read before done is closed
 }
 
 // fingerprint is the same for the same mail to the same recipients.
@@ -47,7 +47,7 @@ func newRecall() *recall {
 }
 
 func newHandled() *handled {
-	return &handled{since: time.Now(), done: make(chan struct{}), reply: reply.Bug()}
+	return &handled{since: time.Now(), done: make(chan struct{}), verdict: forAll(reply.Bug())}
 }
 
 func (h *handled) end() { close(h.done) }
@@ -56,7 +56,7 @@ func (h *handled) end() { close(h.done) }
 func (h *handled) refused() bool {
 	select {
 	case <-h.done:
-		return !h.reply.Positive()
+		return !h.verdict.main().Positive()
 	default:
 		return false
 	}
@@ -94,18 +94,27 @@ func (r *recall) forget(now time.Time) {
 	}
 }
 
-// again returns the positive reply that the client of an earlier copy of m did
-// not get. It waits for an earlier copy that is still being dealt with.
-func (r *recall) again(ctx context.Context, m *relay.Message) (*reply.Reply, bool) {
+// again returns what the client of an earlier copy of m did not get, if that
+// took any of it, for the recipients as they are named now. It waits for an
+// earlier copy that is still being dealt with.
+//
+// A client that hears one reply for all of them is not given that of another,
+// which left some of the recipients to that one.
+func (r *recall) again(ctx context.Context, m *relay.Message, named []string, each bool) (verdict, bool) {
 	h := r.find(m)
 	if h == nil {
-		return nil, false
+		return verdict{}, false
 	}
 	select {
 	case <-h.done:
-		return h.reply, h.reply.Positive()
+		if !each && slices.ContainsFunc(h.verdict.each, func(r *reply.Reply) bool { return !r.Positive() }) {
+			return verdict{}, false
+		}
+		v, known := h.verdict.to(named)
+		return v, known && v.main().Positive()
 	case <-ctx.Done():
-		return reply.From(ctx.Err()), true
+		v, _ := forAll(reply.From(ctx.Err())).to(named)
+		return v, true
 	}
 }
 

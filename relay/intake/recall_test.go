@@ -146,7 +146,7 @@ func TestARefusalIsNotRemembered(t *testing.T) {
 	h := newHandled()
 	h.end() // as after a panic
 	r.recall.remember(m, h)
-	if _, again := r.recall.again(t.Context(), m); again {
+	if _, again := r.recall.again(t.Context(), m, m.Recipients, false); again {
 		t.Error("a mail that was not taken counts as taken")
 	}
 }
@@ -159,11 +159,11 @@ func TestALaterAcceptanceReplacesARefusal(t *testing.T) {
 	refused, taken := newHandled(), newHandled()
 	refused.end()
 	rc.remember(m, refused)
-	taken.reply = reply.Queued("q1")
+	taken.verdict = forAll(reply.Queued("q1"))
 	taken.end()
 	rc.remember(m, taken)
-	if r, again := rc.again(t.Context(), m); !again || r.Text() != "queued q1" {
-		t.Errorf("the third copy gets %v, %t", r, again)
+	if v, again := rc.again(t.Context(), m, m.Recipients, false); !again || v.main().Text() != "queued q1" {
+		t.Errorf("the third copy gets %v, %t", v, again)
 	}
 	if rc.size() != 1 || rc.oldest.Len() != 1 {
 		t.Errorf("%d remembered, %d in order", rc.size(), rc.oldest.Len())

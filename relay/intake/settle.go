@@ -66,32 +66,76 @@ func untilTomorrow(now time.Time) time.Duration {
 	return now.UTC().Truncate(24 * time.Hour).Add(24 * time.Hour).Sub(now)
 }
 
-// settle sees to what the outcomes leave to do and answers the client.
-func (in *Intake) settle(ctx context.Context, r relay.Remainder) *reply.Reply {
-	t := tallyOf(r.Outcomes)
-	switch {
-	case t.accepted == len(r.Outcomes):
-		return acceptedAll(r)
-	case t.permanent == len(r.Outcomes):
-		return in.refusedAll(r)
+// settle sees to what the outcomes leave to do and answers each of the parts,
+// which are whom the client is to be answered for. kept is whether any of it is
+// to be sent later.
+//
+// A part that nobody in it will get is refused, and whoever hears that tells
+// the sender: it has no place in the queue, and no bounce.
+func (in *Intake) settle(ctx context.Context, r relay.Remainder, parts []relay.Remainder) (answers []*reply.Reply, kept bool) {
+	var rest []relay.Remainder
+	for _, part := range parts {
+		if t := tallyOf(part.Outcomes); t.accepted < len(part.Outcomes) && t.permanent < len(part.Outcomes) {
+			rest = append(rest, part)
+		}
 	}
-	err := in.opt.Queue.Keep(ctx, r)
+	var err error
+	if len(rest) > 0 {
+		err = in.keep(ctx, r, rest)
+	}
+	answers = make([]*reply.Reply, len(parts))
+	for i, part := range parts {
+		answers[i] = in.answer(ctx, part, err)
+		kept = kept || err == nil && tallyOf(part.Outcomes).unsettled > 0
+	}
+	return answers, kept
+}
+
+// keep has the queue keep those of a message that are in any of the parts.
+func (in *Intake) keep(ctx context.Context, r relay.Remainder, parts []relay.Remainder) error {
+	err := in.opt.Queue.Keep(ctx, only(r, func(to string) bool {
+		return slices.ContainsFunc(parts, func(p relay.Remainder) bool { return slices.Contains(p.Message.Recipients, to) })
+	}))
 	if err != nil && !errors.Is(err, ErrNoQueue) {
 		in.opt.Log.Error("the mail cannot be kept", "id", r.Message.ID, "cause", err)
 	}
+	return err
+}
+
+// only is what is left of a message for some of its recipients.
+func only(r relay.Remainder, in func(to string) bool) relay.Remainder {
+	m := *r.Message
+	m.Recipients = nil
+	var outcomes []relay.Outcome
+	for i, to := range r.Message.Recipients {
+		if in(to) {
+			m.Recipients, outcomes = append(m.Recipients, to), append(outcomes, r.Outcomes[i])
+		}
+	}
+	r.Message, r.Outcomes = &m, outcomes
+	return r
+}
+
+// answer is the reply to one part; err is the queue's.
+func (in *Intake) answer(ctx context.Context, part relay.Remainder, err error) *reply.Reply {
+	t := tallyOf(part.Outcomes)
 	switch {
+	case t.accepted == len(part.Outcomes):
+		return acceptedAll(part)
+	case t.permanent == len(part.Outcomes):
+		return in.refusedAll(part)
 	case errors.Is(err, ErrNoQueue) && t.unsettled > 0:
-		return notNow(r.Outcomes)
+		return notNow(part.Outcomes)
 	case err != nil && t.unsettled > 0:
 		return reply.StorageFull().Because(err)
 	case err != nil:
 		// Some have the mail already, and a client that is told no would send it
 		// to them again.
-		in.bounceNow(ctx, r)
+		in.bounceNow(ctx, part)
 	case t.unsettled > 0:
-		return reply.Queued(r.Message.ID)
+		return reply.Queued(part.Message.ID)
 	}
-	return acceptedExcept(r)
+	return acceptedExcept(part)
 }
 
 // bounceNow tells the sender at once of the recipients that failed: without a

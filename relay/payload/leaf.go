@@ -59,6 +59,7 @@ func isBody(p *mime.Part) bool {
 	switch p.Type {
 	case "text/plain", "text/html",
 		"message/delivery-status", "message/disposition-notification", "message/feedback-report", "text/rfc822-headers",
+		"message/global-delivery-status", "message/global-disposition-notification", "message/global-headers", // RFC 6533: those of mail with SMTPUTF8
 		"message/external-body", "message/partial":
 		return true
 	case "text/vcard", "text/x-vcard", "text/directory", "text/rtf":

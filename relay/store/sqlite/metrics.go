@@ -63,3 +63,6 @@ func (m *metrics) failed(broken bool) {
 		m.broken.Set(1)
 	}
 }
+
+// FreeBytes is the space that is left on a directory's disk.
+func FreeBytes(dir string) (int64, error) { return db.FreeBytes(dir) }

@@ -1,0 +1,59 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/admin"
+)
+
+// healthcheckTime bounds the whole check: who asks often must not pile up.
+const healthcheckTime = 5 * time.Second
+
+// healthcheckCommand is for those who can run a command and nothing else, such
+// as a container's HEALTHCHECK.
+func healthcheckCommand() *command {
+	return &command{
+		name:    "healthcheck",
+		summary: "Exit 0 if the running relay is well, for a container's HEALTHCHECK.",
+		about: `Asks the running daemon whether it makes progress, or with --ready whether mail can be
+handed over and will be kept, and exits 0 or 1. It finds the daemon by the same settings
+and environment that the daemon was started with: by its socket, else by its admin.address.
+
+Restart a relay for a failed check, not for a failed check with --ready: a disk that is
+full, or an API that is down, is not mended by it.`,
+		examples: []string{"smtp2rest healthcheck", "smtp2rest healthcheck --ready", "smtp2rest healthcheck --config /etc/smtp2rest/config.toml"},
+		setup: func(fs *flag.FlagSet) action {
+			var q queueFlags
+			q.declareReach(fs)
+			ready := fs.Bool("ready", false, "ask whether mail can be handed over")
+			return func(ctx context.Context, t *terminal, args []string) error {
+				if len(args) > 0 {
+					return usagef("unexpected argument %q", args[0])
+				}
+				page := admin.Livez
+				if *ready {
+					page = admin.Readyz
+				}
+				return healthcheck(ctx, t, q.reach, page)
+			}
+		},
+	}
+}
+
+func healthcheck(ctx context.Context, t *terminal, r reach, page string) error {
+	ctx, cancel := context.WithTimeout(ctx, healthcheckTime)
+	defer cancel()
+	c, err := r.dial(ctx, t)
+	if err != nil {
+		return &exitError{exitFailed, err}
+	}
+	said, err := c.Ask(ctx, page)
+	if err != nil {
+		return &exitError{exitFailed, err}
+	}
+	_, err = fmt.Fprintln(t.out, said)
+	return err
+}

@@ -1,0 +1,322 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"net/smtp"
+	"os"
+	"os/exec"
+	"os/user"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+)
+
+// Mail servers that hand over to the relay: Postfix and Exim with it as their
+// smarthost, and Postfix by LMTP. Each runs with a configuration, a queue and a
+// port of the test's own, and no service is touched.
+
+// postfixTree is where Postfix is: as Debian installs it, or where the package
+// was unpacked, since it and Exim cannot both be installed.
+func postfixTree(t *testing.T) string {
+	t.Helper()
+	tree := os.Getenv("SMTP2REST_POSTFIX")
+	if tree == "" {
+		tree = "/"
+	}
+	if _, err := os.Stat(filepath.Join(tree, "usr/lib/postfix/sbin/master")); err != nil {
+		if realClients() {
+			t.Fatalf("SMTP2REST_REAL_CLIENTS is set, and there is no Postfix: %v", err)
+		}
+		t.Skip("Postfix is not installed, and SMTP2REST_POSTFIX does not say where it was unpacked")
+	}
+	return tree
+}
+
+func asRoot(t *testing.T, what string) {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skipf("%s runs as root only", what)
+	}
+}
+
+// freePort is one that nobody uses: these servers cannot be asked which they took.
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	_, port := hostPort(t, l.Addr().String())
+	return port
+}
+
+// startPostfix returns its address and its log. transport is how it sends.
+func startPostfix(t *testing.T, transport string) (address string, log func() string) {
+	tree, port := postfixTree(t), freePort(t)
+	asRoot(t, "Postfix")
+	dir := spoolDir(t)
+	for name, who := range map[string][2]string{
+		"active": {"mail"}, "bounce": {"mail"}, "corrupt": {"mail"}, "defer": {"mail"}, "deferred": {"mail"}, "flush": {"mail"}, "hold": {"mail"},
+		"incoming": {"mail"}, "private": {"mail"}, "saved": {"mail"}, "trace": {"mail"}, "maildrop": {"mail", "staff"}, "public": {"mail", "staff"}, "pid": {}, "../data": {"mail"}, "../conf": {},
+	} {
+		mkdirFor(t, filepath.Join(dir, "queue", name), who[0], who[1])
+	}
+	conf := filepath.Join(dir, "conf")
+	main := fmt.Sprintf(`compatibility_level = 3.6
+queue_directory = %[1]s/queue
+data_directory = %[1]s/data
+command_directory = %[2]s/usr/sbin
+daemon_directory = %[2]s/usr/lib/postfix/sbin
+shlib_directory = %[2]s/usr/lib/postfix
+mail_owner = mail
+setgid_group = staff
+import_environment = MAIL_CONFIG LANG=C LD_LIBRARY_PATH
+maillog_file = %[1]s/log
+maillog_file_prefixes = %[1]s
+inet_interfaces = 127.0.0.1
+inet_protocols = ipv4
+myhostname = mta.sandbox.example
+mydestination =
+mynetworks = 127.0.0.0/8
+smtpd_relay_restrictions = permit_mynetworks, reject
+default_transport = %[3]s
+disable_dns_lookups = yes
+alias_maps =
+local_recipient_maps =
+`, dir, strings.TrimSuffix(tree, "/"), transport)
+	var master strings.Builder
+	fmt.Fprintf(&master, "127.0.0.1:%s inet n - n - - smtpd\npostlog unix-dgram n - n - 1 postlogd\n", port)
+	for _, service := range strings.Fields("qmgr:qmgr cleanup:cleanup rewrite:trivial-rewrite bounce:bounce defer:bounce trace:bounce flush:flush " +
+		"smtp:smtp lmtp:lmtp error:error retry:error anvil:anvil scache:scache proxymap:proxymap tlsmgr:tlsmgr") {
+		name, program, _ := strings.Cut(service, ":")
+		private := "y"
+		if name == "qmgr" || name == "cleanup" || name == "flush" {
+			private = "n"
+		}
+		fmt.Fprintf(&master, "%s unix %s - n - 0 %s\n", name, private, program)
+	}
+	writeFile(t, filepath.Join(conf, "main.cf"), main)
+	writeFile(t, filepath.Join(conf, "master.cf"), strings.Replace(master.String(), "qmgr unix n - n - 0", "qmgr unix n - n 300 1", 1))
+	p := launchCommand(t, environ(t, "MAIL_CONFIG="+conf, "LD_LIBRARY_PATH="+filepath.Join(tree, "usr/lib/postfix")),
+		exec.Command(filepath.Join(tree, "usr/lib/postfix/sbin/master"), "-c", conf, "-d"))
+	log = func() string { text, _ := os.ReadFile(filepath.Join(dir, "log")); return string(text) }
+	awaitServer(t, p, "127.0.0.1:"+port, log)
+	return "127.0.0.1:" + port, log
+}
+
+// startExim returns its address and its log.
+func startExim(t *testing.T, s relayed) (address string, log func() string) {
+	exim, port := tool(t, "exim4"), freePort(t)
+	asRoot(t, "Exim")
+	dir := spoolDir(t)
+	for _, name := range []string{"spool", "log"} {
+		mkdirFor(t, filepath.Join(dir, name), "Debian-exim", "")
+	}
+	_, relayPort := hostPort(t, s.smtp)
+	conf := filepath.Join(dir, "conf")
+	writeFile(t, conf, fmt.Sprintf(`primary_hostname = mta.sandbox.example
+spool_directory = %[1]s/spool
+log_file_path = %[1]s/log/%%slog
+pid_file_path = %[1]s/pid
+local_interfaces = 127.0.0.1
+daemon_smtp_ports = %[2]s
+host_lookup =
+keep_environment =
+tls_advertise_hosts =
+acl_smtp_rcpt = accept
+acl_smtp_data = accept
+begin routers
+smarthost:
+  driver = manualroute
+  transport = remote
+  route_list = * 127.0.0.1::%[3]s
+  self = send
+begin transports
+remote:
+  driver = smtp
+begin retry
+* * F,2h,1m
+`, dir, port, relayPort))
+	p := launchCommand(t, environ(t), exec.Command(exim, "-C", conf, "-bdf", "-q1h"))
+	log = func() string { text, _ := os.ReadFile(filepath.Join(dir, "log", "mainlog")); return string(text) }
+	awaitServer(t, p, "127.0.0.1:"+port, log)
+	return "127.0.0.1:" + port, log
+}
+
+// spoolDir is a directory that users other than the test's can enter.
+func spoolDir(t *testing.T) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "smtp2rest-mta-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = os.RemoveAll(dir) })
+	if err := os.Chmod(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}
+
+func mkdirFor(t *testing.T, dir, owner, group string) {
+	t.Helper()
+	id := func(name string, look func(string) (string, error)) int {
+		if name == "" {
+			return -1
+		}
+		s, err := look(name)
+		if err != nil {
+			t.Skipf("this machine has no %s: %v", name, err)
+		}
+		n, _ := strconv.Atoi(s)
+		return n
+	}
+	uid := id(owner, func(s string) (string, error) { u, err := user.Lookup(s); return u.Uid, err })
+	gid := id(group, func(s string) (string, error) { g, err := user.LookupGroup(s); return g.Gid, err })
+	if err := errors.Join(os.MkdirAll(dir, 0o755), os.Chown(dir, uid, gid)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func writeFile(t *testing.T, path, text string) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// awaitServer returns when a server greets.
+func awaitServer(t *testing.T, p *process, address string, log func() string) {
+	t.Helper()
+	pollUntil(t, "the server greets", func() bool {
+		select {
+		case <-p.done:
+			t.Fatalf("the server ended: %s%s%s", p.out, p.err, log())
+		default:
+		}
+		c, err := smtp.Dial(address)
+		if err != nil {
+			return false
+		}
+		return c.Quit() == nil
+	})
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Log(log())
+		}
+	})
+}
+
+// pollUntil waits for what another program will do.
+func pollUntil(t *testing.T, what string, done func() bool) {
+	t.Helper()
+	timeout := time.After(patience)
+	tick := time.NewTicker(50 * time.Millisecond)
+	defer tick.Stop()
+	for !done() {
+		select {
+		case <-tick.C:
+		case <-timeout:
+			t.Fatalf("waited in vain until %s", what)
+		}
+	}
+}
+
+// through hands the usual mail to a server.
+func through(t *testing.T, address string, to ...string) {
+	t.Helper()
+	if err := smtp.SendMail(address, nil, "zoe@sandbox.example", to, []byte(clientMail)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// awaitBounce waits for a bounce to the sender and checks whom it is about.
+func awaitBounce(t *testing.T, s relayed, about string) {
+	t.Helper()
+	pollUntil(t, "the sender has a bounce", func() bool { return len(callsTo(t, s.sandbox, "zoe@sandbox.example")) > 0 })
+	calls := callsTo(t, s.sandbox, "zoe@sandbox.example")
+	if text := calls[0].Body.Text; len(calls) != 1 || !strings.Contains(text, about) || strings.Contains(text, "eve@") {
+		t.Errorf("there are %d bounces; the first says\n%s", len(calls), text)
+	}
+}
+
+func awaitCall(t *testing.T, s relayed, to string) {
+	t.Helper()
+	pollUntil(t, "the API has the mail for "+to, func() bool { return len(callsTo(t, s.sandbox, to)) > 0 })
+	taken(t, s, to)
+}
+
+// A mail server that is told 550 bounces by itself; one that is told 250 with
+// an exception leaves it to the relay.
+func TestPostfixSmarthost(t *testing.T) {
+	s := serveSandbox(t, "")
+	address, log := startPostfix(t, "smtp:["+strings.Replace(s.smtp, ":", "]:", 1))
+	through(t, address, "bob@example.net", "eve@example.net")
+	awaitCall(t, s, "bob@example.net")
+	awaitCall(t, s, "eve@example.net")
+	through(t, address, "suppressed@example.net")
+	awaitBounce(t, s, "suppressed@example.net")
+	if l := log(); !strings.Contains(l, "status=sent (250 2.0.0 accepted ") || !strings.Contains(l, "said: 550 5.7.1 suppressed: <suppressed@example.net>") {
+		t.Error("Postfix was not told the truth")
+	}
+}
+
+func TestEximSmarthost(t *testing.T) {
+	s := serveSandbox(t, "")
+	address, log := startExim(t, s)
+	through(t, address, "bob@example.net", "eve@example.net")
+	awaitCall(t, s, "bob@example.net")
+	awaitCall(t, s, "eve@example.net")
+	through(t, address, "suppressed@example.net")
+	awaitBounce(t, s, "suppressed@example.net")
+	if l := log(); !strings.Contains(l, `C="250 2.0.0 accepted `) || !strings.Contains(l, "550 5.7.1 suppressed: <suppressed@example.net>") {
+		t.Error("Exim was not told the truth")
+	}
+}
+
+// By LMTP Postfix hears of each recipient, and bounces for those refused; the
+// relay then does not.
+func TestPostfixLMTP(t *testing.T) {
+	s := serveSandbox(t, "protocol = \"lmtp\"\n")
+	address, log := startPostfix(t, "lmtp:inet:"+s.smtp)
+	through(t, address, "bob@example.net", "suppressed@example.net", "eve@example.net", "down+1@example.net")
+	awaitCall(t, s, "bob@example.net")
+	awaitCall(t, s, "eve@example.net")
+	awaitBounce(t, s, "suppressed@example.net")
+	for _, want := range []string{
+		"to=<bob@example.net>", "status=sent (250 2.0.0 <bob@example.net> accepted ",
+		"to=<suppressed@example.net>", "said: 550 5.7.1 <suppressed@example.net> suppressed: <suppressed@example.net>",
+		"status=sent (250 2.0.0 <down+1@example.net> queued ",
+	} {
+		if !strings.Contains(log(), want) {
+			t.Errorf("Postfix was not told %q", want)
+		}
+	}
+	// What was queued for one arrives once, and nothing else does again.
+	pollUntil(t, "the queued one is sent", func() bool { return len(callsTo(t, s.sandbox, "down+1@example.net")) > 1 })
+	for _, to := range []string{"bob@example.net", "eve@example.net", "suppressed@example.net", "zoe@sandbox.example"} {
+		if n := len(callsTo(t, s.sandbox, to)); n != 1 {
+			t.Errorf("the sandbox got %d calls for %s", n, to)
+		}
+	}
+}
+
+// A relay that is away costs no mail: the server in front keeps it.
+func TestPostfixWaitsForTheRelay(t *testing.T) {
+	port := freePort(t)
+	address, log := startPostfix(t, "smtp:[127.0.0.1]:"+port)
+	through(t, address, "bob@example.net")
+	pollUntil(t, "Postfix defers the mail", func() bool { return strings.Contains(log(), "status=deferred") })
+	s := serveSandboxAt(t, "127.0.0.1:"+port, "")
+	conf, tree := regexp.MustCompile(`configuration (\S+)`).FindStringSubmatch(log()), postfixTree(t)
+	env := environ(t, "LD_LIBRARY_PATH="+filepath.Join(tree, "usr/lib/postfix"))
+	if r := executeTool(t, env, "", filepath.Join(tree, "usr/sbin/postqueue"), "-c", conf[1], "-f"); r.code != 0 {
+		t.Fatalf("%+v", r)
+	}
+	awaitCall(t, s, "bob@example.net")
+}

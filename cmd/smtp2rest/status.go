@@ -1,0 +1,122 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/admin"
+)
+
+// exitStopped is what service managers take for "not running" (LSB, status).
+const exitStopped = 3
+
+// watchEvery is how often --watch asks.
+const watchEvery = 2 * time.Second
+
+// statusCommand is the first thing to type when somebody says that no mail
+// comes.
+func statusCommand() *command {
+	return &command{
+		name:    "status",
+		summary: "Say whether mail flows; if not, since when, why, and what to do.",
+		about: `Says in a sentence how the relay stands, then how much waits, at what rate mail
+goes out, whether the API asked for a pause or is down, and what to do about it.
+
+It asks the running daemon over its socket or at its admin.address; --config, --data-dir
+and --socket lead to it as they do for 'smtp2rest queue'. When none answers it looks into
+the data directory.
+
+The exit code is 0 when mail flows, 1 when something is in its way or needs to be seen to,
+and 3 when no daemon runs.`,
+		examples: []string{"sudo smtp2rest status", "smtp2rest status --watch", "smtp2rest status --json", "smtp2rest status --address 127.0.0.1:9090"},
+		setup: func(fs *flag.FlagSet) action {
+			var q queueFlags
+			q.declare(fs)
+			watch := fs.Bool("watch", false, "show it anew every 2 s until Ctrl-C")
+			return func(ctx context.Context, t *terminal, args []string) error {
+				if len(args) > 0 {
+					return usagef("unexpected argument %q", args[0])
+				}
+				for {
+					err := q.status(ctx, t, *watch)
+					if !*watch || isUsage(err) {
+						return err
+					}
+					if ctx.Err() != nil || !again(ctx) {
+						return nil
+					}
+				}
+			}
+		},
+	}
+}
+
+func isUsage(err error) bool {
+	var usage *usageError
+	return errors.As(err, &usage)
+}
+
+// again is true when it is time to ask again, false when ctx ended.
+func again(ctx context.Context) bool {
+	timer := time.NewTimer(watchEvery)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// status asks once. How the relay stands is in the error, as an exit code.
+func (q *queueFlags) status(ctx context.Context, t *terminal, watch bool) error {
+	var s admin.Status
+	err := q.with(ctx, t, func(a admin.Admin) (err error) {
+		s, err = a.Status(ctx)
+		return err
+	})
+	if watch && t.width > 0 {
+		fmt.Fprint(t.out, "\x1b[H\x1b[2J") // the cursor home, the screen empty
+	}
+	if errors.Is(err, admin.ErrNotRunning) {
+		if watch {
+			_, err := fmt.Fprintln(t.out, err)
+			return err
+		}
+		return &exitError{exitStopped, err}
+	}
+	if err != nil {
+		return err
+	}
+	if q.json {
+		err = printJSON(t.out, s)
+	} else {
+		err = showState(t, s)
+	}
+	return errors.Join(err, exitOf(s))
+}
+
+func showState(t *terminal, s admin.Status) error {
+	headline(t.out, palette{t.color}, s)
+	return showStatus(t, s)
+}
+
+func headline(w io.Writer, p palette, s admin.Status) {
+	fmt.Fprintf(w, "%s: %s\n\n", p.bold(printable(s.State)), printable(s.Summary))
+}
+
+// exitOf is nil when all is well.
+func exitOf(s admin.Status) error {
+	switch s.State {
+	case admin.StateFine:
+		return nil
+	case admin.StateStopped:
+		return &exitError{code: exitStopped}
+	default:
+		return &exitError{code: exitFailed}
+	}
+}

@@ -1,0 +1,58 @@
+package admin
+
+import (
+	"crypto/sha256"
+	"crypto/subtle"
+	"net/http"
+	"strings"
+)
+
+// guarded lets through what a client on TCP may ask for. On the unix socket
+// the file's permissions decide, and nothing of this applies.
+//
+// Without a token the address is this machine's alone, which is everybody on
+// it: they see how the relay is, but not whose mail it has, and change
+// nothing.
+func guarded(o ServerOptions, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch {
+		case o.opens(r.URL.Path), o.Token != "" && bears(r, o.Token):
+			h.ServeHTTP(w, r)
+		case o.Token == "":
+			refuse(w, r, http.StatusForbidden, "admin.address has no token, and without one shows no more than "+
+				strings.Join([]string{Livez, Readyz, Metrics, status}, ", ")+"; use the unix socket")
+		default:
+			w.Header().Set("WWW-Authenticate", `Bearer realm="smtp2rest"`)
+			refuse(w, r, http.StatusUnauthorized, "the token is missing or wrong: send it as \"Authorization: Bearer …\"")
+		}
+	})
+}
+
+// opens reports whether a page needs no token.
+func (o ServerOptions) opens(path string) bool {
+	switch path {
+	case Livez, Readyz:
+		return o.Token == "" || o.OpenHealth
+	case Metrics:
+		return o.Token == "" || o.OpenMetrics
+	case status:
+		return o.Token == ""
+	}
+	return false
+}
+
+// bears compares digests, which have one length, in constant time.
+func bears(r *http.Request, token string) bool {
+	given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	a, b := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(token))
+	return ok && subtle.ConstantTimeCompare(a[:], b[:]) == 1
+}
+
+// refuse answers a call as calls are answered, and a page with the words.
+func refuse(w http.ResponseWriter, r *http.Request, status int, words string) {
+	if !strings.HasPrefix(r.URL.Path, prefix) {
+		http.Error(w, words, status)
+		return
+	}
+	writeJSON(w, status, answer[struct{}]{Error: &wireError{Code: "not_allowed", Text: words}})
+}

@@ -1,0 +1,129 @@
+package admin
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/pace"
+)
+
+// longPause is how long a pause may last before somebody should know of it.
+const longPause = 5 * time.Minute
+
+// notes say what stands in the way of mail.
+func (v view) notes(s Status) []Note {
+	open := s.Queue.Waiting + s.Queue.Sending
+	notes := []Note{}
+	add := func(level string, n Note) {
+		n.Level = level
+		notes = append(notes, n)
+	}
+	if !v.running && open > 0 {
+		add(LevelTrouble, Note{What: waits(open), Why: "no daemon runs on this queue", Do: "start smtp2rest"})
+	}
+	switch b := v.pace.Breaker; {
+	case b.Open && b.Why == pace.KeyBad:
+		add(LevelTrouble, Note{What: allMail(open), Why: string(b.Why), Since: utc(b.Since), Until: utc(b.ProbeAt),
+			Do: "put the right API key in place and restart smtp2rest; no mail is lost or bounced for this"})
+	case b.Open:
+		add(LevelTrouble, Note{What: allMail(open), Why: string(b.Why), Since: utc(b.Since), Until: utc(b.ProbeAt),
+			Do: "nothing, if the provider knows of it: mail goes out by itself when the API is back; the log has the errors"})
+	case v.pace.PausedUntil.After(v.now):
+		level := LevelInfo
+		if v.pace.PausedUntil.Sub(v.now) > longPause {
+			level = LevelWarning
+		}
+		add(level, Note{What: allMail(open), Why: string(pace.Paused), Until: utc(v.pace.PausedUntil),
+			Do: "nothing: mail goes on by itself"})
+	}
+	for _, d := range v.warming {
+		if d.Full() {
+			add(LevelInfo, Note{What: "ordinary mail from " + text(d.Domain) + " waits", Why: text(d.Why()), Until: utc(d.Next),
+				Do: "nothing: it goes on by itself the next day"})
+		}
+	}
+	if n := s.Queue.Held; n > 0 {
+		add(LevelInfo, Note{What: recipients(n) + " held", Why: "stopped by an operator", Do: "'smtp2rest queue release --all' lets them go"})
+	}
+	if n := s.Queue.Failed; n > 0 {
+		why := "given up; their senders were told where they could be"
+		if s.Queue.Unbounced > 0 {
+			why = fmt.Sprintf("given up; for %d the sender is still to be told", s.Queue.Unbounced)
+		}
+		add(LevelInfo, Note{What: recipients(n) + " failed", Why: why,
+			Do: "'smtp2rest queue list --state failed' says why; then retry or drop them"})
+	}
+	return notes
+}
+
+// sortNotes puts the most urgent first.
+func sortNotes(notes []Note) {
+	levels := []string{LevelTrouble, LevelWarning, LevelInfo}
+	slices.SortStableFunc(notes, func(a, b Note) int {
+		return slices.Index(levels, a.Level) - slices.Index(levels, b.Level)
+	})
+}
+
+// judge says how the relay stands, from its notes in their order.
+func (v view) judge(s Status) (state, summary string) {
+	open := s.Queue.Waiting + s.Queue.Sending
+	switch {
+	case !v.running && open == 0:
+		return StateStopped, "no daemon runs; nothing waits"
+	case !v.running:
+		return StateStopped, "no daemon runs; " + waits(open) + "; nothing is lost"
+	case len(s.Notes) > 0 && s.Notes[0].Level == LevelTrouble:
+		n := s.Notes[0]
+		return StateDegraded, v.because(n) + "; nothing is lost"
+	case len(s.Notes) > 0 && s.Notes[0].Level == LevelWarning:
+		return StateDegraded, v.because(s.Notes[0])
+	case v.pace.PausedUntil.After(v.now) && open > 0:
+		return StateFine, fmt.Sprintf("%s; %s until %s; mail goes on by itself", pace.Paused, waits(open), v.clock(v.pace.PausedUntil))
+	case open > 0 && !s.Queue.Oldest.IsZero():
+		return StateFine, fmt.Sprintf("mail flows; %s, the oldest since %s", waits(open), v.clock(s.Queue.Oldest))
+	case open > 0:
+		return StateFine, "mail flows; " + waits(open)
+	default:
+		return StateFine, "mail flows; nothing waits"
+	}
+}
+
+// because is a note in one line: the cause, since when, and what it does.
+func (v view) because(n Note) string {
+	words := n.Why
+	if !n.Since.IsZero() {
+		words += " since " + v.clock(n.Since)
+	}
+	return words + "; " + n.What
+}
+
+// clock is a time for people where the relay is: of today the time alone.
+func (v view) clock(t time.Time) string {
+	t, now := t.Local(), v.now.Local()
+	if t.YearDay() == now.YearDay() && t.Year() == now.Year() {
+		return t.Format("15:04")
+	}
+	return t.Format("2006-01-02 15:04")
+}
+
+func recipients(n int64) string {
+	if n == 1 {
+		return "1 recipient"
+	}
+	return fmt.Sprintf("%d recipients", n)
+}
+
+func waits(n int64) string {
+	if n == 1 {
+		return "1 recipient waits"
+	}
+	return fmt.Sprintf("%d recipients wait", n)
+}
+
+func allMail(open int64) string {
+	if open == 0 {
+		return "mail that comes now will wait"
+	}
+	return waits(open)
+}

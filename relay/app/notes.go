@@ -1,0 +1,74 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/admin"
+	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
+)
+
+// nearlyFull is the part of a bound from which on somebody should know.
+const nearlyFull = 0.9
+
+// notes are what only app can tell of, because it is about several parts.
+func (p *parts) notes(ctx context.Context, now time.Time) []admin.Note {
+	var notes []admin.Note
+	if err := p.health.live(ctx); err != nil {
+		notes = append(notes, admin.Note{Level: admin.LevelTrouble, What: "queued mail is not sent", Why: err.Error(),
+			Do: "restart smtp2rest, and report it with the log"})
+	}
+	for _, f := range p.noteSources {
+		notes = append(notes, f(ctx, now)...)
+	}
+	return notes
+}
+
+// tell adds what a part knows to the notes of 'smtp2rest status'.
+func (p *parts) tell(f func(ctx context.Context, now time.Time) []admin.Note) {
+	p.noteSources = append(p.noteSources, f)
+}
+
+func (p *parts) storageNotes(ctx context.Context, storage *storageCheck) []admin.Note {
+	c := p.opt.Config.Queue
+	if since, err := storage.check(ctx); err != nil {
+		return []admin.Note{{Level: admin.LevelTrouble, What: "no mail can be queued or sent from the queue", Why: err.Error(), Since: since.Round(0).UTC(),
+			Do: "see to the disk of " + c.DataDir + "; the relay goes on by itself"}}
+	}
+	var notes []admin.Note
+	free, err := sqlite.FreeBytes(c.DataDir)
+	switch {
+	case err != nil || c.MinFree == 0:
+	case free <= c.MinFree:
+		notes = append(notes, admin.Note{Level: admin.LevelTrouble, What: "what the API does not take at once is answered 452",
+			Why: fmt.Sprintf("the disk of %s has %d MiB left, and %d MiB are kept free", c.DataDir, free>>20, c.MinFree>>20),
+			Do:  "make room on it, or lower queue.min_free"})
+	case free <= 2*c.MinFree:
+		notes = append(notes, admin.Note{Level: admin.LevelWarning, What: "soon no mail can be queued",
+			Why: fmt.Sprintf("the disk of %s has %d MiB left, and %d MiB are kept free", c.DataDir, free>>20, c.MinFree>>20),
+			Do:  "make room on it"})
+	}
+	return append(notes, p.fullness(ctx)...)
+}
+
+// fullness tells of a queue that comes near its bounds.
+func (p *parts) fullness(ctx context.Context) []admin.Note {
+	c := p.opt.Config.Queue
+	stats, err := p.store.Stats(ctx)
+	if err != nil {
+		return nil // said by Status itself
+	}
+	var notes []admin.Note
+	for _, bound := range []struct {
+		setting     string
+		used, limit int64
+	}{{"queue.max_mails", stats.Mails, int64(c.MaxMails)}, {"queue.max_size", stats.Bytes, c.MaxSize}} {
+		if bound.limit > 0 && float64(bound.used) >= nearlyFull*float64(bound.limit) {
+			notes = append(notes, admin.Note{Level: admin.LevelWarning, What: "when the queue is full, what the API does not take at once is answered 452",
+				Why: fmt.Sprintf("the queue has %d of %d that %s allows", bound.used, bound.limit, bound.setting),
+				Do:  "find out why mail waits; 'smtp2rest queue' says it for each; or raise " + bound.setting})
+		}
+	}
+	return notes
+}

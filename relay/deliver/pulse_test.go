@@ -1,0 +1,106 @@
+package deliver
+
+import (
+	"context"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/queue"
+)
+
+// hanging is a storage of which a call does not return until it may.
+type hanging struct {
+	queue.Queue
+	open chan struct{} // nil: it answers
+}
+
+func (h *hanging) NextDue(ctx context.Context, now time.Time, limits map[string]int) (time.Time, bool, error) {
+	if h.open != nil {
+		<-h.open
+	}
+	return h.Queue.NextDue(ctx, now, limits)
+}
+
+// An engine that has nothing to do is alive, one whose API is down is, and one
+// whose storage fails is: it waits for them, and ending it would not help.
+func TestAliveWhatEverIsDown(t *testing.T) {
+	bad := &faulty{}
+	inBubble(t, plan{wrap: func(q queue.Queue) queue.Queue { bad.Queue = q; return bad }}, func(r *rig) {
+		alive := func(when string) {
+			t.Helper()
+			if err := r.engine.Alive(context.Background()); err != nil {
+				t.Errorf("%s: %v", when, err)
+			}
+		}
+		alive("at the start")
+		r.pass(24 * time.Hour)
+		alive("after a day without mail")
+		r.keep(shop, "s", "down@example.net")
+		for range 12 {
+			r.pass(time.Hour)
+			alive("while the API fails")
+		}
+		for _, call := range []string{"NextDue", "Claim"} {
+			bad.set(call)
+			r.keep(shop, "s", "bob@example.net")
+			for range 20 {
+				r.pass(7 * time.Second)
+				alive("while " + call + " fails")
+			}
+			bad.set("")
+		}
+		r.pass(time.Minute)
+		alive("afterwards")
+	})
+}
+
+// A storage that never answers is what a process is ended for.
+func TestNotAliveWhenTheStorageHangs(t *testing.T) {
+	h := &hanging{}
+	inBubbleStopped(t, plan{wrap: func(q queue.Queue) queue.Queue { h.Queue = q; return h }}, func(r *rig) {
+		h.open = make(chan struct{})
+		r.engine.Start()
+		r.pass(stepTime - time.Second)
+		if err := r.engine.Alive(context.Background()); err != nil {
+			t.Errorf("too early: %v", err)
+		}
+		r.pass(2 * time.Second)
+		err := r.engine.Alive(context.Background())
+		if err == nil || !strings.Contains(err.Error(), "the delivery loop hangs: looking for what is due since 2000-01-01T00:00:00Z") {
+			t.Errorf("got %v", err)
+		}
+		close(h.open)
+		r.pass(time.Second)
+		if err := r.engine.Alive(context.Background()); err != nil {
+			t.Errorf("afterwards: %v", err)
+		}
+	})
+}
+
+// A loop that says that it waits, and does not answer, hangs as well.
+func TestNotAliveWhenNobodyAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPulse()
+		if err := p.alive(context.Background()); err != nil {
+			t.Errorf("before the start: %v", err)
+		}
+		p.waits("waiting for something to do", -1)
+		if err := p.alive(context.Background()); err == nil {
+			t.Error("nobody answered, and it is taken to be alive")
+		}
+		go func() {
+			time.Sleep(answerTime / 2)
+			p.works("claiming")
+		}()
+		if err := p.alive(context.Background()); err != nil {
+			t.Errorf("it got on meanwhile: %v", err)
+		}
+		p.waits("waiting", time.Minute)
+		time.Sleep(time.Minute + overdue + 1)
+		if err := p.alive(context.Background()); err == nil {
+			t.Error("a wait that is overdue is taken to be alive")
+		}
+	})
+}
