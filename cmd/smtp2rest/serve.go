@@ -86,7 +86,11 @@ func serveSandboxed(ctx context.Context, t *terminal, path string) (err error) {
 	if err != nil {
 		return err
 	}
-	err = serve(ctx, t, cfg, func(daemon *app.App) { announce(t, daemon, cfg.Queue.DataDir, box) })
+	withEvents(cfg)
+	err = serve(ctx, t, cfg, func(daemon *app.App) {
+		tellEvents(box, daemon, cfg.Webhook)
+		announce(t, daemon, cfg.Queue.DataDir, box)
+	})
 	stop, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
 	return errors.Join(err, box.Stop(stop))
@@ -124,17 +128,20 @@ func announce(t *terminal, daemon *app.App, dataDir string, box *sandbox.Server)
 	fmt.Fprintf(t.out, `
   SMTP     %s
   sandbox  %s   (no mail leaves this machine)
+  events   %s   (what the sandbox tells of mail it took)
 
 Try, in another terminal:
 
   smtp2rest send --server %s --to bob@example.net
   smtp2rest send --server %s --to suppressed@example.net
+  smtp2rest send --server %s --to hardbounce@example.net
+  smtp2rest suppressions --data-dir %s
   smtp2rest queue --data-dir %s
   curl %s/sandbox/calls
 
 'smtp2rest sandbox --help' lists the recipients that force an outcome. Stop with Ctrl-C.
 
-`, smtp, box.URL(), smtp, smtp, dataDir, origin(box))
+`, smtp, box.URL(), box.Webhook().URL, smtp, smtp, smtp, dataDir, dataDir, origin(box))
 }
 
 // origin is the sandbox's address without the path of the API.

@@ -28,7 +28,7 @@ func webhookCommand() *command {
 		about: `The provider tells by signed events what became of mail: delivered, bounced,
 complained. 'register' asks it to send them and keeps the secret that they are
 signed with; 'test' sends one to the running relay, as the provider would.`,
-		examples: []string{"smtp2rest webhook register --url https://relay.example.com/webhook", "smtp2rest webhook test"},
+		examples: []string{"smtp2rest webhook test"},
 		setup: func(*flag.FlagSet) action {
 			return func(context.Context, *terminal, []string) error { return usagef("name a verb: register or test") }
 		},
@@ -36,9 +36,9 @@ signed with; 'test' sends one to the running relay, as the provider would.`,
 	}
 }
 
-// defaultEvents are those that teach something, and those that history tells.
+// defaultEvents are those in the provider's guides.
 func defaultEvents() []string {
-	return []string{"bounced.hard", "bounced.soft", "complained", "unsubscribed", "delivered", "opened"}
+	return []string{"bounced.hard", "bounced.soft", "complained", "unsubscribed", "delivered", "opened", "clicked"}
 }
 
 // callTime bounds the calls of the verbs.
@@ -62,7 +62,7 @@ Without webhook.secret_file, --print shows the secret; nothing else does.`,
 		setup: func(fs *flag.FlagSet) action {
 			path := fs.String("config", "", "TOML `file` with settings")
 			target := fs.String("url", "", "the `address` at which the provider reaches the endpoint")
-			events := fs.String("events", strings.Join(defaultEvents(), ","), "the `types` to send, with commas")
+			events := fs.String("events", "", "the `types` to send, with commas; without it, those that the relay knows")
 			show := fs.Bool("print", false, "print the secret where no file is configured for it")
 			return func(ctx context.Context, t *terminal, args []string) error {
 				if len(args) > 0 {
@@ -73,7 +73,7 @@ Without webhook.secret_file, --print shows the secret; nothing else does.`,
 				}
 				types := splitList(*events)
 				if len(types) == 0 {
-					return usagef("--events names no type")
+					types = defaultEvents()
 				}
 				cfg, err := loadConfig(t, config.Source{Path: *path, NoWebhookSecret: true})
 				if err != nil {
