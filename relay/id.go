@@ -21,3 +21,17 @@ func NewID(t time.Time) string {
 	_, _ = rand.Read(b[6:]) // crypto/rand.Read never fails: it ends the process instead
 	return strings.ToLower(idEncoding.EncodeToString(b[:]))[:20]
 }
+
+// IDTime is when an id was minted, to the millisecond. It is false for what is
+// no id, or none of ours.
+func IDTime(id string) (time.Time, bool) {
+	const timePart = 10 // characters: 48 bits of time and two more
+	if len(id) != 20 {
+		return time.Time{}, false
+	}
+	var b [10]byte
+	if _, err := idEncoding.Decode(b[:], []byte(strings.ToUpper(id[:timePart]+"000000"))); err != nil {
+		return time.Time{}, false
+	}
+	return time.UnixMilli(int64(binary.BigEndian.Uint64(b[:8]) >> 16)).UTC(), true
+}

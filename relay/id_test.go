@@ -40,3 +40,17 @@ func TestNewIDSortsByTime(t *testing.T) {
 		}
 	})
 }
+
+func TestIDTime(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		at := time.UnixMilli(rapid.Int64Range(0, 1<<47).Draw(t, "at")).UTC()
+		if got, ok := IDTime(NewID(at)); !ok || !got.Equal(at) {
+			t.Fatalf("%v, %v; want %v", got, ok, at)
+		}
+	})
+	for _, id := range []string{"", "0d5hk7", "msg_0123456789abcdef", "zzzzzzzzzzzzzzzzzzzz"} {
+		if at, ok := IDTime(id); ok {
+			t.Errorf("%q is of %v", id, at)
+		}
+	}
+}

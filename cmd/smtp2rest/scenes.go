@@ -42,10 +42,11 @@ func note(to, subject string) []byte {
 	return []byte("From: shop@sandbox.example\r\nTo: " + to + "\r\nSubject: " + subject + "\r\n\r\nYour order is on its way.\r\n")
 }
 
+func shop(subject string, to ...string) envelope {
+	return envelope{from: "shop@sandbox.example", to: to, data: note(strings.Join(to, ", "), subject)}
+}
+
 func scenes() []scene {
-	shop := func(subject string, to ...string) envelope {
-		return envelope{from: "shop@sandbox.example", to: to, data: note(strings.Join(to, ", "), subject)}
-	}
 	return []scene{
 		{
 			title: "A multipart mail with a UTF-8 subject",

@@ -57,7 +57,9 @@ func New(o Options, entries []Entry) (*Table, error) {
 			problems = append(problems, e.problem(err))
 			continue
 		}
-		if first, twice := t.entries[e.Name]; twice {
+		if first, twice := t.entries[e.Name]; twice && slices.Equal(first.Targets, e.Targets) {
+			continue // the settings say what the system's file says as well
+		} else if twice {
 			problems = append(problems, e.problem(fmt.Errorf("%q is there twice%s; keep one", e.Name, first.where())))
 			continue
 		}

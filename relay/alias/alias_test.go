@@ -121,6 +121,18 @@ func TestRefused(t *testing.T) {
 	}
 }
 
+// What is said twice in the same words is no contradiction: /etc/aliases and
+// the settings often agree about postmaster.
+func TestTheSameTwice(t *testing.T) {
+	entries, err := Parse("root: a@b.example\npostmaster: root\nPostmaster: root\n")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(options(), entries); err != nil {
+		t.Error(err)
+	}
+}
+
 func many(n int) []string {
 	list := make([]string, n)
 	for i := range list {

@@ -18,6 +18,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/deliver"
+	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/intake"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
@@ -39,6 +40,9 @@ type parts struct {
 	opt          Options
 	metrics      *prometheus.Registry
 	suppressions *suppress.List
+	records      *records.Store    // nil without a queue
+	recorder     *history.Recorder // of them
+	history      history.Noter     // the recorder, if there is one
 	pacer        *pace.Pacer
 	keeper       *gatekeeper
 	attempts     *attempt.Sender
@@ -53,7 +57,6 @@ type parts struct {
 	server       *smtpd.Server
 	started      time.Time
 	suppressed   suppress.Store  // what keeps suppressions
-	records      *records.Store  // nil without a queue
 	webhook      *webhook.Server // nil without an endpoint
 
 	cleanups []func(context.Context) error // run last to first
@@ -108,7 +111,7 @@ func (p *parts) buildAPI(context.Context) error {
 		Paused: keeper.paused, Log: p.opt.Log, Metrics: p.metrics,
 	})
 	p.attempts = attempt.New(attempt.Options{
-		API: client, Pace: p.pacer, Suppressions: p.suppressions, Log: p.opt.Log, Metrics: p.metrics,
+		API: client, Pace: p.pacer, Suppressions: p.suppressions, History: p.history, Log: p.opt.Log, Metrics: p.metrics,
 		LeaveProbes: p.opt.Config.Queue.Mode == config.OnDisk,
 	})
 	p.keeper = keeper
@@ -190,6 +193,7 @@ func (p *parts) startEngine(store queue.Queue) (alive func(context.Context) erro
 		Bounce:         p.bounces(),
 		BounceGrace:    c.Bounce.Grace,
 		BouncesPerHour: c.Bounce.PerHour,
+		History:        p.history,
 		Log:            p.opt.Log,
 		Metrics:        p.metrics,
 	})
@@ -228,6 +232,8 @@ func (p *parts) backend() *intake.Intake {
 		Warming:      freshWarming{p.meter, p.marks, p.opt.Log},
 		Bounce:       p.bounces(),
 		Wait:         c.Delivery.Wait,
+		History:      p.history,
+		Subjects:     c.History.Subjects,
 		Log:          p.opt.Log,
 		Metrics:      p.metrics,
 	})

@@ -5,27 +5,13 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/smtp2rest/smtp2rest/relay/config"
-	"github.com/smtp2rest/smtp2rest/relay/store/records"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/relay/webhook"
 )
 
-// buildRecords opens what is known besides mail. Without a queue there is no
-// data directory, and all of it is forgotten with the process.
-func (p *parts) buildRecords(context.Context) error {
-	c := p.opt.Config.Queue
-	if c.Mode == config.NoQueue {
-		return nil
-	}
-	store, err := records.Open(records.Options{Dir: c.DataDir, MinFree: c.MinFree, Log: p.opt.Log, Metrics: p.metrics})
-	if err != nil {
-		return p.dataDirError(err)
-	}
-	p.records = store
-	p.onStop(func(context.Context) error { return store.Close() })
-	return nil
-}
+// eventsKept is how long an event is known again where less history is kept:
+// the provider may send it more than once.
+const eventsKept = 3 * 24 * time.Hour
 
 // buildSuppressions reads who is suppressed, before anything can ask.
 func (p *parts) buildSuppressions(ctx context.Context) error {
@@ -36,6 +22,7 @@ func (p *parts) buildSuppressions(ctx context.Context) error {
 	o := suppress.Options{
 		Store:        p.suppressed,
 		Expire:       p.opt.Config.Suppression.Expire,
+		Forget:       max(p.opt.Config.History.Keep, eventsKept),
 		Unsubscribed: p.opt.Config.Webhook.SuppressUnsubscribed,
 		Log:          p.opt.Log,
 		Metrics:      p.metrics,

@@ -15,6 +15,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/api"
+	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
@@ -35,6 +36,7 @@ type Options struct {
 	API          Caller
 	Pace         *pace.Pacer
 	Suppressions *suppress.List
+	History      history.Noter // nil: history.Nothing
 	Log          *slog.Logger
 	Metrics      prometheus.Registerer // nil: none
 
@@ -50,7 +52,12 @@ type Sender struct {
 }
 
 // New returns a Sender.
-func New(o Options) *Sender { return &Sender{opt: o, metrics: newMetrics(o.Metrics)} }
+func New(o Options) *Sender {
+	if o.History == nil {
+		o.History = history.Nothing{}
+	}
+	return &Sender{opt: o, metrics: newMetrics(o.Metrics)}
+}
 
 // Attempt is what is to be tried.
 type Attempt struct {
@@ -76,7 +83,7 @@ func (s *Sender) Try(ctx, turn context.Context, a Attempt) relay.Outcome {
 		pass, err := s.enter(turn)
 		if err != nil {
 			out := s.notMade(err)
-			s.log(a, out)
+			s.record(a, out)
 			return out
 		}
 		if out := s.Make(ctx, pass, a); out.Kind != relay.RateLimited {
@@ -100,7 +107,7 @@ func (s *Sender) Make(ctx context.Context, pass *pace.Pass, a Attempt) relay.Out
 		Size:           a.Body.Len(a.To),
 	})
 	pass.Leave(out)
-	s.log(a, out)
+	s.record(a, out)
 	if out.Kind == relay.Suppressed {
 		s.opt.Suppressions.Learn(a.To, suppress.Provider, out.Detail, time.Now())
 	}
@@ -123,6 +130,12 @@ func (s *Sender) notMade(err error) relay.Outcome {
 		out.Kind = relay.Unauthorized
 	}
 	return out
+}
+
+// record writes an attempt down: the log and the history tell the same.
+func (s *Sender) record(a Attempt, out relay.Outcome) {
+	s.log(a, out)
+	s.opt.History.Note(history.Tried{ID: a.MessageID, From: a.From, To: a.To, Number: a.Number, Outcome: out, At: time.Now()})
 }
 
 // log writes the one line an attempt has. It names the envelope and never the

@@ -2,10 +2,12 @@ package attempt
 
 import (
 	"context"
+	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/history"
 )
 
 // Way is how a recipient came to its end.
@@ -52,7 +54,8 @@ func EndOf(out relay.Outcome) End {
 }
 
 // Ended counts a recipient that came to its end. The attempt's own line in the
-// log said so already, unless it is the age that ended it.
+// log said so already, and its fact in the history, unless it is the age that
+// ended it.
 func (s *Sender) Ended(way Way, a Attempt, out relay.Outcome, received time.Time) {
 	end, now := EndOf(out), time.Now()
 	s.metrics.ended(way, end, now.Sub(received))
@@ -62,4 +65,9 @@ func (s *Sender) Ended(way Way, a Attempt, out relay.Outcome, received time.Time
 	attrs := append(a.ids(), slog.String("outcome", "given_up"), slog.String("why", string(end)),
 		slog.Int("attempts", a.Number), slog.Duration("age", now.Sub(received)))
 	s.opt.Log.LogAttrs(context.Background(), slog.LevelWarn, "recipient", attrs...)
+	why := out.Detail
+	if end == Expired {
+		why = fmt.Sprintf("tried %d times in %s", a.Number, now.Sub(received).Round(time.Second))
+	}
+	s.opt.History.Note(history.GaveUp{ID: a.MessageID, From: a.From, To: a.To, Why: why, At: now})
 }

@@ -34,6 +34,9 @@ func TestTrace(t *testing.T) {
 		{"TraceParent :  " + valid + " \n\nbody", valid},
 		{"Traceparent: " + valid, valid}, // a mail that is all header
 		{"Subject: x\r\n\r\ntraceparent: " + valid + "\r\n", ""},
+		{"traceparent: ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n\r\n", ""},
+		{"traceparent: 00-00000000000000000000000000000000-b7ad6b7169203331-01\r\n\r\n", ""},
+		{"traceparent: 00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01\r\n\r\n", ""},
 		{"traceparent: 00-secret words-b7ad6b7169203331-01\r\n\r\n", ""},
 		{"traceparent: " + strings.ToUpper(valid) + "\r\n\r\n", ""},
 		{"traceparent: " + valid + "-more\r\n\r\n", ""},

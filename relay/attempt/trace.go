@@ -3,6 +3,7 @@ package attempt
 import (
 	"bytes"
 	"regexp"
+	"strings"
 )
 
 // traceparent is what W3C Trace Context (section 3.2) allows of the versions
@@ -24,10 +25,17 @@ func Trace(raw []byte) string {
 		if !bytes.EqualFold(bytes.TrimSpace(name), []byte("traceparent")) {
 			continue
 		}
-		if value = bytes.TrimSpace(value); traceparent.Match(value) {
+		if value = bytes.TrimSpace(value); traceparent.Match(value) && !invalid(string(value)) {
 			return string(value)
 		}
 		return ""
 	}
 	return ""
+}
+
+// invalid are the values that the specification forbids though their form is
+// right: version ff, and ids of nothing but zeros.
+func invalid(value string) bool {
+	version, trace, parent := value[:2], value[3:35], value[36:52]
+	return version == "ff" || strings.Trim(trace, "0") == "" || strings.Trim(parent, "0") == ""
 }

@@ -26,6 +26,7 @@ type Config struct {
 	Delivery    Delivery
 	Queue       Queue
 	Bounce      Bounce
+	History     History
 	Warming     []Warming  // one for each domain; often none
 	Listeners   []Listener // at least one
 	Rules       Rules      // that bind everybody

@@ -34,6 +34,7 @@ func sections() []section {
 		{"delivery", "How mail is tried."},
 		{"queue", "Mail that could not be sent while its client waited."},
 		{"bounce", "How senders learn what could not be delivered."},
+		historySection(),
 		{"warming", "Hold a new domain to a number of mails that grows every day (docs/warming.md). What\n" +
 			"is over it waits in the queue. There is none by default; repeat the table for more."},
 		{"listener", "One address to listen on. Repeat the table for more of them."},
@@ -72,6 +73,7 @@ func settingsOf(c *Config) []setting {
 	s = append(s, retrySettings(&c.Delivery.Retry)...)
 	s = append(s, queueSettings(&c.Queue)...)
 	s = append(s, bounceSettings(&c.Bounce)...)
+	s = append(s, historySettings(&c.History)...)
 	s = append(s, limitSettings(&c.Limits)...)
 	s = append(s, adminSettings(&c.Admin)...)
 	s = append(s, ruleSettings(&c.Rules, "rules")...)

@@ -18,6 +18,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
+	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 	"github.com/smtp2rest/smtp2rest/relay/payload"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
@@ -41,6 +42,7 @@ type Options struct {
 	BounceGrace    time.Duration // at most this long after the first failure the sender is told
 	BouncesPerHour int           // to one address; 0 is no bound
 
+	History history.Noter // nil: history.Nothing
 	Log     *slog.Logger
 	Metrics prometheus.Registerer // nil: none
 }
@@ -87,6 +89,9 @@ type Engine struct {
 // New returns an Engine that does nothing yet.
 func New(o Options) *Engine {
 	o.Workers = max(o.Workers, 1)
+	if o.History == nil {
+		o.History = history.Nothing{}
+	}
 	e := &Engine{
 		opt:    o,
 		pulse:  newPulse(),

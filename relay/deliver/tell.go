@@ -8,6 +8,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
+	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
@@ -71,8 +72,22 @@ func (e *Engine) tell(ctx context.Context, b queue.Bounce) error {
 	}
 	if err == nil {
 		e.metrics.bounced(came)
+		e.noteTold(b, mail)
 	}
 	return err
+}
+
+// noteTold notes the bounce, and in the story of its mail that it was written.
+func (e *Engine) noteTold(b queue.Bounce, mail *queue.Mail) {
+	told := history.Told{ID: b.Mail.Message.ID, At: time.Now()}
+	for _, r := range b.Failed {
+		told.Recipients = append(told.Recipients, r.Addr)
+	}
+	if mail != nil {
+		told.Bounce = mail.Message.ID
+		e.opt.History.Note(history.NewCame(&mail.Message, history.Head{BounceOf: told.ID}))
+	}
+	e.opt.History.Note(told)
 }
 
 // bounceFor writes the bounce; nil is that nobody is to be told.

@@ -16,6 +16,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
+	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/payload"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/smtpd"
@@ -74,6 +75,8 @@ type Options struct {
 	Aliases      Aliases // nil: NoAliases
 	Bounce       bounce.Options
 	Wait         time.Duration // how long a client is kept for the API's verdict
+	History      history.Noter // nil: history.Nothing
+	Subjects     bool          // the history has them
 	Log          *slog.Logger
 	Metrics      prometheus.Registerer // nil: none
 }
@@ -94,6 +97,9 @@ func New(o Options) *Intake {
 	}
 	if o.Aliases == nil {
 		o.Aliases = NoAliases{}
+	}
+	if o.History == nil {
+		o.History = history.Nothing{}
 	}
 	return &Intake{opt: o, recall: newRecall(), metrics: newMetrics(o.Metrics)}
 }
@@ -117,7 +123,9 @@ func (in *Intake) Recipient(_ context.Context, env *smtpd.Envelope, rcpt string)
 		last = entry
 	}
 	in.opt.Suppressions.Refused(last)
-	return reply.Suppressed(suppression(rcpt, last))
+	r := reply.Suppressed(suppression(rcpt, last))
+	in.noteRefused(env, rcpt, r)
+	return r
 }
 
 // Message sends a mail, or keeps it, or says why not. The same mail again, from
@@ -132,7 +140,8 @@ func (in *Intake) handle(ctx context.Context, env *smtpd.Envelope, data []byte, 
 	list := in.lookUp(env.Recipients)
 	m.Recipients, m.Aliases = resolve(list)
 	log := in.opt.Log.With("id", m.ID, "session", m.Client.Session)
-	if trace := attempt.Trace(data); trace != "" {
+	trace := attempt.Trace(data)
+	if trace != "" {
 		log = log.With("trace", trace)
 	}
 	v, again := in.recall.again(ctx, m, env.Recipients, each)
@@ -143,7 +152,7 @@ func (in *Intake) handle(ctx context.Context, env *smtpd.Envelope, data []byte, 
 		if !each {
 			list = nil
 		}
-		v = in.deal(ctx, log, m, list, env.Rules)
+		v = in.deal(ctx, log, &story{message: m, trace: trace, list: list}, env.Rules)
 		h.verdict = v
 		if each {
 			v, _ = v.to(env.Recipients)
@@ -158,7 +167,10 @@ func (in *Intake) handle(ctx context.Context, env *smtpd.Envelope, data []byte, 
 
 // deal maps a mail, tries it and settles what came of it, for each of the list
 // by itself unless there is none.
-func (in *Intake) deal(ctx context.Context, log *slog.Logger, m *relay.Message, list []named, rules policy.Chain) verdict {
+func (in *Intake) deal(ctx context.Context, log *slog.Logger, s *story, rules policy.Chain) (v verdict) {
+	v = forAll(reply.Bug()) // smtpd's word, should this panic
+	defer func() { in.answered(s, v) }()
+	m, list := s.message, s.list
 	mail, body, err := in.mapped(log, m)
 	if err != nil {
 		return forAll(reply.From(err))
@@ -168,6 +180,7 @@ func (in *Intake) deal(ctx context.Context, log *slog.Logger, m *relay.Message, 
 			return forAll(reply.FromNotAllowed(author))
 		}
 	}
+	in.came(s, mail)
 	r := relay.Remainder{Message: m, Domain: domainOf(mail.From.Email)}
 	r.Urgent = in.opt.Warming.Urgent(r.Domain, m.From)
 	r.Outcomes = in.tryAll(ctx, r, body)
@@ -196,16 +209,19 @@ func clientAddr(c smtpd.Client) string {
 
 func newMessage(env *smtpd.Envelope, data []byte) *relay.Message {
 	now := time.Now()
-	client := relay.Client{
+	return &relay.Message{
+		ID: relay.NewID(now), ReceivedAt: now, Client: clientOf(env),
+		From: env.From, Raw: data,
+	}
+}
+
+func clientOf(env *smtpd.Envelope) relay.Client {
+	return relay.Client{
 		Addr:     clientAddr(env.Client),
 		Helo:     env.Client.Helo,
 		User:     env.Client.User,
 		Listener: env.Client.Listener,
 		Session:  env.Client.Session,
-	}
-	return &relay.Message{
-		ID: relay.NewID(now), ReceivedAt: now, Client: client,
-		From: env.From, Raw: data,
 	}
 }
 

@@ -8,6 +8,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
+	"github.com/smtp2rest/smtp2rest/relay/payload"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
@@ -44,6 +45,7 @@ type metrics struct {
 	messages *prometheus.CounterVec
 	seconds  *prometheus.HistogramVec
 	bytes    prometheus.Counter
+	leftOut  *prometheus.CounterVec
 }
 
 func newMetrics(reg prometheus.Registerer) *metrics {
@@ -64,6 +66,15 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Name: "smtp2rest_message_bytes_total",
 			Help: "Bytes of the mails that clients handed over, whatever became of them.",
 		}),
+		leftOut: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "smtp2rest_left_out_total",
+			Help: "Pieces of mail that was taken which the API was not given, by kind: 'smtp2rest trace' names those of one mail.",
+		}, []string{"kind"}),
+	}
+	for _, kind := range payload.NoteKinds() {
+		if kind.LeftOut() {
+			m.leftOut.WithLabelValues(kind.String())
+		}
 	}
 	for _, f := range fates() {
 		m.messages.WithLabelValues(string(f))

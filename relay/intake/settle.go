@@ -10,6 +10,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
+	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/payload"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
@@ -44,11 +45,11 @@ func (in *Intake) try(ctx, turn context.Context, r relay.Remainder, a attempt.At
 	if _, aliased := r.Message.Aliases[a.To]; aliased {
 		// RCPT lets an alias through for the others it stands for.
 		if _, suppressed := in.opt.Suppressions.Lookup(a.To, now); suppressed {
-			return relay.Outcome{Kind: relay.Suppressed}
+			return in.untried(a, relay.Outcome{Kind: relay.Suppressed})
 		}
 	}
 	if !in.opt.Warming.Take(r.Domain, r.Urgent, now) {
-		return relay.Outcome{Kind: relay.RateLimited, Untried: true, Cause: errWarming, RetryAfter: untilTomorrow(now)}
+		return in.untried(a, relay.Outcome{Kind: relay.RateLimited, Untried: true, Cause: errWarming, RetryAfter: untilTomorrow(now)})
 	}
 	out := in.opt.Attempts.Try(ctx, turn, a)
 	if out.Kind == relay.Accepted {
@@ -56,6 +57,14 @@ func (in *Intake) try(ctx, turn context.Context, r relay.Remainder, a attempt.At
 	} else {
 		in.opt.Warming.Return(r.Domain, now)
 	}
+	return out
+}
+
+// untried notes an outcome for which no attempt was made.
+func (in *Intake) untried(a attempt.Attempt, out relay.Outcome) relay.Outcome {
+	noted := out
+	noted.Untried = true
+	in.opt.History.Note(history.Tried{ID: a.MessageID, From: a.From, To: a.To, Number: a.Number, Outcome: noted, At: time.Now()})
 	return out
 }
 
@@ -149,13 +158,16 @@ func (in *Intake) bounceNow(ctx context.Context, r relay.Remainder) {
 		log.Error("some recipients failed and the sender cannot be told")
 		return
 	}
-	b := &relay.Message{ID: relay.NewID(time.Now()), Recipients: []string{to}, Raw: raw}
+	now := time.Now()
+	b := &relay.Message{ID: relay.NewID(now), ReceivedAt: now, Recipients: []string{to}, Raw: raw}
 	_, body, err := in.mapped(log, b)
 	if err != nil {
 		log.Error("the bounce could not be made", "bounce", b.ID, "cause", err)
 		return
 	}
+	in.noteBounce(m, b, failedOf(r))
 	if out := in.tryAll(ctx, relay.Remainder{Message: b, Urgent: true}, body)[0]; out.Kind != relay.Accepted {
 		log.Error("the bounce could not be sent", "bounce", b.ID, "to", to, "outcome", out.Kind.String())
+		in.opt.History.Note(history.GaveUp{ID: b.ID, To: to, Why: "there is no queue to try again from", At: time.Now()})
 	}
 }

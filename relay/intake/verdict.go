@@ -100,6 +100,17 @@ func failures(r relay.Remainder) []bounce.Failure {
 	return failed
 }
 
+// failedOf are their addresses.
+func failedOf(r relay.Remainder) []string {
+	var failed []string
+	for i, out := range r.Outcomes {
+		if out.Kind.Permanent() {
+			failed = append(failed, r.Message.Recipients[i])
+		}
+	}
+	return failed
+}
+
 func suppression(address string, e suppress.Entry) reply.Suppression {
 	return reply.Suppression{
 		Address:    address,

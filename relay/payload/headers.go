@@ -19,7 +19,7 @@ func (c *composer) headers(h mime.Header) {
 	if h.Count("Subject") > 1 {
 		c.note(HeaderRepaired, "more than one Subject; the first is used")
 	}
-	c.mail.MessageID = strings.Trim(mime.DecodeWords(h.Get("Message-ID"), hint), "<> ")
+	c.mail.MessageID = messageID(h, hint)
 	var left, seen []string
 	for _, f := range h {
 		if !passes(f.Name) {

@@ -43,6 +43,16 @@ func NoteKinds() []NoteKind {
 	return kinds
 }
 
+// LeftOut reports whether something of the mail is not in what the API gets. The
+// other kinds say how it was read or changed.
+func (k NoteKind) LeftOut() bool {
+	switch k {
+	case AttachmentStripped, SignatureDropped, AlternativeDropped, PartDropped, HeadersDropped, EpilogueDropped:
+		return true
+	}
+	return false
+}
+
 // String is the kind's name in logs and metrics.
 func (k NoteKind) String() string {
 	if k < 0 || int(k) >= len(noteNames) {

@@ -12,6 +12,7 @@ func schema() db.Schema {
 		ApplicationID: applicationID,
 		Migrations: []string{
 			suppressionsSchema + eventsSchema,
+			historySchema,
 		},
 		Newer: ErrNewer,
 	}

@@ -23,8 +23,9 @@ func (t *tx) after(f func()) { t.hooks = append(t.hooks, f) }
 
 // op is a write that somebody waits for.
 type op struct {
-	run  func(t *tx) error
-	done chan error
+	run   func(t *tx) error
+	alone func(c *db.Conn) error // instead of run: outside of a transaction
+	done  chan error
 }
 
 // writer is the one goroutine that changes the database. All that waits while
@@ -74,7 +75,10 @@ func (w *writer) disconnect() error {
 
 // wait hands over a durable write and waits for what became of it.
 func (w *writer) wait(f func(t *tx) error) error {
-	o := op{run: f, done: make(chan error, 1)}
+	return w.hand(op{run: f, done: make(chan error, 1)})
+}
+
+func (w *writer) hand(o op) error {
 	w.mu.Lock()
 	w.ops = append(w.ops, o)
 	w.mu.Unlock()
@@ -142,6 +146,12 @@ func (w *writer) commit(ops []op, lates []func(t *tx) error) {
 		w.drop(len(lates), errors.New("the disk is almost full"))
 		lates = nil
 	}
+	ops, alone := apart(ops)
+	defer func() {
+		for _, o := range alone {
+			o.done <- w.repairedThen(o.alone)
+		}
+	}()
 	if len(ops) == 0 && len(lates) == 0 {
 		return
 	}

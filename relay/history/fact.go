@@ -1,0 +1,92 @@
+package history
+
+import (
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay"
+)
+
+// Noter takes facts. Note never waits: what is noted is written soon.
+type Noter interface {
+	Note(f Fact)
+}
+
+// Nothing notes nothing: history is off.
+type Nothing struct{}
+
+// Note forgets the fact.
+func (Nothing) Note(Fact) {}
+
+// Fact is something that happened to a mail: one of Came, Answered, Tried,
+// GaveUp, Told, OperatorDropped and OperatorRetried.
+type Fact interface {
+	// apply adds the fact to what is to be written of its mail.
+	apply(b *batch)
+	// weight is how much there is to write.
+	weight() int
+}
+
+// Came: a mail was handed over, or the relay wrote one (Head.BounceOf).
+type Came struct {
+	message relay.Message // without Raw
+	head    Head
+}
+
+// NewCame is the fact that m came. It keeps nothing of m.Raw. Of head, Size and
+// Client are m's.
+func NewCame(m *relay.Message, head Head) Came {
+	c := Came{message: *m, head: head.clipped()}
+	c.message.Raw = nil
+	c.head.Size = int64(len(m.Raw))
+	c.head.Client = Client{
+		Addr: clip(m.Client.Addr, maxName), Helo: clip(m.Client.Helo, maxName), User: clip(m.Client.User, maxName),
+		Listener: clip(m.Client.Listener, maxName), Session: clip(m.Client.Session, maxName),
+	}
+	return c
+}
+
+// Answered: what the client was told of a mail, or of some of its recipients.
+// Unless it was taken, those of them that are not settled stay with the client.
+type Answered struct {
+	ID    string
+	To    []string // of whom it was told
+	Each  bool     // others were told something else
+	Reply string
+	Taken bool
+	At    time.Time
+}
+
+// Tried: one attempt was made, or could not be.
+type Tried struct {
+	ID, From, To string
+	Number       int
+	Outcome      relay.Outcome
+	At           time.Time // when it ended
+}
+
+// GaveUp: the queue will not try a recipient again.
+type GaveUp struct {
+	ID, From, To string
+	Why          string
+	At           time.Time
+}
+
+// Told: the sender was told of recipients that failed.
+type Told struct {
+	ID         string
+	Recipients []string
+	Bounce     string // the id of the mail that says so; "" when nobody could be told
+	At         time.Time
+}
+
+// OperatorDropped: an operator removed a recipient from the queue.
+type OperatorDropped struct {
+	ID, To string
+	At     time.Time
+}
+
+// OperatorRetried: an operator has a recipient tried again that had failed.
+type OperatorRetried struct {
+	ID, To string
+	At     time.Time
+}

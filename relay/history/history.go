@@ -1,0 +1,233 @@
+// Package history is what became of each mail: what its client was told, what
+// the API said at each attempt, how each recipient ended, and what the
+// provider's webhook told afterwards, as one record. It is the contract
+// (Store), the facts that the rest of the relay notes (Fact) and the Recorder
+// that writes them down without anybody waiting for it. No body is ever part
+// of it.
+//
+// relay/intake, relay/attempt and relay/deliver note facts; relay/store/records
+// keeps the record; relay/admin reads it for operators. Nothing in the relay
+// decides anything by it: it may lag by a second, and a crash may lose its last
+// moment, while the queue has the mail.
+package history
+
+import (
+	"context"
+	"slices"
+	"time"
+)
+
+// Mail is the record of one mail. The types below are printed by --json and
+// read by scripts: a field can be added, but none renamed and none given
+// another meaning.
+type Mail struct {
+	ID       string    `json:"id"` // the queue id
+	Received time.Time `json:"received"`
+	Sender   string    `json:"sender"` // of the envelope; "" is the null sender
+	Head
+	Reply      string      `json:"reply,omitempty"` // what the client was told, as it read it
+	Answered   time.Time   `json:"answered,omitzero"`
+	Recipients []Recipient `json:"recipients"`
+}
+
+// Head is what is known of a mail from when it came. All of it is missing where
+// the history begins in the middle of a mail's life.
+type Head struct {
+	MessageID   string    `json:"message_id,omitempty"` // the mail's own header, without angles
+	Author      string    `json:"author,omitempty"`     // the From that the API was given
+	Subject     string    `json:"subject,omitempty"`    // only where the operator keeps it
+	Size        int64     `json:"size,omitempty"`       // bytes
+	Client      Client    `json:"client,omitzero"`
+	TraceParent string    `json:"traceparent,omitempty"` // W3C Trace Context, of the mail's header
+	BounceOf    string    `json:"bounce_of,omitempty"`   // the mail that this one reports on
+	LeftOut     []LeftOut `json:"left_out,omitempty"`    // what of the mail the API was not given
+}
+
+// Client is who handed a mail over.
+type Client struct {
+	Addr     string `json:"addr,omitempty"`
+	Helo     string `json:"helo,omitempty"`
+	User     string `json:"user,omitempty"`
+	Listener string `json:"listener,omitempty"`
+	Session  string `json:"session,omitempty"`
+}
+
+// LeftOut is a piece of a mail that the API was not given.
+type LeftOut struct {
+	Kind   string `json:"kind"`   // a payload.NoteKind
+	Detail string `json:"detail"` // for a file its name, type and size
+}
+
+// Recipient is how far one recipient is, and how it came to that.
+type Recipient struct {
+	Addr  string `json:"recipient"`
+	Named string `json:"named,omitempty"` // the alias that the client named instead
+	State State  `json:"state"`
+	// Ended is when the state became final on our side; zero while it is not.
+	Ended time.Time `json:"ended,omitzero"`
+	APIID string    `json:"api_message_id,omitempty"` // the API's id, by which its events are found
+	Steps []Step    `json:"steps,omitempty"`          // oldest first
+}
+
+// State is where a recipient stands.
+type State string
+
+// The states. The last four come of the provider's events, the strongest of
+// which counts, whatever order they came in.
+const (
+	Waiting State = "waiting" // not settled: in the queue, or being tried
+	Refused State = "refused" // the client was told no, and has the mail still
+	Sent    State = "sent"    // the API took it
+	Failed  State = "failed"  // given up
+	Dropped State = "dropped" // by an operator
+
+	Delivered  State = "delivered"
+	Bounced    State = "bounced"
+	Complained State = "complained"
+)
+
+// States lists every state, for tables that must be complete.
+func States() []State {
+	return []State{Waiting, Refused, Sent, Failed, Dropped, Delivered, Bounced, Complained}
+}
+
+// Step is one thing that happened to a recipient.
+type Step struct {
+	At   time.Time `json:"at"`
+	What What      `json:"what"`
+	Text string    `json:"text,omitempty"` // in words: why, or by what mail
+
+	// Of an attempt, see relay.Outcome.
+	Attempt *Attempt `json:"attempt,omitempty"`
+	// Of an event.
+	Event *Event `json:"event,omitempty"`
+}
+
+// What is the kind of a step.
+type What string
+
+// The kinds of steps.
+const (
+	StepAnswered What = "answered" // the client, of this recipient alone (LMTP)
+	StepTried    What = "tried"
+	StepGaveUp   What = "gave_up"
+	StepTold     What = "told"     // the sender, by a bounce
+	StepNotTold  What = "not_told" // nobody could be
+	StepDropped  What = "dropped"
+	StepRetried  What = "retried" // by an operator, after it had failed
+	StepEvent    What = "event"   // of the provider's webhook
+)
+
+// Attempt is one call of the API, or why there was none.
+type Attempt struct {
+	Number    int    `json:"number"`
+	Outcome   string `json:"outcome"`          // a relay.Kind
+	Status    int    `json:"status,omitempty"` // of HTTP
+	MessageID string `json:"message_id,omitempty"`
+	Detail    string `json:"detail,omitempty"` // the API's words
+	Cause     string `json:"cause,omitempty"`
+	TookMS    int64  `json:"took_ms"`
+	Untried   bool   `json:"untried,omitempty"` // no call was made
+}
+
+// Event is what the provider told of a recipient afterwards.
+type Event struct {
+	ID        string    `json:"id"`
+	Type      string    `json:"type"` // the provider's own word
+	MessageID string    `json:"message_id"`
+	Email     string    `json:"email"`
+	Code      string    `json:"code,omitempty"` // of a bounce
+	Reason    string    `json:"reason,omitempty"`
+	Received  time.Time `json:"received"` // by us; the step's time is when it happened
+}
+
+// Store keeps records. Every method may be called by any number of goroutines.
+type Store interface {
+	// Write adds what happened to mails, all of it or nothing.
+	Write(ctx context.Context, changes []Change) error
+
+	// Get returns a mail with its recipients and their steps, the provider's
+	// events among them. The second result is false when there is none.
+	Get(ctx context.Context, id string) (Mail, bool, error)
+
+	// Find lists recipients, the mails that came last first, up to q.Limit.
+	// Mail.Recipients is the one recipient, without its steps. The second
+	// result is the cursor to go on with, "" at the end. A page may be short,
+	// even empty, before the end.
+	Find(ctx context.Context, q Query) ([]Mail, string, error)
+
+	// Prune removes the oldest mails that came before the given time and are
+	// settled, at most limit of them, and says how many; with force also those
+	// that are not. Each call is one short step.
+	Prune(ctx context.Context, before time.Time, limit int, force bool) (int, error)
+
+	// Bytes is how much room the records take.
+	Bytes(ctx context.Context) (int64, error)
+
+	// Forget erases what is stored about an address; see Forgotten. Mails that
+	// the queue has, by their ids, and those that wait by the record, are not
+	// recorded from now on.
+	Forget(ctx context.Context, address string, queued []string) (Forgotten, error)
+}
+
+// Query selects recipients of mails; they must match all fields that are set.
+type Query struct {
+	ID        string    `json:"id,omitempty"`     // a mail's id, or the beginning of one
+	Name      string    `json:"name,omitempty"`   // a Message-ID, the API's message_id or an address, whichever matches
+	Sender    string    `json:"sender,omitempty"` // of the envelope
+	Recipient string    `json:"recipient,omitempty"`
+	Subject   string    `json:"subject,omitempty"` // a part of it, without case in ASCII
+	States    []State   `json:"states,omitempty"`
+	From      time.Time `json:"from,omitzero"`  // received at this time or later
+	Until     time.Time `json:"until,omitzero"` // received before it
+
+	Limit  int    `json:"limit,omitempty"` // 0 is 100; 1000 at most
+	Cursor string `json:"cursor,omitempty"`
+}
+
+// Forgotten says what was erased about an address.
+type Forgotten struct {
+	Mails      int `json:"mails"`      // records, whole: the address sent them, or nobody else got them
+	Recipients int `json:"recipients"` // of records of mail that others got as well
+	Cleared    int `json:"cleared"`    // records of which subject, reply and the like were erased
+	Events     int `json:"events"`     // of the provider
+	// Clean: the files of the store were read afterwards and have the address
+	// nowhere any more.
+	Clean bool `json:"clean"`
+}
+
+// Event types of the provider, as far as they say where a recipient stands.
+const (
+	EventHardBounce = "bounced.hard"
+	EventComplaint  = "complained"
+	EventDelivered  = "delivered"
+	EventOpened     = "opened"
+	EventClicked    = "clicked"
+)
+
+// TypesOf are the types of events that lead to a state. Nobody opens what was
+// not delivered.
+func TypesOf(s State) []string {
+	switch s {
+	case Bounced:
+		return []string{EventHardBounce}
+	case Complained:
+		return []string{EventComplaint}
+	case Delivered:
+		return []string{EventDelivered, EventOpened, EventClicked}
+	}
+	return nil
+}
+
+// After is the state of a recipient after an event, whatever the order they
+// come in: a bounce tells more than a complaint, and that more than a delivery.
+func (s State) After(eventType string) State {
+	strength := []State{Sent, Delivered, Complained, Bounced}
+	for i, to := range strength {
+		at := slices.Index(strength, s)
+		if at >= 0 && i > at && slices.Contains(TypesOf(to), eventType) {
+			return to
+		}
+	}
+	return s
+}

@@ -1,0 +1,234 @@
+package history
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// Options are what a Recorder is made from.
+type Options struct {
+	Store   Store
+	Keep    time.Duration // how long a mail's record is kept after it came; 0: none is
+	MaxSize int64         // bytes of all records, above which the oldest go; 0 is no bound
+	Log     *slog.Logger
+	Metrics prometheus.Registerer // nil: none
+
+	// For tests; zero takes the default.
+	every  time.Duration // how long a fact may wait for company
+	retry  time.Duration // how long a store that failed is left alone
+	most   int           // weight of the facts that may wait
+	pruned time.Duration // between two looks for what is too old
+}
+
+const (
+	defaultEvery  = 500 * time.Millisecond
+	defaultRetry  = 5 * time.Second
+	defaultPruned = 5 * time.Minute
+	// mostWaiting bounds memory while the disk is slow: some 30 MB of facts.
+	mostWaiting = 50_000
+	// enough facts are written without waiting for more.
+	enough = 5_000
+	// mailsAtOnce bounds one write, which others that write must wait for.
+	mailsAtOnce = 1_000
+	// pruneStep is how many mails are removed at once.
+	pruneStep = 200
+)
+
+// Recorder writes facts down, many at a time, without those who note them
+// waiting. What cannot be written for long, or comes faster than it can be, is
+// lost and counted: mail goes on. Start and Stop bound its life.
+type Recorder struct {
+	opt     Options
+	metrics *metrics
+
+	mu      sync.Mutex
+	facts   []Fact
+	waiting int // their weight
+	stopped bool
+
+	some  chan struct{} // has a value when there are facts
+	many  chan struct{} // has a value when there are enough
+	flush chan chan error
+	stop  chan struct{}
+	loops sync.WaitGroup
+
+	// backlog is what the store did not take, and behind the weight of the facts
+	// in it. Only the loop uses them.
+	backlog []Change
+	behind  int
+}
+
+var _ Noter = (*Recorder)(nil)
+
+// NewRecorder returns a Recorder that takes facts and writes none yet.
+func NewRecorder(o Options) *Recorder {
+	setDefault(&o.every, defaultEvery)
+	setDefault(&o.retry, defaultRetry)
+	setDefault(&o.pruned, defaultPruned)
+	setDefault(&o.most, mostWaiting)
+	return &Recorder{
+		opt:     o,
+		metrics: newMetrics(o.Metrics),
+		some:    make(chan struct{}, 1),
+		many:    make(chan struct{}, 1),
+		flush:   make(chan chan error),
+		stop:    make(chan struct{}),
+	}
+}
+
+func setDefault[T comparable](v *T, def T) {
+	var zero T
+	if *v == zero {
+		*v = def
+	}
+}
+
+// Note implements Noter.
+func (r *Recorder) Note(f Fact) {
+	if r.opt.Keep == 0 {
+		return
+	}
+	w := f.weight()
+	r.mu.Lock()
+	if r.stopped || r.waiting+w > r.opt.most {
+		r.mu.Unlock()
+		r.metrics.lost.Add(float64(w))
+		return
+	}
+	r.facts = append(r.facts, f)
+	r.waiting += w
+	waiting := r.waiting
+	r.mu.Unlock()
+	signal(r.some)
+	if waiting >= enough {
+		signal(r.many)
+	}
+}
+
+// signal leaves a value for who waits, if there is none yet.
+func signal(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// Start begins to write and to prune. It returns at once.
+func (r *Recorder) Start() {
+	r.loops.Go(r.write)
+	r.loops.Go(r.prune)
+}
+
+// Stop writes what was noted, if the store takes it, and ends. What is noted
+// later is lost.
+func (r *Recorder) Stop() {
+	r.mu.Lock()
+	again := r.stopped
+	r.stopped = true
+	r.mu.Unlock()
+	if !again {
+		close(r.stop)
+	}
+	r.loops.Wait()
+}
+
+// ErrStopped: the recorder was stopped.
+var ErrStopped = errors.New("the history is not written any more")
+
+// Flush returns when everything that was noted before it is written, or cannot
+// be.
+func (r *Recorder) Flush(ctx context.Context) error {
+	done := make(chan error, 1)
+	select {
+	case r.flush <- done:
+	case <-r.stop:
+		return ErrStopped
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// write is the loop that writes.
+func (r *Recorder) write() {
+	wait := r.opt.every
+	for {
+		var asked chan error
+		select {
+		case <-r.some:
+			asked = r.company(wait)
+		case asked = <-r.flush:
+		case <-r.stop:
+			if err := r.writeAll(); err != nil {
+				r.metrics.lost.Add(float64(len(r.backlog)))
+			}
+			return
+		}
+		err := r.writeAll()
+		if asked != nil {
+			asked <- err
+		}
+		wait = r.opt.every
+		if err != nil {
+			wait = r.opt.retry
+			signal(r.some)
+		}
+	}
+}
+
+// company waits for more facts, until there are enough of them or somebody
+// asks for what there is.
+func (r *Recorder) company(wait time.Duration) (asked chan error) {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	many := r.many
+	if wait != r.opt.every {
+		many = nil // the store failed and is left alone
+	}
+	select {
+	case asked = <-r.flush:
+	case <-timer.C:
+	case <-many:
+	case <-r.stop:
+	}
+	return asked
+}
+
+// writeAll writes what there is. What the store does not take is kept for the
+// next time, and counts against what may wait.
+func (r *Recorder) writeAll() error {
+	r.mu.Lock()
+	facts, weight := r.facts, r.waiting
+	r.facts = nil
+	r.mu.Unlock()
+	if len(facts) > 0 {
+		r.backlog = append(r.backlog, Changes(facts...)...)
+	}
+	r.metrics.facts.Add(float64(len(facts)))
+	for len(r.backlog) > 0 {
+		n := min(len(r.backlog), mailsAtOnce)
+		if err := r.opt.Store.Write(context.Background(), r.backlog[:n]); err != nil {
+			r.metrics.failed.Inc()
+			r.opt.Log.Error("the history cannot be written", "mails", len(r.backlog), "cause", err)
+			r.behind += weight
+			return err
+		}
+		r.backlog = r.backlog[n:]
+	}
+	r.backlog = nil
+	r.mu.Lock()
+	r.waiting -= weight + r.behind
+	r.mu.Unlock()
+	r.behind = 0
+	return nil
+}

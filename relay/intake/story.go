@@ -1,0 +1,91 @@
+package intake
+
+import (
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/history"
+	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/smtpd"
+	"github.com/smtp2rest/smtp2rest/smtpd/reply"
+)
+
+// story is what is noted of one message in the history, and counted, once it is
+// known.
+type story struct {
+	message *relay.Message
+	trace   string  // the mail's W3C traceparent
+	list    []named // for whom the client is answered one by one; nil: for all at once
+	came    bool
+	leftOut []payload.NoteKind
+}
+
+// came notes a mail that could be mapped.
+func (in *Intake) came(s *story, mail *payload.Mail) {
+	head := history.Head{
+		MessageID: mail.MessageID, Author: mail.From.Email, Subject: in.subject(mail.Subject), TraceParent: s.trace,
+		LeftOut: history.LeftOutOf(mail.Notes),
+	}
+	for _, n := range mail.Notes {
+		if n.Kind.LeftOut() {
+			s.leftOut = append(s.leftOut, n.Kind)
+		}
+	}
+	s.came = true
+	in.opt.History.Note(history.NewCame(s.message, head))
+}
+
+// cameUnmapped notes a mail that could not.
+func (in *Intake) cameUnmapped(s *story) {
+	id := payload.Identify(s.message.Raw)
+	s.came = true
+	in.opt.History.Note(history.NewCame(s.message, history.Head{
+		MessageID: id.MessageID, Author: id.Author, Subject: in.subject(id.Subject), TraceParent: s.trace,
+	}))
+}
+
+func (in *Intake) subject(s string) string {
+	if !in.opt.Subjects {
+		return ""
+	}
+	return s
+}
+
+// answered notes what the client is told. What was left out of a mail counts
+// only when it was taken.
+func (in *Intake) answered(s *story, v verdict) {
+	if !s.came {
+		in.cameUnmapped(s)
+	}
+	r := v.main()
+	if r.Positive() {
+		for _, kind := range s.leftOut {
+			in.metrics.leftOut.WithLabelValues(kind.String()).Inc()
+		}
+	}
+	said := history.Answered{ID: s.message.ID, To: s.message.Recipients, Reply: r.String(), Taken: r.Positive(), At: time.Now()}
+	if v.of == nil {
+		in.opt.History.Note(said)
+		return
+	}
+	for i, r := range v.each {
+		said.To, said.Reply, said.Taken, said.Each = s.list[i].to, r.String(), r.Positive(), true
+		in.opt.History.Note(said)
+	}
+}
+
+// noteRefused notes a recipient that was refused at RCPT, as a record of its
+// own: whoever asks for the mail to that address finds why there is none. The
+// transaction may go on without it.
+func (in *Intake) noteRefused(env *smtpd.Envelope, rcpt string, r *reply.Reply) {
+	now := time.Now()
+	m := &relay.Message{ID: relay.NewID(now), ReceivedAt: now, Client: clientOf(env), From: env.From, Recipients: []string{rcpt}}
+	in.opt.History.Note(history.NewCame(m, history.Head{}))
+	in.opt.History.Note(history.Answered{ID: m.ID, To: m.Recipients, Reply: r.String(), At: now})
+}
+
+// noteBounce notes a bounce that is sent while the client of its mail waits.
+func (in *Intake) noteBounce(of, b *relay.Message, failed []string) {
+	in.opt.History.Note(history.NewCame(b, history.Head{BounceOf: of.ID}))
+	in.opt.History.Note(history.Told{ID: of.ID, Recipients: failed, Bounce: b.ID, At: b.ReceivedAt})
+}

@@ -1,0 +1,217 @@
+package records
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"github.com/smtp2rest/smtp2rest/relay/history"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
+	"github.com/smtp2rest/smtp2rest/relay/suppress"
+)
+
+// historySchema is one row for each mail, one for each of its recipients with
+// all that happened to it, and the mails of which nothing more is recorded.
+// Addresses stand beside the form in which they are compared, the key.
+const historySchema = `
+CREATE TABLE mails (
+	id         TEXT PRIMARY KEY,
+	received   INTEGER NOT NULL,            -- ms, as all times here
+	sender     TEXT NOT NULL,
+	sender_key TEXT NOT NULL,
+	message_id TEXT NOT NULL DEFAULT '',    -- of the mail's header
+	subject    TEXT NOT NULL DEFAULT '',
+	head       TEXT NOT NULL DEFAULT '',    -- the rest of what is known, as JSON
+	reply      TEXT NOT NULL DEFAULT '',
+	answered   INTEGER NOT NULL DEFAULT 0
+) WITHOUT ROWID;
+CREATE INDEX mails_received ON mails (received);
+CREATE INDEX mails_sender ON mails (sender_key, received);
+CREATE INDEX mails_message_id ON mails (message_id) WHERE message_id <> '';
+CREATE TABLE mail_recipients (
+	mail      TEXT NOT NULL,                -- mails.id
+	key       TEXT NOT NULL,
+	received  INTEGER NOT NULL,             -- mails.received
+	addr      TEXT NOT NULL,
+	named     TEXT NOT NULL DEFAULT '',     -- the alias that the client named
+	named_key TEXT NOT NULL DEFAULT '',
+	state     TEXT NOT NULL,
+	ended     INTEGER NOT NULL DEFAULT 0,
+	api_id    TEXT NOT NULL DEFAULT '',     -- the API's message_id
+	steps     TEXT NOT NULL DEFAULT '',     -- JSON, one on each line
+	PRIMARY KEY (mail, key)
+) WITHOUT ROWID;
+CREATE INDEX mail_recipients_key ON mail_recipients (key, received);
+CREATE INDEX mail_recipients_named ON mail_recipients (named_key) WHERE named_key <> '';
+CREATE INDEX mail_recipients_api_id ON mail_recipients (api_id) WHERE api_id <> '';
+CREATE TABLE mails_forgotten (id TEXT PRIMARY KEY) WITHOUT ROWID;
+`
+
+// stepsMax bounds what one recipient's attempts take. Beyond it only what ends
+// a recipient is still recorded.
+const stepsMax = 64 << 10
+
+// Write implements history.Store. The recorder waits for it, and nobody else.
+func (s *Store) Write(ctx context.Context, changes []history.Change) error {
+	if !s.writer.room() {
+		return fmt.Errorf("records in %s: the disk is almost full, and the queue needs what is left", s.opts.Dir)
+	}
+	return s.durable(ctx, func(t *tx) error {
+		for _, c := range changes {
+			if err := t.writeMail(c); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+func (t *tx) writeMail(c history.Change) error {
+	of := ""
+	if c.Head != nil {
+		of = c.Head.BounceOf
+	}
+	forgotten, err := t.Number("SELECT count(*) FROM mails_forgotten WHERE id IN (?, ?)", c.ID, of)
+	if err != nil {
+		return err
+	}
+	if forgotten > 0 { // what becomes of such a mail is not recorded, nor is the bounce of one
+		_, err := t.Exec("INSERT OR IGNORE INTO mails_forgotten VALUES (?)", c.ID)
+		return err
+	}
+	if err := t.writeHead(c); err != nil {
+		return err
+	}
+	for _, r := range c.Recipients {
+		if err := t.writeRecipient(c, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (t *tx) writeHead(c history.Change) error {
+	var head history.Head
+	raw := ""
+	if c.Head != nil {
+		head = *c.Head
+		rest := head
+		rest.MessageID, rest.Subject = "", ""
+		doc, err := json.Marshal(rest)
+		if err != nil {
+			return err
+		}
+		raw = string(doc)
+	}
+	_, err := t.Exec(`INSERT INTO mails (id, received, sender, sender_key, message_id, subject, head, reply, answered) VALUES (?,?,?,?,?,?,?,?,?)
+		ON CONFLICT (id) DO UPDATE SET
+			sender = iif(excluded.sender <> '', excluded.sender, sender),
+			sender_key = iif(excluded.sender <> '', excluded.sender_key, sender_key),
+			message_id = iif(excluded.head <> '', excluded.message_id, message_id),
+			subject = iif(excluded.head <> '', excluded.subject, subject),
+			head = iif(excluded.head <> '', excluded.head, head),
+			reply = iif(excluded.reply <> '', excluded.reply, reply),
+			answered = iif(excluded.reply <> '', excluded.answered, answered)`,
+		c.ID, millis(c.Received), c.Sender, suppress.Normalise(c.Sender), head.MessageID, head.Subject, raw, c.Reply, millis(c.Answered))
+	return err
+}
+
+func (t *tx) writeRecipient(c history.Change, r history.RecipientChange) error {
+	steps, err := stepLines(r.Steps)
+	if err != nil {
+		return err
+	}
+	named := ""
+	if r.Named != "" {
+		named = suppress.Normalise(r.Named)
+	}
+	state, ended := r.State, r.Ended // of a new row
+	switch {
+	case state == "" && r.Refused.IsZero():
+		state = history.Waiting
+	case state == "":
+		state, ended = history.Refused, r.Refused
+	}
+	_, err = t.Exec(`INSERT INTO mail_recipients (mail, key, received, addr, named, named_key, state, ended, api_id, steps)
+		VALUES (?1, ?2, (SELECT received FROM mails WHERE id = ?1), ?3, ?4, ?5, ?6, ?7, ?8, ?9)
+		ON CONFLICT (mail, key) DO UPDATE SET
+			named = iif(?4 <> '', ?4, named),
+			named_key = iif(?4 <> '', ?5, named_key),
+			state = iif(?10 OR ?12 AND state = 'waiting', ?6, state),
+			ended = iif((?10 OR ?12 AND state = 'waiting') AND state <> ?6, ?7, ended),
+			api_id = iif(?8 <> '', ?8, api_id),
+			steps = iif(?10 OR length(steps) < ?11, steps || ?9, steps)`,
+		c.ID, suppress.Normalise(r.Addr), r.Addr, r.Named, named, string(state), millis(ended), r.APIID, steps,
+		r.State != "", stepsMax, !r.Refused.IsZero())
+	return err
+}
+
+func stepLines(steps []history.Step) (string, error) {
+	var b strings.Builder
+	enc := json.NewEncoder(&b) // ends each with a line break
+	for _, s := range steps {
+		if err := enc.Encode(s); err != nil {
+			return "", err
+		}
+	}
+	return b.String(), nil
+}
+
+// Get implements history.Store.
+func (s *Store) Get(ctx context.Context, id string) (m history.Mail, found bool, err error) {
+	err = s.read(ctx, func(c *db.Conn) error {
+		r, err := c.One("SELECT id, received, sender, message_id, subject, head, reply, answered FROM mails WHERE id = ?", id)
+		if err != nil || r == nil {
+			return err
+		}
+		if m, err = mailOf(r); err != nil {
+			return err
+		}
+		found = true
+		err = c.Each(func(r db.Row) error {
+			one, err := recipientOf(r)
+			if err == nil {
+				m.Recipients = append(m.Recipients, one)
+			}
+			return err
+		}, "SELECT addr, named, state, ended, api_id, steps FROM mail_recipients WHERE mail = ? ORDER BY key", id)
+		if err != nil {
+			return err
+		}
+		for i := range m.Recipients {
+			if err := addEvents(c, &m.Recipients[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return m, found, err
+}
+
+// mailOf reads id, received, sender, message_id, subject, head, reply and answered.
+func mailOf(r db.Row) (history.Mail, error) {
+	m := history.Mail{ID: r.Text(0), Received: fromMillis(r.Int(1)), Sender: r.Text(2), Reply: r.Text(6), Answered: fromMillis(r.Int(7))}
+	if head := r.Text(5); head != "" {
+		if err := json.Unmarshal([]byte(head), &m.Head); err != nil {
+			return m, fmt.Errorf("the record of mail %s: %w", m.ID, err)
+		}
+	}
+	m.MessageID, m.Subject = r.Text(3), r.Text(4)
+	return m, nil
+}
+
+// recipientOf reads addr, named, state, ended, api_id and steps.
+func recipientOf(r db.Row) (history.Recipient, error) {
+	out := history.Recipient{
+		Addr: r.Text(0), Named: r.Text(1), State: history.State(r.Text(2)), Ended: fromMillis(r.Int(3)), APIID: r.Text(4),
+	}
+	for line := range strings.Lines(r.Text(5)) {
+		var s history.Step
+		if err := json.Unmarshal([]byte(line), &s); err != nil {
+			return out, fmt.Errorf("the record of <%s>: %w", out.Addr, err)
+		}
+		out.Steps = append(out.Steps, s)
+	}
+	return out, nil
+}
