@@ -181,11 +181,12 @@ func orElse(s, otherwise string) string {
 	return s
 }
 
+// checkFileReason is checkReason where it is no mistake on the command line.
 func checkFileReason(name string) error {
-	if name == "" {
-		return nil
+	if err := checkReason(name); name != "" && err != nil {
+		return errors.New(err.Error())
 	}
-	return checkReason(name)
+	return nil
 }
 
 // entries gives one entry after the other, with its line, and io.EOF.
@@ -197,10 +198,17 @@ func reader(r io.Reader) entries {
 	if bom, err := in.Peek(3); err == nil && string(bom) == "\ufeff" { // as spreadsheets write
 		_, _ = in.Discard(3)
 	}
-	if first, err := in.Peek(1); err == nil && first[0] == '{' {
-		return jsonLines(in)
+	for {
+		first, err := in.Peek(1)
+		switch {
+		case err == nil && strings.ContainsRune(" \t\r\n", rune(first[0])):
+			_, _ = in.Discard(1)
+			continue
+		case err == nil && first[0] == '{':
+			return jsonLines(in)
+		}
+		return csvLines(in)
 	}
-	return csvLines(in)
 }
 
 func jsonLines(in *bufio.Reader) entries {

@@ -62,7 +62,7 @@ func webhookSettings(w *Webhook) []setting {
 		{path: "webhook.previous_secret", value: secretValue{&w.PreviousSecret, previousWebhookSecret()}, env: previousWebhookSecret().env,
 			doc: "The secret before it, which is taken as well while the provider changes from one to\nthe other. It is a secret and not set in the file."},
 		{path: "webhook.previous_secret_file", value: textValue{&w.PreviousSecretFile, checkSecretPath}, def: "",
-			doc: "File that holds the secret before it."},
+			doc: "File that holds the secret before it, if there was one; 'webhook register' writes it."},
 		{path: "webhook.suppress_unsubscribed", value: flagValue{&w.SuppressUnsubscribed}, def: false,
 			doc: "Refuses mail to who unsubscribed. Without it they are only marked: a receipt or a\npassword reset may still be due to them."},
 		{path: "webhook.register_path", value: textValue{&w.RegisterPath, checkPath}, def: "/v1/api/webhooks",

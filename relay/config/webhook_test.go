@@ -29,6 +29,10 @@ func TestWebhook(t *testing.T) {
 	if len(cfg.Warnings) > 0 {
 		t.Errorf("warnings: %q", cfg.Warnings)
 	}
+	text = strings.Replace(text, "./old", "./none", 1) // until the first change there is none
+	if cfg := load(t, src); cfg.Webhook.PreviousSecret.IsSet() {
+		t.Error("a secret of no file")
+	}
 }
 
 func TestNoWebhookByDefault(t *testing.T) {
