@@ -19,6 +19,8 @@ COPY --from=build --chown=65532:65532 --chmod=700 /empty /var/lib/smtp2rest
 VOLUME /var/lib/smtp2rest
 # The only place that can be written to: the rest may be read-only.
 ENV TMPDIR=/var/lib/smtp2rest
+# Whether it makes progress. It needs no shell, and finds the daemon's socket by itself.
+HEALTHCHECK --interval=20s --timeout=5s --start-period=5s CMD ["/smtp2rest", "healthcheck"]
 USER 65532:65532
 ENTRYPOINT ["/smtp2rest"]
 CMD ["serve"]

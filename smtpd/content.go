@@ -5,7 +5,9 @@ import (
 	"bytes"
 	"errors"
 	"io"
+	"slices"
 
+	"github.com/smtp2rest/smtp2rest/smtpd/budget"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
@@ -17,20 +19,32 @@ const drainBytes = 64 << 20
 // the rest is not worth reading: the connection has to be closed.
 var errDrained = errors.New("smtpd: message far beyond the limit")
 
+// A message without an announced size comes in pieces, each as large as all
+// before it, from the one to the other; so nothing is copied to make room.
+const (
+	leastPiece = 4 << 10
+	mostPiece  = 1 << 20
+)
+
 // content collects one message, from DATA or from the chunks of BDAT, with
 // CRLF line ends whatever the client used: CRLF, a run of CRs before LF (what
 // a text mode makes of CRLF), a bare LF, a bare CR.
 type content struct {
-	buf  []byte
-	hint int64 // the size the client announced, 0 for none
+	pieces [][]byte // full, but for the last
+	size   int64    // of all pieces together
+	held   int64    // their capacity
+	hint   int64    // the size the client announced, 0 for none
 
 	maxBytes int64
 	maxLine  int
+	reserve  func(kind budget.Kind, n int64) *reply.Reply // n octets of memory in all, or why not
 
+	header  header
 	line    int // octets in the current line so far
 	crs     int // CRs seen whose meaning depends on what follows
 	read    int64
 	refusal *reply.Reply // why nothing is collected any more
+	limit   limit        // that was met, "" for none and for what reserve counted
 }
 
 // add takes the next octets of the message. It keeps nothing of p.
@@ -79,6 +93,7 @@ func (c *content) endCRs(p []byte) []byte {
 
 func (c *content) endLine() {
 	c.put([]byte("\r\n"))
+	c.header.endLine()
 	c.line = 0
 }
 
@@ -88,37 +103,68 @@ func (c *content) put(p []byte) {
 	}
 	c.line += len(p)
 	switch {
-	case int64(len(c.buf)+len(p)) > c.maxBytes:
-		c.refuse(reply.TooLarge())
+	case c.size+int64(len(p)) > c.maxBytes:
+		c.refuse(limitSize, reply.TooLarge())
+		return
 	case c.line > c.maxLine+len("\r\n"):
-		c.refuse(reply.Unparsable("a line is too long"))
-	default:
-		c.grow(len(p))
-		c.buf = append(c.buf, p...)
-	}
-}
-
-func (c *content) refuse(r *reply.Reply) {
-	c.refusal = r
-	c.buf = nil
-}
-
-// grow makes room. The announced size is believed once a quarter of it has
-// come: a lie then costs no more memory than four times what was really sent,
-// and an honest client's message is copied a few times at most.
-func (c *content) grow(n int) {
-	need := len(c.buf) + n
-	if need <= cap(c.buf) {
+		c.refuse(limitLine, reply.BodyLineTooLong())
+		return
+	case !c.header.add(p):
+		c.refuse(limitHeader, reply.HeaderTooLarge())
 		return
 	}
-	size := max(2*cap(c.buf), need, 4<<10)
-	if hint := int(min(c.hint, c.maxBytes)); hint > size && hint <= max(4*need, 64<<10) {
-		size = hint
+	for len(p) > 0 && c.refusal == nil {
+		last := len(c.pieces) - 1
+		if last < 0 || len(c.pieces[last]) == cap(c.pieces[last]) {
+			c.grow()
+			continue
+		}
+		n := min(len(p), cap(c.pieces[last])-len(c.pieces[last]))
+		c.pieces[last] = append(c.pieces[last], p[:n]...)
+		c.size += int64(n)
+		p = p[n:]
 	}
-	size = max(min(size, int(c.maxBytes)), need)
-	grown := make([]byte, len(c.buf), size)
-	copy(grown, c.buf)
-	c.buf = grown
+}
+
+// refuse gives the memory back at once, however long the rest takes to come.
+func (c *content) refuse(l limit, r *reply.Reply) {
+	c.refusal, c.limit = r, l
+	c.pieces, c.held = nil, 0
+	_ = c.reserve(budget.Reading, 0) // less is never refused
+}
+
+// grow adds a piece: one for all that was announced, which was reserved for
+// before the client was let on, or one as large as what is there.
+func (c *content) grow() {
+	n := min(max(c.size, leastPiece), mostPiece)
+	if len(c.pieces) == 0 {
+		n = max(c.hint, n)
+	}
+	n = min(n, c.maxBytes-c.size)
+	if r := c.reserve(budget.Reading, c.held+n); r != nil {
+		c.refuse("", r)
+		return
+	}
+	c.held += n
+	c.pieces = append(c.pieces, make([]byte, 0, n))
+}
+
+// whole returns the message in one piece, or why it cannot.
+func (c *content) whole() ([]byte, *reply.Reply) {
+	if c.refusal != nil {
+		return nil, c.refusal
+	}
+	if len(c.pieces) == 1 {
+		return c.pieces[0], nil
+	}
+	if r := c.reserve(budget.Dealing, c.held+c.size); r != nil {
+		c.refuse("", r)
+		return nil, r
+	}
+	data := slices.Concat(c.pieces...)
+	c.pieces = nil
+	_ = c.reserve(budget.Dealing, c.size) // less is never refused
+	return data, nil
 }
 
 // finish ends the message.
@@ -194,22 +240,4 @@ func unexpected(err error) error {
 		return io.ErrUnexpectedEOF
 	}
 	return err
-}
-
-// receivedFields counts the Received fields in the header of a message, which
-// every server on its way adds.
-func receivedFields(data []byte) int {
-	const name = "Received:"
-	n := 0
-	for len(data) > 0 {
-		line, rest, _ := bytes.Cut(data, []byte("\r\n"))
-		if len(line) == 0 {
-			return n
-		}
-		if len(line) >= len(name) && bytes.EqualFold(line[:len(name)], []byte(name)) {
-			n++
-		}
-		data = rest
-	}
-	return n
 }

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/smtp2rest/smtp2rest/smtpd/budget"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
@@ -31,6 +32,8 @@ type dialog struct {
 	hidden bool         // go-smtp's next reply, if it is positive, is not for the client
 	errors int          // wrong commands since the last message taken
 	wrong  int          // wrong recipients since the last right one
+	empty  int          // commands that bring no mail nearer, since the last message taken
+	ended  int          // messages that came to their end on this connection
 	cause  *reply.Reply // what the session answered, with its private cause
 	each   []verdict    // what go-smtp's next replies are to be, one for each recipient
 }
@@ -75,10 +78,13 @@ func (w *wire) readLine() (string, error) {
 	if w.stopsNow() {
 		return "", w.refuse(w.lost(errStopping))
 	}
+	w.timeLine(true)
 	p, err := w.in.ReadSlice('\n')
+	w.timeLine(false)
 	w.confirm(err)
 	switch {
 	case errors.Is(err, bufio.ErrBufferFull): // its size is Limits.CommandBytes
+		w.metrics.hit(limitCommand)
 		w.hangUpOn()
 		return "", w.refuse(reply.LineTooLong())
 	case err != nil:
@@ -105,6 +111,11 @@ func (w *wire) command(line string) error {
 	}
 	switch verb {
 	case "HELO", "EHLO", "LHLO", "RSET", "NOOP", "VRFY", "QUIT":
+		if w.dialog.empty++; w.dialog.empty > w.limits.IdleCommands && verb != "QUIT" {
+			w.metrics.hit(limitIdleCommands)
+			w.linger = lingerTime
+			return w.answer(reply.TooManyErrors())
+		}
 		w.pass(strings.TrimSpace(verb + " " + arg))
 		return nil
 	case "MAIL", "RCPT", "DATA":
@@ -143,34 +154,72 @@ func (w *wire) pass(line string) { w.out = []byte(line + "\r\n") }
 
 // transaction passes MAIL, RCPT and DATA on in the one form that go-smtp
 // cannot misread, or returns why not.
-func (w *wire) transaction(verb, arg string) *reply.Reply {
+func (w *wire) transaction(verb, arg string) (refused *reply.Reply) {
 	if w.dialog.chunks != nil {
 		return reply.BadSequence(verb + " is not allowed between chunks")
 	}
-	var refused *reply.Reply
-	line := verb
 	switch verb {
 	case "MAIL":
-		switch {
-		case !w.greeted:
-			return reply.BadSequence("say EHLO first")
-		case w.session.open:
-			return reply.BadSequence("a transaction is open already")
-		}
-		w.dialog.path, refused = parseMail(arg, w.limits.MessageBytes, w.session.qualify)
-		line = "MAIL FROM:<" + w.dialog.path.address + ">"
+		refused = w.mail(arg)
 	case "RCPT":
-		w.dialog.path, refused = parseRcpt(arg, w.session.utf8, w.session.qualify)
-		line = "RCPT TO:<" + w.dialog.path.address + ">"
+		refused = w.rcpt(arg)
 	case "DATA":
-		if arg != "" {
-			refused = reply.BadArgument("DATA takes no argument")
-		}
-	}
-	if refused == nil {
-		w.pass(line)
+		refused = w.data(arg)
 	}
 	return refused
+}
+
+func (w *wire) mail(arg string) (refused *reply.Reply) {
+	switch {
+	case !w.greeted:
+		return reply.BadSequence("say EHLO first")
+	case w.session.open:
+		return reply.BadSequence("a transaction is open already")
+	case w.dialog.ended >= w.limits.MessagesPerConnection:
+		w.metrics.hit(limitMessages)
+		w.linger = lingerTime
+		return reply.TooManyMessages()
+	}
+	w.dialog.path, refused = parseMail(arg, w.limits.MessageBytes, w.session.qualify)
+	if refused != nil {
+		if refused.Code() == 552 { // SIZE
+			w.metrics.hit(limitSize)
+		}
+		return refused
+	}
+	w.pass("MAIL FROM:<" + w.dialog.path.address + ">")
+	return nil
+}
+
+func (w *wire) rcpt(arg string) (refused *reply.Reply) {
+	w.dialog.path, refused = parseRcpt(arg, w.session.utf8, w.session.qualify)
+	switch {
+	case refused != nil && w.session.open:
+		return refused
+	case !w.session.open: // go-smtp says 502, which is for commands that do not exist
+		return reply.BadSequence("MAIL comes first")
+	case len(w.session.envelope.Recipients) >= w.limits.Recipients:
+		w.metrics.hit(limitRecipients)
+		return reply.TooManyRecipients()
+	}
+	w.pass("RCPT TO:<" + w.dialog.path.address + ">")
+	return nil
+}
+
+// data makes sure of the memory before the client is let on, as far as it told
+// how much it is going to be.
+func (w *wire) data(arg string) *reply.Reply {
+	switch {
+	case arg != "":
+		return reply.BadArgument("DATA takes no argument")
+	case !w.session.ready(): // RFC 5321 section 4.1.4; go-smtp says 502
+		return reply.BadSequence("no recipients")
+	}
+	if r := w.reserveContent(budget.Reading, max(w.session.size, leastHeld)); r != nil {
+		return r
+	}
+	w.pass("DATA")
+	return nil
 }
 
 // bdat takes one chunk (RFC 3030).
@@ -187,7 +236,8 @@ func (w *wire) bdat(arg string) error {
 	case w.session.ready():
 		chunks = w.newContent()
 	default: // the chunk comes all the same, and must be read
-		chunks = &content{refusal: reply.BadSequence("no recipients")}
+		chunks = w.newContent()
+		chunks.refuse("", reply.BadSequence("no recipients"))
 	}
 	w.startMessage()
 	if err := chunks.readChunk(w.in, size); err != nil {
@@ -199,6 +249,9 @@ func (w *wire) bdat(arg string) error {
 		return w.answer(chunks.refusal)
 	case chunks.refusal != nil && !last:
 		// The transaction is over; RSET tells go-smtp.
+		if chunks.limit != "" {
+			w.metrics.hit(chunks.limit)
+		}
 		w.dialog.hidden = true
 		w.dialog.chunks = nil
 		w.endMessage()
@@ -232,7 +285,10 @@ func parseChunk(arg string) (size int64, last, ok bool) {
 }
 
 func (w *wire) newContent() *content {
-	return &content{maxBytes: w.limits.MessageBytes, maxLine: w.limits.LineBytes, hint: w.session.size}
+	return &content{
+		maxBytes: w.limits.MessageBytes, maxLine: w.limits.LineBytes, hint: w.session.size,
+		header: header{max: w.limits.HeaderBytes}, reserve: w.reserveContent,
+	}
 }
 
 // message returns the content of the message for which go-smtp called the
@@ -251,10 +307,11 @@ func (w *wire) message() ([]byte, *reply.Reply) {
 		c.finish()
 	}
 	w.endMessage()
-	if c.refusal != nil {
-		return nil, c.refusal
+	data, r := c.whole()
+	if c.limit != "" {
+		w.metrics.hit(c.limit)
 	}
-	return c.buf, nil
+	return data, r
 }
 
 // interrupted hangs up in the middle of a message. What else the client sends
@@ -313,20 +370,22 @@ func (w *wire) sendCounted(line string) error {
 	if !isLastLine(line) {
 		return w.send(line)
 	}
-	if w.tooManyErrors(line) {
+	if limit := w.tooManyErrors(line); limit != "" {
+		w.metrics.hit(limit)
 		w.linger = lingerTime
 		line = reply.TooManyErrors().String()
 	}
 	if strings.HasPrefix(line, "421") { // RFC 5321 section 3.8: the server closes after it
 		w.hangUp()
 	}
+	w.metrics.replied(line)
 	w.record(line)
 	return w.send(line)
 }
 
-// tooManyErrors counts. Verdicts about content are no errors of the client's,
+// tooManyErrors counts, and returns the limit that was met, if any. Verdicts about content are no errors of the client's,
 // and wrong recipients have a count of their own.
-func (w *wire) tooManyErrors(line string) bool {
+func (w *wire) tooManyErrors(line string) limit {
 	d := &w.dialog
 	policy := strings.HasPrefix(line, "55")
 	switch {
@@ -338,11 +397,18 @@ func (w *wire) tooManyErrors(line string) bool {
 	case line[0] == '5':
 		d.errors++
 	}
-	return line[0] == '5' && (d.errors >= w.limits.WrongCommands || d.wrong >= w.limits.WrongRecipients)
+	switch {
+	case line[0] != '5':
+	case d.errors >= w.limits.WrongCommands:
+		return limitWrongCommands
+	case d.wrong >= w.limits.WrongRecipients:
+		return limitWrongRecipients
+	}
+	return ""
 }
 
 // taken forgives earlier errors: a message went through.
-func (w *wire) taken() { w.dialog.errors, w.dialog.wrong = 0, 0 }
+func (w *wire) taken() { w.dialog.errors, w.dialog.wrong, w.dialog.empty = 0, 0, 0 }
 
 // record logs a refusal. Of commands only addresses are logged: others can
 // hold secrets.

@@ -33,6 +33,7 @@ import (
 //	networks           of the listener: none, instead of loopback
 //	tls MODE           of the listener: starttls or implicit, with a certificate of its own
 //	bug                one error is logged; else none may be
+//	line: words        of docs/replies.md that the session is about
 //	C: text            the client sends the text and CRLF
 //	c: text            the client sends the text alone
 //	C: (tls)           the client begins TLS
@@ -113,7 +114,7 @@ func isSetting(word string) bool {
 // step does one line and returns how many messages have been seen.
 func (c *client) step(kind, text string, b *fakeBackend, seen int) (int, error) {
 	switch kind {
-	case "", "#", "bug":
+	case "", "#", "bug", "line:":
 	case "C:":
 		switch text {
 		case "(close)":

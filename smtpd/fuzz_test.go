@@ -51,7 +51,7 @@ func FuzzSession(f *testing.F) {
 		mails := b.took()
 		for i := range mails { // what differs by connection
 			mails[i].env.Client.Session, mails[i].env.Client.Addr = "", netip.AddrPort{}
-			mails[i].env.receipt = nil
+			mails[i].env.receipt, mails[i].env.reserve = nil, nil
 		}
 		return mails
 	}

@@ -52,6 +52,7 @@ func (d *door) Accept() (net.Conn, error) {
 			_ = conn.Close()
 			continue
 		}
+		d.server.memory.Overhead(ConnectionBytes)
 		w.log.Debug("session opened")
 		return w, nil
 	}
@@ -66,6 +67,8 @@ func (d *door) newWire(conn net.Conn) *wire {
 	}
 	log := clientLog(s.log, client)
 	w := &wire{Conn: conn, socket: conn, limits: s.limits, log: log, tls: d.tls, tlsMode: d.config.TLS.Mode, pause: s.pause}
+	w.metrics, w.meter, w.share = s.metrics, s.meter, s.memory.Share()
+	w.clock.limits = s.limits
 	_, w.local = conn.RemoteAddr().(*net.UnixAddr)
 	w.proxied = contains(d.config.ProxyFrom, client.Addr.Addr())
 	w.origin = origin(client.Addr)
@@ -86,6 +89,8 @@ func (d *door) newWire(conn net.Conn) *wire {
 		everybody: s.options.Rules,
 	}
 	w.onClose = func() {
+		w.share.Release()
+		s.memory.Overhead(-ConnectionBytes)
 		s.roster.leave(w)
 		w.log.Debug("session closed")
 	}
@@ -125,7 +130,8 @@ func (d *door) NewSession(c *smtp.Conn) (smtp.Session, error) {
 
 // A roster is who is connected.
 type roster struct {
-	limits Limits
+	limits  Limits
+	metrics *metrics
 
 	mu       sync.Mutex
 	stopping bool
@@ -143,9 +149,15 @@ func (r *roster) enter(w *wire) *reply.Reply {
 	switch {
 	case r.stopping:
 		return reply.ShuttingDown()
-	case len(r.wires) >= r.limits.Connections, !w.proxied && r.from[w.origin] >= r.limits.ConnectionsPerAddress:
+	case len(r.wires) >= r.limits.Connections:
+		r.metrics.hit(limitConnections)
+		return reply.TooManyConnections()
+	case !w.proxied && r.from[w.origin] >= r.limits.ConnectionsPerAddress:
+		r.metrics.hit(limitAddress)
 		return reply.TooManyConnections()
 	}
+	r.metrics.opened.Inc()
+	r.metrics.open.Inc()
 	r.wires[w] = struct{}{}
 	r.from[w.origin]++
 	return nil
@@ -156,6 +168,7 @@ func (r *roster) move(w *wire, to netip.Prefix) *reply.Reply {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.from[to] >= r.limits.ConnectionsPerAddress {
+		r.metrics.hit(limitAddress)
 		return reply.TooManyConnections()
 	}
 	r.uncount(w.origin)
@@ -175,6 +188,7 @@ func (r *roster) leave(w *wire) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.wires, w)
+	r.metrics.open.Dec()
 	r.uncount(w.origin)
 }
 

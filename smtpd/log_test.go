@@ -90,7 +90,7 @@ func TestPanicInWire(t *testing.T) {
 	}()
 	var panics int
 	log := slog.New(slog.DiscardHandler)
-	w := &wire{Conn: ours, socket: ours, limits: Limits{}.withDefaults(), log: log, in: nil, onClose: func() {}}
+	w := &wire{Conn: ours, socket: ours, limits: Limits{}.withDefaults(), log: log, in: nil, metrics: newMetrics(nil), onClose: func() {}}
 	w.session = &session{wire: w, log: log, panicked: func(any) { panics++ }}
 	if n, err := w.Read(make([]byte, 10)); n != 0 || err != io.EOF {
 		t.Errorf("Read gives %d, %v", n, err)

@@ -61,14 +61,18 @@ func (w *wire) check(said auth.Credentials) error {
 		return w.answer(reply.From(err))
 	}
 	if v.User != nil {
+		w.metrics.logins.WithLabelValues("right").Inc()
 		s.user, s.client.User = v.User, v.User.Name
 		w.log.Info("logged in", "user", v.User.Name)
 		return w.answer(reply.LoggedIn())
 	}
 	r := reply.WrongPassword()
+	result := "wrong"
 	if v.ShutOut {
-		r = reply.TooManyFailures()
+		w.metrics.hit(limitLogins)
+		r, result = reply.TooManyFailures(), "shut_out"
 	}
+	w.metrics.logins.WithLabelValues(result).Inc()
 	if v.Known { // else it may be a password in the wrong place
 		r = r.Because(errors.New("as user " + said.User))
 	}

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"io"
+	"os"
 	"strings"
 	"time"
 
@@ -106,9 +107,14 @@ func (w *wire) handshake() error {
 	err := conn.Handshake()
 	w.setIdle(false)
 	if err != nil {
+		w.metrics.handshake(0)
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			w.metrics.hit(limitHandshake)
+		}
 		w.log.Info("TLS handshake failed", "error", err)
 		return err
 	}
+	w.metrics.handshake(conn.ConnectionState().Version)
 	w.Conn, w.secure = conn, true
 	// What was read in the clear can never be read inside, whatever was let through.
 	w.in = bufio.NewReaderSize(reader(w.fill), w.limits.CommandBytes)

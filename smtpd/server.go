@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/emersion/go-smtp"
+
+	"github.com/smtp2rest/smtp2rest/smtpd/budget"
 )
 
 // abortTime is how long Stop waits for a Backend that does not heed its
@@ -24,6 +26,9 @@ type Server struct {
 	limits  Limits
 	log     *slog.Logger
 	roster  *roster
+	metrics *metrics
+	meter   *meter
+	memory  *budget.Budget
 
 	ctx      context.Context // the Backend's
 	cancel   context.CancelFunc
@@ -52,11 +57,20 @@ func New(options Options) (*Server, error) {
 		log = slog.New(slog.DiscardHandler)
 	}
 	limits := options.Limits.withDefaults()
+	memory := options.Memory
+	if memory == nil {
+		memory = budget.New(128<<20, options.Metrics)
+	}
+	limits.MessageBytes = min(limits.MessageBytes, memory.Most(budget.Reading))
+	m := newMetrics(options.Metrics)
 	return &Server{
 		options:  options,
 		limits:   limits,
 		log:      log,
-		roster:   &roster{limits: limits, wires: map[*wire]struct{}{}, from: map[netip.Prefix]int{}},
+		metrics:  m,
+		meter:    newMeter(limits),
+		memory:   memory,
+		roster:   &roster{limits: limits, metrics: m, wires: map[*wire]struct{}{}, from: map[netip.Prefix]int{}},
 		stopping: make(chan struct{}),
 		finished: make(chan struct{}),
 	}, nil

@@ -73,7 +73,7 @@ func waitBusy(t *testing.T, s *Server) {
 		s.roster.mu.Lock()
 		for w := range s.roster.wires {
 			w.mu.Lock()
-			busy := !w.idle && !w.messageEnd.IsZero()
+			busy := !w.idle && !w.clock.messageEnd.IsZero()
 			w.mu.Unlock()
 			if busy {
 				s.roster.mu.Unlock()
@@ -293,7 +293,7 @@ func waitFor(t testing.TB, s *Server, n int) {
 
 // The roster forgets addresses that have no connections.
 func TestRosterForgets(t *testing.T) {
-	r := &roster{limits: Limits{Connections: 10, ConnectionsPerAddress: 2}, wires: map[*wire]struct{}{}, from: map[netip.Prefix]int{}}
+	r := &roster{metrics: newMetrics(nil), limits: Limits{Connections: 10, ConnectionsPerAddress: 2}, wires: map[*wire]struct{}{}, from: map[netip.Prefix]int{}}
 	wireFrom := func(addr string) *wire {
 		return &wire{origin: origin(netip.MustParseAddrPort(addr))}
 	}
@@ -449,7 +449,7 @@ func TestResetEndsMessageTime(t *testing.T) {
 	defer s.roster.mu.Unlock()
 	for w := range s.roster.wires {
 		w.mu.Lock()
-		if !w.messageEnd.IsZero() {
+		if !w.clock.messageEnd.IsZero() {
 			t.Error("the clock is still running")
 		}
 		w.mu.Unlock()

@@ -6,10 +6,12 @@ import (
 	"log/slog"
 	"runtime/debug"
 	"slices"
+	"time"
 
 	"github.com/emersion/go-smtp"
 
 	"github.com/smtp2rest/smtp2rest/smtpd/auth"
+	"github.com/smtp2rest/smtp2rest/smtpd/budget"
 	"github.com/smtp2rest/smtp2rest/smtpd/policy"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
@@ -100,9 +102,14 @@ func (s *session) canLogIn() bool {
 // Rcpt asks the backend for a recipient.
 func (s *session) Rcpt(string, *smtp.RcptOptions) error {
 	rcpt := s.wire.dialog.path.address
+	if r, limit := s.wire.meter.full(s, time.Now()); r != nil {
+		s.wire.metrics.hit(limit)
+		return s.answer(r)
+	}
 	if r := s.recipient(rcpt); r != nil {
 		return s.answer(r)
 	}
+	s.wire.meter.count(s, time.Now())
 	s.envelope.Recipients = append(s.envelope.Recipients, rcpt)
 	return nil
 }
@@ -118,11 +125,14 @@ func (s *session) recipient(rcpt string) (r *reply.Reply) {
 
 // Data takes a message. go-smtp's reader holds nothing: see dialog.
 func (s *session) Data(io.Reader) error {
+	defer s.wire.share.Release()
 	data, r := s.wire.message()
 	var each []*reply.Reply
 	if r == nil {
 		r, each = s.message(data)
 	}
+	s.wire.dialog.ended++
+	s.wire.metrics.message(r, len(data))
 	if r.Positive() {
 		s.wire.taken()
 	}
@@ -158,6 +168,10 @@ func (s *session) message(data []byte) (r *reply.Reply, each []*reply.Reply) {
 	}
 	env := s.snapshot()
 	env.receipt = new(receipt)
+	size := int64(len(data))
+	env.reserve = func(ctx context.Context, n int64) *reply.Reply {
+		return s.wire.hold(ctx, budget.Dealing, size+n)
+	}
 	stop := s.wire.watch(env.receipt)
 	defer func() { stop(); s.wire.pending = env.receipt }()
 	if b, ok := s.backend.(EachBackend); ok && s.config.LMTP {
@@ -211,6 +225,7 @@ func (s *session) answer(r *reply.Reply) error {
 func (s *session) Reset() {
 	s.wire.dialog.chunks, s.wire.dialog.each = nil, nil
 	s.wire.endMessage()
+	s.wire.share.Release()
 	s.open, s.utf8, s.size = false, false, 0
 	s.envelope = Envelope{}
 }

@@ -14,7 +14,10 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/smtp2rest/smtp2rest/smtpd/auth"
+	"github.com/smtp2rest/smtp2rest/smtpd/budget"
 	"github.com/smtp2rest/smtp2rest/smtpd/policy"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
@@ -29,8 +32,9 @@ type Backend interface {
 
 	// Message takes a whole mail and answers it; the reply is never nil, and a
 	// positive one takes responsibility for the mail. data is the message as it
-	// came, with CRLF line ends and dots unstuffed; the backend may keep it.
-	// env is a copy that no later command changes.
+	// came, with CRLF line ends and dots unstuffed; the backend must not keep it,
+	// because its memory counts for no longer than this. What else it takes is
+	// to be reserved with env.Reserve. env is a copy that no later command changes.
 	Message(ctx context.Context, env *Envelope, data []byte) *reply.Reply
 }
 
@@ -62,7 +66,8 @@ type Envelope struct {
 	// author that the mail itself names is the Backend's to find, and to hold.
 	Rules policy.Chain
 
-	receipt *receipt // of a message
+	receipt *receipt                                        // of a message
+	reserve func(ctx context.Context, n int64) *reply.Reply // see Reserve
 }
 
 // Client is the other side of a session.
@@ -97,14 +102,22 @@ type Limits struct {
 	Recipients            int           // of one message; 100
 	LineBytes             int           // of one line of content; 1 MiB
 	CommandBytes          int           // of one command line; 4 KiB, which is also the least
+	HeaderBytes           int64         // of a message's header; 256 KiB
 	WrongCommands         int           // since the last message taken; 20
 	WrongRecipients       int           // in a row; 50
+	IdleCommands          int           // NOOP, RSET and the like, since the last message taken; 1000
+	MessagesPerConnection int           // 10,000
 	Connections           int           // in all; 500
 	ConnectionsPerAddress int           // of one IPv4 address or IPv6 /64; 100
 	IdleTime              time.Duration // between two reads from a client; 5 min
 	WriteTime             time.Duration // for a client to take a reply; 1 min
 	HandshakeTime         time.Duration // for a client to begin TLS; 30 s
 	MessageTime           time.Duration // for all of a DATA, or all the chunks of a BDAT; 10 min
+	MinRate               int           // octets a second at which a message comes; negative is none; 100
+	RateTime              time.Duration // by how much a client may fall behind that; 2 min
+	MemoryWait            time.Duration // for memory, before a message is told to come again; 5 s
+
+	AddressRate, UserRate, SenderRate Rate // of recipients; none
 }
 
 func (l Limits) withDefaults() Limits {
@@ -113,14 +126,23 @@ func (l Limits) withDefaults() Limits {
 		Recipients:            cmp.Or(l.Recipients, 100),  // the least that RFC 5321 section 4.5.3.1.8 allows
 		LineBytes:             cmp.Or(l.LineBytes, 1<<20), // HTML in one line is common
 		CommandBytes:          max(l.CommandBytes, 4<<10),
+		HeaderBytes:           cmp.Or(l.HeaderBytes, 256<<10),
 		WrongCommands:         cmp.Or(l.WrongCommands, 20),
 		WrongRecipients:       cmp.Or(l.WrongRecipients, 50),
+		IdleCommands:          cmp.Or(l.IdleCommands, 1000),
+		MessagesPerConnection: cmp.Or(l.MessagesPerConnection, 10_000),
 		Connections:           cmp.Or(l.Connections, 500),
 		ConnectionsPerAddress: cmp.Or(l.ConnectionsPerAddress, 100),
 		IdleTime:              cmp.Or(l.IdleTime, 5*time.Minute), // RFC 5321 section 4.5.3.2.7
 		WriteTime:             cmp.Or(l.WriteTime, time.Minute),
 		HandshakeTime:         cmp.Or(l.HandshakeTime, 30*time.Second),
 		MessageTime:           cmp.Or(l.MessageTime, 10*time.Minute),
+		MinRate:               cmp.Or(l.MinRate, 100),
+		RateTime:              cmp.Or(l.RateTime, 2*time.Minute),
+		MemoryWait:            cmp.Or(l.MemoryWait, 5*time.Second),
+		AddressRate:           l.AddressRate,
+		UserRate:              l.UserRate,
+		SenderRate:            l.SenderRate,
 	}
 }
 
@@ -131,6 +153,8 @@ type Options struct {
 	Hostname  string // in the greeting
 	Listeners []Listener
 	Limits    Limits
+	Memory    *budget.Budget        // nil: one of 128 MiB
+	Metrics   prometheus.Registerer // nil: none
 	Log       *slog.Logger
 
 	Rules policy.Rules // that bind everybody

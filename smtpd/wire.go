@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/smtpd/budget"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
@@ -71,12 +72,16 @@ type wire struct {
 	broken  error         // why nothing can be written any more
 	pending *receipt      // of the message whose reply was written last
 
-	mu         sync.Mutex
-	stopping   bool
-	idle       bool      // waiting for a command, with no message under way
-	messageEnd time.Time // when the message that is being read must be whole
-	closed     bool
-	unwatched  bool // watch must not read any more
+	metrics *metrics
+	meter   *meter
+	share   *budget.Share // of the memory, for the message under way
+
+	mu        sync.Mutex
+	stopping  bool
+	idle      bool // waiting for a command, with no message under way
+	clock     clock
+	closed    bool
+	unwatched bool // watch must not read any more
 }
 
 // fill reads from the socket, each time with a fresh deadline: go-smtp's own
@@ -86,6 +91,9 @@ func (w *wire) fill(p []byte) (int, error) {
 		return 0, err
 	}
 	n, err := w.Conn.Read(p)
+	w.mu.Lock()
+	w.clock.read(time.Now(), n)
+	w.mu.Unlock()
 	if errors.Is(err, os.ErrDeadlineExceeded) && w.stopsNow() {
 		err = errStopping
 	}
@@ -105,11 +113,7 @@ func (w *wire) arm() error {
 	if w.unwatched {
 		return os.ErrDeadlineExceeded
 	}
-	deadline := time.Now().Add(w.limits.IdleTime)
-	if !w.messageEnd.IsZero() && w.messageEnd.Before(deadline) {
-		deadline = w.messageEnd
-	}
-	return w.socket.SetReadDeadline(deadline)
+	return w.socket.SetReadDeadline(w.clock.deadline(time.Now()))
 }
 
 func (w *wire) stopsNow() bool {
@@ -129,15 +133,24 @@ func (w *wire) setIdle(idle bool) {
 func (w *wire) startMessage() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.messageEnd.IsZero() {
-		w.messageEnd = time.Now().Add(w.limits.MessageTime)
-	}
+	w.clock.startMessage(time.Now())
 }
 
 func (w *wire) endMessage() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.messageEnd = time.Time{}
+	w.clock.endMessage()
+}
+
+// timeLine bounds the time in which a command line comes whole, or ends that.
+func (w *wire) timeLine(on bool) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if on {
+		w.clock.startLine(time.Now())
+	} else {
+		w.clock.endLine()
+	}
 }
 
 // stop ends the connection as soon as no message is under way: now, if the
@@ -207,6 +220,10 @@ func (w *wire) send(line string) error {
 	w.unsent = w.unsent[:0]
 	if w.broken != nil {
 		w.confirm(w.broken)
+		if errors.Is(w.broken, os.ErrDeadlineExceeded) && !w.hungUp {
+			w.metrics.hit(limitWrite)
+			w.log.Info("the client takes no replies")
+		}
 		w.hangUp()
 	}
 	return w.broken
@@ -240,7 +257,11 @@ func (w *wire) lost(err error) *reply.Reply {
 		return reply.ShuttingDown()
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		w.linger = lingerTimeIdle
-		return reply.TooSlow()
+		w.mu.Lock()
+		r, limit := w.clock.missed(time.Now())
+		w.mu.Unlock()
+		w.metrics.hit(limit)
+		return r
 	}
 	return nil
 }

@@ -15,11 +15,17 @@ func checkCommand() *command {
 		summary: "Validate a configuration and print what is in force.",
 		about: `Loads the configuration as 'serve' would and prints each setting with where it
 came from. Secrets are not shown. It exits 0 when 'serve' would accept it and 78
-with all that is wrong when not.`,
-		examples: []string{"smtp2rest check", "smtp2rest check --config config.toml"},
+with all that is wrong when not.
+
+With --probe it also connects to each listener, where 'serve' must be running,
+from the addresses of this machine and without a login, tries to send to
+somebody outside, and prints what it was told. No mail is sent. It exits 1 when
+a stranger is let in, or when a listener does not answer.`,
+		examples: []string{"smtp2rest check", "smtp2rest check --config config.toml", "smtp2rest check --probe --config /etc/smtp2rest/config.toml"},
 		setup: func(fs *flag.FlagSet) action {
 			path := fs.String("config", "", "TOML `file` with settings")
-			return func(_ context.Context, t *terminal, args []string) error {
+			probing := fs.Bool("probe", false, "try to relay through the listeners as a stranger")
+			return func(ctx context.Context, t *terminal, args []string) error {
 				if len(args) > 0 {
 					return usagef("unexpected argument %q; name the file with --config", args[0])
 				}
@@ -38,8 +44,10 @@ with all that is wrong when not.`,
 				for _, warning := range cfg.Warnings {
 					fmt.Fprintf(t.out, "%s %s\n", p.red("warning:"), warning)
 				}
-				_, err = fmt.Fprintln(t.out, p.green("The configuration is good."))
-				return err
+				if _, err = fmt.Fprintln(t.out, p.green("The configuration is good.")); err != nil || !*probing {
+					return err
+				}
+				return probeListeners(ctx, t, cfg)
 			}
 		},
 	}

@@ -135,22 +135,26 @@ func TestSettingsInDocuments(t *testing.T) {
 				continue
 			}
 			seen++
-			text := strings.ReplaceAll(b.text, `"$2a$10$..."`, `"$2a$10$ylyd17Csnl.gmv72aKMzqOIyLh9S.26Bv1KgmF2DJ5OY/iePVbdHq"`)
-			text = strings.ReplaceAll(text, `"/etc/aliases"`, `"/nonexistent/aliases"`) // this machine may have one that does not go with the example
-			env := map[string]string{"NEXUSPROMAIL_API_KEY": "k", "FROM_EMAIL": "hello@mail.example.com", "WEBHOOK_SECRET": "s"}
-			_, err := config.Load(config.Source{Path: configFile(t, text), NeedAPI: true, Env: func(name string) (string, bool) {
-				v, ok := env[name]
-				return v, ok
-			}})
-			for line := range strings.Lines(fmt.Sprint(err)) {
-				if err != nil && !strings.Contains(line, "no such file") { // the reader's files
-					t.Errorf("%s:%d: %s", d.path, b.line, line)
-				}
-			}
+			checkSettings(t, fmt.Sprintf("%s:%d", d.path, b.line), b.text)
 		}
 	}
 	if seen < 3 {
 		t.Errorf("only %d examples were found: this test is looking in the wrong place", seen)
+	}
+}
+
+func checkSettings(t *testing.T, where, toml string) {
+	t.Helper()
+	toml = strings.ReplaceAll(toml, `"$2a$10$..."`, `"$2a$10$ylyd17Csnl.gmv72aKMzqOIyLh9S.26Bv1KgmF2DJ5OY/iePVbdHq"`)
+	env := map[string]string{"NEXUSPROMAIL_API_KEY": "k", "FROM_EMAIL": "hello@mail.example.com", "WEBHOOK_SECRET": "s", "SMTP2REST_ADMIN_TOKEN": "0123456789abcdef"}
+	_, err := config.Load(config.Source{Path: configFile(t, toml), NeedAPI: true, Env: func(name string) (string, bool) {
+		v, ok := env[name]
+		return v, ok
+	}})
+	for line := range strings.Lines(fmt.Sprint(err)) {
+		if err != nil && !strings.Contains(line, "no such file") { // the reader's files
+			t.Errorf("%s: %s", where, line)
+		}
 	}
 }
 

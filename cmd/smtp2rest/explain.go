@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 
 	"github.com/smtp2rest/smtp2rest/relay/app"
 	"github.com/smtp2rest/smtp2rest/relay/config"
@@ -22,7 +23,8 @@ func explainCommand() *command {
 		summary: "Print what the API would be sent for a mail, without sending it.",
 		about: `Maps a mail as the relay would and prints the JSON of each call, and what was
 left out, changed or repaired on the way. A mail that would be refused is
-answered as its SMTP client would be, with exit code 1. "-" reads standard input.
+answered as its SMTP client would be, with what was read of it and exit code 1.
+"-" reads standard input.
 
 Who gets a mail is for the envelope to say, so To and Cc in the file do not
 matter: name recipients with --to.`,
@@ -53,6 +55,7 @@ func explain(t *terminal, raw []byte, from string, to []string, o payload.Option
 	mail, err := payload.Map(raw, from, o)
 	if err != nil {
 		fmt.Fprintf(t.out, "refused: %s\n", reply.From(intake.Refusal(err)))
+		explainRefused(t, err)
 		return errors.New("this mail would be refused")
 	}
 	body, err := mail.Encode()
@@ -68,10 +71,29 @@ func explain(t *terminal, raw []byte, from string, to []string, o payload.Option
 		}
 		fmt.Fprintln(t.out, text)
 	}
+	explainNotes(t, mail)
+	return nil
+}
+
+// explainRefused prints what was read of a mail that is not taken: whoever
+// asks why wants to see which mail it is, and everything that is in the way.
+func explainRefused(t *terminal, err error) {
+	var r *payload.Refusal
+	if !errors.As(err, &r) || r.Read == nil {
+		return
+	}
+	fmt.Fprintf(t.out, "from: %s\nsubject: %s\n", strings.TrimSpace(r.Read.From.Name+" <"+r.Read.From.Email+">"), r.Read.Subject)
+	for i := range r.Read.Attachments {
+		fmt.Fprintf(t.out, "file: %s\n", r.Read.Attachments[i].Describe())
+	}
+	explainNotes(t, r.Read)
+}
+
+func explainNotes(t *terminal, mail *payload.Mail) {
+	p := palette{t.color}
 	for _, note := range mail.Notes {
 		fmt.Fprintf(t.out, "%s %s: %s\n", p.red("note:"), note.Kind, note.Detail)
 	}
-	return nil
 }
 
 func readMail(t *terminal, name string) ([]byte, error) {

@@ -224,7 +224,7 @@ func serveSandbox(t *testing.T, more string) relayed {
 func serveSandboxAt(t *testing.T, address, more string) relayed {
 	t.Helper()
 	p := launch(t, environ(t), "serve", "--sandbox", "--config", configFile(t, "[[listener]]\naddress = \""+address+"\"\n"+more))
-	return relayed{p, p.await(p.out, `SMTP +(127\.0\.0\.1:\d+)`), p.await(p.out, `sandbox +http://(127\.0\.0\.1:\d+)/api`)}
+	return relayed{p, p.await(p.out, `SMTP +(\S+:\d+)`), p.await(p.out, `sandbox +http://(127\.0\.0\.1:\d+)/api`)}
 }
 
 func configFile(t *testing.T, toml string) string {

@@ -92,17 +92,18 @@ local_recipient_maps =
 `, dir, strings.TrimSuffix(tree, "/"), transport)
 	var master strings.Builder
 	fmt.Fprintf(&master, "127.0.0.1:%s inet n - n - - smtpd\npostlog unix-dgram n - n - 1 postlogd\n", port)
-	for _, service := range strings.Fields("qmgr:qmgr cleanup:cleanup rewrite:trivial-rewrite bounce:bounce defer:bounce trace:bounce flush:flush " +
+	for _, service := range strings.Fields("qmgr:qmgr pickup:pickup cleanup:cleanup rewrite:trivial-rewrite bounce:bounce defer:bounce trace:bounce flush:flush " +
 		"smtp:smtp lmtp:lmtp error:error retry:error anvil:anvil scache:scache proxymap:proxymap tlsmgr:tlsmgr") {
 		name, program, _ := strings.Cut(service, ":")
 		private := "y"
-		if name == "qmgr" || name == "cleanup" || name == "flush" {
+		if name == "qmgr" || name == "pickup" || name == "cleanup" || name == "flush" {
 			private = "n"
 		}
 		fmt.Fprintf(&master, "%s unix %s - n - 0 %s\n", name, private, program)
 	}
 	writeFile(t, filepath.Join(conf, "main.cf"), main)
-	writeFile(t, filepath.Join(conf, "master.cf"), strings.Replace(master.String(), "qmgr unix n - n - 0", "qmgr unix n - n 300 1", 1))
+	woken := strings.NewReplacer("qmgr unix n - n - 0", "qmgr unix n - n 300 1", "pickup unix n - n - 0", "pickup unix n - n 60 1")
+	writeFile(t, filepath.Join(conf, "master.cf"), woken.Replace(master.String()))
 	p := launchCommand(t, environ(t, "MAIL_CONFIG="+conf, "LD_LIBRARY_PATH="+filepath.Join(tree, "usr/lib/postfix")),
 		exec.Command(filepath.Join(tree, "usr/lib/postfix/sbin/master"), "-c", conf, "-d"))
 	log = func() string { text, _ := os.ReadFile(filepath.Join(dir, "log")); return string(text) }

@@ -329,6 +329,9 @@ func TestQueueIsFound(t *testing.T) {
 		"three ways":     {nil, []string{"--socket", "x", "--data-dir", dir}, 2, "--socket says it all"},
 	} {
 		t.Run(name, func(t *testing.T) {
+			if _, err := os.Stat("/var/lib/smtp2rest"); err == nil && name == "nowhere" {
+				t.Skip("this machine has a queue of its own in /var/lib/smtp2rest, which is found")
+			}
 			s := &screen{terminal: terminal{env: func(name string) (string, bool) { v, ok := tt.env[name]; return v, ok }}}
 			r := typed(t, s, append([]string{"queue", "list"}, tt.args...)...)
 			if r.code != tt.code || !strings.Contains(r.all(), tt.want) {

@@ -59,7 +59,10 @@ and shows what it was sent. It needs no settings at all.`,
 // serve runs the relay until ctx ends. ready is called once clients can
 // connect.
 func serve(ctx context.Context, t *terminal, cfg *config.Config, ready func(*app.App)) error {
-	daemon := app.New(app.Options{Config: cfg, Version: versionText(), Log: app.NewLog(t.err, cfg.Log)})
+	boundMemory(t, cfg)
+	log := app.NewLog(t.err, cfg.Log, t.env)
+	defer log.Close()
+	daemon := app.New(app.Options{Config: cfg, Version: versionText(), Log: log.Logger})
 	if err := daemon.Start(context.WithoutCancel(ctx)); err != nil {
 		return err
 	}

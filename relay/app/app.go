@@ -38,7 +38,11 @@ type App struct {
 }
 
 // New returns an App that is not running. It opens nothing.
-func New(o Options) *App { return &App{opt: o, metrics: newRegistry(o.Version), health: &health{}} }
+func New(o Options) *App {
+	metrics := newRegistry(o.Version)
+	o.Log = counted(o.Log, metrics)
+	return &App{opt: o, metrics: metrics, health: &health{}}
+}
 
 // Metrics is where the daemon's metrics can be gathered from Start on.
 func (a *App) Metrics() prometheus.Gatherer { return a.metrics }

@@ -30,6 +30,33 @@ func listeners(from []config.Listener) []smtpd.Listener {
 	return list
 }
 
+// limits are the configuration's in smtpd's words.
+func limits(from config.Limits) smtpd.Limits {
+	l := smtpd.Limits{
+		MessageBytes:          from.MessageSize,
+		HeaderBytes:           from.HeaderSize,
+		LineBytes:             int(from.LineLength),
+		CommandBytes:          int(from.CommandLength),
+		Recipients:            from.Recipients,
+		Connections:           from.Connections,
+		ConnectionsPerAddress: from.ConnectionsPerAddress,
+		MessagesPerConnection: from.MessagesPerConnection,
+		IdleTime:              from.IdleTime,
+		MessageTime:           from.MessageTime,
+		MinRate:               from.MinRate,
+		WrongCommands:         from.WrongCommands,
+		WrongRecipients:       from.WrongRecipients,
+		IdleCommands:          from.IdleCommands,
+		AddressRate:           smtpd.Rate(from.RatePerAddress),
+		UserRate:              smtpd.Rate(from.RatePerUser),
+		SenderRate:            smtpd.Rate(from.RatePerSender),
+	}
+	if l.MinRate == 0 {
+		l.MinRate = -1 // zero is smtpd's default
+	}
+	return l
+}
+
 func tlsMode(m config.TLSMode) smtpd.TLSMode {
 	switch m {
 	case config.StartTLS:

@@ -3,6 +3,7 @@ package app
 import (
 	"bytes"
 	"log/slog"
+	"os"
 	"testing"
 
 	"github.com/smtp2rest/smtp2rest/relay/config"
@@ -40,9 +41,10 @@ func TestNewLog(t *testing.T) {
 		want   string
 	}{{"json", `"msg":"loud"`}, {"text", "msg=loud"}} {
 		var b bytes.Buffer
-		log := NewLog(&b, config.Log{Level: slog.LevelWarn, Format: tt.format})
+		log := NewLog(&b, config.Log{Level: slog.LevelWarn, Format: tt.format}, os.LookupEnv)
 		log.Info("quiet")
 		log.Warn("loud")
+		log.Close()
 		if !bytes.Contains(b.Bytes(), []byte(tt.want)) || bytes.Contains(b.Bytes(), []byte("quiet")) {
 			t.Errorf("%s writes %q", tt.format, b.String())
 		}

@@ -29,6 +29,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/warm"
 	"github.com/smtp2rest/smtp2rest/relay/webhook"
 	"github.com/smtp2rest/smtp2rest/smtpd"
+	"github.com/smtp2rest/smtp2rest/smtpd/budget"
 )
 
 // leaseMargin is what an attempt may take beyond the API's time-out: mapping
@@ -47,6 +48,7 @@ type parts struct {
 	keeper       *gatekeeper
 	attempts     *attempt.Sender
 	meter        *warm.Meter
+	memory       *budget.Budget
 	queue        intake.Queue
 	aliases      intake.Aliases
 	marks        queue.Marks // nil without a queue
@@ -78,6 +80,7 @@ func (p *parts) stop(ctx context.Context) error {
 func (p *parts) build(ctx context.Context) error {
 	p.started = time.Now()
 	p.meter = newMeter(p.opt.Config.Warming)
+	p.memory = budget.New(p.opt.Config.Limits.Memory, p.metrics)
 	for _, step := range []func(context.Context) error{p.buildAliases, p.buildRecords, p.buildSuppressions, p.buildAPI, p.buildQueue, p.buildAdmin, p.buildServer, p.buildWebhook} {
 		if err := step(ctx); err != nil {
 			return err
@@ -246,19 +249,13 @@ func (p *parts) buildServer(ctx context.Context) error {
 		return err
 	}
 	server, err := smtpd.New(smtpd.Options{
-		Backend:   p.backend(),
-		Users:     users,
-		Hostname:  c.Hostname,
-		Listeners: listeners(c.Listeners),
-		Limits: smtpd.Limits{
-			MessageBytes:          c.Limits.MessageSize,
-			Recipients:            c.Limits.Recipients,
-			LineBytes:             int(c.Limits.LineLength),
-			Connections:           c.Limits.Connections,
-			ConnectionsPerAddress: c.Limits.ConnectionsPerAddress,
-			IdleTime:              c.Limits.IdleTime,
-			MessageTime:           c.Limits.MessageTime,
-		},
+		Backend:       p.backend(),
+		Users:         users,
+		Hostname:      c.Hostname,
+		Listeners:     listeners(c.Listeners),
+		Limits:        limits(c.Limits),
+		Memory:        p.memory,
+		Metrics:       p.metrics,
 		Log:           p.opt.Log,
 		Rules:         c.Rules.Policy(),
 		QualifyDomain: c.Addresses.QualifyDomain,

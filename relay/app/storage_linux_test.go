@@ -95,11 +95,17 @@ func TestAFullDisk(t *testing.T) {
 	if s := log.String(); !strings.Contains(s, "level=ERROR") || !strings.Contains(s, "disk is full") {
 		t.Errorf("the log does not say that the disk is full:\n%s", s)
 	}
+	if notes := notes(t, filepath.Join(dir, "queue")); !strings.Contains(notes, "disk is full") {
+		t.Errorf("an operator is not told why mail waits:\n%s", notes)
+	}
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
 	}
 	if got := hand(); !strings.HasPrefix(got, "250 ") {
 		t.Errorf("with room again: %q", got)
+	}
+	if notes := notes(t, filepath.Join(dir, "queue")); strings.Contains(notes, "disk is full") {
+		t.Errorf("an operator is still told of the disk:\n%s", notes)
 	}
 	if err := box.SetOutage(sandbox.OutageNone); err != nil {
 		t.Fatal(err)

@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/sandbox"
 	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
 )
@@ -23,6 +24,24 @@ func handOver(t *testing.T, a *App, to string) string {
 	got := c.reply()
 	_ = c.conn.Close()
 	return got
+}
+
+// notes is what an operator is told.
+func notes(t *testing.T, dir string) string {
+	t.Helper()
+	c, err := admin.Dial(t.Context(), admin.SocketIn(dir))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := c.Status(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	var b strings.Builder
+	for _, n := range s.Notes {
+		fmt.Fprintf(&b, "%s: %s; %s\n", n.What, n.Why, n.Do)
+	}
+	return b.String()
 }
 
 // inDir has a queue in dir and its listener on a free port.
@@ -43,15 +62,16 @@ func awaitAccepted(t *testing.T, box *sandbox.Server, n int) {
 // Where there is no room nothing is taken that could not be kept, the log says
 // why, and what needs no room is delivered all the same.
 func TestNoRoomForMail(t *testing.T) {
-	tests := []struct{ name, settings, log string }{
-		{"the disk is to be kept freer than it is", "min_free = \"1048576GiB\"", "are kept free"},
-		{"the queue may hold one mail", "max_mails = 1", "1 mails at most"},
-		{"the queue may hold few bytes", "max_size = 70", "70 bytes at most"},
+	tests := []struct{ name, settings, log, note string }{
+		{"the disk is to be kept freer than it is", "min_free = \"1048576GiB\"", "are kept free", "are kept free"},
+		{"the queue may hold one mail", "max_mails = 1", "1 mails at most", "1 of 1 that queue.max_mails allows"},
+		{"the queue may hold few bytes", "max_size = 70", "70 bytes at most", "of 70 that queue.max_size allows"},
 	}
 	for i, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			box := newSandbox(t)
-			a, log := start(t, load(t, box.URL(), inDir(t.TempDir(), tt.settings+"\n[delivery]\nretry_first = \"1h\"\nretry_max = \"1h\"")))
+			dir := t.TempDir()
+			a, log := start(t, load(t, box.URL(), inDir(dir, tt.settings+"\n[delivery]\nretry_first = \"1h\"\nretry_max = \"1h\"")))
 			if i > 0 {
 				if got := handOver(t, a, "unavailable@example.net"); !strings.HasPrefix(got, "250 2.0.0 queued ") {
 					t.Errorf("while there is room: %q", got)
@@ -62,6 +82,9 @@ func TestNoRoomForMail(t *testing.T) {
 			}
 			if s := log.String(); !strings.Contains(s, "level=ERROR") || !strings.Contains(s, tt.log) {
 				t.Errorf("the log has no %q:\n%s", tt.log, s)
+			}
+			if notes := notes(t, dir); !strings.Contains(notes, "answered 452") || !strings.Contains(notes, tt.note) {
+				t.Errorf("an operator is not told why mail is refused:\n%s", notes)
 			}
 			if got := handOver(t, a, "bob@example.net"); !strings.HasPrefix(got, "250 2.0.0 accepted ") {
 				t.Errorf("a mail that needs no room: %q", got)

@@ -152,21 +152,10 @@ const (
 	ImplicitTLS TLSMode = "implicit"
 )
 
-// Limits bound what clients can use.
-type Limits struct {
-	MessageSize           int64 // bytes
-	Recipients            int   // of one message
-	Connections           int
-	ConnectionsPerAddress int
-	LineLength            int64         // bytes
-	IdleTime              time.Duration // between two reads from a client
-	MessageTime           time.Duration // for all of a message's content
-}
-
 // Log is how the program log is written.
 type Log struct {
 	Level  slog.Level
-	Format string // "text" or "json"
+	Format string // "auto", "text" or "json"
 }
 
 // Setting is one setting as it is in force, for people.

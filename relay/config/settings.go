@@ -80,8 +80,8 @@ func settingsOf(c *Config) []setting {
 	s = append(s,
 		setting{path: "log.level", value: levelValue{&c.Log.Level}, def: "info",
 			doc: "The least important lines that are written: \"debug\", \"info\", \"warn\" or \"error\"."},
-		setting{path: "log.format", value: wordValue[string]{&c.Log.Format, []string{"text", "json"}}, def: "text",
-			doc: "\"text\" for people, \"json\" for programs."},
+		setting{path: "log.format", value: wordValue[string]{&c.Log.Format, []string{"auto", "text", "json"}}, def: "auto",
+			doc: "\"text\" for people, \"json\" for programs; \"auto\" is text, and in the systemd journal\nwithout the time that it has already."},
 	)
 	s = append(s, suppressionSettings(&c.Suppression)...)
 	return append(s, webhookSettings(&c.Webhook)...)
@@ -145,24 +145,5 @@ func mailSettings(m *Mail) []setting {
 			doc: "With \"send\": the field of a list item that holds the Content-ID by which html\nrefers to an image. \"\" leaves it out."},
 		{path: "mail.header_field", value: textValue{&m.HeaderField, checkField}, def: "",
 			doc: "The field of the JSON that takes further headers, as an object. \"\" is none: the\nAPI's documentation has no such field."},
-	}
-}
-
-func limitSettings(l *Limits) []setting {
-	return []setting{
-		{path: "limits.message_size", value: sizeValue{&l.MessageSize, 64 * kib, gib}, def: "25MiB",
-			doc: "The largest mail that is taken."},
-		{path: "limits.recipients", value: countValue{&l.Recipients, 1, 10000}, def: int64(100),
-			doc: "The most recipients of one mail."},
-		{path: "limits.connections", value: countValue{&l.Connections, 1, 100000}, def: int64(200),
-			doc: "The most connections at once."},
-		{path: "limits.connections_per_address", value: countValue{&l.ConnectionsPerAddress, 1, 100000}, def: int64(50),
-			doc: "The most connections at once from one address."},
-		{path: "limits.line_length", value: sizeValue{&l.LineLength, kib, 64 * mib}, def: "1MiB",
-			doc: "The longest line that is taken, in commands and in mail."},
-		{path: "limits.idle_time", value: timeValue{&l.IdleTime, time.Second, day}, def: "5m",
-			doc: "How long a client may be silent."},
-		{path: "limits.message_time", value: timeValue{&l.MessageTime, time.Second, day}, def: "30m",
-			doc: "How long a client may take to hand over one mail."},
 	}
 }

@@ -15,6 +15,7 @@ func (l *loader) validate() {
 	l.validateAliases()
 	l.validateFields()
 	l.validateDelivery()
+	l.validateLimits()
 	for i := range l.cfg.Warming {
 		l.validateWarming(i)
 	}

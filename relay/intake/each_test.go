@@ -116,7 +116,7 @@ func TestEachAgain(t *testing.T) {
 	h := newHandled()
 	h.verdict = verdict{each: []*reply.Reply{reply.TooLarge(), reply.Queued("q1")}, of: []string{"c@d", "e@f"}}
 	h.end()
-	rc.remember(m, h)
+	rc.remember(fingerprintOf(m), h)
 	v, again := rc.again(t.Context(), m, []string{"e@f", "c@d"}, true)
 	if !again || len(v.each) != 2 || v.each[0].Text() != "queued q1" || v.each[1].Code() != 552 {
 		t.Errorf("again: %v, %+v", again, v)

@@ -20,7 +20,6 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/payload"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/smtpd"
-	"github.com/smtp2rest/smtp2rest/smtpd/policy"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
@@ -148,12 +147,19 @@ func (in *Intake) handle(ctx context.Context, env *smtpd.Envelope, data []byte, 
 	if !again {
 		h := newHandled()
 		defer h.end() // after a panic as well: nobody may wait for it in vain
-		env.OnLost(func() { in.recall.remember(m, h) })
+		env.OnLost(func() { in.recall.remember(fingerprintOf(m), h) })
 		if !each {
 			list = nil
 		}
-		v = in.deal(ctx, log, &story{message: m, trace: trace, list: list}, env.Rules)
+		v = in.deal(ctx, log, &story{message: m, trace: trace, list: list}, env)
 		h.verdict = v
+		// The client may not say for a long time that it has the reply. Until
+		// then a few bytes stand for the mail.
+		key := fingerprint{}
+		if v.main().Positive() {
+			key = fingerprintOf(m)
+		}
+		env.OnLost(func() { in.recall.remember(key, h) })
 		if each {
 			v, _ = v.to(env.Recipients)
 		}
@@ -167,16 +173,16 @@ func (in *Intake) handle(ctx context.Context, env *smtpd.Envelope, data []byte, 
 
 // deal maps a mail, tries it and settles what came of it, for each of the list
 // by itself unless there is none.
-func (in *Intake) deal(ctx context.Context, log *slog.Logger, s *story, rules policy.Chain) (v verdict) {
+func (in *Intake) deal(ctx context.Context, log *slog.Logger, s *story, env *smtpd.Envelope) (v verdict) {
 	v = forAll(reply.Bug()) // smtpd's word, should this panic
 	defer func() { in.answered(s, v) }()
 	m, list := s.message, s.list
-	mail, body, err := in.mapped(log, m)
+	mail, body, err := in.mapped(ctx, log, m, env)
 	if err != nil {
 		return forAll(reply.From(err))
 	}
 	for _, author := range mail.Authors {
-		if !rules.From(author) {
+		if !env.Rules.From(author) {
 			return forAll(reply.FromNotAllowed(author))
 		}
 	}
@@ -240,8 +246,12 @@ func unique(recipients []string) []string {
 }
 
 // mapped maps the mail before anything is promised, so that what cannot be
-// sent is refused while the client still listens.
-func (in *Intake) mapped(log *slog.Logger, m *relay.Message) (*payload.Mail, *payload.Body, error) {
+// sent is refused while the client still listens. Before each step there is
+// memory for it.
+func (in *Intake) mapped(ctx context.Context, log *slog.Logger, m *relay.Message, env *smtpd.Envelope) (*payload.Mail, *payload.Body, error) {
+	if err := env.Reserve(ctx, payload.Cost(m.Raw, in.opt.Mapping.Limits)); err != nil {
+		return nil, nil, err
+	}
 	mail, err := payload.Map(m.Raw, m.From, in.opt.Mapping.For(m.Client.User))
 	if err != nil {
 		return nil, nil, Refusal(err)
@@ -249,8 +259,14 @@ func (in *Intake) mapped(log *slog.Logger, m *relay.Message) (*payload.Mail, *pa
 	for _, note := range mail.Notes {
 		log.Info("mapping", "kind", note.Kind.String(), "detail", note.Detail)
 	}
+	if err := env.Reserve(ctx, mail.Cost()); err != nil {
+		return nil, nil, err
+	}
 	body, err := mail.Encode()
-	return mail, body, err
+	if err != nil {
+		return nil, nil, err
+	}
+	return mail, body, env.Reserve(ctx, body.Len(""))
 }
 
 // domainOf is the domain by which warming counts.

@@ -62,11 +62,10 @@ func (h *handled) refused() bool {
 	}
 }
 
-// remember keeps h as the answer to m, whose client is gone. A mail without a
-// Message-ID cannot be told from another one that is the same on purpose.
-func (r *recall) remember(m *relay.Message, h *handled) {
-	key, ok := fingerprintOf(m)
-	if !ok {
+// remember keeps h as the answer to a mail whose client is gone. One that has no
+// fingerprint cannot be told from another one that is the same on purpose.
+func (r *recall) remember(key fingerprint, h *handled) {
+	if key == (fingerprint{}) {
 		return
 	}
 	r.mu.Lock()
@@ -126,10 +125,7 @@ func (r *recall) find(m *relay.Message) *handled {
 	if !some {
 		return nil // the common case pays for no hash
 	}
-	key, ok := fingerprintOf(m)
-	if !ok {
-		return nil
-	}
+	key := fingerprintOf(m)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if e, known := r.lost[key]; known {
@@ -138,17 +134,17 @@ func (r *recall) find(m *relay.Message) *handled {
 	return nil
 }
 
-// fingerprintOf is false for a mail without a Message-ID.
-func fingerprintOf(m *relay.Message) (fingerprint, bool) {
+// fingerprintOf is zero for a mail without a Message-ID.
+func fingerprintOf(m *relay.Message) fingerprint {
 	if !hasMessageID(m.Raw) {
-		return fingerprint{}, false
+		return fingerprint{}
 	}
 	recipients := slices.Clone(m.Recipients)
 	slices.Sort(recipients)
 	h := sha256.New()
 	_, _ = h.Write([]byte(m.From + "\x00" + strings.Join(recipients, "\x00") + "\x00\x00")) // a hash never fails
 	_, _ = h.Write(m.Raw)
-	return fingerprint(h.Sum(nil)), true
+	return fingerprint(h.Sum(nil))
 }
 
 func hasMessageID(raw []byte) bool {

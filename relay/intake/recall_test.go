@@ -145,7 +145,7 @@ func TestARefusalIsNotRemembered(t *testing.T) {
 	m := &relay.Message{From: "a@b", Recipients: []string{"c@d"}, Raw: []byte(withID)}
 	h := newHandled()
 	h.end() // as after a panic
-	r.recall.remember(m, h)
+	r.recall.remember(fingerprintOf(m), h)
 	if _, again := r.recall.again(t.Context(), m, m.Recipients, false); again {
 		t.Error("a mail that was not taken counts as taken")
 	}
@@ -158,10 +158,10 @@ func TestALaterAcceptanceReplacesARefusal(t *testing.T) {
 	m := &relay.Message{From: "a@b", Recipients: []string{"c@d"}, Raw: []byte(withID)}
 	refused, taken := newHandled(), newHandled()
 	refused.end()
-	rc.remember(m, refused)
+	rc.remember(fingerprintOf(m), refused)
 	taken.verdict = forAll(reply.Queued("q1"))
 	taken.end()
-	rc.remember(m, taken)
+	rc.remember(fingerprintOf(m), taken)
 	if v, again := rc.again(t.Context(), m, m.Recipients, false); !again || v.main().Text() != "queued q1" {
 		t.Errorf("the third copy gets %v, %t", v, again)
 	}
@@ -173,7 +173,7 @@ func TestALaterAcceptanceReplacesARefusal(t *testing.T) {
 func TestRecallIsBounded(t *testing.T) {
 	rc := newRecall()
 	for i := range recallMost + 100 {
-		rc.remember(&relay.Message{Raw: fmt.Appendf(nil, "Message-ID: %d\r\n\r\n", i)}, newHandled())
+		rc.remember(fingerprintOf(&relay.Message{Raw: fmt.Appendf(nil, "Message-ID: %d\r\n\r\n", i)}), newHandled())
 	}
 	if rc.size() != recallMost || rc.oldest.Len() != recallMost {
 		t.Errorf("%d remembered, want %d", rc.size(), recallMost)

@@ -12,6 +12,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
 	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/smtpd"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
@@ -160,7 +161,7 @@ func (in *Intake) bounceNow(ctx context.Context, r relay.Remainder) {
 	}
 	now := time.Now()
 	b := &relay.Message{ID: relay.NewID(now), ReceivedAt: now, Recipients: []string{to}, Raw: raw}
-	_, body, err := in.mapped(log, b)
+	_, body, err := in.mapped(ctx, log, b, &smtpd.Envelope{}) // a bounce is small
 	if err != nil {
 		log.Error("the bounce could not be made", "bounce", b.ID, "cause", err)
 		return

@@ -6,18 +6,20 @@ import (
 )
 
 // attach applies the policy to what was filed.
-func (c *composer) attach() error {
-	if len(c.files) == 0 {
-		return nil
-	}
-	switch c.options.Attachments {
-	case SendAttachments:
+func (c *composer) attach() *Refusal {
+	switch {
+	case c.sealed != "":
 		c.mail.Attachments = c.files
-	case StripAttachments:
+		return refuse(Encrypted, "the mail is encrypted ("+c.sealed+"): only its recipient could read it")
+	case len(c.files) == 0:
+	case c.options.Attachments == SendAttachments:
+		c.mail.Attachments = c.files
+	case c.options.Attachments == StripAttachments:
 		for i := range c.files {
-			c.note(AttachmentStripped, c.files[i].describe())
+			c.note(AttachmentStripped, c.files[i].Describe())
 		}
 	default:
+		c.mail.Attachments = c.files
 		return refuse(HasAttachment, "attachments cannot be sent from here: "+describeAll(c.files))
 	}
 	return nil
@@ -28,7 +30,7 @@ func describeAll(files []Attachment) string {
 	const most = 3
 	var names []string
 	for i := range files[:min(len(files), most)] {
-		names = append(names, files[i].describe())
+		names = append(names, files[i].Describe())
 	}
 	s := strings.Join(names, ", ")
 	if n := len(files) - most; n > 0 {
@@ -37,8 +39,8 @@ func describeAll(files []Attachment) string {
 	return s
 }
 
-// describe names a file for people: name, type and size.
-func (a *Attachment) describe() string {
+// Describe names a file for people: name, type and size.
+func (a *Attachment) Describe() string {
 	name := a.Filename
 	if name == "" {
 		name = "unnamed"

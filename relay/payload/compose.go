@@ -59,30 +59,22 @@ func (c *composer) leave(p *mime.Part, kind NoteKind) []block {
 }
 
 // compose sets the bodies and the attachments.
-func (c *composer) compose(root *mime.Part) error {
-	if !readable(root) {
-		return refuse(Unparsable, "this is no mail: it has no header, and its body is no text")
-	}
+func (c *composer) compose(root *mime.Part) *Refusal {
 	c.charset = bodyCharset(root)
 	blocks := mergeVersions(c.part(root))
 	if c.tnefHTML != "" && !anyHTML(blocks) {
 		blocks = []block{{text: joinText(blocks), html: c.tnefHTML, hasHTML: true}}
 	}
 	c.defects(root)
-	if c.sealed != "" {
-		return refuse(Encrypted, "the mail is encrypted ("+c.sealed+"): only its recipient could read it")
-	}
-	if err := c.attach(); err != nil {
-		return err
-	}
+	refusal := c.attach()
 	c.mail.Text, c.mail.HTML = joinText(blocks), joinHTML(blocks)
 	if strings.TrimSpace(c.mail.HTML) == "" {
 		c.mail.HTML = textToHTML(c.mail.Text) // the API wants some
 	}
-	if c.options.Attachments == StripAttachments && len(c.files) > 0 {
+	if refusal == nil && c.options.Attachments == StripAttachments && len(c.files) > 0 {
 		c.addNotice()
 	}
-	return nil
+	return refusal
 }
 
 // readable reports whether there is anything of a mail in it: a header, or a

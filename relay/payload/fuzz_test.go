@@ -71,7 +71,12 @@ func checkInvariants(t *testing.T, raw []byte) {
 		}
 		if err != nil {
 			checkRefusal(t, err)
-			continue
+			if readable(root) != (err.Read == c.mail) {
+				t.Error("what was read is not with the refusal")
+			}
+			if err.Read == nil {
+				continue
+			}
 		}
 		checkMail(t, c.mail, len(raw))
 	}

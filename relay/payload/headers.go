@@ -25,7 +25,7 @@ func (c *composer) headers(h mime.Header) {
 		if !passes(f.Name) {
 			continue
 		}
-		name := string(f.Name)
+		name := mime.OneLine(string(f.Name)) // may be any bytes
 		if slices.ContainsFunc(seen, func(s string) bool { return strings.EqualFold(s, name) }) || len(seen) == maxHeaders {
 			continue
 		}
@@ -34,7 +34,7 @@ func (c *composer) headers(h mime.Header) {
 			left = append(left, name)
 			continue
 		}
-		c.mail.Headers = append(c.mail.Headers, Header{name, mime.DecodeWords(h.Get(name), hint)})
+		c.mail.Headers = append(c.mail.Headers, Header{name, mime.DecodeWords(h.Get(string(f.Name)), hint)})
 	}
 	if len(left) > 0 {
 		c.note(HeadersDropped, strings.Join(left, ", "))

@@ -3,6 +3,7 @@ package payload
 import (
 	"slices"
 	"strings"
+	"unicode"
 
 	"golang.org/x/net/html"
 )
@@ -55,7 +56,28 @@ func mergeVersions(blocks []block) []block {
 	return blocks
 }
 
-func sameWords(a, b string) bool { return slices.Equal(strings.Fields(a), strings.Fields(b)) }
+func sameWords(a, b string) bool {
+	for {
+		var x, y string
+		x, a = cutWord(a)
+		y, b = cutWord(b)
+		if x != y {
+			return false
+		}
+		if x == "" {
+			return true
+		}
+	}
+}
+
+func cutWord(s string) (word, rest string) {
+	s = strings.TrimLeftFunc(s, unicode.IsSpace)
+	i := strings.IndexFunc(s, unicode.IsSpace)
+	if i < 0 {
+		return s, ""
+	}
+	return s[:i], s[i:]
+}
 
 func anyText(blocks []block) bool {
 	for _, b := range blocks {

@@ -63,7 +63,7 @@ func (d *document) WriteTo(w io.Writer) (int64, error) {
 // Options name others. encoding/json is not used because it would copy an
 // attachment three times and escape every "<" of the html.
 func (m *Mail) Encode() (*Body, error) {
-	size := 512 + len(m.Subject) + len(m.HTML) + len(m.HTML)/8 + len(m.Text) + len(m.Text)/8
+	size := 512 + jsonSize(m.Subject) + jsonSize(m.HTML) + jsonSize(m.Text)
 	for i := range m.Attachments {
 		size += 256 + int(m.Attachments[i].Size+2)/3*4
 	}
@@ -82,6 +82,12 @@ func (m *Mail) Encode() (*Body, error) {
 	b = m.appendHeaders(b)
 	b = m.appendAttachments(b)
 	return &Body{rest: append(b, '}')}, nil
+}
+
+// jsonSize is how long a clean text becomes in JSON, but for characters that
+// are as good as never there.
+func jsonSize(s string) int {
+	return len(s) + strings.Count(s, "\n") + strings.Count(s, `"`) + strings.Count(s, `\`) + strings.Count(s, "\t")
 }
 
 func appendAddress(b []byte, a relay.Address) []byte {

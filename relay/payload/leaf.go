@@ -20,8 +20,7 @@ func (c *composer) leaf(p *mime.Part) []block {
 		return c.smime(p)
 	case p.Type == "application/pgp-encrypted":
 		c.sealed = p.Type
-		c.fates++
-		return nil
+		return c.file(attachmentOf(p))
 	case p.Type == "application/applefile":
 		return c.leave(p, PartDropped) // a Mac's resources, RFC 1740
 	case isTNEF(p):
@@ -179,7 +178,7 @@ func attachmentOf(p *mime.Part) Attachment {
 
 func describePart(p *mime.Part) string {
 	a := attachmentOf(p)
-	return a.describe()
+	return a.Describe()
 }
 
 // typeOf names the media type of a file that came without one.

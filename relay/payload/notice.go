@@ -14,7 +14,7 @@ func (c *composer) addNotice() {
 	text.WriteString("\n-- \n" + noticeTitle + "\n")
 	markup.WriteString("\n<hr>\n<p>" + noticeTitle + "</p>\n<ul>\n")
 	for i := range c.files {
-		d := c.files[i].describe()
+		d := c.files[i].Describe()
 		text.WriteString("* " + d + "\n")
 		markup.WriteString("<li>" + html.EscapeString(d) + "</li>\n")
 	}

@@ -68,21 +68,27 @@ func (o Options) For(user string) Options {
 // change while it is in use.
 func Map(raw []byte, envelopeFrom string, o Options) (*Mail, error) {
 	c := &composer{options: &o, mail: &Mail{fields: o.AttachmentFields.withDefaults(), headerField: o.HeaderField}}
-	if err := c.run(mime.Parse(raw, o.Limits), envelopeFrom); err != nil {
-		return nil, err
+	if refusal := c.run(mime.Parse(raw, o.Limits), envelopeFrom); refusal != nil {
+		return nil, refusal
 	}
 	return c.mail, nil
 }
 
-func (c *composer) run(root *mime.Part, envelopeFrom string) error {
-	if err := c.compose(root); err != nil {
-		return err
+// run maps the whole mail even when it is refused, so that people can be shown
+// what was in it.
+func (c *composer) run(root *mime.Part, envelopeFrom string) *Refusal {
+	if !readable(root) {
+		return refuse(Unparsable, "this is no mail: it has no header, and its body is no text")
 	}
-	if err := c.sender(root.Header, envelopeFrom); err != nil {
-		return err
+	refusal := c.compose(root)
+	if r := c.sender(root.Header, envelopeFrom); refusal == nil {
+		refusal = r
 	}
 	c.headers(root.Header)
-	return nil
+	if refusal != nil {
+		refusal.Read = c.mail
+	}
+	return refusal
 }
 
 func (f AttachmentFields) withDefaults() AttachmentFields {

@@ -33,6 +33,7 @@ func (r RefusalReason) String() string {
 type Refusal struct {
 	Reason RefusalReason
 	Detail string // one line of printable ASCII, fit for an SMTP reply
+	Read   *Mail  // what was read all the same, for people to look at and never to be sent; nil for Unparsable
 }
 
 func (r *Refusal) Error() string { return "payload: " + r.Reason.String() + ": " + r.Detail }

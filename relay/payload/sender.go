@@ -11,7 +11,7 @@ import (
 )
 
 // sender sets From and ReplyTo.
-func (c *composer) sender(h mime.Header, envelopeFrom string) error {
+func (c *composer) sender(h mime.Header, envelopeFrom string) *Refusal {
 	author := c.author(h, envelopeFrom)
 	c.authors(h, author)
 	author.Email = asciiDomain(author.Email)
@@ -22,6 +22,7 @@ func (c *composer) sender(h mime.Header, envelopeFrom string) error {
 	case c.verified(domain), strings.EqualFold(author.Email, c.options.Default.Email):
 		c.mail.From = relay.Address{Email: author.Email, Name: author.Name}
 	case domain != "" && c.options.ForeignSender == Refuse:
+		c.mail.From = relay.Address{Email: author.Email, Name: cut(author.Name, maxName)}
 		return refuse(SenderDomain, "From <"+author.Email+"> is not in a domain this relay may send from")
 	default:
 		c.mail.From = relay.Address{Email: c.options.Default.Email, Name: rewrittenName(author.Name, local, domain, envelopeFrom)}

@@ -24,9 +24,8 @@ func (c *composer) smime(p *mime.Part) []block {
 		return c.file(attachmentOf(p)) // says that it is not encrypted, and is no signature either
 	}
 	if !ok || c.opened >= maxOpened {
-		c.fates++
 		c.sealed = "S/MIME"
-		return nil
+		return c.file(attachmentOf(p))
 	}
 	c.opened++
 	c.fates++

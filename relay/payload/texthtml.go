@@ -11,7 +11,7 @@ import (
 // columns would fall apart otherwise.
 func textToHTML(text string) string {
 	var b strings.Builder
-	b.Grow(len(text) + len(text)/4 + 64)
+	b.Grow(htmlSize(text))
 	if tabular(text) {
 		// white-space and font-family for readers that drop the tag's own.
 		b.WriteString(`<pre style="white-space:pre-wrap;font-family:monospace">`)
@@ -23,6 +23,14 @@ func textToHTML(text string) string {
 	writeLinked(&b, strings.TrimRight(text, "\n"), true)
 	b.WriteString("</div>")
 	return b.String()
+}
+
+// htmlSize is about how long a text becomes as html: growing by doubling would
+// cost several times the mail's size.
+func htmlSize(text string) int {
+	const ends = 64
+	return len(text) + ends + 4*strings.Count(text, "\n") + 4*strings.Count(text, "&") + 3*strings.Count(text, "<") +
+		3*strings.Count(text, ">") + 5*strings.Count(text, `"`) + 5*strings.Count(text, "  ")
 }
 
 // writeLinked writes text with its links. prose says that line breaks and

@@ -66,8 +66,11 @@ func (c *composer) alternative(p *mime.Part) []block {
 		return html
 	}
 	for _, b := range html {
-		if !b.hasHTML {
+		switch {
+		case !b.hasHTML:
 			text = append(text, b)
+		case strings.TrimSpace(b.text) != "" && !sameWords(b.text, joinText(text)):
+			c.note(AlternativeDropped, "a second text that stands beside the html")
 		}
 	}
 	return []block{{text: joinText(text), html: joinHTML(html), hasHTML: true}}
@@ -108,7 +111,7 @@ func (c *composer) report(p *mime.Part) []block {
 		before := len(c.files)
 		blocks = append(blocks, c.part(child)...)
 		for j := range c.files[before:] {
-			c.note(PartDropped, c.files[before+j].describe()+" of the returned message")
+			c.note(PartDropped, c.files[before+j].Describe()+" of the returned message")
 		}
 		c.files = c.files[:before]
 	}

@@ -10,6 +10,7 @@ package main
 import (
 	"bufio"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"maps"
@@ -17,6 +18,8 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/payload"
@@ -41,6 +44,7 @@ type reading struct {
 		Type string `json:"type"`
 	} `json:"attachments"`
 	Defects []string `json:"defects"` // what it says is malformed
+	Refused string   `json:"-"`       // ours only: why the mail would not be sent; what it holds was read all the same
 }
 
 var fieldNames = []string{"subject", "from", "name", "text", "html", "files", "names"}
@@ -65,7 +69,17 @@ func (r *reading) fields() map[string]string {
 	return f
 }
 
-func squeeze(s string) string { return strings.Join(strings.Fields(s), " ") }
+// squeeze makes white space one blank, and leaves out what nobody sees and no
+// payload may hold: control characters and the byte order mark.
+func squeeze(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' && !unicode.IsSpace(r) && r != escape || r == 0x7F || r == '\uFEFF' {
+			return -1
+		}
+		return r
+	}, s)
+	return strings.Join(strings.Fields(s), " ")
+}
 
 func main() {
 	diff := flag.Bool("diff", false, "print every difference from the majority")
@@ -93,6 +107,9 @@ func run(readDir, mailDir string, o options) error {
 	readers, err := load(readDir)
 	if err != nil {
 		return err
+	}
+	if !o.suite {
+		delete(readers, "mail") // mikel/mail joins no bodies: it speaks for its own suite only
 	}
 	corpora, err := filepath.Glob(filepath.Join(mailDir, "*"))
 	if err != nil {
@@ -147,7 +164,7 @@ func load(dir string) (map[string]map[string]*reading, error) {
 }
 
 // compare prints, for one corpus, how often each reader agrees with the
-// majority of the others, field by field, and with the suite's own parser.
+// majority of the other authors, or with the suite's own parser, by field.
 func compare(dir string, readers map[string]map[string]*reading, o options) error {
 	mails, err := filepath.Glob(filepath.Join(dir, "*.eml"))
 	if err != nil {
@@ -164,7 +181,7 @@ func compare(dir string, readers map[string]map[string]*reading, o options) erro
 		if ours := read(raw); ours.Error == "" {
 			all[us] = ours.fields()
 		} else {
-			t.failed[us]++ // refused
+			t.failed[us]++
 		}
 		for name, list := range readers {
 			if r := list[filepath.Join(corpus, filepath.Base(path))]; r != nil && r.Error == "" {
@@ -176,13 +193,15 @@ func compare(dir string, readers map[string]map[string]*reading, o options) erro
 		if all[us] != nil && lost(all) {
 			fmt.Println("LOST:", path)
 		}
-		want := wanted(all)
+		want := func(reader string) map[string]string { return wanted(all, reader) }
 		if o.suite {
-			want = all[corpus]
+			expected := maps.Clone(all[corpus])
+			maps.DeleteFunc(expected, func(_, v string) bool { return illegible(v) })
+			want = func(string) map[string]string { return expected }
 		}
 		t.add(all, want, readers)
 		if o.diff {
-			printDiff(path, all, want)
+			printDiff(path, all, want(us))
 		}
 	}
 	t.print(corpus, len(mails))
@@ -201,12 +220,15 @@ func read(raw []byte) *reading {
 		}{a.Name, a.Email})
 	}
 	m, err := payload.Map(raw, "", payload.Options{Default: relay.Address{Email: "a@b.example"}, Attachments: payload.SendAttachments})
-	if err != nil {
+	var refusal *payload.Refusal
+	if errors.As(err, &refusal) && refusal.Read != nil {
+		m, r.Refused = refusal.Read, refusal.Reason.String()
+	} else if err != nil {
 		r.Error = err.Error()
 		return r
 	}
 	r.Subject, r.Text = m.Subject, m.Text
-	if hasHTML(root) && m.HTML != "<div></div>" { // ours for an empty body
+	if m.HTML != "<div></div>" && (hasHTML(root) || m.Text == "") { // else made by us
 		r.HTML = m.HTML
 	}
 	for _, a := range m.Attachments {
@@ -229,18 +251,19 @@ func hasHTML(p *mime.Part) bool {
 	return slices.ContainsFunc(p.Parts, hasHTML)
 }
 
-// tally counts agreement.
+// tally counts agreement, by reader.
 type tally struct {
-	right  map[string]map[string]int // reader → field → mails
-	judged map[string]int            // field → mails with a majority
-	all    map[string]int            // reader → mails right in all core fields
-	five   int                       // mails with a majority in all core fields
+	of     map[string]*agreement
 	failed map[string]int
 }
 
-func newTally() *tally {
-	return &tally{right: map[string]map[string]int{}, judged: map[string]int{}, all: map[string]int{}, failed: map[string]int{}}
+// agreement is how often one reader reads what is expected.
+type agreement struct {
+	right, judged map[string]int // by field
+	all, five     int            // in all core fields
 }
+
+func newTally() *tally { return &tally{of: map[string]*agreement{}, failed: map[string]int{}} }
 
 // lost reports whether two others read something where we read nothing.
 func lost(all map[string]map[string]string) bool {
@@ -257,63 +280,89 @@ func lost(all map[string]map[string]string) bool {
 	return read > 1
 }
 
-// wanted returns the fields in which most of the other readers agree.
-func wanted(all map[string]map[string]string) map[string]string {
+// wanted returns the fields in which most of the others agree.
+func wanted(all map[string]map[string]string, reader string) map[string]string {
 	want := map[string]string{}
 	for _, field := range fieldNames {
-		if v, ok := majority(all, field); ok {
+		if v, ok := majority(all, reader, field); ok {
 			want[field] = v
 		}
 	}
 	return want
 }
 
-func (t *tally) add(all map[string]map[string]string, want map[string]string, readers map[string]map[string]*reading) {
-	for field := range want {
-		t.judged[field]++
-	}
-	if !slices.ContainsFunc(core, func(f string) bool { _, ok := want[f]; return !ok }) {
-		t.five++
-	}
-	names := slices.Sorted(maps.Keys(readers))
-	for _, reader := range append(names, us) {
-		got := all[reader]
-		if t.right[reader] == nil {
-			t.right[reader] = map[string]int{}
+// add counts one mail; want gives what is expected of a reader.
+func (t *tally) add(all map[string]map[string]string, want func(reader string) map[string]string, readers map[string]map[string]*reading) {
+	for _, reader := range append(slices.Sorted(maps.Keys(readers)), us) {
+		s := t.of[reader]
+		if s == nil {
+			s = &agreement{right: map[string]int{}, judged: map[string]int{}}
+			t.of[reader] = s
 		}
-		five := got != nil
+		got, expected, five := all[reader], want(reader), 0
+		whole := got != nil
 		for _, field := range fieldNames {
-			v, ok := want[field]
-			if got != nil && ok && got[field] == v {
-				t.right[reader][field]++
-			} else if slices.Contains(core, field) {
-				five = false
+			v, ok := expected[field]
+			if !ok {
+				continue
+			}
+			isCore := slices.Contains(core, field)
+			if isCore {
+				five++
+			}
+			s.judged[field]++
+			if got != nil && got[field] == v {
+				s.right[field]++
+			} else if isCore {
+				whole = false
 			}
 		}
-		if five {
-			t.all[reader]++
+		if five == len(core) {
+			count(whole, &s.five, &s.all)
 		}
 	}
 }
 
-// majority returns the value that most of the other readers share, at least two.
-func majority(all map[string]map[string]string, field string) (string, bool) {
-	votes := map[string]int{}
+// majority returns the value that at least two of the other authors share and
+// fewer do not, unless it is illegible.
+func majority(all map[string]map[string]string, but, field string) (string, bool) {
+	voters := map[string]map[string]bool{}
 	for reader, fields := range all {
-		if reader != us {
-			votes[fields[field]]++
+		if author(reader) == author(but) {
+			continue
 		}
+		v := fields[field]
+		if voters[v] == nil {
+			voters[v] = map[string]bool{}
+		}
+		voters[v][author(reader)] = true
 	}
 	best, most, tie := "", 1, false
-	for v, n := range votes {
-		if n > most {
+	for v, authors := range voters {
+		if n := len(authors); n > most {
 			best, most, tie = v, n, false
 		} else if n == most && n > 1 {
 			tie = true
 		}
 	}
-	return best, most > 1 && !tie
+	return best, most > 1 && !tie && !illegible(best)
 }
+
+// author names who wrote a reader: mailparser and postal-mime are by one.
+func author(reader string) string {
+	if reader == "postal-mime" {
+		return "mailparser"
+	}
+	return reader
+}
+
+// illegible reports whether a reading shows that the mail could not be read:
+// U+FFFD, an escape or a C1 control character stands for what was no text.
+func illegible(v string) bool {
+	return strings.ContainsFunc(v, func(r rune) bool { return r == utf8.RuneError || r == escape || 0x80 <= r && r < 0xA0 })
+}
+
+const escape = '\x1b'
 
 func printDiff(path string, all map[string]map[string]string, want map[string]string) {
 	for _, field := range fieldNames {
@@ -332,16 +381,19 @@ func printDiff(path string, all map[string]map[string]string, want map[string]st
 }
 
 func (t *tally) print(corpus string, mails int) {
-	fmt.Printf("\n%s: %d mails; to compare in all of %s: %d\n", corpus, mails, strings.Join(core, ", "), t.five)
-	fmt.Printf("%-12s %6s %6s", "reader", "errors", "all 5")
+	fmt.Printf("\n%s: %d mails; all 5: %s\n%-12s %6s %8s", corpus, mails, strings.Join(core, ", "), "reader", "errors", "all 5")
 	for _, f := range fieldNames {
-		fmt.Printf(" %12s", f)
+		fmt.Printf(" %8s", f)
 	}
 	fmt.Println()
-	for _, reader := range slices.Sorted(maps.Keys(t.right)) {
-		fmt.Printf("%-12s %6d %6d", reader, t.failed[reader], t.all[reader])
+	for _, reader := range slices.Sorted(maps.Keys(t.of)) {
+		if t.failed[reader] == mails {
+			continue // has not read this corpus
+		}
+		s := t.of[reader]
+		fmt.Printf("%-12s %6d %8s", reader, t.failed[reader], fmt.Sprintf("%d/%d", s.all, s.five))
 		for _, f := range fieldNames {
-			fmt.Printf(" %12s", fmt.Sprintf("%d/%d", t.right[reader][f], t.judged[f]))
+			fmt.Printf(" %8s", fmt.Sprintf("%d/%d", s.right[f], s.judged[f]))
 		}
 		fmt.Println()
 	}

@@ -43,6 +43,8 @@ def read(path):
     def walk(p):
         kind = p.get_content_type()
         # A delivery status is a list of messages to CPython; it is one part.
+        if kind.startswith("multipart/") and not p.is_multipart():
+            return  # without parts: no file, whatever stands in it
         if kind.startswith("message/") or not p.is_multipart():
             name = p.get_filename()
             if p.get_content_disposition() == "attachment" or kind not in ("text/plain", "text/html"):

@@ -7,12 +7,12 @@
 # WORK is a scratch directory. The others are checkouts of jhillyerd/enmime,
 # nodemailer/mailparser and mikel/mail, and of any further projects with mails
 # in them. CPython's suite is that of $PYTHON (default python3), which must
-# have its test package. Needs go, node and npm.
+# have its test package. Needs go, node and npm; ruby for mikel/mail's own parser.
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
 [ $# -ge 4 ] || { sed -n '2,11s/^# \{0,1\}//p' "$0" >&2; exit 2; }
-work=$1 enmime=$2 mailparser=$3 mail=$4
+work=$1 enmime=$2 mailparser=$3 mail=$(cd "$4" && pwd)
 shift 4
 python=${PYTHON:-python3}
 
@@ -43,6 +43,9 @@ for reader in mailparser postal-mime; do
 done
 xargs -0 -n 400 "$python" "$here/oracle-python.py" <list >read/cpython.jsonl 2>/dev/null
 xargs -0 -n 400 ./enmime <list >read/enmime.jsonl
+if command -v ruby >/dev/null; then
+	find mails/mail -name '*.eml' -print0 | sort -z | xargs -0 ruby -I "$mail/lib" "$here/oracle-ruby.rb" >read/mail.jsonl 2>/dev/null
+fi
 
 cd "$here/../.."
 go run ./scripts/corpora "$work/read" "$work/mails"

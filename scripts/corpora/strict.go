@@ -9,7 +9,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-	"unicode/utf8"
 
 	"github.com/smtp2rest/smtp2rest/relay/payload/mime"
 )
@@ -24,7 +23,9 @@ type score struct {
 	judged, right       int // three of the others agree
 	legible, rightRead  int // and what they agree on is a reading of the mail
 	unanimous, rightAll int // all four agree, on a reading
-	errors              int // or refusals
+	errors              int
+
+	refused, refusedLegible, refusedRight int // of the above, ours that the policy refuses: they were read, too
 }
 
 // classes of mails. One is malformed if CPython's email package reports a
@@ -97,7 +98,7 @@ func strictCorpus(dir string, readers map[string]map[string]*reading, o options)
 			if scores[class][name] == nil {
 				scores[class][name] = &score{}
 			}
-			scores[class][name].judge(all, name, raw)
+			scores[class][name].judge(all, name, raw, name == us && ours.Refused != "")
 		}
 		if o.diff {
 			strictDiff(path, class, raw, all, ours.Error)
@@ -113,9 +114,12 @@ func defective(p *mime.Part) bool {
 }
 
 // judge compares one reader with the consensus of the others.
-func (s *score) judge(all map[string]map[string]string, name string, raw []byte) {
+func (s *score) judge(all map[string]map[string]string, name string, raw []byte, refused bool) {
 	if all[name] == nil {
 		s.errors++
+	}
+	if refused {
+		s.refused++
 	}
 	want, least, right := map[string]string{}, len(all), all[name] != nil
 	for _, field := range core {
@@ -131,6 +135,9 @@ func (s *score) judge(all map[string]map[string]string, name string, raw []byte)
 		return
 	}
 	count(right, &s.legible, &s.rightRead)
+	if refused {
+		count(right, &s.refusedLegible, &s.refusedRight)
+	}
 	if least > jury {
 		count(right, &s.unanimous, &s.rightAll)
 	}
@@ -144,18 +151,28 @@ func count(right bool, of, n *int) {
 }
 
 // unread reports whether the consensus is only that the mail could not be
-// read: U+FFFD stands for what was no text to them, or a mail that has a body
-// is said to hold neither text nor html nor files.
+// read: a field is illegible, or a mail that has a body is said to hold
+// neither text nor html nor files.
 func unread(want map[string]string, raw []byte) bool {
 	for _, v := range want {
-		if strings.ContainsRune(v, utf8.RuneError) {
+		if illegible(v) {
 			return true
 		}
 	}
+	return want["text"]+want["html"] == "" && want["files"] == "0" && hasBody(raw)
+}
+
+// hasBody reports whether anything follows the first blank line, which may
+// have blanks in it.
+func hasBody(raw []byte) bool {
 	raw = bytes.ReplaceAll(raw, []byte("\r\n"), []byte("\n"))
 	raw = bytes.ReplaceAll(raw, []byte("\r"), []byte("\n"))
-	_, body, _ := bytes.Cut(raw, []byte("\n\n"))
-	return want["text"]+want["html"] == "" && want["files"] == "0" && len(bytes.TrimSpace(body)) > 0
+	for line := range bytes.Lines(raw) {
+		if raw = raw[len(line):]; len(bytes.TrimSpace(line)) == 0 {
+			return len(bytes.TrimSpace(raw)) > 0
+		}
+	}
+	return false
 }
 
 // consensus returns what most readers but one say of a field, and how many.
@@ -228,6 +245,8 @@ func addScores(total, scores map[string]map[string]*score) {
 			t.judged, t.right, t.errors = t.judged+s.judged, t.right+s.right, t.errors+s.errors
 			t.legible, t.rightRead = t.legible+s.legible, t.rightRead+s.rightRead
 			t.unanimous, t.rightAll = t.unanimous+s.unanimous, t.rightAll+s.rightAll
+			t.refused += s.refused
+			t.refusedLegible, t.refusedRight = t.refusedLegible+s.refusedLegible, t.refusedRight+s.refusedRight
 		}
 	}
 }
@@ -238,6 +257,10 @@ func printScores(corpus string, scores map[string]map[string]*score) {
 			s := scores[class][name]
 			fmt.Printf("%-20s %-12s %-12s errors %3d  three agree %s  on a reading %s  all agree %s\n",
 				corpus, class, name, s.errors, percent(s.right, s.judged), percent(s.rightRead, s.legible), percent(s.rightAll, s.unanimous))
+			if s.refused > 0 {
+				fmt.Printf("%34s of these refused as encrypted: %d, on a reading %d, and %d read as the others; counted as not read: %s\n",
+					"", s.refused, s.refusedLegible, s.refusedRight, percent(s.rightRead-s.refusedRight, s.legible))
+			}
 		}
 	}
 }

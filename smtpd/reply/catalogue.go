@@ -69,6 +69,9 @@ func RefusedByAPI(detail string) *Reply {
 // TooLarge: larger than our limit, or than the API takes.
 func TooLarge() *Reply { return newReply(552, 3, 4, "message too large") }
 
+// HeaderTooLarge: more header than any mail needs.
+func HeaderTooLarge() *Reply { return newReply(552, 3, 4, "message header too large") }
+
 // NotConfigured: the API refuses our key and there is no queue to keep the
 // mail in. It is the operator's fault and must not bounce mail.
 func NotConfigured() *Reply {
@@ -146,6 +149,18 @@ func MemorySpent() *Reply { return newReply(452, 3, 1, "out of memory, try again
 
 // TooManyConnections: in all, or from one address.
 func TooManyConnections() *Reply { return newReply(421, 7, 0, "too many connections, try again later") }
+
+// TooManyMessages: on one connection; the next one may go on.
+func TooManyMessages() *Reply {
+	return newReply(421, 7, 0, "too many messages in one connection, connect again")
+}
+
+// RateExceeded: too many recipients in too short a time, of what: "this
+// address", "this user", "this sender".
+func RateExceeded(what string, wait time.Duration) *Reply {
+	seconds := int((wait + time.Second - 1) / time.Second)
+	return newReply(450, 7, 1, "too many recipients from %s, try again in %d s", what, max(seconds, 1))
+}
 
 // MailLoop: the Received headers say that the mail goes in circles.
 func MailLoop() *Reply { return newReply(554, 4, 6, "mail loop: too many Received headers") }

@@ -9,6 +9,9 @@ func BadCommand(why string) *Reply { return newReply(500, 5, 2, "%s", why) }
 // LineTooLong: a command line beyond our limit.
 func LineTooLong() *Reply { return newReply(500, 5, 2, "line too long") }
 
+// BodyLineTooLong: a line of a mail's content beyond our limit.
+func BodyLineTooLong() *Reply { return newReply(554, 6, 0, "a line is too long") }
+
 // BadArgument: a known command with an argument that cannot be read.
 func BadArgument(why string) *Reply { return newReply(501, 5, 4, "%s", why) }
 
@@ -46,6 +49,9 @@ func ChunkTaken(size int64) *Reply { return newReply(250, 0, 0, "%d octets recei
 
 // TooSlow: the client said nothing, or did not finish its message, in time.
 func TooSlow() *Reply { return newReply(421, 4, 2, "timeout, closing the connection") }
+
+// BelowRate: the client's message came more slowly than we wait for.
+func BelowRate() *Reply { return newReply(421, 4, 2, "too slow, closing the connection") }
 
 // TooManyErrors: wrong commands or wrong recipients, one after the other.
 func TooManyErrors() *Reply { return newReply(421, 7, 0, "too many errors, closing the connection") }

@@ -46,6 +46,15 @@ func (r *Reply) Because(cause error) *Reply {
 // Code is the three-digit code.
 func (r *Reply) Code() int { return r.code }
 
+// Codes are all that a client can hear: ours, and those that go-smtp gives
+// itself.
+func Codes() []int {
+	return []int{
+		220, 221, 235, 250, 252, 334, 354, 421, 450, 451, 452, 454,
+		500, 501, 502, 503, 504, 530, 535, 538, 550, 552, 553, 554, 555,
+	}
+}
+
 // Enhanced is the enhanced status code, such as 5.7.1.
 func (r *Reply) Enhanced() string {
 	return fmt.Sprintf("%d.%d.%d", r.code/100, r.detail[0], r.detail[1])

@@ -12,6 +12,9 @@ type Address struct {
 	Name, Email string
 }
 
+// maxLocal is the longest local part there is (RFC 5321 section 4.5.3.1.1).
+const maxLocal = 64
+
 // maxAddresses bounds what is read of one field: nothing here needs more.
 const maxAddresses = 200
 
@@ -71,6 +74,10 @@ func (p *addressParser) next() {
 			// A comma inside an encoded word separates nothing.
 			p.phrase = append(p.phrase, p.rest[:n]...)
 			p.rest = p.rest[n:]
+			near := p.rest[:min(len(p.rest), maxLocal+1)]
+			if i := bytes.IndexAny(near, "@,;<\"( \t"); i > 0 && near[i] == '@' {
+				p.phrase = append(p.phrase, ' ') // `=?utf-8?q?Ann?=ann@example.com`
+			}
 			return
 		}
 		fallthrough

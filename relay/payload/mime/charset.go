@@ -106,22 +106,25 @@ func ascii(b []byte) bool {
 
 // convert decodes with a charset that is known.
 func convert(name string, b []byte) string {
-	var out []byte
+	var out strings.Builder
 	var err error
 	if enc := own(name); enc != nil {
-		out, err = enc.NewDecoder().Bytes(b)
+		var text []byte
+		text, err = enc.NewDecoder().Bytes(b)
+		out.Write(text)
 	} else if shift := shiftCharset(name); shift != nil {
-		out, err = shift(b), nil
+		out.Write(shift(b))
 	} else {
 		var r io.Reader
 		if r, err = charset.Reader(name, bytes.NewReader(b)); err == nil {
-			out, err = io.ReadAll(r)
+			out.Grow(len(b) + len(b)/2)
+			_, err = io.Copy(&out, r)
 		}
 	}
-	if err != nil && len(out) == 0 {
+	if err != nil && out.Len() == 0 {
 		return strings.ToValidUTF8(string(b), "\uFFFD")
 	}
-	return strings.ToValidUTF8(strings.TrimPrefix(string(out), "\uFEFF"), "\uFFFD")
+	return strings.ToValidUTF8(strings.TrimPrefix(out.String(), "\uFEFF"), "\uFFFD")
 }
 
 // known reports whether there is a decoder for a normalised name.

@@ -12,7 +12,9 @@ func unflow(text string, delSp bool) string {
 		line = strings.TrimSuffix(line, "\n")
 		d := len(line) - len(strings.TrimLeft(line, ">"))
 		line = strings.TrimPrefix(line[d:], " ") // space-stuffing, section 4.4
-		if open && (d != depth || line == "-- ") {
+		// A mark after a blank is a quotation by a program that does not count
+		// them as section 4.5 wants: `>> > text`.
+		if open && (d != depth || line == "-- " || strings.HasPrefix(line, ">")) {
 			b.WriteByte('\n')
 			open = false
 		}

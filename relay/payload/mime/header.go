@@ -108,7 +108,7 @@ func (r *headerReader) read(b []byte, pos int) int {
 			r.part.add(BadHeader, "a boundary inside a header")
 			return pos
 		case line[0] == ' ' || line[0] == '\t':
-			if len(bytes.TrimSpace(line)) == 0 && !r.headerAhead(b, skipFolds(b, next), 1) {
+			if len(bytes.TrimSpace(line)) == 0 && next >= r.ahead && !r.headerAhead(b, skipFolds(b, next), 1) {
 				return next // a blank line that is not quite empty
 			}
 			r.extend(line, next-start)
@@ -163,14 +163,10 @@ func unindented(value, line []byte) bool {
 	return bytes.HasPrefix(line, []byte("=?"))
 }
 
-// skipFolds steps over lines that begin with a blank and are not blank.
+// skipFolds steps over lines that begin with a blank.
 func skipFolds(b []byte, pos int) int {
 	for pos < len(b) && (b[pos] == ' ' || b[pos] == '\t') {
-		line, next := cutLine(b, pos)
-		if len(bytes.TrimSpace(line)) == 0 {
-			break
-		}
-		pos = next
+		_, pos = cutLine(b, pos)
 	}
 	return pos
 }

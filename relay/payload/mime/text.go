@@ -67,16 +67,19 @@ func CleanText(s string) string {
 	if i < 0 {
 		return s
 	}
-	out := make([]byte, 0, len(s))
+	var out strings.Builder
+	out.Grow(len(s) + 64)
+	var scratch [8]byte
 	for i >= 0 {
-		out = append(out, s[:i]...)
+		out.WriteString(s[:i])
 		s = s[i:]
-		var n int
-		out, n = appendClean(out, s)
+		clean, n := appendClean(scratch[:0], s)
+		out.Write(clean)
 		s = s[n:]
 		i = indexUnclean(s)
 	}
-	return string(append(out, s...))
+	out.WriteString(s)
+	return out.String()
 }
 
 // indexUnclean returns the first control character that is not shown, or -1.

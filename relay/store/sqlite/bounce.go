@@ -81,13 +81,8 @@ func (s *Store) Bounced(ctx context.Context, id string, recipients []int, bounce
 		if err != nil || marked == 0 {
 			return err
 		}
-		for i := range parcels {
-			if err := t.insertMail(&parcels[i]); err != nil {
-				return err
-			}
-			enqueued = true
-		}
-		return nil
+		enqueued = len(parcels) > 0
+		return t.insertMails(pointers(parcels))
 	})
 	if err == nil || !enqueued {
 		s.discard(unused(parcels, enqueued))

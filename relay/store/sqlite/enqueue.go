@@ -15,6 +15,7 @@ import (
 type parcel struct {
 	queue.Mail
 	client      string
+	turn        string
 	envelopeSum int64
 	bodySum     int64
 	content     bool   // something is left to do or to keep it for
@@ -37,27 +38,15 @@ func (s *Store) Enqueue(ctx context.Context, mails ...queue.Mail) error {
 	if err != nil {
 		return err
 	}
-	stored := false
-	err = s.submit(ctx, op{enqueues: true, parcels: parcels, run: func(t *tx) error {
-		stored = false
-		if err := t.room(parcels); err != nil {
-			return err
-		}
-		for i := range parcels {
-			if err := t.insertMail(&parcels[i]); err != nil {
-				return err
-			}
-		}
-		stored = true
-		return nil
-	}})
+	r := s.submit(ctx, op{enqueues: true, parcels: parcels})
+	err = r.err
 	if noSpace(err) && !errors.Is(err, queue.ErrFull) {
 		err = fmt.Errorf("%w: %w", queue.ErrFull, err)
 	}
 	// After a storage error the row may still come up after a crash, so its
 	// file stays, for the sweep at the next start to decide.
-	if err == nil || !stored {
-		s.discard(unused(parcels, stored))
+	if err == nil || !r.stored {
+		s.discard(unused(parcels, r.stored))
 	}
 	return err
 }
@@ -132,7 +121,7 @@ func wrapOne(m queue.Mail) (parcel, error) {
 		return parcel{}, err
 	}
 	m.Size = int64(len(m.Message.Raw))
-	p := parcel{Mail: m, client: string(client), envelopeSum: envelopeSum(m, string(client)), bodySum: checksum(m.Message.Raw)}
+	p := parcel{Mail: m, client: string(client), turn: turnOf(m), envelopeSum: envelopeSum(m, string(client)), bodySum: checksum(m.Message.Raw)}
 	for n, r := range m.Recipients {
 		if r.State == queue.Claimed {
 			return parcel{}, fmt.Errorf("mail %s: a recipient cannot come claimed", m.Message.ID)
@@ -165,128 +154,10 @@ func (s *Store) checkRoom(mails, bytes int64) error {
 	return nil
 }
 
-// room refuses parcels that would exceed the capacity. Only then is it worth
-// asking whether they are there already, and so need none.
-func (t *tx) room(parcels []parcel) error {
-	mails, bytes := t.counts.mails, t.counts.bytes
-	for _, p := range parcels {
-		if p.content {
-			mails++
-			bytes += p.Size
-		}
+func pointers(parcels []parcel) []*parcel {
+	all := make([]*parcel, len(parcels))
+	for i := range parcels {
+		all[i] = &parcels[i]
 	}
-	err := t.s.checkRoom(mails, bytes)
-	if err == nil {
-		return nil
-	}
-	for _, p := range parcels {
-		r, err := t.One("SELECT 1 FROM mails WHERE id = ?", p.Message.ID)
-		if err != nil {
-			return err
-		}
-		if p.content && r != nil {
-			mails--
-			bytes -= p.Size
-		}
-	}
-	if mails == t.counts.mails {
-		return nil
-	}
-	return t.s.checkRoom(mails, bytes)
-}
-
-// insertMail stores one mail, unless its id is there already.
-func (t *tx) insertMail(p *parcel) error {
-	seq := t.counts.seq + 1
-	body, done := bodyTable, int64(0)
-	switch {
-	case !p.content:
-		body = bodyGone
-		for _, r := range p.Recipients {
-			done = max(done, millis(r.Ended), 1)
-		}
-	case p.spool != "":
-		body = bodySpool
-	case p.place > 0:
-		body = bodySegment
-	}
-	inserted, err := t.change(`INSERT INTO mails VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, ?) ON CONFLICT (id) DO NOTHING`,
-		seq, p.Message.ID, p.Message.From, p.Lane, p.Domain, p.Urgent, millis(p.Message.ReceivedAt), p.client,
-		p.BounceOf, p.Size, body, p.spool, p.place, done, p.envelopeSum, p.bodySum)
-	p.seen = inserted == 0
-	if err != nil || p.seen {
-		return err
-	}
-	t.counts.seq = seq
-	if body == bodyTable {
-		raw := p.Message.Raw
-		if raw == nil {
-			raw = []byte{} // nil would be NULL
-		}
-		if _, err := t.change("INSERT INTO bodies VALUES (?, ?)", seq, raw); err != nil {
-			return err
-		}
-	}
-	if body == bodySegment {
-		t.segments.add(seq)
-	}
-	if body != bodyGone {
-		t.counts.mails++
-		t.counts.bytes += p.Size
-	}
-	for n := range p.Recipients {
-		if err := t.insertRecipient(seq, int64(n), p); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (t *tx) insertRecipient(seq, n int64, p *parcel) error {
-	r := p.Recipients[n]
-	received := millis(p.Message.ReceivedAt)
-	state := int64(ready)
-	switch r.State {
-	case queue.Held:
-		state = held
-	case queue.Sent:
-		state = sent
-	case queue.Failed:
-		state = failed
-		if !r.Bounced {
-			t.counts.unbounced++
-		}
-	default:
-		if millis(r.Due) > received {
-			state = later
-		}
-		t.wakes = true
-	}
-	since := millis(r.Since)
-	if since == 0 {
-		since = received
-	}
-	t.counts.add(state, 1)
-	_, err := t.change(`INSERT INTO recipients VALUES (?, ?, ?, ?, ?, ?, 0, ?, 0, ?, ?, 0, ?, 0, 0, ?, ?)`,
-		seq, n, r.Addr, turnOf(p.Mail), p.Lane, state, millis(r.Due), r.Attempts, since, millis(r.Ended), r.Bounced, p.addressSums[n])
-	if err != nil {
-		return err
-	}
-	for _, a := range r.History[max(0, len(r.History)-queue.MaxHistory):] {
-		t.counts.fence++
-		if err := t.insertAttempt(seq, n, t.counts.fence, a); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// turnOf is the first part of a lane's key: urgent mail has lanes of its own,
-// and the lanes of one domain lie together, so that a domain that may send no
-// more today is passed over in one step.
-func turnOf(m queue.Mail) string {
-	if m.Urgent {
-		return ""
-	}
-	return "=" + m.Domain
+	return all
 }

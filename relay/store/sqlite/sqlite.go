@@ -129,7 +129,7 @@ func (s *Store) open() error {
 	if err != nil {
 		return s.describe(err)
 	}
-	s.writer = &writer{s: s, conn: c, ops: make(chan op), stop: make(chan struct{}), ended: make(chan struct{})}
+	s.writer = &writer{s: s, conn: c, inserters: newInserters(), ops: make(chan op), stop: make(chan struct{}), ended: make(chan struct{})}
 	if err := migrate(c); err != nil {
 		return s.describe(err)
 	}

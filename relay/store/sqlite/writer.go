@@ -16,17 +16,20 @@ import (
 
 // op is one call that changes something. run must either change nothing and
 // return a refusal (an error that is not the storage's), or do all of it.
+//
+// An op that enqueues has parcels instead, so that many can be stored together.
 type op struct {
 	run      func(t *tx) error
-	enqueues bool     // needs free space
-	parcels  []parcel // of which the small bodies may go to a segment
+	enqueues bool
+	parcels  []parcel
 	done     chan result
 }
 
 // result is what became of an op.
 type result struct {
-	err   error
-	files []string // of the spool, that no row tells of any more
+	err    error
+	stored bool     // its parcels, although an error may have come after
+	files  []string // of the spool, that no row tells of any more
 }
 
 // tx is what an op works on: one transaction, shared with the other ops that
@@ -61,9 +64,10 @@ type writer struct {
 	ended       chan struct{}
 	conn        *conn
 	counts      counts
-	commits     int      // how many there were
-	tidiedAt    int      // commits when tidy looked last
-	truncated   bool     // the log is cut to nothing
+	commits     int  // how many there were
+	tidiedAt    int  // commits when tidy looked last
+	truncated   bool // the log is cut to nothing
+	inserters   inserters
 	segment     *segment // where big groups go; nil before the first
 	lastSegment int64    // the latest segment's number
 	// broken is the error after which the connection must be opened anew.
@@ -73,21 +77,22 @@ type writer struct {
 // do runs f in a transaction and returns when that is durable. A context that
 // ends after the writer took the op is not looked at any more.
 func (s *Store) do(ctx context.Context, f func(t *tx) error) error {
-	return s.submit(ctx, op{run: f})
+	return s.submit(ctx, op{run: f}).err
 }
 
-func (s *Store) submit(ctx context.Context, o op) error {
+func (s *Store) submit(ctx context.Context, o op) result {
 	o.done = make(chan result, 1)
 	if err := ctx.Err(); err != nil {
-		return err
+		return result{err: err}
 	}
 	select {
 	case s.writer.ops <- o:
 		r := <-o.done
 		s.discard(r.files)
-		return s.describe(r.err)
+		r.err = s.describe(r.err)
+		return r
 	case <-ctx.Done():
-		return ctx.Err()
+		return result{err: ctx.Err()}
 	}
 }
 
@@ -100,14 +105,24 @@ func (w *writer) loop() {
 	for {
 		select {
 		case o := <-w.ops:
-			runtime.Gosched() // lets callers that can run already join; alone, it costs nothing
-			group = w.commit(w.gather(append(group[:0], o)))
+			group = w.commit(w.gatherAll(append(group[:0], o)))
 		case <-tidy.C:
 			tidy.Reset(w.tidy())
 		case <-w.stop:
 			return
 		}
 	}
+}
+
+// gatherAll lets callers that can run already join, as long as any does; alone,
+// that costs next to nothing.
+func (w *writer) gatherAll(group []op) []op {
+	for n := 0; n < len(group); {
+		n = len(group)
+		runtime.Gosched()
+		group = w.gather(group)
+	}
+	return group
 }
 
 // gather adds the ops that are waiting already. The channel has no buffer, so
@@ -136,7 +151,7 @@ func (w *writer) commit(group []op) []op {
 			one = w.transact(group[i:i+1], results[i:i+1], true)
 		}
 		if one != nil {
-			results[i] = result{err: one}
+			results[i].err, results[i].files = one, nil
 		}
 	}
 	for i := range group {
@@ -194,14 +209,20 @@ func (w *writer) transact(group []op, results []result, inline bool) error {
 
 // run runs the ops.
 func (t *tx) run(group []op, results []result, noSpace error) error {
-	for i, o := range group {
-		if o.enqueues && noSpace != nil {
+	for i := 0; i < len(group); {
+		n, err := 1, error(nil)
+		switch o := group[i]; {
+		case !o.enqueues:
+			err = t.runOne(o, &results[i])
+		case noSpace != nil:
 			results[i] = result{err: noSpace}
-			continue
+		default:
+			n, err = t.enqueue(group[i:], results[i:])
 		}
-		if err := t.runOne(o, &results[i]); err != nil {
+		if err != nil {
 			return err
 		}
+		i += n
 	}
 	return nil
 }

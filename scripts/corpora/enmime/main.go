@@ -46,7 +46,10 @@ func read(path string) result {
 		return r
 	}
 	defer f.Close()
-	e, err := enmime.ReadEnvelope(f)
+	// As tolerant as its own tests can make it.
+	p := enmime.NewParser(enmime.SkipMalformedParts(true), enmime.MultipartWOBoundaryAsSinglePart(true),
+		enmime.StripMediaTypeInvalidCharacters(true), enmime.SetReadPartErrorPolicy(enmime.AllowCorruptTextPartErrorPolicy))
+	e, err := p.ReadEnvelope(f)
 	if err != nil {
 		r.Error = err.Error()
 		return r

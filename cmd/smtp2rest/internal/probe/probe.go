@@ -1,0 +1,99 @@
+// Package probe asks a listener to relay, as a stranger would: without a login,
+// from another address than loopback, to somewhere outside. It knows how to
+// ask; 'smtp2rest check --probe' knows whom, and who is a stranger.
+package probe
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"net/textproto"
+	"time"
+)
+
+// patience is for one conversation. A relay answers an outsider at once.
+const patience = 10 * time.Second
+
+// Question is one conversation.
+type Question struct {
+	Address string     // of the listener, host:port
+	Source  netip.Addr // the address of this machine to ask from
+	Claim   netip.Addr // if valid, who a PROXY header says is asking
+	TLS     bool       // from the first octet on
+	LMTP    bool
+	Sender  string // "" is the null sender
+	To      string // somebody outside
+}
+
+// Answer is how it ended.
+type Answer struct {
+	Taken bool   // the recipient was taken: a message would be relayed
+	Said  string // the reply that decided it
+}
+
+// Ask goes as far as RCPT and sends no message. The error is of the
+// connection.
+func Ask(ctx context.Context, q Question) (Answer, error) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: q.Source.AsSlice()}}
+	socket, err := dialer.DialContext(ctx, "tcp", q.Address)
+	if err != nil {
+		return Answer{}, err
+	}
+	defer func() { _ = socket.Close() }()
+	stop := context.AfterFunc(ctx, func() { _ = socket.SetDeadline(time.Unix(1, 0)) })
+	defer stop()
+	if q.Claim.IsValid() {
+		if _, err := io.WriteString(socket, q.header()); err != nil {
+			return Answer{}, err
+		}
+	}
+	var stream net.Conn = socket
+	if q.TLS {
+		// Whether the certificate is good is not what is asked here.
+		stream = tls.Client(socket, &tls.Config{InsecureSkipVerify: true})
+	}
+	return q.converse(textproto.NewConn(stream))
+}
+
+// header is version 1 of the PROXY protocol's. Listeners look at the client's
+// address alone.
+func (q Question) header() string {
+	family := "TCP4"
+	if q.Claim.Is6() {
+		family = "TCP6"
+	}
+	return fmt.Sprintf("PROXY %s %s %s 1024 25\r\n", family, q.Claim, q.Claim)
+}
+
+func (q Question) converse(c *textproto.Conn) (Answer, error) {
+	hello := "EHLO"
+	if q.LMTP {
+		hello = "LHLO"
+	}
+	steps := []string{"", hello + " probe.invalid", "MAIL FROM:<" + q.Sender + ">", "RCPT TO:<" + q.To + ">"}
+	var said string
+	for _, command := range steps {
+		if command != "" {
+			if err := c.PrintfLine("%s", command); err != nil {
+				return Answer{}, err
+			}
+		}
+		code, text, err := c.ReadResponse(0)
+		if err != nil {
+			return Answer{}, err
+		}
+		said = fmt.Sprintf("%d %s", code, text)
+		if code/100 != 2 {
+			_ = c.PrintfLine("QUIT") // nothing more is of interest
+			return Answer{Said: said}, nil
+		}
+	}
+	_ = c.PrintfLine("RSET\r\nQUIT")
+	_, _, _ = c.ReadResponse(0)
+	return Answer{Taken: true, Said: said}, nil
+}

@@ -1,0 +1,146 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/probe"
+	"github.com/smtp2rest/smtp2rest/relay/config"
+)
+
+// probeRecipient is outside whatever relay this is.
+const probeRecipient = "relay-probe@example.com"
+
+// stranger is whom a proxy is made to name: an address that is for
+// documentation only (RFC 5737), and so in nobody's networks.
+func stranger() netip.Addr { return netip.MustParseAddr("192.0.2.1") }
+
+// prober asks each listener of a configuration whether it relays for strangers.
+type prober struct {
+	t       *terminal
+	cfg     *config.Config
+	sources []netip.Addr // of this machine, without loopback
+	ask     func(context.Context, probe.Question) (probe.Answer, error)
+
+	open   int // how often a stranger was let in
+	unsure int // how often nobody answered
+}
+
+// probeListeners prints what strangers are told, and fails when one is let in,
+// or when a listener could not be asked.
+func probeListeners(ctx context.Context, t *terminal, cfg *config.Config) error {
+	sources, err := ownAddresses()
+	if err != nil {
+		return err
+	}
+	p := &prober{t: t, cfg: cfg, sources: sources, ask: probe.Ask}
+	fmt.Fprintln(t.out)
+	for _, l := range cfg.Listeners {
+		p.listener(ctx, l)
+	}
+	switch {
+	case p.open > 0:
+		return errors.New("strangers can send through this relay: narrow listener.networks and proxy_from, or set require_auth = true")
+	case p.unsure > 0:
+		return errors.New("not every listener could be asked, so nothing is known of it; is 'smtp2rest serve' running with this configuration?")
+	}
+	return nil
+}
+
+// ownAddresses are those of this machine that others can reach it by, or would.
+func ownAddresses() ([]netip.Addr, error) {
+	list, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("the addresses of this machine cannot be read: %w", err)
+	}
+	var own []netip.Addr
+	for _, a := range list {
+		prefix, err := netip.ParsePrefix(a.String())
+		if addr := prefix.Addr().Unmap(); err == nil && !addr.IsLoopback() && !addr.IsLinkLocalUnicast() {
+			own = append(own, addr)
+		}
+	}
+	return own, nil
+}
+
+func (p *prober) say(l config.Listener, format string, args ...any) {
+	fmt.Fprintf(p.t.out, "%s: %s\n", l.Address, fmt.Sprintf(format, args...))
+}
+
+func (p *prober) listener(ctx context.Context, l config.Listener) {
+	host, port, err := net.SplitHostPort(l.Address)
+	bound, addrErr := netip.ParseAddr(host)
+	switch {
+	case strings.HasPrefix(l.Address, "unix:"):
+		p.say(l, "only whoever may open the file can reach it; its mode is %04o", l.SocketMode)
+		return
+	case err != nil || strings.HasPrefix(l.Address, "systemd:"):
+		p.say(l, "not asked: only systemd knows its address")
+		return
+	case port == "0":
+		p.say(l, "not asked: its port is another at each start")
+		return
+	case (addrErr == nil && bound.IsLoopback() || host == "localhost") && len(l.ProxyFrom) == 0:
+		p.say(l, "only this machine can reach it")
+		return
+	}
+	asked := false
+	for _, source := range p.sources {
+		if addrErr == nil && !bound.IsUnspecified() && bound.Unmap().Is4() != source.Is4() {
+			continue
+		}
+		at := l.Address
+		if host == "" || addrErr == nil && bound.IsUnspecified() {
+			at = net.JoinHostPort(source.String(), port)
+		}
+		asked = true
+		p.from(ctx, l, at, source)
+	}
+	if !asked {
+		p.unsure++
+		p.say(l, "not asked: this machine has no address of its kind but loopback")
+	}
+}
+
+// from asks from one address, or, where that is a proxy's, for a stranger
+// behind it.
+func (p *prober) from(ctx context.Context, l config.Listener, at string, source netip.Addr) {
+	q := probe.Question{Address: at, Source: source, TLS: l.TLS == config.ImplicitTLS, LMTP: l.Protocol == config.LMTP, To: probeRecipient}
+	who := source
+	if within(l.ProxyFrom, source) {
+		who = stranger()
+		q.Claim = who
+	}
+	label := who.String()
+	if q.Claim.IsValid() {
+		label += " behind the proxy " + source.String()
+	}
+	for _, sender := range []string{p.cfg.Sender.Email, ""} {
+		q.Sender = sender
+		answer, err := p.ask(ctx, q)
+		switch {
+		case err != nil:
+			p.unsure++
+			p.say(l, "%s gets no answer: %v", label, err)
+			return
+		case answer.Taken && within(l.Networks, who) && !l.RequireAuth:
+			p.say(l, "%s may send: it is in networks, and so no stranger", label)
+			return
+		case answer.Taken:
+			p.open++
+			p.say(l, "%s", palette{p.t.color}.red(label+" is a stranger and MAY SEND: "+answer.Said))
+			return
+		case sender == "":
+			p.say(l, "%s is told %s", label, answer.Said)
+		}
+	}
+}
+
+func within(networks []netip.Prefix, addr netip.Addr) bool {
+	return slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Contains(addr) })
+}

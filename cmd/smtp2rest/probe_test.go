@@ -1,0 +1,139 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/probe"
+	"github.com/smtp2rest/smtp2rest/relay/config"
+)
+
+func TestProber(t *testing.T) {
+	prefixes := func(list ...string) (networks []netip.Prefix) {
+		for _, s := range list {
+			networks = append(networks, netip.MustParsePrefix(s))
+		}
+		return networks
+	}
+	denied := func(probe.Question) (probe.Answer, error) { return probe.Answer{Said: "554 5.7.1 no"}, nil }
+	taken := func(probe.Question) (probe.Answer, error) {
+		return probe.Answer{Taken: true, Said: "250 2.1.5 ok"}, nil
+	}
+	nullOnly := func(q probe.Question) (probe.Answer, error) {
+		return probe.Answer{Taken: q.Sender == "", Said: "250 2.1.5 ok"}, nil
+	}
+	for _, tt := range []struct {
+		name         string
+		l            config.Listener
+		ask          func(probe.Question) (probe.Answer, error)
+		want         string
+		asks         string // address, source and claim of each question
+		open, unsure int
+	}{
+		{name: "loopback", l: config.Listener{Address: "127.0.0.1:25"}, want: "only this machine can reach it"},
+		{name: "localhost", l: config.Listener{Address: "localhost:25"}, want: "only this machine can reach it"},
+		{name: "a unix socket", l: config.Listener{Address: "unix:/run/x", SocketMode: fs.FileMode(0o660)}, want: "its mode is 0660"},
+		{name: "systemd", l: config.Listener{Address: "systemd:x"}, want: "only systemd knows"},
+		{name: "any port", l: config.Listener{Address: ":0"}, want: "another at each start"},
+		{name: "everywhere", l: config.Listener{Address: ":25"}, ask: denied, want: "10.1.0.5 is told 554 5.7.1 no\n:25: 2001:db8:1::5 is told 554 5.7.1 no",
+			asks: "10.1.0.5:25 10.1.0.5 | [2001:db8:1::5]:25 2001:db8:1::5"},
+		{name: "one address", l: config.Listener{Address: "10.1.0.9:25"}, ask: denied, want: "10.1.0.5 is told 554 5.7.1 no", asks: "10.1.0.9:25 10.1.0.5"},
+		{name: "a friend", l: config.Listener{Address: "10.1.0.9:25", Networks: prefixes("10.0.0.0/8")}, ask: taken, want: "10.1.0.5 may send: it is in networks", asks: "10.1.0.9:25 10.1.0.5"},
+		{name: "a friend who should have logged in", l: config.Listener{Address: "10.1.0.9:25", Networks: prefixes("10.0.0.0/8"), RequireAuth: true}, ask: taken,
+			want: "10.1.0.5 is a stranger and MAY SEND: 250 2.1.5 ok", asks: "10.1.0.9:25 10.1.0.5", open: 1},
+		{name: "a stranger", l: config.Listener{Address: "10.1.0.9:25"}, ask: taken, want: "10.1.0.5 is a stranger and MAY SEND: 250 2.1.5 ok", asks: "10.1.0.9:25 10.1.0.5", open: 1},
+		{name: "with the null sender", l: config.Listener{Address: "10.1.0.9:25"}, ask: nullOnly, want: "MAY SEND", asks: "10.1.0.9:25 10.1.0.5", open: 1},
+		{name: "behind a proxy", l: config.Listener{Address: "10.1.0.9:25", ProxyFrom: prefixes("10.1.0.5/32")}, ask: denied,
+			want: "192.0.2.1 behind the proxy 10.1.0.5 is told 554", asks: "10.1.0.9:25 10.1.0.5 192.0.2.1"},
+		{name: "loopback behind a proxy", l: config.Listener{Address: "127.0.0.1:25", ProxyFrom: prefixes("10.1.0.5/32")}, ask: denied, want: "192.0.2.1 behind the proxy", asks: "127.0.0.1:25 10.1.0.5 192.0.2.1"},
+		{name: "silence", l: config.Listener{Address: "10.1.0.9:25"}, ask: func(probe.Question) (probe.Answer, error) { return probe.Answer{}, errors.New("refused") },
+			want: "10.1.0.5 gets no answer: refused", asks: "10.1.0.9:25 10.1.0.5", unsure: 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			var out strings.Builder
+			var asked []string
+			p := &prober{
+				t: &terminal{out: &out}, cfg: &config.Config{Sender: config.Sender{Email: "a@b.test"}},
+				sources: []netip.Addr{netip.MustParseAddr("10.1.0.5"), netip.MustParseAddr("2001:db8:1::5")},
+				ask: func(_ context.Context, q probe.Question) (probe.Answer, error) {
+					who := q.Address + " " + q.Source.String()
+					if q.Claim.IsValid() {
+						who += " " + q.Claim.String()
+					}
+					if len(asked) == 0 || asked[len(asked)-1] != who {
+						asked = append(asked, who)
+					}
+					return tt.ask(q)
+				},
+			}
+			p.listener(t.Context(), tt.l)
+			if !strings.Contains(out.String(), tt.want) || strings.Join(asked, " | ") != tt.asks || p.open != tt.open || p.unsure != tt.unsure {
+				t.Errorf("%s\nasked %q, %d open, %d unsure", &out, asked, p.open, p.unsure)
+			}
+		})
+	}
+}
+
+// The real thing: a relay that others reach, asked from this machine's own
+// addresses, and what would be one that takes everything.
+func TestCheckProbe(t *testing.T) {
+	own, err := ownAddresses()
+	if err != nil || len(own) == 0 {
+		t.Skipf("this machine has no address but loopback, so there is nowhere to be a stranger: %v", err)
+	}
+	env := environ(t, "NEXUSPROMAIL_API_KEY=k", "FROM_EMAIL=relay@sandbox.example")
+	check := func(more string) result {
+		t.Helper()
+		return execute(t, env, "", "check", "--probe", "--config", configFile(t, more))
+	}
+	port := freePort(t)
+	listener := "[[listener]]\naddress = \":" + port + "\"\n"
+	if r := check(listener); r.code != exitFailed || !strings.Contains(r.all(), "gets no answer: ") {
+		t.Errorf("nobody listens: %+v", r)
+	}
+	s := serveSandboxAt(t, ":"+port, fmt.Sprintf("networks = [\"127.0.0.0/8\"]\nproxy_from = [%q]\n", own[0]))
+	if r := check(listener + fmt.Sprintf("networks = [\"127.0.0.0/8\"]\nproxy_from = [%q]\n", own[0])); r.code != exitOK || !strings.Contains(r.out, ":"+port+": 192.0.2.1 behind the proxy "+own[0].String()+" is told 554 5.7.1 relaying denied") {
+		t.Errorf("%+v", r)
+	}
+	if n := len(callsTo(t, s.sandbox, probeRecipient)); n != 0 {
+		t.Errorf("the probe sent %d mails", n)
+	}
+	port = openRelay(t)
+	if r := check("[[listener]]\naddress = \":" + port + "\"\n"); r.code != exitFailed || !strings.Contains(r.out, "MAY SEND: 250 fine") || !strings.Contains(r.err, "require_auth = true") {
+		t.Errorf("an open relay: %+v", r)
+	}
+}
+
+// openRelay takes everything from everybody, and returns its port.
+func openRelay(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan struct{})
+	t.Cleanup(func() { _ = l.Close(); <-done })
+	go func() {
+		defer close(done)
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = fmt.Fprint(conn, "220 come in\r\n")
+			for lines := bufio.NewScanner(conn); lines.Scan() && lines.Text() != "QUIT"; {
+				_, _ = fmt.Fprint(conn, "250 fine\r\n")
+			}
+			_ = conn.Close()
+		}
+	}()
+	_, port := hostPort(t, l.Addr().String())
+	return port
+}

@@ -1,0 +1,136 @@
+package smtpd
+
+import (
+	"crypto/tls"
+	"strconv"
+	"strings"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/smtp2rest/smtp2rest/smtpd/reply"
+)
+
+// limit is the name of a limit, as the metrics and the log have it.
+type limit string
+
+// The limits. Those with a setting are called as it is.
+const (
+	limitConnections       limit = "connections"
+	limitAddress           limit = "connections_per_address"
+	limitMessages          limit = "messages_per_connection"
+	limitRecipients        limit = "recipients"
+	limitSize              limit = "message_size"
+	limitHeader            limit = "header_size"
+	limitLine              limit = "line_length"
+	limitCommand           limit = "command_length"
+	limitIdle              limit = "idle_time"
+	limitMessageTime       limit = "message_time"
+	limitMinRate           limit = "min_rate"
+	limitWrite             limit = "write_time"
+	limitHandshake         limit = "handshake_time"
+	limitWrongCommands     limit = "wrong_commands"
+	limitWrongRecipients   limit = "wrong_recipients"
+	limitIdleCommands      limit = "idle_commands"
+	limitAddressRate       limit = "rate_per_address"
+	limitUserRate          limit = "rate_per_user"
+	limitSenderRate        limit = "rate_per_sender"
+	limitMemory            limit = "memory"
+	limitLogins            limit = "wrong_passwords"
+	otherReply                   = "other"
+	resultOK, resultNotNow       = "taken", "not_now"
+	resultRefused                = "refused"
+)
+
+func limits() []limit {
+	return []limit{
+		limitConnections, limitAddress, limitMessages, limitRecipients, limitSize, limitHeader, limitLine, limitCommand,
+		limitIdle, limitMessageTime, limitMinRate, limitWrite, limitHandshake, limitWrongCommands, limitWrongRecipients,
+		limitIdleCommands, limitAddressRate, limitUserRate, limitSenderRate, limitMemory, limitLogins,
+	}
+}
+
+// metrics are what the SMTP side counts. Its labels are closed sets: nothing
+// that a client says becomes one.
+type metrics struct {
+	open       prometheus.Gauge
+	opened     prometheus.Counter
+	replies    *prometheus.CounterVec
+	messages   *prometheus.CounterVec
+	bytes      prometheus.Counter
+	limits     *prometheus.CounterVec
+	handshakes *prometheus.CounterVec
+	logins     *prometheus.CounterVec
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	auto := promauto.With(reg)
+	gauge := func(name, help string) prometheus.Gauge {
+		return auto.NewGauge(prometheus.GaugeOpts{Name: "smtp2rest_smtp_" + name, Help: help})
+	}
+	counter := func(name, help string) prometheus.Counter {
+		return auto.NewCounter(prometheus.CounterOpts{Name: "smtp2rest_smtp_" + name, Help: help})
+	}
+	vector := func(name, help, label string, values ...string) *prometheus.CounterVec {
+		v := auto.NewCounterVec(prometheus.CounterOpts{Name: "smtp2rest_smtp_" + name, Help: help}, []string{label})
+		for _, value := range values {
+			v.WithLabelValues(value)
+		}
+		return v
+	}
+	codes := []string{otherReply}
+	for _, code := range reply.Codes() {
+		codes = append(codes, strconv.Itoa(code))
+	}
+	kinds := make([]string, len(limits()))
+	for i, l := range limits() {
+		kinds[i] = string(l)
+	}
+	return &metrics{
+		open:     gauge("connections", "Clients that are connected. At limits.connections others are turned away."),
+		opened:   counter("connections_total", "Connections that were let in; those turned away are in smtp2rest_smtp_limits_total."),
+		replies:  vector("replies_total", "Replies to clients, by code. A rise of 4xx says that clients are told to come again, of 5xx that mail is refused.", "code", codes...),
+		messages: vector("messages_total", "Messages whose content came, by whether they were taken, are to come again later (4xx), or were refused (5xx).", "result", resultOK, resultNotNow, resultRefused),
+		bytes:    counter("received_bytes_total", "Content of messages that were taken, in bytes."),
+		limits:   vector("limits_total", "How often a client met a limit, by the limit's name. It says which setting of [limits] to raise, or who is misbehaving.", "limit", kinds...),
+		handshakes: vector("tls_handshakes_total", "TLS handshakes, by version, or failed. None of an old version for a month means that min_tls can be raised.", "version",
+			"1.0", "1.1", "1.2", "1.3", "failed"),
+		logins: vector("logins_total", "Attempts to log in: right, wrong, or shut_out for those not looked at after too many wrong ones.", "result", "right", "wrong", "shut_out"),
+	}
+}
+
+// replied counts a reply by its last line.
+func (m *metrics) replied(line string) {
+	code := otherReply
+	if len(line) >= 3 {
+		for _, known := range reply.Codes() {
+			if strings.HasPrefix(line, strconv.Itoa(known)) {
+				code = line[:3]
+			}
+		}
+	}
+	m.replies.WithLabelValues(code).Inc()
+}
+
+func (m *metrics) message(r *reply.Reply, size int) {
+	switch r.Code() / 100 {
+	case 2:
+		m.messages.WithLabelValues(resultOK).Inc()
+		m.bytes.Add(float64(size))
+	case 4:
+		m.messages.WithLabelValues(resultNotNow).Inc()
+	default:
+		m.messages.WithLabelValues(resultRefused).Inc()
+	}
+}
+
+func (m *metrics) hit(l limit) { m.limits.WithLabelValues(string(l)).Inc() }
+
+func (m *metrics) handshake(version uint16) {
+	switch version {
+	case tls.VersionTLS10, tls.VersionTLS11, tls.VersionTLS12, tls.VersionTLS13:
+		m.handshakes.WithLabelValues(strings.TrimPrefix(tls.VersionName(version), "TLS ")).Inc()
+	default:
+		m.handshakes.WithLabelValues("failed").Inc()
+	}
+}

@@ -1,0 +1,138 @@
+package smtpd
+
+import (
+	"container/list"
+	"hash/maphash"
+	"sync"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/smtpd/reply"
+)
+
+// Rate is a number in a time: after a rest all at once, then evenly. The zero
+// Rate is none.
+type Rate struct {
+	Number int
+	Per    time.Duration
+}
+
+func (r Rate) unlimited() bool { return r.Number <= 0 || r.Per <= 0 }
+
+// ratesKept bounds what is remembered of each kind: about a megabyte. Whoever
+// was longest silent is forgotten first, which forgives a flood of made-up
+// senders no more than it would have had anyway.
+const ratesKept = 10_000
+
+// A meter counts recipients by address, user and sender, against the rate of
+// each.
+type meter struct {
+	kinds []meterKind
+
+	mu sync.Mutex
+}
+
+type meterKind struct {
+	limit limit
+	what  string // in the reply
+	rate  Rate
+	key   func(*session) string // "" is not counted
+	*ledger
+}
+
+func newMeter(l Limits) *meter {
+	kinds := []meterKind{
+		{limit: limitAddressRate, what: "this address", rate: l.AddressRate, key: func(s *session) string {
+			if !s.client.Addr.IsValid() {
+				return "" // who is on this machine, or behind a proxy that does not tell
+			}
+			return origin(s.client.Addr).String()
+		}},
+		{limit: limitUserRate, what: "this user", rate: l.UserRate, key: func(s *session) string { return s.client.User }},
+		{limit: limitSenderRate, what: "this sender", rate: l.SenderRate, key: func(s *session) string { return s.envelope.From }},
+	}
+	m := &meter{}
+	for _, k := range kinds {
+		if !k.rate.unlimited() {
+			k.ledger = newLedger()
+			m.kinds = append(m.kinds, k)
+		}
+	}
+	return m
+}
+
+// full is the reply for a session that may not have one more recipient now,
+// and the limit that says so.
+func (m *meter) full(s *session, now time.Time) (*reply.Reply, limit) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, k := range m.kinds {
+		if who := k.key(s); who != "" {
+			if wait := k.wait(who, k.rate, now); wait > 0 {
+				return reply.RateExceeded(k.what, wait), k.limit
+			}
+		}
+	}
+	return nil, ""
+}
+
+// count counts a recipient.
+func (m *meter) count(s *session, now time.Time) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for _, k := range m.kinds {
+		if who := k.key(s); who != "" {
+			k.add(who, k.rate, now)
+		}
+	}
+}
+
+// A ledger knows of each name the time at which all that was counted would
+// have been spent evenly (the generic cell rate algorithm). Names are hashed:
+// clients choose how long they are.
+type ledger struct {
+	seed  maphash.Seed
+	at    map[uint64]*list.Element
+	order *list.List // of *spent, last used first
+}
+
+type spent struct {
+	name  uint64
+	until time.Time
+}
+
+func newLedger() *ledger {
+	return &ledger{seed: maphash.MakeSeed(), at: map[uint64]*list.Element{}, order: list.New()}
+}
+
+// wait is how long until one more fits; 0 is now.
+func (l *ledger) wait(who string, r Rate, now time.Time) time.Duration {
+	e, ok := l.at[maphash.String(l.seed, who)]
+	if !ok {
+		return 0
+	}
+	ahead := e.Value.(*spent).until.Sub(now)
+	return max(0, ahead+r.Per/time.Duration(r.Number)-r.Per)
+}
+
+func (l *ledger) add(who string, r Rate, now time.Time) {
+	name := maphash.String(l.seed, who)
+	e, ok := l.at[name]
+	switch {
+	case ok:
+		l.order.MoveToFront(e)
+	case len(l.at) >= ratesKept:
+		e = l.order.Back()
+		delete(l.at, e.Value.(*spent).name)
+		*e.Value.(*spent) = spent{name: name}
+		l.order.MoveToFront(e)
+		l.at[name] = e
+	default:
+		e = l.order.PushFront(&spent{name: name})
+		l.at[name] = e
+	}
+	s := e.Value.(*spent)
+	if s.until.Before(now) {
+		s.until = now
+	}
+	s.until = s.until.Add(r.Per / time.Duration(r.Number))
+}
