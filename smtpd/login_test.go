@@ -3,6 +3,7 @@ package smtpd
 import (
 	"encoding/base64"
 	"log/slog"
+	"net/netip"
 	"runtime"
 	"strings"
 	"testing"
@@ -66,6 +67,36 @@ func TestLoginLog(t *testing.T) {
 			t.Errorf("%q in %s", secret, log.buf.String())
 		}
 	}
+}
+
+// A user who is taken away, or gets another password, sends no further mail on
+// a connection that is open, and one whose rules change has the new ones.
+func TestUsersChangeUnderASession(t *testing.T) {
+	set := withUsers(t, auth.Options{})
+	var users *auth.Checker
+	s := start(t, &fakeBackend{}, func(o *Options) {
+		set(o)
+		o.Listeners[0].RequireAuth = true
+		users = o.Users.(*auth.Checker)
+	})
+	c := dial(t, s)
+	c.want("220 ")
+	c.do("EHLO c", "250 ", plain("ann", "hunter2"), "235 ", "MAIL FROM:<a@b.test>", "250 ", "RSET", "250 ")
+	v, err := users.Check(t.Context(), netip.Addr{}, auth.Credentials{User: "ann", Password: "hunter2"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ann := *v.User
+	ann.Rules.Sender.Deny = patterns("a@b.test")
+	if err := users.Replace([]auth.User{ann}); err != nil {
+		t.Fatal(err)
+	}
+	c.do("MAIL FROM:<a@b.test>", "553 5.7.1", "MAIL FROM:<c@b.test>", "250 ")
+	if err := users.Replace(nil); err != nil {
+		t.Fatal(err)
+	}
+	// What has begun may end.
+	c.do("RCPT TO:<c@d.test>", "250 ", "DATA", "354 ", ".", "250 ", "MAIL FROM:<c@b.test>", "530 5.7.0", plain("ann", "hunter2"), "535 ")
 }
 
 // The backend is told who sends.

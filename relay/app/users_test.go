@@ -1,6 +1,10 @@
 package app
 
 import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"path/filepath"
@@ -9,13 +13,12 @@ import (
 
 	"golang.org/x/crypto/bcrypt"
 
+	"github.com/smtp2rest/smtp2rest/relay/sandbox"
 	"github.com/smtp2rest/smtp2rest/smtpd/auth"
 )
 
-// The users' file is read again when it changed, and only when it is right;
-// who was in before is let in as long as the password is the same.
-func TestUsersAreReadAgain(t *testing.T) {
-	hash := func(password string) string {
+func hasher(t *testing.T) func(password string) string {
+	return func(password string) string {
 		t.Helper()
 		h, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
 		if err != nil {
@@ -23,6 +26,69 @@ func TestUsersAreReadAgain(t *testing.T) {
 		}
 		return string(h)
 	}
+}
+
+// A user's own sender holds for mail that waited in the queue, also over a
+// restart, as it is set then.
+func TestOwnSenderSurvivesTheQueue(t *testing.T) {
+	box := newSandbox(t)
+	conf := toml(t, "[delivery]\nwait = \"0s\"\nretry_first = \"1s\"\n[[user]]\nname = \"app\"\npassword_hash = \""+hasher(t)("x")+"\"\n")
+	send := func(from string, more func(address string)) {
+		a, _ := newApp(load(t, box.URL(), conf+fmt.Sprintf("from = %q\nfrom_name = \"The app\"\n", from)))
+		if err := a.Start(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		more(a.Addrs()[0].String())
+		if err := stop(a, patience); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := box.SetOutage(sandbox.OutageUnavailable); err != nil {
+		t.Fatal(err)
+	}
+	awaitCalls := func(enough func(sandbox.Stats) bool) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), patience)
+		defer cancel()
+		if err := box.WaitFor(ctx, enough); err != nil {
+			t.Fatal(err)
+		}
+	}
+	send("old@sandbox.example", func(address string) {
+		c := dial(t, address)
+		c.want("220 ")
+		for _, step := range [][2]string{
+			{"EHLO c", "250 "}, {"AUTH PLAIN " + base64.StdEncoding.EncodeToString([]byte("\x00app\x00x")), "235 "}, {"MAIL FROM:<root@localhost>", "250 "},
+			{"RCPT TO:<bob@example.net>", "250 "}, {"DATA", "354 "}, {"From: root\r\n\r\nb\r\n.", "250 2.0.0 queued "},
+		} {
+			c.send(step[0] + "\r\n")
+			c.want(step[1])
+		}
+		awaitCalls(func(s sandbox.Stats) bool { return s.Calls > 0 })
+	})
+	if err := box.SetOutage(sandbox.OutageNone); err != nil {
+		t.Fatal(err)
+	}
+	send("new@sandbox.example", func(string) {
+		awaitCalls(func(s sandbox.Stats) bool { return s.Accepted == 1 })
+	})
+	var froms []string
+	for _, c := range box.Calls() {
+		var body struct{ From struct{ Email, Name string } }
+		if err := json.Unmarshal(c.Body, &body); err != nil {
+			t.Fatal(err)
+		}
+		froms = append(froms, body.From.Email)
+	}
+	if froms[0] != "old@sandbox.example" || froms[len(froms)-1] != "new@sandbox.example" {
+		t.Errorf("the API got mail from %v", froms)
+	}
+}
+
+// The users' file is read again when it changed, and only when it is right;
+// who was in before is let in as long as the password is the same.
+func TestUsersAreReadAgain(t *testing.T) {
+	hash := hasher(t)
 	file := filepath.Join(t.TempDir(), "users")
 	write := rewriter(t, file)
 	write("ann:" + hash("1") + "\n")
