@@ -1,6 +1,7 @@
 package main
 
 import (
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -66,6 +67,40 @@ func TestWebhook(t *testing.T) {
 	}
 	if s := p.err.String(); strings.Contains(s, first) || strings.Contains(s, read("secret")) {
 		t.Error("the log shows a secret")
+	}
+}
+
+// TestSandboxTellsTheRelay: two programs, and an event between them.
+func TestSandboxTellsTheRelay(t *testing.T) {
+	free, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	hook := free.Addr().String()
+	if err := free.Close(); err != nil { // the relay takes it next
+		t.Fatal(err)
+	}
+	_, env, api := sandboxProcess(t, "--webhook-url", "http://"+hook+"/webhook", "--webhook-secret", "whsec_x", "--webhook-repeats", "1", "--webhook-reorder", "--webhook-delay", "1ms")
+	conf := filepath.Join(t.TempDir(), "config.toml")
+	if err := os.WriteFile(conf, []byte("[[listener]]\naddress = \"127.0.0.1:0\"\n[webhook]\naddress = \""+hook+"\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := launch(t, append(env, "WEBHOOK_SECRET=whsec_x"), "serve", "--config", conf)
+	smtp := p.await(p.err, `msg=listening.* address=(\S+)`)
+	p.await(p.err, `(listening for events)`)
+	send := func() string {
+		d, err := converse(t.Context(), smtp, envelope{from: "shop@sandbox.example", to: []string{"hardbounce@example.net"}, data: note("hardbounce@example.net", "s")})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return d.reply()
+	}
+	if got := send(); !strings.HasPrefix(got, "250 2.0.0 accepted") {
+		t.Fatal(got)
+	}
+	p.await(p.err, `(type=sent)`) // the last of them
+	if got := send(); !strings.HasPrefix(got, "550 5.1.1 ") {
+		t.Errorf("%s; the sandbox at %s", got, api)
 	}
 }
 
