@@ -148,6 +148,14 @@ func testRemove(t *testing.T, r *rig) {
 	r.want("a@x.example", *later)
 	r.must(r.s.Put(ctx, []suppress.Entry{operators("b@x.example")})) // whoever puts it there again means it
 	r.want("b@x.example", operators("b@x.example"))
+	// and takes the removal back: what happened before it counts again.
+	_, err = r.s.Remove(ctx, []string{"c@x.example"}, day0.Add(time.Minute))
+	r.must(err)
+	r.must(r.s.Put(ctx, []suppress.Entry{{Address: "c@x.example", Reason: suppress.Provider, Source: suppress.API, Since: day0, Expires: day0.Add(time.Minute)}}))
+	e, before := bounce("evt_before", "c@x.example", day0.Add(30*time.Second))
+	_, err = r.s.TakeEvent(ctx, e, e.Email, before)
+	r.must(err)
+	r.want("c@x.example", *before)
 }
 
 func testList(t *testing.T, r *rig) {
