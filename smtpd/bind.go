@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -41,7 +42,7 @@ func listenTCP(ctx context.Context, address string) (net.Listener, error) {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, fmt.Errorf("cannot listen on %s: another program uses this port; stop it or choose another port: %w", address, err)
 	case errors.Is(err, fs.ErrPermission):
-		return nil, fmt.Errorf("cannot listen on %s: no permission; ports below 1024 need the capability CAP_NET_BIND_SERVICE, or choose a higher port: %w", address, err)
+		return nil, fmt.Errorf("cannot listen on %s: no permission; ports below 1024 need a privilege: let systemd open it (smtp2rest.socket and address = \"systemd:smtp\"), or give the program AmbientCapabilities=CAP_NET_BIND_SERVICE, or choose a higher port: %w", address, err)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):
 		return nil, fmt.Errorf("cannot listen on %s: this machine has no such address; use one of its own: %w", address, err)
 	}
@@ -71,6 +72,21 @@ func listenUnix(ctx context.Context, path string, mode fs.FileMode) (net.Listene
 		return nil, fmt.Errorf("cannot listen on %s: %w", path, err)
 	}
 	return l, nil
+}
+
+// unwanted are the names of sockets that systemd opened for this process and no
+// listener takes. Clients connect to those and hear nothing.
+func unwanted(listeners []Listener, env func(string) string, pid int) (names []string) {
+	if env("LISTEN_PID") != strconv.Itoa(pid) {
+		return nil
+	}
+	for _, name := range strings.Split(env("LISTEN_FDNAMES"), ":") {
+		taken := slices.ContainsFunc(listeners, func(l Listener) bool { return l.Address == "systemd:"+name })
+		if name != "" && !taken && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
 }
 
 // firstInherited: sd_listen_fds(3).

@@ -125,3 +125,22 @@ func TestInherited(t *testing.T) {
 	}
 	_ = list[0].Close()
 }
+
+func TestSocketsThatNobodyWants(t *testing.T) {
+	env := map[string]string{"LISTEN_PID": "4711", "LISTEN_FDNAMES": "smtp:smtp:other:"}
+	lookup := func(name string) string { return env[name] }
+	for _, tt := range []struct {
+		listeners []Listener
+		pid       int
+		want      string
+	}{
+		{[]Listener{{Address: "systemd:smtp"}}, 4711, "other"},
+		{[]Listener{{Address: ":25"}}, 4711, "smtp other"},
+		{[]Listener{{Address: "systemd:other"}, {Address: "systemd:smtp"}}, 4711, ""},
+		{nil, 1, ""},
+	} {
+		if got := strings.Join(unwanted(tt.listeners, lookup, tt.pid), " "); got != tt.want {
+			t.Errorf("%+v: %q, want %q", tt.listeners, got, tt.want)
+		}
+	}
+}

@@ -68,7 +68,10 @@ func (c *content) add(p []byte) error {
 		}
 		c.put(p[:i])
 		if p[i] == '\r' {
-			c.crs++
+			if c.crs++; int64(c.crs) > c.maxBytes { // they would be nothing, or all too much
+				c.refuse(limitSize, reply.TooLarge())
+				return nil
+			}
 		} else {
 			c.endLine()
 		}

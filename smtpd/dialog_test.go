@@ -24,12 +24,12 @@ import (
 
 // TestDialogs plays the files in testdata, each a whole session:
 //
-//	users              ann with the password right, bob who may send as bob@b.test only
+//	users              ann with the password right, bob who may send as bob@b.test only, cat who has three recipients an hour
 //	lmtp               of the listener; "each" has a backend that answers each recipient
 //	require_auth       of the listener
 //	deny WHAT LIST     of everybody: senders or recipients; so does allow
 //	auth_without_tls   of the listener
-//	limit NAME VALUE   sets a field of Limits
+//	limit NAME VALUE   sets a field of Limits; of a Rate, the number in an hour
 //	networks           of the listener: none, instead of loopback
 //	tls MODE           of the listener: starttls or implicit, with a certificate of its own
 //	bug                one error is logged; else none may be
@@ -185,6 +185,11 @@ func configure(o *Options, words []string) error {
 	if !field.IsValid() {
 		return errors.New("no limit " + words[1])
 	}
+	if rate, ok := field.Addr().Interface().(*Rate); ok {
+		*rate = Rate{Per: time.Hour}
+		_, err := fmt.Sscan(words[2], &rate.Number)
+		return err
+	}
 	if d, err := time.ParseDuration(words[2]); err == nil && field.Type() == reflect.TypeFor[time.Duration]() {
 		field.SetInt(int64(d))
 		return nil
@@ -241,6 +246,7 @@ func addUsers(o *Options) (err error) {
 	}
 	o.Users, err = auth.New(auth.Options{Delay: time.Millisecond, Users: []auth.User{
 		{Name: "ann", Hash: hash("right")},
+		{Name: "cat", Hash: hash("cat's"), Rate: auth.Rate{Number: 3, Per: time.Hour}},
 		{Name: "bob", Hash: hash("bob's"), Rules: policy.Rules{Sender: policy.Rule{Allow: patterns("bob@b.test")}}},
 	}})
 	return err

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"crypto/rand"
 	"crypto/tls"
-	"errors"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -23,27 +22,44 @@ const (
 	refuseTime  = 50 * time.Millisecond  // more than a few octets into a fresh socket can take
 )
 
-// A door is a listener whose connections are wires. It turns clients away
-// when there are too many.
+// A door is what clients of a port find: a listener's configuration, and the
+// go-smtp server that serves who came by it. Its connections are wires. It turns
+// clients away when there are too many.
 type door struct {
-	net.Listener
+	port     *port
 	config   Listener
+	options  Options
+	limits   Limits
 	tls      *tls.Config // nil for none
 	server   *Server
 	sessions *smtp.Server
+
+	incoming chan net.Conn
+	retired  chan struct{} // closed when nobody more comes by this door
+	once     sync.Once
 }
+
+// offer is false when the door has retired.
+func (d *door) offer(conn net.Conn) bool {
+	select {
+	case d.incoming <- conn:
+		return true
+	case <-d.retired:
+		return false
+	}
+}
+
+// retire lets nobody more in. Who is inside stays.
+func (d *door) retire() { d.once.Do(func() { close(d.retired) }) }
 
 // Accept returns only to go-smtp's Serve, which takes any error as the end.
 func (d *door) Accept() (net.Conn, error) {
 	for {
-		conn, err := d.Listener.Accept()
-		switch {
-		case errors.Is(err, net.ErrClosed):
-			return nil, err
-		case err != nil:
-			d.server.log.Error("cannot accept connections", "listener", d.config.Address, "error", err)
-			d.server.pause(acceptPause)
-			continue
+		var conn net.Conn
+		select {
+		case conn = <-d.incoming:
+		case <-d.retired:
+			return nil, net.ErrClosed
 		}
 		w := d.newWire(conn)
 		if r := d.server.roster.enter(w); r != nil {
@@ -58,6 +74,15 @@ func (d *door) Accept() (net.Conn, error) {
 	}
 }
 
+// Close is go-smtp's call at the end; the socket is the port's.
+func (d *door) Close() error {
+	d.retire()
+	return nil
+}
+
+// Addr completes a net.Listener.
+func (d *door) Addr() net.Addr { return d.port.Addr() }
+
 func (d *door) newWire(conn net.Conn) *wire {
 	s := d.server
 	client := Client{
@@ -66,27 +91,28 @@ func (d *door) newWire(conn net.Conn) *wire {
 		Listener: conn.LocalAddr().String(),
 	}
 	log := clientLog(s.log, client)
-	w := &wire{Conn: conn, socket: conn, limits: s.limits, log: log, tls: d.tls, tlsMode: d.config.TLS.Mode, pause: s.pause}
+	w := &wire{Conn: conn, socket: conn, limits: d.limits, log: log, tls: d.tls, tlsMode: d.config.TLS.Mode, pause: s.pause}
 	w.metrics, w.meter, w.share = s.metrics, s.meter, s.memory.Share()
-	w.clock.limits = s.limits
+	w.clock.limits = d.limits
 	_, w.local = conn.RemoteAddr().(*net.UnixAddr)
 	w.proxied = contains(d.config.ProxyFrom, client.Addr.Addr())
 	w.origin = origin(client.Addr)
 	w.serverLog = s.log
 	w.move = func(to netip.AddrPort) *reply.Reply { return s.roster.move(w, origin(to)) }
-	w.in = bufio.NewReaderSize(reader(w.fill), s.limits.CommandBytes)
+	w.in = bufio.NewReaderSize(reader(w.fill), d.limits.CommandBytes)
+	w.port = d.port
 	w.session = &session{
 		ctx:      s.ctx,
 		backend:  s.options.Backend,
 		config:   d.config,
-		users:    s.options.Users,
+		users:    d.options.Users,
 		wire:     w,
 		log:      log,
 		panicked: s.options.Panicked,
 		client:   client,
-		qualify:  s.options.QualifyDomain,
+		qualify:  d.options.QualifyDomain,
 
-		everybody: s.options.Rules,
+		everybody: d.options.Rules,
 	}
 	w.onClose = func() {
 		w.share.Release()
@@ -200,6 +226,24 @@ func (r *roster) stop() {
 	for w := range r.wires {
 		w.stop()
 	}
+}
+
+// stopAt stops those who came by a port that is no more.
+func (r *roster) stopAt(p *port) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for w := range r.wires {
+		if w.port == p {
+			w.stop()
+		}
+	}
+}
+
+// bound changes the limits for who comes from now on.
+func (r *roster) bound(l Limits) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.limits = l
 }
 
 // abort cuts those who are still here, and returns how many they are.

@@ -11,6 +11,7 @@ import (
 // a transaction, and calls bad base64 a temporary failure.
 func (w *wire) login(arg string) error {
 	s := w.session
+	s.refresh()
 	switch {
 	case !s.canLogIn():
 		return w.answer(reply.NotImplemented("AUTH"))

@@ -34,30 +34,48 @@ type meter struct {
 type meterKind struct {
 	limit limit
 	what  string // in the reply
-	rate  Rate
+	rate  func(*session) Rate
 	key   func(*session) string // "" is not counted
 	*ledger
 }
 
 func newMeter(l Limits) *meter {
-	kinds := []meterKind{
-		{limit: limitAddressRate, what: "this address", rate: l.AddressRate, key: func(s *session) string {
+	ofAll := func(r Rate) func(*session) Rate { return func(*session) Rate { return r } }
+	ofUser := func(s *session) Rate {
+		if s.user != nil && !Rate(s.user.Rate).unlimited() {
+			return Rate(s.user.Rate)
+		}
+		return l.UserRate
+	}
+	return &meter{kinds: []meterKind{
+		{ledger: newLedger(), limit: limitAddressRate, what: "this address", rate: ofAll(l.AddressRate), key: func(s *session) string {
 			if !s.client.Addr.IsValid() {
 				return "" // who is on this machine, or behind a proxy that does not tell
 			}
 			return origin(s.client.Addr).String()
 		}},
-		{limit: limitUserRate, what: "this user", rate: l.UserRate, key: func(s *session) string { return s.client.User }},
-		{limit: limitSenderRate, what: "this sender", rate: l.SenderRate, key: func(s *session) string { return s.envelope.From }},
+		{ledger: newLedger(), limit: limitUserRate, what: "this user", rate: ofUser, key: func(s *session) string { return s.client.User }},
+		{ledger: newLedger(), limit: limitSenderRate, what: "this sender", rate: ofAll(l.SenderRate), key: func(s *session) string { return s.envelope.From }},
+	}}
+}
+
+// bound changes the rates. What was counted stays: it is a time, and holds for
+// any rate.
+func (m *meter) bound(l Limits) {
+	next := newMeter(l)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for i := range m.kinds {
+		m.kinds[i].rate = next.kinds[i].rate
 	}
-	m := &meter{}
-	for _, k := range kinds {
-		if !k.rate.unlimited() {
-			k.ledger = newLedger()
-			m.kinds = append(m.kinds, k)
-		}
+}
+
+// binding is whose rate binds a session, and which; "" is nobody's.
+func (k meterKind) binding(s *session) (who string, r Rate) {
+	if r = k.rate(s); r.unlimited() {
+		return "", r
 	}
-	return m
+	return k.key(s), r
 }
 
 // full is the reply for a session that may not have one more recipient now,
@@ -66,8 +84,8 @@ func (m *meter) full(s *session, now time.Time) (*reply.Reply, limit) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, k := range m.kinds {
-		if who := k.key(s); who != "" {
-			if wait := k.wait(who, k.rate, now); wait > 0 {
+		if who, rate := k.binding(s); who != "" {
+			if wait := k.wait(who, rate, now); wait > 0 {
 				return reply.RateExceeded(k.what, wait), k.limit
 			}
 		}
@@ -80,8 +98,8 @@ func (m *meter) count(s *session, now time.Time) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, k := range m.kinds {
-		if who := k.key(s); who != "" {
-			k.add(who, k.rate, now)
+		if who, rate := k.binding(s); who != "" {
+			k.add(who, rate, now)
 		}
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"sync"
 	"time"
@@ -22,8 +23,7 @@ const abortTime = 5 * time.Second
 
 // A Server takes mail on its listeners between Start and Stop. It is used once.
 type Server struct {
-	options Options
-	limits  Limits
+	options Options // of the start; what Prepare can change is read from a door
 	log     *slog.Logger
 	roster  *roster
 	metrics *metrics
@@ -38,34 +38,26 @@ type Server struct {
 	mu      sync.Mutex
 	started bool
 	stopped bool
-	doors   []*door
+	ports   []*port
 	serving sync.WaitGroup
 }
 
 // New checks the options. It binds nothing.
 func New(options Options) (*Server, error) {
-	switch {
-	case options.Backend == nil:
-		return nil, errors.New("smtpd: no backend")
-	case len(options.Listeners) == 0:
-		return nil, errors.New("smtpd: no listeners")
-	case options.Hostname == "" || printable(options.Hostname) != options.Hostname || strings.Contains(options.Hostname, " "):
-		return nil, fmt.Errorf("smtpd: %q is no host name to greet with", options.Hostname)
+	if err := options.check(); err != nil {
+		return nil, err
 	}
 	log := options.Log
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	limits := options.Limits.withDefaults()
 	memory := options.Memory
 	if memory == nil {
 		memory = budget.New(128<<20, options.Metrics)
 	}
-	limits.MessageBytes = min(limits.MessageBytes, memory.Most(budget.Reading))
-	m := newMetrics(options.Metrics)
+	limits, m := options.limits(memory), newMetrics(options.Metrics)
 	return &Server{
 		options:  options,
-		limits:   limits,
 		log:      log,
 		metrics:  m,
 		meter:    newMeter(limits),
@@ -74,6 +66,26 @@ func New(options Options) (*Server, error) {
 		stopping: make(chan struct{}),
 		finished: make(chan struct{}),
 	}, nil
+}
+
+// check finds what no server can be made from.
+func (o Options) check() error {
+	switch {
+	case o.Backend == nil:
+		return errors.New("smtpd: no backend")
+	case len(o.Listeners) == 0:
+		return errors.New("smtpd: no listeners")
+	case o.Hostname == "" || printable(o.Hostname) != o.Hostname || strings.Contains(o.Hostname, " "):
+		return fmt.Errorf("smtpd: %q is no host name to greet with", o.Hostname)
+	}
+	return nil
+}
+
+// limits are those in force: no message is larger than there is memory for.
+func (o Options) limits(memory *budget.Budget) Limits {
+	l := o.Limits.withDefaults()
+	l.MessageBytes = min(l.MessageBytes, memory.Most(budget.Reading))
+	return l
 }
 
 // Start binds every listener and begins to serve, or binds none and says which
@@ -85,53 +97,29 @@ func (s *Server) Start(ctx context.Context) error {
 	if s.started || s.stopped {
 		return errors.New("smtpd: a server can be started only once")
 	}
-	doors, err := s.openDoors(ctx)
+	change, err := s.prepare(ctx, s.options)
 	if err != nil {
 		return fmt.Errorf("smtpd: %w", err)
 	}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	s.doors, s.started = doors, true
-	for _, d := range doors {
-		d.sessions = s.newSessions(d)
-		s.serving.Go(func() { _ = d.sessions.Serve(d) }) // its only error is that d was closed
+	s.started = true
+	s.apply(change)
+	for _, name := range unwanted(s.options.Listeners, os.Getenv, os.Getpid()) {
+		s.log.Warn("systemd listens for this process where no listener of it does; clients that connect there hear nothing",
+			"name", name, "mend", "address = \"systemd:"+name+"\" in a [[listener]], or disable the .socket unit")
 	}
 	return nil
-}
-
-// openDoors binds every listener or none.
-func (s *Server) openDoors(ctx context.Context) (doors []*door, err error) {
-	defer func() {
-		if err != nil {
-			for _, d := range doors {
-				_ = d.Listener.Close()
-			}
-		}
-	}()
-	for _, config := range s.options.Listeners {
-		secure, err := config.TLS.config(s.options.Hostname, s.log)
-		if err != nil {
-			return doors, fmt.Errorf("cannot listen on %s: %w", config.Address, err)
-		}
-		sockets, err := bind(ctx, config)
-		if err != nil {
-			return doors, err
-		}
-		for _, l := range sockets {
-			doors = append(doors, &door{Listener: l, config: config, tls: secure, server: s})
-		}
-	}
-	return doors, nil
 }
 
 // newSessions is the go-smtp server of one listener. Its own time-outs and its
 // limit of lines are off: the wire has better ones.
 func (s *Server) newSessions(d *door) *smtp.Server {
 	sessions := smtp.NewServer(d)
-	sessions.Domain = s.options.Hostname
+	sessions.Domain = d.options.Hostname
 	sessions.LMTP = d.config.LMTP
 	sessions.MaxLineLength = 0
-	sessions.MaxMessageBytes = s.limits.MessageBytes // announced as SIZE
-	sessions.MaxRecipients = s.limits.Recipients
+	sessions.MaxMessageBytes = d.limits.MessageBytes // announced as SIZE
+	sessions.MaxRecipients = d.limits.Recipients
 	sessions.EnableSMTPUTF8 = true
 	sessions.ErrorLog = slog.NewLogLogger(s.log.Handler(), slog.LevelError)
 	return sessions
@@ -143,8 +131,8 @@ func (s *Server) Addrs() []net.Addr {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	var addrs []net.Addr
-	for _, d := range s.doors {
-		addrs = append(addrs, d.Addr())
+	for _, p := range s.ports {
+		addrs = append(addrs, p.Addr())
 	}
 	return addrs
 }
@@ -163,8 +151,8 @@ func (s *Server) Stop(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
+	n := s.roster.abort() // before the Backend hears of it, or who then ends in time is not counted
 	s.cancel()
-	n := s.roster.abort()
 	patience := time.NewTimer(abortTime)
 	defer patience.Stop()
 	select {
@@ -187,24 +175,29 @@ func (s *Server) beginStop() bool {
 		return s.started
 	}
 	s.stopped = true
-	close(s.stopping)
-	for _, d := range s.doors {
-		_ = d.Listener.Close()
+	for _, p := range s.ports {
+		p.close()
 	}
 	s.roster.stop()
+	close(s.stopping) // last: whoever waits for it finds everybody told
 	go s.wait()
 	return true
 }
 
-// wait closes finished when nothing runs any more. go-smtp's Shutdown is good
-// for that: it waits for its connections, and leaves idle ones to us.
+// wait closes finished when nothing runs any more.
 func (s *Server) wait() {
 	s.serving.Wait()
-	for _, d := range s.doors {
-		_ = d.sessions.Shutdown(context.Background()) // its error is that the listener is closed already
-	}
 	s.cancel()
 	close(s.finished)
+}
+
+func (s *Server) isStopping() bool {
+	select {
+	case <-s.stopping:
+		return true
+	default:
+		return false
+	}
 }
 
 // pause waits, but not beyond the beginning of the end.

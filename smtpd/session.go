@@ -53,10 +53,12 @@ func (s *session) ready() bool { return s.open && len(s.envelope.Recipients) > 0
 
 // Mail begins a transaction. The address is the one the wire has read.
 func (s *session) Mail(string, *smtp.MailOptions) error {
-	if s.user != nil {
-		if s.user = s.users.Current(s.user); s.user == nil {
-			s.client.User = ""
-		}
+	s.refresh()
+	if s.user != nil && s.users != nil {
+		s.user = s.users.Current(s.user)
+	}
+	if s.user == nil || s.users == nil {
+		s.user, s.client.User = nil, ""
 	}
 	if r := s.admitted(); r != nil {
 		return s.answer(r)
@@ -70,6 +72,16 @@ func (s *session) Mail(string, *smtp.MailOptions) error {
 	s.open, s.utf8, s.size = true, cmd.utf8, cmd.size
 	s.envelope = Envelope{From: cmd.address, Client: s.client, Rules: rules}
 	return nil
+}
+
+// refresh takes over what a new configuration says of who may send: a client
+// that stays connected must not keep what it may not any more. The form of the
+// conversation (protocol, encryption, limits) stays as it began.
+func (s *session) refresh() {
+	now := s.wire.port.current()
+	s.users, s.everybody, s.qualify = now.options.Users, now.options.Rules, now.options.QualifyDomain
+	c := now.config
+	s.config.Networks, s.config.RequireAuth, s.config.AuthWithoutTLS, s.config.Rules = c.Networks, c.RequireAuth, c.AuthWithoutTLS, c.Rules
 }
 
 // rules are all that bind the client as it is now.

@@ -48,6 +48,7 @@ type wire struct {
 	log      *slog.Logger
 	session  *session
 	onClose  func()
+	port     *port               // by which the client came
 	pause    func(time.Duration) // not beyond the beginning of the server's end
 
 	tls       *tls.Config // of the listener, nil without
@@ -215,15 +216,14 @@ func (w *wire) send(line string) error {
 	}
 	if w.broken == nil {
 		_ = w.socket.SetWriteDeadline(time.Now().Add(w.limits.WriteTime))
-		_, w.broken = w.Conn.Write(w.unsent)
+		if _, w.broken = w.Conn.Write(w.unsent); errors.Is(w.broken, os.ErrDeadlineExceeded) {
+			w.metrics.hit(limitWrite)
+			w.log.Info("the client takes no replies")
+		}
 	}
 	w.unsent = w.unsent[:0]
 	if w.broken != nil {
 		w.confirm(w.broken)
-		if errors.Is(w.broken, os.ErrDeadlineExceeded) && !w.hungUp {
-			w.metrics.hit(limitWrite)
-			w.log.Info("the client takes no replies")
-		}
 		w.hangUp()
 	}
 	return w.broken

@@ -11,6 +11,8 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/sendmail"
 	"github.com/smtp2rest/smtp2rest/relay/config"
+	"github.com/smtp2rest/smtp2rest/relay/store/records"
+	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
 )
 
 // Exit codes. The systemd unit relies on exitConfig: a wrong configuration
@@ -76,8 +78,9 @@ func usagef(format string, args ...any) error {
 // commands are in the order in which a newcomer needs them.
 func commands() []*command {
 	return []*command{
-		demoCommand(), serveCommand(), checkCommand(), explainCommand(),
-		statusCommand(), queueCommand(), suppressionsCommand(), webhookCommand(), sendCommand(), sendmailCommand(), hashPasswordCommand(), sandboxCommand(), healthcheckCommand(),
+		demoCommand(), serveCommand(), sendCommand(), explainCommand(), checkCommand(),
+		statusCommand(), queueCommand(), traceCommand(), historyCommand(), suppressionsCommand(), webhookCommand(), forgetCommand(),
+		reloadCommand(), sendmailCommand(), hashPasswordCommand(), sandboxCommand(), healthcheckCommand(),
 		manCommand(), completionCommand(), versionCommand(),
 	}
 }
@@ -150,7 +153,7 @@ func report(t *terminal, c *command, err error) int {
 	case errors.As(err, &problems):
 		fmt.Fprintf(t.err, "smtp2rest %s: the configuration is not usable:\n%s\n", c.name, indent(err.Error()))
 		return exitConfig
-	case errors.Is(err, fs.ErrPermission): // a restart does not mend that either
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, sqlite.ErrNewer), errors.Is(err, records.ErrNewer): // a restart does not mend that either
 		fmt.Fprintf(t.err, "smtp2rest %s: %s\n", c.name, err)
 		return exitConfig
 	default:

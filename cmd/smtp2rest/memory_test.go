@@ -56,7 +56,7 @@ connections_per_address = %d
 attachments = "send"
 [[listener]]
 address = "127.0.0.1:0"
-`, f.memory>>20, f.idle+f.senders, f.idle+f.senders)))
+`, f.memory>>20, f.idle+2*f.senders, f.idle+2*f.senders)))
 	address := p.await(p.err, `listening.*address=(127\.0\.0\.1:\d+)`)
 	fresh := resident(t, p, "VmRSS")
 	idle(t, address, f.idle)
@@ -87,7 +87,8 @@ address = "127.0.0.1:0"
 }
 
 // sendAll has each sender send one mail, again until it is taken, and counts
-// what they were told. Every second one does not say how large it is.
+// what they were told. Every second one does not say how large it is. All stay
+// connected, so that nothing of a mail may stay where its client does.
 func sendAll(t *testing.T, address string, f flood) map[string]int {
 	mail := largeMail(f.size)
 	var mu sync.Mutex
@@ -96,7 +97,7 @@ func sendAll(t *testing.T, address string, f flood) map[string]int {
 	for i := range f.senders {
 		wg.Go(func() {
 			for {
-				code, err := sendOnce(address, mail, i%2 == 0)
+				code, err := sendOnce(t, address, mail, i%2 == 0)
 				if err != nil {
 					t.Errorf("sender %d: %v", i, err)
 					return
@@ -115,12 +116,17 @@ func sendAll(t *testing.T, address string, f flood) map[string]int {
 }
 
 // sendOnce returns the code that ended the attempt.
-func sendOnce(address string, mail []byte, announce bool) (string, error) {
+func sendOnce(t *testing.T, address string, mail []byte, announce bool) (code string, err error) {
 	conn, err := net.Dial("tcp", address)
 	if err != nil {
 		return "", err
 	}
-	defer func() { _ = conn.Close() }()
+	t.Cleanup(func() { _ = conn.Close() })
+	defer func() {
+		if code != "250" {
+			_ = conn.Close()
+		}
+	}()
 	_ = conn.SetDeadline(time.Now().Add(10 * time.Minute))
 	r := bufio.NewReader(conn)
 	size := ""

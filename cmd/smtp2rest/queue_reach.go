@@ -15,6 +15,8 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/app"
 	"github.com/smtp2rest/smtp2rest/relay/config"
+	"github.com/smtp2rest/smtp2rest/relay/history"
+	"github.com/smtp2rest/smtp2rest/relay/store/records"
 	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
 )
 
@@ -37,6 +39,7 @@ type place struct {
 	dir     string // whose database may be opened when nobody answers; "" is none
 	address string // instead of the socket
 	token   string
+	config  *config.Config // of a daemon that is stopped; nil: not known
 }
 
 func (r *reach) declare(fs *flag.FlagSet) {
@@ -48,7 +51,7 @@ func (r *reach) declare(fs *flag.FlagSet) {
 
 // open asks the running daemon or, if there is none, opens its data directory.
 // done must be called.
-func (r reach) open(ctx context.Context, t *terminal) (a admin.Admin, done func() error, err error) {
+func (r reach) open(ctx context.Context, t *terminal) (a operator, done func() error, err error) {
 	places, err := r.places(t)
 	if err != nil {
 		return nil, nil, err
@@ -126,7 +129,7 @@ func (r reach) places(t *terminal) ([]place, error) {
 func (r reach) configured(t *terminal, cfg *config.Config) []place {
 	first := place{socket: app.AdminSocket(cfg)}
 	if cfg.Queue.Mode == config.OnDisk {
-		first.dir = cfg.Queue.DataDir
+		first.dir, first.config = cfg.Queue.DataDir, cfg
 	}
 	places := []place{first}
 	if cfg.Admin.Address != "" {
@@ -171,7 +174,7 @@ func (p place) dial(ctx context.Context) (*admin.Client, error) {
 }
 
 // open fails with errNoQueue when there is neither a daemon nor a queue.
-func (p place) open(ctx context.Context, t *terminal) (admin.Admin, func() error, error) {
+func (p place) open(ctx context.Context, t *terminal) (operator, func() error, error) {
 	c, err := p.dial(ctx)
 	if err == nil {
 		return c, nothing, nil
@@ -188,14 +191,37 @@ func (p place) open(ctx context.Context, t *terminal) (admin.Admin, func() error
 	case err != nil:
 		return nil, nil, denied(p.dir, err)
 	}
-	store, err := sqlite.Open(sqlite.Options{Dir: p.dir, Log: slog.New(slog.NewTextHandler(t.err, &slog.HandlerOptions{Level: slog.LevelWarn}))})
+	log := slog.New(slog.NewTextHandler(t.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	store, err := sqlite.Open(sqlite.Options{Dir: p.dir, Log: log})
 	if errors.Is(err, sqlite.ErrLocked) {
 		return nil, nil, fmt.Errorf("a smtp2rest uses %s and does not answer on %s: name its --socket, or stop it", p.dir, p.socket)
 	}
 	if err != nil {
 		return nil, nil, denied(p.dir, err)
 	}
-	return admin.New(admin.Options{Queue: store, Version: versionText()}), store.Close, nil
+	past, err := records.Open(records.Options{Dir: p.dir, Log: log})
+	if err != nil {
+		return nil, nil, errors.Join(denied(p.dir, err), store.Close())
+	}
+	o := admin.Options{Queue: store, Version: versionText(), History: history.Direct{Store: past, Log: log}}
+	if p.config != nil {
+		o.LeftOut = app.LeftOut(func() *config.Config { return p.config })
+	}
+	local := admin.New(o)
+	both := stopped{local, admin.NewHistory(admin.HistoryOptions{Store: past, Admin: local})}
+	return both, func() error { return errors.Join(past.Close(), store.Close()) }, nil
+}
+
+// operator is what a person can do with a relay that runs, or is stopped.
+type operator interface {
+	admin.Admin
+	admin.History
+}
+
+// stopped is a relay that does not run.
+type stopped struct {
+	*admin.Local
+	*admin.LocalHistory
 }
 
 // denied says what helps against a lack of permission.

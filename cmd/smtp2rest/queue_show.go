@@ -74,6 +74,9 @@ func showMail(t *terminal, m admin.Mail) error {
 	if m.Urgent {
 		line("urgent", "not bound by the warming of its domain")
 	}
+	for _, l := range m.LeftOut {
+		line("left out", l.Kind+": "+printable(l.Detail))
+	}
 	if m.Damaged {
 		line("damaged", p.red("what is stored is not what came; it cannot be sent"))
 	}

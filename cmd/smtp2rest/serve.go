@@ -5,11 +5,18 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"net"
 	"os"
+	"os/signal"
+	"strings"
+	"sync"
+	"syscall"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/notify"
 	"github.com/smtp2rest/smtp2rest/relay/app"
 	"github.com/smtp2rest/smtp2rest/relay/config"
+	"github.com/smtp2rest/smtp2rest/relay/logs"
 	"github.com/smtp2rest/smtp2rest/relay/sandbox"
 )
 
@@ -23,7 +30,8 @@ func serveCommand() *command {
 		name:    "serve",
 		summary: "Run the relay.",
 		about: `Takes mail over SMTP and sends it through the API until it is told to stop by
-SIGTERM or SIGINT; Ctrl-C a second time stops it at once.
+SIGTERM or SIGINT; Ctrl-C a second time stops it at once. SIGHUP has it read its
+configuration again, as 'smtp2rest reload' does.
 
 Without --config all settings come from the environment: NEXUSPROMAIL_API_KEY,
 NEXUSPROMAIL_API_URL, FROM_EMAIL, FROM_NAME. With it, the file is completed by
@@ -46,37 +54,95 @@ and shows what it was sent. It needs no settings at all.`,
 				if *inSandbox {
 					return serveSandboxed(ctx, t, *path)
 				}
-				cfg, err := loadConfig(t, config.Source{Path: *path, NeedAPI: true})
+				load := func() (*config.Config, error) {
+					return loadConfig(t, config.Source{Path: *path, NeedAPI: true})
+				}
+				cfg, err := load()
 				if err != nil {
 					return err
 				}
-				return serve(ctx, t, cfg, nil)
+				return serve(ctx, t, cfg, load, nil)
 			}
 		},
 	}
 }
 
-// serve runs the relay until ctx ends. ready is called once clients can
-// connect.
-func serve(ctx context.Context, t *terminal, cfg *config.Config, ready func(*app.App)) error {
+// serve runs the relay until ctx ends. load loads its configuration again.
+// ready, of a relay in a sandbox, is called once clients can connect.
+func serve(ctx context.Context, t *terminal, cfg *config.Config, load func() (*config.Config, error), ready func(*app.App)) error {
+	hangups := make(chan os.Signal, 1)
+	signal.Notify(hangups, syscall.SIGHUP)
+	defer signal.Stop(hangups)
 	boundMemory(t, cfg)
 	log := app.NewLog(t.err, cfg.Log, t.env)
 	defer log.Close()
-	daemon := app.New(app.Options{Config: cfg, Version: versionText(), Log: log.Logger})
+	manager := notify.New(notify.Options{Env: t.env, Log: log.Logger})
+	daemon := app.New(app.Options{
+		Config: cfg, Version: versionText(), Log: log.Logger, Load: load, Scratch: ready != nil,
+		SetLog: func(c config.Log) { log.Change(logs.Format(c.Format), c.Level) },
+		OnReload: func() func([]net.Addr, error) {
+			manager.Reloading()
+			return func(at []net.Addr, err error) { manager.Ready(statusLine(at, err)) }
+		},
+	})
 	if err := daemon.Start(context.WithoutCancel(ctx)); err != nil {
 		return err
 	}
+	manager.Ready(statusLine(daemon.Addrs(), nil))
+	watching := watch(manager, daemon)
+	defer watching()
 	if ready != nil {
 		ready(daemon)
 	}
-	<-ctx.Done()
+	untilEnd(ctx, t, daemon, hangups)
+	manager.Stopping(fmt.Sprintf("stopping; mail under way is given %s", drainTime))
 	drain, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
 	return daemon.Stop(drain)
 }
 
+// watch keeps the service manager's watchdog informed until it is called off,
+// which is after the end: the end has a bound of its own.
+func watch(manager *notify.Manager, daemon *app.App) (end func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { manager.Watch(ctx, daemon.Alive) })
+	return func() { cancel(); wg.Wait() }
+}
+
+// statusLine is what systemctl status shows.
+func statusLine(at []net.Addr, reload error) string {
+	list := make([]string, len(at))
+	for i, a := range at {
+		list[i] = a.String()
+	}
+	line := "taking mail on " + strings.Join(list, ", ")
+	if reload != nil {
+		line += "; the last reload was refused, see the log: the configuration in force is the one before"
+	}
+	return line
+}
+
+// untilEnd reloads at each SIGHUP. To a program that runs in a terminal SIGHUP
+// says that the terminal was closed; a relay that went on then would be
+// somebody's surprise.
+func untilEnd(ctx context.Context, t *terminal, daemon *app.App, hangups <-chan os.Signal) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-hangups:
+			if t.asks {
+				return
+			}
+			_, _ = daemon.Reload(ctx) // what is wrong is in the log
+		}
+	}
+}
+
 func serveSandboxed(ctx context.Context, t *terminal, path string) (err error) {
-	cfg, err := loadConfig(withSandboxEnv(t), sandboxed(path))
+	boxed := withSandboxEnv(t)
+	cfg, err := loadConfig(boxed, sandboxed(path))
 	if err != nil {
 		return err
 	}
@@ -90,7 +156,14 @@ func serveSandboxed(ctx context.Context, t *terminal, path string) (err error) {
 		return err
 	}
 	withEvents(cfg)
-	err = serve(ctx, t, cfg, func(daemon *app.App) {
+	load := func() (*config.Config, error) {
+		next, err := loadConfig(boxed, sandboxed(path))
+		if err == nil {
+			next.Queue.DataDir, next.API.URL, next.Webhook = cfg.Queue.DataDir, box.URL(), cfg.Webhook
+		}
+		return next, err
+	}
+	err = serve(ctx, t, cfg, load, func(daemon *app.App) {
 		tellEvents(box, daemon, cfg.Webhook)
 		announce(t, daemon, cfg.Queue.DataDir, box)
 	})

@@ -26,6 +26,8 @@ var (
 	ErrAmbiguous = errors.New("several mails begin like this")
 	// ErrNotSuppressed: the address is not on the list.
 	ErrNotSuppressed = errors.New("not suppressed")
+	// ErrNotTaken: a configuration is wrong, and the one from before stays.
+	ErrNotTaken = errors.New("the configuration was not taken; the one from before stays in force")
 	// ErrBadRequest: the request makes no sense; its text says why.
 	ErrBadRequest = errors.New("the request is not valid")
 )
@@ -59,6 +61,24 @@ type Admin interface {
 	// Flush makes all that waits due now. The account's rate and a pause that
 	// the API asked for are kept all the same.
 	Flush(ctx context.Context) (int, error)
+
+	// Reload has the daemon read its configuration again and go on with it, or
+	// with the old one and ErrNotTaken, which says what is wrong. Of a daemon
+	// that does not run it is ErrNotRunning.
+	Reload(ctx context.Context) (Reload, error)
+}
+
+// Reload is what came of one.
+type Reload struct {
+	Changes  []Change `json:"changes"`
+	Warnings []string `json:"warnings,omitempty"` // of the configuration that is in force now
+}
+
+// Change is one setting that has another value now. Secrets are not shown.
+type Change struct {
+	Setting string `json:"setting"`
+	Old     string `json:"old"`
+	New     string `json:"new"`
 }
 
 // Filter selects recipients; they must match all fields that are set.

@@ -12,6 +12,8 @@ import (
 	"net/url"
 	"strings"
 	"syscall"
+
+	"github.com/smtp2rest/smtp2rest/relay/history"
 )
 
 // Client is an Admin that asks a daemon. It keeps no connections and needs no
@@ -22,7 +24,13 @@ type Client struct {
 	http           *http.Client
 }
 
-var _ Admin = (*Client)(nil)
+var (
+	_ Admin   = (*Client)(nil)
+	_ History = (*Client)(nil)
+)
+
+// clientHost is what a Client calls the daemon, wherever it is.
+const clientHost = "smtp2rest"
 
 // Dial returns a Client for the daemon that answers on a socket, or
 // ErrNotRunning when there is none, or fs.ErrPermission.
@@ -62,7 +70,7 @@ func (c *Client) post(ctx context.Context, name string, in any) (*http.Response,
 	if err != nil {
 		return nil, err
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://smtp2rest"+prefix+name, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, "http://"+clientHost+prefix+name, bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
@@ -123,7 +131,7 @@ func (c *Client) decode(ctx context.Context, resp *http.Response, into any) erro
 // Ask reads a page that is not a call, such as Livez, and returns what it says;
 // the error has that when the daemon is not well.
 func (c *Client) Ask(ctx context.Context, page string) (string, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://smtp2rest"+page, nil)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+clientHost+page, nil)
 	if err != nil {
 		return "", err
 	}
@@ -182,6 +190,21 @@ func (c *Client) change(ctx context.Context, name string, in any) (int, error) {
 	return out.Recipients, err
 }
 
+// Find implements History.
+func (c *Client) Find(ctx context.Context, q history.Query) (Found, error) {
+	return call[Found](ctx, c, "history/find", q)
+}
+
+// Trace implements History.
+func (c *Client) Trace(ctx context.Context, name string) (Traced, error) {
+	return call[Traced](ctx, c, "history/trace", named{name})
+}
+
+// Forget implements History.
+func (c *Client) Forget(ctx context.Context, r ForgetRequest) (Forgotten, error) {
+	return call[Forgotten](ctx, c, "history/forget", r)
+}
+
 // Raw implements Admin.
 func (c *Client) Raw(ctx context.Context, id string) (io.ReadCloser, error) {
 	resp, err := c.post(ctx, "raw", named{id})
@@ -230,4 +253,9 @@ func endText(end string) string {
 		}
 	}
 	return "the daemon could not read all of the mail"
+}
+
+// Reload implements Admin.
+func (c *Client) Reload(ctx context.Context) (Reload, error) {
+	return call[Reload](ctx, c, "reload", struct{}{})
 }

@@ -3,7 +3,9 @@ package admin
 import (
 	"crypto/sha256"
 	"crypto/subtle"
+	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 )
 
@@ -16,6 +18,8 @@ import (
 func guarded(o ServerOptions, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		switch {
+		case o.Token == "" && !local(r.Host):
+			refuse(w, r, http.StatusForbidden, "ask for it by the address, or as localhost")
 		case o.opens(r.URL.Path), o.Token != "" && bears(r, o.Token):
 			h.ServeHTTP(w, r)
 		case o.Token == "":
@@ -26,6 +30,18 @@ func guarded(o ServerOptions, h http.Handler) http.Handler {
 			refuse(w, r, http.StatusUnauthorized, "the token is missing or wrong: send it as \"Authorization: Bearer …\"")
 		}
 	})
+}
+
+// local keeps a web page that somebody on this machine looks at from reading
+// what has no token: a name of its own that leads to 127.0.0.1 is all it needs
+// otherwise (DNS rebinding).
+func local(host string) bool {
+	name, _, err := net.SplitHostPort(host)
+	if err != nil {
+		name = host
+	}
+	_, err = netip.ParseAddr(strings.Trim(name, "[]"))
+	return err == nil || name == "localhost" || name == clientHost
 }
 
 // opens reports whether a page needs no token.

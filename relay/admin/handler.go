@@ -23,8 +23,16 @@ func handler(a Admin) *http.ServeMux {
 		n, err := a.Flush(ctx)
 		return changed{n}, err
 	})
+	handle(mux, "reload", func(ctx context.Context, _ struct{}) (Reload, error) { return a.Reload(ctx) })
 	mux.HandleFunc("POST "+prefix+"raw", func(w http.ResponseWriter, r *http.Request) { serveRaw(w, r, a) })
 	return mux
+}
+
+// historyHandler does so for a History.
+func historyHandler(mux *http.ServeMux, h History) {
+	handle(mux, "history/find", h.Find)
+	handle(mux, "history/trace", func(ctx context.Context, in named) (Traced, error) { return h.Trace(ctx, in.ID) })
+	handle(mux, "history/forget", h.Forget)
 }
 
 func counting(f func(context.Context, Filter) (int, error)) func(context.Context, Filter) (changed, error) {

@@ -93,6 +93,28 @@ func TestNoWayAroundTheGuard(t *testing.T) {
 	}
 }
 
+// A page in a browser on this machine can have a name that leads here.
+func TestForeignNames(t *testing.T) {
+	for _, tt := range []struct {
+		token, host string
+		want        int
+	}{
+		{"", "evil.example", 403}, {"", "evil.example:9090", 403}, {"", "127.0.0.1:9090", 200}, {"", "[::1]:9090", 200}, {"", "localhost:9090", 200},
+		{"", "192.0.2.7", 200}, {"a-token-of-16-letters", "relay.example", 200},
+	} {
+		at := "http://" + onTCP(t, ServerOptions{Token: tt.token, OpenHealth: true})
+		req, err := http.NewRequestWithContext(t.Context(), "GET", at+Livez, nil)
+		must(t, err)
+		req.Host, req.Close = tt.host, true
+		resp, err := http.DefaultClient.Do(req)
+		must(t, err)
+		_ = resp.Body.Close()
+		if resp.StatusCode != tt.want {
+			t.Errorf("%s, token %q: %d, want %d", tt.host, tt.token, resp.StatusCode, tt.want)
+		}
+	}
+}
+
 func TestTheClientOverTCP(t *testing.T) {
 	const token = "a-token-of-16-letters"
 	at := onTCP(t, ServerOptions{Token: token, OpenHealth: true})

@@ -6,8 +6,10 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/warm"
@@ -17,6 +19,10 @@ import (
 type Options struct {
 	Queue   queue.Operator // nil: the relay keeps none
 	Version string
+	History history.Noter // learns what an operator does; nil: history.Nothing
+	// LeftOut, if set, is what the API is not given of a mail, as it came and
+	// with its envelope's sender.
+	LeftOut func(raw []byte, from string) []history.LeftOut
 
 	// The rest is a running daemon's. On a stopped daemon's queue all of it
 	// is left out.
@@ -26,6 +32,8 @@ type Options struct {
 	// Notes, if set, adds what others than the queue and the pacer know.
 	Notes func(ctx context.Context, now time.Time) []Note
 	Log   *slog.Logger // of what an operator does; nil: none
+	// Reload is the daemon's.
+	Reload func(context.Context) (Reload, error)
 }
 
 // Local is an Admin that works on a queue in this process.
@@ -38,6 +46,9 @@ var _ Admin = (*Local)(nil)
 func New(o Options) *Local {
 	if o.Queue == nil {
 		o.Queue = noQueue{}
+	}
+	if o.History == nil {
+		o.History = history.Nothing{}
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -114,7 +125,27 @@ func (l *Local) Get(ctx context.Context, id string) (Mail, error) {
 	if err != nil {
 		return Mail{}, err
 	}
-	return l.view().mail(m), nil
+	out := l.view().mail(m)
+	out.LeftOut = l.leftOut(ctx, m)
+	return out, nil
+}
+
+// leftOut maps a mail that is still kept once more: what is sent is made from
+// the mail at each attempt, so that this is what the next one would leave out.
+func (l *Local) leftOut(ctx context.Context, m queue.Mail) []history.LeftOut {
+	if l.opt.LeftOut == nil || m.Damaged || !slices.ContainsFunc(m.Recipients, func(r queue.Recipient) bool { return r.State != queue.Sent }) {
+		return nil
+	}
+	r, err := l.opt.Queue.Raw(ctx, m.Message.ID)
+	if err != nil {
+		return nil // sent meanwhile, or damaged: its states say so
+	}
+	defer func() { _ = r.Close() }()
+	raw, err := io.ReadAll(r)
+	if err != nil {
+		return nil
+	}
+	return l.opt.LeftOut(raw, m.Message.From)
 }
 
 // Raw implements Admin.
@@ -193,6 +224,9 @@ func (l *Local) Release(ctx context.Context, f Filter) (int, error) {
 // Retry implements Admin.
 func (l *Local) Retry(ctx context.Context, f Filter) (int, error) {
 	return l.change(ctx, "retry", f, func(ctx context.Context, qf queue.Filter) (int, error) {
+		if err := l.noteRetry(ctx, qf); err != nil {
+			return 0, err
+		}
 		return l.opt.Queue.Retry(ctx, qf, time.Now())
 	})
 }
@@ -212,6 +246,18 @@ func (l *Local) Flush(ctx context.Context) (int, error) {
 	n, err := l.opt.Queue.Retry(ctx, queue.Filter{States: []queue.State{queue.Waiting}}, time.Now())
 	l.logChange("flush", n, err)
 	return n, err
+}
+
+// Reload implements Admin.
+func (l *Local) Reload(ctx context.Context) (Reload, error) {
+	if l.opt.Reload == nil {
+		return Reload{}, ErrNotRunning
+	}
+	r, err := l.opt.Reload(ctx)
+	if r.Changes == nil {
+		r.Changes = []Change{}
+	}
+	return r, err
 }
 
 // change is the one way to change many recipients, so that the guard against
@@ -238,6 +284,28 @@ func (l *Local) logChange(what string, recipients int, err error) {
 	l.opt.Log.Info("an operator changed the queue", attrs...)
 }
 
+// noteRetry notes who had failed and is tried again.
+func (l *Local) noteRetry(ctx context.Context, f queue.Filter) error {
+	if len(f.States) > 0 && !slices.Contains(f.States, queue.Failed) {
+		return nil
+	}
+	f.States, f.Limit, f.Cursor = []queue.State{queue.Failed}, maxPage, ""
+	for {
+		entries, cursor, err := l.opt.Queue.List(ctx, f)
+		if err != nil {
+			return err
+		}
+		for _, e := range entries {
+			if !e.Mail.Damaged { // which cannot be retried
+				l.opt.History.Note(history.OperatorRetried{ID: e.Mail.Message.ID, To: e.Recipient.Addr, At: time.Now()})
+			}
+		}
+		if f.Cursor = cursor; cursor == "" {
+			return nil
+		}
+	}
+}
+
 // logDrop names everyone who is about to be dropped: nobody else is told of
 // them, so that without this line a mail that was taken would end unseen. What
 // comes or goes at the same moment may be named and not dropped; then its own
@@ -258,6 +326,7 @@ func (l *Local) logDrop(ctx context.Context, f queue.Filter) error {
 			}
 			l.opt.Log.Warn("recipient", "id", e.Mail.Message.ID, "from", e.Mail.Message.From, "to", e.Recipient.Addr,
 				"session", e.Mail.Message.Client.Session, "outcome", "dropped", "was", e.Recipient.State.String(), "attempts", e.Recipient.Attempts)
+			l.opt.History.Note(history.OperatorDropped{ID: e.Mail.Message.ID, To: e.Recipient.Addr, At: time.Now()})
 		}
 		if cursor == "" {
 			return nil

@@ -17,7 +17,8 @@ import (
 // ServerOptions are what a Server is made from.
 type ServerOptions struct {
 	Admin        Admin
-	Suppressions Suppressions // nil: nothing is answered about them
+	Suppressions Suppressions // nil: its calls are not answered
+	History      History      // nil: likewise
 	Health       Health
 	Metrics      prometheus.Gatherer // what /metrics answers with; nil: there is none
 
@@ -77,6 +78,9 @@ func (s *Server) Start(ctx context.Context) error {
 	mux := handler(s.opt.Admin)
 	if s.opt.Suppressions != nil {
 		handleSuppressions(mux, s.opt.Suppressions)
+	}
+	if s.opt.History != nil {
+		historyHandler(mux, s.opt.History)
 	}
 	pages(mux, s.opt)
 	answers := s.counted(mux)

@@ -1,6 +1,10 @@
 package admin
 
-import "time"
+import (
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/history"
+)
 
 // The types below are read by scripts, through the socket and as the output of
 // --json: a field can be added, but none renamed and none given another
@@ -131,6 +135,8 @@ type Mail struct {
 	Domain     string      `json:"domain,omitempty"`
 	Client     Peer        `json:"client"`
 	Recipients []Recipient `json:"recipients"`
+	// LeftOut is what the next attempt would leave out of the mail.
+	LeftOut []history.LeftOut `json:"left_out,omitempty"`
 }
 
 // Peer is who handed a mail over.

@@ -58,6 +58,8 @@ func codes() []code {
 		{"closed", http.StatusServiceUnavailable, queue.ErrClosed},
 		{"nothing_selected", http.StatusBadRequest, ErrNothingSelected},
 		{"bad_request", http.StatusBadRequest, ErrBadRequest},
+		{"not_taken", http.StatusUnprocessableEntity, ErrNotTaken},
+		{"not_running", http.StatusConflict, ErrNotRunning},
 		{"no_queue", http.StatusConflict, ErrNoQueue},
 		{"ambiguous", http.StatusConflict, ErrAmbiguous},
 		{"not_suppressed", http.StatusNotFound, ErrNotSuppressed},

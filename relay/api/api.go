@@ -41,13 +41,18 @@ type Options struct {
 
 // Client is safe for concurrent use.
 type Client struct {
+	target  atomic.Pointer[target] // for calls that begin now
+	metrics *metrics
+}
+
+// target is where calls go, and how. It does not change.
+type target struct {
 	endpoint  string
 	bearer    string
 	userAgent string
 	timeout   time.Duration
 	http      *http.Client
 	transport *http.Transport
-	metrics   *metrics
 }
 
 // Request is one call: one recipient's JSON.
@@ -59,6 +64,29 @@ type Request struct {
 
 // New returns a Client. It makes no connection.
 func New(o Options) (*Client, error) {
+	t, err := newTarget(o)
+	if err != nil {
+		return nil, err
+	}
+	c := &Client{metrics: newMetrics(o.Metrics)}
+	c.target.Store(t)
+	return c, nil
+}
+
+// Prepare makes ready to go on with other options, of which Metrics counts for
+// nothing; apply does it. Calls that are under way end as they began.
+func (c *Client) Prepare(o Options) (apply func(), err error) {
+	t, err := newTarget(o)
+	if err != nil {
+		return nil, err
+	}
+	return func() {
+		before := c.target.Swap(t)
+		before.transport.CloseIdleConnections()
+	}, nil
+}
+
+func newTarget(o Options) (*target, error) {
 	if o.Timeout <= 0 {
 		o.Timeout = 10 * time.Second
 	}
@@ -77,13 +105,12 @@ func New(o Options) (*Client, error) {
 		return nil, err
 	}
 	transport := newTransport(o, roots)
-	return &Client{
+	return &target{
 		endpoint:  endpoint.String(),
 		bearer:    "Bearer " + o.Key,
 		userAgent: o.UserAgent,
 		timeout:   o.Timeout,
 		transport: transport,
-		metrics:   newMetrics(o.Metrics),
 		http: &http.Client{
 			Transport: transport,
 			// A redirected POST would lose its body or carry the key elsewhere.
@@ -132,21 +159,21 @@ func trusted(pem []byte) (*x509.CertPool, error) {
 }
 
 // Close closes idle connections.
-func (c *Client) Close() { c.transport.CloseIdleConnections() }
+func (c *Client) Close() { c.target.Load().transport.CloseIdleConnections() }
 
 // Send makes one call. It never retries: what happened is in the outcome, and
 // an error always is an outcome too. ctx cancels the call; the client's own
 // time-out bounds it.
 func (c *Client) Send(ctx context.Context, r Request) relay.Outcome {
-	start := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, c.timeout)
+	start, t := time.Now(), c.target.Load()
+	ctx, cancel := context.WithTimeout(ctx, t.timeout)
 	defer cancel()
 	var written atomic.Bool // the transport tells from a goroutine of its own
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		WroteRequest: func(info httptrace.WroteRequestInfo) { written.Store(info.Err == nil) },
 	})
-	out := c.call(ctx, r, &written)
-	out.Detail, out.MessageID = c.withoutKey(out.Detail), c.withoutKey(out.MessageID)
+	out := t.call(ctx, r, &written)
+	out.Detail, out.MessageID = t.withoutKey(out.Detail), t.withoutKey(out.MessageID)
 	out.Took = time.Since(start)
 	c.metrics.called(out)
 	return out
@@ -154,20 +181,20 @@ func (c *Client) Send(ctx context.Context, r Request) relay.Outcome {
 
 // withoutKey keeps an answer that repeats the request's header from carrying
 // the key into a log or a reply.
-func (c *Client) withoutKey(words string) string {
-	key := strings.TrimPrefix(c.bearer, "Bearer ")
+func (t *target) withoutKey(words string) string {
+	key := strings.TrimPrefix(t.bearer, "Bearer ")
 	if len(key) < 8 {
 		return words // a word like any other; no provider's key is so short
 	}
 	return strings.ReplaceAll(words, key, "[the API key]")
 }
 
-func (c *Client) call(ctx context.Context, r Request, written *atomic.Bool) relay.Outcome {
-	req, err := c.newRequest(ctx, r)
+func (t *target) call(ctx context.Context, r Request, written *atomic.Bool) relay.Outcome {
+	req, err := t.newRequest(ctx, r)
 	if err != nil {
 		return relay.Outcome{Kind: relay.Unavailable, Cause: err}
 	}
-	resp, err := c.http.Do(req)
+	resp, err := t.http.Do(req)
 	if err != nil {
 		return noAnswer(err, written.Load())
 	}
@@ -181,8 +208,8 @@ func (c *Client) call(ctx context.Context, r Request, written *atomic.Bool) rela
 	return classify(resp.StatusCode, resp.Header, body, time.Now())
 }
 
-func (c *Client) newRequest(ctx context.Context, r Request) (*http.Request, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.endpoint, r.Open())
+func (t *target) newRequest(ctx context.Context, r Request) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, t.endpoint, r.Open())
 	if err != nil {
 		return nil, err
 	}
@@ -190,11 +217,11 @@ func (c *Client) newRequest(ctx context.Context, r Request) (*http.Request, erro
 	// GetBody lets net/http try again on a fresh connection when a kept-alive
 	// one turned out closed before a byte was written, which is no attempt.
 	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(r.Open()), nil }
-	req.Header.Set("Authorization", c.bearer)
+	req.Header.Set("Authorization", t.bearer)
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Accept", "application/json")
-	if c.userAgent != "" {
-		req.Header.Set("User-Agent", c.userAgent)
+	if t.userAgent != "" {
+		req.Header.Set("User-Agent", t.userAgent)
 	}
 	if r.IdempotencyKey != "" {
 		// Lower case on purpose. Under its canonical name net/http takes the

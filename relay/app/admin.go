@@ -28,14 +28,16 @@ func AdminSocket(c *config.Config) string {
 func (p *parts) buildAdmin(ctx context.Context) error {
 	o := admin.Options{
 		Version: p.opt.Version, Started: p.started, Pace: p.pacer.State, Warming: p.meter.State,
-		Notes: p.notes, Log: p.opt.Log,
+		Notes: p.notes, Log: p.opt.Log, Reload: p.reloads,
+		History: p.history, LeftOut: LeftOut(p.config),
 	}
 	if p.store != nil {
 		o.Queue = p.store
 	}
 	c := p.opt.Config.Admin
+	local := admin.New(o)
 	common := admin.ServerOptions{
-		Admin: admin.New(o), Suppressions: admin.NewSuppressions(p.suppressed), Metrics: p.metrics, Log: p.opt.Log,
+		Admin: local, History: p.pastOf(local), Suppressions: admin.NewSuppressions(p.suppressed), Metrics: p.metrics, Log: p.opt.Log,
 		Health: admin.Health{Live: p.health.live, Ready: p.health.ready},
 	}
 	onSocket, onTCP := common, common

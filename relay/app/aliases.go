@@ -14,10 +14,10 @@ import (
 // again when it has changed. It is looked at for each recipient, which costs a
 // microsecond and needs no goroutine.
 type aliases struct {
-	c   config.Addresses
 	log *slog.Logger
 
 	mu    sync.Mutex
+	c     config.Addresses
 	file  watched
 	table *alias.Table
 }
@@ -49,6 +49,13 @@ func (a *aliases) read() (*alias.Table, error) {
 		return nil, err
 	}
 	return a.c.Table(text)
+}
+
+// become takes over what was read for a new configuration.
+func (a *aliases) become(next *aliases) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.c, a.file, a.table = next.c, next.file, next.table
 }
 
 // Expand is intake's.

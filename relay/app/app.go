@@ -1,5 +1,5 @@
 // Package app wires the daemon from a configuration, top to bottom, and holds
-// its life: New, Start, Addrs, Stop. It is the only package that knows both
+// its life: New, Start, Reload, Addrs, Stop. It is the only package that knows both
 // the SMTP side and the REST side besides relay/intake, and the only one that
 // takes relay/config apart into the other packages' Options.
 package app
@@ -22,6 +22,18 @@ type Options struct {
 	Version string
 	Log     *slog.Logger
 
+	// Scratch is set when the queue is meant to be thrown away.
+	Scratch bool
+
+	// Load loads the configuration again, for Reload; nil: it cannot be.
+	Load func() (*config.Config, error)
+	// SetLog changes how Log is written; nil: it stays.
+	SetLog func(config.Log)
+	// OnReload, if set, is told that a reload begins; what it returns, of what
+	// came of it and of the addresses that are listened on now. It must not call
+	// the App, which may be waited for.
+	OnReload func() (done func(at []net.Addr, err error))
+
 	// dial replaces the network on the way to the API, for tests in virtual time.
 	dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
@@ -32,7 +44,9 @@ type App struct {
 	metrics *prometheus.Registry // everything's below; two Apps share none
 	health  *health
 
-	mu      sync.Mutex
+	reloading sync.Mutex // one at a time
+
+	mu      sync.RWMutex
 	parts   *parts // nil before Start and after Stop
 	stopped bool
 }
@@ -59,7 +73,8 @@ func (a *App) Start(ctx context.Context) error {
 	for _, w := range a.opt.Config.Warnings {
 		a.opt.Log.Warn("configuration", "warning", w)
 	}
-	p := &parts{opt: a.opt, metrics: a.metrics, health: a.health}
+	p := newParts(a.opt, a.metrics, a.health)
+	p.reloads = a.Reload
 	if err := p.build(ctx); err != nil {
 		return errors.Join(err, p.stop(ctx))
 	}
@@ -74,8 +89,8 @@ func (a *App) Start(ctx context.Context) error {
 // Addrs are the addresses that are listened on, in the configuration's order;
 // none when the daemon is not running.
 func (a *App) Addrs() []net.Addr {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.mu.RLock()
+	defer a.mu.RUnlock()
 	if a.parts == nil {
 		return nil
 	}

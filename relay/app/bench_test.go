@@ -133,10 +133,13 @@ func benchSandbox(b *testing.B) string {
 	return box.URL()
 }
 
-func benchRelay(b *testing.B) string {
+func benchRelay(b *testing.B) string { return benchRelayWith(b, "") }
+
+// benchRelayWith adds more to the relay's configuration.
+func benchRelayWith(b *testing.B, more string) string {
 	b.Helper()
 	path := filepath.Join(b.TempDir(), "config.toml")
-	text := fmt.Sprintf("[[listener]]\naddress = \"127.0.0.1:0\"\n[limits]\nconnections_per_address = 100\n[queue]\ndata_dir = %q\n", b.TempDir())
+	text := fmt.Sprintf("[[listener]]\naddress = \"127.0.0.1:0\"\n[limits]\nconnections_per_address = 100\n[queue]\ndata_dir = %q\n%s", b.TempDir(), more)
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		b.Fatal(err)
 	}

@@ -5,6 +5,17 @@ import (
 	"github.com/smtp2rest/smtp2rest/smtpd"
 )
 
+// smtpSettings are smtpd's Options as far as a configuration has them.
+func smtpSettings(c *config.Config) smtpd.Options {
+	return smtpd.Options{
+		Hostname:      c.Hostname,
+		Listeners:     listeners(c.Listeners),
+		Limits:        limits(c.Limits),
+		Rules:         c.Rules.Policy(),
+		QualifyDomain: c.Addresses.QualifyDomain,
+	}
+}
+
 // listeners are the configuration's in smtpd's words.
 func listeners(from []config.Listener) []smtpd.Listener {
 	list := make([]smtpd.Listener, len(from))

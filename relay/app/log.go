@@ -21,9 +21,23 @@ func NewLog(w io.Writer, c config.Log, env func(string) (string, bool)) *logs.Lo
 	return logs.New(logs.Options{
 		W: w, Format: logs.Format(c.Format), Level: c.Level,
 		Journal: isFile && logs.IsJournal(f, env),
-		// Each of these lines is about a mail or a recipient of its own.
-		Always: []string{"recipient", "message"},
+		Always:  always(),
 	})
+}
+
+// always are the messages of which every line is written, because it is the
+// only place where something is told: what became of a recipient or a mail,
+// that a sender could not be told of it, and what is odd in the configuration.
+func always() []string {
+	return []string{
+		"recipient", "message", "configuration",
+		"a stored mail is damaged and cannot be sent; its sender will be told",
+		"given up; nobody can be told",
+		"given up; the sender was told of too many failures in the last hour to be told of this one",
+		"some recipients failed and the sender cannot be told",
+		"the bounce could not be made",
+		"the bounce could not be sent",
+	}
 }
 
 // counted is a log whose lines are counted, written or not.

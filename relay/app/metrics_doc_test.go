@@ -27,10 +27,9 @@ with ` + "`queue.mode = \"disk\"`" + `, what is said of a webhook only with ` + 
 Written from a running relay: ` + "`go generate ./relay/app`" + `.
 `
 
-// labelled are labels whose values are the build's or the machine's.
-func labelled(label string) string {
-	switch label {
-	case "version", "go":
+// labelled are labels whose values are the build's.
+func (f family) labelled() string {
+	if f.name == "smtp2rest_build_info" {
 		return "as built"
 	}
 	return ""
@@ -77,7 +76,7 @@ func families(t *testing.T, a *App) []family {
 func (f family) String() string {
 	details := []string{f.kind}
 	for _, name := range slices.Sorted(maps.Keys(f.labels)) {
-		values := labelled(name)
+		values := f.labelled()
 		if values == "" {
 			values = "`" + strings.Join(f.labels[name], "`, `") + "`"
 		}

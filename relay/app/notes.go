@@ -12,12 +12,21 @@ import (
 // nearlyFull is the part of a bound from which on somebody should know.
 const nearlyFull = 0.9
 
+// manyWait is how many mails may wait for memory before that is more than a
+// moment's crowd.
+const manyWait = 10
+
 // notes are what only app can tell of, because it is about several parts.
 func (p *parts) notes(ctx context.Context, now time.Time) []admin.Note {
 	var notes []admin.Note
 	if err := p.health.live(ctx); err != nil {
 		notes = append(notes, admin.Note{Level: admin.LevelTrouble, What: "queued mail is not sent", Why: err.Error(),
 			Do: "restart smtp2rest, and report it with the log"})
+	}
+	if n := p.memory.Waiting(); n > manyWait {
+		notes = append(notes, admin.Note{Level: admin.LevelWarning, What: "some clients are answered 452 and have to come again",
+			Why: fmt.Sprintf("%d mails wait for memory (limits.memory)", n),
+			Do:  "raise limits.memory if the machine has more, or let fewer or smaller mails come at once"})
 	}
 	for _, f := range p.noteSources {
 		notes = append(notes, f(ctx, now)...)
@@ -31,7 +40,7 @@ func (p *parts) tell(f func(ctx context.Context, now time.Time) []admin.Note) {
 }
 
 func (p *parts) storageNotes(ctx context.Context, storage *storageCheck) []admin.Note {
-	c := p.opt.Config.Queue
+	c := p.config().Queue
 	if since, err := storage.check(ctx); err != nil {
 		return []admin.Note{{Level: admin.LevelTrouble, What: "no mail can be queued or sent from the queue", Why: err.Error(), Since: since.Round(0).UTC(),
 			Do: "see to the disk of " + c.DataDir + "; the relay goes on by itself"}}
@@ -54,7 +63,7 @@ func (p *parts) storageNotes(ctx context.Context, storage *storageCheck) []admin
 
 // fullness tells of a queue that comes near its bounds.
 func (p *parts) fullness(ctx context.Context) []admin.Note {
-	c := p.opt.Config.Queue
+	c := p.config().Queue
 	stats, err := p.store.Stats(ctx)
 	if err != nil {
 		return nil // said by Status itself

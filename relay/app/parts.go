@@ -4,9 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
 	"net"
 	"os"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -50,18 +50,32 @@ type parts struct {
 	meter        *warm.Meter
 	memory       *budget.Budget
 	queue        intake.Queue
-	aliases      intake.Aliases
-	marks        queue.Marks // nil without a queue
-	store        queue.Queue // the same
+	aliases      *aliases
+	logins       *users
+	client       *api.Client
+	intake       *intake.Intake
+	engine       *deliver.Engine     // nil without a queue
+	marks        queue.Marks         // nil without a queue
+	store        queue.Queue         // the same
+	bounds       func(sqlite.Bounds) // changes those of the store; nil without a queue
 	health       *health
 	noteSources  []func(context.Context, time.Time) []admin.Note
 	admin        []net.Addr // where it is served
 	server       *smtpd.Server
 	started      time.Time
-	suppressed   suppress.Store  // what keeps suppressions
-	webhook      *webhook.Server // nil without an endpoint
+	suppressed   suppress.Store                // what keeps suppressions
+	webhook      *webhook.Server               // nil without an endpoint
+	events       *webhook.Handler              // of it
+	conf         atomic.Pointer[config.Config] // in force
+	reloads      func(context.Context) (admin.Reload, error)
 
 	cleanups []func(context.Context) error // run last to first
+}
+
+func newParts(o Options, metrics *prometheus.Registry, h *health) *parts {
+	p := &parts{opt: o, metrics: metrics, health: h}
+	p.conf.Store(o.Config)
+	return p
 }
 
 func (p *parts) onStop(f func(context.Context) error) { p.cleanups = append(p.cleanups, f) }
@@ -79,7 +93,7 @@ func (p *parts) stop(ctx context.Context) error {
 
 func (p *parts) build(ctx context.Context) error {
 	p.started = time.Now()
-	p.meter = newMeter(p.opt.Config.Warming)
+	p.meter = warm.New(plans(p.opt.Config.Warming))
 	p.memory = budget.New(p.opt.Config.Limits.Memory, p.metrics)
 	for _, step := range []func(context.Context) error{p.buildAliases, p.buildRecords, p.buildSuppressions, p.buildAPI, p.buildQueue, p.buildAdmin, p.buildServer, p.buildWebhook} {
 		if err := step(ctx); err != nil {
@@ -89,28 +103,48 @@ func (p *parts) build(ctx context.Context) error {
 	return nil
 }
 
-func (p *parts) buildAPI(context.Context) error {
-	c := p.opt.Config.API
-	var cas []byte
-	if c.CAFile != "" {
-		pem, err := os.ReadFile(c.CAFile)
-		if err != nil {
-			return fmt.Errorf("api.ca_file: %w", err)
-		}
-		cas = pem
-	}
-	client, err := api.New(api.Options{
-		URL: c.URL, Path: c.Path, Key: c.Key.Reveal(), UserAgent: "smtp2rest/" + p.opt.Version,
-		Timeout: c.Timeout, ConnectTimeout: c.ConnectTimeout, Concurrency: c.Concurrency, ExtraCAs: cas,
+// apiWithoutCAs is all but the content of a file.
+func (p *parts) apiWithoutCAs(c *config.Config) api.Options {
+	a := c.API
+	return api.Options{
+		URL: a.URL, Path: a.Path, Key: a.Key.Reveal(), UserAgent: "smtp2rest/" + p.opt.Version,
+		Timeout: a.Timeout, ConnectTimeout: a.ConnectTimeout, Concurrency: a.Concurrency,
 		Dial: p.opt.dial, Metrics: p.metrics,
-	})
+	}
+}
+
+func (p *parts) apiOptions(c *config.Config) (api.Options, error) {
+	o := p.apiWithoutCAs(c)
+	if c.API.CAFile != "" {
+		pem, err := os.ReadFile(c.API.CAFile)
+		if err != nil {
+			return o, fmt.Errorf("api.ca_file: %w", err)
+		}
+		o.ExtraCAs = pem
+	}
+	return o, nil
+}
+
+func paceSettings(c *config.Config) pace.Settings {
+	a := c.API
+	return pace.Settings{Rate: a.Rate, Burst: a.Burst, Concurrency: a.Concurrency, MaxPause: a.MaxRetryAfter}
+}
+
+func (p *parts) buildAPI(context.Context) error {
+	o, err := p.apiOptions(p.opt.Config)
+	if err != nil {
+		return err
+	}
+	client, err := api.New(o)
 	if err != nil {
 		return fmt.Errorf("api: %w", err)
 	}
+	p.client = client
 	p.onStop(func(context.Context) error { client.Close(); return nil })
 	keeper := newGatekeeper(p.opt.Log)
+	c := paceSettings(p.opt.Config)
 	p.pacer = pace.New(pace.Options{
-		Rate: c.Rate, Burst: c.Burst, Concurrency: c.Concurrency, MaxPause: c.MaxRetryAfter,
+		Rate: c.Rate, Burst: c.Burst, Concurrency: c.Concurrency, MaxPause: c.MaxPause,
 		Paused: keeper.paused, Log: p.opt.Log, Metrics: p.metrics,
 	})
 	p.attempts = attempt.New(attempt.Options{
@@ -148,6 +182,7 @@ func (p *parts) drain(ctx context.Context, store queue.Queue) error {
 	}
 	p.marks, p.store = store, store
 	p.metrics.MustRegister(admin.Collector(store))
+	p.measure()
 	storage := newStorageCheck(store)
 	p.onStop(func(context.Context) error { storage.end(); return nil })
 	p.tell(func(ctx context.Context, _ time.Time) []admin.Note { return p.storageNotes(ctx, storage) })
@@ -155,68 +190,61 @@ func (p *parts) drain(ctx context.Context, store queue.Queue) error {
 	return nil
 }
 
+func queueBounds(c *config.Config) sqlite.Bounds {
+	q := c.Queue
+	return sqlite.Bounds{
+		Queue:   queue.Options{MaxMails: int64(q.MaxMails), MaxBytes: q.MaxSize, ForgetSent: q.KeepSent == 0},
+		MinFree: q.MinFree,
+	}
+}
+
 func (p *parts) openStore() (queue.Queue, error) {
-	c := p.opt.Config.Queue
+	c, b := p.opt.Config.Queue, queueBounds(p.opt.Config)
 	store, err := sqlite.Open(sqlite.Options{
 		Dir:     c.DataDir,
-		Queue:   queue.Options{MaxMails: int64(c.MaxMails), MaxBytes: c.MaxSize, ForgetSent: c.KeepSent == 0},
-		MinFree: c.MinFree,
+		Queue:   b.Queue,
+		MinFree: b.MinFree,
 		Log:     p.opt.Log,
 		Metrics: p.metrics,
 	})
 	if err != nil {
 		return nil, p.dataDirError(err)
 	}
+	p.warnOfVolatile()
 	p.onStop(func(context.Context) error { return store.Close() })
+	p.bounds = store.Configure
 	return store, nil
 }
 
-// dataDirError says of what cannot be opened which setting leads there.
-func (p *parts) dataDirError(err error) error {
-	if errors.Is(err, fs.ErrPermission) {
-		err = fmt.Errorf("%w; name a directory that this user may write to, by queue.data_dir or SMTP2REST_DATA_DIR", err)
-	}
-	return fmt.Errorf("queue.data_dir %s: %w", p.opt.Config.Queue.DataDir, err)
-}
-
-// startEngine returns what tells whether the engine makes progress.
-func (p *parts) startEngine(store queue.Queue) (alive func(context.Context) error) {
-	c := p.opt.Config
-	engine := deliver.New(deliver.Options{
-		Queue:    store,
-		Attempts: p.attempts,
-		Pace:     p.pacer,
+func engineSettings(c *config.Config) deliver.Settings {
+	return deliver.Settings{
 		Mapping:  Mapping(c),
 		Schedule: retry.Schedule{First: c.Delivery.Retry.First, Max: c.Delivery.Retry.Max, MaxAge: c.Delivery.Retry.MaxAge},
-		Warming:  p.warming(),
 		// A quarter of the calls at once is left to fresh mail.
 		Workers:        c.API.Concurrency - c.API.Concurrency/4,
 		Lease:          c.API.Timeout + leaseMargin,
 		KeepSent:       c.Queue.KeepSent,
-		Bounce:         p.bounces(),
+		Bounce:         bounces(c),
 		BounceGrace:    c.Bounce.Grace,
 		BouncesPerHour: c.Bounce.PerHour,
-		History:        p.history,
-		Log:            p.opt.Log,
-		Metrics:        p.metrics,
-	})
-	engine.Start()
-	p.onStop(func(ctx context.Context) error { engine.Stop(ctx); return nil })
-	p.queue = engine
-	return engine.Alive
-}
-
-// warming is nil when no domain is being warmed, so that nothing is asked for
-// each mail.
-func (p *parts) warming() deliver.Warming {
-	if len(p.opt.Config.Warming) == 0 {
-		return nil
 	}
-	return p.meter
 }
 
-func (p *parts) bounces() bounce.Options {
-	c := p.opt.Config
+// startEngine returns what tells whether the engine makes progress.
+func (p *parts) startEngine(store queue.Queue) (alive func(context.Context) error) {
+	s := engineSettings(p.opt.Config)
+	p.engine = deliver.New(deliver.Options{
+		Queue: store, Attempts: p.attempts, Pace: p.pacer, Warming: p.meter, History: p.history, Memory: p.backlogMemory, Log: p.opt.Log, Metrics: p.metrics,
+		Mapping: s.Mapping, Schedule: s.Schedule, Workers: s.Workers, Lease: s.Lease, KeepSent: s.KeepSent,
+		Bounce: s.Bounce, BounceGrace: s.BounceGrace, BouncesPerHour: s.BouncesPerHour,
+	})
+	p.engine.Start()
+	p.onStop(func(ctx context.Context) error { p.engine.Stop(ctx); return nil })
+	p.queue = p.engine
+	return p.engine.Alive
+}
+
+func bounces(c *config.Config) bounce.Options {
 	o := bounce.Options{From: defaultSender(c), Hostname: c.Hostname}
 	if c.Bounce.Postmaster != config.Nobody {
 		o.Postmaster = c.Bounce.Postmaster
@@ -224,42 +252,39 @@ func (p *parts) bounces() bounce.Options {
 	return o
 }
 
+func intakeSettings(c *config.Config) intake.Settings {
+	return intake.Settings{Mapping: Mapping(c), Bounce: bounces(c), Wait: c.Delivery.Wait, Subjects: c.History.Subjects}
+}
+
 func (p *parts) backend() *intake.Intake {
-	c := p.opt.Config
-	return intake.New(intake.Options{
-		Aliases:      p.aliases,
-		Mapping:      Mapping(c),
+	s := intakeSettings(p.opt.Config)
+	o := intake.Options{
+		Mapping: s.Mapping, Bounce: s.Bounce, Wait: s.Wait,
 		Attempts:     p.attempts,
 		Suppressions: p.suppressions,
 		Queue:        p.queue,
 		Warming:      freshWarming{p.meter, p.marks, p.opt.Log},
-		Bounce:       p.bounces(),
-		Wait:         c.Delivery.Wait,
 		History:      p.history,
-		Subjects:     c.History.Subjects,
+		Subjects:     s.Subjects,
 		Log:          p.opt.Log,
 		Metrics:      p.metrics,
-	})
+	}
+	if p.aliases != nil {
+		o.Aliases = p.aliases
+	}
+	p.intake = intake.New(o)
+	return p.intake
 }
 
 func (p *parts) buildServer(ctx context.Context) error {
 	c := p.opt.Config
-	users, err := p.users()
-	if err != nil {
+	if err := p.buildUsers(c); err != nil {
 		return err
 	}
-	server, err := smtpd.New(smtpd.Options{
-		Backend:       p.backend(),
-		Users:         users,
-		Hostname:      c.Hostname,
-		Listeners:     listeners(c.Listeners),
-		Limits:        limits(c.Limits),
-		Memory:        p.memory,
-		Metrics:       p.metrics,
-		Log:           p.opt.Log,
-		Rules:         c.Rules.Policy(),
-		QualifyDomain: c.Addresses.QualifyDomain,
-	})
+	o := smtpSettings(c)
+	o.Backend, o.Users, o.Log = p.backend(), p.usersOf(c), p.opt.Log
+	o.Memory, o.Metrics = p.memory, p.metrics
+	server, err := smtpd.New(o)
 	if err != nil {
 		return err
 	}

@@ -132,3 +132,25 @@ func operate(t *testing.T, c *config.Config) {
 }
 
 func ignore(error) error { return nil }
+
+// A message that is said in other words one day must not begin to be summed up
+// unnoticed.
+func TestWhatIsAlwaysWrittenIsSaid(t *testing.T) {
+	var source strings.Builder
+	for _, pattern := range []string{"*.go", "../*/*.go", "../store/*/*.go"} {
+		files, err := filepath.Glob(pattern)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, name := range files {
+			if !strings.HasSuffix(name, "_test.go") && name != "log.go" {
+				source.WriteString(read(t, name))
+			}
+		}
+	}
+	for _, message := range always() {
+		if !strings.Contains(source.String(), fmt.Sprintf("%q", message)) {
+			t.Errorf("nobody says %q", message)
+		}
+	}
+}

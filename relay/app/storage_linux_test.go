@@ -4,12 +4,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/smtp2rest/smtp2rest/relay/sandbox"
 )
@@ -160,5 +163,48 @@ func TestAReadOnlyDataDirectory(t *testing.T) {
 	if err == nil || !strings.Contains(err.Error(), "queue.data_dir "+dir) || !strings.Contains(err.Error(), "read-only file system") {
 		t.Errorf("Start: %v", err)
 		_ = stop(a, patience)
+	}
+}
+
+// A daemon that finds its disk full says so, and what helps.
+func TestAStartOnAFullDisk(t *testing.T) {
+	if !inNamespace(t) {
+		return
+	}
+	dir := mount(t, "16k")
+	if err := os.WriteFile(filepath.Join(dir, "fill"), make([]byte, 16<<10), 0o600); err != nil {
+		t.Logf("filling it: %v", err)
+	}
+	a, _ := newApp(load(t, newSandbox(t).URL(), inDir(dir, "min_free = 0")))
+	err := a.Start(t.Context())
+	if err == nil || !strings.Contains(err.Error(), "queue.data_dir "+dir+": ") || !strings.Contains(err.Error(), "make room on its disk") {
+		t.Errorf("Start: %v", err)
+	}
+}
+
+// What lies in memory or on a container's own layer is told of, once.
+func TestAVolatileDataDirectory(t *testing.T) {
+	dir, err := os.MkdirTemp("/dev/shm", "smtp2rest-test-")
+	if err != nil {
+		t.Skipf("this machine has no /dev/shm, which is in memory: %v", err)
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	box := newSandbox(t)
+	_, log := start(t, load(t, box.URL(), inDir(dir, "")))
+	if s := log.String(); strings.Count(s, "the queue will not outlive this machine's next start") != 1 {
+		t.Errorf("in memory the log is\n%s", s)
+	}
+	scratch := New(Options{Config: load(t, box.URL(), inDir(filepath.Join(dir, "scratch"), "")), Log: slog.New(slog.NewTextHandler(log, nil)), Scratch: true})
+	if err := scratch.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = stop(scratch, patience) })
+	if strings.Count(log.String(), "the queue will not outlive") != 1 {
+		t.Error("a queue that is meant to be thrown away is warned of")
+	}
+	for kind, want := range map[int64]string{unix.EXT4_SUPER_MAGIC: "", unix.RAMFS_MAGIC: "in memory", unix.OVERLAYFS_SUPER_MAGIC: "the container's own layer"} {
+		if got := volatile(kind); !strings.Contains(got, want) || (want == "") != (got == "") {
+			t.Errorf("%#x: %q, want %q", kind, got, want)
+		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/relay/webhook"
 )
@@ -13,21 +14,25 @@ import (
 // the provider may send it more than once.
 const eventsKept = 3 * 24 * time.Hour
 
+func suppressSettings(c *config.Config) suppress.Settings {
+	return suppress.Settings{
+		Expire:       c.Suppression.Expire,
+		Forget:       max(c.History.Keep, eventsKept),
+		Unsubscribed: c.Webhook.SuppressUnsubscribed,
+	}
+}
+
 // buildSuppressions reads who is suppressed, before anything can ask.
 func (p *parts) buildSuppressions(ctx context.Context) error {
 	p.suppressed = p.records
 	if p.records == nil {
 		p.suppressed = suppress.NewMemory(0)
 	}
-	o := suppress.Options{
-		Store:        p.suppressed,
-		Expire:       p.opt.Config.Suppression.Expire,
-		Forget:       max(p.opt.Config.History.Keep, eventsKept),
-		Unsubscribed: p.opt.Config.Webhook.SuppressUnsubscribed,
-		Log:          p.opt.Log,
-		Metrics:      p.metrics,
-	}
-	p.suppressions = suppress.New(o)
+	c := suppressSettings(p.opt.Config)
+	p.suppressions = suppress.New(suppress.Options{
+		Store: p.suppressed, Expire: c.Expire, Forget: c.Forget, Unsubscribed: c.Unsubscribed,
+		Log: p.opt.Log, Metrics: p.metrics,
+	})
 	if err := p.suppressions.Start(ctx); err != nil {
 		return fmt.Errorf("suppressions: %w", err)
 	}
@@ -42,11 +47,11 @@ func (p *parts) buildWebhook(ctx context.Context) error {
 	if c.Address == "" {
 		return nil
 	}
+	p.events = webhook.NewHandler(webhook.Options{
+		Secrets: c.Secrets(), Path: c.Path, Taker: p.suppressions, Log: p.opt.Log, Metrics: p.metrics,
+	})
 	server := webhook.NewServer(webhook.ServerOptions{
-		Address: c.Address, CertFile: c.CertFile, KeyFile: c.KeyFile, Log: p.opt.Log,
-		Handler: webhook.NewHandler(webhook.Options{
-			Secrets: c.Secrets(), Path: c.Path, Taker: p.suppressions, Log: p.opt.Log, Metrics: p.metrics,
-		}),
+		Address: c.Address, CertFile: c.CertFile, KeyFile: c.KeyFile, Log: p.opt.Log, Handler: p.events,
 	})
 	if err := server.Start(ctx); err != nil {
 		return err
@@ -59,6 +64,12 @@ func (p *parts) buildWebhook(ctx context.Context) error {
 	})
 	p.opt.Log.Info("listening for events", "address", server.Addr().String(), "path", c.Path, "tls", c.CertFile != "")
 	return nil
+}
+
+func (p *parts) configureWebhook(c *config.Config) {
+	if p.events != nil {
+		p.events.SetSecrets(c.Webhook.Secrets())
+	}
 }
 
 // webhookDrain is how long the end waits for events under way: they are small.

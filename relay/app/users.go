@@ -15,29 +15,53 @@ import (
 // is read again when it has changed.
 type users struct {
 	*auth.Checker
-	c   *config.Config
 	log *slog.Logger
 
 	mu   sync.Mutex
+	c    *config.Config
 	file watched
 }
 
-// users is nil when nobody can ever log in.
-func (p *parts) users() (smtpd.Users, error) {
-	c := p.opt.Config
-	if len(c.Users) == 0 && c.UsersFile == "" {
-		return nil, nil
-	}
-	checker, err := auth.New(auth.Options{Users: logins(c.Users)})
+// buildUsers is the same whether anybody can log in: somebody may later.
+func (p *parts) buildUsers(c *config.Config) error {
+	checker, err := auth.New(auth.Options{})
 	if err != nil {
-		return nil, err
+		return err
 	}
-	u := &users{Checker: checker, c: c, log: p.opt.Log}
+	p.logins = &users{Checker: checker, log: p.opt.Log}
+	p.logins.become(c)
+	return nil
+}
+
+// usersOf is nil when a configuration lets nobody log in.
+func (p *parts) usersOf(c *config.Config) smtpd.Users {
+	if len(c.Users) == 0 && c.UsersFile == "" {
+		return nil
+	}
+	return p.logins
+}
+
+// userSettings are what become takes.
+func userSettings(c *config.Config) any {
+	return struct {
+		users []auth.User
+		file  string
+	}{logins(c.Users), c.UsersFile}
+}
+
+// become goes on with the users of a configuration. Its file may have changed
+// since it was loaded.
+func (u *users) become(c *config.Config) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.c, u.file = c, watch(c.UsersFile)
+	if err := u.Replace(logins(c.Users)); err != nil {
+		u.log.Error("the users cannot be taken; those from before stay in force", "cause", err)
+		return
+	}
 	if c.UsersFile != "" {
-		u.file = watch(c.UsersFile)
-		u.read() // it may have changed since the configuration was loaded
+		u.read()
 	}
-	return u, nil
 }
 
 // Check is smtpd's.
@@ -77,7 +101,7 @@ func (u *users) read() {
 func logins(from []config.User) []auth.User {
 	list := make([]auth.User, len(from))
 	for i, u := range from {
-		list[i] = auth.User{Name: u.Name, Hash: u.Hash, Rules: u.Policy()}
+		list[i] = auth.User{Name: u.Name, Hash: u.Hash, Rules: u.Policy(), Rate: auth.Rate(u.Rate)}
 	}
 	return list
 }

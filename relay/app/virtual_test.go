@@ -21,7 +21,9 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/sandbox"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
+	"github.com/smtp2rest/smtp2rest/relay/warm"
 	"github.com/smtp2rest/smtp2rest/smtpd"
+	"github.com/smtp2rest/smtp2rest/smtpd/budget"
 )
 
 // world is a daemon without its sockets, and the sandbox, in virtual time: the
@@ -94,9 +96,10 @@ func (w *world) boot() {
 	conf := *w.conf
 	conf.Queue.DataDir = w.dir
 	log := slog.New(slog.NewTextHandler(w.log, nil))
-	p := &process{parts: &parts{opt: Options{Config: &conf, Version: "test", Log: log, dial: w.net.Dial}, metrics: newRegistry("test"), health: &health{}}}
+	p := &process{parts: newParts(Options{Config: &conf, Version: "test", Log: log, dial: w.net.Dial}, newRegistry("test"), &health{})}
+	p.memory = budget.New(1<<30, nil)
 	p.suppressions = suppress.New(suppress.Options{})
-	p.meter = newMeter(nil)
+	p.meter = warm.New(nil)
 	p.ctx, p.cut = context.WithCancel(context.Background())
 	w.must(p.buildAPI(p.ctx))
 	store, err := p.openStore()

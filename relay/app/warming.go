@@ -10,15 +10,16 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/warm"
 )
 
-func newMeter(plans []config.Warming) *warm.Meter {
-	list := make([]warm.Plan, len(plans))
-	for i, w := range plans {
+// plans are the configuration's in the words of warm.
+func plans(from []config.Warming) []warm.Plan {
+	list := make([]warm.Plan, len(from))
+	for i, w := range from {
 		list[i] = warm.Plan{
 			Domain: w.Domain, Begin: w.Begin, First: w.First, Growth: w.Growth,
 			Until: w.Until, Table: w.Table, Urgent: w.Urgent,
 		}
 	}
-	return warm.New(list)
+	return list
 }
 
 // loadMeter takes over what was sent before a restart and removes the counts

@@ -41,8 +41,9 @@ type Config struct {
 	// Warnings are what works but is probably not meant, one line each.
 	Warnings []string
 
-	settings   []setting // as loaded, for Describe
-	tableUsers int       // how many of Users are not of UsersFile
+	settings   []setting         // as loaded, for Describe
+	files      map[string]string // what the files had that were read besides the configuration, as digests
+	tableUsers int               // how many of Users are not of UsersFile
 }
 
 // API is where mail goes.
@@ -168,4 +169,5 @@ type Setting struct {
 	Example string // as in TOML, where the default says too little
 	Env     string // the variable of the environment that comes before the file, if any
 	Secret  bool
+	Restart string // why a change takes a restart; "" is that a reload changes it
 }

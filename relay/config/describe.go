@@ -42,6 +42,7 @@ func (s setting) document() Setting {
 		Example: s.example,
 		Env:     s.env,
 		Secret:  s.secret(),
+		Restart: needRestart()[s.path],
 	}
 }
 

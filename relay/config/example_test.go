@@ -27,6 +27,9 @@ const exampleHeader = `# smtp2rest configuration (TOML). Every setting is here.
 # "1GiB" (or KB, MB, GB: powers of ten). "smtp2rest check" says what is wrong
 # with a configuration, and what is in force and why.
 #
+# "smtp2rest reload", or SIGHUP, has a running relay take over what was changed, but for
+# the few settings of which it says here that a change takes a restart.
+#
 # This file is written from the code: go generate ./relay/config
 `
 
@@ -74,6 +77,9 @@ func exampleSetting(t *testing.T, s setting, name string) string {
 	}
 	if s.env != "" {
 		text += "# Environment: " + s.env + ".\n"
+	}
+	if why := needRestart()[s.path]; why != "" {
+		text += "# A change takes a restart: " + why + ".\n"
 	}
 	value, mark := s.defaultText(), "#"
 	if s.example != "" {

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"golang.org/x/sys/unix"
 )
 
 // Source is where a configuration comes from. A nil function is the operating
@@ -30,6 +32,7 @@ type Source struct {
 	ReadFile func(string) ([]byte, error)      // at most 1 MiB of a file
 	Stat     func(string) (fs.FileInfo, error) // os.Stat; asked for the mode of files that hold secrets
 	Hostname func() (string, error)            // os.Hostname
+	InMemory func(string) bool                 // whether a file's file system is in memory; asked for those as well
 }
 
 // maxFile bounds what is read of any file: what is larger is none of ours.
@@ -72,10 +75,20 @@ func newLoader(src Source) *loader {
 	if src.Stat == nil {
 		src.Stat = os.Stat
 	}
+	if src.InMemory == nil {
+		src.InMemory = inMemory
+	}
 	if src.Hostname == nil {
 		src.Hostname = os.Hostname
 	}
-	l := &loader{src: src, cfg: &Config{}, lines: map[string]int{}, bad: map[string]bool{}}
+	l := &loader{src: src, cfg: &Config{files: map[string]string{}}, lines: map[string]int{}, bad: map[string]bool{}}
+	l.src.ReadFile = func(path string) ([]byte, error) {
+		data, err := src.ReadFile(path)
+		if err == nil && path != src.Path {
+			l.cfg.files[path] = digest(data)
+		}
+		return data, err
+	}
 	l.add(settingsOf(l.cfg))
 	l.makeRoom("listener", 1)
 	return l
@@ -89,6 +102,16 @@ func readBounded(path string) ([]byte, error) {
 	}
 	defer func() { _ = f.Close() }()
 	return io.ReadAll(io.LimitReader(f, maxFile+1))
+}
+
+// inMemory tells what a container's secrets lie on (statfs(2)). Where docker
+// compose mounts them they lie on the host's disk, with the host's mode.
+func inMemory(path string) bool {
+	if strings.HasPrefix(path, "/run/secrets/") {
+		return true
+	}
+	var st unix.Statfs_t
+	return unix.Statfs(path, &st) == nil && (int64(st.Type) == unix.TMPFS_MAGIC || int64(st.Type) == unix.RAMFS_MAGIC)
 }
 
 // add puts settings into the table and their defaults into the Config.

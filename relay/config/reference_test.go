@@ -15,7 +15,8 @@ The same as in [config.example.toml](../config.example.toml), to be read and lin
 a value comes from, the first that is there: the environment, the file, the default. A
 relative path starts at the directory of the file. ` + "`smtp2rest check`" + ` prints what is in force
 and where each value came from; a wrong one is named with its place in the file, what was
-found and what is allowed.
+found and what is allowed. ` + "`smtp2rest reload`" + ` has a running relay take over what was changed,
+but for the few settings of which it says here that a change takes a restart.
 
 Secrets are never in the file. Each comes from the first of: its variable, the file that the
 variable with ` + "`_FILE`" + ` behind it names, the file that the file's own setting names, the systemd
@@ -60,6 +61,9 @@ func referenceDetails(s Setting) string {
 	}
 	if s.Env != "" {
 		parts = append(parts, "environment: `"+s.Env+"`")
+	}
+	if s.Restart != "" {
+		parts = append(parts, "a change takes a restart: "+s.Restart)
 	}
 	if len(parts) == 0 {
 		return ""

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -191,13 +192,24 @@ func (l *loader) secretFile(label, path string) Secret {
 		l.problem(label, "cannot read %s: %v", show(path), cause(err))
 		return Secret{}
 	}
-	// Containers mount secrets with mode 0444 and know no better, so that this
-	// is no more than a warning.
-	if info, err := l.src.Stat(path); err == nil && info.Mode().Perm()&0o026 != 0 {
-		l.warn("%s: %s has mode %04o, so that others than its owner can read or change it; 0600 or 0640 is enough",
-			label, path, info.Mode().Perm())
-	}
+	l.secretMode(label, path)
 	return l.secretText(label, show(path), string(data))
+}
+
+// secretMode refuses a file that everybody on the machine can read, or others
+// than its owner can change. Containers mount secrets with mode 0444 and know no
+// better; what lies in memory, as theirs does, is no more than warned of.
+func (l *loader) secretMode(label, path string) {
+	info, err := l.src.Stat(path)
+	if err != nil || info.Mode().Perm()&0o026 == 0 {
+		return
+	}
+	const found = "%s has mode %04o, so that others than its owner can read or change it"
+	if l.src.InMemory(path) {
+		l.warn("%s: "+found+"; 0600 or 0640 is enough", label, path, info.Mode().Perm())
+		return
+	}
+	l.problem(label, found+"; run 'chmod 0600 %s', or 0640 for a group that may", show(path), info.Mode().Perm(), path)
 }
 
 // maxSecret is more than any provider's key has.
@@ -222,4 +234,16 @@ func (l *loader) secretText(label, what, text string) Secret {
 		return NewSecret(text)
 	}
 	return Secret{}
+}
+
+// Credentials are the names by which secrets come from a service manager.
+func Credentials() []string {
+	var names []string
+	for _, s := range everySetting() {
+		if v, ok := s.value.(secretValue); ok {
+			names = append(names, v.from.credentials[0])
+		}
+	}
+	slices.Sort(names)
+	return names
 }

@@ -110,16 +110,23 @@ func writeFile(t *testing.T, path, text string, mode os.FileMode) {
 }
 
 func TestSecretFileMode(t *testing.T) {
-	for mode, wantWarning := range map[os.FileMode]bool{0o400: false, 0o600: false, 0o640: false, 0o440: false, 0o444: true, 0o660: true, 0o602: true} {
+	for mode, wrong := range map[os.FileMode]bool{0o400: false, 0o600: false, 0o640: false, 0o440: false, 0o444: true, 0o660: true, 0o602: true} {
 		path := filepath.Join(t.TempDir(), "key")
 		writeFile(t, path, "npm_hunter2", mode)
-		cfg := load(t, Source{Env: env{"WEBHOOK_SECRET_FILE": path}.lookup})
+		src := Source{Env: env{"WEBHOOK_SECRET_FILE": path}.lookup, InMemory: func(string) bool { return true }}
+		cfg := load(t, src)
 		if cfg.Webhook.Secret.Reveal() != "npm_hunter2" {
 			t.Errorf("%04o: the secret is %q", mode, cfg.Webhook.Secret.Reveal())
 		}
 		want := fmt.Sprintf("environment WEBHOOK_SECRET_FILE: %s has mode %04o, so that others than its owner can read or change it; 0600 or 0640 is enough", path, mode)
-		if got := strings.Join(cfg.Warnings, ""); wantWarning && got != want || !wantWarning && got != "" {
-			t.Errorf("%04o: warnings %q", mode, got)
+		if got := strings.Join(cfg.Warnings, ""); wrong && got != want || !wrong && got != "" {
+			t.Errorf("%04o, in memory: warnings %q", mode, got)
+		}
+		src.InMemory = func(string) bool { return false }
+		_, err := Load(src)
+		want = fmt.Sprintf("environment WEBHOOK_SECRET_FILE: %q has mode %04o, so that others than its owner can read or change it; run 'chmod 0600 %s', or 0640 for a group that may", path, mode, path)
+		if wrong && (err == nil || err.Error() != want) || !wrong && err != nil {
+			t.Errorf("%04o, on a disk: %v", mode, err)
 		}
 	}
 }

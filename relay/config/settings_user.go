@@ -29,6 +29,8 @@ func userSettings(u *User, prefix string) []setting {
 			doc: "The sender of the user's mail where its own From is in no verified domain. \"\" is\nsender.email, with its name."},
 		{path: prefix + ".from_name", value: textValue{&u.FromName, checkText}, def: "",
 			doc: "The name that goes with it."},
+		{path: prefix + ".rate", value: numberPerTimeValue{&u.Rate}, def: "",
+			doc: "The most recipients of the user, as in \"600/hour\". \"\" is limits.rate_per_user."},
 	}
 }
 
@@ -41,6 +43,7 @@ type User struct {
 	AllowRecipients, DenyRecipients Patterns
 
 	From, FromName string // instead of Sender's; "" is Sender's
+	Rate           Rate   // instead of Limits.RatePerUser; zero is that
 }
 
 // checkUserName takes what a line of users_file can hold.

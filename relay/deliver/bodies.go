@@ -1,12 +1,14 @@
 package deliver
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"runtime/debug"
 	"sync"
+	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
@@ -14,74 +16,170 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
 
+// Memory is what mail of the queue holds of the memory that the daemon may
+// take; relay/app has it of smtpd/budget.
+type Memory interface {
+	// Hold makes it n bytes in all; it waits for more until ctx ends.
+	Hold(ctx context.Context, n int64) error
+	Release()
+}
+
+// memoryWait is well below a lease's margin: who waits longer would be claimed
+// by another.
+const memoryWait = 30 * time.Second
+
 // bodies maps queued mails to what the API gets. It remembers the latest one,
 // because the recipients of one mail mostly follow each other; more would be
 // memory that grows with the size of mail.
 type bodies struct {
 	queue  queue.Queue
-	encode func(raw []byte, m *relay.Message) (*payload.Body, error)
+	encode func(raw []byte, m *relay.Message, o payload.Options) (*payload.Body, error)
+	memory func() Memory
 
-	mu    sync.Mutex
-	id    string
-	body  *payload.Body
-	trace string // in its header
+	mu      sync.Mutex
+	latest  *mapped
+	mapping payload.Options
+	set     int // counts how often the mapping was set
+}
+
+// mapped is a mail as the API gets it.
+type mapped struct {
+	id     string
+	body   *payload.Body
+	trace  string // in its header
+	memory Memory
+	users  int // attempts, and bodies for the latest
 }
 
 // errMapping: the mapping of a mail panicked.
 var errMapping = errors.New("the mapping of the mail failed")
 
 func newBodies(o Options) *bodies {
-	return &bodies{queue: o.Queue, encode: func(raw []byte, m *relay.Message) (*payload.Body, error) {
-		mail, err := payload.Map(raw, m.From, o.Mapping.For(m.Client.User))
+	b := &bodies{queue: o.Queue, memory: o.Memory, mapping: o.Mapping, encode: func(raw []byte, m *relay.Message, o payload.Options) (*payload.Body, error) {
+		mail, err := payload.Map(raw, m.From, o.For(m.Client.User))
 		if err != nil {
 			return nil, err
 		}
 		return mail.Encode()
 	}}
+	if b.memory == nil {
+		b.memory = func() Memory { return unbounded{} }
+	}
+	return b
 }
 
-// get returns a mail's body, and the trace that it belongs to.
-func (b *bodies) get(ctx context.Context, m queue.Mail) (*payload.Body, string, error) {
+type unbounded struct{}
+
+func (unbounded) Hold(context.Context, int64) error { return nil }
+func (unbounded) Release()                          {}
+
+// configure maps what comes from now on in another way.
+func (b *bodies) configure(o payload.Options) {
 	b.mu.Lock()
-	id, body, trace := b.id, b.body, b.trace
-	b.mu.Unlock()
-	if id == m.Message.ID && body != nil {
-		return body, trace, nil
+	defer b.mu.Unlock()
+	b.mapping = o
+	b.set++
+	b.replace(nil)
+}
+
+// get returns a mail that is ready to be sent, until put.
+func (b *bodies) get(ctx context.Context, m queue.Mail) (*mapped, error) {
+	b.mu.Lock()
+	if b.latest != nil && b.latest.id == m.Message.ID {
+		defer b.mu.Unlock()
+		b.latest.users++
+		return b.latest, nil
 	}
-	raw, err := readRaw(ctx, b.queue, m.Message.ID, -1)
+	b.replace(nil) // first, for its memory may be what there is
+	mapping, set := b.mapping, b.set
+	b.mu.Unlock()
+	one, err := b.load(ctx, m, mapping)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
-	if body, err = b.guarded(raw, &m.Message); err != nil {
-		return nil, "", err
-	}
-	trace = attempt.Trace(raw)
 	b.mu.Lock()
-	b.id, b.body, b.trace = m.Message.ID, body, trace
-	b.mu.Unlock()
-	return body, trace, nil
+	defer b.mu.Unlock()
+	if b.set == set { // else what was made of it is out of date for others
+		b.replace(one)
+	}
+	return one, nil
+}
+
+func (b *bodies) put(m *mapped) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	m.drop()
+}
+
+// replace takes the place of the latest.
+func (b *bodies) replace(m *mapped) {
+	if b.latest != nil {
+		b.latest.drop()
+	}
+	if b.latest = m; m != nil {
+		m.users++
+	}
+}
+
+func (m *mapped) drop() {
+	if m.users--; m.users == 0 {
+		m.memory.Release()
+	}
+}
+
+// load reads and maps a mail, once there is memory for it.
+func (b *bodies) load(ctx context.Context, m queue.Mail, o payload.Options) (_ *mapped, err error) {
+	one := &mapped{id: m.Message.ID, memory: b.memory(), users: 1}
+	defer func() {
+		if err != nil {
+			one.memory.Release()
+		}
+	}()
+	wait, cancel := context.WithTimeout(ctx, memoryWait)
+	defer cancel()
+	if err := one.memory.Hold(wait, m.Size+payload.MostCost(m.Size)); err != nil {
+		return nil, err
+	}
+	raw, err := readWhole(ctx, b.queue, m)
+	if err != nil {
+		return nil, err
+	}
+	if one.body, err = b.guarded(raw, &m.Message, o); err != nil {
+		return nil, err
+	}
+	one.trace = attempt.Trace(raw)
+	return one, one.memory.Hold(wait, one.body.Len(""))
 }
 
 // guarded turns a panic in the mapping of one mail into an error: it must not
 // end the daemon, which would meet the same mail again at its next start.
-func (b *bodies) guarded(raw []byte, m *relay.Message) (body *payload.Body, err error) {
+func (b *bodies) guarded(raw []byte, m *relay.Message, o payload.Options) (body *payload.Body, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			body, err = nil, fmt.Errorf("%w: %v\n%s", errMapping, r, debug.Stack())
 		}
 	}()
-	return b.encode(raw, m)
+	return b.encode(raw, m, o)
 }
 
-// readRaw reads a mail as it came, or its first bytes; -1 is all of it.
-func readRaw(ctx context.Context, q queue.Queue, id string, limit int64) (raw []byte, err error) {
+// readWhole reads a mail as it came.
+func readWhole(ctx context.Context, q queue.Queue, m queue.Mail) ([]byte, error) {
+	r, err := q.Raw(ctx, m.Message.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = r.Close() }()                            // read only: there is nothing to lose
+	b := bytes.NewBuffer(make([]byte, 0, m.Size+bytes.MinRead)) // so that it does not grow
+	_, err = b.ReadFrom(r)
+	return b.Bytes(), err
+}
+
+// readHead reads the first bytes of a mail.
+func readHead(ctx context.Context, q queue.Queue, id string, limit int64) ([]byte, error) {
 	r, err := q.Raw(ctx, id)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { _ = r.Close() }() // read only: there is nothing to lose
-	if limit >= 0 {
-		return io.ReadAll(io.LimitReader(r, limit))
-	}
-	return io.ReadAll(r)
+	return io.ReadAll(io.LimitReader(r, limit))
 }

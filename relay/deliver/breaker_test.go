@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"log/slog"
 	"slices"
 	"testing"
 	"time"
@@ -173,5 +174,20 @@ func TestAWrongKeyLosesNoMail(t *testing.T) {
 		if n := len(r.bounces()); n != 0 {
 			t.Errorf("%d bounces for the operator's mistake", n)
 		}
+	})
+}
+
+// Whoever mended the key does not wait for the next of the rare probes.
+func TestAKeyThatWasMendedIsTriedAtOnce(t *testing.T) {
+	inBubble(t, plan{schedule: hours(6)}, func(r *rig) {
+		r.must(r.box.SetKey("rotated"))
+		id := r.keep(shop, "s", "bob@example.net")
+		r.pass(12 * time.Hour)
+		r.wantStates(id, "waiting")
+		r.must(r.box.SetKey(key))
+		r.pace.Probe()
+		r.engine.Configure(*r.options(slog.New(slog.DiscardHandler)).settings())
+		r.pass(time.Second)
+		r.wantStates(id, "sent")
 	})
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
 	"github.com/smtp2rest/smtp2rest/relay/history"
+	"github.com/smtp2rest/smtp2rest/relay/internal/places"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 	"github.com/smtp2rest/smtp2rest/relay/payload"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
@@ -33,6 +34,9 @@ type Options struct {
 	Mapping  payload.Options
 	Schedule retry.Schedule
 	Warming  Warming // nil: no domain is being warmed; else *warm.Meter
+
+	// Memory is asked for each mail that is read; nil: there is no bound.
+	Memory func() Memory
 
 	Workers  int           // attempts of queued mail at once; at least 1
 	Lease    time.Duration // above the longest an attempt can take
@@ -71,9 +75,11 @@ type Engine struct {
 	metrics *metrics
 	pulse   *pulse
 	bodies  *bodies
-	places  chan struct{} // one element per attempt under way
+	places  *places.Places // one taken per attempt under way
+	set     atomic.Pointer[Settings]
 	failed  chan struct{} // has a value when there may be a bounce to write
 	later   chan struct{} // has a value when something is due sooner than was known
+	anew    chan struct{} // has a value when an API that is left alone may work again
 	told    *hourly
 
 	// unsettled counts attempts whose outcome the storage does not take.
@@ -88,7 +94,6 @@ type Engine struct {
 
 // New returns an Engine that does nothing yet.
 func New(o Options) *Engine {
-	o.Workers = max(o.Workers, 1)
 	if o.History == nil {
 		o.History = history.Nothing{}
 	}
@@ -96,11 +101,13 @@ func New(o Options) *Engine {
 		opt:    o,
 		pulse:  newPulse(),
 		bodies: newBodies(o),
-		places: make(chan struct{}, o.Workers),
+		places: places.New(o.Workers),
 		failed: make(chan struct{}, 1),
 		later:  make(chan struct{}, 1),
-		told:   &hourly{limit: o.BouncesPerHour},
+		anew:   make(chan struct{}, 1),
+		told:   &hourly{},
 	}
+	e.set.Store(o.settings())
 	e.metrics = newMetrics(o.Metrics, e)
 	return e
 }
@@ -146,11 +153,11 @@ func (e *Engine) dispatch(ctx, trying context.Context) {
 		for i, pass := range passes {
 			if i >= len(claims) {
 				pass.Return()
-				<-e.places
+				e.places.Return()
 				continue
 			}
 			e.attempts.Go(func() {
-				defer func() { <-e.places }()
+				defer e.places.Return()
 				e.try(trying, pass, claims[i])
 			})
 		}
@@ -175,23 +182,24 @@ func (e *Engine) passes(ctx context.Context) []*pace.Pass {
 	}
 	first, err := e.opt.Pace.Enter(ctx)
 	if err != nil {
-		<-e.places
+		e.places.Return()
 		var busy *pace.Busy
 		if errors.As(err, &busy) {
-			e.rest(ctx, "leaving the API alone", busy.Wait)
+			e.pulse.waits("leaving the API alone", busy.Wait)
+			await(ctx, max(busy.Wait, 0), e.anew, e.pulse.probe, nil)
 		}
 		return nil
 	}
 	passes := []*pace.Pass{first}
-	for len(passes) < e.opt.Workers {
+	for len(passes) < e.places.Size() {
 		select {
-		case e.places <- struct{}{}:
+		case <-e.places.Free():
 		default:
 			return passes
 		}
 		pass := e.opt.Pace.TryEnter()
 		if pass == nil {
-			<-e.places
+			e.places.Return()
 			return passes
 		}
 		passes = append(passes, pass)
@@ -201,7 +209,7 @@ func (e *Engine) passes(ctx context.Context) []*pace.Pass {
 
 func (e *Engine) place(ctx context.Context) bool {
 	select {
-	case e.places <- struct{}{}:
+	case <-e.places.Free():
 		return true
 	case <-ctx.Done():
 		return false
@@ -213,7 +221,7 @@ func (e *Engine) claim(ctx context.Context, n int) ([]queue.Claim, error) {
 		return nil, nil
 	}
 	now := time.Now()
-	return e.opt.Queue.Claim(ctx, queue.ClaimRequest{Now: now, Max: n, Lease: e.opt.Lease, Limits: e.limits(now)})
+	return e.opt.Queue.Claim(ctx, queue.ClaimRequest{Now: now, Max: n, Lease: e.set.Load().Lease, Limits: e.limits(now)})
 }
 
 func (e *Engine) limits(now time.Time) map[string]int {

@@ -39,7 +39,7 @@ func (e *Engine) tellSenders(ctx context.Context) {
 func (e *Engine) tellDue(ctx context.Context) error {
 	last := ""
 	for {
-		due, err := e.opt.Queue.BouncesDue(ctx, time.Now(), e.opt.BounceGrace, bouncesAtOnce)
+		due, err := e.opt.Queue.BouncesDue(ctx, time.Now(), e.set.Load().BounceGrace, bouncesAtOnce)
 		if err != nil || len(due) == 0 {
 			return err
 		}
@@ -94,7 +94,7 @@ func (e *Engine) noteTold(b queue.Bounce, mail *queue.Mail) {
 func (e *Engine) bounceFor(ctx context.Context, b queue.Bounce, numbers []int) (*queue.Mail, telling, error) {
 	now := time.Now()
 	m := b.Mail.Message
-	raw, err := readRaw(ctx, e.opt.Queue, m.ID, headerRead)
+	raw, err := readHead(ctx, e.opt.Queue, m.ID, headerRead)
 	if err != nil && !errors.Is(err, queue.ErrDamaged) && !errors.Is(err, queue.ErrNotFound) {
 		return nil, "", err
 	}
@@ -103,13 +103,13 @@ func (e *Engine) bounceFor(ctx context.Context, b queue.Bounce, numbers []int) (
 	for i, r := range b.Failed {
 		failed[i] = bounce.Failure{Recipient: r.Addr, Reason: reason(r)}
 	}
-	text, to, ok := bounce.Compose(e.opt.Bounce, &m, failed, now)
+	text, to, ok := bounce.Compose(e.set.Load().Bounce, &m, failed, now)
 	log := e.opt.Log.With("id", m.ID, "from", m.From, "recipients", len(failed))
 	switch {
 	case !ok:
 		log.Warn("given up; nobody can be told")
 		return nil, nobody, nil
-	case !e.told.allow(suppress.Normalise(to), now):
+	case !e.told.allow(suppress.Normalise(to), now, e.set.Load().BouncesPerHour):
 		log.Warn("given up; the sender was told of too many failures in the last hour to be told of this one", "to", to)
 		return nil, tooMany, nil
 	}
@@ -125,15 +125,13 @@ func (e *Engine) bounceFor(ctx context.Context, b queue.Bounce, numbers []int) (
 // hourly bounds how often something happens to each of many names in an hour.
 // It forgets everything each hour, so it cannot grow for longer.
 type hourly struct {
-	limit int
-
 	mu    sync.Mutex
 	hour  time.Time
 	count map[string]int
 }
 
-func (h *hourly) allow(name string, now time.Time) bool {
-	if h.limit <= 0 {
+func (h *hourly) allow(name string, now time.Time, limit int) bool {
+	if limit <= 0 {
 		return true
 	}
 	h.mu.Lock()
@@ -142,5 +140,5 @@ func (h *hourly) allow(name string, now time.Time) bool {
 		h.hour, h.count = hour, make(map[string]int)
 	}
 	h.count[name]++
-	return h.count[name] <= h.limit
+	return h.count[name] <= limit
 }

@@ -17,12 +17,13 @@ import (
 
 // try makes the attempt that was claimed and settles it.
 func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
-	body, trace, err := e.bodies.get(ctx, c.Mail)
+	mail, err := e.bodies.get(ctx, c.Mail)
 	if err != nil {
 		pass.Return()
 		e.settle(ctx, c, e.unreadable(c, err))
 		return
 	}
+	defer e.bodies.put(mail)
 	domain, begun := c.Mail.Domain, time.Now()
 	if e.opt.Warming != nil && !e.opt.Warming.Take(domain, c.Mail.Urgent, begun) {
 		pass.Return() // the day's share went to fresh mail meanwhile
@@ -32,10 +33,10 @@ func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
 		return
 	}
 	a := attemptAt(c)
-	a.Body, a.Trace = body, trace
+	a.Body, a.Trace = mail.body, mail.trace
 	out := e.opt.Attempts.Make(ctx, pass, a)
 	now := time.Now()
-	s := decide(e.opt.Schedule, c, out, now, jitter())
+	s := decide(e.set.Load().Schedule, c, out, now, jitter())
 	if e.opt.Warming != nil {
 		if s.Result == queue.Done {
 			s.Count = e.opt.Warming.Mark(domain, begun) // of the day it was reserved on
@@ -91,7 +92,7 @@ func (e *Engine) unreadable(c queue.Claim, err error) queue.Settlement {
 	case errors.As(err, &refusal), errors.Is(err, queue.ErrDamaged):
 		return queue.Settlement{Result: queue.GaveUp, At: now, Outcome: out}
 	case errors.Is(err, errMapping):
-		s := decide(e.opt.Schedule, c, relay.Outcome{Kind: relay.Unavailable}, now, jitter())
+		s := decide(e.set.Load().Schedule, c, relay.Outcome{Kind: relay.Unavailable}, now, jitter())
 		s.Outcome = out
 		return s
 	default:
@@ -131,7 +132,7 @@ func (e *Engine) settle(ctx context.Context, c queue.Claim, s queue.Settlement) 
 
 // settleOnce logs the error that it returns.
 func (e *Engine) settleOnce(c queue.Claim, s queue.Settlement) error {
-	ctx, cancel := context.WithTimeout(context.Background(), e.opt.Lease)
+	ctx, cancel := context.WithTimeout(context.Background(), e.set.Load().Lease)
 	defer cancel()
 	err := e.opt.Queue.Settle(ctx, s)
 	log := e.opt.Log.With("id", c.Mail.Message.ID, "to", c.Addr)

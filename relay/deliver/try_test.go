@@ -253,11 +253,11 @@ func TestBouncesOutliveAStorageThatFails(t *testing.T) {
 func TestAMappingThatPanics(t *testing.T) {
 	inBubbleStopped(t, plan{schedule: hours(6)}, func(r *rig) {
 		encode := r.engine.bodies.encode
-		r.engine.bodies.encode = func(raw []byte, m *relay.Message) (*payload.Body, error) {
+		r.engine.bodies.encode = func(raw []byte, m *relay.Message, o payload.Options) (*payload.Body, error) {
 			if strings.Contains(string(raw), "\r\nSubject: poison") {
 				panic("index out of range")
 			}
-			return encode(raw, m)
+			return encode(raw, m, o)
 		}
 		poison := r.keep(shop, "poison", "bob@example.net", "ann@example.net")
 		good := r.keep(shop, "good", "bob@example.net")

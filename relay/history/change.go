@@ -29,8 +29,8 @@ type RecipientChange struct {
 	Named string
 	State State     // "": as it was
 	Ended time.Time // of State; not looked at where that is the record's already
-	// Refused, if State is not set and the recipient waits: it does not any
-	// more, because the client was told no then.
+	// Refused, if State is not set and the recipient waits or failed: the
+	// client was told no then, and sees to it itself.
 	Refused time.Time
 	APIID   string
 	Steps   []Step // to add
@@ -140,7 +140,7 @@ func (f Answered) apply(b *batch) {
 		case f.Taken:
 		case r.State == "":
 			r.Refused = stamp(f.At)
-		case r.State == Waiting:
+		case r.State == Waiting || r.State == Failed:
 			r.State, r.Ended = Refused, stamp(f.At)
 		}
 	}

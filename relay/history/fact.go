@@ -46,7 +46,7 @@ func NewCame(m *relay.Message, head Head) Came {
 }
 
 // Answered: what the client was told of a mail, or of some of its recipients.
-// Unless it was taken, those of them that are not settled stay with the client.
+// Unless it was taken, those of them that were not sent stay with the client.
 type Answered struct {
 	ID    string
 	To    []string // of whom it was told

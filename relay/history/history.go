@@ -95,7 +95,9 @@ func States() []State {
 type Step struct {
 	At   time.Time `json:"at"`
 	What What      `json:"what"`
-	Text string    `json:"text,omitempty"` // in words: why, or by what mail
+	Text string    `json:"text,omitempty"` // why, what was said, or by what mail
+	// Words is all of the step for people. It is not stored.
+	Words string `json:"words,omitempty"`
 
 	// Of an attempt, see relay.Outcome.
 	Attempt *Attempt `json:"attempt,omitempty"`

@@ -42,7 +42,7 @@ func (r *Recorder) rest(d time.Duration) bool {
 // pruneOnce makes one step and says whether there may be more to remove.
 func (r *Recorder) pruneOnce(ctx context.Context) (more bool, err error) {
 	// A record of mail that still waits is kept: its story is not over.
-	n, err := r.opt.Store.Prune(ctx, time.Now().Add(-r.opt.Keep), pruneStep, r.opt.Keep == 0)
+	n, err := r.opt.Store.Prune(ctx, time.Now().Add(-r.bounds.Load().Keep), pruneStep, r.bounds.Load().Keep == 0)
 	r.metrics.pruned.Add(float64(n))
 	if err != nil || n == pruneStep {
 		return err == nil, err
@@ -52,7 +52,7 @@ func (r *Recorder) pruneOnce(ctx context.Context) (more bool, err error) {
 		return false, err
 	}
 	r.metrics.bytes.Set(float64(bytes))
-	if r.opt.MaxSize == 0 || bytes <= r.opt.MaxSize {
+	if r.bounds.Load().MaxSize == 0 || bytes <= r.bounds.Load().MaxSize {
 		return false, nil
 	}
 	// The disk comes first: when the room is spent, even what waits may go.

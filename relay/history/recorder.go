@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -44,6 +45,7 @@ const (
 // lost and counted: mail goes on. Start and Stop bound its life.
 type Recorder struct {
 	opt     Options
+	bounds  atomic.Pointer[Bounds]
 	metrics *metrics
 
 	mu      sync.Mutex
@@ -71,7 +73,7 @@ func NewRecorder(o Options) *Recorder {
 	setDefault(&o.retry, defaultRetry)
 	setDefault(&o.pruned, defaultPruned)
 	setDefault(&o.most, mostWaiting)
-	return &Recorder{
+	r := &Recorder{
 		opt:     o,
 		metrics: newMetrics(o.Metrics),
 		some:    make(chan struct{}, 1),
@@ -79,7 +81,19 @@ func NewRecorder(o Options) *Recorder {
 		flush:   make(chan chan error),
 		stop:    make(chan struct{}),
 	}
+	r.Configure(Bounds{Keep: o.Keep, MaxSize: o.MaxSize})
+	return r
 }
+
+// Bounds are the Options that Configure can change.
+type Bounds struct {
+	Keep    time.Duration
+	MaxSize int64
+}
+
+// Configure keeps more or less from now on. What is too old by it goes when
+// the next look is due.
+func (r *Recorder) Configure(b Bounds) { r.bounds.Store(&b) }
 
 func setDefault[T comparable](v *T, def T) {
 	var zero T
@@ -90,7 +104,7 @@ func setDefault[T comparable](v *T, def T) {
 
 // Note implements Noter.
 func (r *Recorder) Note(f Fact) {
-	if r.opt.Keep == 0 {
+	if r.bounds.Load().Keep == 0 {
 		return
 	}
 	w := f.weight()

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -83,6 +84,7 @@ type Options struct {
 // Intake is safe for concurrent use.
 type Intake struct {
 	opt     Options
+	set     atomic.Pointer[Settings]
 	recall  *recall
 	metrics *metrics
 }
@@ -100,8 +102,21 @@ func New(o Options) *Intake {
 	if o.History == nil {
 		o.History = history.Nothing{}
 	}
-	return &Intake{opt: o, recall: newRecall(), metrics: newMetrics(o.Metrics)}
+	in := &Intake{opt: o, recall: newRecall(), metrics: newMetrics(o.Metrics)}
+	in.Configure(Settings{Mapping: o.Mapping, Bounce: o.Bounce, Wait: o.Wait, Subjects: o.Subjects})
+	return in
 }
+
+// Settings are the Options that Configure can change.
+type Settings struct {
+	Mapping  payload.Options
+	Bounce   bounce.Options
+	Wait     time.Duration
+	Subjects bool
+}
+
+// Configure deals with what comes from now on by other settings.
+func (in *Intake) Configure(s Settings) { in.set.Store(&s) }
 
 // Recipient refuses who is known to be suppressed, or stands for nobody but
 // such.
@@ -249,10 +264,11 @@ func unique(recipients []string) []string {
 // sent is refused while the client still listens. Before each step there is
 // memory for it.
 func (in *Intake) mapped(ctx context.Context, log *slog.Logger, m *relay.Message, env *smtpd.Envelope) (*payload.Mail, *payload.Body, error) {
-	if err := env.Reserve(ctx, payload.Cost(m.Raw, in.opt.Mapping.Limits)); err != nil {
+	mapping := in.set.Load().Mapping
+	if err := env.Reserve(ctx, payload.Cost(m.Raw, mapping.Limits)); err != nil {
 		return nil, nil, err
 	}
-	mail, err := payload.Map(m.Raw, m.From, in.opt.Mapping.For(m.Client.User))
+	mail, err := payload.Map(m.Raw, m.From, mapping.For(m.Client.User))
 	if err != nil {
 		return nil, nil, Refusal(err)
 	}

@@ -20,10 +20,11 @@ import (
 // made. It returns when no call is in flight any more, which the API's
 // time-out bounds.
 func (in *Intake) tryAll(ctx context.Context, r relay.Remainder, body *payload.Body) []relay.Outcome {
-	if in.opt.Wait == 0 { // all mail goes to the queue
+	wait := in.set.Load().Wait
+	if wait == 0 { // all mail goes to the queue
 		return slices.Repeat([]relay.Outcome{{Kind: relay.Unavailable, Untried: true}}, len(r.Message.Recipients))
 	}
-	turn, cancel := context.WithTimeout(ctx, in.opt.Wait)
+	turn, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	trace := attempt.Trace(r.Message.Raw)
 	outcomes := make([]relay.Outcome, len(r.Message.Recipients))
@@ -154,7 +155,7 @@ func (in *Intake) answer(ctx context.Context, part relay.Remainder, err error) *
 func (in *Intake) bounceNow(ctx context.Context, r relay.Remainder) {
 	m := r.Message
 	log := in.opt.Log.With("id", m.ID, "from", m.From)
-	raw, to, ok := bounce.Compose(in.opt.Bounce, m, failures(r), time.Now())
+	raw, to, ok := bounce.Compose(in.set.Load().Bounce, m, failures(r), time.Now())
 	if !ok {
 		log.Error("some recipients failed and the sender cannot be told")
 		return

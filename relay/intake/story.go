@@ -45,7 +45,7 @@ func (in *Intake) cameUnmapped(s *story) {
 }
 
 func (in *Intake) subject(s string) string {
-	if !in.opt.Subjects {
+	if !in.set.Load().Subjects {
 		return ""
 	}
 	return s

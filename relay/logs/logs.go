@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"os"
+	"sync/atomic"
 	"time"
 )
 
@@ -34,10 +35,12 @@ const (
 	JSON Format = "json"
 )
 
-// Log is a logger whose level can be changed.
+// Log is a logger whose level and format can be changed.
 type Log struct {
 	*slog.Logger
+	opt   Options
 	level *slog.LevelVar
+	root  *atomic.Pointer[slog.Handler]
 	sums  *sums
 }
 
@@ -45,16 +48,29 @@ type Log struct {
 func New(o Options) *Log {
 	level := new(slog.LevelVar)
 	level.Set(o.Level)
-	lines := lineHandler(o, level)
-	if o.Journal {
-		lines = newPriorities(o, level)
-	}
-	s := newSums(lines, o)
-	return &Log{Logger: slog.New(&summing{lines, s}), level: level, sums: s}
+	l := &Log{opt: o, level: level, root: new(atomic.Pointer[slog.Handler])}
+	l.write(o.Format)
+	lines := &switching{root: l.root}
+	l.sums = newSums(lines, o)
+	l.Logger = slog.New(&summing{lines, l.sums})
+	return l
 }
 
-// SetLevel changes which lines are written, from now on.
-func (l *Log) SetLevel(level slog.Level) { l.level.Set(level) }
+// Change changes how lines are written and which, from now on.
+func (l *Log) Change(format Format, level slog.Level) {
+	l.level.Set(level)
+	l.write(format)
+}
+
+func (l *Log) write(format Format) {
+	o := l.opt
+	o.Format = format
+	lines := lineHandler(o, l.level)
+	if o.Journal {
+		lines = newPriorities(o, l.level)
+	}
+	l.root.Store(&lines)
+}
 
 // Close writes the sums that are still open. Lines that come later are written
 // as they are.

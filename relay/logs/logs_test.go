@@ -82,9 +82,9 @@ func TestLevelChanges(t *testing.T) {
 		l := New(Options{W: p, Format: Auto, Journal: journal})
 		old := l.With("made", "before")
 		old.Debug("hidden")
-		l.SetLevel(slog.LevelDebug)
+		l.Change(Auto, slog.LevelDebug)
 		old.Debug("shown")
-		l.SetLevel(slog.LevelError)
+		l.Change(Auto, slog.LevelError)
 		old.Warn("hidden")
 		l.Close()
 		if got := p.lines(); strings.Contains(got, "hidden") || strings.Count(got, "shown") != 1 {
@@ -244,5 +244,20 @@ func TestIsJournal(t *testing.T) {
 		if IsJournal(f, env(value)) {
 			t.Errorf("JOURNAL_STREAM=%s is taken for this file", value)
 		}
+	}
+}
+
+// A logger that was made before keeps what it was made with.
+func TestFormatChanges(t *testing.T) {
+	p := &page{}
+	l := New(Options{W: p, Format: Auto})
+	defer l.Close()
+	child := l.With("session", "s1").WithGroup("g").With("a", 1)
+	child.Info("one", "b", 2)
+	l.Change(JSON, slog.LevelInfo)
+	child.Info("two", "b", 2)
+	const want = "level=INFO msg=one session=s1 g.a=1 g.b=2\n" + `{"level":"INFO","msg":"two","session":"s1","g":{"a":1,"b":2}}` + "\n"
+	if got := p.lines(); got != want {
+		t.Errorf("got\n%s\nwant\n%s", got, want)
 	}
 }

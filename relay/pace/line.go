@@ -49,13 +49,13 @@ func (p *Pacer) standInLine(ctx context.Context, probe bool) (*Pass, error) {
 		return nil, err
 	}
 	select {
-	case p.places <- struct{}{}:
+	case <-p.places.Free():
 	case <-ctx.Done():
 		return nil, p.busy()
 	}
 	pass, err := p.token(ctx, probe)
 	if err != nil {
-		<-p.places
+		p.places.Return()
 	}
 	return pass, err
 }
@@ -95,12 +95,12 @@ func (p *Pacer) TryEnter() *Pass {
 		return nil
 	}
 	select {
-	case p.places <- struct{}{}:
+	case <-p.places.Free():
 	default:
 		return nil
 	}
 	if p.bucket != nil && !p.bucket.AllowN(now, 1) {
-		<-p.places
+		p.places.Return()
 		return nil
 	}
 	return &Pass{pacer: p, opening: p.opening}

@@ -66,7 +66,7 @@ func newMetrics(reg prometheus.Registerer, p *Pacer) *metrics {
 	auto.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "smtp2rest_pace_calls_in_flight_limit",
 		Help: "Calls to the API that may be under way at once (api.concurrency).",
-	}, func() float64 { return float64(cap(p.places)) })
+	}, func() float64 { return float64(p.places.Size()) })
 	return m
 }
 

@@ -6,6 +6,7 @@
 package pace
 
 import (
+	"cmp"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/internal/places"
 	"golang.org/x/time/rate"
 )
 
@@ -46,8 +48,8 @@ type Options struct {
 type Pacer struct {
 	opt     Options
 	metrics *metrics
-	places  chan struct{} // one element per call in flight
-	door    chan struct{} // one element while somebody stands at it
+	places  *places.Places // one taken per call in flight
+	door    chan struct{}  // one element while somebody stands at it
 
 	mu      sync.Mutex
 	line    int           // who waits for the door, and who stands at it
@@ -62,17 +64,14 @@ type Pacer struct {
 // New returns a Pacer with an open gate, a full bucket and a closed breaker.
 func New(o Options) *Pacer {
 	o.Burst = max(o.Burst, 1)
-	o.Concurrency = max(o.Concurrency, 1)
-	if o.MaxPause <= 0 {
-		o.MaxPause = time.Hour
-	}
+	o.MaxPause = cmp.Or(max(o.MaxPause, 0), time.Hour)
 	if o.Failures <= 0 {
 		o.Failures = 5
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	p := &Pacer{opt: o, places: make(chan struct{}, o.Concurrency), door: make(chan struct{}, 1)}
+	p := &Pacer{opt: o, places: places.New(o.Concurrency), door: make(chan struct{}, 1)}
 	p.breaker.threshold = o.Failures
 	p.metrics = newMetrics(o.Metrics, p)
 	if o.Rate > 0 {
@@ -105,7 +104,7 @@ func (b *Busy) Error() string {
 
 // Return gives a pass back without a call.
 func (pass *Pass) Return() {
-	<-pass.pacer.places
+	pass.pacer.places.Return()
 	if pass.probe {
 		pass.pacer.unprobe()
 	}
@@ -114,7 +113,7 @@ func (pass *Pass) Return() {
 // Leave ends the call and learns from its outcome.
 func (pass *Pass) Leave(out relay.Outcome) {
 	p := pass.pacer
-	<-p.places
+	p.places.Return()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
@@ -240,7 +239,7 @@ type State struct {
 func (p *Pacer) State() State {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := State{Rate: p.tuner.rate, Found: p.found() > 0, Waiting: p.line, InFlight: len(p.places), Breaker: p.breaker.state()}
+	s := State{Rate: p.tuner.rate, Found: p.found() > 0, Waiting: p.line, InFlight: p.places.Taken(), Breaker: p.breaker.state()}
 	now := time.Now()
 	if p.bucket != nil {
 		s.Tokens = max(p.bucket.TokensAt(now), 0)

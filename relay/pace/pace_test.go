@@ -206,7 +206,7 @@ func TestEnterFailsWhenThereIsNoTime(t *testing.T) {
 		if _, err := slow.Enter(ctx); !errors.As(err, &busy) || busy.Why != Rate {
 			t.Errorf("with an empty bucket: %v, want Busy", err)
 		}
-		if len(slow.places) != 0 {
+		if slow.places.Taken() != 0 {
 			t.Error("a failed Enter kept its place")
 		}
 

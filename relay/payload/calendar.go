@@ -24,8 +24,9 @@ func eventText(ics string) string {
 	in := false
 	for line := range strings.Lines(ics) {
 		line = strings.TrimSpace(line)
-		name, value, ok := strings.Cut(line, ":")
-		name, _, _ = strings.Cut(strings.ToUpper(name), ";")
+		name, value, ok := cutProperty(line)
+		name, params, _ := strings.Cut(name, ";")
+		name = strings.ToUpper(name)
 		switch {
 		case strings.EqualFold(line, "BEGIN:VEVENT"):
 			in = true
@@ -33,7 +34,7 @@ func eventText(ics string) string {
 			return b.String()
 		case in && ok:
 			if label := eventLabel(name); label != "" {
-				b.WriteString(label + ": " + eventValue(name, value) + "\n")
+				b.WriteString(label + ": " + eventValue(name, params, value) + "\n")
 			}
 		}
 	}
@@ -59,14 +60,41 @@ func eventLabel(name string) string {
 		return "Description"
 	case "RRULE":
 		return "Repeats"
+	case "STATUS":
+		return "Status" // above all CANCELLED
 	}
 	return ""
 }
 
-func eventValue(name, value string) string {
+// cutProperty splits a content line at its colon, which may also stand in a
+// quoted parameter (RFC 5545 section 3.1).
+func cutProperty(line string) (name, value string, ok bool) {
+	quoted := false
+	for i := range len(line) {
+		switch {
+		case line[i] == '"':
+			quoted = !quoted
+		case line[i] == ':' && !quoted:
+			return line[:i], line[i+1:], true
+		}
+	}
+	return line, "", false
+}
+
+// timeZone returns the zone that a time's parameters name, in brackets.
+func timeZone(params string) string {
+	for p := range strings.SplitSeq(params, ";") {
+		if name, value, _ := strings.Cut(p, "="); strings.EqualFold(name, "TZID") && value != "" {
+			return " (" + strings.Trim(value, `"`) + ")"
+		}
+	}
+	return ""
+}
+
+func eventValue(name, params, value string) string {
 	switch name {
 	case "DTSTART", "DTEND":
-		return eventTime(value)
+		return eventTime(value) + timeZone(params)
 	case "ORGANIZER":
 		return strings.TrimPrefix(strings.TrimPrefix(value, "mailto:"), "MAILTO:")
 	}

@@ -7,7 +7,7 @@ import (
 )
 
 // What mapping a mail takes besides the mail itself, for each octet of text
-// and of anything else: BenchmarkCost measures it. Text is decoded, shown as
+// and of anything else: TestCost measures it. Text is decoded, shown as
 // html as well, and both are quoted in the JSON; a file is copied once, in
 // base64.
 const (
@@ -19,8 +19,8 @@ const (
 const smallMail = 64 << 10
 
 // Cost is how much memory mapping and encoding a mail takes at most, besides
-// the mail. It is an estimate: a text of nothing but markup takes more until
-// Mail.Cost says so.
+// the mail. It is an estimate: a text of nothing but line ends or markup, or in
+// an old charset, takes up to twice as much for the moment of its mapping.
 func Cost(raw []byte, limits mime.Limits) int64 {
 	if len(raw) <= smallMail {
 		return MostCost(int64(len(raw)))

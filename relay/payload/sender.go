@@ -12,8 +12,9 @@ import (
 
 // sender sets From and ReplyTo.
 func (c *composer) sender(h mime.Header, envelopeFrom string) *Refusal {
-	author := c.author(h, envelopeFrom)
-	c.authors(h, author)
+	from := mime.ParseAddresses(h.Get("From"), c.charset)
+	author := c.author(h, from, envelopeFrom)
+	c.authors(h, from, author)
 	author.Email = asciiDomain(author.Email)
 	local, domain := splitEmail(author.Email)
 	switch {
@@ -40,8 +41,7 @@ func (c *composer) sender(h mime.Header, envelopeFrom string) *Refusal {
 const maxName = 300
 
 // author finds who wrote the mail: From, else Sender, else the envelope.
-func (c *composer) author(h mime.Header, envelopeFrom string) mime.Address {
-	list := mime.ParseAddresses(h.Get("From"), c.charset)
+func (c *composer) author(h mime.Header, list []mime.Address, envelopeFrom string) mime.Address {
 	first := firstMailbox(list)
 	if len(list) > 1 || h.Count("From") > 1 {
 		c.note(SenderRepaired, "more than one author; the first is used")
@@ -65,13 +65,19 @@ func (c *composer) author(h mime.Header, envelopeFrom string) mime.Address {
 
 // authors notes whom the mail claims to be from: everybody that any From
 // names, and who takes From's place.
-func (c *composer) authors(h mime.Header, author mime.Address) {
+func (c *composer) authors(h mime.Header, from []mime.Address, author mime.Address) {
 	note := func(a mime.Address) {
 		if strings.Contains(a.Email, "@") && !slices.Contains(c.mail.Authors, a.Email) {
 			c.mail.Authors = append(c.mail.Authors, a.Email)
 		}
 	}
 	note(author)
+	if h.Count("From") < 2 {
+		for _, a := range from {
+			note(a)
+		}
+		return
+	}
 	for _, f := range h {
 		if strings.EqualFold(string(f.Name), "From") {
 			for _, a := range mime.ParseAddresses(f.Value, c.charset) {

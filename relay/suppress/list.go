@@ -5,6 +5,7 @@ import (
 	"context"
 	"log/slog"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -35,9 +36,16 @@ type Options struct {
 	Metrics      prometheus.Registerer // may be nil
 }
 
+// Settings are the Options that Configure can change.
+type Settings struct {
+	Expire, Forget time.Duration
+	Unsubscribed   bool
+}
+
 // List is who must not be sent to. It is safe for concurrent use.
 type List struct {
 	opt     Options
+	set     atomic.Pointer[Settings]
 	index   *index
 	metrics *metrics
 
@@ -47,12 +55,11 @@ type List struct {
 
 // New returns a List. With a Store it knows nothing before Start.
 func New(o Options) *List {
-	o.Expire = cmp.Or(o.Expire, defaultExpire)
-	o.Forget = cmp.Or(o.Forget, defaultForget)
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	l := &List{opt: o, index: newIndex()}
+	l.Configure(Settings{o.Expire, o.Forget, o.Unsubscribed})
 	l.metrics = newMetrics(o.Metrics, l.index)
 	if o.Store == nil {
 		m := NewMemory(0)
@@ -60,6 +67,14 @@ func New(o Options) *List {
 		l.opt.Store = m
 	}
 	return l
+}
+
+// Configure goes on with other settings. What was learnt before expires when
+// it would have.
+func (l *List) Configure(s Settings) {
+	s.Expire = cmp.Or(s.Expire, defaultExpire)
+	s.Forget = cmp.Or(s.Forget, defaultForget)
+	l.set.Store(&s)
 }
 
 // Start reads what the Store has, and from then on sees to it that what has
@@ -89,7 +104,7 @@ func (l *List) tend(ctx context.Context) {
 		for more := true; more; {
 			now := time.Now()
 			var err error
-			more, err = l.opt.Store.Tend(ctx, now, now.Add(-l.opt.Forget))
+			more, err = l.opt.Store.Tend(ctx, now, now.Add(-l.set.Load().Forget))
 			if err != nil && ctx.Err() == nil {
 				l.opt.Log.Error("suppressions that have expired cannot be removed; they count no more all the same", "cause", err)
 			}
@@ -118,12 +133,12 @@ func (l *List) Refused(e Entry) { l.metrics.refused[e.Reason.valid()].Inc() }
 
 // suppresses tells an entry from a mark.
 func (l *List) suppresses(e Entry) bool {
-	return !e.mark() || l.opt.Unsubscribed
+	return !e.mark() || l.set.Load().Unsubscribed
 }
 
 // Learn remembers what the API said of an address at now. It never waits.
 func (l *List) Learn(address string, r Reason, detail string, now time.Time) {
-	e := Entry{Address: Normalise(address), Reason: r, Source: API, Since: now, Expires: now.Add(l.opt.Expire), Detail: detail}
+	e := Entry{Address: Normalise(address), Reason: r, Source: API, Since: now, Expires: now.Add(l.set.Load().Expire), Detail: detail}
 	l.index.learn(e, now)
 	l.opt.Store.LearnSoon(e)
 }
@@ -140,7 +155,7 @@ func (l *List) taught(e relay.Event, address string) *Entry {
 	learnt := Entry{
 		Address: address, Source: Webhook, Since: happened(e), Event: e.ID,
 		// By our own clock, and from when we heard: the provider's may be wrong.
-		Expires: e.Received.Add(l.opt.Expire),
+		Expires: e.Received.Add(l.set.Load().Expire),
 	}
 	switch e.Type {
 	case "bounced.hard":

@@ -55,12 +55,14 @@ func (m *Meter) Expired(now time.Time) []string {
 		return cmp.Or(cmp.Compare(b.day, a.day), cmp.Compare(a.domain, b.domain))
 	})
 	var expired []string
+	plans := m.all()
 	later := map[string]int{} // days after this one, by domain
 	for _, k := range keys {
 		n := later[k.domain]
 		later[k.domain]++
 		recent := k.day >= dayOf(now)-1
-		kept := n < keptDays && m.has(k.domain)
+		_, followed := plans[k.domain]
+		kept := n < keptDays && followed
 		if recent || kept || m.counts[k].reserved > 0 {
 			continue
 		}

@@ -2,6 +2,7 @@ package warm
 
 import (
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -16,7 +17,7 @@ const keptDays = 8
 // that all of them mean the same day when midnight, or somebody setting the
 // clock, comes in between.
 type Meter struct {
-	plans map[string]Plan // by canonical domain
+	plans atomic.Pointer[map[string]Plan] // by canonical domain
 
 	mu     sync.Mutex
 	counts map[key]count
@@ -36,24 +37,38 @@ type count struct {
 // New returns a Meter that has counted nothing. Of two plans for one domain
 // the first is followed.
 func New(plans []Plan) *Meter {
-	m := &Meter{plans: make(map[string]Plan, len(plans)), counts: map[key]count{}}
-	for _, p := range plans {
-		if domain := Canonical(p.Domain); !m.has(domain) {
-			m.plans[domain] = p
-		}
-	}
+	m := &Meter{counts: map[key]count{}}
+	m.Follow(plans)
 	return m
 }
 
-func (m *Meter) has(domain string) bool {
-	_, ok := m.plans[domain]
-	return ok
+// Follow goes on with other plans. What was counted stays.
+func (m *Meter) Follow(plans []Plan) {
+	table := make(map[string]Plan, len(plans))
+	for _, p := range plans {
+		domain := Canonical(p.Domain)
+		if _, there := table[domain]; !there {
+			table[domain] = p
+		}
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.plans.Store(&table)
+	for k, c := range m.counts {
+		if _, there := table[k.domain]; !there { // nobody ends the reservations of a domain without a plan
+			c.reserved = 0
+			m.counts[k] = c
+		}
+	}
 }
+
+// all is the plans. Who follows them through one step takes them once.
+func (m *Meter) all() map[string]Plan { return *m.plans.Load() }
 
 // Urgent reports whether the domain's plan lets mail of the envelope sender
 // pass whatever was sent.
 func (m *Meter) Urgent(domain, sender string) bool {
-	p, ok := m.plans[Canonical(domain)]
+	p, ok := m.all()[Canonical(domain)]
 	return ok && p.passes(sender)
 }
 
@@ -110,13 +125,14 @@ func (m *Meter) end(domain string, at time.Time, sent int) {
 // Urgent mail can take a domain over its cap; then it is 0.
 func (m *Meter) Limits(now time.Time) map[string]int {
 	var limits map[string]int
-	for domain := range m.plans {
+	plans := m.all()
+	for domain := range plans {
 		k, limit, bounded := m.today(domain, now)
 		if !bounded {
 			continue
 		}
 		if limits == nil {
-			limits = make(map[string]int, len(m.plans))
+			limits = make(map[string]int, len(plans))
 		}
 		m.mu.Lock()
 		limits[domain] = m.counts[k].left(limit)
@@ -128,7 +144,7 @@ func (m *Meter) Limits(now time.Time) map[string]int {
 // Next is when the next day begins, on which there is a quota again; the zero
 // time when no domain has a cap today.
 func (m *Meter) Next(now time.Time) time.Time {
-	for domain := range m.plans {
+	for domain := range m.all() {
 		if _, _, bounded := m.today(domain, now); bounded {
 			return startOf(dayOf(now) + 1)
 		}
@@ -137,10 +153,14 @@ func (m *Meter) Next(now time.Time) time.Time {
 }
 
 // today is the counter and the cap of a domain on the day of now. A domain
-// without a plan is not bounded. m.plans never changes and needs no lock.
+// without a plan is not bounded.
 func (m *Meter) today(domain string, now time.Time) (k key, limit int, bounded bool) {
+	plans := m.all()
+	if len(plans) == 0 { // as mostly
+		return key{}, 0, false
+	}
 	k = key{day: dayOf(now), domain: Canonical(domain)}
-	p, ok := m.plans[k.domain]
+	p, ok := plans[k.domain]
 	if !ok {
 		return k, 0, false
 	}

@@ -21,8 +21,9 @@ type DomainState struct {
 
 // State is every domain that has a plan, by name.
 func (m *Meter) State(now time.Time) []DomainState {
-	states := make([]DomainState, 0, len(m.plans))
-	for domain, p := range m.plans {
+	plans := m.all()
+	states := make([]DomainState, 0, len(plans))
+	for domain, p := range plans {
 		k, limit, bounded := m.today(domain, now)
 		s := DomainState{
 			Domain: domain, Begin: startOf(dayOf(p.Begin)), Day: p.Day(now),

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay"
@@ -14,6 +15,7 @@ import (
 // Handler answers the provider's requests.
 type Handler struct {
 	opt     Options
+	secrets atomic.Pointer[[]string]
 	metrics *metrics
 
 	mu     sync.Mutex
@@ -30,8 +32,13 @@ func NewHandler(o Options) *Handler {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Handler{opt: o, metrics: newMetrics(o.Metrics)}
+	h := &Handler{opt: o, metrics: newMetrics(o.Metrics)}
+	h.SetSecrets(o.Secrets)
+	return h
 }
+
+// SetSecrets goes on with other secrets, as Options.Secrets.
+func (h *Handler) SetSecrets(secrets []string) { h.secrets.Store(&secrets) }
 
 // ServeHTTP implements http.Handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -57,7 +64,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) result {
 		refuse(w, http.StatusBadRequest, "Incomplete")
 		return cutShort
 	}
-	if !signed(h.opt.Secrets, body, r.Header.Get(SignatureHeader)) {
+	if !signed(*h.secrets.Load(), body, r.Header.Get(SignatureHeader)) {
 		h.warn(r)
 		refuse(w, http.StatusUnauthorized, "Invalid signature")
 		return badSignature

@@ -25,6 +25,13 @@ type User struct {
 	Name  string
 	Hash  string       // bcrypt's
 	Rules policy.Rules // that bind the user besides the listener's
+	Rate  Rate         // of recipients; zero is that of all users
+}
+
+// Rate is a number in a time.
+type Rate struct {
+	Number int
+	Per    time.Duration
 }
 
 // Credentials are what a client said. No verb of fmt, and no log, shows them.

@@ -5,6 +5,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
+// Waiting is how many mails wait for memory at the moment.
+func (b *Budget) Waiting() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.waiting)
+}
+
 // measure lets the budget be seen.
 func (b *Budget) measure(reg prometheus.Registerer) {
 	auto := promauto.With(reg)
@@ -23,9 +30,5 @@ func (b *Budget) measure(reg prometheus.Registerer) {
 	auto.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "smtp2rest_memory_waiting",
 		Help: "Mails that wait for memory at the moment. More than a few mean that the budget is too small for the mail that comes.",
-	}, func() float64 {
-		b.mu.Lock()
-		defer b.mu.Unlock()
-		return float64(len(b.waiting))
-	})
+	}, func() float64 { return float64(b.Waiting()) })
 }

@@ -40,11 +40,18 @@ func Run(t *testing.T, open func(t *rapid.T) Backend) {
 			"event":   m.event,
 			"prune":   m.prune,
 			"forget":  m.forget,
-			"restart": func(t *rapid.T) { m.must(m.b.Restart()) },
+			"restart": m.restart,
 			"find":    m.find,
 			"":        m.check,
 		})
 	})
+}
+
+// restart is slow, and so not done often.
+func (m *model) restart(*rapid.T) {
+	if rapid.IntRange(0, 9).Draw(m.T, "really") == 0 {
+		m.must(m.b.Restart())
+	}
 }
 
 type model struct {
@@ -134,7 +141,7 @@ func (m *model) apply(c history.Change) {
 		switch {
 		case r.State != "" && r.State != have.State:
 			have.State, have.Ended = r.State, r.Ended
-		case r.State == "" && !r.Refused.IsZero() && have.State == history.Waiting:
+		case r.State == "" && !r.Refused.IsZero() && (have.State == history.Waiting || have.State == history.Failed):
 			have.State, have.Ended = history.Refused, r.Refused
 		}
 		have.Named, have.APIID = cmp.Or(r.Named, have.Named), cmp.Or(r.APIID, have.APIID)

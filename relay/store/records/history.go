@@ -138,8 +138,8 @@ func (t *tx) writeRecipient(c history.Change, r history.RecipientChange) error {
 		ON CONFLICT (mail, key) DO UPDATE SET
 			named = iif(?4 <> '', ?4, named),
 			named_key = iif(?4 <> '', ?5, named_key),
-			state = iif(?10 OR ?12 AND state = 'waiting', ?6, state),
-			ended = iif((?10 OR ?12 AND state = 'waiting') AND state <> ?6, ?7, ended),
+			state = iif(?10 OR ?12 AND state IN ('waiting', 'failed'), ?6, state),
+			ended = iif((?10 OR ?12 AND state IN ('waiting', 'failed')) AND state <> ?6, ?7, ended),
 			api_id = iif(?8 <> '', ?8, api_id),
 			steps = iif(?10 OR length(steps) < ?11, steps || ?9, steps)`,
 		c.ID, suppress.Normalise(r.Addr), r.Addr, r.Named, named, string(state), millis(ended), r.APIID, steps,

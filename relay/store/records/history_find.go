@@ -56,16 +56,28 @@ func (s *Store) Find(ctx context.Context, q history.Query) (found []history.Mail
 	return found, cursor, err
 }
 
+// byName are the recipients that a name leads to, whatever it is a name of.
+const byName = `SELECT mail, key FROM mail_recipients WHERE key = ?
+	UNION SELECT mail, key FROM mail_recipients WHERE named_key = ? AND named_key <> ''
+	UNION SELECT mail, key FROM mail_recipients WHERE api_id = ? AND api_id <> ''
+	UNION SELECT mail, key FROM mail_recipients WHERE mail IN (
+		SELECT id FROM mails WHERE sender_key = ? UNION SELECT id FROM mails WHERE message_id = ? AND message_id <> '')`
+
 // findQuery builds the one statement of a search. Which index leads is chosen
 // here and not left to the planner, which cannot know how many rows an address
 // has: CROSS JOIN keeps the order.
 func findQuery(q history.Query, limit int) (string, []any, error) {
 	from, lead := "mails m CROSS JOIN mail_recipients r ON r.mail = m.id", "m"
-	if q.Recipient != "" {
-		from, lead = "mail_recipients r CROSS JOIN mails m ON m.id = r.mail", "r"
-	}
 	var where []string
 	var args []any
+	switch {
+	case q.Name != "":
+		key, id := suppress.Normalise(q.Name), strings.Trim(q.Name, "<> ")
+		from, lead = "("+byName+") n CROSS JOIN mail_recipients r ON r.mail = n.mail AND r.key = n.key CROSS JOIN mails m ON m.id = r.mail", "r"
+		args = []any{key, key, q.Name, key, id}
+	case q.Recipient != "":
+		from, lead = "mail_recipients r CROSS JOIN mails m ON m.id = r.mail", "r"
+	}
 	add := func(cond string, more ...any) {
 		where = append(where, cond)
 		args = append(args, more...)
@@ -78,13 +90,6 @@ func findQuery(q history.Query, limit int) (string, []any, error) {
 	}
 	if q.ID != "" {
 		add("m.id >= ? AND m.id < ?", q.ID, q.ID+"\x7f")
-	}
-	if q.Name != "" {
-		key, id := suppress.Normalise(q.Name), strings.Trim(q.Name, "<> ")
-		add(`m.id || ' ' || r.key IN (
-			SELECT mail || ' ' || key FROM mail_recipients WHERE key = ? OR (named_key = ? AND named_key <> '') OR (api_id = ? AND api_id <> '')
-			UNION SELECT mail || ' ' || key FROM mail_recipients WHERE mail IN (
-				SELECT id FROM mails WHERE sender_key = ? OR (message_id = ? AND message_id <> '')))`, key, key, q.Name, key, id)
 	}
 	if q.Subject != "" {
 		add("instr(lower(m.subject), lower(?)) > 0", q.Subject)

@@ -60,6 +60,7 @@ type Options struct {
 
 // Store is the open records.
 type Store struct {
+	minFree atomic.Int64 // Options.MinFree, which KeepFree can change
 	opts    Options
 	log     *slog.Logger
 	metrics *metrics
@@ -79,7 +80,7 @@ type Store struct {
 // Errors of Open and of calls.
 var (
 	ErrClosed = errors.New("the records are closed")
-	ErrLocked = errors.New("another smtp2rest is using this data directory")
+	ErrLocked = errors.New("another smtp2rest is using this data directory; stop it, or name another directory")
 	ErrNewer  = errors.New("the records were written by a newer version of smtp2rest; start that version, nothing was changed")
 )
 
@@ -99,12 +100,13 @@ func Open(o Options) (*Store, error) {
 	}
 	lock, err := db.Lock(filepath.Join(o.Dir, FileName+".lock"))
 	if errors.Is(err, db.ErrLocked) {
-		err = fmt.Errorf("%s: %w", o.Dir, ErrLocked)
+		err = fmt.Errorf("%w: %w", ErrLocked, err)
 	}
 	if err != nil {
 		return nil, err
 	}
 	s := &Store{opts: o, log: o.Log, metrics: newMetrics(o.Metrics), lock: lock, readers: make(chan *db.Conn, readers)}
+	s.KeepFree(o.MinFree)
 	s.writer = newWriter(s)
 	err = s.open()
 	if damaged(err) {
@@ -114,11 +116,14 @@ func Open(o Options) (*Store, error) {
 		}
 	}
 	if err != nil {
-		return nil, errors.Join(err, s.release())
+		return nil, errors.Join(db.NoSpace(err), s.release())
 	}
 	go s.writer.loop()
 	return s, nil
 }
+
+// KeepFree changes how many bytes are kept free on the disk.
+func (s *Store) KeepFree(n int64) { s.minFree.Store(n) }
 
 func (s *Store) path() string { return filepath.Join(s.opts.Dir, FileName) }
 

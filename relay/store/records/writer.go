@@ -222,11 +222,11 @@ func (w *writer) drop(n int, cause error) {
 
 // room reports whether there is space for more than what must be.
 func (w *writer) room() bool {
-	if w.s.opts.MinFree <= 0 {
+	if w.s.minFree.Load() <= 0 {
 		return true
 	}
 	free, err := db.FreeBytes(w.s.opts.Dir)
-	return err != nil || free >= w.s.opts.MinFree
+	return err != nil || free >= w.s.minFree.Load()
 }
 
 // transact runs f in a transaction and what f wants done after it.

@@ -105,7 +105,7 @@ func (s *Store) wrap(ctx context.Context, mails []queue.Mail, bounded bool) ([]p
 			s.discard(unused(parcels, false))
 			return nil, err
 		}
-		if p.content || !s.opts.Queue.ForgetSent {
+		if p.content || !s.bounds.Load().Queue.ForgetSent {
 			parcels = append(parcels, p)
 		}
 	}
@@ -144,7 +144,7 @@ func (s *Store) hasRoom(size int64) error {
 
 // checkRoom says whether so much may be stored.
 func (s *Store) checkRoom(mails, bytes int64) error {
-	o := s.opts.Queue
+	o := s.bounds.Load().Queue
 	if o.MaxMails > 0 && mails > o.MaxMails {
 		return fmt.Errorf("%w: %d mails at most", queue.ErrFull, o.MaxMails)
 	}

@@ -12,7 +12,7 @@ func (t *tx) finish(seq int64, at time.Time) error {
 	if err != nil || r != nil {
 		return err
 	}
-	if t.s.opts.Queue.ForgetSent {
+	if t.s.bounds.Load().Queue.ForgetSent {
 		return t.remove(seq)
 	}
 	if err := t.removeBody(seq); err != nil {

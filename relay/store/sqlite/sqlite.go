@@ -59,6 +59,7 @@ type Options struct {
 // Store is an open queue.
 type Store struct {
 	opts    Options
+	bounds  atomic.Pointer[Bounds]
 	log     *slog.Logger
 	metrics *metrics
 	lock    *os.File
@@ -105,13 +106,24 @@ func Open(o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{opts: o, log: o.Log, metrics: newMetrics(o.Metrics, o.Dir), lock: l, wake: make(chan struct{}, 1), readers: make(chan *conn, readers)}
+	s.Configure(Bounds{Queue: o.Queue, MinFree: o.MinFree})
 	s.spool = spool{dir: filepath.Join(o.Dir, spoolDir), fs: o.spool}
 	if err := s.open(); err != nil {
-		return nil, errors.Join(err, s.release())
+		return nil, errors.Join(db.NoSpace(err), s.release())
 	}
 	go s.writer.loop()
 	return s, nil
 }
+
+// Bounds are the Options that Configure can change.
+type Bounds struct {
+	Queue   queue.Options
+	MinFree int64
+}
+
+// Configure holds what comes from now on to other bounds. What is kept already
+// stays, however much it is.
+func (s *Store) Configure(b Bounds) { s.bounds.Store(&b) }
 
 // open does the part of Open that needs the lock.
 func (s *Store) open() error {

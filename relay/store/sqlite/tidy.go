@@ -28,6 +28,7 @@ func (w *writer) truncate() (bool, error) {
 // tidy takes one step towards a small file and says when to take the next: at
 // once while there is more to give back and nothing else was committed since
 // the last step, else in a while, so that a busy queue is hardly slowed down.
+// Negative is not before something was committed: an idle queue has no clock.
 func (w *writer) tidy() time.Duration {
 	if err := w.repair(); err != nil {
 		return w.s.opts.tidyEvery
@@ -55,6 +56,8 @@ func (w *writer) tidy() time.Duration {
 	}
 	if w.failed(err) != nil {
 		w.s.log.Warn("giving back space failed", "err", err)
+	} else if quiet && w.truncated {
+		return -1
 	}
 	return w.s.opts.tidyEvery
 }

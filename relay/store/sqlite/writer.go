@@ -101,13 +101,21 @@ func (w *writer) loop() {
 	defer w.retire()
 	tidy := time.NewTimer(w.s.opts.tidyEvery)
 	defer tidy.Stop()
+	ticks := true
 	group := make([]op, 0, batch)
 	for {
 		select {
 		case o := <-w.ops:
 			group = w.commit(w.gatherAll(append(group[:0], o)))
+			if !ticks {
+				tidy.Reset(w.s.opts.tidyEvery)
+				ticks = true
+			}
 		case <-tidy.C:
-			tidy.Reset(w.tidy())
+			next := w.tidy()
+			if ticks = next >= 0; ticks {
+				tidy.Reset(next)
+			}
 		case <-w.stop:
 			return
 		}
@@ -270,12 +278,13 @@ func (w *writer) spaceFor(group []op) error {
 
 // checkFree refuses what would leave less than MinFree on the disk.
 func (s *Store) checkFree(size int64) error {
-	if s.opts.MinFree <= 0 {
+	least := s.bounds.Load().MinFree
+	if least <= 0 {
 		return nil
 	}
 	free, err := db.FreeBytes(s.opts.Dir)
-	if err == nil && free-size < s.opts.MinFree {
-		return fmt.Errorf("%w: %d bytes are free on the disk, %d are kept free", queue.ErrFull, free, s.opts.MinFree)
+	if err == nil && free-size < least {
+		return fmt.Errorf("%w: %d bytes are free on the disk, %d are kept free", queue.ErrFull, free, least)
 	}
 	return err
 }

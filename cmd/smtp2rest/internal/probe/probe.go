@@ -52,7 +52,7 @@ func Ask(ctx context.Context, q Question) (Answer, error) {
 			return Answer{}, err
 		}
 	}
-	var stream net.Conn = socket
+	stream := socket
 	if q.TLS {
 		// Whether the certificate is good is not what is asked here.
 		stream = tls.Client(socket, &tls.Config{InsecureSkipVerify: true})

@@ -11,6 +11,7 @@ import (
 	"io"
 	"iter"
 	"maps"
+	"syscall"
 
 	driversqlite "modernc.org/sqlite"
 	lib "modernc.org/sqlite/lib"
@@ -183,4 +184,13 @@ func IsIO(err error) bool {
 func IsCorrupt(err error) bool {
 	c := Code(err)
 	return c == lib.SQLITE_CORRUPT || c == lib.SQLITE_NOTADB
+}
+
+// NoSpace makes an error of SQLite's that the disk is full one of the operating
+// system's as well: syscall.ENOSPC. Others stay as they are.
+func NoSpace(err error) error {
+	if !IsDiskFull(err) {
+		return err
+	}
+	return fmt.Errorf("%w: %w", syscall.ENOSPC, err)
 }

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 	"syscall"
 )
 
@@ -12,7 +14,8 @@ var ErrLocked = errors.New("it is locked")
 
 // Lock takes a file for this process, making it if it is not there. The kernel
 // lets go of it when the process ends, however it ends, so there is nothing to
-// clean up.
+// clean up. Who has it writes its number into it, for the message that the next
+// one gets; nothing else depends on that.
 func Lock(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -20,13 +23,33 @@ func Lock(path string) (*os.File, error) {
 	}
 	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
 	if err == nil {
+		sign(f)
 		return f, nil
 	}
+	holder := holder(f)
 	_ = f.Close()
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return nil, ErrLocked
+		return nil, fmt.Errorf("%w%s", ErrLocked, holder)
 	}
 	return nil, fmt.Errorf("lock %s: %w", path, err)
+}
+
+// sign writes who has the lock. On a full disk it stays empty.
+func sign(f *os.File) {
+	if err := f.Truncate(0); err == nil {
+		_, _ = f.WriteAt([]byte(strconv.Itoa(os.Getpid())+"\n"), 0)
+	}
+}
+
+// holder is who has the lock, as the end of a sentence, if it can be told.
+func holder(f *os.File) string {
+	text := make([]byte, 16)
+	n, _ := f.ReadAt(text, 0) // shorter than that
+	pid, err := strconv.Atoi(strings.TrimSpace(string(text[:n])))
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf(" by process %d", pid)
 }
 
 // FreeBytes is the space left for us on the directory's file system.

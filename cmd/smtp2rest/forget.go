@@ -1,0 +1,86 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"strings"
+
+	"github.com/smtp2rest/smtp2rest/relay/admin"
+)
+
+func forgetCommand() *command {
+	return &command{
+		name:    "forget",
+		args:    "ADDRESS",
+		summary: "Erase what is stored about an address.",
+		about: `Erases from the history the mails that the address sent, its part in those that it
+got, the provider's events about it, and wherever else its name stands; then reads
+the file to see that it is gone, and writes it anew if not. Where others got the
+same mail their part is kept, without the subject and the reply.
+
+Not erased, and said: mail that is still in the queue, which has to be sent or
+dropped first ('smtp2rest queue drop'), and mail that was sent and is listed there
+for queue.keep_sent. Of what becomes of those mails nothing is recorded any more.
+The suppression list is kept as well: an address that is taken off it is written to
+again. 'smtp2rest suppressions remove' does that. The log is not ours to erase.
+
+It asks the running daemon, or opens the data directory of one that is stopped.`,
+		examples: []string{"smtp2rest forget bob@example.net"},
+		setup: func(fs *flag.FlagSet) action {
+			var q queueFlags
+			q.declare(fs)
+			yes := fs.Bool("yes", false, "do not ask")
+			return func(ctx context.Context, t *terminal, args []string) error {
+				switch {
+				case len(args) != 1:
+					return usagef("name one address")
+				case !strings.Contains(args[0], "@"):
+					return usagef("%q is no address", args[0])
+				case !*yes && !t.asks:
+					return usagef("there is nobody to ask: say --yes if you mean it")
+				}
+				return q.withOperator(ctx, t, func(o operator) error { return forget(ctx, t, o, args[0], *yes, q.json) })
+			}
+		},
+	}
+}
+
+func forget(ctx context.Context, t *terminal, o operator, addr string, yes, asJSON bool) error {
+	if !yes {
+		fmt.Fprintf(t.err, "Erase what is stored about %s? It cannot be undone. [y/N] ", printable(addr))
+		answer, err := ask(ctx, t)
+		if err != nil {
+			return err
+		}
+		if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
+			return errNotConfirmed
+		}
+	}
+	done, err := o.Forget(ctx, admin.ForgetRequest{Address: addr})
+	if err != nil {
+		return err
+	}
+	if asJSON {
+		return printJSON(t.out, done)
+	}
+	return showForgotten(t, done)
+}
+
+func showForgotten(t *terminal, f admin.Forgotten) error {
+	fmt.Fprintf(t.out, "Erased: the record of %s, a part of %d more, %s.\n",
+		counted(f.Mails, "mail"), f.Recipients+f.Cleared, counted(f.Events, "event"))
+	if f.Clean {
+		fmt.Fprintln(t.out, "The file was read afterwards and has the address nowhere.")
+	} else {
+		fmt.Fprintln(t.out, "The file still has the address: the suppression list keeps it ('smtp2rest suppressions show').")
+	}
+	for _, m := range f.Queued {
+		fmt.Fprintf(t.out, "In the queue still: %s, %s, which came %s ago.\n", printable(m.ID), m.State, age(m.Received))
+	}
+	if len(f.Queued) == 0 {
+		return nil
+	}
+	_, err := fmt.Fprintln(t.out, "Nothing more is recorded of them. 'smtp2rest queue drop ID' drops what waits or failed;\nwhat was sent is listed for queue.keep_sent.")
+	return err
+}

@@ -1,0 +1,79 @@
+//go:build linux
+
+package main
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// idleDaemon starts the binary on an empty queue and says how long it took
+// until clients could connect.
+func idleDaemon(t *testing.T) (p *process, took time.Duration) {
+	t.Helper()
+	conf := configFile(t, "[[listener]]\naddress = \"127.0.0.1:0\"\n")
+	env := environ(t, "NEXUSPROMAIL_API_KEY=k", "FROM_EMAIL=relay@sandbox.example")
+	begin := time.Now()
+	p = launchCommand(t, env, exec.Command(binary, "serve", "--config", conf))
+	p.await(p.err, `msg=listening address=(127\.0\.0\.1:\d+)`)
+	return p, time.Since(begin)
+}
+
+// switches is how often a thread of a process went to sleep, so that it had
+// been woken.
+func switches(t *testing.T, p *process) int {
+	t.Helper()
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", p.cmd.Process.Pid))
+	if err != nil || len(threads) == 0 {
+		t.Fatalf("no threads: %v", err)
+	}
+	sum := 0
+	for _, name := range threads {
+		status, err := os.ReadFile(name)
+		if err != nil {
+			continue // it ended meanwhile
+		}
+		m := regexp.MustCompile(`(?m)^voluntary_ctxt_switches:\s+(\d+)$`).FindSubmatch(status)
+		if m == nil {
+			t.Fatalf("no switches in %s", status)
+		}
+		n, _ := strconv.Atoi(string(m[1])) // they are digits
+		sum += n
+	}
+	return sum
+}
+
+// A relay that has nothing to do starts at once, is small, and sleeps. The
+// bounds leave room for a busy machine; SMTP2REST_MEASURE=30s looks for that
+// long and prints the figures of docs/operations.md.
+func TestIdle(t *testing.T) {
+	look := 2 * time.Second
+	if v := os.Getenv("SMTP2REST_MEASURE"); v != "" {
+		d, err := time.ParseDuration(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		look = d
+	}
+	p, took := idleDaemon(t)
+	<-time.After(3 * time.Second) // what the start left to do
+	before, slept := processorTime(t, p), switches(t, p)
+	<-time.After(look)
+	used, woken, rss := processorTime(t, p)-before, switches(t, p)-slept, float64(resident(t, p, "VmRSS"))/1024
+	t.Logf("start %v, resident %.1f MiB, processor %v, woken %d times in %v", took.Round(time.Millisecond), rss, used, woken, look)
+	// A single timer that fires every second is some ten switches each time.
+	if took > 2*time.Second || rss > 40 || used > look/20 || woken > 10 {
+		t.Errorf("start %v, resident %.1f MiB, processor %v, woken %d times in %v: more than an idle relay needs", took, rss, used, woken, look)
+	}
+	p.signal(syscall.SIGTERM)
+	if code := p.exit(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}

@@ -1,0 +1,120 @@
+package main
+
+import (
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// supervisor stands in for systemd: it hears what the daemon says.
+type supervisor struct {
+	t    *testing.T
+	conn *net.UnixConn
+	path string
+}
+
+func newSupervisor(t *testing.T) *supervisor {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "notify")
+	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	return &supervisor{t, conn, path}
+}
+
+// next is what the daemon says next, or "" when it says nothing for so long.
+func (s *supervisor) next(wait time.Duration) string {
+	s.t.Helper()
+	buf := make([]byte, 4096)
+	_ = s.conn.SetReadDeadline(time.Now().Add(wait))
+	n, err := s.conn.Read(buf)
+	if err != nil {
+		return ""
+	}
+	return string(buf[:n])
+}
+
+// want waits for a state and returns it; pings in between are skipped.
+func (s *supervisor) want(state string) string {
+	s.t.Helper()
+	for {
+		got := s.next(patience)
+		if strings.HasPrefix(got, state) {
+			return got
+		}
+		if got != "WATCHDOG=1" {
+			s.t.Fatalf("the daemon says %q, want %q", got, state)
+		}
+	}
+}
+
+// The whole of a service's life as its manager hears it.
+func TestWhatTheServiceManagerHears(t *testing.T) {
+	_, env, _ := sandboxProcess(t, "--key", plantedKey)
+	s := newSupervisor(t)
+	file := configFile(t, "[[listener]]\naddress = \"127.0.0.1:0\"\n")
+	p := launch(t, environ(t, append(env, "NOTIFY_SOCKET="+s.path, "WATCHDOG_USEC=400000")...), "serve", "--config", file)
+	ready := s.want("READY=1")
+	_, address, ok := strings.Cut(ready, "STATUS=taking mail on ")
+	if !ok {
+		t.Fatalf("it is ready and says %q", ready)
+	}
+	idle := dial(t, address) // ready is when clients can connect, not before
+	idle.do("", "220 ")
+	if got := s.want("WATCHDOG=1"); got != "WATCHDOG=1" {
+		t.Errorf("the watchdog hears %q", got)
+	}
+	rewrite(t, file, "[[listener]]\naddress = \"127.0.0.1:0\"\n[limits]\nrecipients = 5\n")
+	p.signal(syscall.SIGHUP)
+	if got := s.want("RELOADING=1"); !strings.Contains(got, "\nMONOTONIC_USEC=") {
+		t.Errorf("reloading: %q", got)
+	}
+	if got := s.want("READY=1"); !strings.HasSuffix(got, "taking mail on "+address) {
+		t.Errorf("after the reload: %q", got)
+	}
+	rewrite(t, file, "[limits]\nrecipients = 0\n")
+	p.signal(syscall.SIGHUP)
+	s.want("RELOADING=1")
+	if got := s.want("READY=1"); !strings.Contains(got, address+"; the last reload was refused") {
+		t.Errorf("after a reload that was refused: %q", got)
+	}
+	// A process that stands still: nothing more comes than was on its way.
+	p.signal(syscall.SIGSTOP)
+	quiet := false
+	for range 10 {
+		if quiet = s.next(time.Second) == ""; quiet {
+			break
+		}
+	}
+	if !quiet {
+		t.Error("the watchdog is told that a process which stands still is alive")
+	}
+	p.signal(syscall.SIGCONT)
+	s.want("WATCHDOG=1")
+	p.signal(syscall.SIGTERM)
+	if got := s.want("STOPPING=1"); !strings.Contains(got, fmt.Sprintf("mail under way is given %s", drainTime)) {
+		t.Errorf("stopping: %q", got)
+	}
+	idle.do("", "421 4.3.2")
+	if code := p.exit(); code != 0 {
+		t.Errorf("exit code %d", code)
+	}
+}
+
+// rewrite changes a configuration as editors do it.
+func rewrite(t *testing.T, path, toml string) {
+	t.Helper()
+	if err := os.WriteFile(path+".new", []byte(toml), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(path+".new", path); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,87 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"text/tabwriter"
+
+	"github.com/smtp2rest/smtp2rest/relay/admin"
+)
+
+func reloadCommand() *command {
+	return &command{
+		name:    "reload",
+		summary: "Have the running relay read its configuration again.",
+		about: `The daemon reads its file, and all files that it names, checks all of it and goes on
+with it, or, when anything is wrong, with what it had; it never goes on with a part. No
+connection and no mail is lost. What changed is printed. The environment is the one that
+the daemon was started with; systemd gives it new credentials at a restart only.
+
+It exits 0 when the configuration is in force, and 78, with all that is wrong, when not.
+Without a daemon it exits 3; 'smtp2rest check' looks at a configuration without one.`,
+		examples: []string{"sudo smtp2rest reload", "smtp2rest reload --socket /run/smtp2rest/admin.sock", "smtp2rest reload --json"},
+		setup: func(fs *flag.FlagSet) action {
+			var q queueFlags
+			q.declare(fs)
+			return func(ctx context.Context, t *terminal, args []string) error {
+				if len(args) > 0 {
+					return usagef("unexpected argument %q", args[0])
+				}
+				return q.reload(ctx, t)
+			}
+		},
+	}
+}
+
+func (q *queueFlags) reload(ctx context.Context, t *terminal) error {
+	c, err := q.reach.dial(ctx, t)
+	if errors.Is(err, admin.ErrNotRunning) {
+		return &exitError{exitStopped, err}
+	}
+	if err != nil {
+		return err
+	}
+	r, err := c.Reload(ctx)
+	switch {
+	case errors.Is(err, admin.ErrNotTaken):
+		return &exitError{exitConfig, err}
+	case err != nil:
+		return err
+	case q.json:
+		return printJSON(t.out, r)
+	}
+	return showReload(t, r)
+}
+
+func showReload(t *terminal, r admin.Reload) error {
+	p := palette{t.color}
+	w := tabwriter.NewWriter(t.out, 0, 0, 2, ' ', 0)
+	for _, c := range r.Changes {
+		fmt.Fprintf(w, "%s\t%s → %s\n", printable(c.Setting), shownValue(c.Old), shownValue(c.New))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, warning := range r.Warnings {
+		fmt.Fprintf(t.out, "%s %s\n", p.red("warning:"), printable(warning))
+	}
+	text := "Reloaded; nothing changed."
+	switch n := len(r.Changes); {
+	case n == 1:
+		text = "Reloaded; one setting changed."
+	case n > 1:
+		text = fmt.Sprintf("Reloaded; %d settings changed.", n)
+	}
+	_, err := fmt.Fprintln(t.out, p.green(text))
+	return err
+}
+
+// shownValue of what is not there is a word.
+func shownValue(s string) string {
+	if s == "" {
+		return "(not there)"
+	}
+	return printable(s)
+}

@@ -1,0 +1,278 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"slices"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/admin"
+	"github.com/smtp2rest/smtp2rest/relay/history"
+)
+
+func traceCommand() *command {
+	return &command{
+		name:    "trace",
+		args:    "NAME",
+		summary: "Tell what became of a mail.",
+		about: `Tells the whole story of one mail, oldest first: from whom it came and when, what
+its client was told, each attempt with the API's answer, and what the provider
+told afterwards: delivered, opened, bounced with its code and reason, complained.
+
+NAME is the queue id or its beginning, the Message-ID of the mail's header, the
+message_id of the API, or the address of its sender or of a recipient. Where that
+leads to several mails they are listed, the newest first; their ids tell more, or
+'smtp2rest history' searches among them.
+
+It asks the running daemon, or opens the data directory of one that is stopped,
+as 'smtp2rest queue' does. How long the history is kept is history.keep in the
+configuration.`,
+		examples: []string{
+			"smtp2rest trace 0d5hk7", "smtp2rest trace bob@example.net",
+			"smtp2rest trace '<20261125.1@app.example.com>' --json", "smtp2rest trace msg_01hx --follow",
+		},
+		setup: func(fs *flag.FlagSet) action {
+			var q queueFlags
+			q.declare(fs)
+			follow := fs.Bool("follow", false, "go on until nothing is left to do, or Ctrl-C")
+			return func(ctx context.Context, t *terminal, args []string) error {
+				if len(args) != 1 {
+					return usagef("name one mail, by an id or an address")
+				}
+				return q.withOperator(ctx, t, func(o operator) error {
+					story, err := o.Trace(ctx, args[0])
+					if err != nil {
+						return err
+					}
+					if *follow && story.Mail != nil {
+						return followStory(ctx, t, o, story, q.json)
+					}
+					if q.json {
+						return printJSON(t.out, story)
+					}
+					return showTraced(t, args[0], story)
+				})
+			}
+		},
+	}
+}
+
+// withOperator is with for what is asked about the past as well.
+func (q *queueFlags) withOperator(ctx context.Context, t *terminal, f func(operator) error) (err error) {
+	o, done, err := q.reach.open(ctx, t)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, done()) }()
+	return candidates(f(o))
+}
+
+func showTraced(t *terminal, name string, story admin.Traced) error {
+	if story.Mail == nil {
+		return showMatches(t, name, story)
+	}
+	if err := showStoryHead(t, *story.Mail); err != nil {
+		return err
+	}
+	fmt.Fprintln(t.out)
+	for _, l := range storyLines(*story.Mail) {
+		fmt.Fprintln(t.out, l.text(*story.Mail))
+	}
+	fmt.Fprintln(t.out)
+	return showEnds(t, story)
+}
+
+func showMatches(t *terminal, name string, story admin.Traced) error {
+	table := newTable(t, "RECEIVED", "ID", "STATE", "SENDER", "RECIPIENT")
+	for _, m := range story.Matches {
+		if err := addMatch(t, table, m); err != nil {
+			return err
+		}
+	}
+	if err := table.flush(); err != nil {
+		return err
+	}
+	more := ""
+	if story.More {
+		more = ", and there are more"
+	}
+	_, err := fmt.Fprintf(t.out, "\n%s leads to these mails%s. 'smtp2rest trace ID' tells of one;\n"+
+		"'smtp2rest history' searches by sender, recipient, state and time.\n", printable(name), more)
+	return err
+}
+
+func addMatch(t *terminal, table *table, m history.Mail) error {
+	r := m.Recipients[0]
+	short := addressWidth(t)
+	return table.add(clock(m.Received), m.ID, string(r.State), cut(address(m.Sender), short), printable(r.Addr))
+}
+
+// showStoryHead says which mail it is.
+func showStoryHead(t *terminal, m history.Mail) error {
+	w := tabwriter.NewWriter(t.out, 0, 0, 2, ' ', 0)
+	line := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(w, "%s\t%s\n", name, value)
+		}
+	}
+	line("id", palette{t.color}.bold(printable(m.ID)))
+	line("sender", address(m.Sender))
+	if m.Author != "" && !strings.EqualFold(m.Author, m.Sender) {
+		line("from", printable(m.Author))
+	}
+	line("message-id", printable(m.MessageID))
+	line("subject", printable(m.Subject))
+	if m.Size > 0 {
+		line("size", size(m.Size))
+	}
+	line("client", peerText(admin.Peer(m.Client)))
+	line("trace", printable(m.TraceParent))
+	line("bounce of", printable(m.BounceOf))
+	for i, l := range m.LeftOut {
+		name := ""
+		if i == 0 {
+			name = "left out"
+		}
+		fmt.Fprintf(w, "%s\t%s: %s\n", name, l.Kind, printable(l.Detail))
+	}
+	return w.Flush()
+}
+
+// storyLine is one thing that happened, to a recipient or to the mail.
+type storyLine struct {
+	at    time.Time
+	to    string // "": to the mail
+	words string
+	took  int64
+}
+
+// storyLines are all of them, oldest first.
+func storyLines(m history.Mail) []storyLine {
+	came := "received"
+	if m.BounceOf != "" {
+		came = "written by this relay"
+	}
+	lines := []storyLine{{at: m.Received, words: came}}
+	for _, r := range m.Recipients {
+		for _, s := range r.Steps {
+			l := storyLine{at: s.At, to: r.Addr, words: s.Words}
+			if s.Attempt != nil {
+				l.took = s.Attempt.TookMS
+			}
+			lines = append(lines, l)
+		}
+	}
+	if m.Reply != "" {
+		lines = append(lines, storyLine{at: m.Answered, words: "the client was told " + m.Reply})
+	}
+	slices.SortStableFunc(lines, func(a, b storyLine) int { return a.at.Compare(b.at) })
+	return lines
+}
+
+func (l storyLine) text(m history.Mail) string {
+	b := l.at.Local().Format("2006-01-02 15:04:05.000") + "  "
+	if l.to != "" && len(m.Recipients) > 1 {
+		b += printable(l.to) + ": "
+	}
+	b += printable(l.words)
+	if l.took > 0 {
+		b += " (took " + millis(l.took) + ")"
+	}
+	return b
+}
+
+// showEnds says where each recipient stands.
+func showEnds(t *terminal, story admin.Traced) error {
+	p := palette{t.color}
+	for _, r := range story.Mail.Recipients {
+		who := printable(r.Addr)
+		if r.Named != "" {
+			who += " (for " + printable(r.Named) + ")"
+		}
+		if _, err := fmt.Fprintf(t.out, "%s %s\n", p.bold(who), standText(r, story.Queue)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func standText(r history.Recipient, queued *admin.Mail) string {
+	if r.State != history.Waiting {
+		return string(r.State)
+	}
+	if queued != nil {
+		for _, q := range queued.Recipients {
+			if strings.EqualFold(q.Recipient, r.Addr) {
+				return progressText(q.Progress)
+			}
+		}
+	}
+	return "waiting, and not in the queue: its client still waits, or the end of its history was lost"
+}
+
+// followEvery is how often a story is asked for again.
+const followEvery = 500 * time.Millisecond
+
+// followStory prints what happens as it happens.
+func followStory(ctx context.Context, t *terminal, o operator, story admin.Traced, asJSON bool) error {
+	id, told := story.Mail.ID, map[string]bool{}
+	if !asJSON {
+		if err := showStoryHead(t, *story.Mail); err != nil {
+			return err
+		}
+		fmt.Fprintln(t.out)
+	}
+	again := time.NewTicker(followEvery)
+	defer again.Stop()
+	for {
+		for _, l := range storyLines(*story.Mail) {
+			text := l.text(*story.Mail)
+			if told[text] {
+				continue
+			}
+			told[text] = true
+			if err := l.print(t, id, text, asJSON); err != nil {
+				return err
+			}
+		}
+		if story.Settled() {
+			if asJSON {
+				return nil
+			}
+			fmt.Fprintln(t.out)
+			return showEnds(t, story)
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-again.C:
+		}
+		next, err := o.Trace(ctx, id)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
+			return err
+		case next.Mail == nil:
+			return fmt.Errorf("mail %s is not known any more", id)
+		}
+		story = next
+	}
+}
+
+func (l storyLine) print(t *terminal, id, text string, asJSON bool) error {
+	if asJSON {
+		return printJSON(t.out, struct {
+			ID        string    `json:"id"`
+			At        time.Time `json:"at"`
+			Recipient string    `json:"recipient,omitempty"`
+			Words     string    `json:"words"`
+		}{id, l.at, l.to, l.words})
+	}
+	_, err := fmt.Fprintln(t.out, text)
+	return err
+}

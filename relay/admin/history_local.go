@@ -1,0 +1,224 @@
+package admin
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"regexp"
+	"slices"
+	"strings"
+
+	"github.com/smtp2rest/smtp2rest/relay/history"
+	"github.com/smtp2rest/smtp2rest/relay/queue"
+)
+
+// HistoryOptions are what a LocalHistory is made from.
+type HistoryOptions struct {
+	Store history.Store // nil: this relay keeps none
+	Admin Admin         // of the same relay, for what its queue has now
+	// Flush, if set, has everything written that was noted.
+	Flush func(ctx context.Context) error
+}
+
+// ErrNoHistory: the relay keeps none.
+var ErrNoHistory = errors.New(`this relay keeps no history, because it keeps no queue (queue.mode = "none")`)
+
+// LocalHistory is a History of records in this process.
+type LocalHistory struct{ opt HistoryOptions }
+
+var _ History = (*LocalHistory)(nil)
+
+// NewHistory returns a History of an open store. It starts nothing and needs
+// no end.
+func NewHistory(o HistoryOptions) *LocalHistory { return &LocalHistory{o} }
+
+// ready has all that was noted written. What cannot be written now is no
+// reason not to show the rest.
+func (l *LocalHistory) ready(ctx context.Context) error {
+	if l.opt.Store == nil {
+		return ErrNoHistory
+	}
+	if l.opt.Flush != nil {
+		_ = l.opt.Flush(ctx)
+	}
+	return ctx.Err()
+}
+
+// Find implements History.
+func (l *LocalHistory) Find(ctx context.Context, q history.Query) (Found, error) {
+	if err := l.ready(ctx); err != nil {
+		return Found{}, err
+	}
+	for _, s := range q.States {
+		if !slices.Contains(history.States(), s) {
+			return Found{}, fmt.Errorf("%w: there is no state %q", ErrBadRequest, s)
+		}
+	}
+	entries, cursor, err := l.opt.Store.Find(ctx, q)
+	if entries == nil {
+		entries = []history.Mail{}
+	}
+	return Found{entries, cursor}, err
+}
+
+// matchesShown is how many mails are enough to choose from.
+const matchesShown = 20
+
+// shortID is what may be the beginning of a queue id.
+var shortID = regexp.MustCompile(`^[0-9a-v]{4,20}$`)
+
+// Trace implements History.
+func (l *LocalHistory) Trace(ctx context.Context, name string) (Traced, error) {
+	if err := l.ready(ctx); err != nil {
+		return Traced{}, err
+	}
+	if name == "" {
+		return Traced{}, fmt.Errorf("%w: name a mail", ErrBadRequest)
+	}
+	m, found, err := l.opt.Store.Get(ctx, name)
+	if err != nil {
+		return Traced{}, err
+	}
+	if found {
+		return l.traced(ctx, m), nil
+	}
+	matches, more, err := l.matches(ctx, name)
+	switch {
+	case err != nil:
+		return Traced{}, err
+	case len(matches) == 0:
+		return l.queued(ctx, name)
+	case len(matches) > 1:
+		return Traced{Matches: matches, More: more}, nil
+	}
+	m, found, err = l.opt.Store.Get(ctx, matches[0].ID)
+	if err == nil && !found {
+		err = fmt.Errorf("%w: %q", queue.ErrNotFound, name) // it went this moment
+	}
+	if err != nil {
+		return Traced{}, err
+	}
+	return l.traced(ctx, m), nil
+}
+
+// matches are the mails that a name leads to, each once.
+func (l *LocalHistory) matches(ctx context.Context, name string) (mails []history.Mail, more bool, err error) {
+	queries := []history.Query{{Name: name}}
+	if shortID.MatchString(name) {
+		queries = append(queries, history.Query{ID: name})
+	}
+	for _, q := range queries {
+		for q.Limit = 100; ; {
+			page, cursor, err := l.opt.Store.Find(ctx, q)
+			if err != nil {
+				return nil, false, err
+			}
+			for _, m := range page {
+				if slices.ContainsFunc(mails, func(have history.Mail) bool { return have.ID == m.ID }) {
+					continue
+				}
+				if len(mails) == matchesShown {
+					return mails, true, nil
+				}
+				mails = append(mails, m)
+			}
+			if q.Cursor = cursor; cursor == "" {
+				break
+			}
+		}
+	}
+	return mails, false, nil
+}
+
+// traced adds what the queue has, which knows best what is still to be done:
+// the last moment of the history may be lost.
+func (l *LocalHistory) traced(ctx context.Context, m history.Mail) Traced {
+	say(&m)
+	t := Traced{Mail: &m}
+	q, err := l.opt.Admin.Get(ctx, m.ID)
+	if err != nil || q.ID != m.ID {
+		return t
+	}
+	t.Queue = &q
+	for i := range m.Recipients {
+		r := &m.Recipients[i]
+		if r.State != history.Waiting && r.State != history.Failed {
+			continue
+		}
+		for _, now := range q.Recipients {
+			if strings.EqualFold(now.Recipient, r.Addr) {
+				r.State, r.Ended = stateInQueue(now.State), now.Ended
+			}
+		}
+	}
+	return t
+}
+
+func stateInQueue(state string) history.State {
+	switch state {
+	case queue.Sent.String():
+		return history.Sent
+	case queue.Failed.String():
+		return history.Failed
+	}
+	return history.Waiting
+}
+
+// queued is a mail that only the queue knows, from before there was a history
+// or because it was lost.
+func (l *LocalHistory) queued(ctx context.Context, name string) (Traced, error) {
+	nothing := fmt.Errorf("%w and nothing in the history: %q", queue.ErrNotFound, name)
+	if !shortID.MatchString(name) {
+		return Traced{}, nothing
+	}
+	q, err := l.opt.Admin.Get(ctx, name)
+	if errors.Is(err, queue.ErrNotFound) || errors.Is(err, ErrNoQueue) {
+		return Traced{}, nothing
+	}
+	if err != nil {
+		return Traced{}, err
+	}
+	m := history.Mail{ID: q.ID, Received: q.Received, Sender: q.Sender, Head: history.Head{
+		Size: q.Size, BounceOf: q.BounceOf, Client: history.Client(q.Client),
+	}}
+	for _, r := range q.Recipients {
+		one := history.Recipient{Addr: r.Recipient, State: stateInQueue(r.State), Ended: r.Ended}
+		for i, a := range r.History {
+			one.Steps = append(one.Steps, history.Step{At: a.Started, What: history.StepTried, Attempt: &history.Attempt{
+				Number: i + 1, Outcome: a.Outcome, Status: a.Status, MessageID: a.MessageID, Detail: a.Detail, Cause: a.Cause, TookMS: a.TookMS,
+			}})
+			if a.MessageID != "" {
+				one.APIID = a.MessageID
+			}
+		}
+		m.Recipients = append(m.Recipients, one)
+	}
+	say(&m)
+	return Traced{Mail: &m, Queue: &q}, nil
+}
+
+// Forget implements History.
+func (l *LocalHistory) Forget(ctx context.Context, r ForgetRequest) (Forgotten, error) {
+	if err := l.ready(ctx); err != nil {
+		return Forgotten{}, err
+	}
+	if !strings.Contains(r.Address, "@") {
+		return Forgotten{}, fmt.Errorf("%w: %q is no address", ErrBadRequest, r.Address)
+	}
+	out := Forgotten{Queued: []QueuedMail{}}
+	var ids []string
+	for _, f := range []Filter{{Sender: r.Address}, {Recipient: r.Address}} {
+		for e, err := range All(ctx, l.opt.Admin, f) {
+			if err != nil {
+				return out, err
+			}
+			if !slices.Contains(ids, e.ID) {
+				ids = append(ids, e.ID)
+				out.Queued = append(out.Queued, QueuedMail{ID: e.ID, State: e.State, Received: e.Received})
+			}
+		}
+	}
+	var err error
+	out.Forgotten, err = l.opt.Store.Forget(ctx, r.Address, ids)
+	return out, err
+}

@@ -1,0 +1,184 @@
+package config
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+)
+
+// Change is one difference between two configurations.
+type Change struct {
+	Path     string // "api.rate"; `listener "127.0.0.1:2525".tls` of what is repeated; "file /etc/aliases"
+	Old, New string // as TOML writes them; of secrets and files only that they changed; "" is not there
+}
+
+// needRestart are the settings that a running daemon cannot change, each with
+// the reason. A new setting is either here or among what relay/app reloads; a
+// test there holds it to that.
+func needRestart() map[string]string {
+	return map[string]string{
+		"queue.mode":     "where mail is kept is decided at the start",
+		"queue.data_dir": "the queue in it is open",
+
+		"limits.memory": "the memory of the process is bounded at the start",
+
+		"admin.socket":     "commands reach this daemon by the one that is open",
+		"admin.address":    "it is opened at the start",
+		"admin.open":       "it is decided when admin.address is opened",
+		"admin.token":      "it is read when admin.address is opened",
+		"admin.token_file": "it is read when admin.address is opened",
+
+		"webhook.address":   "it is opened at the start",
+		"webhook.path":      "it is decided when webhook.address is opened",
+		"webhook.cert_file": "the path is decided at the start",
+		"webhook.key_file":  "the path is decided at the start",
+	}
+}
+
+// WithoutRestart compares the configuration with the one that is to follow it.
+// What a running daemon cannot change is in the error, an Errors.
+func (c *Config) WithoutRestart(next *Config) ([]Change, error) {
+	changes := c.changes(next)
+	var problems Errors
+	for _, change := range changes {
+		if why := needRestart()[change.Path]; why != "" {
+			problems = append(problems, Problem{Path: change.Path, Text: fmt.Sprintf(
+				"found %s where %s is in force, which takes a restart: %s; restart smtp2rest, or write %s again", change.New, change.Old, why, change.Old)})
+		}
+	}
+	if problems != nil {
+		return nil, problems
+	}
+	return changes, nil
+}
+
+// changes are in the order of the file, the files behind it last.
+func (c *Config) changes(next *Config) (list []Change) {
+	before, after := c.facts(), next.facts()
+	for _, name := range union(before.names, after.names) {
+		was, is := before.of[name], after.of[name]
+		if was.mark == is.mark {
+			continue
+		}
+		if was.secret || is.secret {
+			was.text, is.text = shownSecret(was), shownSecret(is)
+		}
+		list = append(list, Change{name, was.text, is.text})
+	}
+	for _, file := range union(slices.Sorted(maps.Keys(c.files)), slices.Sorted(maps.Keys(next.files))) {
+		was, is := c.files[file], next.files[file]
+		if was != "" && is != "" && was != is { // else a setting that names it has changed
+			list = append(list, Change{"file " + file, "as it was", "other content"})
+		}
+	}
+	return list
+}
+
+func shownSecret(f fact) string {
+	if f.mark == "" {
+		return "not set"
+	}
+	return "set, not shown"
+}
+
+// fact is a setting as two configurations are compared by.
+type fact struct {
+	mark   string // equal for equal values
+	text   string
+	secret bool
+}
+
+type facts struct {
+	names []string // in order
+	of    map[string]fact
+}
+
+// facts name the settings of repeated tables by what tells one table from
+// another, so that a table that comes or goes does not shift the others.
+func (c *Config) facts() facts {
+	f := facts{of: map[string]fact{}}
+	for _, s := range c.Describe() {
+		name, value := c.nameOf(s.Path), s.Value
+		one := fact{mark: value, text: value, secret: s.Secret}
+		if secret, ok := c.hidden(s.Path); ok {
+			one.secret, one.mark = true, ""
+			if secret != "" {
+				one.mark = digest([]byte(secret))
+			}
+		}
+		f.names = append(f.names, name)
+		f.of[name] = one
+	}
+	return f
+}
+
+// hidden is the value of a setting that Describe does not show.
+func (c *Config) hidden(path string) (string, bool) {
+	for _, s := range c.settings {
+		if s.path != path {
+			continue
+		}
+		switch v := s.value.(type) {
+		case secretValue:
+			return v.p.Reveal(), true
+		case hashValue:
+			return *v.p, true
+		}
+	}
+	return "", false
+}
+
+// nameOf is a setting's path with the name of its table in place of a number.
+func (c *Config) nameOf(path string) string {
+	table, name := splitPath(path)
+	kind, number, _ := strings.Cut(table, "#")
+	i := 0
+	if number != "" {
+		_, _ = fmt.Sscan(number, &i) // ours: it is a number
+		i--
+	}
+	switch kind {
+	case "listener":
+		return kind + " " + c.numbered(i) + "." + name
+	case "user":
+		return kind + " " + quote(c.Users[i].Name) + "." + name
+	case "warming":
+		return kind + " " + quote(c.Warming[i].Domain) + "." + name
+	}
+	return path
+}
+
+// numbered names a listener. Several may have the address of a free port.
+func (c *Config) numbered(i int) string {
+	address, n := c.Listeners[i].Address, 1
+	for _, earlier := range c.Listeners[:i] {
+		if earlier.Address == address {
+			n++
+		}
+	}
+	if n == 1 {
+		return quote(address)
+	}
+	return fmt.Sprintf("%s (%d)", quote(address), n)
+}
+
+// union is both lists without what is there twice, in their order.
+func union(a, b []string) []string {
+	seen := map[string]bool{}
+	var all []string
+	for _, name := range append(slices.Clone(a), b...) {
+		if !seen[name] {
+			seen[name] = true
+			all = append(all, name)
+		}
+	}
+	return all
+}
+
+func digest(data []byte) string {
+	sum := sha256.Sum256(data)
+	return hex.EncodeToString(sum[:])
+}

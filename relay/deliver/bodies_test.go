@@ -1,0 +1,91 @@
+package deliver
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/relay/queue"
+)
+
+// ledger is a memory that counts.
+type ledger struct {
+	held, most, shares int64
+	refuse             bool
+}
+
+type ledgerShare struct {
+	l    *ledger
+	held int64
+}
+
+func (l *ledger) share() Memory {
+	l.shares++
+	return &ledgerShare{l: l}
+}
+
+func (s *ledgerShare) Hold(_ context.Context, n int64) error {
+	if s.l.refuse {
+		return errors.New("no memory")
+	}
+	s.l.held += n - s.held
+	s.held = n
+	s.l.most = max(s.l.most, s.l.held)
+	return nil
+}
+
+func (s *ledgerShare) Release() {
+	s.l.held -= s.held
+	s.l.shares--
+	s.held = 0
+}
+
+// Memory is held for the mails that are being sent and for the latest one, and
+// given back on every way out.
+func TestBodiesHoldMemory(t *testing.T) {
+	inBubbleStopped(t, plan{}, func(r *rig) {
+		l := &ledger{}
+		b := r.engine.bodies
+		b.memory = l.share
+		mails := make([]queue.Mail, 2)
+		for i := range mails {
+			m := queue.NewMail(*message("shop@sandbox.example", "hello", "bob@example.net"))
+			if err := r.store.Enqueue(context.Background(), m); err != nil {
+				t.Fatal(err)
+			}
+			var err error
+			if mails[i], err = r.store.Get(context.Background(), m.Message.ID); err != nil {
+				t.Fatal(err)
+			}
+		}
+		get := func(i int) *mapped {
+			m, err := b.get(context.Background(), mails[i])
+			if err != nil {
+				t.Fatal(err)
+			}
+			return m
+		}
+		first := get(0)
+		if again := get(0); again != first || l.shares != 1 {
+			t.Errorf("mapped twice, %d shares", l.shares)
+		}
+		if want := mails[0].Size + payload.MostCost(mails[0].Size); l.most != want || l.held != first.body.Len("") {
+			t.Errorf("%d held at most, want %d; then %d", l.most, want, l.held)
+		}
+		second := get(1)
+		if l.shares != 2 {
+			t.Errorf("%d shares while two are sent", l.shares)
+		}
+		b.put(first)
+		b.put(first)
+		b.put(second)
+		if l.shares != 1 || l.held != second.body.Len("") {
+			t.Errorf("%d shares and %d bytes for the latest alone", l.shares, l.held)
+		}
+		l.refuse = true
+		if _, err := b.get(context.Background(), mails[0]); err == nil || l.shares != 0 || l.held != 0 {
+			t.Errorf("%v, %d shares and %d bytes left", err, l.shares, l.held)
+		}
+	})
+}

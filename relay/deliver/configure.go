@@ -1,0 +1,42 @@
+package deliver
+
+import (
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/bounce"
+	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/relay/retry"
+)
+
+// Settings are the Options that Configure can change.
+type Settings struct {
+	Mapping  payload.Options
+	Schedule retry.Schedule
+
+	Workers  int
+	Lease    time.Duration
+	KeepSent time.Duration
+
+	Bounce         bounce.Options
+	BounceGrace    time.Duration
+	BouncesPerHour int
+}
+
+func (o Options) settings() *Settings {
+	return &Settings{
+		Mapping: o.Mapping, Schedule: o.Schedule, Workers: o.Workers, Lease: o.Lease, KeepSent: o.KeepSent,
+		Bounce: o.Bounce, BounceGrace: o.BounceGrace, BouncesPerHour: o.BouncesPerHour,
+	}
+}
+
+// Configure goes on with other settings, and looks at the queue anew: there may
+// be something to do by them. Attempts that are under way end by the old ones.
+// Times at which mail is due were decided when it was tried and stay.
+func (e *Engine) Configure(s Settings) {
+	e.set.Store(&s)
+	e.places.Resize(s.Workers)
+	e.bodies.configure(s.Mapping)
+	note(e.later)
+	note(e.failed)
+	note(e.anew)
+}

@@ -1,0 +1,49 @@
+package places
+
+import (
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// However they are taken, returned and resized, none is given away beyond the
+// number that holds at that moment.
+func TestPlaces(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		size := rapid.IntRange(1, 5).Draw(t, "size")
+		p, taken := New(size), 0
+		t.Repeat(map[string]func(*rapid.T){
+			"take": func(t *rapid.T) {
+				select {
+				case <-p.Free():
+					if taken >= size {
+						t.Fatalf("one more than %d was given away", size)
+					}
+					taken++
+				default:
+					if taken < size {
+						t.Fatalf("%d of %d are taken, and there is none", taken, size)
+					}
+				}
+			},
+			"return": func(*rapid.T) {
+				if taken > 0 {
+					p.Return()
+					taken--
+				}
+			},
+			"resize": func(t *rapid.T) {
+				size = rapid.IntRange(1, 5).Draw(t, "to")
+				p.Resize(size)
+			},
+			"": func(t *rapid.T) {
+				if p.Taken() != taken || p.Size() != size {
+					t.Fatalf("%d of %d are taken, it says %d of %d", taken, size, p.Taken(), p.Size())
+				}
+			},
+		})
+	})
+	if n := New(0).Size(); n != 1 {
+		t.Errorf("of none there are %d", n)
+	}
+}

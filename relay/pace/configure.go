@@ -1,0 +1,53 @@
+package pace
+
+import (
+	"cmp"
+	"time"
+
+	"golang.org/x/time/rate"
+)
+
+// Settings are the Options that Configure can change.
+type Settings struct {
+	Rate        float64
+	Burst       int
+	Concurrency int
+	MaxPause    time.Duration
+}
+
+// Configure goes on with other settings. Calls that are under way, and the
+// pause that the API asked for, stay. A rate that is not configured any more is
+// where the search for the account's rate goes on.
+func (p *Pacer) Configure(s Settings) {
+	p.places.Resize(s.Concurrency)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	now, before := time.Now(), p.opt.Rate
+	p.opt.Rate, p.opt.Burst = s.Rate, max(s.Burst, 1)
+	p.opt.MaxPause = cmp.Or(max(s.MaxPause, 0), time.Hour)
+	switch {
+	case s.Rate == before:
+	case s.Rate > 0:
+		p.tuner = tuner{}
+		p.tuner.configure(s.Rate)
+	default:
+		found := p.tuner.rate
+		p.tuner = tuner{}
+		p.tuner.resume(now, found)
+	}
+	p.retune(now)
+	if p.bucket != nil { // the burst alone may have changed
+		p.bucket.SetLimit(rate.Limit(p.tuner.rate))
+		p.bucket.SetBurst(p.burst())
+	}
+}
+
+// Probe has an API that is taken to be out of order tested with the next call,
+// because something has changed that may have mended it.
+func (p *Pacer) Probe() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if b := &p.breaker; b.open {
+		b.gap, b.probeAt = firstGap, time.Now()
+	}
+}
