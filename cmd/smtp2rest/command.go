@@ -78,8 +78,9 @@ func usagef(format string, args ...any) error {
 // commands are in the order in which a newcomer needs them.
 func commands() []*command {
 	return []*command{
-		demoCommand(), serveCommand(), reloadCommand(), checkCommand(), explainCommand(),
-		statusCommand(), queueCommand(), traceCommand(), historyCommand(), forgetCommand(), sendCommand(), sendmailCommand(), hashPasswordCommand(), sandboxCommand(), healthcheckCommand(),
+		demoCommand(), serveCommand(), sendCommand(), explainCommand(), checkCommand(),
+		statusCommand(), queueCommand(), traceCommand(), historyCommand(), suppressionsCommand(), webhookCommand(), forgetCommand(),
+		reloadCommand(), sendmailCommand(), hashPasswordCommand(), sandboxCommand(), healthcheckCommand(),
 		manCommand(), completionCommand(), versionCommand(),
 	}
 }

@@ -93,11 +93,13 @@ func (s *stage) build(ctx context.Context) (end func() error, err error) {
 	if s.box, err = startSandbox(ctx, cfg, "127.0.0.1:0"); err != nil {
 		return nil, errors.Join(err, cleanUp())
 	}
+	withEvents(cfg)
 	daemon := app.New(app.Options{Config: cfg, Version: versionText(), Log: slog.New(slog.DiscardHandler)})
 	if err := daemon.Start(context.WithoutCancel(ctx)); err != nil {
 		return nil, errors.Join(err, s.box.Stop(ctx), cleanUp())
 	}
 	s.smtp = daemon.Addrs()[0].String()
+	tellEvents(s.box, daemon, cfg.Webhook)
 	return func() error {
 		stop, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
@@ -123,6 +125,11 @@ func (s *stage) play(ctx context.Context, sc scene) error {
 	for _, c := range sc.inOrder(calls) {
 		s.printCall(c)
 	}
+	if sc.event != "" {
+		if err := s.awaitEvent(ctx, sc.event); err != nil {
+			return err
+		}
+	}
 	fmt.Fprintf(s.t.out, "  %s\n", s.p.dim(fmt.Sprintf("took %s", d.took.Round(100*time.Microsecond))))
 	return sc.compare(d, calls)
 }
@@ -137,6 +144,17 @@ func (s *stage) await(ctx context.Context, n int) ([]sandbox.Call, error) {
 		return nil, err
 	}
 	return s.box.Calls(), nil
+}
+
+// awaitEvent waits until the relay has taken an event of the sandbox.
+func (s *stage) awaitEvent(ctx context.Context, kind string) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	if err := s.box.WaitFor(ctx, func(st sandbox.Stats) bool { return st.Events[kind] > 0 }); err != nil {
+		return fmt.Errorf("the relay did not take the event %s: %w", kind, err)
+	}
+	_, err := fmt.Fprintf(s.t.out, "  a signed event %s came back, and the relay answered %s\n", kind, s.p.green("200"))
+	return err
 }
 
 func (s *stage) printCall(c sandbox.Call) {

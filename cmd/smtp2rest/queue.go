@@ -48,12 +48,7 @@ func (q *queueFlags) declare(fs *flag.FlagSet) {
 }
 
 // declareReach declares those that lead to the daemon.
-func (q *queueFlags) declareReach(fs *flag.FlagSet) {
-	fs.StringVar(&q.reach.socket, "socket", "", "the daemon's socket, a `path`")
-	fs.StringVar(&q.reach.dir, "data-dir", "", "the data `directory`")
-	fs.StringVar(&q.reach.config, "config", "", "the daemon's TOML `file`, for its queue.data_dir")
-	fs.StringVar(&q.reach.address, "address", "", "the daemon's admin.address, `host:port`; SMTP2REST_ADMIN_TOKEN has its token")
-}
+func (q *queueFlags) declareReach(fs *flag.FlagSet) { q.reach.declare(fs) }
 
 // with runs f with the queue that the flags lead to.
 func (q *queueFlags) with(ctx context.Context, t *terminal, f func(admin.Admin) error) (err error) {

@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -39,6 +40,13 @@ type place struct {
 	address string // instead of the socket
 	token   string
 	config  *config.Config // of a daemon that is stopped; nil: not known
+}
+
+func (r *reach) declare(fs *flag.FlagSet) {
+	fs.StringVar(&r.socket, "socket", "", "the daemon's socket, a `path`")
+	fs.StringVar(&r.dir, "data-dir", "", "the data `directory`")
+	fs.StringVar(&r.config, "config", "", "the daemon's TOML `file`, for its queue.data_dir")
+	fs.StringVar(&r.address, "address", "", "the daemon's admin.address, `host:port`; SMTP2REST_ADMIN_TOKEN has its token")
 }
 
 // open asks the running daemon or, if there is none, opens its data directory.

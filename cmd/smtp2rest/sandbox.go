@@ -23,12 +23,16 @@ was sent:
   PUT    /sandbox/faults   change faults while it runs
   DELETE /sandbox/calls    forget
 
+With --webhook-url, or once 'smtp2rest webhook register' has named an address, it
+tells by signed events what became of the mail it took: sent, delivered, bounced.
+
 Recipients at any domain that force an outcome:
 
 ` + magicTable(),
 		examples: []string{
 			"smtp2rest sandbox",
 			"smtp2rest sandbox --rate 10 --fail-500 0.05 --latency 200ms",
+			"smtp2rest sandbox --webhook-url http://127.0.0.1:8026/webhook --webhook-repeats 1 --webhook-reorder",
 			"curl http://127.0.0.1:8025/sandbox/calls",
 		},
 		setup: func(fs *flag.FlagSet) action {
@@ -44,6 +48,11 @@ Recipients at any domain that force an outcome:
 			fs.Uint64Var(&o.Seed, "seed", 1, "`number` that makes the fractions repeat")
 			fs.DurationVar(&o.Latency, "latency", 0, "`time` each call takes")
 			fs.BoolVar(&o.Idempotent, "idempotent", false, "honour Idempotency-Key, which the API is not documented to do")
+			fs.StringVar(&o.Webhook.URL, "webhook-url", "", "the `address` to send events to, until another is registered")
+			fs.StringVar(&o.Webhook.Secret, "webhook-secret", "whsec_sandbox", "the `secret` to sign them with")
+			fs.DurationVar(&o.Webhook.Delay, "webhook-delay", 0, "`time` between a mail and its events")
+			fs.IntVar(&o.Webhook.Repeats, "webhook-repeats", 0, "send each event so many times more, a `number`")
+			fs.BoolVar(&o.Webhook.Reorder, "webhook-reorder", false, "send the events of a mail the last one first")
 			return func(ctx context.Context, t *terminal, args []string) error {
 				if len(args) > 0 {
 					return usagef("unexpected argument %q", args[0])

@@ -15,6 +15,7 @@ type scene struct {
 	mail  envelope
 	reply string         // how the last reply begins, %ID standing for any word
 	calls []expectedCall // what the API should have got, in any order
+	event string         // of the webhook, that should come of it; "" is any or none
 }
 
 type expectedCall struct {
@@ -41,10 +42,11 @@ func note(to, subject string) []byte {
 	return []byte("From: shop@sandbox.example\r\nTo: " + to + "\r\nSubject: " + subject + "\r\n\r\nYour order is on its way.\r\n")
 }
 
+func shop(subject string, to ...string) envelope {
+	return envelope{from: "shop@sandbox.example", to: to, data: note(strings.Join(to, ", "), subject)}
+}
+
 func scenes() []scene {
-	shop := func(subject string, to ...string) envelope {
-		return envelope{from: "shop@sandbox.example", to: to, data: note(strings.Join(to, ", "), subject)}
-	}
 	return []scene{
 		{
 			title: "A multipart mail with a UTF-8 subject",
@@ -80,27 +82,39 @@ func scenes() []scene {
 			calls: []expectedCall{{"suppressed+other@example.net", 422, "", ""}},
 		},
 		{
+			title: "A mailbox that does not exist: the API takes the mail, and tells of the bounce later",
+			mail:  shop("Order 4714", "hardbounce@example.net"),
+			reply: "250 2.0.0 accepted %ID msg_",
+			calls: []expectedCall{{"hardbounce@example.net", 200, "Order 4714", ""}},
+			event: "bounced.hard",
+		},
+		{
+			title: "The same recipient again, refused at RCPT",
+			mail:  shop("Order 4715", "hardbounce@example.net"),
+			reply: "550 5.1.1 <hardbounce@example.net> suppressed: hard bounce on",
+		},
+		{
 			title: "The API says 429 with Retry-After: 1, and then accepts: the client never notices",
-			mail:  shop("Order 4714", "ratelimited+1x1@example.net"),
+			mail:  shop("Order 4716", "ratelimited+1x1@example.net"),
 			reply: "250 2.0.0 accepted %ID msg_",
 			calls: []expectedCall{
 				{"ratelimited+1x1@example.net", 429, "", ""},
-				{"ratelimited+1x1@example.net", 200, "Order 4714", ""},
+				{"ratelimited+1x1@example.net", 200, "Order 4716", ""},
 			},
 		},
 		{
 			title: "A mail that the API finds invalid",
-			mail:  shop("Order 4715", "invalid@example.net"),
+			mail:  shop("Order 4717", "invalid@example.net"),
 			reply: "554 5.6.0 refused by the API:",
 			calls: []expectedCall{{"invalid@example.net", 422, "", ""}},
 		},
 		{
 			title: "The API fails: the mail is kept, and goes out when the API works again",
-			mail:  shop("Order 4716", "down+1@example.net"),
+			mail:  shop("Order 4718", "down+1@example.net"),
 			reply: "250 2.0.0 queued %ID",
 			calls: []expectedCall{
 				{"down+1@example.net", 500, "", ""},
-				{"down+1@example.net", 200, "Order 4716", ""},
+				{"down+1@example.net", 200, "Order 4718", ""},
 			},
 		},
 	}

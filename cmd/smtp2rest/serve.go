@@ -155,14 +155,18 @@ func serveSandboxed(ctx context.Context, t *terminal, path string) (err error) {
 	if err != nil {
 		return err
 	}
+	withEvents(cfg)
 	load := func() (*config.Config, error) {
 		next, err := loadConfig(boxed, sandboxed(path))
 		if err == nil {
-			next.Queue.DataDir, next.API.URL = cfg.Queue.DataDir, box.URL()
+			next.Queue.DataDir, next.API.URL, next.Webhook = cfg.Queue.DataDir, box.URL(), cfg.Webhook
 		}
 		return next, err
 	}
-	err = serve(ctx, t, cfg, load, func(daemon *app.App) { announce(t, daemon, cfg.Queue.DataDir, box) })
+	err = serve(ctx, t, cfg, load, func(daemon *app.App) {
+		tellEvents(box, daemon, cfg.Webhook)
+		announce(t, daemon, cfg.Queue.DataDir, box)
+	})
 	stop, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
 	return errors.Join(err, box.Stop(stop))
@@ -200,17 +204,20 @@ func announce(t *terminal, daemon *app.App, dataDir string, box *sandbox.Server)
 	fmt.Fprintf(t.out, `
   SMTP     %s
   sandbox  %s   (no mail leaves this machine)
+  events   %s   (what the sandbox tells of mail it took)
 
 Try, in another terminal:
 
   smtp2rest send --server %s --to bob@example.net
   smtp2rest send --server %s --to suppressed@example.net
+  smtp2rest send --server %s --to hardbounce@example.net
+  smtp2rest suppressions --data-dir %s
   smtp2rest queue --data-dir %s
   curl %s/sandbox/calls
 
 'smtp2rest sandbox --help' lists the recipients that force an outcome. Stop with Ctrl-C.
 
-`, smtp, box.URL(), smtp, smtp, dataDir, origin(box))
+`, smtp, box.URL(), box.Webhook().URL, smtp, smtp, smtp, dataDir, dataDir, origin(box))
 }
 
 // origin is the sandbox's address without the path of the API.

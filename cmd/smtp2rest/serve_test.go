@@ -102,7 +102,7 @@ func sandboxProcess(t *testing.T, args ...string) (p *process, env []string, add
 	t.Helper()
 	p = launch(t, environ(t), append([]string{"sandbox", "--listen", "127.0.0.1:0"}, args...)...)
 	line := p.await(p.out, `(?m)^ +(NEXUSPROMAIL_API_URL=\S+ NEXUSPROMAIL_API_KEY=\S+) `)
-	env = append(strings.Fields(line), "FROM_EMAIL=hello@mail.example.com", "FROM_NAME=Your App")
+	env = append(strings.Fields(line), "FROM_EMAIL=hello@mail.example.com", "FROM_NAME=Your App", "SMTP2REST_DATA_DIR="+filepath.Join(t.TempDir(), "data"))
 	return p, env, p.await(p.out, `http://(127\.0\.0\.1:\d+)/`)
 }
 

@@ -24,6 +24,8 @@ var (
 	// ErrAmbiguous: the beginning of an id leads to several mails; see
 	// AmbiguousError.
 	ErrAmbiguous = errors.New("several mails begin like this")
+	// ErrNotSuppressed: the address is not on the list.
+	ErrNotSuppressed = errors.New("not suppressed")
 	// ErrNotTaken: a configuration is wrong, and the one from before stays.
 	ErrNotTaken = errors.New("the configuration was not taken; the one from before stays in force")
 	// ErrBadRequest: the request makes no sense; its text says why.

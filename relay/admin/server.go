@@ -16,10 +16,11 @@ import (
 
 // ServerOptions are what a Server is made from.
 type ServerOptions struct {
-	Admin   Admin
-	History History // nil: its calls are not answered
-	Health  Health
-	Metrics prometheus.Gatherer // what /metrics answers with; nil: there is none
+	Admin        Admin
+	Suppressions Suppressions // nil: its calls are not answered
+	History      History      // nil: likewise
+	Health       Health
+	Metrics      prometheus.Gatherer // what /metrics answers with; nil: there is none
 
 	// Path of the socket; at most some 100 bytes, which is the kernel's limit.
 	// Whoever may open it may do anything: it gets mode 0600, and its owner is
@@ -75,6 +76,9 @@ func (s *Server) Start(ctx context.Context) error {
 		return err
 	}
 	mux := handler(s.opt.Admin)
+	if s.opt.Suppressions != nil {
+		handleSuppressions(mux, s.opt.Suppressions)
+	}
 	if s.opt.History != nil {
 		historyHandler(mux, s.opt.History)
 	}

@@ -16,7 +16,7 @@ import (
 // that was all of it: the damage of a large mail shows at its end.
 const (
 	prefix     = "/v1/"
-	maxRequest = 64 << 10 // bytes of a request; filters are small
+	maxRequest = 1 << 20 // bytes of a request, for a part of an import
 
 	rawType    = "message/rfc822"
 	endTrailer = "Smtp2rest-End" // of raw: endWhole, or the code of an error
@@ -62,6 +62,7 @@ func codes() []code {
 		{"not_running", http.StatusConflict, ErrNotRunning},
 		{"no_queue", http.StatusConflict, ErrNoQueue},
 		{"ambiguous", http.StatusConflict, ErrAmbiguous},
+		{"not_suppressed", http.StatusNotFound, ErrNotSuppressed},
 	}
 }
 

@@ -37,7 +37,7 @@ func (p *parts) buildAdmin(ctx context.Context) error {
 	c := p.opt.Config.Admin
 	local := admin.New(o)
 	common := admin.ServerOptions{
-		Admin: local, History: p.pastOf(local), Metrics: p.metrics, Log: p.opt.Log,
+		Admin: local, History: p.pastOf(local), Suppressions: admin.NewSuppressions(p.suppressed), Metrics: p.metrics, Log: p.opt.Log,
 		Health: admin.Health{Live: p.health.live, Ready: p.health.ready},
 	}
 	onSocket, onTCP := common, common

@@ -97,6 +97,17 @@ func (a *App) Addrs() []net.Addr {
 	return a.parts.server.Addrs()
 }
 
+// WebhookAddr is where the provider's events come in; nil when there is no
+// endpoint, or the daemon is not running.
+func (a *App) WebhookAddr() net.Addr {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.parts == nil || a.parts.webhook == nil {
+		return nil
+	}
+	return a.parts.webhook.Addr()
+}
+
 // Alive is nil while the daemon makes progress: it is what a watchdog asks. An
 // API or a disk that fails is no reason to end a process, which would meet the
 // same again; one that hangs is.

@@ -82,7 +82,7 @@ func playDialog(t *testing.T, lines [][2]string) {
 		case l[0] == "suppressed":
 			who, why, _ := strings.Cut(l[1], " ")
 			reason := map[string]suppress.Reason{"hard_bounce": suppress.HardBounce, "complaint": suppress.Complaint}[why]
-			a.parts.suppressions.Add(who, reason, time.Now())
+			a.parts.suppressions.Learn(who, reason, "", time.Now())
 		case l == [2]string{"C:", "(connect)"}:
 			c = dial(t, address)
 		case l[0] == "(stop)":

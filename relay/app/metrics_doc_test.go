@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/smtp2rest/smtp2rest/relay/config"
 )
 
 var update = flag.Bool("update", false, "write generated files anew")
@@ -19,8 +21,8 @@ const metricsHeader = `# Every metric
 What ` + "`/metrics`" + ` answers with, in the text format of Prometheus. Every series is there from the
 start, at zero, and no label has an address, an id or free text in it: the number of
 series does not grow with the mail. Besides those below there are ` + "`go_*`" + ` and ` + "`process_*`" + `, which
-the Prometheus library documents. What is said of a queue or a storage is there only with
-` + "`queue.mode = \"disk\"`" + `.
+the Prometheus library documents. What is said of a queue, a storage or records is there only
+with ` + "`queue.mode = \"disk\"`" + `, what is said of a webhook only with ` + "`webhook.address`" + `.
 
 Written from a running relay: ` + "`go generate ./relay/app`" + `.
 `
@@ -109,7 +111,9 @@ func metricsText(list []family) string {
 // withEverything runs a daemon that has all that can have metrics.
 func withEverything(t *testing.T) *App {
 	t.Helper()
-	a, _ := start(t, load(t, newSandbox(t).URL(), toml(t, "[[warming]]\ndomain = \"sandbox.example\"\nbegin = \"2026-01-01\"")))
+	conf := load(t, newSandbox(t).URL(), toml(t, "[[warming]]\ndomain = \"sandbox.example\"\nbegin = \"2026-01-01\""))
+	conf.Webhook.Address, conf.Webhook.Secret = "127.0.0.1:0", config.NewSecret("whsec_test")
+	a, _ := start(t, conf)
 	return a
 }
 

@@ -27,15 +27,9 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/relay/warm"
+	"github.com/smtp2rest/smtp2rest/relay/webhook"
 	"github.com/smtp2rest/smtp2rest/smtpd"
 	"github.com/smtp2rest/smtp2rest/smtpd/budget"
-)
-
-// What the provider's API told about recipients is remembered for this many
-// addresses, and this long: afterwards the API is asked again.
-const (
-	suppressionsKept = 100_000
-	suppressionTime  = 30 * 24 * time.Hour
 )
 
 // leaseMargin is what an attempt may take beyond the API's time-out: mapping
@@ -69,6 +63,9 @@ type parts struct {
 	admin        []net.Addr // where it is served
 	server       *smtpd.Server
 	started      time.Time
+	suppressed   suppress.Store                // what keeps suppressions
+	webhook      *webhook.Server               // nil without an endpoint
+	events       *webhook.Handler              // of it
 	conf         atomic.Pointer[config.Config] // in force
 	reloads      func(context.Context) (admin.Reload, error)
 
@@ -96,10 +93,9 @@ func (p *parts) stop(ctx context.Context) error {
 
 func (p *parts) build(ctx context.Context) error {
 	p.started = time.Now()
-	p.suppressions = suppress.New(suppressionsKept, suppressionTime)
 	p.meter = warm.New(plans(p.opt.Config.Warming))
 	p.memory = budget.New(p.opt.Config.Limits.Memory, p.metrics)
-	for _, step := range []func(context.Context) error{p.buildAliases, p.buildRecords, p.buildAPI, p.buildQueue, p.buildAdmin, p.buildServer} {
+	for _, step := range []func(context.Context) error{p.buildAliases, p.buildRecords, p.buildSuppressions, p.buildAPI, p.buildQueue, p.buildAdmin, p.buildServer, p.buildWebhook} {
 		if err := step(ctx); err != nil {
 			return err
 		}

@@ -93,7 +93,7 @@ func (q quota) start(t testing.TB, box *sandbox.Server, store queue.Queue, dial 
 	from := relay.Address{Email: "hello@mail.example.com"}
 	engine := deliver.New(deliver.Options{
 		Queue: store, Pace: pacer, Log: log,
-		Attempts: attempt.New(attempt.Options{API: client, Pace: pacer, Suppressions: suppress.New(10, time.Hour), Log: log}),
+		Attempts: attempt.New(attempt.Options{API: client, Pace: pacer, Suppressions: suppress.New(suppress.Options{}), Log: log}),
 		Mapping:  payload.Options{Default: from, Domains: []string{"mail.example.com"}},
 		Schedule: retry.Schedule{First: 5 * time.Second, Max: 15 * time.Minute, MaxAge: 48 * time.Hour},
 		Workers:  concurrency - concurrency/4, Lease: time.Minute, KeepSent: time.Hour,

@@ -36,6 +36,8 @@ func (p *parts) hooks() []hook {
 		{"warming", func(c *config.Config) any { return plans(c.Warming) }, surely(func(c *config.Config) { p.meter.Follow(plans(c.Warming)) })},
 		{"queue", func(c *config.Config) any { return queueBounds(c) }, surely(p.configureQueue)},
 		{"history", func(c *config.Config) any { return historyBounds(c) }, surely(p.configureHistory)},
+		{"suppressions", func(c *config.Config) any { return suppressSettings(c) }, surely(func(c *config.Config) { p.suppressions.Configure(suppressSettings(c)) })},
+		{"webhook", func(c *config.Config) any { return c.Webhook.Secrets() }, surely(p.configureWebhook)},
 		{"aliases", func(c *config.Config) any { return c.Addresses }, p.prepareAliases},
 		{"users", func(c *config.Config) any { return userSettings(c) }, p.prepareUsers},
 		{"engine", func(c *config.Config) any { return engineSettings(c) }, surely(p.configureEngine)},

@@ -17,8 +17,8 @@ import (
 // is judged by them, and with them again at each reload.
 func onlyChecked() map[string]string {
 	return map[string]string{
-		"api.allow_insecure":  "whether api.url may be http://",
-		"webhook.secret_file": "nothing takes events yet",
+		"api.allow_insecure":    "whether api.url may be http://",
+		"webhook.register_path": "the command that registers asks there, not the daemon",
 	}
 }
 
@@ -81,6 +81,8 @@ func lines(setting string) string {
 		"limits.rate_per_address":      `rate_per_address = "10/hour"`,
 		"limits.rate_per_user":         `rate_per_user = "10/hour"`,
 		"limits.rate_per_sender":       `rate_per_sender = "10/hour"`,
+		"webhook.secret_file":          `secret_file = "F/key"`,
+		"webhook.previous_secret_file": "secret_file = \"F/key\"\n|previous_secret_file = \"F/key\"",
 		"log.level":                    `level = "debug"`,
 		"log.format":                   `format = "json"`,
 	}[setting]

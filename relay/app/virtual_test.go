@@ -98,7 +98,7 @@ func (w *world) boot() {
 	log := slog.New(slog.NewTextHandler(w.log, nil))
 	p := &process{parts: newParts(Options{Config: &conf, Version: "test", Log: log, dial: w.net.Dial}, newRegistry("test"), &health{})}
 	p.memory = budget.New(1<<30, nil)
-	p.suppressions = suppress.New(suppressionsKept, suppressionTime)
+	p.suppressions = suppress.New(suppress.Options{})
 	p.meter = warm.New(nil)
 	p.ctx, p.cut = context.WithCancel(context.Background())
 	w.must(p.buildAPI(p.ctx))

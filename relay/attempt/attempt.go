@@ -109,7 +109,7 @@ func (s *Sender) Make(ctx context.Context, pass *pace.Pass, a Attempt) relay.Out
 	pass.Leave(out)
 	s.record(a, out)
 	if out.Kind == relay.Suppressed {
-		s.opt.Suppressions.Add(a.To, suppress.Provider, time.Now())
+		s.opt.Suppressions.Learn(a.To, suppress.Provider, out.Detail, time.Now())
 	}
 	return out
 }

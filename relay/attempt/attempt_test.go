@@ -74,7 +74,7 @@ func newRig(takes time.Duration, answers ...relay.Outcome) *rig {
 	r := &rig{
 		api:          &script{answers: answers, takes: takes},
 		pace:         pace.New(pace.Options{Concurrency: 1, Failures: 2}),
-		suppressions: suppress.New(10, time.Hour),
+		suppressions: suppress.New(suppress.Options{}),
 	}
 	r.Sender = New(Options{API: r.api, Pace: r.pace, Suppressions: r.suppressions,
 		Log: slog.New(slog.NewJSONHandler(&r.log, nil))})

@@ -18,24 +18,25 @@ import (
 // not empty where they must not be, durations and sizes are within their
 // ranges, addresses are well formed.
 type Config struct {
-	Hostname  string // how the relay calls itself; a domain name or an address literal
-	API       API
-	Sender    Sender
-	Addresses Addresses
-	Mail      Mail
-	Delivery  Delivery
-	Queue     Queue
-	Bounce    Bounce
-	History   History
-	Warming   []Warming  // one for each domain; often none
-	Listeners []Listener // at least one
-	Rules     Rules      // that bind everybody
-	Users     []User     // who may log in; often none
-	UsersFile string     // who is in it is in Users, at the end
-	Limits    Limits
-	Log       Log
-	Admin     Admin
-	Webhook   Webhook
+	Hostname    string // how the relay calls itself; a domain name or an address literal
+	API         API
+	Sender      Sender
+	Addresses   Addresses
+	Mail        Mail
+	Delivery    Delivery
+	Queue       Queue
+	Bounce      Bounce
+	History     History
+	Warming     []Warming  // one for each domain; often none
+	Listeners   []Listener // at least one
+	Rules       Rules      // that bind everybody
+	Users       []User     // who may log in; often none
+	UsersFile   string     // who is in it is in Users, at the end
+	Limits      Limits
+	Log         Log
+	Admin       Admin
+	Webhook     Webhook
+	Suppression Suppression
 
 	// Warnings are what works but is probably not meant, one line each.
 	Warnings []string
@@ -156,12 +157,6 @@ const (
 type Log struct {
 	Level  slog.Level
 	Format string // "auto", "text" or "json"
-}
-
-// Webhook is what proves that an event comes from the provider.
-type Webhook struct {
-	Secret     Secret
-	SecretFile string // as written; what is in it is in Secret
 }
 
 // Setting is one setting as it is in force, for people.

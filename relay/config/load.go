@@ -20,6 +20,10 @@ type Source struct {
 	// checking and explaining do not.
 	NeedAPI bool
 
+	// NoWebhookSecret lets a webhook's secret be missing, for the command that
+	// asks for one.
+	NoWebhookSecret bool
+
 	// FallbackSender is the sender when neither file nor environment has one:
 	// for a sandbox, and for showing what would be sent.
 	FallbackSender string
@@ -251,6 +255,7 @@ func (l *loader) derive() {
 	c.API.CAFile = l.fromFile(c.API.CAFile)
 	c.UsersFile = l.fromFile(c.UsersFile)
 	l.deriveListeners()
+	l.deriveWebhook()
 	c.API.URL = strings.TrimRight(c.API.URL, "/")
 }
 

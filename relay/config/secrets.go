@@ -145,6 +145,7 @@ func (l *loader) readSecret(from secretSource, file string) (Secret, string) {
 			return Secret{}, ""
 		}
 		return l.secretFile(label, envFile), label
+	case file != "" && l.mayBeAbsent(from) && l.absent(file):
 	case file != "":
 		return l.secretFile(from.fileSetting, file), "file " + file
 	default:
@@ -171,6 +172,17 @@ func (l *loader) credential(from secretSource) (Secret, string) {
 		return l.secretText("credential "+name, "the file", string(data)), "credential " + name
 	}
 	return Secret{}, ""
+}
+
+// mayBeAbsent tells a secret that is asked for now, or that is there only after
+// the first change.
+func (l *loader) mayBeAbsent(from secretSource) bool {
+	return from.path == previousWebhookSecret().path || from.path == webhookSecret().path && l.src.NoWebhookSecret
+}
+
+func (l *loader) absent(path string) bool {
+	_, err := l.src.ReadFile(path)
+	return errors.Is(err, fs.ErrNotExist)
 }
 
 // secretFile takes a file that holds a secret and nothing else.

@@ -49,6 +49,7 @@ func sections() []section {
 			"SMTP2REST_ADMIN_TOKEN_FILE or token_file names, or from the systemd credential\n" +
 			"smtp2rest_admin_token."},
 		{"log", "The program's own log, on standard error."},
+		{"suppression", "Addresses that must not be sent to (docs/suppression.md)."},
 		{"webhook", "Events from the provider. The secret comes from the environment variable\n" +
 			"WEBHOOK_SECRET, from the file that WEBHOOK_SECRET_FILE or secret_file names, or\n" +
 			"from the systemd credential webhook_secret."},
@@ -76,16 +77,14 @@ func settingsOf(c *Config) []setting {
 	s = append(s, limitSettings(&c.Limits)...)
 	s = append(s, adminSettings(&c.Admin)...)
 	s = append(s, ruleSettings(&c.Rules, "rules")...)
-	return append(s,
+	s = append(s,
 		setting{path: "log.level", value: levelValue{&c.Log.Level}, def: "info",
 			doc: "The least important lines that are written: \"debug\", \"info\", \"warn\" or \"error\"."},
 		setting{path: "log.format", value: wordValue[string]{&c.Log.Format, []string{"auto", "text", "json"}}, def: "auto",
 			doc: "\"text\" for people, \"json\" for programs; \"auto\" is text, and in the systemd journal\nwithout the time that it has already."},
-		setting{path: "webhook.secret", value: secretValue{&c.Webhook.Secret, webhookSecret()}, env: webhookSecret().env,
-			doc: "What the provider signs events with. It is a secret and not set in the file."},
-		setting{path: "webhook.secret_file", value: textValue{&c.Webhook.SecretFile, checkSecretPath}, def: "",
-			doc: "File that holds the secret with which the provider signs events: a path that\nbegins with /, or with ./ for the directory of this file."},
 	)
+	s = append(s, suppressionSettings(&c.Suppression)...)
+	return append(s, webhookSettings(&c.Webhook)...)
 }
 
 func apiSettings(a *API) []setting {

@@ -188,13 +188,14 @@ func (l *loader) validateTLS(one Listener, prefix string) {
 	case one.CertFile == "" || one.KeyFile == "":
 		l.problem(prefix+".tls", "found %s without a certificate; set cert_file and key_file, or self_signed = true inside a network", quote(string(one.TLS)))
 	default:
-		l.validatePair(one, prefix)
+		l.validatePair(prefix, one.CertFile, one.KeyFile)
 	}
 }
 
-func (l *loader) validatePair(one Listener, prefix string) {
+// validatePair reads a certificate and its key as the daemon will.
+func (l *loader) validatePair(prefix, certFile, keyFile string) {
 	var pem [2][]byte
-	for i, file := range []struct{ path, name string }{{".cert_file", one.CertFile}, {".key_file", one.KeyFile}} {
+	for i, file := range []struct{ path, name string }{{".cert_file", certFile}, {".key_file", keyFile}} {
 		data, err := l.src.ReadFile(file.name)
 		if err != nil {
 			l.problem(prefix+file.path, "cannot read %s: %v", show(file.name), cause(err))
@@ -204,10 +205,10 @@ func (l *loader) validatePair(one Listener, prefix string) {
 	}
 	pair, err := tls.X509KeyPair(pem[0], pem[1])
 	if err != nil {
-		l.problem(prefix+".cert_file", "%s and %s are no certificate and its key: %v", show(one.CertFile), show(one.KeyFile), err)
+		l.problem(prefix+".cert_file", "%s and %s are no certificate and its key: %v", show(certFile), show(keyFile), err)
 		return
 	}
 	if leaf, err := x509.ParseCertificate(pair.Certificate[0]); err == nil && time.Now().After(leaf.NotAfter) {
-		l.warn("%s: the certificate in %s ended on %s", prefix, one.CertFile, leaf.NotAfter.UTC().Format(time.DateOnly))
+		l.warn("%s: the certificate in %s ended on %s", prefix, certFile, leaf.NotAfter.UTC().Format(time.DateOnly))
 	}
 }

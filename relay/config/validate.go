@@ -24,6 +24,7 @@ func (l *loader) validate() {
 	}
 	l.validateLogins()
 	l.validateAdmin()
+	l.validateWebhook()
 }
 
 func (l *loader) validateAPI() {

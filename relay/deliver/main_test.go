@@ -151,7 +151,7 @@ func (r *rig) build() {
 		Rate: p.rate, Burst: p.burst, Concurrency: or(p.concurrency, 8), MaxPause: p.maxPause,
 		Failures: p.failures, Paused: p.paused, Log: log,
 	})
-	r.tries = attempt.New(attempt.Options{API: r.client, Pace: r.pace, Suppressions: suppress.New(100, time.Hour), Log: log, Metrics: p.metrics})
+	r.tries = attempt.New(attempt.Options{API: r.client, Pace: r.pace, Suppressions: suppress.New(suppress.Options{}), Log: log, Metrics: p.metrics})
 	r.engine = New(r.options(log))
 }
 

@@ -95,8 +95,8 @@ func TestAliasesAreBounded(t *testing.T) {
 
 func TestASuppressedAliasIsLogged(t *testing.T) {
 	r := newAliasRig(t, nil, nil)
-	r.suppressions.Add("ops@example.net", suppress.HardBounce, time.Now())
-	r.suppressions.Add("zoe@example.net", suppress.HardBounce, time.Now())
+	r.suppressions.Learn("ops@example.net", suppress.HardBounce, "", time.Now())
+	r.suppressions.Learn("zoe@example.net", suppress.HardBounce, "", time.Now())
 	compare(t, r.sendMail("root@sandbox.example"), `550 5\.1\.1 <root@sandbox\.example> suppressed: .*`)
 	if l := r.lines("recipient"); len(l) != 2 || l[0]["to"] != "ops@example.net" || l[0]["named"] != "root@sandbox.example" {
 		t.Errorf("the log says %v", l)

@@ -126,15 +126,17 @@ func (in *Intake) Recipient(_ context.Context, env *smtpd.Envelope, rcpt string)
 		return reply.TooManyRecipients()
 	}
 	var last suppress.Entry
+	now := time.Now()
 	for _, to := range list {
-		entry, suppressed := in.opt.Suppressions.Lookup(to, time.Now())
+		entry, suppressed := in.opt.Suppressions.Lookup(to, now)
 		if !suppressed {
 			return nil
 		}
 		in.opt.Log.Info("recipient", "session", env.Client.Session, "from", env.From, "to", to, "named", rcpt,
-			"outcome", "suppressed_at_rcpt", "reason", string(entry.Reason))
+			"outcome", "suppressed_at_rcpt", "reason", entry.Reason.String())
 		last = entry
 	}
+	in.opt.Suppressions.Refused(last)
 	r := reply.Suppressed(suppression(rcpt, last))
 	in.noteRefused(env, rcpt, r)
 	return r

@@ -57,7 +57,7 @@ type rig struct {
 
 func newRig(t *testing.T, p plan) *rig {
 	t.Helper()
-	r := &rig{t: t, suppressions: suppress.New(100, 100*365*24*time.Hour), log: &record{}}
+	r := &rig{t: t, suppressions: suppress.New(suppress.Options{Expire: 100 * 365 * 24 * time.Hour, Unsubscribed: true}), log: &record{}}
 	url := r.startSandbox()
 	if p.api != nil {
 		server := httptest.NewServer(p.api)
@@ -229,4 +229,12 @@ func (q *fakeQueue) kept() int {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	return len(q.rest)
+}
+
+// marks has an event say that an address unsubscribed.
+func (r *rig) marks(address string, at time.Time) {
+	r.t.Helper()
+	if _, err := r.suppressions.Take(r.t.Context(), relay.Event{ID: "evt_" + address, Type: "unsubscribed", Email: address, Occurred: at, Received: at}); err != nil {
+		r.t.Fatal(err)
+	}
 }

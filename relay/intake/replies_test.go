@@ -96,15 +96,15 @@ func verdicts(may time.Time) []situation {
 			{name: "two", to: "bob@example.net eve@example.net", now: `250 2\.0\.0 accepted ` + queueID + ` ` + messageID + ` ` + messageID},
 		}},
 		{words: "recipient known to be suppressed: hard bounce", by: "Suppressed", causes: []cause{{
-			prepare: func(r *rig) { r.suppressions.Add("bob@example.net", suppress.HardBounce, may) },
+			prepare: func(r *rig) { r.suppressions.Learn("bob@example.net", suppress.HardBounce, "", may) },
 			now:     `550 5\.1\.1 <bob@example\.net> suppressed: hard bounce on 2026-05-04`,
 		}}},
 		{words: "recipient known to be suppressed: complaint, unsubscribe, API verdict", by: "Suppressed", causes: []cause{
-			{name: "complaint", prepare: func(r *rig) { r.suppressions.Add("BOB@Example.NET", suppress.Complaint, may) },
+			{name: "complaint", prepare: func(r *rig) { r.suppressions.Learn("BOB@Example.NET", suppress.Complaint, "", may) },
 				now: `550 5\.7\.1 <bob@example\.net> suppressed: complaint since 2026-05-04`},
-			{name: "unsubscribe", prepare: func(r *rig) { r.suppressions.Add("bob@example.net", suppress.Reason("unsubscribe"), may) },
-				now: `550 5\.7\.1 <bob@example\.net> suppressed: unsubscribe since 2026-05-04`},
-			{name: "API verdict", prepare: func(r *rig) { r.suppressions.Add("bob@example.net", suppress.Provider, may) },
+			{name: "unsubscribe", prepare: func(r *rig) { r.marks("bob@example.net", may) },
+				now: `550 5\.7\.1 <bob@example\.net> suppressed: unsubscribed since 2026-05-04`},
+			{name: "API verdict", prepare: func(r *rig) { r.suppressions.Learn("bob@example.net", suppress.Provider, "", may) },
 				now: `550 5\.7\.1 <bob@example\.net> suppressed: on the provider's suppression list since 2026-05-04`},
 		}},
 		{words: "the API answers 422 suppressed for every recipient, now", by: "AllSuppressed Suppressed", causes: []cause{

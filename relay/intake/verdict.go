@@ -114,7 +114,7 @@ func failedOf(r relay.Remainder) []string {
 func suppression(address string, e suppress.Entry) reply.Suppression {
 	return reply.Suppression{
 		Address:    address,
-		Reason:     string(e.Reason),
+		Reason:     e.Reason.Words(),
 		HardBounce: e.Reason == suppress.HardBounce,
 		Since:      e.Since,
 	}

@@ -22,7 +22,8 @@ type answer struct {
 	empty      bool          // 200 with {}
 	wait       time.Duration // before anything else happens
 	end        ending
-	lost       bool // the mail is taken although the answer is not a 200
+	events     []string // what the webhook is told once the mail is taken; "delivered" when none
+	lost       bool     // the mail is taken although the answer is not a 200
 }
 
 // ending is how the exchange ends.

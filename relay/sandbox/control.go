@@ -23,6 +23,10 @@ func (s *Server) Handler() http.Handler {
 			s.control(w, r)
 			return
 		}
+		if r.URL.Path == webhooksPath {
+			s.register(w, r)
+			return
+		}
 		s.send(w, r)
 	})
 }
@@ -57,11 +61,12 @@ Send      POST http://%s%s with Authorization: Bearer and the sandbox's key
 Calls     GET /sandbox/calls?to=&status=&limit=   what came, newest last
           DELETE /sandbox/calls                   forget it
 Counters  GET /sandbox/stats
+Webhook   POST http://%s%s with url and events; the answer has the secret
 Faults    GET /sandbox/faults, PUT /sandbox/faults with the fields to change
 
 These recipients force an outcome, at any domain:
 
-`, host, s.path)
+`, host, s.path, host, webhooksPath)
 	for _, m := range MagicRecipients() {
 		fmt.Fprintf(&b, "  %-34s %s\n", m.LocalPart+"@", m.What)
 	}

@@ -3,6 +3,8 @@ package sandbox
 import (
 	"context"
 	"hash/maphash"
+	"maps"
+	"net/http"
 	"slices"
 	"strconv"
 	"strings"
@@ -45,6 +47,11 @@ type Stats struct {
 	KeyConflicts int `json:"key_conflicts"`
 	// Replayed counts calls that Idempotent answered with the first message_id.
 	Replayed int `json:"replayed"`
+
+	// Events counts what was sent to the webhook and answered 200, by type,
+	// EventsRefused what was answered otherwise, or not at all.
+	Events        map[string]int `json:"events"`
+	EventsRefused int            `json:"events_refused"`
 }
 
 const (
@@ -97,7 +104,7 @@ func (l *ledger) digestAddress(s string) uint64 { return l.digest(strings.ToLowe
 func (l *ledger) clear() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	l.stats = Stats{InFlight: l.stats.InFlight, ByStatus: map[int]int{}, DuplicateKeys: []string{}}
+	l.stats = Stats{InFlight: l.stats.InFlight, ByStatus: map[int]int{}, DuplicateKeys: []string{}, Events: map[string]int{}}
 	l.keys = map[uint64]keyEntry{}
 	l.recipients = map[uint64]uint32{}
 	l.tries = map[string]int{}
@@ -147,16 +154,31 @@ func (l *ledger) conflict(key, to string) bool {
 }
 
 // settle records a call; when its mail is taken, it counts it and gives it its
-// message_id. idempotent returns the first one for a key that came before.
-func (l *ledger) settle(c *Call, taken, idempotent bool) {
+// message_id. idempotent returns the first one for a key that came before. It
+// reports whether a mail was sent by it.
+func (l *ledger) settle(c *Call, taken, idempotent bool) (sent bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	before := l.lastID
 	if taken {
 		c.MessageID = l.messageID(l.accept(c, idempotent))
 	}
 	l.stats.Calls++
 	l.stats.ByStatus[c.Status]++
 	l.keep(*c)
+	l.notify()
+	return l.lastID != before
+}
+
+// told counts an event that was sent, and how it was answered.
+func (l *ledger) told(kind string, status int) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if status == http.StatusOK {
+		l.stats.Events[kind]++
+	} else {
+		l.stats.EventsRefused++
+	}
 	l.notify()
 }
 
@@ -243,6 +265,7 @@ func (l *ledger) statsLocked() Stats {
 	for status, n := range l.stats.ByStatus {
 		s.ByStatus[status] = n
 	}
+	s.Events = maps.Clone(l.stats.Events)
 	return s
 }
 

@@ -74,10 +74,10 @@ func magics() []magic {
 		{"reset", tagTimes, "the connection is reset without an answer, mail not taken" + later, answer{end: endReset}},
 		{"lost", tagTimes, "the mail is taken, but the connection is reset without an answer" + later,
 			answer{end: endReset, lost: true}},
-		{"hardbounce", tagAny, "accepted; later bounces for good (event bounced.hard)", answer{}},
-		{"softbounce", tagAny, "accepted; later bounces for now (event bounced.soft)", answer{}},
-		{"complaint", tagAny, "accepted; later the recipient complains (event complained)", answer{}},
-		{"unsubscribe", tagAny, "accepted; later the recipient unsubscribes (event unsubscribed)", answer{}},
+		{"hardbounce", tagAny, "accepted; later bounces for good (event bounced.hard)", answer{events: []string{"bounced.hard"}}},
+		{"softbounce", tagAny, "accepted; later bounces for now (event bounced.soft)", answer{events: []string{"bounced.soft"}}},
+		{"complaint", tagAny, "accepted; later the recipient complains (event complained)", answer{events: []string{"delivered", "complained"}}},
+		{"unsubscribe", tagAny, "accepted; later the recipient unsubscribes (event unsubscribed)", answer{events: []string{"delivered", "unsubscribed"}}},
 	}
 }
 
@@ -121,6 +121,15 @@ func (s spells) forces(local string) (forced, bool) {
 		}
 	}
 	return f, true
+}
+
+// events are what the webhook is told of a mail to an address after "sent".
+func (s spells) events(to string) []string {
+	f, ok := s.forces(to[:max(strings.LastIndexByte(to, '@'), 0)])
+	if !ok || f.events == nil {
+		return []string{"delivered"}
+	}
+	return f.events
 }
 
 // number reads a whole number that an int32 can hold, or gives the default.

@@ -52,6 +52,8 @@ type Options struct {
 	Outage     Outage
 	Idempotent bool // a known Idempotency-Key gets the first message_id and sends no second mail
 
+	Webhook Webhook // where events are sent; no URL is nowhere, until it is registered
+
 	MaxBody int64 // bytes; default 25 MiB
 	// Keep is how many calls are remembered, default 1000, none when negative.
 	// Of bodies no more than 64 MiB are remembered. All calls are counted.
@@ -65,6 +67,7 @@ type Server struct {
 	path     string // the whole path of the send endpoint
 	spells   spells
 	ledger   *ledger
+	herald   *herald
 	initial  error // what is wrong with the options
 	changing sync.Mutex
 	setting  atomic.Pointer[setting]
@@ -113,6 +116,7 @@ func New(o Options) *Server {
 		idle:   make(chan struct{}),
 		served: make(chan struct{}),
 	}
+	s.herald = newHerald(o.Webhook, s.ledger.told)
 	n, err := s.newSetting(Faults{o.Key, o.Rate, o.Burst, o.RetryAfterDate, o.Fail429, o.Fail500,
 		o.Latency, o.Outage, o.Idempotent})
 	if !strings.HasPrefix(o.Path, "/") {
@@ -164,6 +168,7 @@ func (s *Server) Start(ctx context.Context) error {
 // (https://go.dev/issue/22682).
 func (s *Server) Stop(ctx context.Context) error {
 	srv := s.beginStop()
+	s.herald.stop()
 	if srv != nil {
 		_ = s.listener.Close() // closed twice at worst
 	}

@@ -33,8 +33,11 @@ func (s *Server) send(w http.ResponseWriter, r *http.Request) {
 	c.Status = a.statusSent()
 	c.Error = strings.TrimSuffix(a.code+": "+a.message, ": ")
 	c.Took = time.Since(begun)
-	s.ledger.settle(c, a.takes(), set.Idempotent)
+	sent := s.ledger.settle(c, a.takes(), set.Idempotent)
 	s.log(r, c)
+	if sent {
+		s.herald.tell(*c, s.spells.events(c.To))
+	}
 
 	switch a.end {
 	case endHang:

@@ -80,7 +80,7 @@ func sources(t *testing.T) []source {
 // testPackages are test code, though they are packages: conformance suites and
 // faults that several tests use.
 func testPackages() []string {
-	return []string{"relay/queue/queuetest", "relay/history/historytest", "relay/internal/memnet", "relay/store/sqlite/internal/faultvfs"}
+	return []string{"relay/queue/queuetest", "relay/suppress/suppresstest", "relay/history/historytest", "relay/internal/memnet", "relay/store/sqlite/internal/faultvfs"}
 }
 
 // within reports whether dir is root or below it; "..." is everything.

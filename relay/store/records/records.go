@@ -25,6 +25,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
+	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
 
 // FileName is the database's name in the data directory.
@@ -66,6 +67,7 @@ type Store struct {
 	lock    *os.File
 	writer  *writer
 	readers chan *db.Conn
+	watcher suppress.Watcher // of the list's changes; the writer's
 
 	dropped atomic.Int64
 	commits atomic.Int64

@@ -1,5 +1,17 @@
 package records
 
+import (
+	"context"
+	"strings"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
+	"github.com/smtp2rest/smtp2rest/relay/suppress"
+)
+
+var _ suppress.Store = (*Store)(nil)
+
 const suppressionsSchema = `
 CREATE TABLE suppressions (
 	address TEXT PRIMARY KEY, -- in the form in which addresses are compared
@@ -21,3 +33,215 @@ CREATE TABLE removals (
 ) WITHOUT ROWID;
 CREATE INDEX removals_at ON removals(at);
 `
+
+const suppressionColumns = "address, reason, source, since, expires, event, detail, note"
+
+// Attach implements suppress.Store. It reads in the writer, so that no change
+// falls between what was there and what came after.
+func (s *Store) Attach(ctx context.Context, w suppress.Watcher) error {
+	return s.durable(ctx, func(t *tx) error {
+		s.watcher = w
+		return t.Each(func(r db.Row) error {
+			w.Set(readSuppression(r))
+			return nil
+		}, "SELECT "+suppressionColumns+" FROM suppressions")
+	})
+}
+
+// Entry implements suppress.Store.
+func (s *Store) Entry(ctx context.Context, address string) (e suppress.Entry, ok bool, err error) {
+	err = s.read(ctx, func(c *db.Conn) error {
+		e, ok, err = findSuppression(c, address)
+		return err
+	})
+	return e, ok, err
+}
+
+// Entries implements suppress.Store.
+func (s *Store) Entries(ctx context.Context, f suppress.Filter) (all []suppress.Entry, err error) {
+	q, args := "SELECT "+suppressionColumns+" FROM suppressions WHERE address > ?", []any{f.After}
+	for _, list := range []struct {
+		column string
+		words  []string
+	}{{"reason", words(f.Reasons)}, {"source", words(f.Sources)}} {
+		if len(list.words) == 0 {
+			continue
+		}
+		q += " AND " + list.column + " IN (?" + strings.Repeat(",?", len(list.words)-1) + ")"
+		for _, w := range list.words {
+			args = append(args, w)
+		}
+	}
+	if f.Domain != "" { // the end of an address, with no pattern in it
+		q += " AND substr(address, -length(?1)) = ?1"
+		q = strings.Replace(q, "address > ?", "address > ?2", 1)
+		args = append([]any{"@" + f.Domain}, args...)
+	}
+	q += " ORDER BY address LIMIT ?"
+	limit := f.Limit
+	if limit <= 0 {
+		limit = -1 // SQLite's none
+	}
+	err = s.read(ctx, func(c *db.Conn) error {
+		return c.Each(func(r db.Row) error {
+			all = append(all, readSuppression(r))
+			return nil
+		}, q, append(args, limit)...)
+	})
+	return all, err
+}
+
+func words[T interface{ String() string }](list []T) []string {
+	all := make([]string, len(list))
+	for i, v := range list {
+		all[i] = v.String()
+	}
+	return all
+}
+
+// Put implements suppress.Store.
+func (s *Store) Put(ctx context.Context, entries []suppress.Entry) error {
+	return s.durable(ctx, func(t *tx) error {
+		for _, e := range entries {
+			if _, err := t.Exec("DELETE FROM removals WHERE address = ?", e.Address); err != nil {
+				return err
+			}
+			if err := s.setSuppression(t, e); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// Remove implements suppress.Store.
+func (s *Store) Remove(ctx context.Context, addresses []string, at time.Time) (removed int, err error) {
+	err = s.durable(ctx, func(t *tx) error {
+		removed = 0
+		for _, a := range addresses {
+			n, err := s.unsetSuppression(t, a)
+			if err != nil {
+				return err
+			}
+			removed += int(n)
+			if _, err := t.Exec("INSERT INTO removals (address, at) VALUES (?, ?) ON CONFLICT (address) DO UPDATE SET at = excluded.at", a, millis(at)); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	return removed, err
+}
+
+// LearnSoon implements suppress.Store.
+func (s *Store) LearnSoon(e suppress.Entry) {
+	s.later(func(t *tx) error { return s.learn(t, e, e.Since) })
+}
+
+// TakeEvent implements suppress.Store.
+func (s *Store) TakeEvent(ctx context.Context, e relay.Event, address string, learnt *suppress.Entry) (fresh bool, err error) {
+	err = s.durable(ctx, func(t *tx) (err error) {
+		fresh, err = t.insertEvent(e, address)
+		if err != nil || !fresh || learnt == nil {
+			return err
+		}
+		return s.learn(t, *learnt, e.Received)
+	})
+	return fresh && err == nil, err
+}
+
+// learn merges an entry into what is known. The watcher is told what came of
+// it in any case: it may have been ahead of us.
+func (s *Store) learn(t *tx, e suppress.Entry, now time.Time) error {
+	old, known, err := findSuppression(t.Conn, e.Address)
+	if err != nil {
+		return err
+	}
+	removed, err := t.Number("SELECT at FROM removals WHERE address = ?", e.Address)
+	if err != nil {
+		return err
+	}
+	merged, changed := suppress.Learn(old, e, fromMillis(removed), now)
+	if changed {
+		return s.setSuppression(t, merged)
+	}
+	t.after(func() { s.tell(e.Address, old, known) })
+	return nil
+}
+
+// tendStep is how many rows one call of Tend looks at, of each kind.
+const tendStep = 500
+
+// Tend implements suppress.Store.
+func (s *Store) Tend(ctx context.Context, now, forget time.Time) (more bool, err error) {
+	var expired []string
+	err = s.read(ctx, func(c *db.Conn) error {
+		return c.Each(func(r db.Row) error {
+			expired = append(expired, r.Text(0))
+			return nil
+		}, "SELECT address FROM suppressions WHERE expires > 0 AND expires <= ? LIMIT ?", millis(now), tendStep)
+	})
+	if err != nil {
+		return false, err
+	}
+	var removals int64
+	err = s.durable(ctx, func(t *tx) error {
+		for _, a := range expired {
+			e, ok, err := findSuppression(t.Conn, a) // it may have been renewed since
+			if err == nil && ok && e.Expired(now) {
+				_, err = s.unsetSuppression(t, a)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		removals, err = t.Exec("DELETE FROM removals WHERE address IN (SELECT address FROM removals WHERE at < ? LIMIT ?)", millis(forget), tendStep)
+		return err
+	})
+	if err != nil {
+		return false, err
+	}
+	events, err := s.ForgetEvents(ctx, forget, tendStep)
+	return max(int64(len(expired)), removals, events) == tendStep, err
+}
+
+func findSuppression(c *db.Conn, address string) (suppress.Entry, bool, error) {
+	r, err := c.One("SELECT "+suppressionColumns+" FROM suppressions WHERE address = ?", address)
+	if err != nil || r == nil {
+		return suppress.Entry{}, false, err
+	}
+	return readSuppression(r), true, nil
+}
+
+func (s *Store) setSuppression(t *tx, e suppress.Entry) error {
+	_, err := t.Exec("INSERT OR REPLACE INTO suppressions ("+suppressionColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+		e.Address, e.Reason.String(), e.Source.String(), millis(e.Since), millis(e.Expires), e.Event, e.Detail, e.Note)
+	t.after(func() { s.tell(e.Address, e, true) })
+	return err
+}
+
+func (s *Store) unsetSuppression(t *tx, address string) (int64, error) {
+	n, err := t.Exec("DELETE FROM suppressions WHERE address = ?", address)
+	t.after(func() { s.tell(address, suppress.Entry{}, false) })
+	return n, err
+}
+
+// tell keeps the watcher right. The writer alone calls it.
+func (s *Store) tell(address string, e suppress.Entry, known bool) {
+	switch {
+	case s.watcher == nil:
+	case known:
+		s.watcher.Set(e)
+	default:
+		s.watcher.Unset(address)
+	}
+}
+
+func readSuppression(r db.Row) suppress.Entry {
+	reason, _ := suppress.ParseReason(r.Text(1)) // of another version: unknown, and as weak as can be
+	source, _ := suppress.ParseSource(r.Text(2))
+	return suppress.Entry{
+		Address: r.Text(0), Reason: reason, Source: source, Since: fromMillis(r.Int(3)), Expires: fromMillis(r.Int(4)),
+		Event: r.Text(5), Detail: r.Text(6), Note: r.Text(7),
+	}
+}

@@ -1,0 +1,157 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/admin"
+)
+
+func suppressionsListCommand() *command {
+	return &command{
+		name:    "suppressions list",
+		summary: "List suppressed addresses.",
+		about: `Lists one line for each address, by address. An unsubscribed one is only marked,
+and mail to it goes out, unless webhook.suppress_unsubscribed is on.
+
+--json prints one array of all that match, one address on each line.`,
+		examples: []string{"smtp2rest suppressions list --source webhook", "smtp2rest suppressions list --json | jq -r '.[].address'"},
+		setup: func(fs *flag.FlagSet) action {
+			var s suppressionFlags
+			var f suppressionFilterFlags
+			s.declare(fs)
+			f.declare(fs)
+			limit := fs.Int("limit", 0, "print at most this `number` of addresses; 0 is all")
+			return func(ctx context.Context, t *terminal, args []string) error {
+				if len(args) > 0 {
+					return usagef("unexpected argument %q; 'suppressions show %s' shows one address", args[0], args[0])
+				}
+				filter, err := f.filter()
+				if err != nil {
+					return err
+				}
+				return s.with(ctx, t, func(a admin.Suppressions) error {
+					if s.json {
+						return listSuppressionsJSON(ctx, t.out, a, filter, *limit)
+					}
+					return listSuppressions(ctx, t, a, filter, *limit)
+				})
+			}
+		},
+	}
+}
+
+func listSuppressions(ctx context.Context, t *terminal, a admin.Suppressions, f admin.SuppressionFilter, limit int) error {
+	table := newTable(t, "ADDRESS", "REASON", "SOURCE", "SINCE", "EXPIRES", "DETAIL")
+	n := 0
+	for e, err := range admin.AllSuppressions(ctx, a, f) {
+		if err != nil {
+			return err
+		}
+		if limit > 0 && n == limit {
+			break
+		}
+		n++
+		detail := e.Detail
+		if e.Note != "" {
+			detail = e.Note
+		}
+		if err := table.add(printable(e.Address), e.Reason, e.Source, e.Since.Local().Format(time.DateOnly), expiry(e), printable(detail)); err != nil {
+			return err
+		}
+	}
+	if n == 0 {
+		_, err := fmt.Fprintln(t.out, "No address is suppressed that matches.")
+		return err
+	}
+	return table.flush()
+}
+
+func expiry(e admin.Suppression) string {
+	if e.Expires.IsZero() {
+		return "never"
+	}
+	return e.Expires.Local().Format(time.DateOnly)
+}
+
+// listSuppressionsJSON prints an array piece by piece. One that an error cut
+// short has no end, so that no script takes it for the whole.
+func listSuppressionsJSON(ctx context.Context, w io.Writer, a admin.Suppressions, f admin.SuppressionFilter, limit int) error {
+	n, between := 0, "[\n"
+	for e, err := range admin.AllSuppressions(ctx, a, f) {
+		if err != nil {
+			return err
+		}
+		if limit > 0 && n == limit {
+			break
+		}
+		line, err := plainJSON(e)
+		if err != nil {
+			return err
+		}
+		if _, err := fmt.Fprint(w, between, line); err != nil {
+			return err
+		}
+		n, between = n+1, ",\n"
+	}
+	end := "\n]\n"
+	if n == 0 {
+		end = "[]\n"
+	}
+	_, err := fmt.Fprint(w, end)
+	return err
+}
+
+func suppressionsShowCommand() *command {
+	return &command{
+		name:     "suppressions show",
+		args:     "ADDRESS",
+		summary:  "Show why an address is suppressed.",
+		about:    "Shows all that is known of why mail to an address is refused. It exits 1 when it is not on the list.",
+		examples: []string{"smtp2rest suppressions show bob@example.net"},
+		setup: func(fs *flag.FlagSet) action {
+			var s suppressionFlags
+			s.declare(fs)
+			return func(ctx context.Context, t *terminal, args []string) error {
+				if len(args) != 1 {
+					return usagef("name one address")
+				}
+				return s.with(ctx, t, func(a admin.Suppressions) error {
+					e, err := a.GetSuppression(ctx, args[0])
+					if err != nil {
+						return err
+					}
+					if s.json {
+						return printJSON(t.out, e)
+					}
+					return showSuppression(t, e)
+				})
+			}
+		},
+	}
+}
+
+func showSuppression(t *terminal, e admin.Suppression) error {
+	lines := [][2]string{
+		{"address", e.Address}, {"reason", e.Reason}, {"source", e.Source}, {"since", clock(e.Since)}, {"expires", "never"},
+		{"event", e.Event}, {"detail", e.Detail}, {"note", e.Note},
+	}
+	if !e.Expires.IsZero() {
+		lines[4][1] = clock(e.Expires)
+		if e.Expires.Before(time.Now()) {
+			lines[4][1] += " (has expired, and counts no more)"
+		}
+	}
+	for _, l := range lines {
+		if l[1] == "" {
+			continue
+		}
+		if _, err := fmt.Fprintf(t.out, "%-9s %s\n", l[0], printable(l[1])); err != nil {
+			return err
+		}
+	}
+	return nil
+}

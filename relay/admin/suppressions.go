@@ -1,0 +1,280 @@
+package admin
+
+import (
+	"context"
+	"fmt"
+	"iter"
+	"net/http"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/suppress"
+)
+
+// Suppressions is what an operator can do about who is suppressed. As with
+// Admin, a command works on one in this process or on a daemon's.
+type Suppressions interface {
+	// ListSuppressions returns one page, by address; follow its Next.
+	ListSuppressions(ctx context.Context, f SuppressionFilter) (SuppressionPage, error)
+	// GetSuppression returns the entry of an address.
+	GetSuppression(ctx context.Context, address string) (Suppression, error)
+	// AddSuppressions writes entries in the place of what was known, and says
+	// how many: all or, with an error, none.
+	AddSuppressions(ctx context.Context, list []Suppression) (int, error)
+	// RemoveSuppressions takes addresses off the list and says how many were
+	// on it. What happened before does not put them on again.
+	RemoveSuppressions(ctx context.Context, addresses []string) (int, error)
+}
+
+// Suppression is one address that must not be sent to. What is said of types
+// in types.go holds for it.
+type Suppression struct {
+	Address string    `json:"address"`
+	Reason  string    `json:"reason"` // see suppress.Reason
+	Source  string    `json:"source"`
+	Since   time.Time `json:"since"`
+	Expires time.Time `json:"expires,omitzero"` // not there: never
+	Event   string    `json:"event,omitempty"`
+	Detail  string    `json:"detail,omitempty"`
+	Note    string    `json:"note,omitempty"`
+}
+
+// SuppressionFilter selects entries; they must match all fields that are set.
+type SuppressionFilter struct {
+	Reasons []string `json:"reasons,omitempty"`
+	Sources []string `json:"sources,omitempty"`
+	Domain  string   `json:"domain,omitempty"`
+	After   string   `json:"after,omitempty"` // SuppressionPage.Next
+	Limit   int      `json:"limit,omitempty"` // entries on a page; 0 is 1000, the most
+}
+
+// SuppressionPage is one page of a list.
+type SuppressionPage struct {
+	Entries []Suppression `json:"entries"`
+	Next    string        `json:"next,omitempty"` // "" at the end
+}
+
+// MaxSuppressions is how many addresses one call can add or remove.
+const MaxSuppressions = 500
+
+// AllSuppressions lists everything that matches, page by page. An error is the
+// last thing it yields.
+func AllSuppressions(ctx context.Context, s Suppressions, f SuppressionFilter) iter.Seq2[Suppression, error] {
+	return func(yield func(Suppression, error) bool) {
+		for {
+			page, err := s.ListSuppressions(ctx, f)
+			if err != nil {
+				yield(Suppression{}, err)
+				return
+			}
+			for _, e := range page.Entries {
+				if !yield(e, nil) {
+					return
+				}
+			}
+			if page.Next == "" {
+				return
+			}
+			f.After = page.Next
+		}
+	}
+}
+
+// LocalSuppressions works on a store in this process.
+type LocalSuppressions struct{ store suppress.Store }
+
+var (
+	_ Suppressions = (*LocalSuppressions)(nil)
+	_ Suppressions = (*Client)(nil)
+)
+
+// NewSuppressions returns Suppressions for a store that is open in this
+// process. It starts nothing and needs no end.
+func NewSuppressions(s suppress.Store) *LocalSuppressions { return &LocalSuppressions{s} }
+
+// ListSuppressions implements Suppressions.
+func (l *LocalSuppressions) ListSuppressions(ctx context.Context, f SuppressionFilter) (SuppressionPage, error) {
+	sf, err := f.suppress()
+	if err != nil {
+		return SuppressionPage{}, err
+	}
+	list, err := l.store.Entries(ctx, sf)
+	if err != nil {
+		return SuppressionPage{}, err
+	}
+	page := SuppressionPage{Entries: make([]Suppression, len(list))}
+	for i, e := range list {
+		page.Entries[i] = suppressionOf(e)
+	}
+	if len(list) == sf.Limit {
+		page.Next = list[len(list)-1].Address
+	}
+	return page, nil
+}
+
+// GetSuppression implements Suppressions.
+func (l *LocalSuppressions) GetSuppression(ctx context.Context, address string) (Suppression, error) {
+	e, ok, err := l.store.Entry(ctx, suppress.Normalise(address))
+	if err == nil && !ok {
+		err = fmt.Errorf("%w: %s", ErrNotSuppressed, text(address))
+	}
+	if err != nil {
+		return Suppression{}, err
+	}
+	return suppressionOf(e), nil
+}
+
+// AddSuppressions implements Suppressions.
+func (l *LocalSuppressions) AddSuppressions(ctx context.Context, list []Suppression) (int, error) {
+	if len(list) > MaxSuppressions {
+		return 0, fmt.Errorf("%w: %d addresses, at most %d at once", ErrBadRequest, len(list), MaxSuppressions)
+	}
+	entries := make([]suppress.Entry, len(list))
+	for i, s := range list {
+		e, err := s.entry(time.Now())
+		if err != nil {
+			return 0, err
+		}
+		entries[i] = e
+	}
+	if err := l.store.Put(ctx, entries); err != nil {
+		return 0, err
+	}
+	return len(entries), nil
+}
+
+// RemoveSuppressions implements Suppressions.
+func (l *LocalSuppressions) RemoveSuppressions(ctx context.Context, addresses []string) (int, error) {
+	if len(addresses) > MaxSuppressions {
+		return 0, fmt.Errorf("%w: %d addresses, at most %d at once", ErrBadRequest, len(addresses), MaxSuppressions)
+	}
+	normal := make([]string, len(addresses))
+	for i, a := range addresses {
+		normal[i] = suppress.Normalise(a)
+	}
+	return l.store.Remove(ctx, normal, time.Now())
+}
+
+func (f SuppressionFilter) suppress() (suppress.Filter, error) {
+	out := suppress.Filter{After: f.After, Limit: min(max(f.Limit, 0), maxPage)}
+	if out.Limit == 0 {
+		out.Limit = maxPage
+	}
+	if f.Domain != "" {
+		out.Domain = suppress.Domain(f.Domain)
+	}
+	for _, name := range f.Reasons {
+		r, ok := suppress.ParseReason(name)
+		if !ok {
+			return out, fmt.Errorf("%w: there is no reason %q", ErrBadRequest, name)
+		}
+		out.Reasons = append(out.Reasons, r)
+	}
+	for _, name := range f.Sources {
+		s, ok := suppress.ParseSource(name)
+		if !ok {
+			return out, fmt.Errorf("%w: there is no source %q", ErrBadRequest, name)
+		}
+		out.Sources = append(out.Sources, s)
+	}
+	return out, nil
+}
+
+func suppressionOf(e suppress.Entry) Suppression {
+	return Suppression{
+		Address: text(e.Address), Reason: e.Reason.String(), Source: e.Source.String(), Since: utc(e.Since), Expires: utc(e.Expires),
+		Event: text(e.Event), Detail: text(e.Detail), Note: text(e.Note),
+	}
+}
+
+// maxNote bounds what an operator can say of an entry.
+const maxNote = 1000
+
+// entry is a Suppression as it is kept. What is left out is what an operator
+// means who names an address alone.
+func (s Suppression) entry(now time.Time) (suppress.Entry, error) {
+	e := suppress.Entry{
+		Address: suppress.Normalise(s.Address), Reason: suppress.Operator, Source: suppress.ByOperator,
+		Since: s.Since, Expires: s.Expires, Event: s.Event, Detail: s.Detail, Note: s.Note,
+	}
+	if err := checkAddress(e.Address); err != nil {
+		return e, err
+	}
+	if len(e.Event)+len(e.Detail)+len(e.Note) > maxNote {
+		return e, fmt.Errorf("%w: %s: what is said of it is longer than %d bytes", ErrBadRequest, e.Address, maxNote)
+	}
+	var ok bool
+	if s.Reason != "" {
+		if e.Reason, ok = suppress.ParseReason(s.Reason); !ok {
+			return e, fmt.Errorf("%w: there is no reason %q", ErrBadRequest, s.Reason)
+		}
+	}
+	if s.Source != "" {
+		if e.Source, ok = suppress.ParseSource(s.Source); !ok {
+			return e, fmt.Errorf("%w: there is no source %q", ErrBadRequest, s.Source)
+		}
+	}
+	if e.Since.IsZero() {
+		e.Since = now
+	}
+	if e.Expired(now) {
+		return e, fmt.Errorf("%w: %s would have expired on %s", ErrBadRequest, e.Address, e.Expires.UTC().Format(time.DateOnly))
+	}
+	return e, nil
+}
+
+// checkAddress takes what can be a recipient: a typing error on a list that
+// nobody looks at helps nobody.
+func checkAddress(normal string) error {
+	if len(normal) > 320 || !hasBothParts(normal) {
+		return fmt.Errorf("%w: %q is no mail address", ErrBadRequest, normal)
+	}
+	return nil
+}
+
+func hasBothParts(address string) bool {
+	domain := suppress.DomainOf(address)
+	return domain != "" && len(domain)+1 < len(address)
+}
+
+// adding and removing are the requests that change the list.
+type adding struct {
+	Entries []Suppression `json:"entries"`
+}
+
+type removing struct {
+	Addresses []string `json:"addresses"`
+}
+
+// handleSuppressions passes calls on. Client has the other half of each.
+func handleSuppressions(mux *http.ServeMux, s Suppressions) {
+	handle(mux, "suppressions/list", s.ListSuppressions)
+	handle(mux, "suppressions/get", func(ctx context.Context, in named) (Suppression, error) { return s.GetSuppression(ctx, in.ID) })
+	handle(mux, "suppressions/add", func(ctx context.Context, in adding) (changed, error) {
+		n, err := s.AddSuppressions(ctx, in.Entries)
+		return changed{n}, err
+	})
+	handle(mux, "suppressions/remove", func(ctx context.Context, in removing) (changed, error) {
+		n, err := s.RemoveSuppressions(ctx, in.Addresses)
+		return changed{n}, err
+	})
+}
+
+// ListSuppressions implements Suppressions.
+func (c *Client) ListSuppressions(ctx context.Context, f SuppressionFilter) (SuppressionPage, error) {
+	return call[SuppressionPage](ctx, c, "suppressions/list", f)
+}
+
+// GetSuppression implements Suppressions.
+func (c *Client) GetSuppression(ctx context.Context, address string) (Suppression, error) {
+	return call[Suppression](ctx, c, "suppressions/get", named{address})
+}
+
+// AddSuppressions implements Suppressions.
+func (c *Client) AddSuppressions(ctx context.Context, list []Suppression) (int, error) {
+	return c.change(ctx, "suppressions/add", adding{list})
+}
+
+// RemoveSuppressions implements Suppressions.
+func (c *Client) RemoveSuppressions(ctx context.Context, addresses []string) (int, error) {
+	return c.change(ctx, "suppressions/remove", removing{addresses})
+}

@@ -1,0 +1,76 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/config"
+	"github.com/smtp2rest/smtp2rest/relay/suppress"
+	"github.com/smtp2rest/smtp2rest/relay/webhook"
+)
+
+// eventsKept is how long an event is known again where less history is kept:
+// the provider may send it more than once.
+const eventsKept = 3 * 24 * time.Hour
+
+func suppressSettings(c *config.Config) suppress.Settings {
+	return suppress.Settings{
+		Expire:       c.Suppression.Expire,
+		Forget:       max(c.History.Keep, eventsKept),
+		Unsubscribed: c.Webhook.SuppressUnsubscribed,
+	}
+}
+
+// buildSuppressions reads who is suppressed, before anything can ask.
+func (p *parts) buildSuppressions(ctx context.Context) error {
+	p.suppressed = p.records
+	if p.records == nil {
+		p.suppressed = suppress.NewMemory(0)
+	}
+	c := suppressSettings(p.opt.Config)
+	p.suppressions = suppress.New(suppress.Options{
+		Store: p.suppressed, Expire: c.Expire, Forget: c.Forget, Unsubscribed: c.Unsubscribed,
+		Log: p.opt.Log, Metrics: p.metrics,
+	})
+	if err := p.suppressions.Start(ctx); err != nil {
+		return fmt.Errorf("suppressions: %w", err)
+	}
+	p.onStop(func(context.Context) error { p.suppressions.Stop(); return nil })
+	return nil
+}
+
+// buildWebhook opens the endpoint for the provider's events, if there is to be
+// one. It comes last: mail is there before the news of it.
+func (p *parts) buildWebhook(ctx context.Context) error {
+	c := p.opt.Config.Webhook
+	if c.Address == "" {
+		return nil
+	}
+	p.events = webhook.NewHandler(webhook.Options{
+		Secrets: c.Secrets(), Path: c.Path, Taker: p.suppressions, Log: p.opt.Log, Metrics: p.metrics,
+	})
+	server := webhook.NewServer(webhook.ServerOptions{
+		Address: c.Address, CertFile: c.CertFile, KeyFile: c.KeyFile, Log: p.opt.Log, Handler: p.events,
+	})
+	if err := server.Start(ctx); err != nil {
+		return err
+	}
+	p.webhook = server
+	p.onStop(func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(ctx, webhookDrain)
+		defer cancel()
+		return server.Stop(ctx)
+	})
+	p.opt.Log.Info("listening for events", "address", server.Addr().String(), "path", c.Path, "tls", c.CertFile != "")
+	return nil
+}
+
+func (p *parts) configureWebhook(c *config.Config) {
+	if p.events != nil {
+		p.events.SetSecrets(c.Webhook.Secrets())
+	}
+}
+
+// webhookDrain is how long the end waits for events under way: they are small.
+const webhookDrain = 3 * time.Second

@@ -1,0 +1,195 @@
+package suppress
+
+import (
+	"cmp"
+	"context"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/smtp2rest/smtp2rest/relay"
+)
+
+// What a List does where its Options say nothing.
+const (
+	defaultExpire = 30 * 24 * time.Hour
+	defaultForget = 30 * 24 * time.Hour
+	tendEvery     = 10 * time.Minute
+)
+
+// Options are what a List is made from.
+type Options struct {
+	Store Store // nil: a Memory of its own
+	// Expire is how long what was learnt from the API and from events is
+	// believed, 30 days when 0: afterwards the API is asked again, so that this
+	// list never outlives the provider's unnoticed.
+	Expire time.Duration
+	// Forget is how long the ids of events and what was removed are
+	// remembered, 30 days when 0.
+	Forget time.Duration
+	// Unsubscribed makes addresses suppressed that are only marked otherwise.
+	Unsubscribed bool
+	Log          *slog.Logger          // nil: none
+	Metrics      prometheus.Registerer // may be nil
+}
+
+// Settings are the Options that Configure can change.
+type Settings struct {
+	Expire, Forget time.Duration
+	Unsubscribed   bool
+}
+
+// List is who must not be sent to. It is safe for concurrent use.
+type List struct {
+	opt     Options
+	set     atomic.Pointer[Settings]
+	index   *index
+	metrics *metrics
+
+	stop  context.CancelFunc
+	tends sync.WaitGroup
+}
+
+// New returns a List. With a Store it knows nothing before Start.
+func New(o Options) *List {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	l := &List{opt: o, index: newIndex()}
+	l.Configure(Settings{o.Expire, o.Forget, o.Unsubscribed})
+	l.metrics = newMetrics(o.Metrics, l.index)
+	if o.Store == nil {
+		m := NewMemory(0)
+		m.watch(l.index)
+		l.opt.Store = m
+	}
+	return l
+}
+
+// Configure goes on with other settings. What was learnt before expires when
+// it would have.
+func (l *List) Configure(s Settings) {
+	s.Expire = cmp.Or(s.Expire, defaultExpire)
+	s.Forget = cmp.Or(s.Forget, defaultForget)
+	l.set.Store(&s)
+}
+
+// Start reads what the Store has, and from then on sees to it that what has
+// had its time is removed, until Stop. ctx bounds the start, not the life.
+func (l *List) Start(ctx context.Context) error {
+	if err := l.opt.Store.Attach(ctx, l.index); err != nil {
+		return err
+	}
+	life, cancel := context.WithCancel(context.Background())
+	l.stop = cancel
+	l.tends.Go(func() { l.tend(life) })
+	return nil
+}
+
+// Stop ends what Start began. Stop without Start, or twice, is harmless.
+func (l *List) Stop() {
+	if l.stop != nil {
+		l.stop()
+		l.tends.Wait()
+	}
+}
+
+func (l *List) tend(ctx context.Context) {
+	tick := time.NewTicker(tendEvery)
+	defer tick.Stop()
+	for {
+		for more := true; more; {
+			now := time.Now()
+			var err error
+			more, err = l.opt.Store.Tend(ctx, now, now.Add(-l.set.Load().Forget))
+			if err != nil && ctx.Err() == nil {
+				l.opt.Log.Error("suppressions that have expired cannot be removed; they count no more all the same", "cause", err)
+			}
+			more = more && err == nil
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return
+		}
+	}
+}
+
+// Lookup returns the entry of an address that must not be sent to now, in
+// short: without what only a person asks for.
+func (l *List) Lookup(address string, now time.Time) (Entry, bool) {
+	e, ok := l.index.find(Normalise(address))
+	if !ok || e.Expired(now) || !l.suppresses(e) {
+		return Entry{}, false
+	}
+	return e, true
+}
+
+// Refused counts a recipient that was refused for an entry.
+func (l *List) Refused(e Entry) { l.metrics.refused[e.Reason.valid()].Inc() }
+
+// suppresses tells an entry from a mark.
+func (l *List) suppresses(e Entry) bool {
+	return !e.mark() || l.set.Load().Unsubscribed
+}
+
+// Learn remembers what the API said of an address at now. It never waits.
+func (l *List) Learn(address string, r Reason, detail string, now time.Time) {
+	e := Entry{Address: Normalise(address), Reason: r, Source: API, Since: now, Expires: now.Add(l.set.Load().Expire), Detail: detail}
+	l.index.learn(e, now)
+	l.opt.Store.LearnSoon(e)
+}
+
+// Take takes an event that the provider sent, with what it teaches, and returns
+// when both are durable. The same event again changes nothing, and is not fresh.
+func (l *List) Take(ctx context.Context, e relay.Event) (fresh bool, err error) {
+	address := Normalise(e.Email)
+	return l.opt.Store.TakeEvent(ctx, e, address, l.taught(e, address))
+}
+
+// taught is the entry that an event makes, or nil.
+func (l *List) taught(e relay.Event, address string) *Entry {
+	learnt := Entry{
+		Address: address, Source: Webhook, Since: happened(e), Event: e.ID,
+		// By our own clock, and from when we heard: the provider's may be wrong.
+		Expires: e.Received.Add(l.set.Load().Expire),
+	}
+	switch e.Type {
+	case "bounced.hard":
+		learnt.Reason = HardBounce
+		learnt.Detail = joined(e.BounceCode, e.BounceReason)
+	case "complained":
+		learnt.Reason = Complaint
+	case "unsubscribed":
+		learnt.Reason = Unsubscribe
+	default:
+		return nil
+	}
+	if address == "" {
+		return nil
+	}
+	return &learnt
+}
+
+// happened is when what an event tells of was: as the provider says, but not
+// in our future.
+func happened(e relay.Event) time.Time {
+	at := e.Occurred
+	if at.IsZero() {
+		at = e.Created
+	}
+	if at.IsZero() || at.After(e.Received) {
+		at = e.Received
+	}
+	return at
+}
+
+func joined(a, b string) string {
+	if a == "" || b == "" {
+		return a + b
+	}
+	return a + " " + b
+}

@@ -1,0 +1,131 @@
+package webhook
+
+import (
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay"
+)
+
+// Handler answers the provider's requests.
+type Handler struct {
+	opt     Options
+	secrets atomic.Pointer[[]string]
+	metrics *metrics
+
+	mu     sync.Mutex
+	warned time.Time // when a request that was not the provider's was logged last
+}
+
+var _ http.Handler = (*Handler)(nil)
+
+// NewHandler returns a Handler.
+func NewHandler(o Options) *Handler {
+	if o.Path == "" {
+		o.Path = "/webhook"
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	h := &Handler{opt: o, metrics: newMetrics(o.Metrics)}
+	h.SetSecrets(o.Secrets)
+	return h
+}
+
+// SetSecrets goes on with other secrets, as Options.Secrets.
+func (h *Handler) SetSecrets(secrets []string) { h.secrets.Store(&secrets) }
+
+// ServeHTTP implements http.Handler.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	h.metrics.requests[h.serve(w, r)].Inc()
+}
+
+func (h *Handler) serve(w http.ResponseWriter, r *http.Request) result {
+	switch {
+	case r.URL.Path != h.opt.Path:
+		refuse(w, http.StatusNotFound, "Not found")
+		return notOurs
+	case r.Method != http.MethodPost:
+		w.Header().Set("Allow", http.MethodPost)
+		refuse(w, http.StatusMethodNotAllowed, "Method not allowed")
+		return notOurs
+	}
+	body, err := readBody(w, r)
+	if _, big := errors.AsType[*http.MaxBytesError](err); big {
+		refuse(w, http.StatusRequestEntityTooLarge, "Too large")
+		return tooLarge
+	}
+	if err != nil {
+		refuse(w, http.StatusBadRequest, "Incomplete")
+		return cutShort
+	}
+	if !signed(*h.secrets.Load(), body, r.Header.Get(SignatureHeader)) {
+		h.warn(r)
+		refuse(w, http.StatusUnauthorized, "Invalid signature")
+		return badSignature
+	}
+	return h.take(w, r, body)
+}
+
+// readBody reads no byte of a body that says that it is too large.
+func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	if r.ContentLength > MaxBody {
+		w.Header().Set("Connection", "close") // what comes is not worth reading
+		return nil, &http.MaxBytesError{Limit: MaxBody}
+	}
+	return io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
+}
+
+// take has an event kept. Everything with a good signature is answered 200,
+// whether we understand it or not: to come again would not change that. Only
+// what could not be kept is asked for again.
+func (h *Handler) take(w http.ResponseWriter, r *http.Request, body []byte) result {
+	e, err := parse(body, time.Now())
+	if err != nil {
+		h.opt.Log.Warn("the provider sent what is no event", "bytes", len(body), "cause", err)
+		return unreadable
+	}
+	fresh, err := h.opt.Taker.Take(r.Context(), e)
+	if err != nil {
+		h.opt.Log.Error("an event of the provider cannot be kept; it was told to send it again", "event", e.ID, "type", e.Type, "cause", err)
+		refuse(w, http.StatusServiceUnavailable, "Try again later")
+		return notKept
+	}
+	if !fresh {
+		return repeated
+	}
+	h.metrics.event(e.Type)
+	h.log(e)
+	return taken
+}
+
+func (h *Handler) log(e relay.Event) {
+	attrs := []any{"event", e.ID, "type", e.Type, "to", e.Email, "message_id", e.MessageID}
+	if e.BounceCode != "" || e.BounceReason != "" {
+		attrs = append(attrs, "code", e.BounceCode, "reason", e.BounceReason)
+	}
+	h.opt.Log.Info("event", attrs...)
+}
+
+// warn writes a line about a request that is not the provider's, but not for
+// each: anybody can send them.
+func (h *Handler) warn(r *http.Request) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if now := time.Now(); now.Sub(h.warned) > time.Minute {
+		h.warned = now
+		h.opt.Log.Warn("a webhook request without the provider's signature; further ones of this minute are only counted",
+			"client", r.RemoteAddr, "signature", r.Header.Get(SignatureHeader) != "")
+	}
+}
+
+func refuse(w http.ResponseWriter, status int, why string) {
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(status)
+	_, _ = io.WriteString(w, `{"error": "`+why+`"}`) // who does not read it has the status
+}

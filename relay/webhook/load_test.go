@@ -1,0 +1,191 @@
+package webhook
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http"
+	"os"
+	"path/filepath"
+	"runtime"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/store/records"
+	"github.com/smtp2rest/smtp2rest/relay/suppress"
+)
+
+// TestAThousandEventsASecond: from 50 connections, each event durable before
+// its answer, with repeats and forgeries among them: right answers, nothing
+// lost, and memory that does not grow. SMTP2REST_LOAD is how many seconds.
+func TestAThousandEventsASecond(t *testing.T) {
+	const connections, rate = 50, 1000
+	length := 3 * time.Second
+	if s, err := time.ParseDuration(os.Getenv("SMTP2REST_LOAD")); err == nil {
+		length = s
+	}
+	dir := t.TempDir()
+	store, err := records.Open(records.Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	list := suppress.New(suppress.Options{Store: store})
+	if err := list.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	s := NewServer(ServerOptions{Address: "127.0.0.1:0", Handler: NewHandler(Options{Secrets: []string{secret}, Taker: list})})
+	if err := s.Start(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	l := &load{t: t, url: "http://" + s.Addr().String() + "/webhook", client: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: connections}}}
+	l.run(connections, rate, length/3) // warms up
+	before := heap()
+	l.took = nil
+	l.run(connections, rate, length)
+	grown := int64(heap()) - int64(before)
+	l.client.CloseIdleConnections()
+	end(t, s, patience)
+
+	events := l.sent.Load()
+	slices.Sort(l.took)
+	t.Logf("%d events, %d repeats, %d forgeries at %.0f a second; answered in %s (median), %s (99th of 100); memory grew by %d KiB, %d for each event",
+		events, l.repeats.Load(), l.forged.Load(), float64(len(l.took))/length.Seconds(), l.took[len(l.took)/2], l.took[len(l.took)*99/100], grown>>10, grown/events)
+	bounced := 0
+	for i := range events {
+		_, known := list.Lookup(fmt.Sprintf("recipient%d@example.net", i), time.Now())
+		if known != (i%2 == 0) {
+			t.Fatalf("event %d: suppressed is %t", i, known)
+		}
+		if known {
+			bounced++
+		}
+	}
+	list.Stop()
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if left := kept(t, dir, events); left != events {
+		t.Errorf("%d of %d events are kept", left, events)
+	}
+	// What a suppressed address takes in the index, and nothing else.
+	if perAddress := grown / int64(bounced); perAddress > 400 {
+		t.Errorf("memory grew by %d bytes for each address", perAddress)
+	}
+	if got := float64(len(l.took)) / length.Seconds(); got < rate*9/10 {
+		t.Errorf("only %.0f requests a second", got)
+	}
+}
+
+// kept counts the events that are there after a restart.
+func kept(t *testing.T, dir string, n int64) (found int64) {
+	t.Helper()
+	if _, err := os.Stat(filepath.Join(dir, records.FileName)); err != nil {
+		t.Fatal(err)
+	}
+	store, err := records.Open(records.Options{Dir: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range n {
+		_, ok, err := store.Event(context.Background(), fmt.Sprintf("evt_%d", i))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if ok {
+			found++
+		}
+	}
+	if err := store.Close(); err != nil {
+		t.Fatal(err)
+	}
+	return found
+}
+
+func heap() uint64 {
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// load is who sends events.
+type load struct {
+	t      *testing.T
+	url    string
+	client *http.Client
+
+	sent, repeats, forged atomic.Int64
+
+	mu   sync.Mutex
+	took []time.Duration
+}
+
+// run sends so many requests a second from so many connections.
+func (l *load) run(connections, rate int, length time.Duration) {
+	work := make(chan struct{})
+	var wg sync.WaitGroup
+	for range connections {
+		wg.Go(func() {
+			for range work {
+				l.one()
+			}
+		})
+	}
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	begin := time.Now()
+	for done := 0; done < int(length.Seconds()*float64(rate)); {
+		<-tick.C
+		for due := int(time.Since(begin).Seconds() * float64(rate)); done < due; done++ {
+			work <- struct{}{}
+		}
+	}
+	close(work)
+	wg.Wait()
+}
+
+func (l *load) one() {
+	switch rand.IntN(20) {
+	case 0, 1:
+		if n := l.sent.Load() - 200; n > 0 {
+			l.repeats.Add(1)
+			l.post(rand.Int64N(n), secret, 200)
+			return
+		}
+	case 2:
+		l.forged.Add(1)
+		l.post(-1, "another", 401)
+		return
+	}
+	l.post(l.sent.Add(1)-1, secret, 200)
+}
+
+func (l *load) post(n int64, key string, want int) {
+	kind := [2]string{"bounced.hard", "delivered"}[n&1]
+	body := fmt.Sprintf(`{"id":"evt_%d","type":%q,"created_at":"2026-05-13T10:24:31Z","data":{"message_id":"msg_%[1]d","email":"Recipient%[1]d@example.net",`+
+		`"timestamp":"2026-05-13T10:24:28Z","bounce_code":"550","bounce_reason":"5.1.1 The email account that you tried to reach does not exist"}}`, n, kind)
+	r, err := http.NewRequest(http.MethodPost, l.url, strings.NewReader(body))
+	if err != nil {
+		l.t.Error(err)
+		return
+	}
+	r.Header.Set(SignatureHeader, Sign(key, []byte(body)))
+	begin := time.Now()
+	resp, err := l.client.Do(r)
+	if err != nil {
+		l.t.Error(err)
+		return
+	}
+	text, err := io.ReadAll(resp.Body)
+	if cerr := resp.Body.Close(); err != nil || cerr != nil || resp.StatusCode != want || want == 200 && len(text) > 0 {
+		l.t.Errorf("%d %s, %v, want %d", resp.StatusCode, text, err, want)
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.took = append(l.took, time.Since(begin))
+}
