@@ -52,7 +52,7 @@ func webhookRegisterCommand() *command {
 its answer to the file that webhook.secret_file names, with mode 0600. A secret
 that is there already goes to webhook.previous_secret_file, if one is named, so
 that both count until the provider has changed. The relay reads both when it
-starts.
+starts and with 'smtp2rest reload'.
 
 Without webhook.secret_file, --print shows the secret; nothing else does.`,
 		examples: []string{
@@ -116,7 +116,7 @@ func register(ctx context.Context, t *terminal, cfg *config.Config, path string,
 	if err != nil {
 		return fmt.Errorf("the provider has registered it, and the secret cannot be kept: %w; register again when that is mended", err)
 	}
-	fmt.Fprintf(t.out, "Registered %s for %s.\nThe secret is in %s.%s Restart the relay to use it.\n", r.URL, strings.Join(r.Events, ", "), file, kept)
+	fmt.Fprintf(t.out, "Registered %s for %s.\nThe secret is in %s.%s The relay takes it when it starts, or with 'smtp2rest reload'.\n", r.URL, strings.Join(r.Events, ", "), file, kept)
 	return nil
 }
 

@@ -322,3 +322,21 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestSecretsChangeInUse: the new one and the one before it count, the one
+// before that no more.
+func TestSecretsChangeInUse(t *testing.T) {
+	h, _ := newHandler("first")
+	for i, secrets := range [][]string{{"first"}, {"second", "first"}, {"third", "second"}} {
+		h.SetSecrets(secrets)
+		for _, s := range []string{"first", "second", "third"} {
+			want := 401
+			if slices.Contains(secrets, s) {
+				want = 200
+			}
+			if status, _ := ask(t, h, request("POST", "/webhook", Sign(s, []byte(hardBounce)), hardBounce)); status != want {
+				t.Errorf("step %d, %s: %d, want %d", i, s, status, want)
+			}
+		}
+	}
+}
