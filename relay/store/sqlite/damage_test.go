@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
 )
@@ -227,4 +228,26 @@ func TestSpaceIsGivenBack(t *testing.T) {
 	}
 	settleAll(t, s)
 	until(t, "the files are small again", func() bool { return size() <= (keepPages+300)*4096 })
+}
+
+// A database that is gone is no reason to remove the bodies it knew.
+func TestTheDatabaseIsMissing(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Open(Options{Dir: dir, Log: quiet()})
+	must(t, err)
+	m := queue.NewMail(relay.Message{ID: "large", From: "a@b.example", Recipients: []string{"c@d.example"}, Raw: make([]byte, spoolAbove+1), ReceivedAt: time.Now()})
+	must(t, s.Enqueue(t.Context(), m))
+	must(t, s.Close())
+	must(t, os.Remove(filepath.Join(dir, fileName)))
+	if _, err := Open(Options{Dir: dir, Log: quiet()}); err == nil || !strings.Contains(err.Error(), "set-aside") {
+		t.Fatalf("the start says %v", err)
+	}
+	left, err := os.ReadDir(filepath.Join(dir, spoolDir))
+	must(t, err)
+	if len(left) != 1 {
+		t.Errorf("the spool has %d files", len(left))
+	}
+	_, err = SetAside(dir, time.Now())
+	must(t, err)
+	must(t, openTest(t, dir, Options{}).Close())
 }

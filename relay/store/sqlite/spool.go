@@ -3,6 +3,7 @@ package sqlite
 import (
 	"crypto/rand"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -92,6 +93,17 @@ func (s *Store) discard(names []string) {
 			s.log.Warn("spool file could not be removed; the next start will", "file", s.spool.path(name), "err", err)
 		}
 	}
+}
+
+// checkMissing refuses to begin a new database beside the bodies of one that is
+// gone: the sweep would take them for leftovers.
+func (s *Store) checkMissing(path string) error {
+	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	return s.spool.fs.Names(s.spool.dir, func(string) error {
+		return fmt.Errorf("%s is missing, and %s beside it has the mail of it: put the file back, or begin with an empty queue after 'smtp2rest queue set-aside', which renames what is there and removes nothing", path, s.spool.dir)
+	})
 }
 
 // sweepSpool removes what a crash left over between a file and its row.

@@ -128,6 +128,9 @@ func (s *Store) Configure(b Bounds) { s.bounds.Store(&b) }
 // open does the part of Open that needs the lock.
 func (s *Store) open() error {
 	path := s.path()
+	if err := s.checkMissing(path); err != nil {
+		return err
+	}
 	if err := checkHeader(path); err != nil {
 		return err
 	}
