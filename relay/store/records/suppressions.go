@@ -133,6 +133,23 @@ func (s *Store) Remove(ctx context.Context, addresses []string, at time.Time) (r
 	return removed, err
 }
 
+// Erase takes an address off the list as if it had never been there, and says
+// whether it was on it. Remove is not enough to forget somebody: it remembers
+// whom it removed.
+func (s *Store) Erase(ctx context.Context, address string) (known bool, err error) {
+	key := suppress.Normalise(address)
+	err = s.durable(ctx, func(t *tx) error {
+		n, err := s.unsetSuppression(t, key)
+		if err != nil {
+			return err
+		}
+		known = n > 0
+		_, err = t.Exec("DELETE FROM removals WHERE address = ?", key)
+		return err
+	})
+	return known, err
+}
+
 // LearnSoon implements suppress.Store.
 func (s *Store) LearnSoon(e suppress.Entry) {
 	s.later(func(t *tx) error { return s.learn(t, e, e.Since) })
