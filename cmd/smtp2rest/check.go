@@ -17,7 +17,7 @@ func checkCommand() *command {
 came from. Secrets are not shown. It exits 0 when 'serve' would accept it and 78
 with all that is wrong when not.
 
-With --probe it also connects to each listener, where 'serve' must be running,
+With --probe it connects instead to each listener, where 'serve' must be running,
 from the addresses of this machine and without a login, tries to send to
 somebody outside, and prints what it was told. No mail is sent. It exits 1 when
 a stranger is let in, or when a listener does not answer.`,
@@ -34,12 +34,10 @@ a stranger is let in, or when a listener does not answer.`,
 					return err
 				}
 				p := palette{t.color}
-				w := tabwriter.NewWriter(t.out, 0, 0, 2, ' ', 0)
-				for _, s := range cfg.Describe() {
-					fmt.Fprintf(w, "%s\t%s\t%s\n", s.Path, s.Value, s.Origin)
-				}
-				if err := w.Flush(); err != nil {
-					return err
+				if !*probing { // what strangers are told is not to be looked for below all that
+					if err := printSettings(t, cfg); err != nil {
+						return err
+					}
 				}
 				for _, warning := range cfg.Warnings {
 					fmt.Fprintf(t.out, "%s %s\n", p.red("warning:"), warning)
@@ -51,4 +49,12 @@ a stranger is let in, or when a listener does not answer.`,
 			}
 		},
 	}
+}
+
+func printSettings(t *terminal, cfg *config.Config) error {
+	w := tabwriter.NewWriter(t.out, 0, 0, 2, ' ', 0)
+	for _, s := range cfg.Describe() {
+		fmt.Fprintf(w, "%s\t%s\t%s\n", s.Path, s.Value, s.Origin)
+	}
+	return w.Flush()
 }

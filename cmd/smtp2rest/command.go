@@ -26,6 +26,7 @@ const (
 
 // terminal is what a command talks to.
 type terminal struct {
+	name     string // of this program, as it was called
 	in       io.Reader
 	out, err io.Writer
 	env      func(string) (string, bool)
@@ -192,7 +193,11 @@ func flagError(fs *flag.FlagSet, err error) error {
 	}
 	wrong, unknown := strings.CutPrefix(err.Error(), "flag provided but not defined: -")
 	if !unknown {
-		return usagef("%s", err)
+		text := err.Error()
+		if name, lacks := strings.CutPrefix(text, "flag needs an argument: -"); lacks {
+			return usagef("--%s needs a value", strings.TrimLeft(name, "-"))
+		}
+		return usagef("%s", strings.Replace(text, " for flag -", " for --", 1))
 	}
 	var known []string
 	fs.VisitAll(func(f *flag.Flag) { known = append(known, f.Name) })

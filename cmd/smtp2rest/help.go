@@ -16,10 +16,20 @@ Commands:
 
 func printOverview(w io.Writer) {
 	fmt.Fprint(w, overview)
+	width := longest(names())
 	for _, c := range commands() {
-		fmt.Fprintf(w, "  %-9s %s\n", c.name, c.summary)
+		fmt.Fprintf(w, "  %-*s  %s\n", width, c.name, c.summary)
 	}
 	fmt.Fprint(w, "\n'smtp2rest help COMMAND' tells more of one. New here? 'smtp2rest demo' shows it all at work.\n")
+}
+
+// longest is the width of a column of words.
+func longest(words []string) int {
+	width := 0
+	for _, w := range words {
+		width = max(width, len(w))
+	}
+	return width
 }
 
 func help(t *terminal, args []string) int {
@@ -61,8 +71,9 @@ func printHelp(w io.Writer, c *command) {
 	fmt.Fprintf(w, "%s\n\nUsage: %s\n\n%s\n", c.summary, usage, strings.TrimSpace(c.about))
 	if len(c.verbs) > 0 {
 		fmt.Fprint(w, "\nVerbs:\n")
+		width := longest(c.verbNames())
 		for i, name := range c.verbNames() {
-			fmt.Fprintf(w, "  %-9s %s\n", name, c.verbs[i].summary)
+			fmt.Fprintf(w, "  %-*s  %s\n", width, name, c.verbs[i].summary)
 		}
 		fmt.Fprintf(w, "\n'smtp2rest help %s VERB' tells more of one.\n", c.name)
 	}

@@ -67,7 +67,7 @@ type historyFlags struct {
 func (f *historyFlags) declare(fs *flag.FlagSet) {
 	fs.StringVar(&f.states, "state", "", "only these `states`, with commas")
 	fs.StringVar(&f.sender, "sender", "", "only mail of this envelope `address`")
-	fs.StringVar(&f.sender, "from", "", "the same as --sender")
+	fs.StringVar(&f.sender, "from", "", "the same as --sender: an `address`")
 	fs.StringVar(&f.recipient, "recipient", "", "only mail to this `address`")
 	fs.StringVar(&f.subject, "subject", "", "only mail whose subject has this `text`, if history.subjects is on")
 	fs.Var(&f.since, "since", "only mail that came since this `time`: 2026-11-25, 2026-11-25T18:00,\n"+strings.Repeat(" ", 27)+"or how long ago, such as 90m or 2d")
@@ -98,7 +98,7 @@ func historyState(word string) (history.State, error) {
 		}
 		names = append(names, string(s))
 	}
-	return "", usagef("there is no state %q%s", word, didYouMean(word, names))
+	return "", noState(word, names)
 }
 
 // timeValue is a flag for a moment: a date, a time, or how long ago.

@@ -17,6 +17,7 @@ func main() {
 		in:    os.Stdin,
 		out:   os.Stdout,
 		err:   os.Stderr,
+		name:  os.Args[0],
 		env:   os.LookupEnv,
 		color: wantsColor(os.Stdout, os.LookupEnv),
 		width: columns(os.Stdout),

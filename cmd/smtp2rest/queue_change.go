@@ -26,7 +26,7 @@ func queueHoldCommand() *command {
 		summary: "Stop recipients from being tried until they are released.",
 		about: `Stops waiting recipients. Those that are being tried are stopped if that does not
 succeed. Mail that comes later is not concerned.`,
-		examples: []string{"smtp2rest queue hold 0d5hk7", "smtp2rest queue hold --sender news@example.com"},
+		examples: []string{"smtp2rest queue hold 06h0kq3n2a", "smtp2rest queue hold --sender news@example.com"},
 	}.command()
 }
 
@@ -35,7 +35,7 @@ func queueReleaseCommand() *command {
 		verb: "release", past: "released", do: admin.Admin.Release,
 		summary:  "Let held recipients wait again.",
 		about:    "Takes back a hold: recipients wait again until the time they were due.",
-		examples: []string{"smtp2rest queue release 0d5hk7", "smtp2rest queue release --all"},
+		examples: []string{"smtp2rest queue release 06h0kq3n2a", "smtp2rest queue release --all"},
 	}.command()
 }
 
@@ -46,7 +46,7 @@ func queueRetryCommand() *command {
 		about: `Makes waiting recipients due at once. Failed ones wait again as if they had just
 come; their senders are not told a second time should they fail again. What is
 held stays held.`,
-		examples: []string{"smtp2rest queue retry 0d5hk7", "smtp2rest queue retry --state failed --newer 2d"},
+		examples: []string{"smtp2rest queue retry 06h0kq3n2a", "smtp2rest queue retry --state failed --newer 2d"},
 	}.command()
 }
 
@@ -57,7 +57,7 @@ func queueDropCommand() *command {
 		about: `Removes recipients that are not sent yet, with their mail when it has no others.
 Neither sender nor recipient hears of it, and it cannot be undone; it asks
 first, unless --yes is given. An attempt that is under way may still succeed.`,
-		examples: []string{"smtp2rest queue drop 0d5hk7", "smtp2rest queue drop --state failed --older 30d --yes"},
+		examples: []string{"smtp2rest queue drop 06h0kq3n2a", "smtp2rest queue drop --state failed --older 30d --yes"},
 	}.command()
 }
 

@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"flag"
+	"strings"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
@@ -69,7 +70,12 @@ func statesOf(word string) ([]string, error) {
 	case "all":
 		return all, nil
 	}
-	return nil, usagef("there is no state %q%s", word, didYouMean(word, names))
+	return nil, noState(word, names)
+}
+
+// noState names the states that there are.
+func noState(word string, names []string) error {
+	return usagef("there is no state %q%s\nStates are: %s.", word, didYouMean(word, names), strings.Join(names, ", "))
 }
 
 // errNotAnAge is what is wrong with an age of nothing.

@@ -96,6 +96,10 @@ func listTable(ctx context.Context, t *terminal, a admin.Admin, f admin.Filter, 
 	if limit < 0 {
 		limit = tableLimit
 	}
+	s, err := a.Status(ctx)
+	if err != nil {
+		return err
+	}
 	table := newTable(t, "ID", "AGE", "STATE", "TRIES", "NEXT", "SENDER", "RECIPIENT", "WHY")
 	n, more, short := 0, false, addressWidth(t)
 	for e, err := range admin.All(ctx, a, f) {
@@ -106,7 +110,7 @@ func listTable(ctx context.Context, t *terminal, a admin.Admin, f admin.Filter, 
 			break
 		}
 		n++
-		if err := table.add(e.ID, age(e.Received), e.State, fmt.Sprint(e.Tries), next(e.Progress),
+		if err := table.add(e.ID, age(e.Received), e.State, fmt.Sprint(e.Tries), next(e.Progress, shutUntil(s.Pace)),
 			cut(address(e.Sender), short), cut(printable(e.Recipient), short), printable(e.Why)); err != nil {
 			return err
 		}
@@ -114,7 +118,8 @@ func listTable(ctx context.Context, t *terminal, a admin.Admin, f admin.Filter, 
 	if err := table.flush(); err != nil {
 		return err
 	}
-	return listFoot(ctx, t, a, n, more)
+	listFoot(t, s, n, more)
+	return nil
 }
 
 // addressWidth is how much of an address is shown: on a screen, half of what
@@ -127,24 +132,36 @@ func addressWidth(t *terminal) int {
 	return min(max((t.width-others-reason)/2, least), most)
 }
 
-// next is when a recipient is tried next.
-func next(p admin.Progress) string {
+// next is when a recipient is tried next, if nothing is sent before shut.
+func next(p admin.Progress, shut time.Time) string {
+	at := p.Due
+	if shut.After(at) {
+		at = shut
+	}
 	switch {
 	case p.State != "waiting":
 		return "-"
-	case !p.Due.After(time.Now()):
+	case !at.After(time.Now()):
 		return "now"
 	default:
-		return until(p.Due)
+		return until(at)
 	}
 }
 
-// listFoot says how much there is and what stands in its way.
-func listFoot(ctx context.Context, t *terminal, a admin.Admin, shown int, more bool) error {
-	s, err := a.Status(ctx)
-	if err != nil {
-		return err
+// shutUntil is when the API is called again, if it asked for a pause or is
+// down: until then no mail that is due goes out.
+func shutUntil(p *admin.Pace) time.Time {
+	switch {
+	case p == nil:
+		return time.Time{}
+	case p.Breaker.Open && p.Breaker.ProbeAt.After(p.PausedUntil):
+		return p.Breaker.ProbeAt
 	}
+	return p.PausedUntil
+}
+
+// listFoot says how much there is and what stands in its way.
+func listFoot(t *terminal, s admin.Status, shown int, more bool) {
 	if shown > 0 {
 		fmt.Fprintln(t.out)
 	}
@@ -157,7 +174,6 @@ func listFoot(ctx context.Context, t *terminal, a admin.Admin, shown int, more b
 	}
 	fmt.Fprintf(t.out, "%s. In the queue: %s.\n", what, countsText(s.Queue))
 	printNotes(t.out, palette{t.color}, s.Notes)
-	return nil
 }
 
 func countsText(c admin.Counts) string {

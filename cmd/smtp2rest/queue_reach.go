@@ -43,10 +43,10 @@ type place struct {
 }
 
 func (r *reach) declare(fs *flag.FlagSet) {
-	fs.StringVar(&r.socket, "socket", "", "the daemon's socket, a `path`")
+	fs.StringVar(&r.socket, "socket", "", "ask the daemon through its socket at this `path`")
 	fs.StringVar(&r.dir, "data-dir", "", "the data `directory`")
 	fs.StringVar(&r.config, "config", "", "the daemon's TOML `file`, for its queue.data_dir")
-	fs.StringVar(&r.address, "address", "", "the daemon's admin.address, `host:port`; SMTP2REST_ADMIN_TOKEN has its token")
+	fs.StringVar(&r.address, "address", "", "ask the daemon at this `host:port`, its admin.address; SMTP2REST_ADMIN_TOKEN has the token")
 }
 
 // open asks the running daemon or, if there is none, opens its data directory.

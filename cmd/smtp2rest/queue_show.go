@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"text/tabwriter"
+	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 )
@@ -19,7 +20,7 @@ func queueShowCommand() *command {
 		about: `Shows who handed a mail over, and each recipient with its attempts. --raw prints
 the mail as it came: to a file or a pipe byte for byte, to a screen with what it
 could act on escaped.`,
-		examples: []string{"smtp2rest queue show 0d5hk7", "smtp2rest queue show 0d5hk7 --raw > mail.eml"},
+		examples: []string{"smtp2rest queue show 06h0kq3n2a", "smtp2rest queue show 06h0kq3n2a --raw > mail.eml"},
 		setup: func(fs *flag.FlagSet) action {
 			var q queueFlags
 			q.declare(fs)
@@ -107,7 +108,7 @@ func progressText(p admin.Progress) string {
 	text := p.State
 	switch {
 	case p.State == "waiting":
-		if n := next(p); n == "now" {
+		if n := next(p, time.Time{}); n == "now" {
 			text += ", due now"
 		} else {
 			text += ", next try in " + n

@@ -46,7 +46,7 @@ func showStatus(t *terminal, s admin.Status) error {
 	}
 	fmt.Fprintf(w, "daemon\t%s\n", daemon)
 	fmt.Fprintf(w, "queue\t%s\n", countsText(s.Queue))
-	fmt.Fprintf(w, "stored\t%d mails, %s\n", s.Queue.Mails, size(s.Queue.Bytes))
+	fmt.Fprintf(w, "stored\t%s, %s\n", counted(int(s.Queue.Mails), "mail"), size(s.Queue.Bytes))
 	if s.Pace != nil {
 		fmt.Fprintf(w, "API\t%s\n", apiText(*s.Pace))
 		fmt.Fprintf(w, "rate\t%s; %d calls under way\n", rateText(*s.Pace), s.Pace.InFlight)

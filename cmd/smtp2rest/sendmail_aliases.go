@@ -27,8 +27,11 @@ func checkAliases(t *terminal, c sendmail.Command) error {
 	if c.AliasesFile != "" {
 		file = c.AliasesFile
 	}
+	if file == "" && path == "" {
+		return sendmail.Errorf(sendmail.Config, "there is no %s, so no aliases were checked; -oAFILE names a file", daemonConfig)
+	}
 	if file == "" {
-		_, err := fmt.Fprintf(t.out, "There is no alias_file in the configuration; it has %d aliases itself, all good.\n", len(cfg.Addresses.Aliases))
+		_, err := fmt.Fprintf(t.out, "There is no alias_file in the configuration; the aliases in it are good: %d.\n", len(cfg.Addresses.Aliases))
 		return err
 	}
 	text, err := config.ReadAliases(file, nil)
@@ -39,6 +42,6 @@ func checkAliases(t *terminal, c sendmail.Command) error {
 	if err != nil {
 		return sendmail.Errorf(sendmail.Config, "%s: %s", file, strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
-	_, err = fmt.Fprintf(t.out, "%s: %d aliases, all good.\n", printable(file), table.Len())
+	_, err = fmt.Fprintf(t.out, "%s: all good; aliases: %d.\n", printable(file), table.Len())
 	return err
 }

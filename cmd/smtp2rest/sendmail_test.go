@@ -377,7 +377,7 @@ func TestLocalNamesThroughTheRelay(t *testing.T) {
 func TestNewaliases(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "aliases")
 	for text, want := range map[string]result{
-		"root: ops@example.net\n": {out: file + ": 1 aliases, all good.\n"},
+		"root: ops@example.net\n": {out: file + ": all good; aliases: 1.\n"},
 		"root: |/bin/x\n":         {err: "sendmail: " + file + ": line 1: root: \"|/bin/x\" is a program: an alias leads to addresses only\n", code: 78},
 	} {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
@@ -387,7 +387,7 @@ func TestNewaliases(t *testing.T) {
 			t.Errorf("%+v, want %+v", got, want)
 		}
 	}
-	if got := executeTool(t, environ(t), "", linked(t, "newaliases")); got.code != 0 || !strings.Contains(got.out, "no alias_file") {
+	if got := executeTool(t, environ(t), "", linked(t, "newaliases")); got.code != 78 || !strings.Contains(got.err, "no aliases were checked") {
 		t.Errorf("%+v", got)
 	}
 	if got := executeTool(t, environ(t), "", linked(t, "newaliases"), "-oA"+file+"x"); got.code != 78 || !strings.Contains(got.err, "no such file") {

@@ -21,8 +21,8 @@ import (
 )
 
 // drainTime is how long mail that is being handed over may take to end after
-// SIGTERM. It is below systemd's 90 s and above Kubernetes's habit of 30 s
-// less what their own signalling takes.
+// SIGTERM. It is below the 40 s of our systemd unit (TimeoutStopSec) and the
+// 30 s that Kubernetes gives by habit, with something left to close the rest.
 const drainTime = 25 * time.Second
 
 func serveCommand() *command {
@@ -33,9 +33,10 @@ func serveCommand() *command {
 SIGTERM or SIGINT; Ctrl-C a second time stops it at once. SIGHUP has it read its
 configuration again, as 'smtp2rest reload' does.
 
-Without --config all settings come from the environment: NEXUSPROMAIL_API_KEY,
-NEXUSPROMAIL_API_URL, FROM_EMAIL, FROM_NAME. With it, the file is completed by
-the environment, which comes first. 'smtp2rest check' shows what is in force.
+Without --config all settings come from the environment: NEXUSPROMAIL_API_KEY and
+FROM_EMAIL are needed; 'smtp2rest man config' names the variable of each setting that
+has one. With it, the file is completed by the environment, which comes first.
+'smtp2rest check' shows what is in force.
 
 With --sandbox no mail leaves the machine: a stand-in for the API runs inside
 and shows what it was sent. It needs no settings at all.`,
@@ -208,16 +209,18 @@ func announce(t *terminal, daemon *app.App, dataDir string, box *sandbox.Server)
 
 Try, in another terminal:
 
-  smtp2rest send --server %s --to bob@example.net
-  smtp2rest send --server %s --to suppressed@example.net
-  smtp2rest send --server %s --to hardbounce@example.net
-  smtp2rest suppressions --data-dir %s
-  smtp2rest queue --data-dir %s
-  curl %s/sandbox/calls
+  export SMTP2REST_DATA_DIR=%s
+  %[5]s send --server %[1]s --to bob@example.net
+  %[5]s send --server %[1]s --to suppressed@example.net
+  %[5]s send --server %[1]s --to hardbounce@example.net
+  %[5]s trace bob@example.net
+  %[5]s suppressions
+  %[5]s status
+  curl %[6]s/sandbox/calls
 
-'smtp2rest sandbox --help' lists the recipients that force an outcome. Stop with Ctrl-C.
+'%[5]s help sandbox' lists the recipients that force an outcome. Stop with Ctrl-C.
 
-`, smtp, box.URL(), box.Webhook().URL, smtp, smtp, smtp, dataDir, dataDir, origin(box))
+`, smtp, box.URL(), box.Webhook().URL, dataDir, t.name, origin(box))
 }
 
 // origin is the sandbox's address without the path of the API.

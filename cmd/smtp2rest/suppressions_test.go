@@ -87,7 +87,7 @@ func TestSuppressionsOfAStoppedDaemon(t *testing.T) {
 func TestSuppressionsOfARunningDaemon(t *testing.T) {
 	dir := recordsDir(t, bouncedEntry())
 	p := launch(t, environ(t), "serve", "--sandbox")
-	used := p.await(p.out, `smtp2rest queue --data-dir (\S+)`)
+	used := p.await(p.out, `export SMTP2REST_DATA_DIR=(\S+)`)
 	smtp := p.await(p.out, `(?m)^ +SMTP +(\S+)`)
 	file := filepath.Join(dir, "list.csv")
 	if r := suppressionsOf(t, dir, "", "export"); r.code != 0 || os.WriteFile(file, []byte(r.out), 0o600) != nil {

@@ -23,16 +23,16 @@ func traceCommand() *command {
 its client was told, each attempt with the API's answer, and what the provider
 told afterwards: delivered, opened, bounced with its code and reason, complained.
 
-NAME is the queue id or its beginning, the Message-ID of the mail's header, the
-message_id of the API, or the address of its sender or of a recipient. Where that
-leads to several mails they are listed, the newest first; their ids tell more, or
-'smtp2rest history' searches among them.
+NAME is the queue id or its beginning (four characters or more), the Message-ID of
+the mail's header, the message_id of the API, or the address of its sender or of a
+recipient. Where that leads to several mails they are listed, the newest first; their
+ids tell more, or 'smtp2rest history' searches among them.
 
 It asks the running daemon, or opens the data directory of one that is stopped,
 as 'smtp2rest queue' does. How long the history is kept is history.keep in the
 configuration.`,
 		examples: []string{
-			"smtp2rest trace 0d5hk7", "smtp2rest trace bob@example.net",
+			"smtp2rest trace 06h0kq3n2a", "smtp2rest trace bob@example.net",
 			"smtp2rest trace '<20261125.1@app.example.com>' --json", "smtp2rest trace msg_01hx --follow",
 		},
 		setup: func(fs *flag.FlagSet) action {

@@ -175,6 +175,9 @@ func stateInQueue(state string) history.State {
 // or because it was lost.
 func (l *LocalHistory) queued(ctx context.Context, name string) (Traced, error) {
 	nothing := fmt.Errorf("%w and nothing in the history: %q", queue.ErrNotFound, name)
+	if len(name) < 4 {
+		return Traced{}, fmt.Errorf("%w; of an id at least four characters are needed", nothing)
+	}
 	if !shortID.MatchString(name) {
 		return Traced{}, nothing
 	}

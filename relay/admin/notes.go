@@ -25,7 +25,7 @@ func (v view) notes(s Status) []Note {
 	switch b := v.pace.Breaker; {
 	case b.Open && b.Why == pace.KeyBad:
 		add(LevelTrouble, Note{What: allMail(open), Why: string(b.Why), Since: utc(b.Since), Until: utc(b.ProbeAt),
-			Do: "put the right API key in place and restart smtp2rest; no mail is lost or bounced for this"})
+			Do: "put the right API key in place, then 'smtp2rest reload' (a key from the environment or a systemd credential takes a restart); no mail is lost or bounced for this"})
 	case b.Open:
 		add(LevelTrouble, Note{What: allMail(open), Why: string(b.Why), Since: utc(b.Since), Until: utc(b.ProbeAt),
 			Do: "nothing, if the provider knows of it: mail goes out by itself when the API is back; the log has the errors"})
