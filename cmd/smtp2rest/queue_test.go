@@ -262,6 +262,29 @@ func TestQueueStatusOfADaemon(t *testing.T) {
 	}
 }
 
+// What is due and cannot go out yet is not said to go out now.
+func TestNextWaitsForTheAPI(t *testing.T) {
+	now := time.Now()
+	soon, later := now.Add(90*time.Second), now.Add(time.Hour)
+	for name, tt := range map[string]struct {
+		due  time.Time
+		pace *admin.Pace
+		want string
+	}{
+		"due":                    {now, &admin.Pace{}, "now"},
+		"no daemon":              {now, nil, "now"},
+		"a pause":                {now, &admin.Pace{PausedUntil: soon}, "2m"},
+		"an outage":              {now, &admin.Pace{Breaker: admin.Breaker{Open: true, ProbeAt: soon}}, "2m"},
+		"an outage and a pause":  {now, &admin.Pace{PausedUntil: later, Breaker: admin.Breaker{Open: true, ProbeAt: soon}}, "1h"},
+		"an outage that is over": {now, &admin.Pace{Breaker: admin.Breaker{ProbeAt: soon}}, "now"},
+		"due after the pause":    {later, &admin.Pace{PausedUntil: soon}, "1h"},
+	} {
+		if got := next(admin.Progress{State: "waiting", Due: tt.due}, shutUntil(tt.pace)); got != tt.want {
+			t.Errorf("%s: %q, want %q", name, got, tt.want)
+		}
+	}
+}
+
 // Whoever is asked before a drop must say yes.
 func TestDropAsks(t *testing.T) {
 	dir := queueDir(t)
@@ -368,6 +391,9 @@ func TestQueueCommandLines(t *testing.T) {
 		{"queue list aa1", 2, "'queue show aa1' shows one mail"},
 		{"queue list --stat x", 2, `did you mean "--state"?`},
 		{"queue list --state wating", 2, `there is no state "wating"; did you mean "waiting"?`},
+		{"queue list --state x", 2, "States are: open, all, "},
+		{"queue list --sender", 2, "--sender needs a value"},
+		{"queue list --limit x", 2, `invalid value "x" for --limit`},
 		{"queue list --older 2x", 2, `found "2x", which is not a time`},
 		{"queue list --newer 0s", 2, "write how long ago"},
 		{"queue list --sender <>", 2, "the null sender cannot be selected"},

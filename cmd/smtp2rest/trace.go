@@ -148,6 +148,17 @@ type storyLine struct {
 	to    string // "": to the mail
 	words string
 	took  int64
+
+	coarse bool // the time is in whole seconds, as the provider's events have it
+}
+
+// order is when it stands in the story: within its second, what has the second
+// only comes last, so that nothing is delivered before it was received.
+func (l storyLine) order() time.Time {
+	if l.coarse {
+		return l.at.Add(time.Second - 1)
+	}
+	return l.at
 }
 
 // storyLines are all of them, oldest first.
@@ -159,7 +170,7 @@ func storyLines(m history.Mail) []storyLine {
 	lines := []storyLine{{at: m.Received, words: came}}
 	for _, r := range m.Recipients {
 		for _, s := range r.Steps {
-			l := storyLine{at: s.At, to: r.Addr, words: s.Words}
+			l := storyLine{at: s.At, to: r.Addr, words: s.Words, coarse: s.Event != nil && s.At.Nanosecond() == 0}
 			if s.Attempt != nil {
 				l.took = s.Attempt.TookMS
 			}
@@ -169,7 +180,7 @@ func storyLines(m history.Mail) []storyLine {
 	if m.Reply != "" {
 		lines = append(lines, storyLine{at: m.Answered, words: "the client was told " + m.Reply})
 	}
-	slices.SortStableFunc(lines, func(a, b storyLine) int { return a.at.Compare(b.at) })
+	slices.SortStableFunc(lines, func(a, b storyLine) int { return a.order().Compare(b.order()) })
 	return lines
 }
 

@@ -59,8 +59,12 @@ func (c *Config) WithoutRestart(next *Config) ([]Change, error) {
 func (c *Config) changes(next *Config) (list []Change) {
 	before, after := c.facts(), next.facts()
 	for _, name := range union(before.names, after.names) {
-		was, is := before.of[name], after.of[name]
-		if was.mark == is.mark {
+		was, wasThere := before.of[name]
+		is, isThere := after.of[name]
+		switch {
+		case was.mark == is.mark,
+			!wasThere && is.implied, // a table that comes or goes is told by what somebody wrote in it
+			!isThere && was.implied:
 			continue
 		}
 		if was.secret || is.secret {
@@ -89,6 +93,8 @@ type fact struct {
 	mark   string // equal for equal values
 	text   string
 	secret bool
+
+	implied bool // a default, and not what its table is known by
 }
 
 type facts struct {
@@ -102,7 +108,7 @@ func (c *Config) facts() facts {
 	f := facts{of: map[string]fact{}}
 	for _, s := range c.Describe() {
 		name, value := c.nameOf(s.Path), s.Value
-		one := fact{mark: value, text: value, secret: s.Secret}
+		one := fact{mark: value, text: value, secret: s.Secret, implied: s.Origin == "default" && !names(s.Path)}
 		if secret, ok := c.hidden(s.Path); ok {
 			one.secret, one.mark = true, ""
 			if secret != "" {
@@ -113,6 +119,12 @@ func (c *Config) facts() facts {
 		f.of[name] = one
 	}
 	return f
+}
+
+// names is true of the setting by which a repeated table is known.
+func names(path string) bool {
+	_, name := splitPath(path)
+	return name == "address" || name == "name" || name == "domain"
 }
 
 // hidden is the value of a setting that Describe does not show.

@@ -51,6 +51,8 @@ func TestChanges(t *testing.T) {
 		{name: "a file behind it", before: base, after: base, aliases: "root: dev@example.com\n", want: "file " + dir + "/aliases: as it was → other content"},
 		{name: "a listener that comes first", before: "[[listener]]\naddress = \"127.0.0.1:1\"", after: "[[listener]]\naddress = \"127.0.0.1:2\"\n[[listener]]\naddress = \"127.0.0.1:1\"\nprotocol = \"lmtp\"",
 			want: `listener "127.0.0.1:1".protocol: "smtp" → "lmtp"` + "\n" + `listener "127.0.0.1:2".address:  → "127.0.0.1:2"`},
+		{name: "a listener that goes, and was never written", before: base, after: "[[listener]]\naddress = \"127.0.0.1:2\"",
+			want: `listener "127.0.0.1:2".address:  → "127.0.0.1:2"` + "\n" + `listener "127.0.0.1:2525".address: "127.0.0.1:2525" → `},
 		{name: "a user's password", before: user("ann", hashOne), after: user("bob", hashOne) + user("ann", hashTwo),
 			want: `user "ann".password_hash: set, not shown → set, not shown` + "\n" + `user "bob".name:  → "bob"`},
 	} {
@@ -77,6 +79,9 @@ func TestChanges(t *testing.T) {
 				if !strings.Contains(all, want) {
 					t.Errorf("there is no %s in\n%s", want, all)
 				}
+			}
+			if strings.Contains(all, ".max_connections") || strings.Contains(all, ".proxy_from") {
+				t.Errorf("defaults of a listener that came or went are told:\n%s", all)
 			}
 			if strings.Contains(all, "npm_") || strings.Contains(all, "$2a$") {
 				t.Errorf("a secret is shown:\n%s", all)
