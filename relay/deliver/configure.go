@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"context"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
@@ -36,6 +37,7 @@ func (e *Engine) Configure(s Settings) {
 	e.set.Store(&s)
 	e.places.Resize(s.Workers)
 	e.bodies.configure(s.Mapping)
+	e.clear(context.Background())
 	note(e.later)
 	note(e.failed)
 	note(e.anew)
