@@ -48,6 +48,10 @@ configuration.`,
 					if err != nil {
 						return err
 					}
+					if _, halted := o.(stopped); *follow && halted {
+						// Nothing would happen, and the relay could not start meanwhile.
+						return errors.New("no daemon runs, so nothing more happens to the mail; start it, or leave --follow out")
+					}
 					if *follow && story.Mail != nil {
 						return followStory(ctx, t, o, story, q.json)
 					}

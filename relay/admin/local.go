@@ -91,7 +91,8 @@ func (l *Local) Status(ctx context.Context) (Status, error) {
 
 // view is what an entry's words depend on besides the entry.
 func (l *Local) view() view {
-	v := view{now: time.Now()}
+	_, unkept := l.opt.Queue.(noQueue)
+	v := view{now: time.Now(), unkept: unkept}
 	if l.opt.Pace != nil {
 		v.running, v.pace = true, l.opt.Pace()
 	}

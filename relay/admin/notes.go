@@ -24,17 +24,17 @@ func (v view) notes(s Status) []Note {
 	}
 	switch b := v.pace.Breaker; {
 	case b.Open && b.Why == pace.KeyBad:
-		add(LevelTrouble, Note{What: allMail(open), Why: string(b.Why), Since: utc(b.Since), Until: utc(b.ProbeAt),
+		add(LevelTrouble, Note{What: v.allMail(open), Why: string(b.Why), Since: utc(b.Since), Until: utc(b.ProbeAt),
 			Do: "put the right API key in place, then 'smtp2rest reload' (a key from the environment or a systemd credential takes a restart); no mail is lost or bounced for this"})
 	case b.Open:
-		add(LevelTrouble, Note{What: allMail(open), Why: string(b.Why), Since: utc(b.Since), Until: utc(b.ProbeAt),
+		add(LevelTrouble, Note{What: v.allMail(open), Why: string(b.Why), Since: utc(b.Since), Until: utc(b.ProbeAt),
 			Do: "nothing, if the provider knows of it: mail goes out by itself when the API is back; the log has the errors"})
 	case v.pace.PausedUntil.After(v.now):
 		level := LevelInfo
 		if v.pace.PausedUntil.Sub(v.now) > longPause {
 			level = LevelWarning
 		}
-		add(level, Note{What: allMail(open), Why: string(pace.Paused), Until: utc(v.pace.PausedUntil),
+		add(level, Note{What: v.allMail(open), Why: string(pace.Paused), Until: utc(v.pace.PausedUntil),
 			Do: "nothing: mail goes on by itself"})
 	}
 	for _, d := range v.warming {
@@ -75,11 +75,14 @@ func (v view) judge(s Status) (state, summary string) {
 		return StateStopped, "no daemon runs; " + waits(open) + "; nothing is lost"
 	case len(s.Notes) > 0 && s.Notes[0].Level == LevelTrouble:
 		n := s.Notes[0]
+		if v.unkept {
+			return StateDegraded, v.because(n)
+		}
 		return StateDegraded, v.because(n) + "; nothing is lost"
 	case len(s.Notes) > 0 && s.Notes[0].Level == LevelWarning:
 		return StateDegraded, v.because(s.Notes[0])
-	case v.pace.PausedUntil.After(v.now) && open > 0:
-		return StateFine, fmt.Sprintf("%s; %s until %s; mail goes on by itself", pace.Paused, waits(open), v.clock(v.pace.PausedUntil))
+	case v.pace.PausedUntil.After(v.now):
+		return StateFine, fmt.Sprintf("%s; %s until %s; mail goes on by itself", pace.Paused, v.allMail(open), v.clock(v.pace.PausedUntil))
 	case open > 0 && !s.Queue.Oldest.IsZero():
 		return StateFine, fmt.Sprintf("mail flows; %s, the oldest since %s", waits(open), v.clock(s.Queue.Oldest))
 	case open > 0:
@@ -121,8 +124,11 @@ func waits(n int64) string {
 	return fmt.Sprintf("%d recipients wait", n)
 }
 
-func allMail(open int64) string {
-	if open == 0 {
+func (v view) allMail(open int64) string {
+	switch {
+	case v.unkept:
+		return "mail that comes now is answered 451, because there is no queue"
+	case open == 0:
 		return "mail that comes now will wait"
 	}
 	return waits(open)

@@ -18,6 +18,7 @@ type view struct {
 	now     time.Time
 	running bool
 	pace    pace.State // when running
+	unkept  bool       // there is no queue: what cannot be sent now is the client's again
 	warming []warm.DomainState
 }
 

@@ -62,7 +62,7 @@ func accepted(out relay.Outcome, a answer, parseErr error) relay.Outcome {
 	case parseErr != nil:
 		out.Kind = relay.Ambiguous
 		out.Cause = fmt.Errorf("the API's answer is no JSON: %w", parseErr)
-	case a.MessageID == "":
+	case strings.TrimSpace(printable(a.MessageID, 200)) == "":
 		out.Kind = relay.Ambiguous
 		out.Cause = errors.New("the API's answer has no message_id")
 	default:

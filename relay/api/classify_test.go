@@ -26,6 +26,7 @@ func TestClassify(t *testing.T) {
 		detail string
 	}{
 		{"accepted", 200, `{"message_id":"msg_1"}`, relay.Accepted, ""},
+		{"blank id", 200, `{"message_id":"  "}`, relay.Ambiguous, ""},
 		{"created", 201, `{"message_id":"msg_1"}`, relay.Accepted, ""},
 		{"a portal's page", 200, `<html>Welcome to the hotel</html>`, relay.Ambiguous, ""},
 		{"no message_id", 200, `{"status":"ok"}`, relay.Ambiguous, ""},
