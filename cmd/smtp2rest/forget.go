@@ -22,15 +22,16 @@ same mail their part is kept, without the subject and the reply.
 Not erased, and said: mail that is still in the queue, which has to be sent or
 dropped first ('smtp2rest queue drop'), and mail that was sent and is listed there
 for queue.keep_sent. Of what becomes of those mails nothing is recorded any more.
-The suppression list is kept as well: an address that is taken off it is written to
-again. 'smtp2rest suppressions remove' does that. The log is not ours to erase.
+The suppression list is kept as well, because an address that is taken off it is
+written to again: --suppressions erases its entry, too. The log is not ours to erase.
 
 It asks the running daemon, or opens the data directory of one that is stopped.`,
-		examples: []string{"smtp2rest forget bob@example.net"},
+		examples: []string{"smtp2rest forget bob@example.net", "smtp2rest forget bob@example.net --suppressions"},
 		setup: func(fs *flag.FlagSet) action {
 			var q queueFlags
 			q.declare(fs)
 			yes := fs.Bool("yes", false, "do not ask")
+			list := fs.Bool("suppressions", false, "erase its entry on the suppression list as well: it can be written to again")
 			return func(ctx context.Context, t *terminal, args []string) error {
 				switch {
 				case len(args) != 1:
@@ -40,15 +41,21 @@ It asks the running daemon, or opens the data directory of one that is stopped.`
 				case !*yes && !t.asks:
 					return usagef("there is nobody to ask: say --yes if you mean it")
 				}
-				return q.withOperator(ctx, t, func(o operator) error { return forget(ctx, t, o, args[0], *yes, q.json) })
+				return q.withOperator(ctx, t, func(o operator) error {
+					return forget(ctx, t, o, admin.ForgetRequest{Address: args[0], Suppressions: *list}, *yes, q.json)
+				})
 			}
 		},
 	}
 }
 
-func forget(ctx context.Context, t *terminal, o operator, addr string, yes, asJSON bool) error {
+func forget(ctx context.Context, t *terminal, o operator, r admin.ForgetRequest, yes, asJSON bool) error {
 	if !yes {
-		fmt.Fprintf(t.err, "Erase what is stored about %s? It cannot be undone. [y/N] ", printable(addr))
+		list := ""
+		if r.Suppressions {
+			list = ", and that it must not be written to"
+		}
+		fmt.Fprintf(t.err, "Erase what is stored about %s%s? It cannot be undone. [y/N] ", printable(r.Address), list)
 		answer, err := ask(ctx, t)
 		if err != nil {
 			return err
@@ -57,7 +64,7 @@ func forget(ctx context.Context, t *terminal, o operator, addr string, yes, asJS
 			return errNotConfirmed
 		}
 	}
-	done, err := o.Forget(ctx, admin.ForgetRequest{Address: addr})
+	done, err := o.Forget(ctx, r)
 	if err != nil {
 		return err
 	}
@@ -70,10 +77,13 @@ func forget(ctx context.Context, t *terminal, o operator, addr string, yes, asJS
 func showForgotten(t *terminal, f admin.Forgotten) error {
 	fmt.Fprintf(t.out, "Erased: the record of %s, a part of %d more, %s.\n",
 		counted(f.Mails, "mail"), f.Recipients+f.Cleared, counted(f.Events, "event"))
+	if f.Suppressed {
+		fmt.Fprintln(t.out, "It is off the suppression list: the next mail to it asks the API again.")
+	}
 	if f.Clean {
 		fmt.Fprintln(t.out, "The file was read afterwards and has the address nowhere.")
 	} else {
-		fmt.Fprintln(t.out, "The file still has the address: the suppression list keeps it ('smtp2rest suppressions show').")
+		fmt.Fprintln(t.out, "The file still has the address: the suppression list keeps it, or that it was taken off; --suppressions erases both.")
 	}
 	for _, m := range f.Queued {
 		fmt.Fprintf(t.out, "In the queue still: %s, %s, which came %s ago.\n", printable(m.ID), m.State, age(m.Received))

@@ -112,6 +112,11 @@ func TestSuppressionsOfARunningDaemon(t *testing.T) {
 	if got := send("bob@example.net"); !strings.HasPrefix(got, "250 2.0.0 accepted") {
 		t.Error(got)
 	}
+	// What the API said is written later, and known to the list all the same.
+	if got := send("suppressed@example.net"); !strings.HasPrefix(got, "550 5.7.1 suppressed") {
+		t.Error(got)
+	}
+	wantOut(t, suppressionsOf(t, used, "", "show", "suppressed@example.net"), 0, "provider", "")
 }
 
 func TestSuppressionsOfNothing(t *testing.T) {

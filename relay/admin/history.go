@@ -55,11 +55,16 @@ func (t Traced) Settled() bool {
 // ForgetRequest names an address.
 type ForgetRequest struct {
 	Address string `json:"address"`
+	// Suppressions has it taken off the list as well, so that it can be written
+	// to again.
+	Suppressions bool `json:"suppressions,omitempty"`
 }
 
 // Forgotten says what was erased, and what was not.
 type Forgotten struct {
 	history.Forgotten
+	// Suppressed: the address was on the list, and is not any more.
+	Suppressed bool `json:"suppressed"`
 	// Queued are mails in the queue that the address sent or is to get. The
 	// queue has them until they end; of what becomes of them nothing is
 	// recorded any more.

@@ -14,10 +14,17 @@ import (
 
 // HistoryOptions are what a LocalHistory is made from.
 type HistoryOptions struct {
-	Store history.Store // nil: this relay keeps none
-	Admin Admin         // of the same relay, for what its queue has now
+	Store PastStore // nil: this relay keeps none
+	Admin Admin     // of the same relay, for what its queue has now
 	// Flush, if set, has everything written that was noted.
 	Flush func(ctx context.Context) error
+}
+
+// PastStore keeps the history and, beside it, the list of suppressions.
+type PastStore interface {
+	history.Store
+	// Erase takes an address off the list without a trace.
+	Erase(ctx context.Context, address string) (known bool, err error)
 }
 
 // ErrNoHistory: the relay keeps none.
@@ -222,6 +229,11 @@ func (l *LocalHistory) Forget(ctx context.Context, r ForgetRequest) (Forgotten, 
 		}
 	}
 	var err error
+	if r.Suppressions { // first: the files are read for the address afterwards
+		if out.Suppressed, err = l.opt.Store.Erase(ctx, r.Address); err != nil {
+			return out, err
+		}
+	}
 	out.Forgotten, err = l.opt.Store.Forget(ctx, r.Address, ids)
 	return out, err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/relay/webhook"
@@ -57,6 +58,7 @@ func (p *parts) buildWebhook(ctx context.Context) error {
 		return err
 	}
 	p.webhook = server
+	p.tell(func(_ context.Context, now time.Time) []admin.Note { return eventNotes(p.events.Standing(), now) })
 	p.onStop(func(ctx context.Context) error {
 		ctx, cancel := context.WithTimeout(ctx, webhookDrain)
 		defer cancel()
@@ -70,6 +72,31 @@ func (p *parts) configureWebhook(c *config.Config) {
 	if p.events != nil {
 		p.events.SetSecrets(c.Webhook.Secrets())
 	}
+}
+
+const (
+	// forgedFor is how long nothing but forgeries may come before somebody
+	// should compare secrets, and forgedMany how many they must be: anybody can
+	// send some.
+	forgedFor  = 10 * time.Minute
+	forgedMany = 5
+	// forgedOld is when they are no news any more.
+	forgedOld = 6 * time.Hour
+)
+
+// eventNotes tell of an endpoint that learns nothing.
+func eventNotes(s webhook.Standing, now time.Time) []admin.Note {
+	var notes []admin.Note
+	if s.Unkept != nil {
+		notes = append(notes, admin.Note{Level: admin.LevelTrouble, What: "the provider's events cannot be kept, and it was told to send them again", Why: s.Unkept.Error(), Since: s.UnkeptSince.Round(0).UTC(),
+			Do: "see to the disk of queue.data_dir; mail is not affected, but addresses that bounce are not learnt"})
+	}
+	if s.Forged >= forgedMany && now.Sub(s.ForgedSince) >= forgedFor && now.Sub(s.ForgedLast) < forgedOld {
+		notes = append(notes, admin.Note{Level: admin.LevelWarning, What: "the provider's events may be refused",
+			Why: fmt.Sprintf("%d requests to the webhook in a row had no good signature", s.Forged), Since: s.ForgedSince.Round(0).UTC(),
+			Do: "see that webhook.secret_file has the provider's secret; 'smtp2rest webhook register' gets a new one, and 'smtp2rest reload' takes it"})
+	}
+	return notes
 }
 
 // webhookDrain is how long the end waits for events under way: they are small.

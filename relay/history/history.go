@@ -140,7 +140,7 @@ type Event struct {
 	Email     string    `json:"email"`
 	Code      string    `json:"code,omitempty"` // of a bounce
 	Reason    string    `json:"reason,omitempty"`
-	Received  time.Time `json:"received"` // by us; the step's time is when it happened
+	Received  time.Time `json:"received"` // by us; the step's time is when it happened, or this where that was before the API took the mail
 }
 
 // Store keeps records. Every method may be called by any number of goroutines.

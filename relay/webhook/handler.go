@@ -18,6 +18,8 @@ type Handler struct {
 	secrets atomic.Pointer[[]string]
 	metrics *metrics
 
+	standing standing
+
 	mu     sync.Mutex
 	warned time.Time // when a request that was not the provider's was logged last
 }
@@ -66,9 +68,11 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) result {
 	}
 	if !signed(*h.secrets.Load(), body, r.Header.Get(SignatureHeader)) {
 		h.warn(r)
+		h.standing.forged(time.Now())
 		refuse(w, http.StatusUnauthorized, "Invalid signature")
 		return badSignature
 	}
+	h.standing.signed()
 	return h.take(w, r, body)
 }
 
@@ -91,6 +95,9 @@ func (h *Handler) take(w http.ResponseWriter, r *http.Request, body []byte) resu
 		return unreadable
 	}
 	fresh, err := h.opt.Taker.Take(r.Context(), e)
+	if r.Context().Err() == nil { // a client that hung up says nothing of the storage
+		h.standing.kept(err, time.Now())
+	}
 	if err != nil {
 		h.opt.Log.Error("an event of the provider cannot be kept; it was told to send it again", "event", e.ID, "type", e.Type, "cause", err)
 		refuse(w, http.StatusServiceUnavailable, "Try again later")

@@ -307,7 +307,15 @@ func (m *model) withEvents(mail history.Mail) history.Mail {
 		r.Steps = slices.Clone(r.Steps)
 		for _, e := range m.events {
 			if e.MessageID == r.APIID {
-				r.Steps = append(r.Steps, history.Step{At: e.Created, What: history.StepEvent, Event: &history.Event{Type: e.Type}})
+				at := e.Created
+				for _, s := range mail.Recipients[i].Steps { // by our clock where the provider's says that it was before
+					if s.Attempt != nil && s.Attempt.MessageID == r.APIID && at.Before(s.At) {
+						if at = e.Received; at.Before(s.At) {
+							at = s.At
+						}
+					}
+				}
+				r.Steps = append(r.Steps, history.Step{At: at, What: history.StepEvent, Event: &history.Event{Type: e.Type}})
 				r.State = r.State.After(e.Type)
 			}
 		}

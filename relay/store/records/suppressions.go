@@ -48,8 +48,13 @@ func (s *Store) Attach(ctx context.Context, w suppress.Watcher) error {
 	})
 }
 
+// current has written what RCPT knows already, so that who asks is told the
+// same. What cannot be written now is no reason not to show the rest.
+func (s *Store) current(ctx context.Context) { _ = s.Flush(ctx) }
+
 // Entry implements suppress.Store.
 func (s *Store) Entry(ctx context.Context, address string) (e suppress.Entry, ok bool, err error) {
+	s.current(ctx)
 	err = s.read(ctx, func(c *db.Conn) error {
 		e, ok, err = findSuppression(c, address)
 		return err
@@ -59,6 +64,7 @@ func (s *Store) Entry(ctx context.Context, address string) (e suppress.Entry, ok
 
 // Entries implements suppress.Store.
 func (s *Store) Entries(ctx context.Context, f suppress.Filter) (all []suppress.Entry, err error) {
+	s.current(ctx)
 	q, args := "SELECT "+suppressionColumns+" FROM suppressions WHERE address > ?", []any{f.After}
 	for _, list := range []struct {
 		column string
@@ -131,6 +137,23 @@ func (s *Store) Remove(ctx context.Context, addresses []string, at time.Time) (r
 		return nil
 	})
 	return removed, err
+}
+
+// Erase takes an address off the list as if it had never been there, and says
+// whether it was on it. Remove is not enough to forget somebody: it remembers
+// whom it removed.
+func (s *Store) Erase(ctx context.Context, address string) (known bool, err error) {
+	key := suppress.Normalise(address)
+	err = s.durable(ctx, func(t *tx) error {
+		n, err := s.unsetSuppression(t, key)
+		if err != nil {
+			return err
+		}
+		known = n > 0
+		_, err = t.Exec("DELETE FROM removals WHERE address = ?", key)
+		return err
+	})
+	return known, err
 }
 
 // LearnSoon implements suppress.Store.
