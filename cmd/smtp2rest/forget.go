@@ -81,9 +81,9 @@ func showForgotten(t *terminal, f admin.Forgotten) error {
 		fmt.Fprintln(t.out, "It is off the suppression list: the next mail to it asks the API again.")
 	}
 	if f.Clean {
-		fmt.Fprintln(t.out, "The file was read afterwards and has the address nowhere.")
+		fmt.Fprintln(t.out, "The history (records.db) was read afterwards and has the address nowhere.")
 	} else {
-		fmt.Fprintln(t.out, "The file still has the address: the suppression list keeps it, or that it was taken off; --suppressions erases both.")
+		fmt.Fprintln(t.out, "The history (records.db) still has the address: the suppression list keeps it, or that it was taken off; --suppressions erases both.")
 	}
 	for _, m := range f.Queued {
 		fmt.Fprintf(t.out, "In the queue still: %s, %s, which came %s ago.\n", printable(m.ID), m.State, age(m.Received))
