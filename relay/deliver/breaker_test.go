@@ -6,7 +6,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/smtp2rest/smtp2rest/relay/retry"
 	"github.com/smtp2rest/smtp2rest/relay/sandbox"
 )
 
@@ -54,7 +53,7 @@ func TestAnOutageIsCheap(t *testing.T) {
 			r.t.Fatalf("%d calls in an hour of outage", len(calls))
 		}
 		want := []time.Duration{0, 0, 0, 0} // five failures open it
-		for gap := 2 * time.Second; len(want) < len(calls)-1; gap = min(gap*2, time.Minute) {
+		for gap := 2 * time.Second; len(want) < len(calls)-1; gap = min(gap*2, 5*time.Minute) {
 			want = append(want, gap)
 		}
 		if got := gaps(calls); !slices.Equal(got, want) {
@@ -125,10 +124,7 @@ func TestTheBacklogDrainsInOrderWithoutABurst(t *testing.T) {
 		if len(calls) != mails {
 			r.t.Fatalf("%d calls, want %d", len(calls), mails)
 		}
-		// The probe that finds it is of a mail that did not fail before.
-		got := subjects(calls)
-		probe := slices.Index(want, got[0])
-		if probe > 1 || !slices.Equal(got[1:], slices.Delete(slices.Clone(want), probe, probe+1)) {
+		if got := subjects(calls); !slices.Equal(got, want) {
 			t.Errorf("the order is %v", got)
 		}
 		for i, gap := range gaps(calls) {
@@ -194,21 +190,4 @@ func TestAKeyThatWasMendedIsTriedAtOnce(t *testing.T) {
 		r.pass(time.Second)
 		r.wantStates(id, "sent")
 	})
-}
-
-// What the API refuses of one mail, whatever it says, is not everybody's
-// outage: a few mails that always fail must not take every probe.
-func TestMailsThatAlwaysFailHoldUpNobody(t *testing.T) {
-	for _, bad := range []string{"forbidden@example.net", "down@example.net"} {
-		inBubble(t, plan{schedule: retry.Schedule{First: 5 * time.Second, Max: 15 * time.Minute, MaxAge: 48 * time.Hour}}, func(r *rig) {
-			for range 12 {
-				r.keep(shop, "bad", bad)
-			}
-			good := r.keep(shop, "good", "bob@example.net")
-			other := r.keep("other@sandbox.example", "good", "ann@example.net")
-			r.pass(20 * time.Minute)
-			r.wantStates(good, "sent")
-			r.wantStates(other, "sent")
-		})
-	}
 }

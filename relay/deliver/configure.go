@@ -1,7 +1,6 @@
 package deliver
 
 import (
-	"context"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
@@ -37,7 +36,6 @@ func (e *Engine) Configure(s Settings) {
 	e.set.Store(&s)
 	e.places.Resize(s.Workers)
 	e.bodies.configure(s.Mapping)
-	e.clear(context.Background())
 	note(e.later)
 	note(e.failed)
 	note(e.anew)

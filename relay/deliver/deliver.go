@@ -82,8 +82,6 @@ type Engine struct {
 	anew    chan struct{} // has a value when an API that is left alone may work again
 	told    *hourly
 
-	suspects suspects
-
 	// unsettled counts attempts whose outcome the storage does not take.
 	unsettled atomic.Int64
 

@@ -37,9 +37,6 @@ func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
 	out := e.opt.Attempts.Make(ctx, pass, a)
 	now := time.Now()
 	s := decide(e.set.Load().Schedule, c, out, now, jitter())
-	if s.Result == queue.Later && out.Kind != relay.RateLimited {
-		s.Due = e.suspects.giveWay(c.Mail.Message.ID, e.opt.Pace.Down(), s.Due, now, e.set.Load().Schedule.Max)
-	}
 	if e.opt.Warming != nil {
 		if s.Result == queue.Done {
 			s.Count = e.opt.Warming.Mark(domain, begun) // of the day it was reserved on
@@ -49,9 +46,6 @@ func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
 		}
 	}
 	e.settle(ctx, c, s)
-	if out.Kind == relay.Accepted && e.opt.Pace.Down() == nil {
-		e.clear(ctx)
-	}
 }
 
 // attemptAt is the attempt that was claimed, without what is to be read for it.

@@ -338,7 +338,7 @@ func TestTheNextTryIsWhenItIsDue(t *testing.T) {
 	}{
 		{"after failures", "down+3@example.net", []time.Duration{time.Second, 2 * time.Second, 4 * time.Second}},
 		{"after 429s", "ratelimited+3x2@example.net", []time.Duration{2 * time.Second, 4 * time.Second, 8 * time.Second}},
-		{"after a refused key", "forbidden+2@example.net", []time.Duration{30 * time.Second, time.Minute}},
+		{"after a refused key", "forbidden+2@example.net", []time.Duration{2 * time.Second, 4 * time.Second}},
 		{"after no answer", "timeout+1@example.net", []time.Duration{apiTimeout + time.Second}},
 	}
 	schedule := retry.Schedule{First: 2 * time.Second, Max: time.Minute, MaxAge: time.Hour}

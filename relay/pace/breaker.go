@@ -9,7 +9,7 @@ import (
 // Gaps between probes of an API that is down.
 const (
 	firstGap = 2 * time.Second
-	maxGap   = time.Minute
+	maxGap   = 5 * time.Minute
 )
 
 // breaker opens when calls fail in a row, or at once when the key is refused.
