@@ -134,6 +134,10 @@ func (l *loader) validateListener(i int) {
 				quote(network.String()), show(one.Address), `["10.1.0.0/16"]`)
 		}
 	}
+	if tooMany(one.Networks) {
+		l.problem(prefix+".networks", "found %d networks on %s, which others can reach: together they hold more public addresses than one operator's clients have, and so are an open relay; write the networks of your own clients, as in %s",
+			len(one.Networks), show(one.Address), `["10.1.0.0/16"]`)
+	}
 	if !useful && !(len(l.cfg.Users) > 0 && one.canLogIn()) {
 		l.warn("%s: nobody else can send through %s: %s.networks has only this machine", prefix, one.Address, prefix)
 	}

@@ -2,6 +2,7 @@ package config
 
 import (
 	"crypto/x509"
+	"math"
 	"net/netip"
 	"net/url"
 	"slices"
@@ -127,6 +128,36 @@ func loopbackHost(host string) bool {
 // a large organisation has (IPv6: /32, what a provider is given), and nobody
 // has more than that for the clients of one relay.
 func tooWide(p netip.Prefix) bool {
+	if inside(p) {
+		return false
+	}
+	// 64:ff9b::/96 is how a NAT64 shows all of IPv4.
+	return p.Bits() < usual(p) || netip.MustParsePrefix("64:ff9b::/96").Overlaps(p) && p.Bits() < 96+16
+}
+
+// tooMany reports whether networks let strangers in together, each of which is
+// narrow enough: many of them may be all there are.
+func tooMany(networks []netip.Prefix) bool {
+	const most = 16 // of the widest
+	total := 0.0
+	for _, p := range networks {
+		if !inside(p) && !tooWide(p) { // which is said by itself
+			total += math.Pow(2, float64(usual(p)-p.Bits()))
+		}
+	}
+	return total > most
+}
+
+// usual is how wide a public network may be.
+func usual(p netip.Prefix) int {
+	if p.Addr().Is4() {
+		return 16
+	}
+	return 32
+}
+
+// inside reports whether a network is one that nobody routes to from outside.
+func inside(p netip.Prefix) bool {
 	for _, own := range []string{
 		"127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16",
 		"100.64.0.0/10", // RFC 6598: carriers' and overlay networks' own
@@ -134,12 +165,8 @@ func tooWide(p netip.Prefix) bool {
 	} {
 		o := netip.MustParsePrefix(own)
 		if p.Bits() >= o.Bits() && o.Contains(p.Addr()) {
-			return false
+			return true
 		}
 	}
-	if p.Addr().Is4() {
-		return p.Bits() < 16
-	}
-	// 64:ff9b::/96 is how a NAT64 shows all of IPv4.
-	return p.Bits() < 32 || netip.MustParsePrefix("64:ff9b::/96").Overlaps(p) && p.Bits() < 96+16
+	return false
 }

@@ -87,6 +87,21 @@ func TestTooWide(t *testing.T) {
 	}
 }
 
+func TestTooMany(t *testing.T) {
+	public := func(n int) (all []netip.Prefix) {
+		for i := range n {
+			all = append(all, netip.PrefixFrom(netip.AddrFrom4([4]byte{198, byte(i), 0, 0}), 16))
+		}
+		return all
+	}
+	own := netip.MustParsePrefix("10.0.0.0/8")
+	for n, want := range map[int]bool{0: false, 1: false, 16: false, 17: true, 200: true} {
+		if got := tooMany(append(public(n), own, own)); got != want {
+			t.Errorf("%d public networks: %v", n, got)
+		}
+	}
+}
+
 func TestNearest(t *testing.T) {
 	words := []string{"timeout", "connect_timeout", "url", "path", "rate", "serve", "send"}
 	for word, want := range map[string]string{
