@@ -4,7 +4,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"io"
 	"math"
 	"strings"
 	"time"
@@ -55,41 +54,13 @@ was sent, as long as that is kept.
 				}
 				return q.with(ctx, t, func(a admin.Admin) error {
 					if q.json {
-						return listJSON(ctx, t.out, a, filter, *limit)
+						return printJSONList(t.out, admin.All(ctx, a, filter), *limit)
 					}
 					return listTable(ctx, t, a, filter, *limit)
 				})
 			}
 		},
 	}
-}
-
-// listJSON prints an array piece by piece. An array that an error cut short
-// has no end, so that no script takes it for the whole.
-func listJSON(ctx context.Context, w io.Writer, a admin.Admin, f admin.Filter, limit int) error {
-	n, between := 0, "[\n"
-	for e, err := range admin.All(ctx, a, f) {
-		if err != nil {
-			return err
-		}
-		if limit > 0 && n == limit {
-			break
-		}
-		line, err := plainJSON(e)
-		if err != nil {
-			return err
-		}
-		if _, err := fmt.Fprint(w, between, line); err != nil {
-			return err
-		}
-		n, between = n+1, ",\n"
-	}
-	if n == 0 {
-		_, err := fmt.Fprintln(w, "[]")
-		return err
-	}
-	_, err := fmt.Fprint(w, "\n]\n")
-	return err
 }
 
 func listTable(ctx context.Context, t *terminal, a admin.Admin, f admin.Filter, limit int) error {

@@ -453,7 +453,7 @@ func TestQueueVerbsAreExplained(t *testing.T) {
 // A list that a script reads must not look whole when it is not.
 func TestJSONThatIsCutShortIsNoJSON(t *testing.T) {
 	var out bytes.Buffer
-	err := listJSON(t.Context(), &out, halfList{}, admin.Filter{}, -1)
+	err := printJSONList(&out, admin.All(t.Context(), halfList{}, admin.Filter{}), -1)
 	if !errors.Is(err, queue.ErrClosed) || json.Valid(out.Bytes()) {
 		t.Errorf("%v with %q", err, out.String())
 	}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"flag"
 	"fmt"
-	"io"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
@@ -35,7 +34,7 @@ and mail to it goes out, unless webhook.suppress_unsubscribed is on.
 				}
 				return s.with(ctx, t, func(a admin.Suppressions) error {
 					if s.json {
-						return listSuppressionsJSON(ctx, t.out, a, filter, *limit)
+						return printJSONList(t.out, admin.AllSuppressions(ctx, a, filter), *limit)
 					}
 					return listSuppressions(ctx, t, a, filter, *limit)
 				})
@@ -75,34 +74,6 @@ func expiry(e admin.Suppression) string {
 		return "never"
 	}
 	return e.Expires.Local().Format(time.DateOnly)
-}
-
-// listSuppressionsJSON prints an array piece by piece. One that an error cut
-// short has no end, so that no script takes it for the whole.
-func listSuppressionsJSON(ctx context.Context, w io.Writer, a admin.Suppressions, f admin.SuppressionFilter, limit int) error {
-	n, between := 0, "[\n"
-	for e, err := range admin.AllSuppressions(ctx, a, f) {
-		if err != nil {
-			return err
-		}
-		if limit > 0 && n == limit {
-			break
-		}
-		line, err := plainJSON(e)
-		if err != nil {
-			return err
-		}
-		if _, err := fmt.Fprint(w, between, line); err != nil {
-			return err
-		}
-		n, between = n+1, ",\n"
-	}
-	end := "\n]\n"
-	if n == 0 {
-		end = "[]\n"
-	}
-	_, err := fmt.Fprint(w, end)
-	return err
 }
 
 func suppressionsShowCommand() *command {

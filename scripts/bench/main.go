@@ -94,7 +94,7 @@ func run(o options) error {
 			results[c] = append(results[c], f)
 		}
 	}
-	return print(cells, results)
+	return table(cells, results)
 }
 
 // measure runs one system, fresh, under one load.
@@ -124,7 +124,7 @@ func measure(o options, c cell, relay string, sink *sink) (figures, error) {
 	return figuresOf(waits, o.time, p.cpu()-before, p.peak()), nil
 }
 
-func print(cells []cell, results map[cell][]figures) error {
+func table(cells []cell, results map[cell][]figures) error {
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "mail\tclients\tsystem\taccepted/s\tx bare\tp50 ms\tp99 ms\tCPU ms/mail\tpeak MiB\t")
 	var bare float64
