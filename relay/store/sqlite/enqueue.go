@@ -20,6 +20,7 @@ type parcel struct {
 	bodySum     int64
 	content     bool   // something is left to do or to keep it for
 	spool       string // the file that has it, "" for none of its own
+	record      []byte // what a segment keeps of it beside the body
 	place       int64  // in a segment, 0 for the table; the writer decides
 	addressSums []int64
 	seen        bool // there already; the writer finds out
@@ -106,6 +107,7 @@ func (s *Store) wrap(ctx context.Context, mails []queue.Mail, bounded bool) ([]p
 			return nil, err
 		}
 		if p.content || !s.bounds.Load().Queue.ForgetSent {
+			p.seal()
 			parcels = append(parcels, p)
 		}
 	}

@@ -10,7 +10,8 @@ import (
 )
 
 // bigGroup is how many small bodies a transaction must have for them to go to
-// a segment. Below it, a second file to sync costs more than it saves.
+// a segment when the database's log is synced as well. Below it, a second file
+// to sync costs more than it saves.
 const bigGroup = 32
 
 // segmentSize is when a segment is full. The last group may go beyond it.
@@ -36,11 +37,11 @@ func place(segment, offset int64) int64 { return segment<<32 | offset }
 func segmentOf(place int64) int64 { return place >> 32 }
 func offsetOf(place int64) int64  { return place & (1<<32 - 1) }
 
-// segment is the file that takes the bodies of big groups, one after the
-// other. It belongs to the writer, and to the goroutine that appends while
-// there is one. One that failed, or that another process began, is never
-// written to again: after an fsync that failed nobody knows what of the file
-// is on the disk.
+// segment is the file that takes the mails of big groups, one after the
+// other; portion.go says how. It belongs to the writer, and to the goroutine
+// that appends while there is one. One that failed, or that another process
+// began, is never written to again: after an fsync that failed nobody knows
+// what of the file is on the disk.
 type segment struct {
 	id   int64
 	file spoolFile // nil until the first append
@@ -49,40 +50,41 @@ type segment struct {
 	told bool // a commit was tried whose rows tell of it
 }
 
-// errSegment: the bodies could not be appended. The transaction was rolled back.
+// errSegment: the mails could not be appended. The transaction was rolled back.
 var errSegment = errors.New("segment of the spool")
 
-// appendBodies begins to write the small bodies of a group to a segment, if
-// they are many, and sets their places. The rows can be inserted meanwhile;
-// the result must be waited for before the commit, and in any case. All of a
-// transaction's bodies go to one segment, and those of after are appended once
-// those of before are.
-func (w *writer) appendBodies(ops []op, inline bool, before chan error, first bool) chan error {
-	var small []*parcel
+// appendMails begins to write a group's mails to a segment, if it is logged or
+// has many small bodies, and sets the places of those. The rows can be
+// inserted meanwhile; the result must be waited for before the commit, and in
+// any case. All of a transaction's mails go to one segment, and those of after
+// are appended once those of before are.
+func (w *writer) appendMails(t *tx, ops []op, before chan error) chan error {
+	var all, small []*parcel
 	for _, o := range ops {
 		for i := range o.parcels {
 			p := &o.parcels[i]
-			p.place = 0
+			all = append(all, p)
 			if p.content && p.spool == "" {
 				small = append(small, p)
 			}
 		}
 	}
-	if inline || len(small) < w.s.opts.bigGroup {
+	if len(all) == 0 || !t.logged && len(small) < w.s.opts.bigGroup {
 		return before
 	}
-	if first && w.segment != nil && w.segment.size >= w.s.opts.segmentSize {
-		w.retire()
+	g := w.segmentFor(t)
+	head := portionHead{segment: g.id, first: t.counts.seq + 1, mails: len(all)}
+	g.size += portionHeadSize
+	for _, p := range all {
+		g.size += int64(len(p.record))
+		head.length += int64(len(p.record))
+		if p.content && p.spool == "" {
+			p.place = place(g.id, g.size)
+			g.size += p.Size
+			head.length += p.Size
+		}
 	}
-	if w.segment == nil {
-		w.lastSegment++
-		w.segment = &segment{id: w.lastSegment}
-	}
-	g := w.segment
-	for _, p := range small {
-		p.place = place(g.id, g.size)
-		g.size += p.Size
-	}
+	t.counts.place = place(g.id, g.size)
 	done := make(chan error, 1)
 	go func() {
 		if before != nil {
@@ -91,13 +93,29 @@ func (w *writer) appendBodies(ops []op, inline bool, before chan error, first bo
 				return
 			}
 		}
-		done <- g.append(w.s.spool, small)
+		done <- g.append(w.s.spool, head, all)
 	}()
 	return done
 }
 
-// append makes bodies durable, and before the first of them the file's name.
-func (g *segment) append(s spool, parcels []*parcel) error {
+// segmentFor is the segment that takes what a transaction appends.
+func (w *writer) segmentFor(t *tx) *segment {
+	if !t.appends && w.segment != nil && w.segment.size >= w.s.opts.segmentSize {
+		w.retire()
+	}
+	if w.segment == nil {
+		w.lastSegment++
+		w.segment = &segment{id: w.lastSegment}
+	}
+	if !t.appends {
+		t.appends, t.appendsAt = true, w.segment.size
+		t.segments.current = w.segment.id
+	}
+	return w.segment
+}
+
+// append makes mails durable, and before the first of them the file's name.
+func (g *segment) append(s spool, head portionHead, parcels []*parcel) error {
 	made := g.file == nil
 	if made {
 		f, err := s.fs.Create(s.path(segmentName(g.id)))
@@ -106,10 +124,8 @@ func (g *segment) append(s spool, parcels []*parcel) error {
 		}
 		g.file, g.buf = f, bufio.NewWriterSize(f, 256<<10)
 	}
-	for _, p := range parcels {
-		if _, err := g.buf.Write(p.Message.Raw); err != nil {
-			return err
-		}
+	if err := writePortion(g.buf, head, parcels); err != nil {
+		return err
 	}
 	if err := g.buf.Flush(); err != nil {
 		return err
@@ -120,7 +136,7 @@ func (g *segment) append(s spool, parcels []*parcel) error {
 	return s.fs.SyncDir(s.dir)
 }
 
-// appended waits for appendBodies.
+// appended waits for appendMails.
 func (w *writer) appended(done chan error) error {
 	if done == nil {
 		return nil
@@ -130,8 +146,25 @@ func (w *writer) appended(done chan error) error {
 		return nil
 	}
 	w.s.log.Error("queue storage failed; its mail goes to the database", "file", w.s.spool.path(segmentName(w.segment.id)), "err", err)
-	w.retire()
 	return fmt.Errorf("%w: %w", errSegment, err)
+}
+
+// void ends the segment to which a transaction appended that failed, so that
+// the next start does not take that for mail, which its caller was refused.
+func (w *writer) void(t *tx) {
+	g := w.segment
+	if !t.appends || g == nil {
+		return
+	}
+	// A commit that failed in the log's sync may come up after a crash, and
+	// then needs the bodies. It tells of this place, so nothing is replayed.
+	if g.file != nil && (t.logged || !t.tried) {
+		if err := errors.Join(g.file.Truncate(t.appendsAt), g.file.Sync()); err != nil {
+			w.s.log.Warn("a segment cannot be cut; after a crash mail in it may come up that was refused", "file", w.s.spool.path(segmentName(g.id)), "err", err)
+		}
+	}
+	w.retire()
+	w.passed = place(g.id+1, 0)
 }
 
 // retire ends the current segment; the next is begun when one is needed.
@@ -160,7 +193,8 @@ func (w *writer) current() int64 {
 
 // segmentChanges is what a transaction changes in the segments.
 type segmentChanges struct {
-	added       int64 // mails to the current one
+	current     int64 // where mails are added
+	added       int64 // how many
 	first, last int64 // of those
 	removed     map[int64]int64
 }
@@ -181,11 +215,11 @@ func (c *segmentChanges) remove(segment, mails int64) {
 }
 
 // saveSegments stores the changes. It returns the files of segments that have
-// nothing any more, which go after the commit.
+// nothing any more, which go after the commit; the one that is written to stays.
 func (t *tx) saveSegments(current int64) ([]string, error) {
 	if c := t.segments; c.added > 0 {
 		_, err := t.Exec(`INSERT INTO segments VALUES (?1, ?2, ?2, ?3, ?4) ON CONFLICT (id) DO UPDATE
-			SET live = live + excluded.live, mails = mails + excluded.mails, last = excluded.last`, current, c.added, c.first, c.last)
+			SET live = live + excluded.live, mails = mails + excluded.mails, last = excluded.last`, c.current, c.added, c.first, c.last)
 		if err != nil {
 			return nil, err
 		}

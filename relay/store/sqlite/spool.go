@@ -40,6 +40,7 @@ type spoolReader interface {
 
 type spoolFile interface {
 	io.Writer
+	Truncate(size int64) error
 	Sync() error
 	Close() error
 }
@@ -113,7 +114,6 @@ func (s *Store) sweepSpool(c *conn) error {
 		q, key := "SELECT 1 FROM mails WHERE spool = ? AND spool <> ''", any(name)
 		if id, ok := segmentID(name); ok {
 			q, key = "SELECT 1 FROM segments WHERE id = ?", id
-			s.writer.lastSegment = max(s.writer.lastSegment, id)
 		}
 		r, err := c.One(q, key)
 		if err != nil || r != nil {

@@ -54,7 +54,9 @@ type Options struct {
 	vfs         string        // SQLite's own when ""
 	tidyEvery   time.Duration // a second when 0
 	bigGroup    int           // the constant when 0
-	segmentSize int64         // the constant when 0
+	logGroup    int           // the constant when 0
+	rewrite     func(name string) error
+	segmentSize int64 // the constant when 0
 }
 
 // Store is an open queue.
@@ -95,6 +97,10 @@ func Open(o Options) (*Store, error) {
 	}
 	o.tidyEvery = cmp.Or(o.tidyEvery, time.Second)
 	o.bigGroup = cmp.Or(o.bigGroup, bigGroup)
+	o.logGroup = cmp.Or(o.logGroup, logGroup)
+	if o.rewrite == nil {
+		o.rewrite = rewrite
+	}
 	o.segmentSize = cmp.Or(o.segmentSize, segmentSize)
 	if err := db.CheapSync(); err != nil {
 		return nil, err

@@ -42,6 +42,11 @@ type tx struct {
 	files    []string // of the op that runs; see result
 	wakes    bool     // something may have become due
 	segments segmentChanges
+
+	logged    bool  // a segment makes it durable; see log.go
+	appends   bool  // to the current segment,
+	appendsAt int64 // from here on
+	tried     bool  // to commit
 }
 
 // change runs a statement that changes something.
@@ -70,6 +75,10 @@ type writer struct {
 	inserters   inserters
 	segment     *segment // where big groups go; nil before the first
 	lastSegment int64    // the latest segment's number
+	next        []op     // that had to wait for the next transaction
+	passed      int64    // no replay begins before this place; still to be stored
+	unsynced    int      // logged mails since the latest commit that synced the log
+	unsyncing   bool     // commits do not sync it
 	// broken is the error after which the connection must be opened anew.
 	broken error
 }
@@ -107,7 +116,9 @@ func (w *writer) loop() {
 		select {
 		case o := <-w.ops:
 			g.add(o)
-			w.commit(&g)
+			for len(g.ops) > 0 {
+				w.commit(&g)
+			}
 			if !ticks {
 				tidy.Reset(w.s.opts.tidyEvery)
 				ticks = true
@@ -127,6 +138,7 @@ func (w *writer) loop() {
 type group struct {
 	ops     []op
 	results []result
+	logged  bool // see log.go
 }
 
 func (g *group) add(o op) {
@@ -136,7 +148,7 @@ func (g *group) add(o op) {
 
 // one is a group of a single op of g.
 func (g *group) one(i int) *group {
-	return &group{g.ops[i : i+1 : i+1], g.results[i : i+1 : i+1]}
+	return &group{ops: g.ops[i : i+1 : i+1], results: g.results[i : i+1 : i+1]}
 }
 
 // gatherAll lets callers that can run already join, as long as any does; alone,
@@ -152,10 +164,10 @@ func (w *writer) gatherAll(g *group) {
 // gather adds the ops that are waiting already. The channel has no buffer, so
 // that an op that nobody took is still its caller's to withdraw.
 func (w *writer) gather(g *group) {
-	for len(g.ops) < batch {
+	for len(g.ops) < batch && len(w.next) == 0 {
 		select {
 		case o := <-w.ops:
-			g.add(o)
+			w.joins(g, o)
 		default:
 			return
 		}
@@ -164,11 +176,12 @@ func (w *writer) gather(g *group) {
 
 // commit runs a group in one transaction and, if the storage refused that,
 // each op in one of its own, so that one cannot fail another. Whoever comes
-// while it runs joins it.
+// while it runs joins it. Ops that must wait for the next are left in g.
 func (w *writer) commit(g *group) {
 	w.gatherAll(g)
+	g.logged = w.logs(g.ops)
 	err := w.transact(g, false)
-	again := len(g.ops) > 1 || errors.Is(err, errSegment)
+	again := len(g.ops) > 1 || w.passed > w.counts.place
 	for i := range g.ops {
 		one := err
 		if err != nil && again {
@@ -182,7 +195,12 @@ func (w *writer) commit(g *group) {
 		g.ops[i].done <- g.results[i]
 		g.ops[i], g.results[i] = op{}, result{}
 	}
-	g.ops, g.results = g.ops[:0], g.results[:0]
+	g.ops, g.results, g.logged = g.ops[:0], g.results[:0], false
+	for _, o := range w.next {
+		g.add(o)
+	}
+	clear(w.next)
+	w.next = w.next[:0]
 }
 
 // transact runs a group in one transaction; with alone, nobody joins it and
@@ -194,7 +212,10 @@ func (w *writer) transact(g *group, alone bool) error {
 		return err
 	}
 	begun := time.Now()
-	t := &tx{conn: w.conn, s: w.s, counts: w.counts}
+	t := &tx{conn: w.conn, s: w.s, counts: w.counts, logged: g.logged}
+	if err := w.syncs(!t.logged); err != nil {
+		return w.failed(err)
+	}
 	if _, err := t.Exec("BEGIN IMMEDIATE"); err != nil {
 		return w.failed(err)
 	}
@@ -203,27 +224,37 @@ func (w *writer) transact(g *group, alone bool) error {
 		err = w.save(t, &g.results[0])
 	}
 	if err != nil {
-		return w.failed(w.rollback(err))
+		return w.failed(w.rollback(t, err))
 	}
 	if t.writes == 0 {
 		_, err := t.Exec("ROLLBACK") // nothing to make durable
 		return w.failed(err)
 	}
-	if t.segments.added > 0 {
+	t.tried = true
+	if t.appends {
 		w.segment.told = true
 	}
 	if _, err := t.Exec("COMMIT"); err != nil {
-		return w.failed(w.rollback(err))
+		return w.failed(w.rollback(t, err))
 	}
-	w.commits++
 	w.s.metrics.committed(len(g.ops), time.Since(begun))
+	w.committed(t)
+	return nil
+}
+
+// committed notes what a transaction changed.
+func (w *writer) committed(t *tx) {
+	w.commits++
+	w.unsynced += int(t.counts.seq - w.counts.seq)
+	if !t.logged {
+		w.unsynced = 0
+	}
 	w.truncated = false
 	w.counts = t.counts
 	w.s.published.Store(&t.counts)
 	if t.wakes {
 		w.s.wakeUp()
 	}
-	return nil
 }
 
 // runAll runs the ops of a group, and those that come meanwhile: the sync at
@@ -238,8 +269,20 @@ func (w *writer) runAll(t *tx, g *group, alone bool) (err error) {
 	}()
 	for begun := 0; begun < len(g.ops); {
 		ops, results := g.ops[begun:], g.results[begun:]
+		for _, o := range ops {
+			for i := range o.parcels {
+				o.parcels[i].place = 0 // of a transaction that failed
+			}
+		}
 		noSpace := w.spaceFor(ops)
-		appending = w.appendBodies(ops, alone || noSpace != nil, appending, begun == 0)
+		fit := t.counts.fit(w.s, ops)
+		if t.logged && !fit {
+			w.putOff(g, begun)
+			return nil
+		}
+		if !alone && fit && noSpace == nil {
+			appending = w.appendMails(t, ops, appending)
+		}
 		if err := t.run(ops, results, noSpace); err != nil {
 			return err
 		}
@@ -279,6 +322,7 @@ func (w *writer) save(t *tx, any *result) error {
 		return err
 	}
 	any.files = append(any.files, files...)
+	t.counts.place = max(t.counts.place, w.passed)
 	if t.counts == w.counts {
 		return nil
 	}
@@ -329,12 +373,13 @@ func (s *Store) checkFree(size int64) error {
 	return err
 }
 
-// rollback ends the transaction after err. After some errors SQLite has done
+// rollback ends a transaction that failed. After some errors SQLite has done
 // so already and says SQLITE_ERROR; after any other the connection is given up.
-func (w *writer) rollback(err error) error {
+func (w *writer) rollback(t *tx, err error) error {
 	if _, rerr := w.conn.Exec("ROLLBACK"); rerr != nil && db.Code(rerr) != lib.SQLITE_ERROR {
 		w.broken = errors.Join(err, rerr)
 	}
+	w.void(t)
 	return err
 }
 
@@ -351,8 +396,8 @@ func (w *writer) failed(err error) error {
 // repair opens the connection anew after an I/O error. A write or fsync that
 // failed leaves pages of which nobody knows whether they are on the disk, and
 // the kernel reports that only once. So the log is not written to any more
-// before all of it was copied to the database, synced there, and cut to
-// nothing.
+// before all of it was written again and synced, for what was logged only is in
+// there as well, and copied to the database, synced there, and cut to nothing.
 func (w *writer) repair() error {
 	if w.broken == nil {
 		return nil
@@ -362,11 +407,14 @@ func (w *writer) repair() error {
 		_ = w.conn.Close() // of a connection that is given up
 		w.conn = nil
 	}
+	if err := w.s.opts.rewrite(w.s.path() + "-wal"); err != nil {
+		return fmt.Errorf("the queue's log: %w", err)
+	}
 	c, err := w.s.connectWriter()
 	if err != nil {
 		return err
 	}
-	w.conn = c
+	w.conn, w.unsyncing = c, false
 	if err := db.Checkpoint(c); err != nil {
 		return err
 	}
