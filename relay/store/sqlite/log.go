@@ -1,75 +1,132 @@
 package sqlite
 
-import (
-	"errors"
-	"fmt"
-	"io"
-	"io/fs"
-	"os"
-	"slices"
-)
+import "errors"
 
-// A transaction that has nothing but new mails, and enough of them, is logged:
-// all its rows are made from is in a segment, whose sync is the only one that
-// the callers wait for. The database's own log is written and not synced, so a
-// loss of power can take the rows; the next start makes them anew (replay).
-// Any later commit that syncs the log, as all others do, makes them durable.
+// Many new mails that come together are logged: all that their rows are made
+// from is appended to a segment, and once that is synced their callers are
+// answered. Their rows are stored meanwhile, in a transaction that commits
+// without a sync. A loss of power can take those; the next start makes them anew
+// (replay.go). Any later commit that syncs, as all others do, makes them durable.
 //
 // counts.place says up to where the segments are in the database. It is stored
 // with each commit, and SQLite's log gives back commits in order without a
 // gap, so what is behind the place is exactly what is missing.
 
 const (
-	// logGroup is how many mails a transaction must have to be logged. Below
-	// it, the log's sync alone is faster than writing to two files.
-	logGroup = 8
-	// maxUnsynced is how many logged mails there may be until the database's log is
-	// synced: what a start may have to make anew.
+	// logGroup is how many mails are logged. Fewer go to the database, which
+	// then is the only file that is written.
+	logGroup = 4
+	// maxUnsynced is how many logged mails there may be until the database's
+	// log is synced: what a start may have to make anew.
 	maxUnsynced = 4096
 )
 
-// logs says whether a transaction that begins with these ops is logged. They
-// must all be taken: what is refused must not be in a segment.
-func (w *writer) logs(ops []op) bool {
-	if w.unsynced >= maxUnsynced || w.passed > w.counts.place {
-		return false
-	}
+// log takes the enqueues out of a group if they can be logged, and answers them.
+func (w *writer) log(g *group) {
+	var ops []op
 	mails := 0
-	for _, o := range ops {
-		if !o.enqueues {
-			return false
+	for _, o := range g.ops {
+		if o.enqueues {
+			ops = append(ops, o)
+			mails += len(o.parcels)
 		}
-		mails += len(o.parcels)
 	}
-	return mails >= w.s.opts.logGroup && w.counts.fit(w.s, ops)
+	// What is refused must not be in a segment, so there must be room for all.
+	if mails < w.s.opts.logGroup || !w.canLog() || !w.fit(ops) || w.spaceFor(ops) != nil || !w.logAll(ops) {
+		return
+	}
+	rest := group{}
+	for _, o := range g.ops {
+		if !o.enqueues {
+			rest.add(o)
+		}
+	}
+	*g = rest
 }
 
 // fit says whether there is room for all mails of a group.
-func (n counts) fit(s *Store, ops []op) bool {
-	mails, bytes := n.mails, n.bytes
+func (w *writer) fit(ops []op) bool {
+	mails, bytes := w.counts.mails, w.counts.bytes
 	for _, o := range ops {
 		for i := range o.parcels {
 			mails, bytes = mails+1, bytes+o.parcels[i].Size
 		}
 	}
-	return s.checkRoom(mails, bytes) == nil
+	return w.s.checkRoom(mails, bytes) == nil
 }
 
-// joins takes an op into a group, or keeps it for the next: in a logged
-// transaction are none but enqueues.
-func (w *writer) joins(g *group, o op) {
-	if g.logged && !o.enqueues {
-		w.next = append(w.next, o)
-		return
+// canLog brings about what must be before anything is logged.
+func (w *writer) canLog() bool {
+	if w.payOwed() != nil {
+		return false
 	}
-	g.add(o)
+	if w.unsynced < w.s.opts.maxUnsynced && w.passed <= w.counts.place {
+		return true
+	}
+	var g group
+	g.add(op{run: func(t *tx) error { t.writes++; return nil }})
+	return w.transact(&g, true) == nil
 }
 
-// putOff keeps the ops from an index on for the next transaction.
-func (w *writer) putOff(g *group, from int) {
-	w.next = append(w.next, g.ops[from:]...)
-	clear(g.ops[from:])
-	g.ops, g.results = g.ops[:from], g.results[:from]
+// logAll logs ops that enqueue, and answers them. It is false when they could not be
+// logged; then nothing was changed and nobody answered.
+func (w *writer) logAll(ops []op) bool {
+	t, err := w.begin(false)
+	if err != nil {
+		return false
+	}
+	// From here on readers wait, so that whoever was answered finds his mail.
+	behind := make(chan struct{})
+	w.s.behind.Store(&behind)
+	defer func() {
+		w.s.behind.Store(nil)
+		close(behind)
+	}()
+	p, durable := w.appendMails(ops)
+	err = t.insertPortion(p)
+	if err == nil {
+		err = w.save(t, new(result))
+	}
+	if errAppend := <-durable; errAppend != nil {
+		w.s.log.Error("queue storage failed; its mail goes to the database", "file", w.s.spool.path(segmentName(w.segment.id)), "err", errAppend)
+		_ = w.failed(w.rollback(errors.Join(err, errAppend)))
+		w.void(p)
+		return false
+	}
+	w.segment.told = true
+	if err == nil {
+		_, err = t.Exec("COMMIT")
+	}
+	if err != nil {
+		w.s.log.Error("queue storage failed; mail that was taken waits in a segment for it to work", "mails", len(p.parcels), "err", w.failed(w.rollback(err)))
+		w.owed = &p
+		return true
+	}
+	w.unsynced += len(p.parcels)
+	w.committed(t)
+	w.s.discard(seenFiles(p.parcels))
+	return true
+}
+
+// payOwed stores the rows that somebody was answered for already. They come
+// before all else, as they would have.
+func (w *writer) payOwed() error {
+	if w.owed == nil {
+		return nil
+	}
+	err := w.take(*w.owed)
+	if err == nil {
+		w.owed = nil
+	}
+	return err
+}
+
+// end is the end of the writer. What is owed then is for the next start.
+func (w *writer) end() {
+	if err := w.payOwed(); err != nil {
+		w.s.log.Warn("mail in a segment is not in the queue's database; the next start sees to it", "err", err)
+	}
+	w.retire()
 }
 
 // syncs says whether commits sync the database's log. It is only copied back
@@ -87,110 +144,4 @@ func (w *writer) syncs(log bool) error {
 	}
 	w.unsyncing = !log
 	return nil
-}
-
-// openSegments finds out, at the start, what segments there are, and forgets
-// those that have nothing.
-func (w *writer) openSegments() error {
-	if _, err := w.conn.Exec("DELETE FROM segments WHERE live = 0"); err != nil {
-		return err
-	}
-	known, err := w.conn.Number("SELECT max(id) FROM segments")
-	if err != nil {
-		return err
-	}
-	w.lastSegment = max(known, segmentOf(w.counts.place))
-	var ids []int64
-	err = w.s.spool.fs.Names(w.s.spool.dir, func(name string) error {
-		if id, ok := segmentID(name); ok {
-			ids = append(ids, id)
-			w.lastSegment = max(w.lastSegment, id)
-		}
-		return nil
-	})
-	if err != nil {
-		return err
-	}
-	if w.counts.place == 0 { // nothing was ever logged
-		w.passed = place(w.lastSegment+1, 0)
-		return nil
-	}
-	slices.Sort(ids)
-	return w.replay(ids)
-}
-
-// replay makes anew the rows of mails that are in segments and not, or not any
-// more, in the database.
-func (w *writer) replay(ids []int64) error {
-	mails := 0
-	for _, id := range ids {
-		if id < segmentOf(w.counts.place) {
-			continue
-		}
-		n, err := w.replaySegment(id)
-		if err != nil {
-			return fmt.Errorf("segment %d: %w", id, err)
-		}
-		mails += n
-	}
-	if mails > 0 {
-		w.s.log.Info("a crash had taken mail from the queue's database; its segments had it", "mails", mails)
-	}
-	return nil
-}
-
-func (w *writer) replaySegment(id int64) (int, error) {
-	f, err := w.s.spool.open(segmentName(id))
-	if err != nil {
-		return 0, err
-	}
-	defer func() { _ = f.Close() }()
-	mails, offset := 0, int64(0)
-	if id == segmentOf(w.counts.place) {
-		offset = offsetOf(w.counts.place)
-	}
-	for {
-		p, ok, err := readPortion(f, id, offset)
-		if err != nil || !ok || p.first != w.counts.seq+1 {
-			return mails, err
-		}
-		var g group
-		g.add(op{run: func(t *tx) error {
-			t.segments.current = id
-			t.counts.place = place(id, p.end)
-			return t.insertMails(p.parcels)
-		}})
-		if err := w.transact(&g, true); err != nil {
-			return mails, err
-		}
-		if err := g.results[0].err; err != nil {
-			return mails, err
-		}
-		mails, offset = mails+len(p.parcels), p.end
-	}
-}
-
-// rewrite writes all of a file again as it is, and syncs it. After a sync that
-// failed the kernel may take for written what is not; so it has to write it.
-func rewrite(name string) error {
-	f, err := os.OpenFile(name, os.O_RDWR, 0)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	b := make([]byte, 1<<20)
-	for offset := int64(0); err == nil; {
-		var n int
-		n, err = f.ReadAt(b, offset)
-		if _, errWrite := f.WriteAt(b[:n], offset); errWrite != nil {
-			err = errWrite
-		}
-		offset += int64(n)
-	}
-	if errors.Is(err, io.EOF) {
-		err = f.Sync()
-	}
-	return errors.Join(err, f.Close())
 }

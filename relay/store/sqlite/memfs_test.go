@@ -114,6 +114,13 @@ func (f *memFile) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
+func (m *memFS) Sync(name string) error {
+	m.mu.Lock()
+	f := m.files[name]
+	m.mu.Unlock()
+	return f.Sync()
+}
+
 func (f *memFile) Sync() error {
 	for range 100 {
 		runtime.Gosched() // so that what does not wait for it overtakes it

@@ -53,7 +53,7 @@ func decodeHead(b []byte) (portionHead, bool) {
 // seal makes what a segment keeps of a parcel beside its body.
 func (p *parcel) seal() {
 	size := int64(0)
-	if p.content && p.spool == "" {
+	if p.inSegment() {
 		size = p.Size
 	}
 	rows := p.encode()
@@ -64,6 +64,9 @@ func (p *parcel) seal() {
 	p.record = append(b, rows...)
 }
 
+// inSegment: its body is in the segment as well, if it is logged.
+func (p *parcel) inSegment() bool { return p.content && p.spool == "" }
+
 func writePortion(w io.Writer, head portionHead, parcels []*parcel) error {
 	if _, err := w.Write(head.encode()); err != nil {
 		return err
@@ -72,7 +75,7 @@ func writePortion(w io.Writer, head portionHead, parcels []*parcel) error {
 		if _, err := w.Write(p.record); err != nil {
 			return err
 		}
-		if !p.content || p.spool != "" {
+		if !p.inSegment() {
 			continue
 		}
 		if _, err := w.Write(p.Message.Raw); err != nil {
@@ -82,11 +85,12 @@ func writePortion(w io.Writer, head portionHead, parcels []*parcel) error {
 	return nil
 }
 
-// portion is what was read of one.
+// portion is one, without the bodies.
 type portion struct {
 	first   int64
-	parcels []*parcel // without their bodies
-	end     int64     // the offset after it
+	parcels []*parcel
+	begin   int64 // a place,
+	end     int64 // and the one after it
 }
 
 // readPortion reads a portion of a segment. It is false when no complete one
@@ -100,13 +104,14 @@ func readPortion(r io.ReaderAt, segment, offset int64) (portion, bool, error) {
 	if !ok || head.segment != segment || head.length < 0 {
 		return portion{}, false, nil
 	}
+	begin := offset
 	offset += portionHeadSize
 	var content bytes.Buffer // which grows with what is there, whatever the head says
 	if _, err := io.Copy(&content, io.NewSectionReader(r, offset, head.length)); err != nil {
 		return portion{}, false, notEnd(err)
 	}
 	parcels, ok := parsePortion(content.Bytes(), head, offset)
-	return portion{first: head.first, parcels: parcels, end: offset + head.length}, ok, nil
+	return portion{first: head.first, parcels: parcels, begin: place(segment, begin), end: place(segment, offset+head.length)}, ok, nil
 }
 
 func notEnd(err error) error {
@@ -137,7 +142,7 @@ func parsePortion(b []byte, head portionHead, offset int64) ([]*parcel, bool) {
 		if err != nil {
 			return nil, false
 		}
-		if p.content && p.spool == "" {
+		if p.inSegment() {
 			if size != p.Size || checksum(b[at:at+size]) != p.bodySum {
 				return nil, false
 			}

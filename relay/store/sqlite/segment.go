@@ -3,16 +3,11 @@ package sqlite
 import (
 	"bufio"
 	"errors"
-	"fmt"
 	"io"
 	"strconv"
 	"strings"
+	"time"
 )
-
-// bigGroup is how many small bodies a transaction must have for them to go to
-// a segment when the database's log is synced as well. Below it, a second file
-// to sync costs more than it saves.
-const bigGroup = 32
 
 // segmentSize is when a segment is full. The last group may go beyond it.
 const segmentSize = 32 << 20
@@ -47,71 +42,50 @@ type segment struct {
 	file spoolFile // nil until the first append
 	buf  *bufio.Writer
 	size int64
-	told bool // a commit was tried whose rows tell of it
+	told bool // somebody was answered for what is in it
 }
 
-// errSegment: the mails could not be appended. The transaction was rolled back.
-var errSegment = errors.New("segment of the spool")
-
-// appendMails begins to write a group's mails to a segment, if it is logged or
-// has many small bodies, and sets the places of those. The rows can be
-// inserted meanwhile; the result must be waited for before the commit, and in
-// any case. All of a transaction's mails go to one segment, and those of after
-// are appended once those of before are.
-func (w *writer) appendMails(t *tx, ops []op, before chan error) chan error {
-	var all, small []*parcel
-	for _, o := range ops {
-		for i := range o.parcels {
-			p := &o.parcels[i]
-			all = append(all, p)
-			if p.content && p.spool == "" {
-				small = append(small, p)
-			}
-		}
-	}
-	if len(all) == 0 || !t.logged && len(small) < w.s.opts.bigGroup {
-		return before
-	}
-	g := w.segmentFor(t)
-	head := portionHead{segment: g.id, first: t.counts.seq + 1, mails: len(all)}
-	g.size += portionHeadSize
-	for _, p := range all {
-		g.size += int64(len(p.record))
-		head.length += int64(len(p.record))
-		if p.content && p.spool == "" {
-			p.place = place(g.id, g.size)
-			g.size += p.Size
-			head.length += p.Size
-		}
-	}
-	t.counts.place = place(g.id, g.size)
-	done := make(chan error, 1)
-	go func() {
-		if before != nil {
-			if err := <-before; err != nil {
-				done <- err
-				return
-			}
-		}
-		done <- g.append(w.s.spool, head, all)
-	}()
-	return done
-}
-
-// segmentFor is the segment that takes what a transaction appends.
-func (w *writer) segmentFor(t *tx) *segment {
-	if !t.appends && w.segment != nil && w.segment.size >= w.s.opts.segmentSize {
+// appendMails begins to make a group's mails durable in a segment, and to answer
+// the ops when they are. Their rows can be stored meanwhile. The result must
+// be waited for.
+func (w *writer) appendMails(ops []op) (portion, chan error) {
+	if w.segment != nil && w.segment.size >= w.s.opts.segmentSize {
 		w.retire()
 	}
 	if w.segment == nil {
 		w.lastSegment++
 		w.segment = &segment{id: w.lastSegment}
 	}
-	if !t.appends {
-		t.appends, t.appendsAt = true, w.segment.size
-		t.segments.current = w.segment.id
+	g := w.segment
+	p := portion{first: w.counts.seq + 1, begin: place(g.id, g.size)}
+	head := portionHead{segment: g.id, first: p.first}
+	g.size += portionHeadSize
+	for _, o := range ops {
+		for i := range o.parcels {
+			x := &o.parcels[i]
+			p.parcels = append(p.parcels, x)
+			g.size += int64(len(x.record))
+			if x.inSegment() {
+				x.place = place(g.id, g.size)
+				g.size += x.Size
+			}
+		}
 	}
-	return w.segment
+	p.end = place(g.id, g.size)
+	head.mails, head.length = len(p.parcels), p.end-p.begin-portionHeadSize
+	begun := time.Now()
+	done := make(chan error, 1)
+	go func() {
+		err := g.append(w.s.spool, head, p.parcels)
+		if err == nil {
+			w.s.metrics.committed(len(ops), time.Since(begun))
+			for _, o := range ops {
+				o.done <- result{stored: true, logged: true}
+			}
+		}
+		done <- err
+	}()
+	return p, done
 }
 
 // append makes mails durable, and before the first of them the file's name.
@@ -136,35 +110,20 @@ func (g *segment) append(s spool, head portionHead, parcels []*parcel) error {
 	return s.fs.SyncDir(s.dir)
 }
 
-// appended waits for appendMails.
-func (w *writer) appended(done chan error) error {
-	if done == nil {
-		return nil
-	}
-	err := <-done
-	if err == nil {
-		return nil
-	}
-	w.s.log.Error("queue storage failed; its mail goes to the database", "file", w.s.spool.path(segmentName(w.segment.id)), "err", err)
-	return fmt.Errorf("%w: %w", errSegment, err)
-}
-
-// void ends the segment to which a transaction appended that failed, so that
-// the next start does not take that for mail, which its caller was refused.
-func (w *writer) void(t *tx) {
+// void ends the segment that could not take a portion, so that the next start
+// does not take what of it is there for mail: its callers may be refused yet.
+func (w *writer) void(p portion) {
 	g := w.segment
-	if !t.appends || g == nil {
-		return
-	}
-	// A commit that failed in the log's sync may come up after a crash, and
-	// then needs the bodies. It tells of this place, so nothing is replayed.
-	if g.file != nil && (t.logged || !t.tried) {
-		if err := errors.Join(g.file.Truncate(t.appendsAt), g.file.Sync()); err != nil {
+	if g.file != nil {
+		if err := errors.Join(g.file.Truncate(offsetOf(p.begin)), g.file.Sync()); err != nil {
 			w.s.log.Warn("a segment cannot be cut; after a crash mail in it may come up that was refused", "file", w.s.spool.path(segmentName(g.id)), "err", err)
 		}
 	}
 	w.retire()
 	w.passed = place(g.id+1, 0)
+	for _, x := range p.parcels {
+		x.place = 0
+	}
 }
 
 // retire ends the current segment; the next is begun when one is needed.

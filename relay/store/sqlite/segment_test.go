@@ -66,20 +66,20 @@ func TestSegmentFaults(t *testing.T) {
 				return nil
 			}
 			fs.setFail(failing)
-			first := testMails(bigGroup, 100)
+			first := testMails(logGroup, 100)
 			must(t, s.Enqueue(ctx, first...))
 			if n, files := placed(t, s), fs.count(); n != 0 || files != 0 {
 				t.Fatalf("%d mails in %d segments", n, files)
 			}
 			fs.setFail(nil)
-			second := testMails(bigGroup, 200)
+			second := testMails(logGroup, 200)
 			must(t, s.Enqueue(ctx, second...))
 			fs.setFail(failing)
-			third := testMails(bigGroup, 300)
+			third := testMails(logGroup, 300)
 			must(t, s.Enqueue(ctx, third...))
 			fs.setFail(nil)
 			before := fs.sizes()
-			fourth := testMails(bigGroup, 400)
+			fourth := testMails(logGroup, 400)
 			must(t, s.Enqueue(ctx, fourth...))
 			for name, size := range before {
 				if tt.op != "create" && tt.op != "syncdir" && fs.sizes()[name] != size {
@@ -116,7 +116,7 @@ func TestCommitWaitsForTheSegment(t *testing.T) {
 		}
 		return nil
 	})
-	must(t, s.Enqueue(ctx, testMails(bigGroup, 100)...))
+	must(t, s.Enqueue(ctx, testMails(logGroup, 100)...))
 	close(returned)
 }
 
@@ -124,7 +124,7 @@ func TestCommitWaitsForTheSegment(t *testing.T) {
 // cannot be read now is none.
 func TestSegmentDamage(t *testing.T) {
 	dir := t.TempDir()
-	s := openTest(t, dir, Options{bigGroup: 1})
+	s := openTest(t, dir, Options{logGroup: 1})
 	mails := testMails(20, 1000)
 	must(t, s.Enqueue(ctx, mails...))
 	file := segmentFiles(t, dir)[0]
@@ -156,7 +156,7 @@ func TestSegmentDamage(t *testing.T) {
 // others read what is in them.
 func TestSegmentsAreGivenUp(t *testing.T) {
 	dir := t.TempDir()
-	s := openTest(t, dir, Options{bigGroup: 10, segmentSize: 20_000, tidyEvery: time.Millisecond, Queue: queue.Options{ForgetSent: true}})
+	s := openTest(t, dir, Options{logGroup: 10, segmentSize: 20_000, tidyEvery: time.Millisecond, Queue: queue.Options{ForgetSent: true}})
 	var kept []queue.Mail
 	for range 10 {
 		mails := testMails(40, 500)
@@ -193,7 +193,7 @@ func TestSegmentsAreGivenUp(t *testing.T) {
 // writes to none of them.
 func TestSegmentsAtTheStart(t *testing.T) {
 	dir := t.TempDir()
-	o := Options{Dir: dir, Log: quiet(), bigGroup: 10, tidyEvery: time.Hour, Queue: queue.Options{ForgetSent: true}}
+	o := Options{Dir: dir, Log: quiet(), logGroup: 10, tidyEvery: time.Hour, Queue: queue.Options{ForgetSent: true}}
 	s, err := Open(o)
 	must(t, err)
 	must(t, s.Enqueue(ctx, testMails(10, 100)...))

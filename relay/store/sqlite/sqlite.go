@@ -53,8 +53,8 @@ type Options struct {
 	spool       spoolFS       // of the operating system when nil
 	vfs         string        // SQLite's own when ""
 	tidyEvery   time.Duration // a second when 0
-	bigGroup    int           // the constant when 0
 	logGroup    int           // the constant when 0
+	maxUnsynced int           // the constant when 0
 	rewrite     func(name string) error
 	segmentSize int64 // the constant when 0
 }
@@ -72,7 +72,8 @@ type Store struct {
 	published published
 	readers   chan *conn
 	wake      chan struct{}
-	turn      turn // whose lane is next; the writer's
+	turn      turn                          // whose lane is next; the writer's
+	behind    atomic.Pointer[chan struct{}] // closed when rows are stored that somebody may have been answered for
 
 	oldest oldestHint
 	clock  atomic.Int64 // the latest time a caller gave, in milliseconds
@@ -96,8 +97,8 @@ func Open(o Options) (*Store, error) {
 		o.spool = osFS{}
 	}
 	o.tidyEvery = cmp.Or(o.tidyEvery, time.Second)
-	o.bigGroup = cmp.Or(o.bigGroup, bigGroup)
 	o.logGroup = cmp.Or(o.logGroup, logGroup)
+	o.maxUnsynced = cmp.Or(o.maxUnsynced, maxUnsynced)
 	if o.rewrite == nil {
 		o.rewrite = rewrite
 	}
@@ -227,6 +228,13 @@ func (s *Store) read(ctx context.Context, f func(c *conn) error) error {
 	defer s.leave()
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	if behind := s.behind.Load(); behind != nil {
+		select {
+		case <-*behind:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 	}
 	select {
 	case c := <-s.readers:

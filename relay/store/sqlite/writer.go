@@ -29,6 +29,7 @@ type op struct {
 type result struct {
 	err    error
 	stored bool     // its parcels, although an error may have come after
+	logged bool     // the parcels are the writer's now; see log.go
 	files  []string // of the spool, that no row tells of any more
 }
 
@@ -42,11 +43,6 @@ type tx struct {
 	files    []string // of the op that runs; see result
 	wakes    bool     // something may have become due
 	segments segmentChanges
-
-	logged    bool  // a segment makes it durable; see log.go
-	appends   bool  // to the current segment,
-	appendsAt int64 // from here on
-	tried     bool  // to commit
 }
 
 // change runs a statement that changes something.
@@ -75,8 +71,8 @@ type writer struct {
 	inserters   inserters
 	segment     *segment // where big groups go; nil before the first
 	lastSegment int64    // the latest segment's number
-	next        []op     // that had to wait for the next transaction
 	passed      int64    // no replay begins before this place; still to be stored
+	owed        *portion // was answered for, and its rows could not be stored
 	unsynced    int      // logged mails since the latest commit that synced the log
 	unsyncing   bool     // commits do not sync it
 	// broken is the error after which the connection must be opened anew.
@@ -107,7 +103,7 @@ func (s *Store) submit(ctx context.Context, o op) result {
 
 func (w *writer) loop() {
 	defer close(w.ended)
-	defer w.retire()
+	defer w.end()
 	tidy := time.NewTimer(w.s.opts.tidyEvery)
 	defer tidy.Stop()
 	ticks := true
@@ -116,9 +112,7 @@ func (w *writer) loop() {
 		select {
 		case o := <-w.ops:
 			g.add(o)
-			for len(g.ops) > 0 {
-				w.commit(&g)
-			}
+			w.commit(&g)
 			if !ticks {
 				tidy.Reset(w.s.opts.tidyEvery)
 				ticks = true
@@ -138,7 +132,6 @@ func (w *writer) loop() {
 type group struct {
 	ops     []op
 	results []result
-	logged  bool // see log.go
 }
 
 func (g *group) add(o op) {
@@ -164,91 +157,104 @@ func (w *writer) gatherAll(g *group) {
 // gather adds the ops that are waiting already. The channel has no buffer, so
 // that an op that nobody took is still its caller's to withdraw.
 func (w *writer) gather(g *group) {
-	for len(g.ops) < batch && len(w.next) == 0 {
+	for len(g.ops) < batch {
 		select {
 		case o := <-w.ops:
-			w.joins(g, o)
+			g.add(o)
 		default:
 			return
 		}
 	}
 }
 
-// commit runs a group in one transaction and, if the storage refused that,
-// each op in one of its own, so that one cannot fail another. Whoever comes
-// while it runs joins it. Ops that must wait for the next are left in g.
+// commit makes a group durable and answers it. Many new mails are logged, all
+// else runs in one transaction.
 func (w *writer) commit(g *group) {
 	w.gatherAll(g)
-	g.logged = w.logs(g.ops)
-	err := w.transact(g, false)
-	again := len(g.ops) > 1 || w.passed > w.counts.place
-	for i := range g.ops {
-		one := err
-		if err != nil && again {
-			one = w.transact(g.one(i), true)
-		}
-		if one != nil {
-			g.results[i].err, g.results[i].files = one, nil
-		}
+	w.log(g)
+	if len(g.ops) > 0 {
+		w.commitRest(g)
 	}
 	for i := range g.ops {
 		g.ops[i].done <- g.results[i]
 		g.ops[i], g.results[i] = op{}, result{}
 	}
-	g.ops, g.results, g.logged = g.ops[:0], g.results[:0], false
-	for _, o := range w.next {
-		g.add(o)
-	}
-	clear(w.next)
-	w.next = w.next[:0]
+	g.ops, g.results = g.ops[:0], g.results[:0]
 }
 
-// transact runs a group in one transaction; with alone, nobody joins it and
-// all bodies go to the table. Refusals go to the results; an error is the
-// storage's, and then nothing was changed.
+// commitRest runs a group in one transaction and, if the storage refused that,
+// each op in one of its own, so that one cannot fail another. Whoever comes
+// while it runs joins it.
+func (w *writer) commitRest(g *group) {
+	if err := w.payOwed(); err != nil {
+		for i := range g.results {
+			g.results[i] = result{err: err}
+		}
+		return
+	}
+	err := w.transact(g, false)
+	if err == nil {
+		return
+	}
+	again := len(g.ops) > 1
+	for i := range g.ops {
+		if again {
+			err = w.transact(g.one(i), true)
+		}
+		if err != nil {
+			g.results[i].err, g.results[i].files = err, nil
+		}
+	}
+}
+
+// transact runs a group in one transaction; with alone, nobody joins it.
+// Refusals go to the results; an error is the storage's, and then nothing was
+// changed.
 func (w *writer) transact(g *group, alone bool) error {
-	if err := w.repair(); err != nil {
-		w.s.metrics.errors.Inc()
+	begun := time.Now()
+	t, err := w.begin(true)
+	if err != nil {
 		return err
 	}
-	begun := time.Now()
-	t := &tx{conn: w.conn, s: w.s, counts: w.counts, logged: g.logged}
-	if err := w.syncs(!t.logged); err != nil {
-		return w.failed(err)
-	}
-	if _, err := t.Exec("BEGIN IMMEDIATE"); err != nil {
-		return w.failed(err)
-	}
-	err := w.runAll(t, g, alone)
+	err = w.runAll(t, g, alone)
 	if err == nil && t.writes > 0 {
 		err = w.save(t, &g.results[0])
 	}
 	if err != nil {
-		return w.failed(w.rollback(t, err))
+		return w.failed(w.rollback(err))
 	}
 	if t.writes == 0 {
 		_, err := t.Exec("ROLLBACK") // nothing to make durable
 		return w.failed(err)
 	}
-	t.tried = true
-	if t.appends {
-		w.segment.told = true
-	}
 	if _, err := t.Exec("COMMIT"); err != nil {
-		return w.failed(w.rollback(t, err))
+		return w.failed(w.rollback(err))
 	}
 	w.s.metrics.committed(len(g.ops), time.Since(begun))
+	w.unsynced = 0
 	w.committed(t)
 	return nil
+}
+
+// begin begins a transaction whose commit syncs the database's log, or does not.
+func (w *writer) begin(synced bool) (*tx, error) {
+	if err := w.repair(); err != nil {
+		w.s.metrics.errors.Inc()
+		return nil, err
+	}
+	if err := w.syncs(synced); err != nil {
+		return nil, w.failed(err)
+	}
+	t := &tx{conn: w.conn, s: w.s, counts: w.counts}
+	if _, err := t.Exec("BEGIN IMMEDIATE"); err != nil {
+		return nil, w.failed(err)
+	}
+	return t, nil
 }
 
 // committed notes what a transaction changed.
 func (w *writer) committed(t *tx) {
 	w.commits++
-	w.unsynced += int(t.counts.seq - w.counts.seq)
-	if !t.logged {
-		w.unsynced = 0
-	}
 	w.truncated = false
 	w.counts = t.counts
 	w.s.published.Store(&t.counts)
@@ -260,30 +266,10 @@ func (w *writer) committed(t *tx) {
 // runAll runs the ops of a group, and those that come meanwhile: the sync at
 // the end then serves more of them, and nobody waits for company, because
 // only who is there already is taken.
-func (w *writer) runAll(t *tx, g *group, alone bool) (err error) {
-	var appending chan error // the latest; it waits for those before it
-	defer func() {
-		if errAppend := w.appended(appending); err == nil {
-			err = errAppend
-		}
-	}()
+func (w *writer) runAll(t *tx, g *group, alone bool) error {
 	for begun := 0; begun < len(g.ops); {
 		ops, results := g.ops[begun:], g.results[begun:]
-		for _, o := range ops {
-			for i := range o.parcels {
-				o.parcels[i].place = 0 // of a transaction that failed
-			}
-		}
-		noSpace := w.spaceFor(ops)
-		fit := t.counts.fit(w.s, ops)
-		if t.logged && !fit {
-			w.putOff(g, begun)
-			return nil
-		}
-		if !alone && fit && noSpace == nil {
-			appending = w.appendMails(t, ops, appending)
-		}
-		if err := t.run(ops, results, noSpace); err != nil {
+		if err := t.run(ops, results, w.spaceFor(ops)); err != nil {
 			return err
 		}
 		begun = len(g.ops)
@@ -373,13 +359,12 @@ func (s *Store) checkFree(size int64) error {
 	return err
 }
 
-// rollback ends a transaction that failed. After some errors SQLite has done
+// rollback ends the transaction after err. After some errors SQLite has done
 // so already and says SQLITE_ERROR; after any other the connection is given up.
-func (w *writer) rollback(t *tx, err error) error {
+func (w *writer) rollback(err error) error {
 	if _, rerr := w.conn.Exec("ROLLBACK"); rerr != nil && db.Code(rerr) != lib.SQLITE_ERROR {
 		w.broken = errors.Join(err, rerr)
 	}
-	w.void(t)
 	return err
 }
 
@@ -391,42 +376,6 @@ func (w *writer) failed(err error) error {
 		w.s.metrics.failed(w.broken != nil)
 	}
 	return err
-}
-
-// repair opens the connection anew after an I/O error. A write or fsync that
-// failed leaves pages of which nobody knows whether they are on the disk, and
-// the kernel reports that only once. So the log is not written to any more
-// before all of it was written again and synced, for what was logged only is in
-// there as well, and copied to the database, synced there, and cut to nothing.
-func (w *writer) repair() error {
-	if w.broken == nil {
-		return nil
-	}
-	w.s.log.Error("queue storage failed; opening it anew", "err", w.broken)
-	if w.conn != nil {
-		_ = w.conn.Close() // of a connection that is given up
-		w.conn = nil
-	}
-	if err := w.s.opts.rewrite(w.s.path() + "-wal"); err != nil {
-		return fmt.Errorf("the queue's log: %w", err)
-	}
-	c, err := w.s.connectWriter()
-	if err != nil {
-		return err
-	}
-	w.conn, w.unsyncing = c, false
-	if err := db.Checkpoint(c); err != nil {
-		return err
-	}
-	if w.counts, err = loadCounts(c); err != nil {
-		return err
-	}
-	n := w.counts
-	w.s.published.Store(&n)
-	w.broken = nil
-	w.s.metrics.broken.Set(0)
-	w.s.log.Info("queue storage works again")
-	return nil
 }
 
 // published is the counts as of the latest commit, for readers.
