@@ -252,6 +252,7 @@ func TestLoggedThoughTheDatabaseFails(t *testing.T) {
 				s, err := Open(o)
 				must(t, err)
 				must(t, s.Enqueue(ctx, testMails(logGroup, 10)...))
+				must(t, s.SetMark(ctx, "a", "a")) // which comes after the rows
 				disk.Fail(func(op faultvfs.Op, file string) int32 {
 					if op == tt.op && file == "queue.db-wal" {
 						return tt.code
@@ -294,6 +295,7 @@ func TestReadersFindWhatWasAnswered(t *testing.T) {
 	faultvfs.Register("logged-read", disk)
 	s := openTest(t, t.TempDir(), Options{vfs: "logged-read", tidyEvery: time.Hour})
 	must(t, s.Enqueue(ctx, testMails(logGroup, 10)...))
+	must(t, s.SetMark(ctx, "a", "b")) // which comes after the rows
 	goOn, writing := make(chan struct{}), make(chan struct{}, 1000)
 	disk.Fail(func(op faultvfs.Op, file string) int32 {
 		if op == faultvfs.Write {
@@ -313,6 +315,7 @@ func TestReadersFindWhatWasAnswered(t *testing.T) {
 	select {
 	case err := <-found:
 		t.Errorf("Get did not wait: %v", err)
+		found <- err
 	case <-time.After(100 * time.Millisecond):
 	}
 	close(goOn)
