@@ -23,16 +23,17 @@ const (
 
 // log takes the enqueues out of a group if they can be logged, and answers them.
 func (w *writer) log(g *group) {
+	if countMails(g.ops) < w.s.opts.logGroup {
+		return
+	}
 	var ops []op
-	mails := 0
 	for _, o := range g.ops {
 		if o.enqueues {
 			ops = append(ops, o)
-			mails += len(o.parcels)
 		}
 	}
 	// What is refused must not be in a segment, so there must be room for all.
-	if mails < w.s.opts.logGroup || !w.canLog() || !w.fit(ops) || w.spaceFor(ops) != nil || !w.logAll(ops) {
+	if !w.canLog() || !w.fit(ops) || w.spaceFor(ops) != nil || !w.logAll(ops) {
 		return
 	}
 	rest := group{}
@@ -42,6 +43,15 @@ func (w *writer) log(g *group) {
 		}
 	}
 	*g = rest
+}
+
+// countMails is how many mails a group is to store.
+func countMails(ops []op) int {
+	n := 0
+	for _, o := range ops {
+		n += len(o.parcels)
+	}
+	return n
 }
 
 // fit says whether there is room for all mails of a group.

@@ -406,7 +406,7 @@ func TestPowerLossInRepair(t *testing.T) {
 	disk.Fail(nil)
 	must(t, s.SetMark(ctx, "a", "d"))
 	for n := start; n <= disk.Now(); n++ {
-		for range 4 {
+		for range 2 {
 			dir := t.TempDir()
 			must(t, os.Mkdir(filepath.Join(dir, spoolDir), 0o700))
 			must(t, disk.PowerLoss(n, dir, chance))

@@ -24,8 +24,8 @@ func (w *writer) repair() error {
 		_ = w.conn.Close() // of a connection that is given up
 		w.conn = nil
 	}
-	if err := w.s.opts.rewrite(w.s.path() + "-wal"); err != nil {
-		return fmt.Errorf("the queue's log: %w", err)
+	if err := w.s.rewriteLog(); err != nil {
+		return err
 	}
 	c, err := w.s.connectWriter()
 	if err != nil {
@@ -33,6 +33,11 @@ func (w *writer) repair() error {
 	}
 	w.conn, w.unsyncing = c, false
 	if err := db.Checkpoint(c); err != nil {
+		return err
+	}
+	// Now it is empty, and must stay so: a commit that failed in its sync is
+	// not to come up after a crash, before mail that is logged meanwhile.
+	if err := w.s.rewriteLog(); err != nil {
 		return err
 	}
 	if w.counts, err = loadCounts(c); err != nil {
@@ -43,6 +48,14 @@ func (w *writer) repair() error {
 	w.broken = nil
 	w.s.metrics.broken.Set(0)
 	w.s.log.Info("queue storage works again")
+	return nil
+}
+
+// rewriteLog rewrites the database's log.
+func (s *Store) rewriteLog() error {
+	if err := s.opts.rewrite(s.path() + "-wal"); err != nil {
+		return fmt.Errorf("the queue's log: %w", err)
+	}
 	return nil
 }
 

@@ -148,6 +148,9 @@ func (s *Store) open() error {
 	if err := db.Prepare(s.dsn(), path); err != nil {
 		return s.describe(err)
 	}
+	if err := s.rewriteLog(); err != nil { // of a process that crashed, perhaps after a sync that failed
+		return err
+	}
 	c, err := s.connectWriter()
 	if err != nil {
 		return s.describe(err)

@@ -71,6 +71,7 @@ type writer struct {
 	inserters   inserters
 	segment     *segment // where big groups go; nil before the first
 	lastSegment int64    // the latest segment's number
+	next        []op     // that came while others were committed, and wait
 	passed      int64    // no replay begins before this place; still to be stored
 	owed        *portion // was answered for, and its rows could not be stored
 	unsynced    int      // logged mails since the latest commit that synced the log
@@ -112,7 +113,9 @@ func (w *writer) loop() {
 		select {
 		case o := <-w.ops:
 			g.add(o)
-			w.commit(&g)
+			for len(g.ops) > 0 {
+				w.commit(&g)
+			}
 			if !ticks {
 				tidy.Reset(w.s.opts.tidyEvery)
 				ticks = true
@@ -168,7 +171,7 @@ func (w *writer) gather(g *group) {
 }
 
 // commit makes a group durable and answers it. Many new mails are logged, all
-// else runs in one transaction.
+// else runs in one transaction. What it leaves in g is to be committed next.
 func (w *writer) commit(g *group) {
 	w.gatherAll(g)
 	w.log(g)
@@ -180,6 +183,11 @@ func (w *writer) commit(g *group) {
 		g.ops[i], g.results[i] = op{}, result{}
 	}
 	g.ops, g.results = g.ops[:0], g.results[:0]
+	for _, o := range w.next {
+		g.add(o)
+	}
+	clear(w.next)
+	w.next = w.next[:0]
 }
 
 // commitRest runs a group in one transaction and, if the storage refused that,
@@ -272,9 +280,14 @@ func (w *writer) runAll(t *tx, g *group, alone bool) error {
 		if err := t.run(ops, results, w.spaceFor(ops)); err != nil {
 			return err
 		}
-		begun = len(g.ops)
-		if !alone {
-			w.gatherAll(g)
+		if begun = len(g.ops); alone {
+			continue
+		}
+		w.gatherAll(g)
+		if countMails(g.ops[begun:]) >= w.s.opts.logGroup { // better logged, and soon
+			w.next = append(w.next, g.ops[begun:]...)
+			clear(g.ops[begun:])
+			g.ops, g.results = g.ops[:begun], g.results[:begun]
 		}
 	}
 	return nil
