@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/relay/retry"
 	"github.com/smtp2rest/smtp2rest/relay/sandbox"
 )
 
@@ -53,7 +54,7 @@ func TestAnOutageIsCheap(t *testing.T) {
 			r.t.Fatalf("%d calls in an hour of outage", len(calls))
 		}
 		want := []time.Duration{0, 0, 0, 0} // five failures open it
-		for gap := 2 * time.Second; len(want) < len(calls)-1; gap = min(gap*2, 5*time.Minute) {
+		for gap := 2 * time.Second; len(want) < len(calls)-1; gap = min(gap*2, time.Minute) {
 			want = append(want, gap)
 		}
 		if got := gaps(calls); !slices.Equal(got, want) {
@@ -167,7 +168,7 @@ func TestAWrongKeyLosesNoMail(t *testing.T) {
 			t.Error("the log does not say loudly that the key is refused")
 		}
 		r.must(r.box.SetKey(key))
-		r.pass(6 * time.Minute) // the longest gap between probes is five
+		r.pass(2 * time.Minute) // the longest gap between probes is one
 		for _, id := range ids {
 			r.wantStates(id, "sent sent")
 		}
@@ -190,4 +191,21 @@ func TestAKeyThatWasMendedIsTriedAtOnce(t *testing.T) {
 		r.pass(time.Second)
 		r.wantStates(id, "sent")
 	})
+}
+
+// What the API refuses of one mail, whatever it says, is not everybody's
+// outage: a few mails that always fail must not take every probe.
+func TestMailsThatAlwaysFailHoldUpNobody(t *testing.T) {
+	for _, bad := range []string{"forbidden@example.net", "down@example.net"} {
+		inBubble(t, plan{schedule: retry.Schedule{First: 5 * time.Second, Max: 15 * time.Minute, MaxAge: 48 * time.Hour}}, func(r *rig) {
+			for range 12 {
+				r.keep(shop, "bad", bad)
+			}
+			good := r.keep(shop, "good", "bob@example.net")
+			other := r.keep("other@sandbox.example", "good", "ann@example.net")
+			r.pass(10 * time.Minute)
+			r.wantStates(good, "sent")
+			r.wantStates(other, "sent")
+		})
+	}
 }
