@@ -1,6 +1,7 @@
 package deliver
 
 import (
+	"fmt"
 	"log/slog"
 	"slices"
 	"testing"
@@ -208,4 +209,36 @@ func TestMailsThatAlwaysFailHoldUpNobody(t *testing.T) {
 			r.wantStates(other, "sent")
 		})
 	}
+}
+
+// An application whose sender the API never accepts (403) goes on sending. Its
+// mail is kept, tried later and later, and never bounces; all others' goes out
+// as if it were not there.
+func TestASenderThatIsForbiddenHoldsUpNobody(t *testing.T) {
+	inBubble(t, plan{schedule: retry.Schedule{First: time.Minute, Max: time.Hour, MaxAge: 48 * time.Hour}}, func(r *rig) {
+		var bad []string
+		for i := range 40 {
+			bad = append(bad, r.keep("unverified@sandbox.example", "bad", fmt.Sprintf("forbidden+x%d@example.net", i)))
+			r.pass(8 * time.Second)
+			good := r.keep(shop, "good", "bob@example.net")
+			r.pass(2 * time.Second)
+			if i > 0 {
+				r.wantStates(good, "sent")
+			}
+		}
+		if n := r.log.count("breaker open"); n != 1 {
+			t.Errorf("the API was taken to be down %d times", n)
+		}
+		before := r.box.Stats().ByStatus[403]
+		r.pass(60 * time.Hour)
+		for _, id := range bad {
+			r.wantStates(id, "waiting")
+		}
+		if n := r.box.Stats().ByStatus[403] - before; n > len(bad)*60*3 {
+			t.Errorf("%d calls for %d mails in 60 hours", n, len(bad))
+		}
+		if n := len(r.bounces()); n > 0 {
+			t.Errorf("%d bounces", n)
+		}
+	})
 }

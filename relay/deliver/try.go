@@ -34,11 +34,10 @@ func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
 	}
 	a := attemptAt(c)
 	a.Body, a.Trace = mail.body, mail.trace
-	alone := e.opt.Pace.FailsAlone(a.MessageID)
 	out := e.opt.Attempts.Make(ctx, pass, a)
 	now := time.Now()
 	s := decide(e.set.Load().Schedule, c, out, now, jitter())
-	if alone && out.Kind == relay.Unauthorized { // else it would be the first of its lane again at once
+	if out.Kind == relay.Unauthorized && e.opt.Pace.FailsAlone(a.MessageID) { // else it would be the first of its lane again at once
 		s.Due, s.NotAnAttempt = now.Add(e.set.Load().Schedule.Delay(c.Attempt, jitter())), false
 	}
 	if e.opt.Warming != nil {

@@ -109,6 +109,8 @@ func (p *Pacer) learn(now time.Time, pass *Pass, out relay.Outcome) {
 		if b.failures >= b.threshold || s.keyRefused(pass, out) {
 			p.openBreaker(now, out)
 			s.failed(pass, out)
+		} else if forbidden(out) {
+			s.alone = with(s.alone, pass.mail) // like its sender's others
 		}
 	}
 }
