@@ -49,8 +49,8 @@ type Options struct {
 	// Dir is the data directory; made with mode 0700 if it is not there.
 	Dir string
 	// MinFree is how many bytes to keep free on the disk: with less, what
-	// nobody waits for is dropped, because the queue needs the room. 0 is no
-	// bound.
+	// nobody waits for is dropped, because the queue needs the room. At least
+	// db.LeastFree is kept.
 	MinFree int64
 	Log     *slog.Logger          // slog.Default() when nil
 	Metrics prometheus.Registerer // may be nil

@@ -44,7 +44,8 @@ type Options struct {
 	Dir   string
 	Queue queue.Options
 	// MinFree is how many bytes to keep free on the disk: with less, Enqueue
-	// fails with ErrFull while all that drains the queue goes on. 0 is no bound.
+	// fails with ErrFull while all that drains the queue goes on, for which
+	// db.LeastFree is kept at least.
 	MinFree int64
 	Log     *slog.Logger          // slog.Default() when nil
 	Metrics prometheus.Registerer // nil: none
