@@ -101,6 +101,7 @@ func (s *Sender) enter(turn context.Context) (*pace.Pass, error) {
 
 // Make makes one attempt with a pass, which it ends.
 func (s *Sender) Make(ctx context.Context, pass *pace.Pass, a Attempt) relay.Outcome {
+	pass.For(a.MessageID, a.From)
 	out := s.opt.API.Send(ctx, api.Request{
 		IdempotencyKey: IdempotencyKey(a.MessageID, a.To),
 		Open:           func() io.Reader { return a.Body.Open(a.To) },

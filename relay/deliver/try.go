@@ -37,6 +37,9 @@ func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
 	out := e.opt.Attempts.Make(ctx, pass, a)
 	now := time.Now()
 	s := decide(e.set.Load().Schedule, c, out, now, jitter())
+	if out.Kind == relay.Unauthorized && e.opt.Pace.FailsAlone(a.MessageID) { // else it would be the first of its lane again at once
+		s.Due, s.NotAnAttempt = now.Add(e.set.Load().Schedule.Delay(c.Attempt, jitter())), false
+	}
 	if e.opt.Warming != nil {
 		if s.Result == queue.Done {
 			s.Count = e.opt.Warming.Mark(domain, begun) // of the day it was reserved on
