@@ -31,6 +31,7 @@ type ServerOptions struct {
 	// Token; the caller sees to it that there is one where other machines reach
 	// the address. OpenHealth and OpenMetrics let those pages be read without.
 	Address                 string
+	Listener                net.Listener // on Address, when it is bound already
 	Token                   string
 	OpenHealth, OpenMetrics bool
 
