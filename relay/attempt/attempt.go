@@ -115,6 +115,17 @@ func (s *Sender) Make(ctx context.Context, pass *pace.Pass, a Attempt) relay.Out
 	return out
 }
 
+// Suppressed is the outcome for a recipient who is known to be suppressed, whom
+// no call is worth; false for any other.
+func (s *Sender) Suppressed(a Attempt) (relay.Outcome, bool) {
+	if _, known := s.opt.Suppressions.Lookup(a.To, time.Now()); !known {
+		return relay.Outcome{}, false
+	}
+	out := relay.Outcome{Kind: relay.Suppressed, Untried: true}
+	s.record(a, out)
+	return out, true
+}
+
 // notMade is the outcome of an attempt whose turn did not come.
 func (s *Sender) notMade(err error) relay.Outcome {
 	out := relay.Outcome{Kind: relay.RateLimited, Untried: true, Cause: err, RetryAfter: time.Second}

@@ -17,6 +17,11 @@ import (
 
 // try makes the attempt that was claimed and settles it.
 func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
+	if out, ok := e.opt.Attempts.Suppressed(attemptAt(c)); ok { // learnt since the mail came
+		pass.Return()
+		e.settle(ctx, c, decide(e.set.Load().Schedule, c, out, time.Now(), jitter()))
+		return
+	}
 	mail, err := e.bodies.get(ctx, c.Mail)
 	if err != nil {
 		pass.Return()
