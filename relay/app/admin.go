@@ -58,22 +58,32 @@ func (p *parts) buildAdmin(ctx context.Context) error {
 }
 
 // adminSettings are what admin.address takes.
-func adminSettings(c *config.Config) admin.ServerOptions {
-	a := c.Admin
-	return admin.ServerOptions{
-		Address: a.Address, Token: a.Token.Reveal(),
-		OpenMetrics: a.Open == config.OpenMetrics, OpenHealth: a.Open != config.OpenNothing,
-	}
+func adminSettings(c *config.Config) any { return []any{c.Admin.Address, access(c.Admin)} }
+
+func access(a config.Admin) admin.Access {
+	return admin.Access{Token: a.Token.Reveal(), OpenMetrics: a.Open == config.OpenMetrics, OpenHealth: a.Open != config.OpenNothing}
 }
 
+// prepareAdmin has the server at an address that stays keep its connections; a
+// new token binds them, too.
 func (p *parts) prepareAdmin(ctx context.Context, c *config.Config) (change, error) {
 	o := p.operators
-	s := adminSettings(c)
-	o.Address, o.Token, o.OpenMetrics, o.OpenHealth = s.Address, s.Token, s.OpenMetrics, s.OpenHealth
-	return p.admin.prepare(ctx, o.Address, s, func(ln net.Listener) webServer {
+	o.Address, o.Access = c.Admin.Address, access(c.Admin)
+	ready, err := p.admin.prepare(ctx, o.Address, o.Address, func(ln net.Listener) webServer {
 		o.Listener = ln
 		return admin.NewServer(o)
 	})
+	if err != nil {
+		return change{}, err
+	}
+	serve := ready.apply
+	ready.apply = func() {
+		serve()
+		if server, ok := p.admin.server.(*admin.Server); ok {
+			server.SetAccess(o.Access)
+		}
+	}
+	return ready, nil
 }
 
 // openSocket makes the directory for the socket where there is no data

@@ -64,7 +64,7 @@ func TestReloadOfTheAdminAddress(t *testing.T) {
 		}
 	}
 	with("address = \"127.0.0.1:0\"\nopen = \"metrics\"\n" + token(two))
-	if now := r.parts.admin.addr(); now.String() != at.String() {
+	if now := r.parts.admin.addr(); now != at {
 		t.Fatalf("it moved from %s to %s", at, now)
 	}
 	for _, tt := range []struct {
