@@ -249,7 +249,9 @@ func TestASenderThatIsForbiddenHoldsUpNobody(t *testing.T) {
 func TestManySendersOfBadMailHoldUpNobody(t *testing.T) {
 	for _, bad := range []string{"forbidden", "down", "reset"} {
 		inBubble(t, plan{schedule: retry.Schedule{First: 5 * time.Second, Max: 15 * time.Minute, MaxAge: 48 * time.Hour}}, func(r *rig) {
-			keepBad := func(i int) { r.keep(fmt.Sprintf("a%d@sandbox.example", i), "bad", fmt.Sprintf("%s+x%d@example.net", bad, i)) }
+			keepBad := func(i int) {
+				r.keep(fmt.Sprintf("a%d@sandbox.example", i), "bad", fmt.Sprintf("%s+x%d@example.net", bad, i))
+			}
 			for i := range 60 {
 				keepBad(i)
 			}
