@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"text/tabwriter"
@@ -21,34 +22,48 @@ With --probe it connects instead to each listener, where 'serve' must be running
 from the addresses of this machine and without a login, tries to send to
 somebody outside, and prints what it was told. No mail is sent. It exits 1 when
 a stranger is let in, or when a listener does not answer.`,
-		examples: []string{"smtp2rest check", "smtp2rest check --config config.toml", "smtp2rest check --probe --config /etc/smtp2rest/config.toml"},
+		examples: []string{"smtp2rest check", "smtp2rest check --config config.toml", "smtp2rest check --json", "smtp2rest check --probe --config /etc/smtp2rest/config.toml"},
 		setup: func(fs *flag.FlagSet) action {
 			path := fs.String("config", "", "TOML `file` with settings")
 			probing := fs.Bool("probe", false, "try to relay through the listeners as a stranger")
+			var asJSON bool
+			declareJSON(fs, &asJSON)
 			return func(ctx context.Context, t *terminal, args []string) error {
 				if len(args) > 0 {
 					return usagef("unexpected argument %q; name the file with --config", args[0])
 				}
 				cfg, err := loadConfig(t, config.Source{Path: *path, NeedAPI: true})
+				if asJSON {
+					return checkJSON(ctx, t, cfg, *probing, err)
+				}
 				if err != nil {
 					return err
 				}
-				p := palette{t.color}
-				if !*probing { // what strangers are told is not to be looked for below all that
-					if err := printSettings(t, cfg); err != nil {
-						return err
-					}
-				}
-				for _, warning := range cfg.Warnings {
-					fmt.Fprintf(t.out, "%s %s\n", p.red("warning:"), warning)
-				}
-				if _, err = fmt.Fprintln(t.out, p.green("The configuration is good.")); err != nil || !*probing {
-					return err
-				}
-				return probeListeners(ctx, t, cfg)
+				return check(ctx, t, cfg, *probing)
 			}
 		},
 	}
+}
+
+func check(ctx context.Context, t *terminal, cfg *config.Config, probing bool) error {
+	p := palette{t.color}
+	if !probing { // what strangers are told is not to be looked for below all that
+		if err := printSettings(t, cfg); err != nil {
+			return err
+		}
+	}
+	for _, warning := range cfg.Warnings {
+		fmt.Fprintf(t.out, "%s %s\n", p.red("warning:"), warning)
+	}
+	if _, err := fmt.Fprintln(t.out, p.green("The configuration is good.")); err != nil || !probing {
+		return err
+	}
+	fmt.Fprintln(t.out)
+	asked, err := probeListeners(ctx, cfg, func(a answered) { a.print(t) })
+	if err != nil {
+		return err
+	}
+	return judge(asked)
 }
 
 func printSettings(t *terminal, cfg *config.Config) error {
@@ -57,4 +72,46 @@ func printSettings(t *terminal, cfg *config.Config) error {
 		fmt.Fprintf(w, "%s\t%s\t%s\n", s.Path, s.Value, s.Origin)
 	}
 	return w.Flush()
+}
+
+// checked is what check found.
+type checked struct {
+	Good     bool             `json:"good"`
+	Problems []problem        `json:"problems"`
+	Warnings []string         `json:"warnings"`
+	Settings []checkedSetting `json:"settings"`
+	Probes   []answered       `json:"probes,omitempty"`
+}
+
+// checkedSetting is a setting in force.
+type checkedSetting struct {
+	Setting string `json:"setting"`
+	Value   string `json:"value"` // as TOML writes it; of a secret only whether it is set
+	Origin  string `json:"origin"`
+}
+
+// checkJSON prints what check finds, also what is wrong, as that is what was
+// asked for.
+func checkJSON(ctx context.Context, t *terminal, cfg *config.Config, probing bool, wrong error) error {
+	c := checked{Good: wrong == nil, Problems: []problem{}, Warnings: []string{}, Settings: []checkedSetting{}}
+	if problems, ok := errors.AsType[config.Errors](wrong); ok {
+		c.Problems = problemsOf(problems)
+		return errors.Join(printJSON(t.out, c), &exitError{code: exitConfig})
+	}
+	if wrong != nil {
+		return wrong
+	}
+	c.Warnings = orEmpty(cfg.Warnings)
+	for _, s := range cfg.Describe() {
+		c.Settings = append(c.Settings, checkedSetting{s.Path, s.Value, s.Origin})
+	}
+	if !probing {
+		return printJSON(t.out, c)
+	}
+	asked, err := probeListeners(ctx, cfg, func(answered) {})
+	if err != nil {
+		return err
+	}
+	c.Probes = asked
+	return errors.Join(printJSON(t.out, c), judge(asked))
 }

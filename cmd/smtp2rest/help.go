@@ -69,6 +69,9 @@ func printHelp(w io.Writer, c *command) {
 		usage += " " + c.args
 	}
 	fmt.Fprintf(w, "%s\n\nUsage: %s\n\n%s\n", c.summary, usage, strings.TrimSpace(c.about))
+	if c.noJSON != "" {
+		fmt.Fprintf(w, "\nThere is no --json: %s.\n", c.noJSON)
+	}
 	if len(c.verbs) > 0 {
 		fmt.Fprint(w, "\nVerbs:\n")
 		width := longest(c.verbNames())

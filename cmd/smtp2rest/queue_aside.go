@@ -23,18 +23,20 @@ removed: the mail in them can be looked for later. The daemon must not run.`,
 		setup: func(fs *flag.FlagSet) action {
 			var r reach
 			fs.StringVar(&r.dir, "data-dir", "", "the data `directory`")
+			var asJSON bool
+			declareJSON(fs, &asJSON)
 			fs.StringVar(&r.config, "config", "", "the daemon's TOML `file`, for its queue.data_dir")
 			return func(_ context.Context, t *terminal, args []string) error {
 				if len(args) > 0 || r.dir == "" && r.config == "" {
 					return usagef("name the queue with --data-dir or --config, and nothing else")
 				}
-				return setAside(t, r)
+				return setAside(t, r, asJSON)
 			}
 		},
 	}
 }
 
-func setAside(t *terminal, r reach) error {
+func setAside(t *terminal, r reach, asJSON bool) error {
 	places, err := r.places(t)
 	if err != nil {
 		return err
@@ -49,6 +51,11 @@ func setAside(t *terminal, r reach) error {
 	name, err := sqlite.SetAside(dir, time.Now())
 	if err != nil {
 		return err
+	}
+	if asJSON {
+		return printJSON(t.out, struct {
+			Renamed string `json:"renamed"`
+		}{name})
 	}
 	_, err = fmt.Fprintf(t.out, "The queue is %s now, its spool beside it; the next start has an empty one.\n", name)
 	return err

@@ -39,21 +39,27 @@ has one. With it, the file is completed by the environment, which comes first.
 'smtp2rest check' shows what is in force.
 
 With --sandbox no mail leaves the machine: a stand-in for the API runs inside
-and shows what it was sent. It needs no settings at all.`,
+and shows what it was sent. It needs no settings at all.
+
+--json prints one line when clients can connect, with the addresses, also where a
+port was left to the system; the log is JSON with log.format.`,
 		examples: []string{
 			"smtp2rest serve --sandbox",
+			"smtp2rest serve --sandbox --json",
 			"NEXUSPROMAIL_API_KEY=… FROM_EMAIL=hello@mail.example.com smtp2rest serve",
 			"smtp2rest serve --config /etc/smtp2rest/config.toml",
 		},
 		setup: func(fs *flag.FlagSet) action {
 			path := fs.String("config", "", "TOML `file` with settings")
 			inSandbox := fs.Bool("sandbox", false, "send to a sandbox inside instead of the API")
+			var asJSON bool
+			declareJSON(fs, &asJSON)
 			return func(ctx context.Context, t *terminal, args []string) error {
 				if len(args) > 0 {
 					return usagef("unexpected argument %q", args[0])
 				}
 				if *inSandbox {
-					return serveSandboxed(ctx, t, *path)
+					return serveSandboxed(ctx, t, *path, asJSON)
 				}
 				load := func() (*config.Config, error) {
 					return loadConfig(t, config.Source{Path: *path, NeedAPI: true})
@@ -62,15 +68,20 @@ and shows what it was sent. It needs no settings at all.`,
 				if err != nil {
 					return err
 				}
-				return serve(ctx, t, cfg, load, nil)
+				return serve(ctx, t, cfg, load, false, func(daemon *app.App) {
+					if asJSON {
+						_ = printJSON(t.out, whereOf(daemon, cfg)) // mail is taken all the same
+					}
+				})
 			}
 		},
 	}
 }
 
 // serve runs the relay until ctx ends. load loads its configuration again.
-// ready, of a relay in a sandbox, is called once clients can connect.
-func serve(ctx context.Context, t *terminal, cfg *config.Config, load func() (*config.Config, error), ready func(*app.App)) error {
+// ready is called once clients can connect. scratch says that its queue is
+// thrown away with it.
+func serve(ctx context.Context, t *terminal, cfg *config.Config, load func() (*config.Config, error), scratch bool, ready func(*app.App)) error {
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
@@ -79,7 +90,7 @@ func serve(ctx context.Context, t *terminal, cfg *config.Config, load func() (*c
 	defer log.Close()
 	manager := notify.New(notify.Options{Env: t.env, Log: log.Logger})
 	daemon := app.New(app.Options{
-		Config: cfg, Version: versionText(), Log: log.Logger, Load: load, Scratch: ready != nil,
+		Config: cfg, Version: versionText(), Log: log.Logger, Load: load, Scratch: scratch,
 		SetLog: func(c config.Log) { log.Change(logs.Format(c.Format), c.Level) },
 		OnReload: func() func([]net.Addr, error) {
 			manager.Reloading()
@@ -92,9 +103,7 @@ func serve(ctx context.Context, t *terminal, cfg *config.Config, load func() (*c
 	manager.Ready(statusLine(daemon.Addrs(), nil))
 	watching := watch(manager, daemon)
 	defer watching()
-	if ready != nil {
-		ready(daemon)
-	}
+	ready(daemon)
 	untilEnd(ctx, t, daemon, hangups)
 	manager.Stopping(fmt.Sprintf("stopping; mail under way is given %s", drainTime))
 	drain, cancel := context.WithTimeout(context.Background(), drainTime)
@@ -141,7 +150,7 @@ func untilEnd(ctx context.Context, t *terminal, daemon *app.App, hangups <-chan 
 	}
 }
 
-func serveSandboxed(ctx context.Context, t *terminal, path string) (err error) {
+func serveSandboxed(ctx context.Context, t *terminal, path string, asJSON bool) (err error) {
 	boxed := withSandboxEnv(t)
 	cfg, err := loadConfig(boxed, sandboxed(path))
 	if err != nil {
@@ -164,9 +173,15 @@ func serveSandboxed(ctx context.Context, t *terminal, path string) (err error) {
 		}
 		return next, err
 	}
-	err = serve(ctx, t, cfg, load, func(daemon *app.App) {
+	err = serve(ctx, t, cfg, load, true, func(daemon *app.App) {
 		tellEvents(box, daemon, cfg.Webhook)
-		announce(t, daemon, cfg.Queue.DataDir, box)
+		if !asJSON {
+			announce(t, daemon, cfg.Queue.DataDir, box)
+			return
+		}
+		w := whereOf(daemon, cfg)
+		w.Sandbox, w.API = origin(box), box.URL()
+		_ = printJSON(t.out, w)
 	})
 	stop, cancel := context.WithTimeout(context.Background(), drainTime)
 	defer cancel()
@@ -199,32 +214,6 @@ func startSandbox(ctx context.Context, cfg *config.Config, address string) (*san
 	cfg.API.URL = box.URL()
 	return box, nil
 }
-
-func announce(t *terminal, daemon *app.App, dataDir string, box *sandbox.Server) {
-	smtp := daemon.Addrs()[0].String()
-	fmt.Fprintf(t.out, `
-  SMTP     %s
-  sandbox  %s   (no mail leaves this machine)
-  events   %s   (what the sandbox tells of mail it took)
-
-Try, in another terminal:
-
-  export SMTP2REST_DATA_DIR=%s
-  %[5]s send --server %[1]s --to bob@example.net
-  %[5]s send --server %[1]s --to suppressed@example.net
-  %[5]s send --server %[1]s --to hardbounce@example.net
-  %[5]s trace bob@example.net
-  %[5]s suppressions
-  %[5]s status
-  curl %[6]s/sandbox/calls
-
-'%[5]s help sandbox' lists the recipients that force an outcome. Stop with Ctrl-C.
-
-`, smtp, box.URL(), box.Webhook().URL, dataDir, t.name, origin(box))
-}
-
-// origin is the sandbox's address without the path of the API.
-func origin(box *sandbox.Server) string { return "http://" + box.Addr() }
 
 // loadConfig reads the configuration from a file, if one is named, and the
 // terminal's environment.

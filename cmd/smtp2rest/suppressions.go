@@ -47,7 +47,7 @@ type suppressionFlags struct {
 
 func (s *suppressionFlags) declare(fs *flag.FlagSet) {
 	s.reach.declare(fs)
-	fs.BoolVar(&s.json, "json", false, "print JSON, for scripts")
+	declareJSON(fs, &s.json)
 }
 
 // with runs f with the list that the flags lead to.

@@ -29,6 +29,7 @@ func webhookCommand() *command {
 complained. 'register' asks it to send them and keeps the secret that they are
 signed with; 'test' sends one to the running relay, as the provider would.`,
 		examples: []string{"smtp2rest webhook test"},
+		noJSON:   "it is for the verbs",
 		setup: func(*flag.FlagSet) action {
 			return func(context.Context, *terminal, []string) error { return usagef("name a verb: register or test") }
 		},
@@ -58,12 +59,15 @@ Without webhook.secret_file, --print shows the secret; nothing else does.`,
 		examples: []string{
 			"smtp2rest webhook register --config /etc/smtp2rest/config.toml --url https://relay.example.com/webhook",
 			"smtp2rest webhook register --url https://relay.example.com/webhook --events bounced.hard,complained --print",
+			"smtp2rest webhook register --url https://relay.example.com/webhook --print --json",
 		},
 		setup: func(fs *flag.FlagSet) action {
 			path := fs.String("config", "", "TOML `file` with settings")
 			target := fs.String("url", "", "the `address` at which the provider reaches the endpoint")
 			events := fs.String("events", "", "the `types` to send, with commas; without it, those that the relay knows")
 			show := fs.Bool("print", false, "print the secret where no file is configured for it")
+			var asJSON bool
+			declareJSON(fs, &asJSON)
 			return func(ctx context.Context, t *terminal, args []string) error {
 				if len(args) > 0 {
 					return usagef("unexpected argument %q", args[0])
@@ -79,7 +83,7 @@ Without webhook.secret_file, --print shows the secret; nothing else does.`,
 				if err != nil {
 					return err
 				}
-				return register(ctx, t, cfg, *path, registration{URL: *target, Events: types}, *show)
+				return register(ctx, t, cfg, *path, registration{URL: *target, Events: types}, *show, asJSON)
 			}
 		},
 	}
@@ -91,7 +95,14 @@ type registration struct {
 	Events []string `json:"events"`
 }
 
-func register(ctx context.Context, t *terminal, cfg *config.Config, path string, r registration, show bool) error {
+// registered is what came of it, for scripts.
+type registered struct {
+	registration
+	File   string `json:"secret_file,omitempty"` // where the secret is
+	Secret string `json:"secret,omitempty"`      // only with --print, and without a file
+}
+
+func register(ctx context.Context, t *terminal, cfg *config.Config, path string, r registration, show, asJSON bool) error {
 	if !cfg.API.Key.IsSet() {
 		return errors.New("the API key is not set; set NEXUSPROMAIL_API_KEY, or api.key_file in the configuration")
 	}
@@ -108,11 +119,19 @@ func register(ctx context.Context, t *terminal, cfg *config.Config, path string,
 	if err != nil {
 		return err
 	}
+	done := registered{registration: r}
 	if file == "" {
+		if done.Secret = secret; asJSON {
+			return printJSON(t.out, done)
+		}
 		_, err := fmt.Fprintln(t.out, secret)
 		return err
 	}
+	done.File = file
 	kept, err := keepSecret(file, besideConfig(path, cfg.Webhook.PreviousSecretFile), secret)
+	if err == nil && asJSON {
+		return printJSON(t.out, done)
+	}
 	if err != nil {
 		return fmt.Errorf("the provider has registered it, and the secret cannot be kept: %w; register again when that is mended", err)
 	}
@@ -214,10 +233,12 @@ func webhookTestCommand() *command {
 		about: `Sends a signed event as the provider would to the address in the configuration,
 or to --url, and tells what came back. Its type is "test", which changes nothing.
 It exits 0 when the relay took it.`,
-		examples: []string{"smtp2rest webhook test --config /etc/smtp2rest/config.toml", "smtp2rest webhook test --url https://relay.example.com/webhook"},
+		examples: []string{"smtp2rest webhook test --config /etc/smtp2rest/config.toml", "smtp2rest webhook test --url https://relay.example.com/webhook", "smtp2rest webhook test --json"},
 		setup: func(fs *flag.FlagSet) action {
 			path := fs.String("config", "", "TOML `file` with settings")
 			target := fs.String("url", "", "the `address` to send to, instead of webhook.address")
+			var asJSON bool
+			declareJSON(fs, &asJSON)
 			return func(ctx context.Context, t *terminal, args []string) error {
 				if len(args) > 0 {
 					return usagef("unexpected argument %q", args[0])
@@ -235,7 +256,7 @@ It exits 0 when the relay took it.`,
 				case *target == "":
 					*target = endpoint(cfg.Webhook)
 				}
-				return sendSample(ctx, t, cfg, *target, secrets[0])
+				return sendSample(ctx, t, cfg, *target, secrets[0], asJSON)
 			}
 		},
 	}
@@ -257,7 +278,7 @@ func endpoint(w config.Webhook) string {
 	return (&url.URL{Scheme: scheme, Host: net.JoinHostPort(host, port), Path: w.Path}).String()
 }
 
-func sendSample(ctx context.Context, t *terminal, cfg *config.Config, target, secret string) error {
+func sendSample(ctx context.Context, t *terminal, cfg *config.Config, target, secret string, asJSON bool) error {
 	now := time.Now().UTC()
 	body := fmt.Appendf(nil, `{"id":"evt_test_%d","type":"test","created_at":%q,"data":{"email":"nobody@example.com","timestamp":%[2]q}}`, now.UnixNano(), now.Format(time.RFC3339))
 	ctx, cancel := context.WithTimeout(ctx, callTime)
@@ -273,8 +294,15 @@ func sendSample(ctx context.Context, t *terminal, cfg *config.Config, target, se
 	if err != nil {
 		return fmt.Errorf("%s: %w", target, err)
 	}
-	what := fmt.Sprintf("%s answered %s in %s", target, resp.Status, time.Since(start).Round(time.Millisecond))
+	took := time.Since(start)
+	what := fmt.Sprintf("%s answered %s in %s", target, resp.Status, took.Round(time.Millisecond))
 	switch {
+	case resp.StatusCode == http.StatusOK && len(text) == 0 && asJSON:
+		return printJSON(t.out, struct {
+			URL    string `json:"url"`
+			Status int    `json:"status"`
+			TookMS int64  `json:"took_ms"`
+		}{target, resp.StatusCode, took.Milliseconds()})
 	case resp.StatusCode == http.StatusOK && len(text) == 0:
 		_, err := fmt.Fprintf(t.out, "%s: the event was taken.\n", what)
 		return err

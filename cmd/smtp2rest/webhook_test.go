@@ -1,7 +1,6 @@
 package main
 
 import (
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -72,14 +71,7 @@ func TestWebhook(t *testing.T) {
 
 // TestSandboxTellsTheRelay: two programs, and an event between them.
 func TestSandboxTellsTheRelay(t *testing.T) {
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	hook := free.Addr().String()
-	if err := free.Close(); err != nil { // the relay takes it next
-		t.Fatal(err)
-	}
+	hook := freeAddress(t)
 	_, env, api := sandboxProcess(t, "--webhook-url", "http://"+hook+"/webhook", "--webhook-secret", "whsec_x", "--webhook-repeats", "1", "--webhook-reorder", "--webhook-delay", "1ms")
 	conf := filepath.Join(t.TempDir(), "config.toml")
 	if err := os.WriteFile(conf, []byte("[[listener]]\naddress = \"127.0.0.1:0\"\n[webhook]\naddress = \""+hook+"\"\n"), 0o600); err != nil {

@@ -102,10 +102,10 @@ func (a *App) Addrs() []net.Addr {
 func (a *App) WebhookAddr() net.Addr {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.parts == nil || a.parts.webhook == nil {
+	if a.parts == nil {
 		return nil
 	}
-	return a.parts.webhook.Addr()
+	return a.parts.webhook.addr()
 }
 
 // Alive is nil while the daemon makes progress: it is what a watchdog asks. An

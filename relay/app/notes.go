@@ -47,15 +47,16 @@ func (p *parts) storageNotes(ctx context.Context, storage *storageCheck) []admin
 	}
 	var notes []admin.Note
 	free, err := sqlite.FreeBytes(c.DataDir)
+	least := max(c.MinFree, sqlite.LeastFree)
 	switch {
-	case err != nil || c.MinFree == 0:
-	case free <= c.MinFree:
+	case err != nil:
+	case free <= least:
 		notes = append(notes, admin.Note{Level: admin.LevelTrouble, What: "what the API does not take at once is answered 452",
-			Why: fmt.Sprintf("the disk of %s has %d MiB left, and %d MiB are kept free", c.DataDir, free>>20, c.MinFree>>20),
+			Why: fmt.Sprintf("the disk of %s has %d MiB left, and %d MiB are kept free", c.DataDir, free>>20, least>>20),
 			Do:  "make room on it, or lower queue.min_free"})
-	case free <= 2*c.MinFree:
+	case free <= 2*least:
 		notes = append(notes, admin.Note{Level: admin.LevelWarning, What: "soon no mail can be queued",
-			Why: fmt.Sprintf("the disk of %s has %d MiB left, and %d MiB are kept free", c.DataDir, free>>20, c.MinFree>>20),
+			Why: fmt.Sprintf("the disk of %s has %d MiB left, and %d MiB are kept free", c.DataDir, free>>20, least>>20),
 			Do:  "make room on it"})
 	}
 	return append(notes, p.fullness(ctx)...)

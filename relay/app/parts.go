@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"sync/atomic"
 	"time"
@@ -60,11 +59,12 @@ type parts struct {
 	bounds       func(sqlite.Bounds) // changes those of the store; nil without a queue
 	health       *health
 	noteSources  []func(context.Context, time.Time) []admin.Note
-	admin        []net.Addr // where it is served
+	operators    admin.ServerOptions // of every server for them
+	admin        *endpoint
 	server       *smtpd.Server
 	started      time.Time
-	suppressed   suppress.Store                // what keeps suppressions
-	webhook      *webhook.Server               // nil without an endpoint
+	suppressed   suppress.Store // what keeps suppressions
+	webhook      *endpoint
 	events       *webhook.Handler              // of it
 	conf         atomic.Pointer[config.Config] // in force
 	reloads      func(context.Context) (admin.Reload, error)

@@ -63,7 +63,7 @@ func TestAFullDisk(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
-	dir := mount(t, "4m")
+	dir := mount(t, "64m")
 	box := newSandbox(t)
 	a, log := start(t, load(t, box.URL(), inDir(filepath.Join(dir, "queue"), "min_free = 0\n[delivery]\nretry_first = \"1s\"\nretry_max = \"1s\"")))
 	if err := box.SetOutage(sandbox.OutageUnavailable); err != nil {
@@ -95,7 +95,7 @@ func TestAFullDisk(t *testing.T) {
 	if !strings.HasPrefix(full, "452 4.3.1 ") {
 		t.Errorf("with a full disk: %q", full)
 	}
-	if s := log.String(); !strings.Contains(s, "level=ERROR") || !strings.Contains(s, "disk is full") {
+	if s := log.String(); !strings.Contains(s, "level=ERROR") || !strings.Contains(s, "0 bytes are free on the disk") {
 		t.Errorf("the log does not say that the disk is full:\n%s", s)
 	}
 	if notes := notes(t, filepath.Join(dir, "queue")); !strings.Contains(notes, "disk is full") {
@@ -145,7 +145,7 @@ func TestAReadOnlyDataDirectory(t *testing.T) {
 	if !inNamespace(t) {
 		return
 	}
-	dir := mount(t, "4m")
+	dir := mount(t, "64m")
 	box := newSandbox(t)
 	conf := load(t, box.URL(), inDir(dir, "min_free = 0"))
 	a, _ := start(t, conf)

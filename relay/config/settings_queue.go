@@ -51,7 +51,7 @@ func queueSettings(q *Queue) []setting {
 		{path: "queue.max_size", value: sizeValue{&q.MaxSize, 0, 1 << 50}, def: "10GiB",
 			doc: "The most they may take together. 0 is no bound."},
 		{path: "queue.min_free", value: sizeValue{&q.MinFree, 0, 1 << 50}, def: "256MiB",
-			doc: "How much of the disk is left free."},
+			doc: "How much of the disk is left free, for what sends and removes mail to go on.\nAt least 32MiB are, whatever is set."},
 		{path: "queue.keep_sent", value: timeValue{&q.KeepSent, 0, 366 * day}, def: "1d",
 			doc: "How long mail stays listed after it was sent, without its content."},
 	}

@@ -83,7 +83,7 @@ func TestTheBounceOfWhatBecameTooOld(t *testing.T) {
 		id := r.keep(shop, "patience", "unavailable@example.net")
 		r.pass(6*time.Hour - time.Second)
 		r.wantStates(id, "waiting")
-		r.pass(6 * time.Minute) // it is alone, so the breaker is open: a probe at least every five
+		r.pass(6 * time.Minute) // it is alone, so the breaker is open: a probe at least every minute
 		r.wantStates(id, "failed")
 		rcpt := r.mail(id).Recipients[0]
 		if age := rcpt.Ended.Sub(rcpt.Since); age < 6*time.Hour || age > 6*time.Hour+5*time.Minute {

@@ -149,7 +149,7 @@ func (e *Engine) dispatch(ctx, trying context.Context) {
 	for e.awaitDue(ctx) {
 		passes := e.passes(ctx)
 		e.pulse.works("claiming")
-		claims, err := e.claim(ctx, len(passes))
+		claims, err := e.claim(ctx, passes)
 		for i, pass := range passes {
 			if i >= len(claims) {
 				pass.Return()
@@ -216,12 +216,23 @@ func (e *Engine) place(ctx context.Context) bool {
 	}
 }
 
-func (e *Engine) claim(ctx context.Context, n int) ([]queue.Claim, error) {
-	if n == 0 || e.unsettled.Load() > 0 {
+// claim claims a recipient for each pass. A probe is made with a mail that is
+// not suspect, or with one that is when there is nothing else.
+func (e *Engine) claim(ctx context.Context, passes []*pace.Pass) ([]queue.Claim, error) {
+	if len(passes) == 0 || e.unsettled.Load() > 0 {
 		return nil, nil
 	}
 	now := time.Now()
-	return e.opt.Queue.Claim(ctx, queue.ClaimRequest{Now: now, Max: n, Lease: e.set.Load().Lease, Limits: e.limits(now)})
+	r := queue.ClaimRequest{Now: now, Max: len(passes), Lease: e.set.Load().Lease, Limits: e.limits(now)}
+	if passes[0].Probe() {
+		r.PassOver = e.opt.Pace.Suspects()
+	}
+	claims, err := e.opt.Queue.Claim(ctx, r)
+	if err == nil && len(claims) == 0 && len(r.PassOver) > 0 {
+		r.PassOver = nil
+		claims, err = e.opt.Queue.Claim(ctx, r)
+	}
+	return claims, err
 }
 
 func (e *Engine) limits(now time.Time) map[string]int {

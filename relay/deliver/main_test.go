@@ -75,7 +75,9 @@ type rig struct {
 	pace   *pace.Pacer
 	client *api.Client
 	tries  *attempt.Sender
-	engine *Engine // nil when it does not run
+
+	suppressed *suppress.List
+	engine     *Engine // nil when it does not run
 }
 
 func or[T comparable](v, otherwise T) T {
@@ -151,7 +153,8 @@ func (r *rig) build() {
 		Rate: p.rate, Burst: p.burst, Concurrency: or(p.concurrency, 8), MaxPause: p.maxPause,
 		Failures: p.failures, Paused: p.paused, Log: log,
 	})
-	r.tries = attempt.New(attempt.Options{API: r.client, Pace: r.pace, Suppressions: suppress.New(suppress.Options{}), Log: log, Metrics: p.metrics})
+	r.suppressed = suppress.New(suppress.Options{})
+	r.tries = attempt.New(attempt.Options{API: r.client, Pace: r.pace, Suppressions: r.suppressed, Log: log, Metrics: p.metrics})
 	r.engine = New(r.options(log))
 }
 

@@ -17,6 +17,11 @@ import (
 
 // try makes the attempt that was claimed and settles it.
 func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
+	if out, ok := e.opt.Attempts.Suppressed(attemptAt(c)); ok { // learnt since the mail came
+		pass.Return()
+		e.settle(ctx, c, decide(e.set.Load().Schedule, c, out, time.Now(), jitter()))
+		return
+	}
 	mail, err := e.bodies.get(ctx, c.Mail)
 	if err != nil {
 		pass.Return()
@@ -37,6 +42,9 @@ func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
 	out := e.opt.Attempts.Make(ctx, pass, a)
 	now := time.Now()
 	s := decide(e.set.Load().Schedule, c, out, now, jitter())
+	if out.Kind == relay.Unauthorized && e.opt.Pace.FailsAlone(a.MessageID) { // else it would be the first of its lane again at once
+		s.Due, s.NotAnAttempt = now.Add(e.set.Load().Schedule.Delay(c.Attempt, jitter())), false
+	}
 	if e.opt.Warming != nil {
 		if s.Result == queue.Done {
 			s.Count = e.opt.Warming.Mark(domain, begun) // of the day it was reserved on

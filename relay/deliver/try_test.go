@@ -16,6 +16,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/payload"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/retry"
+	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
 
 // What an operator does to a recipient whose call is under way.
@@ -361,4 +362,25 @@ func TestTheNextTryIsWhenItIsDue(t *testing.T) {
 			})
 		})
 	}
+}
+
+// An address that was found to be suppressed while its mail waited is not called
+// for any more: the sender is told, and the others get theirs.
+func TestSuppressedWhileItWaited(t *testing.T) {
+	inBubbleStopped(t, plan{}, func(r *rig) {
+		id := r.keep(shop, "s", "Gone@Example.net", "bob@example.net")
+		r.suppressed.Learn("gone@example.net", suppress.HardBounce, "", time.Now())
+		r.engine.Start()
+		r.pass(2 * time.Minute)
+		r.wantStates(id, "failed sent")
+		if n := len(r.calls("Gone@Example.net")); n != 0 {
+			t.Errorf("%d calls for it", n)
+		}
+		if n := len(r.bounces()); n != 1 {
+			t.Errorf("%d bounces", n)
+		}
+		if r.log.count("outcome=suppressed", "untried=true") != 1 {
+			t.Error("the log does not say so")
+		}
+	})
 }

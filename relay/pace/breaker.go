@@ -9,7 +9,7 @@ import (
 // Gaps between probes of an API that is down.
 const (
 	firstGap = 2 * time.Second
-	maxGap   = 5 * time.Minute
+	maxGap   = time.Minute
 )
 
 // breaker opens when calls fail in a row, or at once when the key is refused.
@@ -83,11 +83,17 @@ func (p *Pacer) unprobe() {
 // or a 429, shows an API that works. Answers to calls that were made before
 // the breaker opened change nothing: only a probe can close it.
 func (p *Pacer) learn(now time.Time, pass *Pass, out relay.Outcome) {
-	b := &p.breaker
+	b, s := &p.breaker, &p.suspects
 	if pass.probe {
 		b.probing = false
 	}
 	works := out.Kind.Settled() || out.Kind == relay.RateLimited
+	if out.Kind.Settled() {
+		s.settled(pass)
+	}
+	if b.open && !works {
+		s.failed(pass, out)
+	}
 	switch {
 	case works && b.open && pass.probe:
 		p.closeBreaker(now)
@@ -98,10 +104,13 @@ func (p *Pacer) learn(now time.Time, pass *Pass, out relay.Outcome) {
 		b.gap = min(b.gap*2, maxGap)
 		b.probeAt = now.Add(b.gap)
 		b.why = whyOf(out)
-	case !b.open:
+	case !b.open && s.toBlame(pass):
 		b.failures++
-		if b.failures >= b.threshold || out.Kind == relay.Unauthorized {
+		if b.failures >= b.threshold || s.keyRefused(pass, out) {
 			p.openBreaker(now, out)
+			s.failed(pass, out)
+		} else if forbidden(out) {
+			s.alone = with(s.alone, pass.mail) // like its sender's others
 		}
 	}
 }
@@ -122,6 +131,7 @@ func (p *Pacer) closeBreaker(now time.Time) {
 	b := &p.breaker
 	p.opt.Log.Info("breaker closed: the API works again", "after", now.Sub(b.since), "why", string(b.why))
 	b.open, b.failures = false, 0
+	p.suspects.cleared()
 	p.tuner.startSlowly(now)
 	p.emptyBucket(now)
 }

@@ -59,6 +59,8 @@ type Pacer struct {
 	inARow  int           // 429s in a row, counted once per opening
 	tuner   tuner         // finds the rate
 	breaker breaker
+
+	suspects suspects
 }
 
 // New returns a Pacer with an open gate, a full bucket and a closed breaker.

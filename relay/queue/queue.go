@@ -134,6 +134,9 @@ type ClaimRequest struct {
 	// Limits says for a sender's domain how many recipients of ordinary mail
 	// this call may claim at most; a domain that is not named is not bound.
 	Limits map[string]int
+	// PassOver are ids of mails that this call must not claim, some hundreds at
+	// most; whose turn it is among the others stays as it was.
+	PassOver []string
 }
 
 // Token names one claim of one recipient. It is a fence: each claim of a

@@ -328,7 +328,7 @@ func FuzzParse(f *testing.F) {
 func TestSecretsChangeInUse(t *testing.T) {
 	h, _ := newHandler("first")
 	for i, secrets := range [][]string{{"first"}, {"second", "first"}, {"third", "second"}} {
-		h.SetSecrets(secrets)
+		h.Configure(Settings{Secrets: secrets})
 		for _, s := range []string{"first", "second", "third"} {
 			want := 401
 			if slices.Contains(secrets, s) {

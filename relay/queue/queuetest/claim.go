@@ -16,6 +16,7 @@ var claimTests = []test{
 	{"a new lane does not wait for a backlog", queue.Options{}, newLane},
 	{"urgent mail", queue.Options{}, urgent},
 	{"limits", queue.Options{}, limits},
+	{"passing over", queue.Options{}, passingOver},
 	{"not before it is due", queue.Options{}, notBeforeDue},
 	{"an old mail that comes back goes first", queue.Options{}, comesBack},
 	{"what it says", queue.Options{}, whatAClaimSays},
@@ -137,6 +138,24 @@ func limits(s *suite) {
 		s.Fatalf("NextDue %v: what the limits stop is not due", at)
 	}
 	s.equal("the rest", count(s.claim(20)), map[string]int{"limited": 5, "": 1})
+}
+
+// Mail that is passed over keeps its place, and whose turn it is stays as it was.
+func passingOver(s *suite) {
+	over := []string{s.put("a@b", "bad1", "bad2", "bad3"), s.put("a@b", "bad4")}
+	s.put("a@b", "a1")
+	alone := s.put("c@b", "bad5")
+	s.put("d@b", "d1")
+	pass := func(max int, ids ...string) string {
+		claims, err := s.Claim(s.ctx, queue.ClaimRequest{Now: s.now, Max: max, Lease: lease, PassOver: ids})
+		s.must(err)
+		return addrs(claims)
+	}
+	s.equal("behind two mails", pass(1, over...), "a1")
+	s.equal("lanes with nothing else", pass(1, append(over, alone)...), "d1")
+	s.equal("an id that is not there", pass(1, "nothing"), "bad1")
+	s.equal("the others", pass(5, over...), "bad5")
+	s.equal("not passed over any more", pass(5), "bad2 bad3 bad4")
 }
 
 func notBeforeDue(s *suite) {

@@ -18,7 +18,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -49,8 +48,8 @@ type Options struct {
 	// Dir is the data directory; made with mode 0700 if it is not there.
 	Dir string
 	// MinFree is how many bytes to keep free on the disk: with less, what
-	// nobody waits for is dropped, because the queue needs the room. 0 is no
-	// bound.
+	// nobody waits for is dropped, because the queue needs the room. At least
+	// db.LeastFree is kept.
 	MinFree int64
 	Log     *slog.Logger          // slog.Default() when nil
 	Metrics prometheus.Registerer // may be nil
@@ -66,15 +65,13 @@ type Store struct {
 	metrics *metrics
 	lock    *os.File
 	writer  *writer
-	readers chan *db.Conn
+	readers db.Readers
 	watcher suppress.Watcher // of the list's changes; the writer's
 
 	dropped atomic.Int64
 	commits atomic.Int64
 
-	mu     sync.RWMutex // guards closed
-	closed bool
-	calls  sync.WaitGroup
+	calls db.Calls
 }
 
 // Errors of Open and of calls.
@@ -105,7 +102,7 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{opts: o, log: o.Log, metrics: newMetrics(o.Metrics), lock: lock, readers: make(chan *db.Conn, readers)}
+	s := &Store{opts: o, log: o.Log, metrics: newMetrics(o.Metrics), lock: lock, readers: make(db.Readers, readers)}
 	s.KeepFree(o.MinFree)
 	s.writer = newWriter(s)
 	err = s.open()
@@ -152,28 +149,18 @@ func (s *Store) open() error {
 	if err := check(s.writer.conn); err != nil {
 		return err
 	}
-	for range readers {
-		r, err := db.Connect(s.dsn(), "PRAGMA busy_timeout=5000", "PRAGMA query_only=1", "PRAGMA cache_size=-500")
-		if err != nil {
-			return err
-		}
-		s.readers <- r
-	}
-	return nil
+	return s.readers.Open(s.dsn(), 500)
 }
 
 // enter begins a call; the caller must leave. Close waits for it.
 func (s *Store) enter() error {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.closed {
+	if !s.calls.Enter() {
 		return ErrClosed
 	}
-	s.calls.Add(1)
 	return nil
 }
 
-func (s *Store) leave() { s.calls.Done() }
+func (s *Store) leave() { s.calls.Leave() }
 
 // durable runs f in the writer, in a transaction it may share with others, and
 // returns when that is on the disk. f may be run twice, and must leave nothing
@@ -194,9 +181,12 @@ func (s *Store) durable(ctx context.Context, f func(t *tx) error) error {
 // made in the order of the calls, and before any durable one that is asked for
 // after them. See durable for what f may do.
 func (s *Store) later(f func(t *tx) error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.closed || !s.writer.postpone(f) {
+	if !s.calls.Enter() {
+		s.lose(1)
+		return
+	}
+	defer s.calls.Leave()
+	if !s.writer.postpone(f) {
 		s.lose(1)
 	}
 }
@@ -216,38 +206,19 @@ func (s *Store) lose(n int) {
 // Dropped is how many writes that nobody waited for were given up.
 func (s *Store) Dropped() int64 { return s.dropped.Load() }
 
-// read runs f with a connection for reading, in a transaction, so that all it
-// reads is of one moment.
+// read runs f with a connection for reading, so that all it reads is of one moment.
 func (s *Store) read(ctx context.Context, f func(c *db.Conn) error) error {
 	if err := s.enter(); err != nil {
 		return err
 	}
 	defer s.leave()
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	select {
-	case c := <-s.readers:
-		defer func() { s.readers <- c }()
-		if _, err := c.Exec("BEGIN"); err != nil {
-			return s.describe(err)
-		}
-		err := f(c)
-		_, end := c.Exec("COMMIT")
-		return s.describe(errors.Join(err, end))
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return s.describe(s.readers.Read(ctx, f))
 }
 
 // Close writes what was to be written later and ends. Calls that come after it
 // fail with ErrClosed.
 func (s *Store) Close() error {
-	s.mu.Lock()
-	first := !s.closed
-	s.closed = true
-	s.mu.Unlock()
-	s.calls.Wait()
+	first := s.calls.Close()
 	if first {
 		close(s.writer.stop)
 	}
@@ -259,11 +230,7 @@ func (s *Store) Close() error {
 }
 
 func (s *Store) closeConns() error {
-	var errs []error
-	for len(s.readers) > 0 {
-		errs = append(errs, (<-s.readers).Close())
-	}
-	return errors.Join(append(errs, s.writer.disconnect())...)
+	return errors.Join(s.readers.Close(), s.writer.disconnect())
 }
 
 // release gives back what Open took.

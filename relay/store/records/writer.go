@@ -222,11 +222,8 @@ func (w *writer) drop(n int, cause error) {
 
 // room reports whether there is space for more than what must be.
 func (w *writer) room() bool {
-	if w.s.minFree.Load() <= 0 {
-		return true
-	}
 	free, err := db.FreeBytes(w.s.opts.Dir)
-	return err != nil || free >= w.s.minFree.Load()
+	return err != nil || free >= max(w.s.minFree.Load(), db.LeastFree)
 }
 
 // transact runs f in a transaction and what f wants done after it.

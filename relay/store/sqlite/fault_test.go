@@ -4,6 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -11,6 +14,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
 	"github.com/smtp2rest/smtp2rest/relay/store/sqlite/internal/faultvfs"
 )
 
@@ -208,8 +212,8 @@ func TestDiskFull(t *testing.T) {
 	for _, tt := range []struct{ size, group int }{{10_000, 1}, {spoolAbove + 1, 1}, {10_000, bigGroup}} {
 		t.Run(fmt.Sprint(tt), func(t *testing.T) {
 			size := tt.size
-			dir := onTmpfs(t, "24m")
-			s := openTest(t, dir, Options{MinFree: 8 << 20, Queue: queue.Options{ForgetSent: true}, tidyEvery: time.Millisecond})
+			dir := onTmpfs(t, "56m")
+			s := openTest(t, dir, Options{MinFree: 40 << 20, Queue: queue.Options{ForgetSent: true}, tidyEvery: time.Millisecond})
 			stored := map[string]bool{}
 			var err error
 			for err == nil {
@@ -241,36 +245,67 @@ func TestDiskFull(t *testing.T) {
 	}
 }
 
-// TestDiskFullWithoutReserve: the same with nothing kept free.
-func TestDiskFullWithoutReserve(t *testing.T) {
-	for _, group := range []int{1, bigGroup} {
-		t.Run(fmt.Sprint(group), func(t *testing.T) {
-			dir := onTmpfs(t, "16m")
-			s := openTest(t, dir, Options{})
+// TestDiskFullWithNothingToBeKeptFree: the queue keeps what it needs itself, so
+// that all that makes room goes on, even while the log cannot be cut.
+func TestDiskFullWithNothingToBeKeptFree(t *testing.T) {
+	for _, tt := range []struct{ size, group int }{{1000, 1}, {100_000, 1}, {100_000, bigGroup - 1}, {100_000, bigGroup}, {spoolAbove + 1, 1}} {
+		t.Run(fmt.Sprint(tt), func(t *testing.T) {
+			dir := onTmpfs(t, "64m")
+			s, err := Open(Options{Dir: dir, Log: quiet(), Queue: queue.Options{ForgetSent: true}, tidyEvery: time.Hour})
+			must(t, err)
 			n := 0
-			var err error
-			for ; err == nil; n += group {
-				err = s.Enqueue(ctx, testMails(group, 50_000)...)
+			for ; err == nil; n += tt.group {
+				err = s.Enqueue(ctx, testMails(tt.group, tt.size)...)
 			}
+			n -= tt.group
 			if !errors.Is(err, queue.ErrFull) {
 				t.Fatalf("after %d mails: %v", n, err)
 			}
-			must(t, syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT, "size=64m"))
-			must(t, s.Enqueue(ctx, testMails(group, 50_000)...))
-			claims := claimAll(t, s)
-			if len(claims) != n {
-				t.Fatalf("%d mails of %d", len(claims), n)
+			if held, err := s.Hold(ctx, queue.Filter{}); err != nil || held != n {
+				t.Fatalf("%d of %d are held: %v", held, n, err)
 			}
-			for _, c := range claims {
-				raw, err := readRaw(s, c.Token.Mail)
-				must(t, err)
-				if len(raw) != 50_000 {
-					t.Fatalf("%d bytes", len(raw))
-				}
+			if dropped, err := s.Drop(ctx, queue.Filter{}); err != nil || dropped != n {
+				t.Fatalf("%d of %d are dropped: %v", dropped, n, err)
 			}
+			must(t, s.Close())
+			s = openTest(t, dir, Options{Queue: queue.Options{ForgetSent: true}, tidyEvery: time.Millisecond})
+			until(t, "space is given back", func() bool { return !errors.Is(s.Enqueue(ctx, testMails(tt.group, tt.size)...), queue.ErrFull) })
 			checkConsistent(t, s)
 		})
 	}
+}
+
+// TestDiskFullOfOthers: what others took of the disk is not ours to give back;
+// all is kept, and goes on when they do.
+func TestDiskFullOfOthers(t *testing.T) {
+	dir := onTmpfs(t, "64m")
+	s := openTest(t, dir, Options{})
+	mails := testMails(100, 10_000)
+	must(t, s.Enqueue(ctx, mails...))
+	ballast, err := os.Create(filepath.Join(dir, "ballast"))
+	must(t, err)
+	for size := 1 << 20; size > 0; size /= 2 {
+		for err = nil; err == nil; {
+			_, err = ballast.Write(make([]byte, size))
+		}
+	}
+	must(t, ballast.Close())
+	for err = nil; err == nil; { // until what is left inside the files is used up
+		err = s.SetMark(ctx, "a", strings.Repeat("b", 1+rand.IntN(10_000)))
+	}
+	if !db.IsDiskFull(err) || errors.Is(err, queue.ErrFull) {
+		t.Fatalf("SetMark: %v", err)
+	}
+	if err := s.Enqueue(ctx, testMail(10)); !errors.Is(err, queue.ErrFull) {
+		t.Fatalf("Enqueue: %v", err)
+	}
+	must(t, os.Remove(ballast.Name()))
+	must(t, s.Enqueue(ctx, testMail(10)))
+	if claims := claimAll(t, s); len(claims) != len(mails)+1 {
+		t.Fatalf("%d claims", len(claims))
+	}
+	readAll(t, s, mails)
+	checkConsistent(t, s)
 }
 
 func TestMinFree(t *testing.T) {
@@ -285,7 +320,7 @@ func TestMinFree(t *testing.T) {
 
 // TestReadOnly: a file system that became read-only, as ext4 does after errors.
 func TestReadOnly(t *testing.T) {
-	dir := onTmpfs(t, "16m")
+	dir := onTmpfs(t, "64m")
 	s, err := Open(Options{Dir: dir, Log: quiet()})
 	must(t, err)
 	m := testMail(100)

@@ -1,6 +1,10 @@
 package sqlite
 
-import "github.com/smtp2rest/smtp2rest/relay/queue"
+import (
+	"math"
+
+	"github.com/smtp2rest/smtp2rest/relay/queue"
+)
 
 // turn is the lane that was served last. It is not stored: after a restart
 // the round begins anew.
@@ -18,7 +22,12 @@ func (t *tx) choose(r queue.ClaimRequest) ([]due, error) {
 	for domain, n := range r.Limits {
 		left["="+domain] = n
 	}
-	lanes, err := t.lanes(r.Max, left)
+	over, err := t.seqs(r.PassOver)
+	if err != nil {
+		return nil, err
+	}
+	// So many lanes may have nothing but what is passed over.
+	lanes, err := t.lanes(r.Max+len(over), left)
 	if err != nil {
 		return nil, err
 	}
@@ -31,7 +40,7 @@ func (t *tx) choose(r queue.ClaimRequest) ([]due, error) {
 			if len(taken) == r.Max || limited && n <= 0 {
 				continue
 			}
-			d, ok, err := t.next(&l, share)
+			d, ok, err := t.next(&l, share, over)
 			if err != nil {
 				return nil, err
 			}
@@ -95,8 +104,35 @@ func (t *tx) lanes(limit int, left map[string]int) ([]lane, error) {
 	return found, nil
 }
 
-// next is the oldest of a lane that was not read yet. It reads share at once.
-func (t *tx) next(l *lane, share int) (due, bool, error) {
+// seqs are the numbers of the mails with these ids that are there.
+func (t *tx) seqs(ids []string) (map[int64]bool, error) {
+	seqs := make(map[int64]bool, len(ids))
+	for _, id := range ids {
+		r, err := t.One("SELECT seq FROM mails WHERE id = ?", id)
+		if err != nil {
+			return nil, err
+		}
+		if r != nil {
+			seqs[r.Int(0)] = true
+		}
+	}
+	return seqs, nil
+}
+
+// next is the oldest of a lane that was not read yet and is not passed over.
+func (t *tx) next(l *lane, share int, over map[int64]bool) (due, bool, error) {
+	for {
+		d, ok, err := t.read(l, share)
+		if err != nil || !ok || !over[d.seq] {
+			return d, ok, err
+		}
+		l.read, l.end = nil, false
+		l.seq, l.n = d.seq, math.MaxInt64 // go on behind the whole mail
+	}
+}
+
+// read is the oldest of a lane that was not read yet. It reads share at once.
+func (t *tx) read(l *lane, share int) (due, bool, error) {
 	if len(l.read) == 0 && !l.end {
 		err := t.Each(func(r row) error {
 			l.seq, l.n = r.Int(0), r.Int(1)

@@ -20,7 +20,7 @@ func newMetrics(reg prometheus.Registerer, dir string) *metrics {
 	auto := promauto.With(reg)
 	auto.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "smtp2rest_storage_free_bytes",
-		Help: "Bytes that are free on the disk of the data directory; at queue.min_free and below no mail is queued. -1 when it cannot be told.",
+		Help: "Bytes that are free on the disk of the data directory; at smtp2rest_storage_free_bytes_min and below no mail is queued. -1 when it cannot be told.",
 	}, func() float64 {
 		free, err := db.FreeBytes(dir)
 		if err != nil {
@@ -63,6 +63,9 @@ func (m *metrics) failed(broken bool) {
 		m.broken.Set(1)
 	}
 }
+
+// LeastFree is what is kept free however small Options.MinFree is.
+const LeastFree = db.LeastFree
 
 // FreeBytes is the space that is left on a directory's disk.
 func FreeBytes(dir string) (int64, error) { return db.FreeBytes(dir) }

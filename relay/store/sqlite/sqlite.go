@@ -15,7 +15,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -44,7 +43,8 @@ type Options struct {
 	Dir   string
 	Queue queue.Options
 	// MinFree is how many bytes to keep free on the disk: with less, Enqueue
-	// fails with ErrFull while all that drains the queue goes on. 0 is no bound.
+	// fails with ErrFull while all that drains the queue goes on, for which
+	// db.LeastFree is kept at least.
 	MinFree int64
 	Log     *slog.Logger          // slog.Default() when nil
 	Metrics prometheus.Registerer // nil: none
@@ -67,16 +67,14 @@ type Store struct {
 
 	writer    *writer
 	published published
-	readers   chan *conn
+	readers   db.Readers
 	wake      chan struct{}
 	turn      turn // whose lane is next; the writer's
 
 	oldest oldestHint
 	clock  atomic.Int64 // the latest time a caller gave, in milliseconds
 
-	mu     sync.RWMutex // guards closed
-	closed bool
-	calls  sync.WaitGroup
+	calls db.Calls
 }
 
 var _ queue.Queue = (*Store)(nil)
@@ -105,7 +103,7 @@ func Open(o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{opts: o, log: o.Log, metrics: newMetrics(o.Metrics, o.Dir), lock: l, wake: make(chan struct{}, 1), readers: make(chan *conn, readers)}
+	s := &Store{opts: o, log: o.Log, metrics: newMetrics(o.Metrics, o.Dir), lock: l, wake: make(chan struct{}, 1), readers: make(db.Readers, readers)}
 	s.Configure(Bounds{Queue: o.Queue, MinFree: o.MinFree})
 	s.spool = spool{dir: filepath.Join(o.Dir, spoolDir), fs: o.spool}
 	if err := s.open(); err != nil {
@@ -160,12 +158,8 @@ func (s *Store) open() error {
 	}
 	s.writer.counts = n
 	s.published.Store(&n)
-	for range readers {
-		r, err := db.Connect(s.dsn(), "PRAGMA busy_timeout=5000", "PRAGMA query_only=1", "PRAGMA cache_size=-1000")
-		if err != nil {
-			return err
-		}
-		s.readers <- r
+	if err := s.readers.Open(s.dsn(), 1000); err != nil {
+		return err
 	}
 	if err := s.writer.openSegments(); err != nil {
 		return s.describe(err)
@@ -192,16 +186,13 @@ func (s *Store) connectWriter() (*conn, error) {
 
 // enter begins a call; the caller must leave. Close waits for it.
 func (s *Store) enter() error {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.closed {
+	if !s.calls.Enter() {
 		return queue.ErrClosed
 	}
-	s.calls.Add(1)
 	return nil
 }
 
-func (s *Store) leave() { s.calls.Done() }
+func (s *Store) leave() { s.calls.Leave() }
 
 // change runs f in the writer. See do.
 func (s *Store) change(ctx context.Context, f func(t *tx) error) error {
@@ -218,51 +209,25 @@ func (s *Store) read(ctx context.Context, f func(c *conn) error) error {
 		return err
 	}
 	defer s.leave()
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	select {
-	case c := <-s.readers:
-		defer func() { s.readers <- c }()
-		return s.describe(snapshot(c, f))
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// snapshot runs f in a transaction, so that all it reads is of one moment.
-func snapshot(c *conn, f func(c *conn) error) error {
-	if _, err := c.Exec("BEGIN"); err != nil {
-		return err
-	}
-	err := f(c)
-	_, end := c.Exec("COMMIT")
-	return errors.Join(err, end)
+	return s.describe(s.readers.Read(ctx, f))
 }
 
 // Close ends the queue; see queue.Queue.
 func (s *Store) Close() error {
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		s.calls.Wait()
-		<-s.writer.ended
-		return nil
+	first := s.calls.Close()
+	if first {
+		close(s.writer.stop)
 	}
-	s.closed = true
-	s.mu.Unlock()
-	s.calls.Wait()
-	close(s.writer.stop)
 	<-s.writer.ended
-	return s.release()
+	if first {
+		return s.release()
+	}
+	return nil
 }
 
 // release gives back what Open took.
 func (s *Store) release() error {
-	var errs []error
-	for len(s.readers) > 0 {
-		errs = append(errs, (<-s.readers).Close())
-	}
+	errs := []error{s.readers.Close()}
 	if s.writer != nil && s.writer.conn != nil {
 		errs = append(errs, s.writer.conn.Close())
 	}

@@ -304,20 +304,24 @@ func (t *tx) runOne(o op, res *result) error {
 // spaceFor refuses enqueues while too little space is left, so that what is
 // stored can still be claimed, settled and removed.
 func (w *writer) spaceFor(group []op) error {
+	size, enqueues := int64(0), false
 	for _, o := range group {
-		if o.enqueues {
-			return w.s.checkFree(0)
+		enqueues = enqueues || o.enqueues
+		for _, p := range o.parcels {
+			if p.spool == "" {
+				size += p.Size
+			}
 		}
 	}
-	return nil
+	if !enqueues {
+		return nil
+	}
+	return w.s.checkFree(size)
 }
 
 // checkFree refuses what would leave less than MinFree on the disk.
 func (s *Store) checkFree(size int64) error {
-	least := s.bounds.Load().MinFree
-	if least <= 0 {
-		return nil
-	}
+	least := max(s.bounds.Load().MinFree, db.LeastFree)
 	free, err := db.FreeBytes(s.opts.Dir)
 	if err == nil && free-size < least {
 		return fmt.Errorf("%w: %d bytes are free on the disk, %d are kept free", queue.ErrFull, free, least)

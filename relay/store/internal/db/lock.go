@@ -52,6 +52,11 @@ func holder(f *os.File) string {
 	return fmt.Sprintf(" by process %d", pid)
 }
 
+// LeastFree is what a store leaves free on the disk however little it is asked
+// to: its log has up to 16 MiB in normal use that are still to be copied into
+// the database, and what makes room is written to both first.
+const LeastFree = 32 << 20
+
 // FreeBytes is the space left for us on the directory's file system.
 func FreeBytes(dir string) (int64, error) {
 	var st syscall.Statfs_t
