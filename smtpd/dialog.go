@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/smtp2rest/smtp2rest/smtpd/budget"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
@@ -206,9 +205,9 @@ func (w *wire) rcpt(arg string) (refused *reply.Reply) {
 	return nil
 }
 
-// data makes sure of memory for a beginning before the client is let on. What
-// it announced beyond that may never come, and must not keep others from
-// sending.
+// data makes sure that there is memory before the client is let on, as far as
+// it told how much it is going to be. It holds no more of it than a beginning:
+// what was only announced must not keep others from sending.
 func (w *wire) data(arg string) *reply.Reply {
 	switch {
 	case arg != "":
@@ -216,7 +215,7 @@ func (w *wire) data(arg string) *reply.Reply {
 	case !w.session.ready(): // RFC 5321 section 4.1.4; go-smtp says 502
 		return reply.BadSequence("no recipients")
 	}
-	if r := w.reserveContent(budget.Reading, firstHeld(w.session.size)); r != nil {
+	if r := w.admit(w.session.size); r != nil {
 		return r
 	}
 	w.pass("DATA")

@@ -30,10 +30,25 @@ func (e *Envelope) Reserve(ctx context.Context, n int64) error {
 
 // hold reserves n bytes in all for the message under way.
 func (w *wire) hold(ctx context.Context, kind budget.Kind, n int64) *reply.Reply {
+	return w.waitForMemory(ctx, func(ctx context.Context) error { return w.share.Hold(ctx, kind, n) })
+}
+
+// admit reserves for the beginning of a message of so many bytes, 0 for nobody
+// knows, when there is room for all of it.
+func (w *wire) admit(size int64) *reply.Reply {
+	return w.waitForMemory(w.session.ctx, func(ctx context.Context) error {
+		if err := w.share.Announce(ctx, size); err != nil {
+			return err
+		}
+		return w.share.Hold(ctx, budget.Reading, firstHeld(size))
+	})
+}
+
+func (w *wire) waitForMemory(ctx context.Context, hold func(context.Context) error) *reply.Reply {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, w.limits.MemoryWait)
 	defer cancel()
-	err := w.share.Hold(ctx, kind, n)
+	err := hold(ctx)
 	w.mu.Lock()
 	w.clock.excuse(time.Since(began))
 	w.mu.Unlock()

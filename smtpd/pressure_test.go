@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net"
+	"runtime"
 	"strconv"
 	"strings"
 	"sync"
@@ -23,6 +24,7 @@ type slowClients struct {
 	apart     bool // each from an address of its own
 	chunks    bool // by BDAT
 	tls       bool
+	wait      time.Duration // for memory, before a client is told to come again
 }
 
 // Clients that take memory and then send an octet at a time, above the least
@@ -31,13 +33,11 @@ type slowClients struct {
 func TestSlowClientsAndMemory(t *testing.T) {
 	const half = 8 << 20 // of the budget: what mail may take while it comes
 	for name, slow := range map[string]slowClients{
-		"as much as is allowed, from one address": {number: 30, announced: half},
-		"as much as is allowed, from many":        {number: 30, announced: half, apart: true},
-		"together all there is, from one address": {number: 30, announced: half / 30},
-		"together all there is, from many":        {number: 30, announced: half / 30, apart: true},
-		"sent, from one address":                  {number: 8, announced: half, sent: half / 8},
-		"sent, from many":                         {number: 8, announced: half, sent: half / 8, apart: true},
-		"sent without a word, from many":          {number: 30, sent: half / 32, apart: true},
+		"as much as is allowed, from one address": {number: 30, announced: half, wait: soon()},
+		"as much as is allowed, from many":        {number: 30, announced: half, wait: soon(), apart: true},
+		"together all there is":                   {number: 30, announced: half / 30, wait: soon()},
+		"sent, from one address":                  {number: 8, announced: half / 8, sent: half / 8},
+		"sent, from many":                         {number: 30, sent: half / 32, apart: true},
 		"chunks, from many":                       {number: 8, sent: half / 8, apart: true, chunks: true},
 		"in TLS, from many":                       {number: 8, sent: half / 8, apart: true, tls: true},
 	} {
@@ -46,7 +46,7 @@ func TestSlowClientsAndMemory(t *testing.T) {
 			reg := prometheus.NewPedanticRegistry()
 			s := start(t, &fakeBackend{}, func(o *Options) {
 				o.Memory, o.Metrics = budget.New(2*half, reg), reg
-				o.Limits.IdleTime, o.Limits.MessageTime = time.Minute, time.Minute
+				o.Limits.IdleTime, o.Limits.MessageTime, o.Limits.MemoryWait = time.Minute, time.Minute, slow.wait
 				o.Listeners[0].TLS = TLS{Mode: StartTLS, SelfSigned: true}
 			})
 			ctx, cancel := context.WithCancel(t.Context())
@@ -98,16 +98,19 @@ func (slow slowClients) run(ctx context.Context, t *testing.T, s *Server, i int,
 	content := "\r\n" + lines(slow.sent)
 	if slow.chunks {
 		c.send("BDAT " + strconv.Itoa(len(content)) + "\r\n" + content)
-	} else {
-		c.do("DATA", "354 ")
-		c.send(content)
-	}
-	begun()
-	if !slow.chunks { // those are silent, which is allowed for a while
-		c.dribble(ctx)
+		begun()
+		<-ctx.Done() // it is silent, which is allowed for a while
 		return
 	}
-	<-ctx.Done()
+	for code := ""; code != "354"; begun() {
+		if ctx.Err() != nil {
+			return
+		}
+		c.send("DATA\r\n")
+		code = c.reply()[:3]
+	}
+	c.send(content)
+	c.dribble(ctx)
 }
 
 // dialFrom connects from an address of this machine.
@@ -150,13 +153,17 @@ func TestGivingWayIsTold(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			b := &fakeBackend{}
-			s := start(t, b, func(o *Options) { o.Memory = budget.New(4<<20, nil) })
+			reg := prometheus.NewPedanticRegistry()
+			s := start(t, b, func(o *Options) { o.Memory = budget.New(4<<20, reg) })
 			c := dial(t, s)
 			c.open()
 			content := "\r\n" + lines(1<<20)
 			if name == "DATA" {
 				c.do("DATA", "354 ")
 				c.send(content)
+				for series(t, reg, "smtp2rest_memory_used_bytes")[""] < 1<<20 { // it comes
+					runtime.Gosched()
+				}
 			} else {
 				c.send("BDAT " + strconv.Itoa(len(content)) + "\r\n" + content)
 				c.want("250 ")

@@ -52,13 +52,15 @@ type Budget struct {
 	begun   uint64                 // shares that ever held something
 	reading map[*Share]struct{}    // that hold something for Reading
 	waiting []*waiter              // in the order in which they are served, as of the last time
+	coming  map[*Share]struct{}    // of which more is expected
+	gate    []*waiter              // that announced more than there seems to be
 	gaveWay prometheus.Counter
 }
 
 // New returns a budget of so many bytes. Its use is registered at reg, which
 // may be nil.
 func New(size int64, reg prometheus.Registerer) *Budget {
-	b := &Budget{size: size, from: map[netip.Prefix]int64{}, reading: map[*Share]struct{}{}}
+	b := &Budget{size: size, from: map[netip.Prefix]int64{}, reading: map[*Share]struct{}{}, coming: map[*Share]struct{}{}}
 	b.measure(reg)
 	return b
 }
@@ -91,6 +93,7 @@ type Share struct {
 	// The rest is the budget's.
 	kind  Kind
 	held  int64
+	full  int64     // what it is going to be, as far as was announced
 	begun uint64    // orders shares by when they began to hold something
 	grown time.Time // when it last came to hold more
 }
@@ -182,6 +185,7 @@ func (b *Budget) move(w *waiter) {
 	}
 	if w.n == 0 || w.kind != Reading { // it gave way, or came to its end in time
 		s.pressed.Store(false)
+		delete(b.coming, s)
 	}
 	s.kind, s.held = w.kind, w.n
 	b.count(s, 1)

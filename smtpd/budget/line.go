@@ -28,21 +28,27 @@ type waiter struct {
 	granted chan struct{}
 }
 
-func (b *Budget) wait(ctx context.Context, w *waiter) error {
+// await returns when w was granted, or ctx ended.
+func (b *Budget) await(ctx context.Context, w *waiter) {
 	look := time.NewTicker(lookAgain)
 	defer look.Stop()
-	for waiting := true; waiting; {
+	for {
 		select {
 		case <-w.granted:
-			return w.verdict()
+			return
 		case <-ctx.Done():
-			waiting = false
+			return
 		case <-look.C: // who was fast may be slow now
 			b.mu.Lock()
+			b.admit()
 			b.press(time.Now())
 			b.mu.Unlock()
 		}
 	}
+}
+
+func (b *Budget) wait(ctx context.Context, w *waiter) error {
+	b.await(ctx, w)
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	i := slices.Index(b.waiting, w)
@@ -105,6 +111,7 @@ func (w *waiter) begun() bool { return w.kind == Reading && w.share.held > 0 }
 // up all behind it, or large mail would never get its turn; but what waits for
 // a share of the backlog holds up only the backlog.
 func (b *Budget) grant() {
+	defer b.admit()
 	if len(b.waiting) == 0 {
 		return
 	}
@@ -151,11 +158,14 @@ func (b *Budget) unlock() {
 	}
 }
 
-// press has slow clients give way to the first in line, as far as that lets it
-// go on: those that hold the most.
+// press has slow clients give way to the first in line, or at the gate, as far
+// as that lets it go on: those that hold the most.
 func (b *Budget) press(now time.Time) {
-	slow := b.slow(now)
-	for _, w := range b.waiting {
+	slow, line := b.slow(now), b.waiting
+	if len(line) == 0 {
+		line = b.gate
+	}
+	for _, w := range line {
 		freed, n := int64(0), 0
 		for ; n < len(slow) && !b.fitsAfter(w, freed); n++ {
 			freed += slow[n].held

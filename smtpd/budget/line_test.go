@@ -222,3 +222,65 @@ func TestWaitingIsNotSlow(t *testing.T) {
 		}
 	})
 }
+
+// What others announced and do send is waited for, but keeps nobody out; what
+// they hold does.
+func TestAnnounce(t *testing.T) {
+	for _, tt := range []struct {
+		name            string
+		held, announced int64 // by another, who is fast or does not give way
+		fast            bool
+		want            int64
+		took            time.Duration
+		err             error
+	}{
+		{"room", mb, 30 * mb, true, 20 * mb, 0, nil},
+		{"another sends", mb, 40 * mb, true, 20 * mb, 5 * time.Second, nil},
+		{"another does not send what it announced", mb, 40 * mb, false, 20 * mb, slowAfter, nil},
+		{"another has sent", 40 * mb, 40 * mb, true, 20 * mb, 5 * time.Second, ErrSpent},
+		{"small mail", mb, 50 * mb, true, small, 0, nil},
+		{"of an unknown size", mb, 50 * mb, true, 0, 0, nil},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				b := New(100*mb, nil)
+				other, s := b.Share(), b.Share()
+				if err := other.Announce(within(t, 0), tt.announced); err != nil {
+					t.Fatal(err)
+				}
+				if err := other.Hold(within(t, 0), Reading, tt.held); err != nil {
+					t.Fatal(err)
+				}
+				stopped := make(chan struct{})
+				go func() {
+					defer close(stopped)
+					for n := int64(1); tt.fast; n++ {
+						_ = other.Hold(ctx, Reading, tt.held+n) // there is room for it
+						select {
+						case <-time.After(time.Second):
+						case <-ctx.Done():
+							return
+						}
+					}
+				}()
+				began := time.Now()
+				err := s.Announce(within(t, 5*time.Second), tt.want)
+				if took := time.Since(began); !errors.Is(err, tt.err) || took < tt.took || took > tt.took+lookAgain {
+					t.Errorf("%v after %v, want %v after %v", err, took, tt.err, tt.took)
+				}
+				cancel()
+				<-stopped
+				other.Release()
+				if len(b.gate) > 0 || b.ahead(time.Now()) > tt.want {
+					t.Errorf("%d at the gate, %d bytes are expected", len(b.gate), b.ahead(time.Now()))
+				}
+				s.Release()
+				if len(b.coming) > 0 && err == nil && tt.want > small {
+					t.Error("what came to nothing is still expected")
+				}
+			})
+		})
+	}
+}
