@@ -52,6 +52,7 @@ type Budget struct {
 	begun   uint64                 // shares that ever held something
 	reading map[*Share]struct{}    // that hold something for Reading
 	waiting []*waiter              // in the order in which they are served, as of the last time
+	part    int64                  // of a client, as of the last time
 	coming  map[*Share]struct{}    // of which more is expected
 	gate    []*waiter              // that announced more than there seems to be
 	gaveWay prometheus.Counter
@@ -60,7 +61,7 @@ type Budget struct {
 // New returns a budget of so many bytes. Its use is registered at reg, which
 // may be nil.
 func New(size int64, reg prometheus.Registerer) *Budget {
-	b := &Budget{size: size, from: map[netip.Prefix]int64{}, reading: map[*Share]struct{}{}, coming: map[*Share]struct{}{}}
+	b := &Budget{size: size, part: size, from: map[netip.Prefix]int64{}, reading: map[*Share]struct{}{}, coming: map[*Share]struct{}{}}
 	b.measure(reg)
 	return b
 }
@@ -166,7 +167,7 @@ func (b *Budget) fitsAfter(w *waiter, freed int64) bool {
 	case others+w.n > b.size:
 		return false
 	case w.kind == Reading:
-		return kin+w.n <= b.Most(Reading) || w.n <= small && b.little-w.share.little()+w.n <= b.size/16
+		return kin+w.n <= b.Most(Reading) || w.n <= small && b.little-w.share.little()+w.n <= b.size/16 && !b.beyond(w.share)
 	case w.kind == Backlog:
 		return kin == 0 || kin+w.n <= b.size/4
 	}

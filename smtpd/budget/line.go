@@ -83,7 +83,9 @@ func (b *Budget) order() {
 			clients[w.share.client] = struct{}{}
 		}
 	}
-	part := b.Most(Reading) / int64(max(1, len(clients)))
+	if b.part = b.size; len(clients) > 1 {
+		b.part = b.Most(Reading) / int64(len(clients))
+	}
 	for _, w := range b.waiting {
 		w.rank = 0
 		if w.kind == Reading {
@@ -91,7 +93,7 @@ func (b *Budget) order() {
 			if w.share.held == 0 {
 				w.rank = 3
 			}
-			if b.from[w.share.client] > part {
+			if b.beyond(w.share) {
 				w.rank++
 			}
 		}
@@ -104,6 +106,10 @@ func (b *Budget) order() {
 	})
 }
 
+// beyond reports whether a share's client has more than its part while others
+// want theirs.
+func (b *Budget) beyond(s *Share) bool { return b.from[s.client] > b.part }
+
 // begun is for what is coming, and holds something.
 func (w *waiter) begun() bool { return w.kind == Reading && w.share.held > 0 }
 
@@ -113,6 +119,7 @@ func (w *waiter) begun() bool { return w.kind == Reading && w.share.held > 0 }
 func (b *Budget) grant() {
 	defer b.admit()
 	if len(b.waiting) == 0 {
+		b.part = b.size
 		return
 	}
 	b.order()
