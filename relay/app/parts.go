@@ -35,41 +35,67 @@ import (
 // the mail and writing down what came of it.
 const leaseMargin = time.Minute
 
-// parts are what a running daemon is made of, in the order of building.
+// parts are what a running daemon is made of.
 type parts struct {
-	opt          Options
-	metrics      *prometheus.Registry
+	opt     Options
+	metrics *prometheus.Registry
+	health  *health
+	started time.Time
+	conf    atomic.Pointer[config.Config] // in force
+
+	known
+	outbound
+	kept
+	inbound
+	operated
+
+	cleanups []func(context.Context) error // run last to first
+}
+
+// known is what is remembered of recipients and of mail that is gone.
+type known struct {
 	suppressions *suppress.List
+	suppressed   suppress.Store    // what keeps them
 	records      *records.Store    // nil without a queue
 	recorder     *history.Recorder // of them
 	history      history.Noter     // the recorder, if there is one
-	pacer        *pace.Pacer
-	keeper       *gatekeeper
-	attempts     *attempt.Sender
-	meter        *warm.Meter
-	memory       *budget.Budget
-	queue        intake.Queue
-	aliases      *aliases
-	logins       *users
-	client       *api.Client
-	intake       *intake.Intake
-	engine       *deliver.Engine     // nil without a queue
-	marks        queue.Marks         // nil without a queue
-	store        queue.Queue         // the same
-	bounds       func(sqlite.Bounds) // changes those of the store; nil without a queue
-	health       *health
-	noteSources  []func(context.Context, time.Time) []admin.Note
-	operators    admin.ServerOptions // of every server for them
-	admin        *endpoint
-	server       *smtpd.Server
-	started      time.Time
-	suppressed   suppress.Store // what keeps suppressions
-	webhook      *endpoint
-	events       *webhook.Handler              // of it
-	conf         atomic.Pointer[config.Config] // in force
-	reloads      func(context.Context) (admin.Reload, error)
+	webhook      *endpoint         // where the provider tells what became of mail
+	events       *webhook.Handler  // of it
+}
 
-	cleanups []func(context.Context) error // run last to first
+// outbound is the way to the API.
+type outbound struct {
+	client   *api.Client
+	pacer    *pace.Pacer
+	keeper   *gatekeeper // of the pacer's state over a restart
+	attempts *attempt.Sender
+	meter    *warm.Meter
+}
+
+// kept is the queue and what drains it. All but queue are nil without one.
+type kept struct {
+	queue  intake.Queue // what intake hands over to
+	store  queue.Queue
+	marks  queue.Marks         // the store's
+	bounds func(sqlite.Bounds) // changes those of the store
+	engine *deliver.Engine
+}
+
+// inbound is the SMTP side.
+type inbound struct {
+	server  *smtpd.Server
+	intake  *intake.Intake
+	memory  *budget.Budget
+	aliases *aliases
+	logins  *users
+}
+
+// operated is what operators and monitoring have.
+type operated struct {
+	admin       *endpoint
+	operators   admin.ServerOptions // of every server for them
+	noteSources []func(context.Context, time.Time) []admin.Note
+	reloads     func(context.Context) (admin.Reload, error)
 }
 
 func newParts(o Options, metrics *prometheus.Registry, h *health) *parts {

@@ -345,3 +345,28 @@ func TestReloadUnderLoad(t *testing.T) {
 		t.Errorf("%+v of %d arrived: %v", box.Stats(), clients*mails, err)
 	}
 }
+
+// The bounds that alerts are reckoned from are those in force.
+func TestReloadedBoundsAreMeasured(t *testing.T) {
+	r := startReloaded(t, newSandbox(t), "|max_mails = 7\n"+oneListener)
+	_ = r.change("|max_mails = 9\n" + oneListener)
+	if got := value(t, r.App, "smtp2rest_queue_mails_limit"); got != 9 {
+		t.Errorf("smtp2rest_queue_mails_limit is %v", got)
+	}
+}
+
+// value is what a metric without labels is.
+func value(t *testing.T, a *App, name string) float64 {
+	t.Helper()
+	gathered, err := a.Metrics().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range gathered {
+		if family.GetName() == name {
+			return family.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	t.Fatalf("there is no %s", name)
+	return 0
+}
