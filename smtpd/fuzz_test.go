@@ -128,10 +128,7 @@ func (s *fuzzServer) session(t *testing.T, in string, atOnce int) []mail {
 		t.Fatalf("the server hangs on %q", in)
 	}
 	waitFor(t, s.Server, 0)
-	m := &model{rest: in, lmtp: s.lmtp, events: c.events}
-	if err := m.check(); err != nil {
-		t.Fatalf("%v\nin: %q\nevents: %s", err, in, c)
-	}
+	(&model{t: t, said: in, lmtp: s.lmtp, events: c.events, trace: c}).check()
 	all := s.memory.Share()
 	if err := all.Hold(t.Context(), budget.Dealing, s.memory.Most(budget.Dealing)); err != nil {
 		t.Fatalf("memory is left: %v", err)

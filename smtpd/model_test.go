@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"testing"
 )
 
 // An event is what a server does in a session: it asks its backend for a
@@ -23,10 +24,13 @@ type event struct {
 // more, and holds each reply and all that the backend was asked against it.
 // Whether a sender or a recipient is taken is for the server to say.
 type model struct {
-	rest   string // of what the client sent
+	t      testing.TB
+	said   string // by the client
 	events []event
+	trace  fmt.Stringer // for people
 	lmtp   bool
 
+	rest          string // of what was said
 	greeted, open bool
 	rcpts         []string
 	chunks        string // as they came
@@ -35,24 +39,14 @@ type model struct {
 	secure        bool // what it writes are no replies any more
 }
 
-// broken is how a session was against the rules; nil for one that was not.
-type broken struct{ error }
-
 func (m *model) fail(format string, args ...any) {
-	panic(broken{fmt.Errorf(format, args...)}) // caught in check, and by nobody else
+	m.t.Helper()
+	m.t.Fatalf("%s\nin: %q\nevents: %s", fmt.Sprintf(format, args...), m.said, m.trace)
 }
 
 // check plays the session.
-func (m *model) check() (err error) {
-	defer func() {
-		switch value := recover().(type) {
-		case nil:
-		case broken:
-			err = value.error
-		default:
-			panic(value)
-		}
-	}()
+func (m *model) check() {
+	m.rest = m.said
 	if code, _ := m.reply("the greeting"); code != 220 {
 		m.fail("the greeting is %d", code)
 	}
@@ -80,7 +74,6 @@ func (m *model) check() (err error) {
 			m.fail("the backend hears of what was said in no session: %+v", e)
 		}
 	}
-	return nil
 }
 
 const commandBytes = 4 << 10
