@@ -127,7 +127,7 @@ func relayOf(t *testing.T, env []string, sandbox string, args ...string) {
 	p := launch(t, environ(t, env...), args...)
 	m := p.err.await(regexp.MustCompile(`"?msg"?[=:]"?listening"?[ ,]"?address"?[=:]"?(127\.0\.0\.1:\d+)`))
 	if m == nil {
-		if strings.Contains(p.err.String(), "another program uses this port") {
+		if strings.Contains(p.err.String(), "uses this port") {
 			t.Skip("port 2525, the default, is taken on this machine: ", p.err)
 		}
 		t.Fatal("it does not listen")
@@ -149,7 +149,7 @@ func relayOf(t *testing.T, env []string, sandbox string, args ...string) {
 	}
 }
 
-// Another program's port is told as such.
+// Another program's port is told as such, and whose it is.
 func TestServeOnAPortThatIsTaken(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -158,7 +158,7 @@ func TestServeOnAPortThatIsTaken(t *testing.T) {
 	defer func() { _ = l.Close() }()
 	r := execute(t, environ(t, "NEXUSPROMAIL_API_KEY="+plantedKey, "FROM_EMAIL=hello@mail.example.com"), "",
 		"serve", "--config", configFile(t, fmt.Sprintf("[[listener]]\naddress = %q\n", l.Addr())))
-	if r.code != 1 || !strings.Contains(r.err, "another program uses this port") || strings.Contains(r.all(), "PlantedKey") {
+	if r.code != 1 || !strings.Contains(r.err, fmt.Sprintf("(pid %d) uses this port", os.Getpid())) || strings.Contains(r.all(), "PlantedKey") {
 		t.Errorf("%+v", r)
 	}
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/internal/handover"
+	"github.com/smtp2rest/smtp2rest/smtpd/holder"
 )
 
 // endpointDrain is how long the end waits for requests under way: they are
@@ -108,7 +109,7 @@ func (e *endpoint) bindError(address string, err error) error {
 			return fmt.Errorf("%s: it cannot be %s while this daemon has %s; restart smtp2rest to change from one to the other, or name another port", e.setting, address, e.socket.Addr())
 		}
 	}
-	return fmt.Errorf("%s %s: another program uses this port; name a free one in %[1]s", e.setting, address)
+	return fmt.Errorf("%s %s: %s; name a free one in %[1]s", e.setting, address, holder.Says(address))
 }
 
 // become has another server answer. The one before deals with the requests that
@@ -122,12 +123,12 @@ func (e *endpoint) become(address string, settings any, socket *handover.Socket,
 	if before == nil {
 		return
 	}
+	if from != socket {
+		from.Close()
+	}
 	e.leaving.Go(func() {
 		ctx, cancel := context.WithTimeout(e.life, leaveTime)
 		defer cancel()
-		if from != socket {
-			from.Close()
-		}
 		_ = before.Stop(ctx) // what is cut off then had its time
 	})
 }

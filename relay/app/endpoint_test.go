@@ -83,7 +83,7 @@ func TestReloadOfTheAdminAddress(t *testing.T) {
 	}
 	defer func() { _ = taken.Close() }()
 	_, port, _ := net.SplitHostPort(at.String())
-	for address, want := range map[string]string{taken.Addr().String(): "admin.address", "0.0.0.0:" + port: "while this daemon has " + at.String()} {
+	for address, want := range map[string]string{taken.Addr().String(): "this daemon itself uses this port; name a free one in admin.address", "0.0.0.0:" + port: "while this daemon has " + at.String()} {
 		r.write("config.toml", r.text("|"+oneListener+"[rules]\nallow_recipients = [\"@nowhere.test\"]\n[admin]\naddress = \""+address+"\"\n"+token(one)))
 		if _, err := r.Reload(t.Context()); !errors.Is(err, admin.ErrNotTaken) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", address, err)

@@ -181,7 +181,7 @@ func TestStatusOfAQueueThatIsNearlyFull(t *testing.T) {
 func TestAnAdminAddressThatIsTaken(t *testing.T) {
 	first, _ := start(t, load(t, newSandbox(t).URL(), toml(t, "")))
 	a, _ := newApp(load(t, newSandbox(t).URL(), toml(t, fmt.Sprintf("[admin]\naddress = %q", first.Addrs()[0]))))
-	if err := a.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "another program uses this port; name a free one in admin.address") {
+	if err := a.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "this daemon itself uses this port; name a free one in admin.address") {
 		t.Errorf("Start: %v", err)
 	}
 }

@@ -21,7 +21,7 @@ func (p *parts) notes(ctx context.Context, now time.Time) []admin.Note {
 	var notes []admin.Note
 	if err := p.health.live(ctx); err != nil {
 		notes = append(notes, admin.Note{Level: admin.LevelTrouble, What: "queued mail is not sent", Why: err.Error(),
-			Do: "restart smtp2rest, and report it with the log"})
+			Do: "see to the disk of queue.data_dir; if that is well, restart smtp2rest, and report it with the log"})
 	}
 	if n := p.memory.Waiting(); n > manyWait {
 		notes = append(notes, admin.Note{Level: admin.LevelWarning, What: "some clients are answered 452 and have to come again",

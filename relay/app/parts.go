@@ -194,11 +194,11 @@ func (p *parts) buildQueue(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return p.drain(ctx, store)
+	return p.drain(ctx, store, store.Writing)
 }
 
 // drain goes on where the process before this one ended.
-func (p *parts) drain(ctx context.Context, store queue.Queue) error {
+func (p *parts) drain(ctx context.Context, store queue.Queue, writing func() time.Time) error {
 	if err := p.keeper.restore(ctx, store, p.pacer); err != nil {
 		return err
 	}
@@ -213,7 +213,7 @@ func (p *parts) drain(ctx context.Context, store queue.Queue) error {
 	storage := newStorageCheck(store)
 	p.onStop(func(context.Context) error { storage.end(); return nil })
 	p.tell(func(ctx context.Context, _ time.Time) []admin.Note { return p.storageNotes(ctx, storage) })
-	p.health.watch(p.startEngine(store), storage)
+	p.health.watch(p.startEngine(store), storage, writing)
 	return nil
 }
 
@@ -225,7 +225,7 @@ func queueBounds(c *config.Config) sqlite.Bounds {
 	}
 }
 
-func (p *parts) openStore() (queue.Queue, error) {
+func (p *parts) openStore() (*sqlite.Store, error) {
 	c, b := p.config().Queue, queueBounds(p.config())
 	store, err := sqlite.Open(sqlite.Options{
 		Dir:     c.DataDir,

@@ -253,7 +253,7 @@ func TestReloadRefuses(t *testing.T) {
 	for name, tt := range map[string]struct{ file, want string }{
 		"no TOML":              {"[[[", "this is not TOML"},
 		"two mistakes":         {r.text("|" + oneListener + strict + "[limits]\nrecipients = 0\nconections = 7\n"), "did you mean connections?"},
-		"a port that is taken": {r.text(fmt.Sprintf("|%s[[listener]]\naddress = %q\n%s", oneListener, taken.Addr(), strict)), "another program uses this port"},
+		"a port that is taken": {r.text(fmt.Sprintf("|%s[[listener]]\naddress = %q\n%s", oneListener, taken.Addr(), strict)), "this daemon itself uses this port"},
 		"another queue":        {strings.Replace(r.text("|"+oneListener+strict), "/data\"", "/other\"", 1), "queue.data_dir: found \"" + r.dir + "/other\" where"},
 		"no aliases":           {r.text("alias_file = \"/nowhere\"\n|" + oneListener + strict), "/nowhere"},
 	} {

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // secretCase is one way to set the API key; $DIR stands for a directory.
@@ -154,5 +155,25 @@ func TestSecretIsNeverShown(t *testing.T) {
 	}
 	if zero := (Secret{}); zero.IsSet() || zero.Reveal() != "" || zero.String() != "(not set)" || NewSecret("").IsSet() {
 		t.Error("the zero Secret is set")
+	}
+}
+
+// A certificate's key that everybody can read is told, and used: who renews it
+// at night must not stop the mail.
+func TestKeyFileMode(t *testing.T) {
+	dir := t.TempDir()
+	cert, key := pair(t, time.Now().Add(time.Hour))
+	for mode, warned := range map[os.FileMode]bool{0o600: false, 0o640: false, 0o644: true, 0o620: true} {
+		writeFile(t, filepath.Join(dir, "cert.pem"), string(cert), 0o644)
+		writeFile(t, filepath.Join(dir, "key.pem"), string(key), mode)
+		writeFile(t, filepath.Join(dir, "c.toml"), "[[listener]]\ntls = \"starttls\"\ncert_file = \"./cert.pem\"\nkey_file = \"./key.pem\"\n", 0o600)
+		cfg := load(t, Source{Path: filepath.Join(dir, "c.toml"), Env: env{}.lookup})
+		want := ""
+		if warned {
+			want = fmt.Sprintf("listener.key_file: %s has mode %04o, so that others than its owner can read or change it; 0600 or 0640 is enough", filepath.Join(dir, "key.pem"), mode)
+		}
+		if got := strings.Join(cfg.Warnings, "\n"); got != want {
+			t.Errorf("%04o: warnings %q, want %q", mode, got, want)
+		}
 	}
 }

@@ -212,6 +212,7 @@ func (l *loader) validatePair(prefix, certFile, keyFile string) {
 		l.problem(prefix+".cert_file", "%s and %s are no certificate and its key: %v", show(certFile), show(keyFile), err)
 		return
 	}
+	l.loose(prefix+".key_file", keyFile)
 	if leaf, err := x509.ParseCertificate(pair.Certificate[0]); err == nil && time.Now().After(leaf.NotAfter) {
 		l.warn("%s: the certificate in %s ended on %s", prefix, certFile, leaf.NotAfter.UTC().Format(time.DateOnly))
 	}

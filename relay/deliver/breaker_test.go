@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/retry"
 	"github.com/smtp2rest/smtp2rest/relay/sandbox"
 )
@@ -241,4 +242,37 @@ func TestASenderThatIsForbiddenHoldsUpNobody(t *testing.T) {
 			t.Errorf("%d bounces", n)
 		}
 	})
+}
+
+// A great many senders have mail that the API cannot take: the turn of one
+// whose mail is good does not come after all of theirs.
+func TestManySendersOfBadMailHoldUpNobody(t *testing.T) {
+	for _, bad := range []string{"forbidden", "down", "reset"} {
+		inBubble(t, plan{schedule: retry.Schedule{First: 5 * time.Second, Max: 15 * time.Minute, MaxAge: 48 * time.Hour}}, func(r *rig) {
+			keepBad := func(i int) {
+				r.keep(fmt.Sprintf("a%d@sandbox.example", i), "bad", fmt.Sprintf("%s+x%d@example.net", bad, i))
+			}
+			for i := range 60 {
+				keepBad(i)
+			}
+			r.pass(time.Minute)
+			r.wantSentSoon(bad)
+			for i := range 60 { // and they go on
+				keepBad(60 + i)
+				r.pass(time.Second)
+			}
+			r.wantSentSoon(bad)
+		})
+	}
+}
+
+func (r *rig) wantSentSoon(what string) {
+	r.t.Helper()
+	good := r.keep("zoe@sandbox.example", "good", "bob@example.net")
+	for waited := time.Duration(0); r.mail(good).Recipients[0].State != queue.Sent; waited += time.Second {
+		if waited > 3*time.Minute {
+			r.t.Fatalf("%s: good mail waits for longer than the next two probes", what)
+		}
+		r.pass(time.Second)
+	}
 }

@@ -81,6 +81,7 @@ type Engine struct {
 	later   chan struct{} // has a value when something is due sooner than was known
 	anew    chan struct{} // has a value when an API that is left alone may work again
 	told    *hourly
+	latest  bool // the probe before was for who came last; for dispatch alone
 
 	// unsettled counts attempts whose outcome the storage does not take.
 	unsettled atomic.Int64
@@ -220,7 +221,9 @@ func (e *Engine) place(ctx context.Context) bool {
 }
 
 // claim claims a recipient for each pass. A probe is made with a mail that is
-// not suspect, or with one that is when there is nothing else.
+// not suspect, or with one that is when there is nothing else. Every other probe
+// is for the sender whose mail came last: where a great many senders have mail
+// that the API cannot take, a good one's turn would come after all of theirs.
 func (e *Engine) claim(ctx context.Context, passes []*pace.Pass) ([]queue.Claim, error) {
 	if len(passes) == 0 || e.unsettled.Load() > 0 {
 		return nil, nil
@@ -229,6 +232,8 @@ func (e *Engine) claim(ctx context.Context, passes []*pace.Pass) ([]queue.Claim,
 	r := queue.ClaimRequest{Now: now, Max: len(passes), Lease: e.set.Load().Lease, Limits: e.limits(now)}
 	if passes[0].Probe() {
 		r.PassOver = e.opt.Pace.Suspects()
+		r.Latest = !e.latest
+		e.latest = r.Latest
 	}
 	claims, err := e.opt.Queue.Claim(ctx, r)
 	if err == nil && len(claims) == 0 && len(r.PassOver) > 0 {

@@ -137,6 +137,10 @@ type ClaimRequest struct {
 	// PassOver are ids of mails that this call must not claim, some hundreds at
 	// most; whose turn it is among the others stays as it was.
 	PassOver []string
+	// Latest: the lane of the mail that came last, of some thousand and of those
+	// that are due and may be claimed, goes first; if possible, of lanes that
+	// have nothing in PassOver. It is no turn of that lane.
+	Latest bool
 }
 
 // Token names one claim of one recipient. It is a fence: each claim of a

@@ -104,7 +104,8 @@ func (m *model) claimSome(t *rapid.T) {
 			total++
 		}
 	}
-	claims, err := m.Claim(m.ctx, queue.ClaimRequest{Now: m.now, Max: max, Lease: lease, PassOver: over})
+	claims, err := m.Claim(m.ctx, queue.ClaimRequest{Now: m.now, Max: max, Lease: lease, PassOver: over,
+		Latest: rapid.Bool().Draw(t, "latest")})
 	m.must(err)
 	m.equal("number of claims", len(claims), min(max, total))
 	got := map[string]int{}

@@ -52,6 +52,7 @@ func (s *Store) setAside(cause error) error {
 func (s *Store) describe(err error) error {
 	switch {
 	case db.IsCorrupt(err):
+		s.failing(fmt.Errorf("%s is damaged: %w", s.path(), err), true)
 		if f, ferr := os.OpenFile(s.marker(), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600); ferr == nil {
 			err = errors.Join(err, f.Close())
 			s.log.Error("the records are damaged; mail is not touched, and the next start sets the file aside and begins a new one",

@@ -18,6 +18,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -70,6 +71,9 @@ type Store struct {
 
 	dropped atomic.Int64
 	commits atomic.Int64
+
+	standingMu sync.Mutex
+	standing   Standing
 
 	calls db.Calls
 }

@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"math"
+	"slices"
 
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
@@ -31,6 +32,11 @@ func (t *tx) choose(r queue.ClaimRequest) ([]due, error) {
 	if err != nil {
 		return nil, err
 	}
+	if r.Latest {
+		if lanes, err = t.latestFirst(lanes, over, left); err != nil {
+			return nil, err
+		}
+	}
 	var taken []due
 	for len(lanes) > 0 && len(taken) < r.Max {
 		share := (r.Max-len(taken))/len(lanes) + 1
@@ -51,7 +57,9 @@ func (t *tx) choose(r queue.ClaimRequest) ([]due, error) {
 				left[l.turn.turn] = n - 1
 			}
 			taken = append(taken, d)
-			t.s.turn = l.turn
+			if !r.Latest || len(taken) > 1 {
+				t.s.turn = l.turn
+			}
 			going = append(going, l)
 		}
 		lanes = going
@@ -102,6 +110,46 @@ func (t *tx) lanes(limit int, left map[string]int) ([]lane, error) {
 		found = append(found, lane{turn: at, seq: -1})
 	}
 	return found, nil
+}
+
+// latestBack bounds how far back the mail that came last is looked for.
+const latestBack = 2000
+
+// latestFirst puts the lane of the mail that came last before the others, if
+// there is one none of whose mail is passed over: what is wrong with that is
+// often wrong with all of its sender's.
+func (t *tx) latestFirst(lanes []lane, over map[int64]bool, left map[string]int) ([]lane, error) {
+	var latest, second *turn
+	passed := map[turn]bool{}
+	for seq := range over {
+		r, err := t.One("SELECT turn, lane FROM recipients WHERE mail = ? LIMIT 1", seq)
+		if err != nil {
+			return nil, err
+		}
+		if r != nil {
+			passed[turn{r.Text(0), r.Text(1)}] = true
+		}
+	}
+	err := t.Each(func(r row) error {
+		at := turn{r.Text(1), r.Text(2)}
+		n, limited := left[at.turn]
+		switch {
+		case latest != nil || over[r.Int(0)] || limited && n <= 0:
+		case !passed[at]:
+			latest = &at
+		case second == nil:
+			second = &at
+		}
+		return nil
+	}, "SELECT mail, turn, lane FROM recipients WHERE mail > (SELECT max(seq) FROM mails) - ? AND state = 0 ORDER BY mail DESC", latestBack)
+	if latest == nil {
+		latest = second
+	}
+	if err != nil || latest == nil {
+		return lanes, err
+	}
+	first := []lane{{turn: *latest, seq: -1}}
+	return append(first, slices.DeleteFunc(lanes, func(l lane) bool { return l.turn == *latest })...), nil
 }
 
 // seqs are the numbers of the mails with these ids that are there.

@@ -73,11 +73,21 @@ type Store struct {
 
 	oldest oldestHint
 	clock  atomic.Int64 // the latest time a caller gave, in milliseconds
+	began  atomic.Int64 // when the writer began with what it writes, in nanoseconds since 1970; 0: it waits
 
 	calls db.Calls
 }
 
 var _ queue.Queue = (*Store)(nil)
+
+// Writing is since when the writer is at one group of calls, the zero Time when
+// it waits for some: one that takes very long hangs, or its disk does.
+func (s *Store) Writing() time.Time {
+	if began := s.began.Load(); began != 0 {
+		return time.Unix(0, began)
+	}
+	return time.Time{}
+}
 
 // Open opens or makes the queue in a data directory. It fails with ErrLocked
 // when another process uses it, with ErrNewer when a later version wrote it,

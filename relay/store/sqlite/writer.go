@@ -166,6 +166,8 @@ func (w *writer) gather(g *group) {
 // each op in one of its own, so that one cannot fail another. Whoever comes
 // while it runs joins it.
 func (w *writer) commit(g *group) {
+	w.s.began.Store(time.Now().UnixNano())
+	defer w.s.began.Store(0)
 	w.gatherAll(g)
 	err := w.transact(g, false)
 	again := len(g.ops) > 1 || errors.Is(err, errSegment)
