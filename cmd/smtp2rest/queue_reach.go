@@ -203,13 +203,17 @@ func (p place) open(ctx context.Context, t *terminal) (operator, func() error, e
 	if err != nil {
 		return nil, nil, errors.Join(denied(p.dir, err), store.Close())
 	}
-	o := admin.Options{Queue: store, Version: versionText(), History: history.Direct{Store: past, Log: log}}
+	notes := &history.Direct{Store: past, Log: log}
+	o := admin.Options{Queue: store, Version: versionText(), History: notes}
 	if p.config != nil {
 		o.LeftOut = app.LeftOut(func() *config.Config { return p.config })
 	}
 	local := admin.New(o)
 	both := stopped{local, admin.NewHistory(admin.HistoryOptions{Store: past, Admin: local})}
-	return both, func() error { return errors.Join(past.Close(), store.Close()) }, nil
+	return both, func() error {
+		notes.Flush()
+		return errors.Join(past.Close(), store.Close())
+	}, nil
 }
 
 // operator is what a person can do with a relay that runs, or is stopped.
