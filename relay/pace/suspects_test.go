@@ -107,6 +107,31 @@ func TestASenderThatIsForbidden(t *testing.T) {
 	}
 }
 
+// An application that writes as a new sender each time, all of them forbidden,
+// does not open the breaker with each mail once that is known of some.
+func TestManySendersThatAreForbidden(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := New(Options{Concurrency: 1, Failures: 5})
+		opened := 0
+		for i := range 100 {
+			callFor(t, p, fmt.Sprint("bad", i), fmt.Sprint(i, "@x"), forbid)
+			if p.State().Breaker.Open {
+				opened++
+			}
+			callFor(t, p, fmt.Sprint("good", i), "good@x", accepted)
+		}
+		if opened != manyForbidden {
+			t.Errorf("opened %d times", opened)
+		}
+		for i := range 5 {
+			callFor(t, p, fmt.Sprint("last", i), fmt.Sprint("last", i, "@x"), forbid)
+		}
+		if !p.State().Breaker.Open {
+			t.Error("a key that is refused by 403 does not open it any more")
+		}
+	})
+}
+
 // A probe of a suspect that gets through shows that it was the API.
 func TestASuspectThatIsCleared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
