@@ -113,10 +113,13 @@ func New(o Options) *Engine {
 	return e
 }
 
-// Start begins to drain the queue. It returns at once.
+// Start begins to drain the queue. It returns at once; a second call does nothing.
 func (e *Engine) Start() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.stopping != nil {
+		return
+	}
 	claiming, stopping := context.WithCancel(context.Background())
 	trying, cutOff := context.WithCancel(context.Background())
 	e.stopping, e.cutOff = stopping, cutOff

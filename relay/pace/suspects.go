@@ -39,6 +39,9 @@ func (s *suspects) failed(pass *Pass, out relay.Outcome) {
 	if pass.mail == "" || out.Status == http.StatusUnauthorized {
 		return
 	}
+	if slices.ContainsFunc(s.open, func(x suspect) bool { return x.mail == pass.mail }) {
+		return
+	}
 	if len(s.open) == maxSuspects {
 		s.open = s.open[1:]
 	}
