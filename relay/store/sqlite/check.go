@@ -1,7 +1,9 @@
 package sqlite
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"time"
 
@@ -44,8 +46,9 @@ func checkIntegrity(c *conn, path string) error {
 // its log and its spool, so that the next Open begins with an empty queue.
 // Nothing is removed. It returns the database's new name.
 func SetAside(dir string, now time.Time) (string, error) {
-	l, err := lock(dir)
-	if err != nil {
+	// A lock that is not there has nobody, and must not be made by whoever comes.
+	l, err := locked(db.LockExisting(lockName(dir)))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
 	defer func() { _ = l.Close() }()
