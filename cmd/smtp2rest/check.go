@@ -18,11 +18,14 @@ func checkCommand() *command {
 came from. Secrets are not shown. It exits 0 when 'serve' would accept it and 78
 with all that is wrong when not.
 
+With --config, a secret that systemd hands to the service is read from where our unit
+takes it (/etc/smtp2rest/nexuspromail_api_key), for which root's rights are needed.
+
 With --probe it connects instead to each listener, where 'serve' must be running,
 from the addresses of this machine and without a login, tries to send to
 somebody outside, and prints what it was told. No mail is sent. It exits 1 when
 a stranger is let in, or when a listener does not answer.`,
-		examples: []string{"smtp2rest check", "smtp2rest check --config config.toml", "smtp2rest check --json", "smtp2rest check --probe --config /etc/smtp2rest/config.toml"},
+		examples: []string{"smtp2rest check", "smtp2rest check --config config.toml", "smtp2rest check --json", "sudo smtp2rest check --config /etc/smtp2rest/config.toml", "sudo smtp2rest check --probe --config /etc/smtp2rest/config.toml"},
 		setup: func(fs *flag.FlagSet) action {
 			path := fs.String("config", "", "TOML `file` with settings")
 			probing := fs.Bool("probe", false, "try to relay through the listeners as a stranger")
@@ -32,7 +35,7 @@ a stranger is let in, or when a listener does not answer.`,
 				if len(args) > 0 {
 					return usagef("unexpected argument %q; name the file with --config", args[0])
 				}
-				cfg, err := loadConfig(t, config.Source{Path: *path, NeedAPI: true})
+				cfg, err := loadForeign(t, config.Source{Path: *path, NeedAPI: !*probing})
 				if asJSON {
 					return checkJSON(ctx, t, cfg, *probing, err)
 				}
@@ -55,10 +58,10 @@ func check(ctx context.Context, t *terminal, cfg *config.Config, probing bool) e
 	for _, warning := range cfg.Warnings {
 		fmt.Fprintf(t.out, "%s %s\n", p.red("warning:"), warning)
 	}
-	if _, err := fmt.Fprintln(t.out, p.green("The configuration is good.")); err != nil || !probing {
+	if !probing {
+		_, err := fmt.Fprintln(t.out, p.green("The configuration is good."))
 		return err
 	}
-	fmt.Fprintln(t.out)
 	asked, err := probeListeners(ctx, cfg, func(a answered) { a.print(t) })
 	if err != nil {
 		return err

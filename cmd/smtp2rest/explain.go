@@ -43,7 +43,7 @@ matter: name recipients with --to.`,
 				if err != nil {
 					return err
 				}
-				cfg, err := loadConfig(t, config.Source{Path: *path, FallbackSender: "default-sender@example.com"})
+				cfg, err := loadForeign(t, config.Source{Path: *path, FallbackSender: "default-sender@example.com"})
 				if err != nil {
 					return err
 				}

@@ -222,6 +222,13 @@ func loadConfig(t *terminal, src config.Source) (*config.Config, error) {
 	return config.Load(src)
 }
 
+// loadForeign reads the configuration of a relay that is a process of its own,
+// as a rule a service.
+func loadForeign(t *terminal, src config.Source) (*config.Config, error) {
+	src.Service = src.Path != ""
+	return loadConfig(t, src)
+}
+
 // sandboxed is a source in which nothing needs to be set.
 func sandboxed(path string) config.Source {
 	return config.Source{Path: path, NeedAPI: true, FallbackSender: "relay@sandbox.example"}

@@ -79,7 +79,7 @@ Without webhook.secret_file, --print shows the secret; nothing else does.`,
 				if len(types) == 0 {
 					types = defaultEvents()
 				}
-				cfg, err := loadConfig(t, config.Source{Path: *path, NoWebhookSecret: true})
+				cfg, err := loadForeign(t, config.Source{Path: *path, NeedKey: true, NoWebhookSecret: true})
 				if err != nil {
 					return err
 				}
@@ -103,9 +103,6 @@ type registered struct {
 }
 
 func register(ctx context.Context, t *terminal, cfg *config.Config, path string, r registration, show, asJSON bool) error {
-	if !cfg.API.Key.IsSet() {
-		return errors.New("the API key is not set; set NEXUSPROMAIL_API_KEY, or api.key_file in the configuration")
-	}
 	file := besideConfig(path, cfg.Webhook.SecretFile)
 	if file == "" && !show { // what would be thrown away is not asked for
 		return errors.New("there is nowhere to keep the secret: set webhook.secret_file, or say --print")
@@ -195,24 +192,24 @@ func keepSecret(file, previous, secret string) (said string, err error) {
 		if previous == "" {
 			said = " The one before it is gone: name webhook.previous_secret_file to keep it the next time."
 		} else {
-			if err := replaceFile(previous, string(old)); err != nil {
+			if err := replaceFile(previous, file, string(old)); err != nil {
 				return "", err
 			}
 			said = " The one before it is in " + previous + "."
 		}
 	}
-	return said, replaceFile(file, secret+"\n")
+	return said, replaceFile(file, file, secret+"\n")
 }
 
-// replaceFile writes a file of mode 0600 in one step, so that nobody reads a
-// half of it, and it outlives a power cut.
-func replaceFile(name, content string) (err error) {
+// replaceFile writes a file in one step, so that nobody reads a half of it, and
+// it outlives a power cut. Its group and mode are those of like, so that who
+// was let read the secret before may read the next; 0600 where like is not there.
+func replaceFile(name, like, content string) (err error) {
 	f, err := os.CreateTemp(filepath.Dir(name), ".webhook-secret-*") // with mode 0600
 	if err != nil {
 		return err
 	}
-	_, err = io.WriteString(f, content)
-	err = errors.Join(err, f.Sync(), f.Close())
+	err = errors.Join(asBefore(f, like), writeAll(f, content), f.Sync(), f.Close())
 	if err == nil {
 		err = os.Rename(f.Name(), name)
 	}
@@ -243,7 +240,7 @@ It exits 0 when the relay took it.`,
 				if len(args) > 0 {
 					return usagef("unexpected argument %q", args[0])
 				}
-				cfg, err := loadConfig(t, config.Source{Path: *path})
+				cfg, err := loadForeign(t, config.Source{Path: *path})
 				if err != nil {
 					return err
 				}
