@@ -169,10 +169,11 @@ func (p *parts) buildAPI(context.Context) error {
 	p.client = client
 	p.onStop(func(context.Context) error { client.Close(); return nil })
 	keeper := newGatekeeper(p.opt.Log)
-	c := paceSettings(p.config())
 	p.pacer = pace.New(pace.Options{
-		Rate: c.Rate, Burst: c.Burst, Concurrency: c.Concurrency, MaxPause: c.MaxPause,
-		Paused: keeper.paused, Log: p.opt.Log, Metrics: p.metrics,
+		Settings: paceSettings(p.config()),
+		Paused:   keeper.paused,
+		Log:      p.opt.Log,
+		Metrics:  p.metrics,
 	})
 	p.attempts = attempt.New(attempt.Options{
 		API: client, Pace: p.pacer, Suppressions: p.suppressions, History: p.history, Log: p.opt.Log, Metrics: p.metrics,
@@ -259,11 +260,16 @@ func engineSettings(c *config.Config) deliver.Settings {
 
 // startEngine returns what tells whether the engine makes progress.
 func (p *parts) startEngine(store queue.Queue) (alive func(context.Context) error) {
-	s := engineSettings(p.config())
 	p.engine = deliver.New(deliver.Options{
-		Queue: store, Attempts: p.attempts, Pace: p.pacer, Warming: p.meter, History: p.history, Memory: p.backlogMemory, Log: p.opt.Log, Metrics: p.metrics,
-		Mapping: s.Mapping, Schedule: s.Schedule, Workers: s.Workers, Lease: s.Lease, KeepSent: s.KeepSent,
-		Bounce: s.Bounce, BounceGrace: s.BounceGrace, BouncesPerHour: s.BouncesPerHour,
+		Settings: engineSettings(p.config()),
+		Queue:    store,
+		Attempts: p.attempts,
+		Pace:     p.pacer,
+		Warming:  p.meter,
+		History:  p.history,
+		Memory:   p.backlogMemory,
+		Log:      p.opt.Log,
+		Metrics:  p.metrics,
 	})
 	p.engine.Start()
 	p.onStop(func(ctx context.Context) error { p.engine.Stop(ctx); return nil })
@@ -284,15 +290,13 @@ func intakeSettings(c *config.Config) intake.Settings {
 }
 
 func (p *parts) backend() *intake.Intake {
-	s := intakeSettings(p.config())
 	o := intake.Options{
-		Mapping: s.Mapping, Bounce: s.Bounce, Wait: s.Wait,
+		Settings:     intakeSettings(p.config()),
 		Attempts:     p.attempts,
 		Suppressions: p.suppressions,
 		Queue:        p.queue,
 		Warming:      freshWarming{p.meter, p.marks, p.opt.Log},
 		History:      p.history,
-		Subjects:     s.Subjects,
 		Log:          p.opt.Log,
 		Metrics:      p.metrics,
 	}

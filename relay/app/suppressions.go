@@ -30,10 +30,11 @@ func (p *parts) buildSuppressions(ctx context.Context) error {
 	if p.records == nil {
 		p.suppressed = suppress.NewMemory(0)
 	}
-	c := suppressSettings(p.config())
 	p.suppressions = suppress.New(suppress.Options{
-		Store: p.suppressed, Expire: c.Expire, Forget: c.Forget, Unsubscribed: c.Unsubscribed,
-		Log: p.opt.Log, Metrics: p.metrics,
+		Settings: suppressSettings(p.config()),
+		Store:    p.suppressed,
+		Log:      p.opt.Log,
+		Metrics:  p.metrics,
 	})
 	if err := p.suppressions.Start(ctx); err != nil {
 		return fmt.Errorf("suppressions: %w", err)
@@ -55,9 +56,11 @@ func eventSettings(c *config.Config) webhook.Settings {
 // buildEvents makes what takes the provider's events, before operators can ask
 // how it stands.
 func (p *parts) buildEvents(context.Context) error {
-	c := eventSettings(p.config())
 	p.events = webhook.NewHandler(webhook.Options{
-		Secrets: c.Secrets, Path: c.Path, Taker: p.suppressions, Log: p.opt.Log, Metrics: p.metrics,
+		Settings: eventSettings(p.config()),
+		Taker:    p.suppressions,
+		Log:      p.opt.Log,
+		Metrics:  p.metrics,
 	})
 	p.tell(func(_ context.Context, now time.Time) []admin.Note { return eventNotes(p.events.Standing(), now) })
 	return nil
