@@ -173,6 +173,20 @@ func TestCheckMasksSecrets(t *testing.T) {
 	}
 }
 
+// What is as always does not bury what is not.
+func TestCheckShowsWhatIsSet(t *testing.T) {
+	env := environ(t, "NEXUSPROMAIL_API_KEY=k", "FROM_EMAIL=a@mail.example.com")
+	short := execute(t, env, "", "check")
+	if n := strings.Count(short.out, "\n"); short.code != 0 || n > 12 || strings.Contains(short.out, "limits.") || !strings.Contains(short.out, "admin.sock\"") ||
+		!regexp.MustCompile(`\(\d+ more have their defaults; --all shows them\)\n`).MatchString(short.out) {
+		t.Errorf("%d lines, exit code %d:\n%s", n, short.code, short.all())
+	}
+	all := execute(t, env, "", "check", "--all")
+	if all.code != 0 || !strings.Contains(all.out, "limits.recipients") || strings.Contains(all.out, "more have") {
+		t.Errorf("%+v", all)
+	}
+}
+
 // All that is wrong at once, with what to write instead, and exit code 78,
 // which keeps systemd from trying again.
 func TestCheckOfABadConfiguration(t *testing.T) {

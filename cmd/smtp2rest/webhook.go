@@ -247,7 +247,7 @@ It exits 0 when the relay took it.`,
 				secrets := cfg.Webhook.Secrets()
 				switch {
 				case len(secrets) == 0:
-					return errors.New("there is no secret to sign with; 'smtp2rest webhook register' gets one")
+					return errors.New("there is no secret to sign with; 'smtp2rest webhook register' gets one from the provider, and of 'serve --sandbox' it is in the line that it prints for this")
 				case *target == "" && cfg.Webhook.Address == "":
 					return errors.New("webhook.address is not set, so that no relay listens for events; set it, or name --url")
 				case *target == "":
