@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -87,12 +86,9 @@ func withRecords(t *terminal, p place, f func(admin.Suppressions) error) (err er
 	case err != nil:
 		return denied(p.dir, err)
 	}
-	store, err := records.Open(records.Options{Dir: p.dir, Log: slog.New(slog.NewTextHandler(t.err, &slog.HandlerOptions{Level: slog.LevelWarn}))})
-	if errors.Is(err, records.ErrLocked) {
-		return fmt.Errorf("a smtp2rest uses %s and does not answer on %s: name its --socket, or stop it", p.dir, p.socket)
-	}
+	store, err := records.Open(records.Options{Dir: p.dir, Existing: true, Log: warnings(t)})
 	if err != nil {
-		return denied(p.dir, err)
+		return p.explain(err)
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 	return f(admin.NewSuppressions(store))

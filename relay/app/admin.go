@@ -42,13 +42,13 @@ func (p *parts) buildAdmin(ctx context.Context) error {
 	if err := p.openSocket(ctx); err != nil {
 		// Mail goes before comfort: the queue can be looked at when it stops.
 		level := slog.LevelError
-		if p.opt.Config.Admin.Address != "" {
+		if p.config().Admin.Address != "" {
 			level = slog.LevelWarn
 		}
 		p.opt.Log.Log(ctx, level, "there is no admin socket; admin.socket or admin.address give 'smtp2rest status' and 'smtp2rest queue' another way", "cause", err)
 	}
 	p.admin = newEndpoint("admin.address")
-	ready, err := p.prepareAdmin(ctx, p.opt.Config)
+	ready, err := p.prepareAdmin(ctx, p.config())
 	if err != nil {
 		return err
 	}
@@ -90,8 +90,8 @@ func (p *parts) prepareAdmin(ctx context.Context, c *config.Config) (change, err
 // directory that has it.
 func (p *parts) openSocket(ctx context.Context) error {
 	o := p.operators
-	o.Path = AdminSocket(p.opt.Config)
-	if p.store == nil && p.opt.Config.Admin.Socket == "" {
+	o.Path = AdminSocket(p.config())
+	if p.store == nil && p.config().Admin.Socket == "" {
 		if err := os.MkdirAll(filepath.Dir(o.Path), 0o700); err != nil {
 			return err
 		}

@@ -100,8 +100,8 @@ func (a *App) Addrs() []net.Addr {
 // WebhookAddr is where the provider's events come in; nil when there is no
 // endpoint, or the daemon is not running.
 func (a *App) WebhookAddr() net.Addr {
-	a.mu.Lock()
-	defer a.mu.Unlock()
+	a.mu.RLock()
+	defer a.mu.RUnlock()
 	if a.parts == nil {
 		return nil
 	}

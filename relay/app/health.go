@@ -115,11 +115,12 @@ func newStorageCheck(marks queue.Marks) *storageCheck {
 func (c *storageCheck) check(ctx context.Context) (since time.Time, err error) {
 	done := c.begin()
 	if done != nil {
-		ctx, cancel := context.WithTimeout(ctx, storagePatience)
-		defer cancel()
+		patience := time.NewTimer(storagePatience)
+		defer patience.Stop()
 		select {
 		case <-done:
-		case <-ctx.Done():
+		case <-ctx.Done(): // the caller's, which says nothing of the storage
+		case <-patience.C:
 			c.fail(errors.New("the storage does not answer"))
 		}
 	}

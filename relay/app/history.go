@@ -19,7 +19,7 @@ func historyBounds(c *config.Config) history.Bounds {
 // queue: without one there is no directory to keep it in.
 func (p *parts) buildRecords(context.Context) error {
 	p.history = history.Nothing{}
-	c := p.opt.Config
+	c := p.config()
 	if c.Queue.Mode == config.NoQueue {
 		return nil
 	}

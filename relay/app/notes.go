@@ -34,7 +34,8 @@ func (p *parts) notes(ctx context.Context, now time.Time) []admin.Note {
 	return notes
 }
 
-// tell adds what a part knows to the notes of 'smtp2rest status'.
+// tell adds what a part knows to the notes of 'smtp2rest status'. It is for
+// before buildAdmin: from then on they are read.
 func (p *parts) tell(f func(ctx context.Context, now time.Time) []admin.Note) {
 	p.noteSources = append(p.noteSources, f)
 }

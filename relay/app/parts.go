@@ -101,6 +101,7 @@ type operated struct {
 func newParts(o Options, metrics *prometheus.Registry, h *health) *parts {
 	p := &parts{opt: o, metrics: metrics, health: h}
 	p.conf.Store(o.Config)
+	p.opt.Config = nil // what is in force is conf
 	return p
 }
 
@@ -119,9 +120,9 @@ func (p *parts) stop(ctx context.Context) error {
 
 func (p *parts) build(ctx context.Context) error {
 	p.started = time.Now()
-	p.meter = warm.New(plans(p.opt.Config.Warming))
-	p.memory = budget.New(p.opt.Config.Limits.Memory, p.metrics)
-	for _, step := range []func(context.Context) error{p.buildAliases, p.buildRecords, p.buildSuppressions, p.buildAPI, p.buildQueue, p.buildAdmin, p.buildServer, p.buildWebhook} {
+	p.meter = warm.New(plans(p.config().Warming))
+	p.memory = budget.New(p.config().Limits.Memory, p.metrics)
+	for _, step := range []func(context.Context) error{p.buildAliases, p.buildRecords, p.buildSuppressions, p.buildAPI, p.buildQueue, p.buildEvents, p.buildAdmin, p.buildServer, p.buildWebhook} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -157,7 +158,7 @@ func paceSettings(c *config.Config) pace.Settings {
 }
 
 func (p *parts) buildAPI(context.Context) error {
-	o, err := p.apiOptions(p.opt.Config)
+	o, err := p.apiOptions(p.config())
 	if err != nil {
 		return err
 	}
@@ -168,14 +169,15 @@ func (p *parts) buildAPI(context.Context) error {
 	p.client = client
 	p.onStop(func(context.Context) error { client.Close(); return nil })
 	keeper := newGatekeeper(p.opt.Log)
-	c := paceSettings(p.opt.Config)
 	p.pacer = pace.New(pace.Options{
-		Rate: c.Rate, Burst: c.Burst, Concurrency: c.Concurrency, MaxPause: c.MaxPause,
-		Paused: keeper.paused, Log: p.opt.Log, Metrics: p.metrics,
+		Settings: paceSettings(p.config()),
+		Paused:   keeper.paused,
+		Log:      p.opt.Log,
+		Metrics:  p.metrics,
 	})
 	p.attempts = attempt.New(attempt.Options{
 		API: client, Pace: p.pacer, Suppressions: p.suppressions, History: p.history, Log: p.opt.Log, Metrics: p.metrics,
-		LeaveProbes: p.opt.Config.Queue.Mode == config.OnDisk,
+		LeaveProbes: p.config().Queue.Mode == config.OnDisk,
 	})
 	p.keeper = keeper
 	return nil
@@ -185,7 +187,7 @@ func (p *parts) buildAPI(context.Context) error {
 // starts to drain. The store is opened before the listeners: what could not be
 // kept must not be taken.
 func (p *parts) buildQueue(ctx context.Context) error {
-	if p.opt.Config.Queue.Mode == config.NoQueue {
+	if p.config().Queue.Mode == config.NoQueue {
 		p.queue = intake.NoQueue{}
 		return nil
 	}
@@ -225,7 +227,7 @@ func queueBounds(c *config.Config) sqlite.Bounds {
 }
 
 func (p *parts) openStore() (*sqlite.Store, error) {
-	c, b := p.opt.Config.Queue, queueBounds(p.opt.Config)
+	c, b := p.config().Queue, queueBounds(p.config())
 	store, err := sqlite.Open(sqlite.Options{
 		Dir:     c.DataDir,
 		Queue:   b.Queue,
@@ -258,11 +260,16 @@ func engineSettings(c *config.Config) deliver.Settings {
 
 // startEngine returns what tells whether the engine makes progress.
 func (p *parts) startEngine(store queue.Queue) (alive func(context.Context) error) {
-	s := engineSettings(p.opt.Config)
 	p.engine = deliver.New(deliver.Options{
-		Queue: store, Attempts: p.attempts, Pace: p.pacer, Warming: p.meter, History: p.history, Memory: p.backlogMemory, Log: p.opt.Log, Metrics: p.metrics,
-		Mapping: s.Mapping, Schedule: s.Schedule, Workers: s.Workers, Lease: s.Lease, KeepSent: s.KeepSent,
-		Bounce: s.Bounce, BounceGrace: s.BounceGrace, BouncesPerHour: s.BouncesPerHour,
+		Settings: engineSettings(p.config()),
+		Queue:    store,
+		Attempts: p.attempts,
+		Pace:     p.pacer,
+		Warming:  p.meter,
+		History:  p.history,
+		Memory:   p.backlogMemory,
+		Log:      p.opt.Log,
+		Metrics:  p.metrics,
 	})
 	p.engine.Start()
 	p.onStop(func(ctx context.Context) error { p.engine.Stop(ctx); return nil })
@@ -283,15 +290,13 @@ func intakeSettings(c *config.Config) intake.Settings {
 }
 
 func (p *parts) backend() *intake.Intake {
-	s := intakeSettings(p.opt.Config)
 	o := intake.Options{
-		Mapping: s.Mapping, Bounce: s.Bounce, Wait: s.Wait,
+		Settings:     intakeSettings(p.config()),
 		Attempts:     p.attempts,
 		Suppressions: p.suppressions,
 		Queue:        p.queue,
 		Warming:      freshWarming{p.meter, p.marks, p.opt.Log},
 		History:      p.history,
-		Subjects:     s.Subjects,
 		Log:          p.opt.Log,
 		Metrics:      p.metrics,
 	}
@@ -303,7 +308,7 @@ func (p *parts) backend() *intake.Intake {
 }
 
 func (p *parts) buildServer(ctx context.Context) error {
-	c := p.opt.Config
+	c := p.config()
 	if err := p.buildUsers(c); err != nil {
 		return err
 	}

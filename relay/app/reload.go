@@ -18,7 +18,9 @@ import (
 // of the hooks takes and that is not refused (relay/config, needRestart).
 type hook struct {
 	name string
-	// settings is what the part takes from a configuration, to be compared.
+	// settings is what the part takes from a configuration. Only a test reads
+	// it: a file that a setting names may have changed when no setting did, so
+	// that a reload prepares all parts.
 	settings func(*config.Config) any
 	// prepare does all that can fail. Nothing of it shows before apply.
 	prepare func(context.Context, *config.Config) (change, error)

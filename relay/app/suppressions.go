@@ -30,10 +30,11 @@ func (p *parts) buildSuppressions(ctx context.Context) error {
 	if p.records == nil {
 		p.suppressed = suppress.NewMemory(0)
 	}
-	c := suppressSettings(p.opt.Config)
 	p.suppressions = suppress.New(suppress.Options{
-		Store: p.suppressed, Expire: c.Expire, Forget: c.Forget, Unsubscribed: c.Unsubscribed,
-		Log: p.opt.Log, Metrics: p.metrics,
+		Settings: suppressSettings(p.config()),
+		Store:    p.suppressed,
+		Log:      p.opt.Log,
+		Metrics:  p.metrics,
 	})
 	if err := p.suppressions.Start(ctx); err != nil {
 		return fmt.Errorf("suppressions: %w", err)
@@ -52,16 +53,24 @@ func eventSettings(c *config.Config) webhook.Settings {
 	return webhook.Settings{Secrets: c.Webhook.Secrets(), Path: c.Webhook.Path}
 }
 
+// buildEvents makes what takes the provider's events, before operators can ask
+// how it stands.
+func (p *parts) buildEvents(context.Context) error {
+	p.events = webhook.NewHandler(webhook.Options{
+		Settings: eventSettings(p.config()),
+		Taker:    p.suppressions,
+		Log:      p.opt.Log,
+		Metrics:  p.metrics,
+	})
+	p.tell(func(_ context.Context, now time.Time) []admin.Note { return eventNotes(p.events.Standing(), now) })
+	return nil
+}
+
 // buildWebhook opens the endpoint for the provider's events, if there is to be
 // one. It comes last: mail is there before the news of it.
 func (p *parts) buildWebhook(ctx context.Context) error {
-	c := eventSettings(p.opt.Config)
-	p.events = webhook.NewHandler(webhook.Options{
-		Secrets: c.Secrets, Path: c.Path, Taker: p.suppressions, Log: p.opt.Log, Metrics: p.metrics,
-	})
-	p.tell(func(_ context.Context, now time.Time) []admin.Note { return eventNotes(p.events.Standing(), now) })
 	p.webhook = newEndpoint("webhook.address")
-	ready, err := p.prepareWebhook(ctx, p.opt.Config)
+	ready, err := p.prepareWebhook(ctx, p.config())
 	if err != nil {
 		return err
 	}

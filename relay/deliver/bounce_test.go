@@ -235,7 +235,7 @@ func TestABounceIsMadeOnceWhateverFails(t *testing.T) {
 		t.Run(fmt.Sprintf("after=%v", after), func(t *testing.T) {
 			bad := &badBounced{fail: 3, after: after}
 			wrap := func(q queue.Queue) queue.Queue { bad.Queue = q; return bad }
-			inBubble(t, plan{wrap: wrap}, func(r *rig) {
+			inBubble(t, plan{wrap: wrap, perHour: 2}, func(r *rig) { // a failure is no bounce
 				id := r.keep(shop, "s", "suppressed@example.net", "invalid@example.net")
 				r.pass(10 * time.Minute)
 				r.restart()

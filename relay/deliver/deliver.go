@@ -17,34 +17,22 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
-	"github.com/smtp2rest/smtp2rest/relay/bounce"
 	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/internal/places"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
-	"github.com/smtp2rest/smtp2rest/relay/payload"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
-	"github.com/smtp2rest/smtp2rest/relay/retry"
 )
 
 // Options are what an Engine is made from.
 type Options struct {
+	Settings
 	Queue    queue.Queue
 	Attempts *attempt.Sender
 	Pace     *pace.Pacer
-	Mapping  payload.Options
-	Schedule retry.Schedule
 	Warming  Warming // nil: no domain is being warmed; else *warm.Meter
 
 	// Memory is asked for each mail that is read; nil: there is no bound.
 	Memory func() Memory
-
-	Workers  int           // attempts of queued mail at once; at least 1
-	Lease    time.Duration // above the longest an attempt can take
-	KeepSent time.Duration // how long sent mail stays listed
-
-	Bounce         bounce.Options
-	BounceGrace    time.Duration // at most this long after the first failure the sender is told
-	BouncesPerHour int           // to one address; 0 is no bound
 
 	History history.Noter // nil: history.Nothing
 	Log     *slog.Logger
@@ -108,15 +96,18 @@ func New(o Options) *Engine {
 		anew:   make(chan struct{}, 1),
 		told:   &hourly{},
 	}
-	e.set.Store(o.settings())
+	e.set.Store(&o.Settings)
 	e.metrics = newMetrics(o.Metrics, e)
 	return e
 }
 
-// Start begins to drain the queue. It returns at once.
+// Start begins to drain the queue. It returns at once; a second call does nothing.
 func (e *Engine) Start() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.stopping != nil {
+		return
+	}
 	claiming, stopping := context.WithCancel(context.Background())
 	trying, cutOff := context.WithCancel(context.Background())
 	e.stopping, e.cutOff = stopping, cutOff

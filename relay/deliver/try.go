@@ -25,7 +25,7 @@ func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
 	mail, err := e.bodies.get(ctx, c.Mail)
 	if err != nil {
 		pass.Return()
-		e.settle(ctx, c, e.unreadable(c, err))
+		e.settle(ctx, c, e.unreadable(ctx, c, err))
 		return
 	}
 	defer e.bodies.put(mail)
@@ -90,9 +90,14 @@ func decide(schedule retry.Schedule, c queue.Claim, out relay.Outcome, now time.
 // mapping refuses now it may have taken when the mail came: the settings
 // changed since. That is final. A fault of ours in the mapping may be mended
 // by the next version, so it is tried again later and later; trouble of the
-// storage says nothing about the mail.
-func (e *Engine) unreadable(c queue.Claim, err error) queue.Settlement {
+// storage, and a lack of memory, say nothing about the mail.
+func (e *Engine) unreadable(ctx context.Context, c queue.Claim, err error) queue.Settlement {
 	now := time.Now()
+	if ctx.Err() != nil || errors.Is(err, errMemory) {
+		e.opt.Log.Info("a queued mail is tried later", "id", c.Mail.Message.ID, "to", c.Addr, "cause", err)
+		return queue.Settlement{Result: queue.Later, At: now, Due: now.Add(memoryPause), NotAnAttempt: true,
+			Outcome: relay.Outcome{Kind: relay.Unavailable, Untried: true, Cause: err}}
+	}
 	e.opt.Log.Error("a queued mail cannot be sent", "id", c.Mail.Message.ID, "to", c.Addr, "cause", err)
 	out := relay.Outcome{Kind: relay.Refused, Detail: publicCause(err), Cause: err}
 	var refusal *payload.Refusal

@@ -67,16 +67,13 @@ func (NoWarming) Return(string, time.Time) {}
 
 // Options are what an Intake is made from.
 type Options struct {
-	Mapping      payload.Options
+	Settings
 	Attempts     *attempt.Sender
 	Suppressions *suppress.List
 	Queue        Queue
-	Warming      Warming // nil: NoWarming
-	Aliases      Aliases // nil: NoAliases
-	Bounce       bounce.Options
-	Wait         time.Duration // how long a client is kept for the API's verdict
+	Warming      Warming       // nil: NoWarming
+	Aliases      Aliases       // nil: NoAliases
 	History      history.Noter // nil: history.Nothing
-	Subjects     bool          // the history has them
 	Log          *slog.Logger
 	Metrics      prometheus.Registerer // nil: none
 }
@@ -103,7 +100,7 @@ func New(o Options) *Intake {
 		o.History = history.Nothing{}
 	}
 	in := &Intake{opt: o, recall: newRecall(), metrics: newMetrics(o.Metrics)}
-	in.Configure(Settings{Mapping: o.Mapping, Bounce: o.Bounce, Wait: o.Wait, Subjects: o.Subjects})
+	in.Configure(o.Settings)
 	return in
 }
 
@@ -111,8 +108,8 @@ func New(o Options) *Intake {
 type Settings struct {
 	Mapping  payload.Options
 	Bounce   bounce.Options
-	Wait     time.Duration
-	Subjects bool
+	Wait     time.Duration // how long a client is kept for the API's verdict
+	Subjects bool          // the history has them
 }
 
 // Configure deals with what comes from now on by other settings.

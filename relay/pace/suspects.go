@@ -11,6 +11,10 @@ import (
 // single mails that the API cannot take.
 const maxSuspects = 500
 
+// manyForbidden is how many senders the API must have said 403 of, while it took
+// others' mail, for one more 403 to be taken for a word about its sender too.
+const manyForbidden = 3
+
 // suspects are mails that failed while the API was taken to be out of order. It
 // may be the mail: if it were the next probe too, and the one after that, it
 // would keep everybody's mail waiting for an API that works. So while the
@@ -33,6 +37,9 @@ type suspect struct {
 // is about the key, whatever the mail.
 func (s *suspects) failed(pass *Pass, out relay.Outcome) {
 	if pass.mail == "" || out.Status == http.StatusUnauthorized {
+		return
+	}
+	if slices.ContainsFunc(s.open, func(x suspect) bool { return x.mail == pass.mail }) {
 		return
 	}
 	if len(s.open) == maxSuspects {
@@ -64,10 +71,12 @@ func (s *suspects) toBlame(pass *Pass) bool { return !s.alone[pass.mail] }
 
 // keyRefused reports whether one such outcome is enough to say that the key is
 // refused. A 403 is not for a sender of whom the API said so before while it
-// took others' mail: it is about that sender, such as a domain that is not
-// verified, until it comes as often in a row as any other failure.
+// took others' mail, nor for any once it did of several: it is about that sender,
+// such as a domain that is not verified, until it comes as often in a row as any
+// other failure.
 func (s *suspects) keyRefused(pass *Pass, out relay.Outcome) bool {
-	return out.Kind == relay.Unauthorized && !(forbidden(out) && s.senders[pass.sender])
+	aboutSender := forbidden(out) && (s.senders[pass.sender] || len(s.senders) >= manyForbidden)
+	return out.Kind == relay.Unauthorized && !aboutSender
 }
 
 func forbidden(out relay.Outcome) bool { return out.Status == http.StatusForbidden }

@@ -31,7 +31,7 @@ func callFor(t *testing.T, p *Pacer, mail, sender string, out relay.Outcome) {
 func TestAMailThatFailsAlone(t *testing.T) {
 	for _, bad := range []relay.Outcome{broken, down, ambiguous, forbid} {
 		synctest.Test(t, func(t *testing.T) {
-			p := New(Options{Concurrency: 1, Failures: 1})
+			p := New(Options{Settings: Settings{Concurrency: 1}, Failures: 1})
 			callFor(t, p, "bad", "a@x", bad)
 			if !p.State().Breaker.Open || !slices.Equal(p.Suspects(), []string{"bad"}) || p.FailsAlone("bad") {
 				t.Fatalf("%+v: suspects %v", p.State().Breaker, p.Suspects())
@@ -58,7 +58,7 @@ func TestAMailThatFailsAlone(t *testing.T) {
 // A 401 is about the key: no mail is suspected for it.
 func TestARefusedKeyIsNoMailsFault(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Concurrency: 1})
+		p := New(Options{Settings: Settings{Concurrency: 1}})
 		for range 3 {
 			callFor(t, p, "mail", "a@x", wrongKey)
 		}
@@ -90,7 +90,7 @@ func TestASenderThatIsForbidden(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p := New(Options{Concurrency: 1, Failures: 5})
+				p := New(Options{Settings: Settings{Concurrency: 1}, Failures: 5})
 				callFor(t, p, "m", "a@x", forbid)
 				callFor(t, p, "good", "b@x", accepted)
 				for i := range tt.calls {
@@ -107,10 +107,35 @@ func TestASenderThatIsForbidden(t *testing.T) {
 	}
 }
 
+// An application that writes as a new sender each time, all of them forbidden,
+// does not open the breaker with each mail once that is known of some.
+func TestManySendersThatAreForbidden(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := New(Options{Settings: Settings{Concurrency: 1}, Failures: 5})
+		opened := 0
+		for i := range 100 {
+			callFor(t, p, fmt.Sprint("bad", i), fmt.Sprint(i, "@x"), forbid)
+			if p.State().Breaker.Open {
+				opened++
+			}
+			callFor(t, p, fmt.Sprint("good", i), "good@x", accepted)
+		}
+		if opened != manyForbidden {
+			t.Errorf("opened %d times", opened)
+		}
+		for i := range 5 {
+			callFor(t, p, fmt.Sprint("last", i), fmt.Sprint("last", i, "@x"), forbid)
+		}
+		if !p.State().Breaker.Open {
+			t.Error("a key that is refused by 403 does not open it any more")
+		}
+	})
+}
+
 // A probe of a suspect that gets through shows that it was the API.
 func TestASuspectThatIsCleared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Concurrency: 1, Failures: 1})
+		p := New(Options{Settings: Settings{Concurrency: 1}, Failures: 1})
 		callFor(t, p, "m", "a@x", broken)
 		callFor(t, p, "m", "a@x", accepted)
 		if p.State().Breaker.Open || p.FailsAlone("m") {
@@ -122,7 +147,7 @@ func TestASuspectThatIsCleared(t *testing.T) {
 // An outage of a week, with as many probes, costs a bounded list.
 func TestSuspectsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Concurrency: 1, Failures: 1})
+		p := New(Options{Settings: Settings{Concurrency: 1}, Failures: 1})
 		for round := range 3 {
 			for i := range 2 * maxSuspects {
 				callFor(t, p, fmt.Sprint(round, i), fmt.Sprint(i), forbid)

@@ -33,14 +33,16 @@ func NewHandler(o Options) *Handler {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	h := &Handler{opt: o, metrics: newMetrics(o.Metrics)}
-	h.Configure(Settings{Secrets: o.Secrets, Path: o.Path})
+	h.Configure(o.Settings)
 	return h
 }
 
 // Settings are what of the Options can change.
 type Settings struct {
+	// Secrets are those with which an event may be signed: one, and the one
+	// before it while the provider changes. Without any, nothing is taken.
 	Secrets []string
-	Path    string
+	Path    string // "/webhook" when ""
 }
 
 // Configure goes on with other settings.

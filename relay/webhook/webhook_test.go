@@ -80,7 +80,7 @@ func (k *keeper) all() []relay.Event {
 
 func newHandler(secrets ...string) (*Handler, *keeper) {
 	k := &keeper{events: map[string]relay.Event{}}
-	return NewHandler(Options{Secrets: secrets, Taker: k}), k
+	return NewHandler(Options{Settings: Settings{Secrets: secrets}, Taker: k}), k
 }
 
 func request(method, path, signature, body string) *http.Request {

@@ -48,6 +48,11 @@ const (
 type Options struct {
 	// Dir is the data directory; made with mode 0700 if it is not there.
 	Dir string
+	// Existing is for whoever comes in another's place, as an operator with the
+	// rights of root does while the daemon is stopped: nothing is made, converted
+	// or set aside, because the files would be theirs. Open then fails with
+	// fs.ErrNotExist, ErrOlder or ErrDamaged.
+	Existing bool
 	// MinFree is how many bytes to keep free on the disk: with less, what
 	// nobody waits for is dropped, because the queue needs the room. At least
 	// db.LeastFree is kept.
@@ -83,6 +88,9 @@ var (
 	ErrClosed = errors.New("the records are closed")
 	ErrLocked = errors.New("another smtp2rest is using this data directory; stop it, or name another directory")
 	ErrNewer  = errors.New("the records were written by a newer version of smtp2rest; start that version, nothing was changed")
+	// The daemon mends these two when it starts.
+	ErrOlder   = errors.New("the records were written by an older version of smtp2rest; the daemon converts them when it starts, nothing was changed")
+	ErrDamaged = errors.New("the records are damaged; the daemon sets them aside when it starts and begins new ones")
 )
 
 // Open opens or makes the records in a data directory. A damaged file is set
@@ -96,13 +104,7 @@ func Open(o Options) (*Store, error) {
 	if err := db.CheapSync(); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
-		return nil, err
-	}
-	lock, err := db.Lock(filepath.Join(o.Dir, FileName+".lock"))
-	if errors.Is(err, db.ErrLocked) {
-		err = fmt.Errorf("%w: %w", ErrLocked, err)
-	}
+	lock, err := o.lock()
 	if err != nil {
 		return nil, err
 	}
@@ -110,7 +112,11 @@ func Open(o Options) (*Store, error) {
 	s.KeepFree(o.MinFree)
 	s.writer = newWriter(s)
 	err = s.open()
-	if damaged(err) {
+	switch {
+	case !damaged(err):
+	case o.Existing:
+		err = fmt.Errorf("%w: %s: %w", ErrDamaged, s.path(), err)
+	default:
 		err = errors.Join(s.closeConns(), s.setAside(err))
 		if err == nil {
 			err = s.open()
@@ -121,6 +127,20 @@ func Open(o Options) (*Store, error) {
 	}
 	go s.writer.loop()
 	return s, nil
+}
+
+// lock takes the records for this process.
+func (o Options) lock() (f *os.File, err error) {
+	name := filepath.Join(o.Dir, FileName+".lock")
+	if o.Existing {
+		f, err = db.LockExisting(name)
+	} else if err = os.MkdirAll(o.Dir, 0o700); err == nil {
+		f, err = db.Lock(name)
+	}
+	if errors.Is(err, db.ErrLocked) {
+		err = fmt.Errorf("%w: %w", ErrLocked, err)
+	}
+	return f, err
 }
 
 // KeepFree changes how many bytes are kept free on the disk.
@@ -135,13 +155,7 @@ func (s *Store) open() error {
 	if _, err := os.Lstat(s.marker()); err == nil {
 		return &db.DamagedError{Reason: "it was found damaged before"}
 	}
-	if err := schema().CheckHeader(s.path()); err != nil {
-		return err
-	}
-	if err := db.CreatePrivate(s.path()); err != nil {
-		return err
-	}
-	if err := db.Prepare(s.dsn(), s.path()); err != nil {
+	if err := s.prepare(); err != nil {
 		return err
 	}
 	if err := s.writer.connect(); err != nil {
@@ -154,6 +168,21 @@ func (s *Store) open() error {
 		return err
 	}
 	return s.readers.Open(s.dsn(), 500)
+}
+
+// prepare sees to the file before it is opened as a database, and makes it if
+// it is to.
+func (s *Store) prepare() error {
+	if s.opts.Existing {
+		return schema().CheckCurrent(s.path())
+	}
+	if err := schema().CheckHeader(s.path()); err != nil {
+		return err
+	}
+	if err := db.CreatePrivate(s.path()); err != nil {
+		return err
+	}
+	return db.Prepare(s.dsn(), s.path())
 }
 
 // enter begins a call; the caller must leave. Close waits for it.

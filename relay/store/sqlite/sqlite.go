@@ -42,6 +42,11 @@ type Options struct {
 	// files get mode 0600.
 	Dir   string
 	Queue queue.Options
+	// Existing is for whoever comes in another's place, as an operator with the
+	// rights of root does while the daemon is stopped: nothing is made, converted
+	// or tidied up, because the files would be theirs. Open then fails with
+	// fs.ErrNotExist or ErrOlder.
+	Existing bool
 	// MinFree is how many bytes to keep free on the disk: with less, Enqueue
 	// fails with ErrFull while all that drains the queue goes on, for which
 	// db.LeastFree is kept at least.
@@ -106,10 +111,7 @@ func Open(o Options) (*Store, error) {
 	if err := db.CheapSync(); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Join(o.Dir, spoolDir), 0o700); err != nil {
-		return nil, err
-	}
-	l, err := lock(o.Dir)
+	l, err := o.lock()
 	if err != nil {
 		return nil, err
 	}
@@ -136,17 +138,8 @@ func (s *Store) Configure(b Bounds) { s.bounds.Store(&b) }
 // open does the part of Open that needs the lock.
 func (s *Store) open() error {
 	path := s.path()
-	if err := s.checkMissing(path); err != nil {
+	if err := s.prepare(path); err != nil {
 		return err
-	}
-	if err := checkHeader(path); err != nil {
-		return err
-	}
-	if err := db.CreatePrivate(path); err != nil {
-		return err
-	}
-	if err := db.Prepare(s.dsn(), path); err != nil {
-		return s.describe(err)
 	}
 	c, err := s.connectWriter()
 	if err != nil {
@@ -171,10 +164,31 @@ func (s *Store) open() error {
 	if err := s.readers.Open(s.dsn(), 1000); err != nil {
 		return err
 	}
+	if s.opts.Existing {
+		return nil
+	}
 	if err := s.writer.openSegments(); err != nil {
 		return s.describe(err)
 	}
 	return s.sweepSpool(c)
+}
+
+// prepare sees to the file before it is opened as a database, and makes it if
+// it is to.
+func (s *Store) prepare(path string) error {
+	if s.opts.Existing {
+		return corrupt(path, schema().CheckCurrent(path))
+	}
+	if err := s.checkMissing(path); err != nil {
+		return err
+	}
+	if err := corrupt(path, schema().CheckHeader(path)); err != nil {
+		return err
+	}
+	if err := db.CreatePrivate(path); err != nil {
+		return err
+	}
+	return s.describe(db.Prepare(s.dsn(), path))
 }
 
 func (s *Store) path() string { return filepath.Join(s.opts.Dir, fileName) }
