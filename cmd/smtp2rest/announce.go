@@ -27,7 +27,7 @@ func whereOf(daemon *app.App, cfg *config.Config) where {
 	if a := daemon.WebhookAddr(); a != nil {
 		hook := cfg.Webhook
 		hook.Address = a.String()
-		w.Webhook = endpoint(hook)
+		w.Webhook = endpointURL(hook)
 	}
 	return w
 }

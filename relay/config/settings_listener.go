@@ -112,11 +112,6 @@ func (l *loader) validateListener(i int) {
 	if l.bad[prefix+".address"] || l.bad[prefix+".networks"] {
 		return
 	}
-	for _, earlier := range all[:i] {
-		if earlier.Address == one.Address && !strings.HasSuffix(one.Address, ":0") {
-			l.problem(prefix+".address", "found %s, which another listener has already", show(one.Address))
-		}
-	}
 	l.validateTLS(one, prefix)
 	l.validateAuth(one, prefix)
 	if one.unix() && len(one.ProxyFrom) > 0 {

@@ -26,6 +26,7 @@ func (l *loader) validate() {
 	l.validateLogins()
 	l.validateAdmin()
 	l.validateWebhook()
+	l.validatePlaces()
 }
 
 func (l *loader) validateAPI() {
