@@ -20,6 +20,10 @@ import (
 // patience bounds the look through the processes.
 const patience = time.Second
 
+// overflowUID is whom the kernel names where a user has no name in our own
+// namespace of users (user_namespaces(7)), such as our unit's.
+const overflowUID = "65534"
+
 // Of names who listens on a TCP address, as in "exim4 (pid 812)", or "a program
 // of the user Debian-exim" where this one may not look; "" is not known.
 func Of(address string) string {
@@ -55,7 +59,8 @@ type listening struct{ uid, inode string }
 func find(proc string, host netip.Addr, port uint16, until time.Time) string {
 	var rows []listening
 	for _, table := range []string{"tcp", "tcp6"} {
-		text, err := os.ReadFile(filepath.Join(proc, "net", table))
+		// Not /proc/net, which our unit hides (ProcSubset=pid).
+		text, err := os.ReadFile(filepath.Join(proc, "self", "net", table))
 		if err != nil {
 			continue
 		}
@@ -66,6 +71,9 @@ func find(proc string, host netip.Addr, port uint16, until time.Time) string {
 	}
 	if pid := process(proc, rows, until); pid != "" {
 		return named(proc, pid)
+	}
+	if rows[0].uid == overflowUID {
+		return ""
 	}
 	if u, err := user.LookupId(rows[0].uid); err == nil {
 		return "a program of the user " + u.Username
