@@ -204,10 +204,14 @@ func (p place) open(ctx context.Context, t *terminal) (operator, func() error, e
 	if err != nil { // the queue is there all the same
 		return stopped{admin.New(o), noPast{p.explain(err)}}, store.Close, nil
 	}
-	o.History = history.Direct{Store: past, Log: log}
+	notes := &history.Direct{Store: past, Log: log}
+	o.History = notes
 	local := admin.New(o)
 	both := stopped{local, admin.NewHistory(admin.HistoryOptions{Store: past, Admin: local})}
-	return both, func() error { return errors.Join(past.Close(), store.Close()) }, nil
+	return both, func() error {
+		notes.Flush()
+		return errors.Join(past.Close(), store.Close())
+	}, nil
 }
 
 func warnings(t *terminal) *slog.Logger {

@@ -82,6 +82,9 @@ port was left to the system; the log is JSON with log.format.`,
 // ready is called once clients can connect. scratch says that its queue is
 // thrown away with it.
 func serve(ctx context.Context, t *terminal, cfg *config.Config, load func() (*config.Config, error), scratch bool, ready func(*app.App)) error {
+	if err := crashBySignal(); err != nil {
+		return fmt.Errorf("core dumps cannot be turned off: %w", err)
+	}
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)

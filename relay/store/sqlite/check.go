@@ -23,11 +23,12 @@ func (e *CorruptError) Error() string {
 		"or begin with an empty queue after 'smtp2rest queue set-aside', which renames it and removes nothing", e.Path, e.Reason)
 }
 
-// checkIntegrity reads the tables that steer delivery. Bodies are left out so
-// that a start does not take as long as the backlog is big: each has a
-// checksum of its own, verified when it is read.
+// checkIntegrity reads the tables that steer delivery: a queue that cannot claim
+// or settle stands still. Bodies are left out so that a start does not take as
+// long as the backlog is big: each has a checksum of its own, verified when it is
+// read. So are attempts, of which each recipient may have twenty.
 func checkIntegrity(c *conn, path string) error {
-	for _, table := range [...]string{"sqlite_schema", "counts", "marks", "recipients"} {
+	for _, table := range [...]string{"sqlite_schema", "counts", "marks", "recipients", "mails", "segments"} {
 		r, err := c.One("PRAGMA quick_check('" + table + "')")
 		if db.IsCorrupt(err) {
 			return &CorruptError{Path: path, Reason: err.Error()}

@@ -58,6 +58,8 @@ func TestDamagedDatabase(t *testing.T) {
 		{"cut to almost nothing", func(t *testing.T, path string) { must(t, os.Truncate(path, 50)) }, false},
 		{"overwritten", func(t *testing.T, path string) { writeAt(t, path, 0, make([]byte, 4096)) }, false},
 		{"a table overwritten", func(t *testing.T, path string) { overwrite(t, path, "recipients") }, false},
+		{"the mails overwritten", func(t *testing.T, path string) { overwrite(t, path, "mails") }, false},
+		{"the mails' ids overwritten", func(t *testing.T, path string) { overwrite(t, path, "mails_id") }, false},
 		{"an index overwritten", func(t *testing.T, path string) { overwrite(t, path, "recipients_ready") }, false},
 		{"newer", func(t *testing.T, path string) { writeAt(t, path, 60, []byte{0, 0, 0, 99}) }, true},
 	} {
