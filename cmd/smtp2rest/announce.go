@@ -27,12 +27,12 @@ func whereOf(daemon *app.App, cfg *config.Config) where {
 	if a := daemon.WebhookAddr(); a != nil {
 		hook := cfg.Webhook
 		hook.Address = a.String()
-		w.Webhook = endpoint(hook)
+		w.Webhook = endpointURL(hook)
 	}
 	return w
 }
 
-func announce(t *terminal, daemon *app.App, dataDir string, box *sandbox.Server) {
+func announce(t *terminal, daemon *app.App, dataDir, secret string, box *sandbox.Server) {
 	smtp := daemon.Addrs()[0].String()
 	fmt.Fprintf(t.out, `
   SMTP     %s
@@ -49,10 +49,11 @@ Try, in another terminal:
   %[5]s suppressions
   %[5]s status
   curl %[6]s/sandbox/calls
+  WEBHOOK_SECRET=%[7]s %[5]s webhook test --url %[3]s
 
 '%[5]s help sandbox' lists the recipients that force an outcome. Stop with Ctrl-C.
 
-`, smtp, box.URL(), box.Webhook().URL, quoted(dataDir), quoted(t.name), origin(box))
+`, smtp, box.URL(), box.Webhook().URL, quoted(dataDir), quoted(t.name), origin(box), secret)
 }
 
 // quoted is s as one word of a shell.

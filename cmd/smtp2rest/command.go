@@ -117,7 +117,7 @@ func (c *command) run(ctx context.Context, t *terminal, args []string) int {
 	if len(c.verbs) > 0 && len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		verb := c.verb(args[0])
 		if verb == nil {
-			return report(t, c, wantsJSON(fs, args), usagef("there is no verb %q%s", args[0], didYouMean(args[0], c.verbNames())))
+			return report(t, c, wantsJSON(fs, args), usagef("there is no verb %q%s", args[0], noSuch(args[0], c.verbNames())))
 		}
 		return verb.run(ctx, t, args[1:])
 	}
@@ -253,6 +253,14 @@ func names() []string {
 		all = append(all, c.name)
 	}
 	return all
+}
+
+// noSuch names the nearest candidate, or all of them when none is near.
+func noSuch(word string, candidates []string) string {
+	if nearest := didYouMean(word, candidates); nearest != "" {
+		return nearest
+	}
+	return "; there are " + strings.Join(candidates, ", ")
 }
 
 // didYouMean names the nearest candidate, if one is near.

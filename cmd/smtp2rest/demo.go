@@ -91,7 +91,7 @@ func (s *stage) build(ctx context.Context) (end func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.box, err = startSandbox(ctx, cfg, "127.0.0.1:0"); err != nil {
+	if s.box, _, err = startSandbox(ctx, cfg, "127.0.0.1:0"); err != nil {
 		return nil, errors.Join(err, cleanUp())
 	}
 	withEvents(cfg)

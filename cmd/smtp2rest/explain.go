@@ -43,12 +43,19 @@ matter: name recipients with --to.`,
 				if err != nil {
 					return err
 				}
-				cfg, err := loadConfig(t, config.Source{Path: *path, FallbackSender: "default-sender@example.com"})
+				cfg, err := loadForeign(t, config.Source{Path: *path, FallbackSender: "default-sender@example.com"})
 				if err != nil {
 					return err
 				}
+				assumed := ""
+				if setting(cfg, "sender.email").Origin == "default" {
+					assumed = cfg.Sender.Email
+					if !asJSON {
+						fmt.Fprintf(t.err, "note: no sender is set, so %s stands for it; set FROM_EMAIL or name --config, as for 'serve'\n", assumed)
+					}
+				}
 				if asJSON {
-					return explainJSON(t, raw, *from, splitList(*to), app.Mapping(cfg))
+					return explainJSON(t, raw, *from, assumed, splitList(*to), app.Mapping(cfg))
 				}
 				return explain(t, raw, *from, splitList(*to), app.Mapping(cfg))
 			}

@@ -12,8 +12,9 @@ import (
 
 // explained is what would become of a mail.
 type explained struct {
-	Refused string          `json:"refused,omitempty"` // what the client would be told
-	Read    *explainedRead  `json:"read,omitempty"`    // of a mail that would be refused
+	Assumed string          `json:"assumed_sender,omitempty"` // where no sender is set
+	Refused string          `json:"refused,omitempty"`        // what the client would be told
+	Read    *explainedRead  `json:"read,omitempty"`           // of a mail that would be refused
 	Calls   []explainedCall `json:"calls"`
 	Notes   []explainedNote `json:"notes"`
 }
@@ -35,8 +36,8 @@ type explainedNote struct {
 	LeftOut bool   `json:"left_out"` // the API does not get it; else it was read or changed so
 }
 
-func explainJSON(t *terminal, raw []byte, from string, to []string, o payload.Options) error {
-	e := explained{Calls: []explainedCall{}, Notes: []explainedNote{}}
+func explainJSON(t *terminal, raw []byte, from, assumed string, to []string, o payload.Options) error {
+	e := explained{Assumed: assumed, Calls: []explainedCall{}, Notes: []explainedNote{}}
 	mail, err := payload.Map(raw, from, o)
 	if err != nil {
 		e.Refused = reply.From(intake.Refusal(err)).String()

@@ -39,13 +39,13 @@ func help(t *terminal, args []string) int {
 	}
 	c := find(args[0])
 	if c == nil {
-		fmt.Fprintf(t.err, "smtp2rest help: there is no command %q%s\n", args[0], didYouMean(args[0], names()))
+		fmt.Fprintf(t.err, "smtp2rest help: there is no command %q%s\n", args[0], noSuch(args[0], names()))
 		return exitUsage
 	}
 	if len(args) > 1 && len(c.verbs) > 0 {
 		verb := c.verb(args[1])
 		if verb == nil {
-			fmt.Fprintf(t.err, "smtp2rest help: %s has no verb %q%s\n", c.name, args[1], didYouMean(args[1], c.verbNames()))
+			fmt.Fprintf(t.err, "smtp2rest help: %s has no verb %q%s\n", c.name, args[1], noSuch(args[1], c.verbNames()))
 			return exitUsage
 		}
 		c = verb

@@ -77,7 +77,7 @@ func TestJSONOfErrors(t *testing.T) {
 		{"status --json --data-dir /nowhere", 3, "no daemon answers"},
 		{"serve --json", 78, "the configuration is not usable"},
 		{"webhook test --json", 1, "there is no secret to sign with"},
-		{"webhook register --json --url http://127.0.0.1/", 1, "the API key is not set"},
+		{"webhook register --json --url http://127.0.0.1/", 78, "the configuration is not usable"},
 		{"healthcheck --json --data-dir /nowhere", 1, "/nowhere"},
 		{"reload --json --data-dir /nowhere", 3, "/nowhere"},
 		{"explain none.eml --json", 1, "none.eml"},
@@ -117,6 +117,20 @@ func TestCheckAsJSON(t *testing.T) {
 	wantJSON(t, v, "good", true)
 	wantJSON(t, v, "problems", []any{})
 	wantJSON(t, v, "settings.0.origin", "default")
+	values := map[string]any{}
+	for _, s := range v["settings"].([]any) {
+		one := s.(map[string]any)
+		values[one["setting"].(string)] = one["value"]
+	}
+	for path, want := range map[string]any{"sender.email": "a@mail.example.com", "api.timeout": "10s", "limits.recipients": float64(100),
+		"log.level": "info", "sender.domains": []any{"mail.example.com"}, "history.subjects": false, "aliases": map[string]any{}} {
+		if !reflect.DeepEqual(values[path], want) {
+			t.Errorf("%s is %#v, want %#v", path, values[path], want)
+		}
+	}
+	if socket, _ := values["admin.socket"].(string); !strings.HasSuffix(socket, "/data/admin.sock") {
+		t.Errorf("admin.socket is %q", socket)
+	}
 }
 
 func TestExplainAsJSON(t *testing.T) {
@@ -127,6 +141,13 @@ func TestExplainAsJSON(t *testing.T) {
 	wantJSON(t, v, "calls.0.body.subject", "s")
 	wantJSON(t, v, "notes.0.kind", "headers_dropped")
 	wantJSON(t, v, "notes.0.left_out", true)
+	wantJSON(t, v, "assumed_sender", "default-sender@example.com")
+	if r = execute(t, environ(t), "Subject: s\n\nb\n", "explain", "-"); !strings.Contains(r.err, "note: no sender is set, so default-sender@example.com stands for it") {
+		t.Errorf("%+v", r)
+	}
+	if r = execute(t, environ(t, "FROM_EMAIL=a@mail.example.com"), "Subject: s\n\nb\n", "explain", "-"); r.err != "" {
+		t.Errorf("%+v", r)
+	}
 	path := configFile(t, "[sender]\nemail = \"hello@mail.example.com\"\nforeign = \"refuse\"\n")
 	r = execute(t, environ(t), "From: a@b.example\nSubject: s\n\nb\n", "explain", "-", "--config", path, "--json")
 	v = object(t, "standard output", r.out)

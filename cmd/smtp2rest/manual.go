@@ -51,7 +51,7 @@ func manualPage(args []string) (string, error) {
 	}
 	c := find(args[0])
 	if c == nil {
-		return "", usagef("there is no page %q%s", args[0], didYouMean(args[0], append(names(), "config")))
+		return "", usagef("there is no page %q%s", args[0], noSuch(args[0], append(names(), "config")))
 	}
 	return manual.Page(versionText(), described(c)), nil
 }

@@ -41,8 +41,8 @@ type answered struct {
 type verdict string
 
 const (
-	notAsked verdict = "not_asked" // strangers cannot reach it, or its address is not known
-	closed   verdict = "closed"    // a stranger is refused
+	notAsked verdict = "not_asked" // its address is not known
+	closed   verdict = "closed"    // who asked is refused
 	known    verdict = "known"     // who asked may send, and is no stranger
 	open     verdict = "open"      // a stranger is let in
 	unsure   verdict = "unsure"    // nobody answered
@@ -107,7 +107,7 @@ func (p *prober) listener(ctx context.Context, l config.Listener) {
 	bound, addrErr := netip.ParseAddr(host)
 	switch {
 	case strings.HasPrefix(l.Address, "unix:"):
-		p.say(l, notAsked, "only whoever may open the file can reach it; its mode is %04o", l.SocketMode)
+		p.local(ctx, l, fmt.Sprintf("only whoever may open the file can reach it (its mode is %04o)", l.SocketMode))
 		return
 	case err != nil || strings.HasPrefix(l.Address, "systemd:"):
 		p.say(l, notAsked, "not asked: only systemd knows its address")
@@ -116,7 +116,7 @@ func (p *prober) listener(ctx context.Context, l config.Listener) {
 		p.say(l, notAsked, "not asked: its port is another at each start")
 		return
 	case (addrErr == nil && bound.IsLoopback() || host == "localhost") && len(l.ProxyFrom) == 0:
-		p.say(l, notAsked, "only this machine can reach it")
+		p.local(ctx, l, "only this machine can reach it")
 		return
 	}
 	asked := false
@@ -133,6 +133,19 @@ func (p *prober) listener(ctx context.Context, l config.Listener) {
 	}
 	if !asked {
 		p.say(l, unsure, "not asked: this machine has no address of its kind but loopback")
+	}
+}
+
+// local asks a listener that no stranger can reach, to see that it answers.
+func (p *prober) local(ctx context.Context, l config.Listener, who string) {
+	q := probe.Question{Address: l.Address, TLS: l.TLS == config.ImplicitTLS, LMTP: l.Protocol == config.LMTP, Sender: p.cfg.Sender.Email, To: probeRecipient}
+	switch answer, err := p.ask(ctx, q); {
+	case err != nil:
+		p.say(l, unsure, "no answer: %v; %s", err, who)
+	case answer.Taken:
+		p.say(l, known, "%s, and may send", who)
+	default:
+		p.say(l, closed, "%s, and is told %s", who, answer.Said)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -27,8 +28,11 @@ removed: the mail in them can be looked for later. The daemon must not run.`,
 			declareJSON(fs, &asJSON)
 			fs.StringVar(&r.config, "config", "", "the daemon's TOML `file`, for its queue.data_dir")
 			return func(_ context.Context, t *terminal, args []string) error {
-				if len(args) > 0 || r.dir == "" && r.config == "" {
-					return usagef("name the queue with --data-dir or --config, and nothing else")
+				if len(args) > 0 {
+					return usagef("unexpected argument %q; name the queue with --data-dir or --config", args[0])
+				}
+				if _, said := t.env("SMTP2REST_DATA_DIR"); !said && r.dir == "" && r.config == "" { // not one that is merely likely
+					return usagef("name the queue with --data-dir, --config or SMTP2REST_DATA_DIR")
 				}
 				return setAside(t, r, asJSON)
 			}
@@ -42,11 +46,11 @@ func setAside(t *terminal, r reach, asJSON bool) error {
 		return err
 	}
 	dir := places[0].dir
-	if dir == "" { // the settings say that there is none
-		return errNoQueue
+	if dir == "" {
+		return errors.New("these settings say that no queue is kept")
 	}
-	if _, err := os.Stat(filepath.Join(dir, queueFile)); err != nil {
-		return errors.Join(errNoQueue, err)
+	if absent(filepath.Join(dir, queueFile)) && absent(filepath.Join(dir, "spool")) {
+		return fmt.Errorf("there is no queue in %s", dir)
 	}
 	name, err := sqlite.SetAside(dir, time.Now())
 	if err != nil {
@@ -59,4 +63,9 @@ func setAside(t *terminal, r reach, asJSON bool) error {
 	}
 	_, err = fmt.Fprintf(t.out, "The queue is %s now, its spool beside it; the next start has an empty one.\n", name)
 	return err
+}
+
+func absent(path string) bool {
+	_, err := os.Lstat(path)
+	return errors.Is(err, fs.ErrNotExist)
 }

@@ -115,7 +115,7 @@ func (r reach) places(t *terminal) ([]place, error) {
 	case r.dir != "":
 		return []place{{socket: admin.SocketIn(r.dir), dir: r.dir}}, nil
 	}
-	cfg, err := loadConfig(t, config.Source{Path: r.config})
+	cfg, err := loadForeign(t, config.Source{Path: r.config})
 	if err != nil {
 		return nil, err
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"net"
@@ -17,7 +16,6 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/app"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/logs"
-	"github.com/smtp2rest/smtp2rest/relay/sandbox"
 )
 
 // drainTime is how long mail that is being handed over may take to end after
@@ -39,7 +37,9 @@ has one. With it, the file is completed by the environment, which comes first.
 'smtp2rest check' shows what is in force.
 
 With --sandbox no mail leaves the machine: a stand-in for the API runs inside
-and shows what it was sent. It needs no settings at all.
+and shows what it was sent. It needs no settings at all. Its queue is in a directory
+of its own, whatever the settings say, and thrown away at the end; other commands find
+it by the line with SMTP2REST_DATA_DIR that is printed.
 
 --json prints one line when clients can connect, with the addresses, also where a
 port was left to the system; the log is JSON with log.format.`,
@@ -153,71 +153,6 @@ func untilEnd(ctx context.Context, t *terminal, daemon *app.App, hangups <-chan 
 	}
 }
 
-func serveSandboxed(ctx context.Context, t *terminal, path string, asJSON bool) (err error) {
-	boxed := withSandboxEnv(t)
-	cfg, err := loadConfig(boxed, sandboxed(path))
-	if err != nil {
-		return err
-	}
-	cleanUp, err := scratchQueue(cfg)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, cleanUp()) }()
-	box, err := startSandbox(ctx, cfg, "127.0.0.1:8025")
-	if err != nil {
-		return err
-	}
-	withEvents(cfg)
-	load := func() (*config.Config, error) {
-		next, err := loadConfig(boxed, sandboxed(path))
-		if err == nil {
-			next.Queue.DataDir, next.API.URL, next.Webhook = cfg.Queue.DataDir, box.URL(), cfg.Webhook
-		}
-		return next, err
-	}
-	err = serve(ctx, t, cfg, load, true, func(daemon *app.App) {
-		tellEvents(box, daemon, cfg.Webhook)
-		if !asJSON {
-			announce(t, daemon, cfg.Queue.DataDir, box)
-			return
-		}
-		w := whereOf(daemon, cfg)
-		w.Sandbox, w.API = origin(box), box.URL()
-		_ = printJSON(t.out, w)
-	})
-	stop, cancel := context.WithTimeout(context.Background(), drainTime)
-	defer cancel()
-	return errors.Join(err, box.Stop(stop))
-}
-
-// scratchQueue gives a relay whose mail goes nowhere a queue that is removed
-// with it, so that it never meets the mail of a real one.
-func scratchQueue(cfg *config.Config) (cleanUp func() error, err error) {
-	dir, err := os.MkdirTemp("", "smtp2rest-sandbox-")
-	if err != nil {
-		return nil, err
-	}
-	cfg.Queue.DataDir = dir
-	return func() error { return os.RemoveAll(dir) }, nil
-}
-
-// startSandbox starts a sandbox on the address, or on a free port when that
-// is taken, and points cfg at it.
-func startSandbox(ctx context.Context, cfg *config.Config, address string) (*sandbox.Server, error) {
-	o := sandbox.Options{Address: address, Key: cfg.API.Key.Reveal(), Path: cfg.API.Path}
-	box := sandbox.New(o)
-	if err := box.Start(context.WithoutCancel(ctx)); err != nil {
-		o.Address = "127.0.0.1:0"
-		box = sandbox.New(o)
-		if err := box.Start(context.WithoutCancel(ctx)); err != nil {
-			return nil, err
-		}
-	}
-	cfg.API.URL = box.URL()
-	return box, nil
-}
-
 // loadConfig reads the configuration from a file, if one is named, and the
 // terminal's environment.
 func loadConfig(t *terminal, src config.Source) (*config.Config, error) {
@@ -225,25 +160,9 @@ func loadConfig(t *terminal, src config.Source) (*config.Config, error) {
 	return config.Load(src)
 }
 
-// sandboxed is a source in which nothing needs to be set.
-func sandboxed(path string) config.Source {
-	return config.Source{Path: path, NeedAPI: true, FallbackSender: "relay@sandbox.example"}
-}
-
-// withSandboxEnv is t with an environment in which everything that a relay
-// needs is set, and nothing that could reach the real API.
-func withSandboxEnv(t *terminal) *terminal {
-	real, boxed := t.env, *t
-	boxed.env = func(name string) (string, bool) {
-		switch name {
-		case "NEXUSPROMAIL_API_KEY":
-			return "sandbox-key", true
-		case "NEXUSPROMAIL_API_KEY_FILE", "CREDENTIALS_DIRECTORY":
-			return "", false
-		case "NEXUSPROMAIL_API_URL":
-			return "http://127.0.0.1:8025/api", true
-		}
-		return real(name)
-	}
-	return &boxed
+// loadForeign reads the configuration of a relay that is a process of its own,
+// as a rule a service.
+func loadForeign(t *terminal, src config.Source) (*config.Config, error) {
+	src.Service = src.Path != ""
+	return loadConfig(t, src)
 }

@@ -112,7 +112,7 @@ func (f *suppressionFilterFlags) filter() (admin.SuppressionFilter, error) {
 	}
 	for _, name := range out.Sources {
 		if _, ok := suppress.ParseSource(name); !ok {
-			return out, usagef("there is no source %q%s", name, didYouMean(name, sourceNames()))
+			return out, usagef("there is no source %q%s", name, noSuch(name, sourceNames()))
 		}
 	}
 	return out, nil
@@ -120,7 +120,7 @@ func (f *suppressionFilterFlags) filter() (admin.SuppressionFilter, error) {
 
 func checkReason(name string) error {
 	if _, ok := suppress.ParseReason(name); !ok {
-		return usagef("there is no reason %q%s", name, didYouMean(name, reasonNames()))
+		return usagef("there is no reason %q%s", name, noSuch(name, reasonNames()))
 	}
 	return nil
 }

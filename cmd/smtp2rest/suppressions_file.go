@@ -45,7 +45,7 @@ reads again. --json is --format jsonl.`,
 				case len(args) > 0:
 					return usagef("unexpected argument %q; the list goes to standard output", args[0])
 				case *format != "csv" && *format != "jsonl":
-					return usagef("there is no format %q%s", *format, didYouMean(*format, []string{"csv", "jsonl"}))
+					return usagef("there is no format %q%s", *format, noSuch(*format, []string{"csv", "jsonl"}))
 				}
 				return s.with(ctx, t, func(a admin.Suppressions) error {
 					return export(ctx, t.out, a, filter, *format == "csv")

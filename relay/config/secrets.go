@@ -158,7 +158,7 @@ func (l *loader) readSecret(from secretSource, file string) (Secret, string) {
 func (l *loader) credential(from secretSource) (Secret, string) {
 	dir, ok := l.src.Env("CREDENTIALS_DIRECTORY")
 	if !ok || dir == "" {
-		return Secret{}, ""
+		return l.unitFile(from)
 	}
 	for _, name := range from.credentials {
 		data, err := l.src.ReadFile(filepath.Join(dir, name))

@@ -140,7 +140,8 @@ func (in *Intake) Recipient(_ context.Context, env *smtpd.Envelope, rcpt string)
 }
 
 // Message sends a mail, or keeps it, or says why not. The same mail again, from
-// a client that hung up before it got the reply, is answered as it was then.
+// a client that hung up before it got the reply, is answered as it was then,
+// until the client got that.
 func (in *Intake) Message(ctx context.Context, env *smtpd.Envelope, data []byte) *reply.Reply {
 	return in.handle(ctx, env, data, false).main()
 }
@@ -155,7 +156,7 @@ func (in *Intake) handle(ctx context.Context, env *smtpd.Envelope, data []byte, 
 	if trace != "" {
 		log = log.With("trace", trace)
 	}
-	v, again := in.recall.again(ctx, m, env.Recipients, each)
+	v, again := in.recall.again(ctx, m, env.Recipients, each, env.OnLost)
 	if !again {
 		h := newHandled()
 		defer h.end() // after a panic as well: nobody may wait for it in vain
@@ -194,7 +195,7 @@ func (in *Intake) deal(ctx context.Context, log *slog.Logger, s *story, env *smt
 		return forAll(reply.From(err))
 	}
 	for _, author := range mail.Authors {
-		if !env.Rules.From(author) {
+		if !env.Author(author) {
 			return forAll(reply.FromNotAllowed(author))
 		}
 	}

@@ -18,7 +18,11 @@ import (
 )
 
 // patience bounds the look through the processes.
-const patience = 200 * time.Millisecond
+const patience = time.Second
+
+// overflowUID is whom the kernel names where a user has no name in our own
+// namespace of users (user_namespaces(7)), such as our unit's.
+const overflowUID = "65534"
 
 // Of names who listens on a TCP address, as in "exim4 (pid 812)", or "a program
 // of the user Debian-exim" where this one may not look; "" is not known.
@@ -55,7 +59,8 @@ type listening struct{ uid, inode string }
 func find(proc string, host netip.Addr, port uint16, until time.Time) string {
 	var rows []listening
 	for _, table := range []string{"tcp", "tcp6"} {
-		text, err := os.ReadFile(filepath.Join(proc, "net", table))
+		// Not /proc/net, which our unit hides (ProcSubset=pid).
+		text, err := os.ReadFile(filepath.Join(proc, "self", "net", table))
 		if err != nil {
 			continue
 		}
@@ -66,6 +71,9 @@ func find(proc string, host netip.Addr, port uint16, until time.Time) string {
 	}
 	if pid := process(proc, rows, until); pid != "" {
 		return named(proc, pid)
+	}
+	if rows[0].uid == overflowUID {
+		return ""
 	}
 	if u, err := user.LookupId(rows[0].uid); err == nil {
 		return "a program of the user " + u.Username
@@ -110,26 +118,34 @@ func local(text string) (netip.AddrPort, bool) {
 // process is the pid of one that has one of the sockets open; "" when none is
 // found, as of other users' processes it is only by root.
 func process(proc string, rows []listening, until time.Time) string {
+	if own := strconv.Itoa(os.Getpid()); has(proc, own, rows) { // two settings with one address
+		return own
+	}
 	list, err := os.ReadDir(proc)
 	if err != nil {
 		return ""
 	}
 	for _, e := range list {
-		if _, err := strconv.Atoi(e.Name()); err != nil {
-			continue
-		}
 		if time.Now().After(until) {
 			return ""
 		}
-		fds, _ := os.ReadDir(filepath.Join(proc, e.Name(), "fd")) // of others: no permission
-		for _, fd := range fds {
-			to, _ := os.Readlink(filepath.Join(proc, e.Name(), "fd", fd.Name())) // it may be gone
-			if slices.ContainsFunc(rows, func(r listening) bool { return to == "socket:["+r.inode+"]" }) {
-				return e.Name()
-			}
+		if _, err := strconv.Atoi(e.Name()); err == nil && has(proc, e.Name(), rows) {
+			return e.Name()
 		}
 	}
 	return ""
+}
+
+// has reports whether a process has one of the sockets open.
+func has(proc, pid string, rows []listening) bool {
+	fds, _ := os.ReadDir(filepath.Join(proc, pid, "fd")) // of others: no permission
+	for _, fd := range fds {
+		to, _ := os.Readlink(filepath.Join(proc, pid, "fd", fd.Name())) // it may be gone
+		if slices.ContainsFunc(rows, func(r listening) bool { return to == "socket:["+r.inode+"]" }) {
+			return true
+		}
+	}
+	return false
 }
 
 func named(proc, pid string) string {

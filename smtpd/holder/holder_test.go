@@ -18,7 +18,8 @@ const (
 	table = `  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
    0: 0100007F:0A21 00000000:0000 0A 00000000:00000000 00:00000000 00000000   101        0 4711 1 0000000000000000 100 0 0 10 0
    1: 0100007F:0A21 0100007F:8C52 01 00000000:00000000 00:00000000 00000000   101        0 4712 1 0000000000000000 100 0 0 10 0
-   2: 00000000:0019 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4713 1 0000000000000000 100 0 0 10 0
+   2: 0100007F:0A22 00000000:0000 0A 00000000:00000000 00:00000000 00000000 65534        0 4716 1 0000000000000000 100 0 0 10 0
+   3: 00000000:0019 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4713 1 0000000000000000 100 0 0 10 0
 `
 	table6 = `  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
    0: 00000000000000000000000001000000:0A21 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000   102        0 4714 1 0000000000000000 100 0 0 10 0
@@ -36,8 +37,8 @@ func TestFind(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	write("net/tcp", table+"a line that is cut sho")
-	write("net/tcp6", table6)
+	write("self/net/tcp", table+"a line that is cut sho")
+	write("self/net/tcp6", table6)
 	write("812/comm", "exim4\n")
 	if err := os.Mkdir(filepath.Join(proc, "812/fd"), 0o755); err != nil {
 		t.Fatal(err)
@@ -53,6 +54,7 @@ func TestFind(t *testing.T) {
 		"[::1]:2593":     "a program of the user with uid 102",
 		"10.0.1.2:8000":  "a program of the user with uid 103",
 		"localhost:2593": "a program of the user with uid 101",
+		"127.0.0.1:2594": "", // of a user whom nobody can name
 		"10.0.1.3:8000":  "",
 		"127.0.0.1:26":   "",
 	} {

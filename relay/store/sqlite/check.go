@@ -53,7 +53,7 @@ func SetAside(dir string, now time.Time) (string, error) {
 		return "", err
 	}
 	defer func() { _ = l.Close() }()
-	suffix := now.UTC().Format(".damaged-20060102-150405")
+	suffix := now.UTC().Format(".damaged-20060102-150405.000")
 	if err := db.Rename(filepath.Join(dir, spoolDir), suffix); err != nil {
 		return "", err
 	}
