@@ -11,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"syscall"
+
+	"github.com/smtp2rest/smtp2rest/smtpd/holder"
 )
 
 // bind opens the sockets of one address: one, but for systemd's, of which
@@ -40,7 +42,7 @@ func listenTCP(ctx context.Context, address string) (net.Listener, error) {
 	case err == nil:
 		return l, nil
 	case errors.Is(err, syscall.EADDRINUSE):
-		return nil, fmt.Errorf("cannot listen on %s: another program uses this port; stop it or choose another port: %w", address, err)
+		return nil, fmt.Errorf("cannot listen on %s: %s; stop it or choose another port: %w", address, holder.Says(address), err)
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("cannot listen on %s: no permission; ports below 1024 need a privilege: let systemd open it (smtp2rest.socket and address = \"systemd:smtp\"), or give the program AmbientCapabilities=CAP_NET_BIND_SERVICE, or choose a higher port: %w", address, err)
 	case errors.Is(err, syscall.EADDRNOTAVAIL):

@@ -19,11 +19,13 @@ const drainBytes = 64 << 20
 // the rest is not worth reading: the connection has to be closed.
 var errDrained = errors.New("smtpd: message far beyond the limit")
 
-// A message without an announced size comes in pieces, each as large as all
-// before it, from the one to the other; so nothing is copied to make room.
+// A message comes in pieces, each as large as all before it, from the one to
+// the other; so nothing is copied to make room, and nobody has memory for what
+// does not come. An announced size makes the first piece larger.
 const (
 	leastPiece = 4 << 10
-	mostPiece  = 1 << 20
+	firstPiece = 64 << 10
+	mostPiece  = 256 << 10
 )
 
 // content collects one message, from DATA or from the chunks of BDAT, with
@@ -136,12 +138,11 @@ func (c *content) refuse(l limit, r *reply.Reply) {
 	_ = c.reserve(budget.Reading, 0) // less is never refused
 }
 
-// grow adds a piece: one for all that was announced, which was reserved for
-// before the client was let on, or one as large as what is there.
+// grow adds a piece.
 func (c *content) grow() {
-	n := min(max(c.size, leastPiece), mostPiece)
-	if len(c.pieces) == 0 {
-		n = max(c.hint, n)
+	n := min(max(c.size, firstHeld(c.hint)), mostPiece)
+	if left := c.hint - c.size; left > 0 {
+		n = min(n, left)
 	}
 	n = min(n, c.maxBytes-c.size)
 	if r := c.reserve(budget.Reading, c.held+n); r != nil {
@@ -152,12 +153,16 @@ func (c *content) grow() {
 	c.pieces = append(c.pieces, make([]byte, 0, n))
 }
 
+// firstHeld is what is held for a message that has not begun to come.
+func firstHeld(hint int64) int64 { return max(leastPiece, min(hint, firstPiece)) }
+
 // whole returns the message in one piece, or why it cannot.
 func (c *content) whole() ([]byte, *reply.Reply) {
 	if c.refusal != nil {
 		return nil, c.refusal
 	}
 	if len(c.pieces) == 1 {
+		_ = c.reserve(budget.Dealing, c.held) // as much is never refused
 		return c.pieces[0], nil
 	}
 	if r := c.reserve(budget.Dealing, c.held+c.size); r != nil {

@@ -118,9 +118,11 @@ func TestContentReserves(t *testing.T) {
 	}{
 		{"nothing", 0, 0, 0, false},
 		{"small", 0, 100, 4 << 10, false},
-		{"an honest size", 10 << 20, 10 << 20, 10 << 20, false},
-		{"a size that is too small", 1000, 1 << 20, 2 << 20, true},
-		{"no size", 0, 10 << 20, 11 << 20, true},
+		{"an honest size", 50_000, 50_000, 50_000, false},
+		{"an honest size of many pieces", 10 << 20, 10 << 20, 10 << 20, true},
+		{"a size that is too small", 1000, 1 << 20, 1<<20 + mostPiece, true},
+		{"a size that is far too large", 25 << 20, 1000, 64 << 10, false},
+		{"no size", 0, 10 << 20, 10<<20 + mostPiece, true},
 		{"as much as is allowed", 0, 25 << 20, 25 << 20, true},
 	} {
 		var reserved, most int64
@@ -142,7 +144,7 @@ func TestContentReserves(t *testing.T) {
 			t.Errorf("%s: %d reserved", tt.name, most)
 		}
 		most = 0
-		if got := whole(t, c); len(got) != tt.come || tt.joins && (most < 2*int64(tt.come) || reserved != int64(tt.come)) || !tt.joins && most > 0 {
+		if got := whole(t, c); len(got) != tt.come || tt.joins && (most < 2*int64(tt.come) || reserved != int64(tt.come)) || !tt.joins && most > c.held {
 			t.Errorf("%s: %d octets, %d reserved to join them, then %d", tt.name, len(got), most, reserved)
 		}
 	}

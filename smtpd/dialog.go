@@ -9,7 +9,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/smtp2rest/smtp2rest/smtpd/budget"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
@@ -206,8 +205,9 @@ func (w *wire) rcpt(arg string) (refused *reply.Reply) {
 	return nil
 }
 
-// data makes sure of the memory before the client is let on, as far as it told
-// how much it is going to be.
+// data makes sure that there is memory before the client is let on, as far as
+// it told how much it is going to be. It holds no more of it than a beginning:
+// what was only announced must not keep others from sending.
 func (w *wire) data(arg string) *reply.Reply {
 	switch {
 	case arg != "":
@@ -215,7 +215,7 @@ func (w *wire) data(arg string) *reply.Reply {
 	case !w.session.ready(): // RFC 5321 section 4.1.4; go-smtp says 502
 		return reply.BadSequence("no recipients")
 	}
-	if r := w.reserveContent(budget.Reading, max(w.session.size, leastHeld)); r != nil {
+	if r := w.admit(w.session.size); r != nil {
 		return r
 	}
 	w.pass("DATA")
@@ -285,10 +285,11 @@ func parseChunk(arg string) (size int64, last, ok bool) {
 }
 
 func (w *wire) newContent() *content {
-	return &content{
+	w.coming = &content{
 		maxBytes: w.limits.MessageBytes, maxLine: w.limits.LineBytes, hint: w.session.size,
 		header: header{max: w.limits.HeaderBytes}, reserve: w.reserveContent,
 	}
+	return w.coming
 }
 
 // message returns the content of the message for which go-smtp called the

@@ -92,13 +92,17 @@ func (d *door) newWire(conn net.Conn) *wire {
 	}
 	log := clientLog(s.log, client)
 	w := &wire{Conn: conn, socket: conn, limits: d.limits, log: log, tls: d.tls, tlsMode: d.config.TLS.Mode, pause: s.pause}
-	w.metrics, w.meter, w.share = s.metrics, s.meter, s.memory.Share()
+	w.metrics, w.meter = s.metrics, s.meter
 	w.clock.limits = d.limits
 	_, w.local = conn.RemoteAddr().(*net.UnixAddr)
 	w.proxied = contains(d.config.ProxyFrom, client.Addr.Addr())
 	w.origin = origin(client.Addr)
+	w.share = s.memory.ShareOf(w.origin, w.press)
 	w.serverLog = s.log
-	w.move = func(to netip.AddrPort) *reply.Reply { return s.roster.move(w, origin(to)) }
+	w.move = func(to netip.AddrPort) *reply.Reply {
+		w.share = s.memory.ShareOf(origin(to), w.press)
+		return s.roster.move(w, origin(to))
+	}
 	w.in = bufio.NewReaderSize(reader(w.fill), d.limits.CommandBytes)
 	w.port = d.port
 	w.session = &session{

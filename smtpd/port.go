@@ -14,8 +14,9 @@ type port struct {
 	server *Server
 	key    string // the listener's address, and which it is of those that have the same
 
-	mu   sync.Mutex
-	door *door // for clients that come now; nil before the first
+	mu     sync.Mutex
+	door   *door // for clients that come now; nil before the first
+	closed bool  // no other door will come
 }
 
 // current is what clients that come now find.
@@ -49,7 +50,7 @@ func (p *port) accept() {
 			continue
 		}
 		for !p.current().offer(conn) { // it retired a moment ago
-			if p.server.isStopping() {
+			if p.isClosed() {
 				_ = conn.Close()
 				return
 			}
@@ -60,9 +61,18 @@ func (p *port) accept() {
 // close lets nobody in any more.
 func (p *port) close() {
 	_ = p.Listener.Close()
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
 	if d := p.current(); d != nil {
 		d.retire()
 	}
+}
+
+func (p *port) isClosed() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.closed
 }
 
 // number is the port number of a TCP address, "" of anything else.

@@ -139,7 +139,7 @@ func TestReconfigureRefuses(t *testing.T) {
 		listener Listener
 		want     string
 	}{
-		"a port that another has":  {Listener{Address: taken.Addr().String()}, "another program uses this port"},
+		"a port that another has":  {Listener{Address: taken.Addr().String()}, "this daemon itself uses this port"},
 		"a port of our own":        {Listener{Address: "0.0.0.0:" + number}, "while this daemon listens on " + own + "; restart"},
 		"systemd's":                {Listener{Address: "systemd:late"}, "systemd hands sockets over at the start only"},
 		"a certificate not there":  {Listener{Address: "127.0.0.1:0", TLS: TLS{Mode: StartTLS, CertFile: "/nowhere", KeyFile: "/nowhere"}}, "/nowhere"},

@@ -191,15 +191,6 @@ func (s *Server) wait() {
 	close(s.finished)
 }
 
-func (s *Server) isStopping() bool {
-	select {
-	case <-s.stopping:
-		return true
-	default:
-		return false
-	}
-}
-
 // pause waits, but not beyond the beginning of the end.
 func (s *Server) pause(d time.Duration) {
 	timer := time.NewTimer(d)

@@ -206,7 +206,7 @@ func TestStartFails(t *testing.T) {
 	}
 	free.Close()
 	for address, want := range map[string]string{
-		taken.Addr().String(): "another program uses this port; stop it or choose another port",
+		taken.Addr().String(): "this daemon itself uses this port; stop it or choose another port",
 		"192.0.2.1:2525":      "this machine has no such address",
 		"127.0.0.1:smpt":      "cannot listen on 127.0.0.1:smpt",
 	} {

@@ -76,6 +76,7 @@ type wire struct {
 	metrics *metrics
 	meter   *meter
 	share   *budget.Share // of the memory, for the message under way
+	coming  *content      // the message under way, while it is read
 
 	mu        sync.Mutex
 	stopping  bool
@@ -88,16 +89,28 @@ type wire struct {
 // fill reads from the socket, each time with a fresh deadline: go-smtp's own
 // is one for a whole message, which fails slow but steady clients.
 func (w *wire) fill(p []byte) (int, error) {
+	n, err := w.readOnce(p)
+	for n == 0 && w.share.Pressed() { // woken to give way, or told so just before
+		w.giveWay()
+		n, err = w.readOnce(p)
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) && w.stopsNow() {
+		err = errStopping
+	}
+	return n, err
+}
+
+func (w *wire) readOnce(p []byte) (int, error) {
 	if err := w.arm(); err != nil {
 		return 0, err
+	}
+	if w.share.Pressed() {
+		return 0, nil
 	}
 	n, err := w.Conn.Read(p)
 	w.mu.Lock()
 	w.clock.read(time.Now(), n)
 	w.mu.Unlock()
-	if errors.Is(err, os.ErrDeadlineExceeded) && w.stopsNow() {
-		err = errStopping
-	}
 	return n, err
 }
 
@@ -141,6 +154,7 @@ func (w *wire) endMessage() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.clock.endMessage()
+	w.coming = nil
 }
 
 // timeLine bounds the time in which a command line comes whole, or ends that.

@@ -2,10 +2,16 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
+	"regexp"
+	"strconv"
 	"text/tabwriter"
 
+	"github.com/BurntSushi/toml"
+
+	"github.com/smtp2rest/smtp2rest/relay/app"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 )
 
@@ -13,48 +19,158 @@ func checkCommand() *command {
 	return &command{
 		name:    "check",
 		summary: "Validate a configuration and print what is in force.",
-		about: `Loads the configuration as 'serve' would and prints each setting with where it
-came from. Secrets are not shown. It exits 0 when 'serve' would accept it and 78
-with all that is wrong when not.
+		about: `Loads the configuration as 'serve' would and prints the settings that are not at
+their default, and those that everybody asks for, with where each came from; --all
+and --json print every one. Secrets are not shown. It exits 0 when 'serve' would
+accept the configuration and 78 with all that is wrong when not.
+
+With --config, a secret that systemd hands to the service is read from where our unit
+takes it (/etc/smtp2rest/nexuspromail_api_key), for which root's rights are needed.
 
 With --probe it connects instead to each listener, where 'serve' must be running,
 from the addresses of this machine and without a login, tries to send to
 somebody outside, and prints what it was told. No mail is sent. It exits 1 when
-a stranger is let in, or when a listener does not answer.`,
-		examples: []string{"smtp2rest check", "smtp2rest check --config config.toml", "smtp2rest check --probe --config /etc/smtp2rest/config.toml"},
+a stranger is let in, or when a listener does not answer. Not asked are the
+sockets that systemd opened, because only systemd knows where they are.`,
+		examples: []string{"smtp2rest check", "smtp2rest check --config config.toml", "smtp2rest check --json", "sudo smtp2rest check --config /etc/smtp2rest/config.toml", "sudo smtp2rest check --probe --config /etc/smtp2rest/config.toml"},
 		setup: func(fs *flag.FlagSet) action {
 			path := fs.String("config", "", "TOML `file` with settings")
 			probing := fs.Bool("probe", false, "try to relay through the listeners as a stranger")
+			all := fs.Bool("all", false, "print the settings that have their default as well")
+			var asJSON bool
+			declareJSON(fs, &asJSON)
 			return func(ctx context.Context, t *terminal, args []string) error {
 				if len(args) > 0 {
 					return usagef("unexpected argument %q; name the file with --config", args[0])
 				}
-				cfg, err := loadConfig(t, config.Source{Path: *path, NeedAPI: true})
+				cfg, err := loadForeign(t, config.Source{Path: *path, NeedAPI: !*probing})
+				if asJSON {
+					return checkJSON(ctx, t, cfg, *probing, err)
+				}
 				if err != nil {
 					return err
 				}
-				p := palette{t.color}
-				if !*probing { // what strangers are told is not to be looked for below all that
-					if err := printSettings(t, cfg); err != nil {
-						return err
-					}
-				}
-				for _, warning := range cfg.Warnings {
-					fmt.Fprintf(t.out, "%s %s\n", p.red("warning:"), warning)
-				}
-				if _, err = fmt.Fprintln(t.out, p.green("The configuration is good.")); err != nil || !*probing {
-					return err
-				}
-				return probeListeners(ctx, t, cfg)
+				return check(ctx, t, cfg, *all, *probing)
 			}
 		},
 	}
 }
 
-func printSettings(t *terminal, cfg *config.Config) error {
+func check(ctx context.Context, t *terminal, cfg *config.Config, all, probing bool) error {
+	p := palette{t.color}
+	if !probing { // what strangers are told is not to be looked for below all that
+		if err := printSettings(t, cfg, all); err != nil {
+			return err
+		}
+	}
+	for _, warning := range cfg.Warnings {
+		fmt.Fprintf(t.out, "%s %s\n", p.red("warning:"), warning)
+	}
+	if !probing {
+		_, err := fmt.Fprintln(t.out, p.green("The configuration is good."))
+		return err
+	}
+	asked, err := probeListeners(ctx, cfg, func(a answered) { a.print(t) })
+	if err != nil {
+		return err
+	}
+	return judge(asked)
+}
+
+// printSettings prints what is in force, of what is as always only what
+// everybody asks for.
+func printSettings(t *terminal, cfg *config.Config, all bool) error {
 	w := tabwriter.NewWriter(t.out, 0, 0, 2, ' ', 0)
-	for _, s := range cfg.Describe() {
+	left := 0
+	for _, s := range inForce(cfg) {
+		if !all && (s.Origin == "default" || s.Origin == "") && !askedFor(s.Path) { // "" is a secret that is not set
+			left++
+			continue
+		}
 		fmt.Fprintf(w, "%s\t%s\t%s\n", s.Path, s.Value, s.Origin)
 	}
+	if left > 0 {
+		fmt.Fprintf(w, "(%d more have their defaults; --all shows them)\n", left)
+	}
 	return w.Flush()
+}
+
+func askedFor(path string) bool {
+	switch regexp.MustCompile(`#\d+`).ReplaceAllString(path, "") {
+	case "sender.email", "sender.domains", "api.url", "api.key", "listener.address", "listener.networks", "queue.data_dir", "admin.socket":
+		return true
+	}
+	return false
+}
+
+// inForce are the settings, the socket's path as the daemon works it out.
+func inForce(cfg *config.Config) []config.Setting {
+	list := cfg.Describe()
+	for i, s := range list {
+		if s.Path == "admin.socket" && s.Origin == "default" {
+			list[i].Value = strconv.Quote(app.AdminSocket(cfg))
+		}
+	}
+	return list
+}
+
+// setting is one of those in force.
+func setting(cfg *config.Config, path string) config.Setting {
+	for _, s := range inForce(cfg) {
+		if s.Path == path {
+			return s
+		}
+	}
+	return config.Setting{}
+}
+
+// checked is what check found.
+type checked struct {
+	Good     bool             `json:"good"`
+	Problems []problem        `json:"problems"`
+	Warnings []string         `json:"warnings"`
+	Settings []checkedSetting `json:"settings"`
+	Probes   []answered       `json:"probes,omitempty"`
+}
+
+// checkedSetting is a setting in force.
+type checkedSetting struct {
+	Setting string `json:"setting"`
+	Value   any    `json:"value"` // of a secret only whether it is set
+	Origin  string `json:"origin"`
+}
+
+// plainValue is what TOML writes as JSON has it, or else as it is.
+func plainValue(text string) any {
+	var v struct{ V any }
+	if _, err := toml.Decode("V = "+text, &v); err != nil {
+		return text
+	}
+	return v.V
+}
+
+// checkJSON prints what check finds, also what is wrong, as that is what was
+// asked for.
+func checkJSON(ctx context.Context, t *terminal, cfg *config.Config, probing bool, wrong error) error {
+	c := checked{Good: wrong == nil, Problems: []problem{}, Warnings: []string{}, Settings: []checkedSetting{}}
+	if problems, ok := errors.AsType[config.Errors](wrong); ok {
+		c.Problems = problemsOf(problems)
+		return errors.Join(printJSON(t.out, c), &exitError{code: exitConfig})
+	}
+	if wrong != nil {
+		return wrong
+	}
+	c.Warnings = orEmpty(cfg.Warnings)
+	for _, s := range inForce(cfg) {
+		c.Settings = append(c.Settings, checkedSetting{s.Path, plainValue(s.Value), s.Origin})
+	}
+	if !probing {
+		return printJSON(t.out, c)
+	}
+	asked, err := probeListeners(ctx, cfg, func(answered) {})
+	if err != nil {
+		return err
+	}
+	c.Probes = asked
+	return errors.Join(printJSON(t.out, c), judge(asked))
 }

@@ -109,7 +109,7 @@ func TestHelpOfEachCommand(t *testing.T) {
 // An example that does not work is worse than none.
 func TestExamplesUseFlagsThatExist(t *testing.T) {
 	for _, c := range commands() {
-		if len(c.examples) == 0 && c.name != "version" {
+		if len(c.examples) == 0 {
 			t.Errorf("%s has no example", c.name)
 		}
 		for _, example := range c.examples {
@@ -170,6 +170,20 @@ func TestCheckMasksSecrets(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// What is as always does not bury what is not.
+func TestCheckShowsWhatIsSet(t *testing.T) {
+	env := environ(t, "NEXUSPROMAIL_API_KEY=k", "FROM_EMAIL=a@mail.example.com")
+	short := execute(t, env, "", "check")
+	if n := strings.Count(short.out, "\n"); short.code != 0 || n > 12 || strings.Contains(short.out, "limits.") || !strings.Contains(short.out, "admin.sock\"") ||
+		!regexp.MustCompile(`\(\d+ more have their defaults; --all shows them\)\n`).MatchString(short.out) {
+		t.Errorf("%d lines, exit code %d:\n%s", n, short.code, short.all())
+	}
+	all := execute(t, env, "", "check", "--all")
+	if all.code != 0 || !strings.Contains(all.out, "limits.recipients") || strings.Contains(all.out, "more have") {
+		t.Errorf("%+v", all)
 	}
 }
 

@@ -49,6 +49,9 @@ type command struct {
 	verbs []*command
 	// raw commands read their arguments themselves, flags and all.
 	raw bool
+	// noJSON is why there is no --json, a clause that the help shows; "" where
+	// there is one.
+	noJSON string
 }
 
 type action func(ctx context.Context, t *terminal, args []string) error
@@ -109,17 +112,17 @@ func run(ctx context.Context, t *terminal, args []string) int {
 }
 
 func (c *command) run(ctx context.Context, t *terminal, args []string) int {
+	fs := c.flagSet()
+	act := c.setup(fs)
 	if len(c.verbs) > 0 && len(args) > 0 && !strings.HasPrefix(args[0], "-") {
 		verb := c.verb(args[0])
 		if verb == nil {
-			return report(t, c, usagef("there is no verb %q%s", args[0], didYouMean(args[0], c.verbNames())))
+			return report(t, c, wantsJSON(fs, args), usagef("there is no verb %q%s", args[0], noSuch(args[0], c.verbNames())))
 		}
 		return verb.run(ctx, t, args[1:])
 	}
-	fs := c.flagSet()
-	act := c.setup(fs)
 	if c.raw {
-		return report(t, c, act(ctx, t, args))
+		return report(t, c, false, act(ctx, t, args))
 	}
 	rest, err := parse(fs, args)
 	if errors.Is(err, flag.ErrHelp) {
@@ -129,37 +132,49 @@ func (c *command) run(ctx context.Context, t *terminal, args []string) int {
 	if err == nil {
 		err = act(ctx, t, rest)
 	}
-	return report(t, c, err)
+	return report(t, c, wantsJSON(fs, args), err)
 }
 
-// report says what went wrong and chooses the exit code.
-func report(t *terminal, c *command, err error) int {
+// report says what went wrong and returns the exit code.
+func report(t *terminal, c *command, asJSON bool, err error) int {
+	var failed *sendmail.Error
+	if errors.As(err, &failed) {
+		return sendmailFailed(t, failed)
+	}
+	f, hint := failureOf(c, err)
+	switch {
+	case f.Error == "":
+	case asJSON:
+		_ = printJSON(t.err, f) // there is nowhere left to say that it failed
+	default:
+		fmt.Fprintf(t.err, "smtp2rest %s: %s%s\n", c.name, f.Error, hint)
+	}
+	return f.Exit
+}
+
+// failureOf says what went wrong, and for people what helps them further, and
+// chooses the exit code.
+func failureOf(c *command, err error) (f failure, hint string) {
 	var usage *usageError
 	var problems config.Errors
-	var failed *sendmail.Error
 	var exit *exitError
 	switch {
 	case err == nil:
-		return exitOK
+		return failure{Exit: exitOK}, ""
 	case errors.As(err, &exit):
 		if exit.err != nil {
-			fmt.Fprintf(t.err, "smtp2rest %s: %s\n", c.name, exit.err)
+			f.Error = exit.err.Error()
 		}
-		return exit.code
-	case errors.As(err, &failed):
-		return sendmailFailed(t, failed)
+		f.Exit = exit.code
+		return f, ""
 	case errors.As(err, &usage):
-		fmt.Fprintf(t.err, "smtp2rest %s: %s\nSee 'smtp2rest help %s'.\n", c.name, usage.text, c.name)
-		return exitUsage
+		return failure{Error: usage.text, Exit: exitUsage}, "\nSee 'smtp2rest help " + c.name + "'."
 	case errors.As(err, &problems):
-		fmt.Fprintf(t.err, "smtp2rest %s: the configuration is not usable:\n%s\n", c.name, indent(err.Error()))
-		return exitConfig
+		return failure{Error: "the configuration is not usable", Exit: exitConfig, Problems: problemsOf(problems)}, ":\n" + indent(err.Error())
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, sqlite.ErrNewer), errors.Is(err, records.ErrNewer): // a restart does not mend that either
-		fmt.Fprintf(t.err, "smtp2rest %s: %s\n", c.name, err)
-		return exitConfig
+		return failure{Error: err.Error(), Exit: exitConfig}, ""
 	default:
-		fmt.Fprintf(t.err, "smtp2rest %s: %s\n", c.name, err)
-		return exitFailed
+		return failure{Error: err.Error(), Exit: exitFailed}, ""
 	}
 }
 
@@ -238,6 +253,14 @@ func names() []string {
 		all = append(all, c.name)
 	}
 	return all
+}
+
+// noSuch names the nearest candidate, or all of them when none is near.
+func noSuch(word string, candidates []string) string {
+	if nearest := didYouMean(word, candidates); nearest != "" {
+		return nearest
+	}
+	return "; there are " + strings.Join(candidates, ", ")
 }
 
 // didYouMean names the nearest candidate, if one is near.

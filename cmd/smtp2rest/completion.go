@@ -16,6 +16,7 @@ func completionCommand() *command {
 		summary:  "Print a script that lets a shell complete command lines.",
 		about:    "Prints the script for " + strings.Join(completion.Shells(), ", ") + ".",
 		examples: []string{"source <(smtp2rest completion bash)", "smtp2rest completion fish > ~/.config/fish/completions/smtp2rest.fish"},
+		noJSON:   "what is printed is read by a shell",
 		setup: func(*flag.FlagSet) action {
 			return func(_ context.Context, t *terminal, args []string) error {
 				if len(args) != 1 {

@@ -26,6 +26,7 @@ to the relay by SMTP, and prints what was said and what the API received. No
 mail leaves the machine. It exits 0 when all went as it should, 1 with the
 difference when not.`,
 		examples: []string{"smtp2rest demo"},
+		noJSON:   "the demo is shown to people; a script has its exit code",
 		setup: func(*flag.FlagSet) action {
 			return func(ctx context.Context, t *terminal, args []string) error {
 				if len(args) > 0 {
@@ -90,7 +91,7 @@ func (s *stage) build(ctx context.Context) (end func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	if s.box, err = startSandbox(ctx, cfg, "127.0.0.1:0"); err != nil {
+	if s.box, _, err = startSandbox(ctx, cfg, "127.0.0.1:0"); err != nil {
 		return nil, errors.Join(err, cleanUp())
 	}
 	withEvents(cfg)

@@ -18,7 +18,8 @@ import (
 type dialogue struct {
 	lines []spoken
 	took  time.Duration
-	final *smtp.SMTPError // the last refusal; nil when all was taken
+	final *smtp.SMTPError   // the last refusal; nil when all was taken
+	rcpts map[string]string // recipients that were refused at RCPT, and how
 }
 
 // spoken is one line of either side.
@@ -49,7 +50,7 @@ func converse(ctx context.Context, address string, e envelope) (*dialogue, error
 
 	wire := &recorder{Conn: conn}
 	client := smtp.NewClient(wire)
-	d := &dialogue{}
+	d := &dialogue{rcpts: map[string]string{}}
 	err = d.transact(client, e)
 	_ = client.Quit() // all was said before it
 	d.lines, d.took = wire.spoken(), time.Since(start)
@@ -69,6 +70,8 @@ func (d *dialogue) transact(client *smtp.Client, e envelope) error {
 			taken++
 		} else if err := d.refused(err); err != nil {
 			return err
+		} else {
+			d.rcpts[to] = refusalText(d.final)
 		}
 	}
 	if taken == 0 {

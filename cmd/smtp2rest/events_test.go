@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -23,14 +22,7 @@ import (
 // relay has registered itself; and where its secrets are.
 func newHeard(t *testing.T) (s *told, url, secrets string) {
 	t.Helper()
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	hook := free.Addr().String()
-	if err := free.Close(); err != nil { // the relay takes it next
-		t.Fatal(err)
-	}
+	hook := freeAddress(t)
 	secrets = t.TempDir()
 	for name, text := range map[string]string{"secret": "whsec_first\n", "previous": "whsec_none\n"} {
 		if err := os.WriteFile(filepath.Join(secrets, name), []byte(text), 0o600); err != nil {

@@ -28,11 +28,13 @@ answered as its SMTP client would be, with what was read of it and exit code 1.
 
 Who gets a mail is for the envelope to say, so To and Cc in the file do not
 matter: name recipients with --to.`,
-		examples: []string{"smtp2rest explain mail.eml --to bob@example.net", "smtp2rest explain - < mail.eml"},
+		examples: []string{"smtp2rest explain mail.eml --to bob@example.net", "smtp2rest explain - < mail.eml", "smtp2rest explain mail.eml --json | jq .calls[0].body"},
 		setup: func(fs *flag.FlagSet) action {
 			path := fs.String("config", "", "TOML `file` with settings")
 			from := fs.String("from", "", "envelope `sender`")
 			to := fs.String("to", "recipient@example.net", "`recipients`, separated by commas")
+			var asJSON bool
+			declareJSON(fs, &asJSON)
 			return func(_ context.Context, t *terminal, args []string) error {
 				if len(args) != 1 {
 					return usagef("name one file, or - for standard input")
@@ -41,9 +43,19 @@ matter: name recipients with --to.`,
 				if err != nil {
 					return err
 				}
-				cfg, err := loadConfig(t, config.Source{Path: *path, FallbackSender: "default-sender@example.com"})
+				cfg, err := loadForeign(t, config.Source{Path: *path, FallbackSender: "default-sender@example.com"})
 				if err != nil {
 					return err
+				}
+				assumed := ""
+				if setting(cfg, "sender.email").Origin == "default" {
+					assumed = cfg.Sender.Email
+					if !asJSON {
+						fmt.Fprintf(t.err, "note: no sender is set, so %s stands for it; set FROM_EMAIL or name --config, as for 'serve'\n", assumed)
+					}
+				}
+				if asJSON {
+					return explainJSON(t, raw, *from, assumed, splitList(*to), app.Mapping(cfg))
 				}
 				return explain(t, raw, *from, splitList(*to), app.Mapping(cfg))
 			}
@@ -51,12 +63,15 @@ matter: name recipients with --to.`,
 	}
 }
 
+// errRefused is why explaining a mail that would be refused fails.
+var errRefused = errors.New("this mail would be refused")
+
 func explain(t *terminal, raw []byte, from string, to []string, o payload.Options) error {
 	mail, err := payload.Map(raw, from, o)
 	if err != nil {
 		fmt.Fprintf(t.out, "refused: %s\n", reply.From(intake.Refusal(err)))
 		explainRefused(t, err)
-		return errors.New("this mail would be refused")
+		return errRefused
 	}
 	body, err := mail.Encode()
 	if err != nil {

@@ -26,9 +26,12 @@ input. The password is never an argument, where others could see it.`,
 		examples: []string{
 			"smtp2rest hash-password",
 			"smtp2rest hash-password --user app <password.txt >>/etc/smtp2rest/users",
+			"smtp2rest hash-password --json <password.txt",
 		},
 		setup: func(fs *flag.FlagSet) action {
 			user := fs.String("user", "", "print a line of users_file for this `name`")
+			var asJSON bool
+			declareJSON(fs, &asJSON)
 			return func(ctx context.Context, t *terminal, args []string) error {
 				switch {
 				case len(args) > 0: // not shown: it is a password
@@ -43,6 +46,12 @@ input. The password is never an argument, where others could see it.`,
 				hash, err := auth.Hash(password)
 				if err != nil {
 					return err
+				}
+				if asJSON {
+					return printJSON(t.out, struct {
+						User string `json:"user,omitempty"`
+						Hash string `json:"password_hash"`
+					}{*user, hash})
 				}
 				if *user != "" {
 					hash = *user + ":" + hash

@@ -24,10 +24,10 @@ and environment that the daemon was started with: by its socket, else by its adm
 
 Restart a relay for a failed check, not for a failed check with --ready: a disk that is
 full, or an API that is down, is not mended by it.`,
-		examples: []string{"smtp2rest healthcheck", "smtp2rest healthcheck --ready", "smtp2rest healthcheck --config /etc/smtp2rest/config.toml"},
+		examples: []string{"smtp2rest healthcheck", "smtp2rest healthcheck --ready", "smtp2rest healthcheck --config /etc/smtp2rest/config.toml", "smtp2rest healthcheck --json"},
 		setup: func(fs *flag.FlagSet) action {
 			var q queueFlags
-			q.declareReach(fs)
+			q.declare(fs)
 			ready := fs.Bool("ready", false, "ask whether mail can be handed over")
 			return func(ctx context.Context, t *terminal, args []string) error {
 				if len(args) > 0 {
@@ -37,22 +37,28 @@ full, or an API that is down, is not mended by it.`,
 				if *ready {
 					page = admin.Readyz
 				}
-				return healthcheck(ctx, t, q.reach, page)
+				return healthcheck(ctx, t, q, page)
 			}
 		},
 	}
 }
 
-func healthcheck(ctx context.Context, t *terminal, r reach, page string) error {
+func healthcheck(ctx context.Context, t *terminal, q queueFlags, page string) error {
 	ctx, cancel := context.WithTimeout(ctx, healthcheckTime)
 	defer cancel()
-	c, err := r.dial(ctx, t)
+	c, err := q.reach.dial(ctx, t)
 	if err != nil {
 		return &exitError{exitFailed, err}
 	}
 	said, err := c.Ask(ctx, page)
 	if err != nil {
 		return &exitError{exitFailed, err}
+	}
+	if q.json {
+		return printJSON(t.out, struct {
+			Page string `json:"page"`
+			Said string `json:"said"`
+		}{page, said})
 	}
 	_, err = fmt.Fprintln(t.out, said)
 	return err

@@ -39,13 +39,13 @@ func help(t *terminal, args []string) int {
 	}
 	c := find(args[0])
 	if c == nil {
-		fmt.Fprintf(t.err, "smtp2rest help: there is no command %q%s\n", args[0], didYouMean(args[0], names()))
+		fmt.Fprintf(t.err, "smtp2rest help: there is no command %q%s\n", args[0], noSuch(args[0], names()))
 		return exitUsage
 	}
 	if len(args) > 1 && len(c.verbs) > 0 {
 		verb := c.verb(args[1])
 		if verb == nil {
-			fmt.Fprintf(t.err, "smtp2rest help: %s has no verb %q%s\n", c.name, args[1], didYouMean(args[1], c.verbNames()))
+			fmt.Fprintf(t.err, "smtp2rest help: %s has no verb %q%s\n", c.name, args[1], noSuch(args[1], c.verbNames()))
 			return exitUsage
 		}
 		c = verb
@@ -69,6 +69,9 @@ func printHelp(w io.Writer, c *command) {
 		usage += " " + c.args
 	}
 	fmt.Fprintf(w, "%s\n\nUsage: %s\n\n%s\n", c.summary, usage, strings.TrimSpace(c.about))
+	if c.noJSON != "" {
+		fmt.Fprintf(w, "\nThere is no --json: %s.\n", c.noJSON)
+	}
 	if len(c.verbs) > 0 {
 		fmt.Fprint(w, "\nVerbs:\n")
 		width := longest(c.verbNames())

@@ -21,6 +21,7 @@ func manCommand() *command {
 without a name, of the program. The pages say what the help says. --dir writes all
 of them below a directory as packages install them, in man1 and man5.`,
 		examples: []string{"smtp2rest man queue | man -l -", "smtp2rest man config | man -l -", "smtp2rest man --dir /usr/local/share/man"},
+		noJSON:   "what is printed is read by man",
 		setup: func(fs *flag.FlagSet) action {
 			dir := fs.String("dir", "", "write every page below this `directory`")
 			return func(_ context.Context, t *terminal, args []string) error {
@@ -50,7 +51,7 @@ func manualPage(args []string) (string, error) {
 	}
 	c := find(args[0])
 	if c == nil {
-		return "", usagef("there is no page %q%s", args[0], didYouMean(args[0], append(names(), "config")))
+		return "", usagef("there is no page %q%s", args[0], noSuch(args[0], append(names(), "config")))
 	}
 	return manual.Page(versionText(), described(c)), nil
 }
@@ -94,6 +95,9 @@ func documented() []manual.Command {
 
 func described(c *command) manual.Command {
 	d := manual.Command{Name: c.name, Args: c.args, Summary: c.summary, About: strings.TrimSpace(c.about), Examples: c.examples}
+	if c.noJSON != "" {
+		d.About += "\n\nThere is no --json: " + c.noJSON + "."
+	}
 	fs := c.flagSet()
 	c.setup(fs)
 	fs.VisitAll(func(f *flag.Flag) {

@@ -3,7 +3,6 @@ package main
 import (
 	"errors"
 	"fmt"
-	"net"
 	"net/smtp"
 	"os"
 	"os/exec"
@@ -42,18 +41,6 @@ func asRoot(t *testing.T, what string) {
 	if os.Getuid() != 0 {
 		t.Skipf("%s runs as root only", what)
 	}
-}
-
-// freePort is one that nobody uses: these servers cannot be asked which they took.
-func freePort(t *testing.T) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = l.Close() }()
-	_, port := hostPort(t, l.Addr().String())
-	return port
 }
 
 // startPostfix returns its address and its log. transport is how it sends.

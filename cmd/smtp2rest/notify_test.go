@@ -118,3 +118,18 @@ func rewrite(t *testing.T, path, toml string) {
 		t.Fatal(err)
 	}
 }
+
+// What the watchdog ends, and what panics, ends by a signal: exit code 2, which is
+// Go's, is among those after which the unit is not started again.
+func TestACrashIsNoWrongCommandLine(t *testing.T) {
+	s := serveSandbox(t, "")
+	s.signal(syscall.SIGABRT)
+	s.exit()
+	status, ok := s.cmd.ProcessState.Sys().(syscall.WaitStatus)
+	if !ok || !status.Signaled() || status.Signal() != syscall.SIGABRT || status.CoreDump() {
+		t.Errorf("it ends with %v", s.cmd.ProcessState)
+	}
+	if !strings.Contains(s.err.String(), "SIGABRT: abort") || !strings.Contains(s.err.String(), "goroutine ") {
+		t.Errorf("its stacks are not on standard error:\n%s", s.err)
+	}
+}

@@ -22,31 +22,59 @@ func stranger() netip.Addr { return netip.MustParseAddr("192.0.2.1") }
 
 // prober asks each listener of a configuration whether it relays for strangers.
 type prober struct {
-	t       *terminal
 	cfg     *config.Config
 	sources []netip.Addr // of this machine, without loopback
 	ask     func(context.Context, probe.Question) (probe.Answer, error)
+	tell    func(answered) // as it comes: a listener that is silent takes its time
 
-	open   int // how often a stranger was let in
-	unsure int // how often nobody answered
+	asked []answered
 }
 
-// probeListeners prints what strangers are told, and fails when one is let in,
-// or when a listener could not be asked.
-func probeListeners(ctx context.Context, t *terminal, cfg *config.Config) error {
+// answered is what came of one question to a listener.
+type answered struct {
+	Listener string  `json:"listener"`
+	Verdict  verdict `json:"verdict"`
+	Text     string  `json:"text"`
+}
+
+// verdict is what an answer means.
+type verdict string
+
+const (
+	notAsked verdict = "not_asked" // its address is not known
+	closed   verdict = "closed"    // who asked is refused
+	known    verdict = "known"     // who asked may send, and is no stranger
+	open     verdict = "open"      // a stranger is let in
+	unsure   verdict = "unsure"    // nobody answered
+)
+
+func (a answered) print(t *terminal) {
+	text := a.Text
+	if a.Verdict == open {
+		text = palette{t.color}.red(text)
+	}
+	fmt.Fprintf(t.out, "%s: %s\n", a.Listener, text)
+}
+
+// probeListeners tells what strangers are told.
+func probeListeners(ctx context.Context, cfg *config.Config, tell func(answered)) ([]answered, error) {
 	sources, err := ownAddresses()
 	if err != nil {
-		return err
+		return nil, err
 	}
-	p := &prober{t: t, cfg: cfg, sources: sources, ask: probe.Ask}
-	fmt.Fprintln(t.out)
+	p := &prober{cfg: cfg, sources: sources, ask: probe.Ask, tell: tell}
 	for _, l := range cfg.Listeners {
 		p.listener(ctx, l)
 	}
-	switch {
-	case p.open > 0:
+	return p.asked, nil
+}
+
+// judge fails when a stranger was let in, or when a listener could not be asked.
+func judge(asked []answered) error {
+	switch is := func(v verdict) func(answered) bool { return func(a answered) bool { return a.Verdict == v } }; {
+	case slices.ContainsFunc(asked, is(open)):
 		return errors.New("strangers can send through this relay: narrow listener.networks and proxy_from, or set require_auth = true")
-	case p.unsure > 0:
+	case slices.ContainsFunc(asked, is(unsure)):
 		return errors.New("not every listener could be asked, so nothing is known of it; is 'smtp2rest serve' running with this configuration?")
 	}
 	return nil
@@ -68,8 +96,10 @@ func ownAddresses() ([]netip.Addr, error) {
 	return own, nil
 }
 
-func (p *prober) say(l config.Listener, format string, args ...any) {
-	fmt.Fprintf(p.t.out, "%s: %s\n", l.Address, fmt.Sprintf(format, args...))
+func (p *prober) say(l config.Listener, v verdict, format string, args ...any) {
+	a := answered{l.Address, v, fmt.Sprintf(format, args...)}
+	p.asked = append(p.asked, a)
+	p.tell(a)
 }
 
 func (p *prober) listener(ctx context.Context, l config.Listener) {
@@ -77,16 +107,16 @@ func (p *prober) listener(ctx context.Context, l config.Listener) {
 	bound, addrErr := netip.ParseAddr(host)
 	switch {
 	case strings.HasPrefix(l.Address, "unix:"):
-		p.say(l, "only whoever may open the file can reach it; its mode is %04o", l.SocketMode)
+		p.local(ctx, l, fmt.Sprintf("only whoever may open the file can reach it (its mode is %04o)", l.SocketMode))
 		return
 	case err != nil || strings.HasPrefix(l.Address, "systemd:"):
-		p.say(l, "not asked: only systemd knows its address")
+		p.say(l, notAsked, "not asked: only systemd knows its address")
 		return
 	case port == "0":
-		p.say(l, "not asked: its port is another at each start")
+		p.say(l, notAsked, "not asked: its port is another at each start")
 		return
 	case (addrErr == nil && bound.IsLoopback() || host == "localhost") && len(l.ProxyFrom) == 0:
-		p.say(l, "only this machine can reach it")
+		p.local(ctx, l, "only this machine can reach it")
 		return
 	}
 	asked := false
@@ -102,8 +132,20 @@ func (p *prober) listener(ctx context.Context, l config.Listener) {
 		p.from(ctx, l, at, source)
 	}
 	if !asked {
-		p.unsure++
-		p.say(l, "not asked: this machine has no address of its kind but loopback")
+		p.say(l, unsure, "not asked: this machine has no address of its kind but loopback")
+	}
+}
+
+// local asks a listener that no stranger can reach, to see that it answers.
+func (p *prober) local(ctx context.Context, l config.Listener, who string) {
+	q := probe.Question{Address: l.Address, TLS: l.TLS == config.ImplicitTLS, LMTP: l.Protocol == config.LMTP, Sender: p.cfg.Sender.Email, To: probeRecipient}
+	switch answer, err := p.ask(ctx, q); {
+	case err != nil:
+		p.say(l, unsure, "no answer: %v; %s", err, who)
+	case answer.Taken:
+		p.say(l, known, "%s, and may send", who)
+	default:
+		p.say(l, closed, "%s, and is told %s", who, answer.Said)
 	}
 }
 
@@ -125,18 +167,16 @@ func (p *prober) from(ctx context.Context, l config.Listener, at string, source 
 		answer, err := p.ask(ctx, q)
 		switch {
 		case err != nil:
-			p.unsure++
-			p.say(l, "%s gets no answer: %v", label, err)
+			p.say(l, unsure, "%s gets no answer: %v", label, err)
 			return
 		case answer.Taken && within(l.Networks, who) && !l.RequireAuth:
-			p.say(l, "%s may send: it is in networks, and so no stranger", label)
+			p.say(l, known, "%s may send: it is in networks, and so no stranger", label)
 			return
 		case answer.Taken:
-			p.open++
-			p.say(l, "%s", palette{p.t.color}.red(label+" is a stranger and MAY SEND: "+answer.Said))
+			p.say(l, open, "%s is a stranger and MAY SEND: %s", label, answer.Said)
 			return
 		case sender == "":
-			p.say(l, "%s is told %s", label, answer.Said)
+			p.say(l, closed, "%s is told %s", label, answer.Said)
 		}
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"net"
 	"net/netip"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -29,6 +30,7 @@ func TestProber(t *testing.T) {
 	nullOnly := func(q probe.Question) (probe.Answer, error) {
 		return probe.Answer{Taken: q.Sender == "", Said: "250 2.1.5 ok"}, nil
 	}
+	silent := func(probe.Question) (probe.Answer, error) { return probe.Answer{}, errors.New("refused") }
 	for _, tt := range []struct {
 		name         string
 		l            config.Listener
@@ -37,9 +39,10 @@ func TestProber(t *testing.T) {
 		asks         string // address, source and claim of each question
 		open, unsure int
 	}{
-		{name: "loopback", l: config.Listener{Address: "127.0.0.1:25"}, want: "only this machine can reach it"},
-		{name: "localhost", l: config.Listener{Address: "localhost:25"}, want: "only this machine can reach it"},
-		{name: "a unix socket", l: config.Listener{Address: "unix:/run/x", SocketMode: fs.FileMode(0o660)}, want: "its mode is 0660"},
+		{name: "loopback", l: config.Listener{Address: "127.0.0.1:25"}, ask: taken, want: "127.0.0.1:25: only this machine can reach it, and may send", asks: "127.0.0.1:25 invalid IP"},
+		{name: "localhost", l: config.Listener{Address: "localhost:25"}, ask: denied, want: "only this machine can reach it, and is told 554 5.7.1 no", asks: "localhost:25 invalid IP"},
+		{name: "a loopback that is silent", l: config.Listener{Address: "127.0.0.1:25"}, ask: silent, want: "no answer: refused; only this machine can reach it", asks: "127.0.0.1:25 invalid IP", unsure: 1},
+		{name: "a unix socket", l: config.Listener{Address: "unix:/run/x", SocketMode: fs.FileMode(0o660)}, ask: taken, want: "(its mode is 0660), and may send", asks: "unix:/run/x invalid IP"},
 		{name: "systemd", l: config.Listener{Address: "systemd:x"}, want: "only systemd knows"},
 		{name: "any port", l: config.Listener{Address: ":0"}, want: "another at each start"},
 		{name: "everywhere", l: config.Listener{Address: ":25"}, ask: denied, want: "10.1.0.5 is told 554 5.7.1 no\n:25: 2001:db8:1::5 is told 554 5.7.1 no",
@@ -53,14 +56,14 @@ func TestProber(t *testing.T) {
 		{name: "behind a proxy", l: config.Listener{Address: "10.1.0.9:25", ProxyFrom: prefixes("10.1.0.5/32")}, ask: denied,
 			want: "192.0.2.1 behind the proxy 10.1.0.5 is told 554", asks: "10.1.0.9:25 10.1.0.5 192.0.2.1"},
 		{name: "loopback behind a proxy", l: config.Listener{Address: "127.0.0.1:25", ProxyFrom: prefixes("10.1.0.5/32")}, ask: denied, want: "192.0.2.1 behind the proxy", asks: "127.0.0.1:25 10.1.0.5 192.0.2.1"},
-		{name: "silence", l: config.Listener{Address: "10.1.0.9:25"}, ask: func(probe.Question) (probe.Answer, error) { return probe.Answer{}, errors.New("refused") },
+		{name: "silence", l: config.Listener{Address: "10.1.0.9:25"}, ask: silent,
 			want: "10.1.0.5 gets no answer: refused", asks: "10.1.0.9:25 10.1.0.5", unsure: 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			var out strings.Builder
 			var asked []string
 			p := &prober{
-				t: &terminal{out: &out}, cfg: &config.Config{Sender: config.Sender{Email: "a@b.test"}},
+				tell: func(a answered) { a.print(&terminal{out: &out}) }, cfg: &config.Config{Sender: config.Sender{Email: "a@b.test"}},
 				sources: []netip.Addr{netip.MustParseAddr("10.1.0.5"), netip.MustParseAddr("2001:db8:1::5")},
 				ask: func(_ context.Context, q probe.Question) (probe.Answer, error) {
 					who := q.Address + " " + q.Source.String()
@@ -74,11 +77,20 @@ func TestProber(t *testing.T) {
 				},
 			}
 			p.listener(t.Context(), tt.l)
-			if !strings.Contains(out.String(), tt.want) || strings.Join(asked, " | ") != tt.asks || p.open != tt.open || p.unsure != tt.unsure {
-				t.Errorf("%s\nasked %q, %d open, %d unsure", &out, asked, p.open, p.unsure)
+			if !strings.Contains(out.String(), tt.want) || strings.Join(asked, " | ") != tt.asks || p.count(open) != tt.open || p.count(unsure) != tt.unsure {
+				t.Errorf("%s\nasked %q, %d open, %d unsure", &out, asked, p.count(open), p.count(unsure))
 			}
 		})
 	}
+}
+
+func (p *prober) count(v verdict) (n int) {
+	for _, a := range p.asked {
+		if a.Verdict == v {
+			n++
+		}
+	}
+	return n
 }
 
 // The real thing: a relay that others reach, asked from this machine's own
@@ -104,6 +116,16 @@ func TestCheckProbe(t *testing.T) {
 	}
 	if n := len(callsTo(t, s.sandbox, probeRecipient)); n != 0 {
 		t.Errorf("the probe sent %d mails", n)
+	}
+	local := "[[listener]]\naddress = \"127.0.0.1:" + freePort(t) + "\"\n"
+	if r := check(local); r.code != exitFailed || !strings.Contains(r.out, "no answer: dial tcp") {
+		t.Errorf("nobody listens on loopback: %+v", r)
+	}
+	socket := "[[listener]]\naddress = \"unix:" + filepath.Join(t.TempDir(), "s") + "\"\nsocket_mode = \"0600\"\n"
+	p := launch(t, environ(t), "serve", "--sandbox", "--config", configFile(t, socket))
+	p.await(p.out, `sandbox +(http)`)
+	if r := check(socket); r.code != exitOK || !strings.Contains(r.out, "(its mode is 0600), and may send") {
+		t.Errorf("a unix socket: %+v", r)
 	}
 	port = openRelay(t)
 	if r := check("[[listener]]\naddress = \":" + port + "\"\n"); r.code != exitFailed || !strings.Contains(r.out, "MAY SEND: 250 fine") || !strings.Contains(r.err, "require_auth = true") {

@@ -44,7 +44,7 @@ type queueFlags struct {
 
 func (q *queueFlags) declare(fs *flag.FlagSet) {
 	q.declareReach(fs)
-	fs.BoolVar(&q.json, "json", false, "print JSON, for scripts")
+	declareJSON(fs, &q.json)
 }
 
 // declareReach declares those that lead to the daemon.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -23,33 +24,48 @@ removed: the mail in them can be looked for later. The daemon must not run.`,
 		setup: func(fs *flag.FlagSet) action {
 			var r reach
 			fs.StringVar(&r.dir, "data-dir", "", "the data `directory`")
+			var asJSON bool
+			declareJSON(fs, &asJSON)
 			fs.StringVar(&r.config, "config", "", "the daemon's TOML `file`, for its queue.data_dir")
 			return func(_ context.Context, t *terminal, args []string) error {
-				if len(args) > 0 || r.dir == "" && r.config == "" {
-					return usagef("name the queue with --data-dir or --config, and nothing else")
+				if len(args) > 0 {
+					return usagef("unexpected argument %q; name the queue with --data-dir or --config", args[0])
 				}
-				return setAside(t, r)
+				if _, said := t.env("SMTP2REST_DATA_DIR"); !said && r.dir == "" && r.config == "" { // not one that is merely likely
+					return usagef("name the queue with --data-dir, --config or SMTP2REST_DATA_DIR")
+				}
+				return setAside(t, r, asJSON)
 			}
 		},
 	}
 }
 
-func setAside(t *terminal, r reach) error {
+func setAside(t *terminal, r reach, asJSON bool) error {
 	places, err := r.places(t)
 	if err != nil {
 		return err
 	}
 	dir := places[0].dir
-	if dir == "" { // the settings say that there is none
-		return errNoQueue
+	if dir == "" {
+		return errors.New("these settings say that no queue is kept")
 	}
-	if _, err := os.Stat(filepath.Join(dir, queueFile)); err != nil {
-		return errors.Join(errNoQueue, err)
+	if absent(filepath.Join(dir, queueFile)) && absent(filepath.Join(dir, "spool")) {
+		return fmt.Errorf("there is no queue in %s", dir)
 	}
 	name, err := sqlite.SetAside(dir, time.Now())
 	if err != nil {
 		return err
 	}
+	if asJSON {
+		return printJSON(t.out, struct {
+			Renamed string `json:"renamed"`
+		}{name})
+	}
 	_, err = fmt.Fprintf(t.out, "The queue is %s now, its spool beside it; the next start has an empty one.\n", name)
 	return err
+}
+
+func absent(path string) bool {
+	_, err := os.Lstat(path)
+	return errors.Is(err, fs.ErrNotExist)
 }

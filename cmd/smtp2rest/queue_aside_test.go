@@ -33,11 +33,16 @@ func TestQueueSetAside(t *testing.T) {
 	if err != nil || len(kept) != 1 {
 		t.Errorf("kept %v, %v", kept, err)
 	}
-	if r := execute(t, environ(t), "", "queue", "set-aside", "--data-dir", dir); r.code == 0 {
-		t.Errorf("without a queue: %+v", r)
+	wantOut(t, execute(t, environ(t), "", "queue", "set-aside", "--data-dir", dir), 1, "", "smtp2rest queue set-aside: there is no queue in "+dir+"\n")
+	nameless := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir}
+	wantOut(t, execute(t, nameless, "", "queue", "set-aside"), exitUsage, "", "name the queue with --data-dir, --config or SMTP2REST_DATA_DIR")
+	// Bodies whose database is gone stand in the way of a start as well.
+	if err := os.MkdirAll(filepath.Join(dir, "spool", "x"), 0o700); err != nil {
+		t.Fatal(err)
 	}
-	if r := execute(t, environ(t), "", "queue", "set-aside"); r.code != exitUsage {
-		t.Errorf("without a name: %+v", r)
+	wantOut(t, execute(t, append(nameless, "SMTP2REST_DATA_DIR="+dir), "", "queue", "set-aside"), 0, "The queue is ", "")
+	if !absent(filepath.Join(dir, "spool")) {
+		t.Error("the spool is still there")
 	}
 	if store, err = sqlite.Open(sqlite.Options{Dir: dir}); err != nil {
 		t.Fatal(err)

@@ -81,7 +81,7 @@ func listTable(ctx context.Context, t *terminal, a admin.Admin, f admin.Filter, 
 			break
 		}
 		n++
-		if err := table.add(e.ID, age(e.Received), e.State, fmt.Sprint(e.Tries), next(e.Progress, shutUntil(s.Pace)),
+		if err := table.add(e.ID, age(e.Received), e.State, fmt.Sprint(e.Tries), next(e.Progress),
 			cut(address(e.Sender), short), cut(printable(e.Recipient), short), printable(e.Why)); err != nil {
 			return err
 		}
@@ -103,32 +103,16 @@ func addressWidth(t *terminal) int {
 	return min(max((t.width-others-reason)/2, least), most)
 }
 
-// next is when a recipient is tried next, if nothing is sent before shut.
-func next(p admin.Progress, shut time.Time) string {
-	at := p.Due
-	if shut.After(at) {
-		at = shut
-	}
+// next says when a recipient can be tried next.
+func next(p admin.Progress) string {
 	switch {
 	case p.State != "waiting":
 		return "-"
-	case !at.After(time.Now()):
+	case !p.Next.After(time.Now()):
 		return "now"
 	default:
-		return until(at)
+		return until(p.Next)
 	}
-}
-
-// shutUntil is when the API is called again, if it asked for a pause or is
-// down: until then no mail that is due goes out.
-func shutUntil(p *admin.Pace) time.Time {
-	switch {
-	case p == nil:
-		return time.Time{}
-	case p.Breaker.Open && p.Breaker.ProbeAt.After(p.PausedUntil):
-		return p.Breaker.ProbeAt
-	}
-	return p.PausedUntil
 }
 
 // listFoot says how much there is and what stands in its way.

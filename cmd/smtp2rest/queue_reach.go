@@ -115,7 +115,7 @@ func (r reach) places(t *terminal) ([]place, error) {
 	case r.dir != "":
 		return []place{{socket: admin.SocketIn(r.dir), dir: r.dir}}, nil
 	}
-	cfg, err := loadConfig(t, config.Source{Path: r.config})
+	cfg, err := loadForeign(t, config.Source{Path: r.config})
 	if err != nil {
 		return nil, err
 	}
@@ -191,25 +191,46 @@ func (p place) open(ctx context.Context, t *terminal) (operator, func() error, e
 	case err != nil:
 		return nil, nil, denied(p.dir, err)
 	}
-	log := slog.New(slog.NewTextHandler(t.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	store, err := sqlite.Open(sqlite.Options{Dir: p.dir, Log: log})
-	if errors.Is(err, sqlite.ErrLocked) {
-		return nil, nil, fmt.Errorf("a smtp2rest uses %s and does not answer on %s: name its --socket, or stop it", p.dir, p.socket)
-	}
+	log := warnings(t)
+	store, err := sqlite.Open(sqlite.Options{Dir: p.dir, Existing: true, Log: log})
 	if err != nil {
-		return nil, nil, denied(p.dir, err)
+		return nil, nil, p.explain(err)
 	}
-	past, err := records.Open(records.Options{Dir: p.dir, Log: log})
-	if err != nil {
-		return nil, nil, errors.Join(denied(p.dir, err), store.Close())
-	}
-	o := admin.Options{Queue: store, Version: versionText(), History: history.Direct{Store: past, Log: log}}
+	o := admin.Options{Queue: store, Version: versionText()}
 	if p.config != nil {
 		o.LeftOut = app.LeftOut(func() *config.Config { return p.config })
 	}
+	past, err := records.Open(records.Options{Dir: p.dir, Existing: true, Log: log})
+	if err != nil { // the queue is there all the same
+		return stopped{admin.New(o), noPast{p.explain(err)}}, store.Close, nil
+	}
+	notes := &history.Direct{Store: past, Log: log}
+	o.History = notes
 	local := admin.New(o)
 	both := stopped{local, admin.NewHistory(admin.HistoryOptions{Store: past, Admin: local})}
-	return both, func() error { return errors.Join(past.Close(), store.Close()) }, nil
+	return both, func() error {
+		notes.Flush()
+		return errors.Join(past.Close(), store.Close())
+	}, nil
+}
+
+func warnings(t *terminal) *slog.Logger {
+	return slog.New(slog.NewTextHandler(t.err, &slog.HandlerOptions{Level: slog.LevelWarn}))
+}
+
+// explain says why the files of a daemon that is stopped cannot be used. They
+// are its own: made by whoever looks into them, with the rights of root as a
+// rule, they could not be used by it any more.
+func (p place) explain(err error) error {
+	switch {
+	case errors.Is(err, sqlite.ErrLocked), errors.Is(err, records.ErrLocked):
+		return fmt.Errorf("a smtp2rest uses %s and does not answer on %s: name its --socket, or stop it", p.dir, p.socket)
+	case errors.Is(err, sqlite.ErrOlder), errors.Is(err, records.ErrOlder):
+		return fmt.Errorf("%w on %s, and its files are for it to convert: start it, then ask again (%w)", admin.ErrNotRunning, p.socket, err)
+	case errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("%w on %s, and a file is missing that it makes when it starts: start it, then ask again (%w)", admin.ErrNotRunning, p.socket, err)
+	}
+	return denied(p.dir, err)
 }
 
 // operator is what a person can do with a relay that runs, or is stopped.
@@ -221,7 +242,7 @@ type operator interface {
 // stopped is a relay that does not run.
 type stopped struct {
 	*admin.Local
-	*admin.LocalHistory
+	admin.History
 }
 
 // denied says what helps against a lack of permission.
@@ -230,4 +251,17 @@ func denied(dir string, err error) error {
 		return fmt.Errorf("this user may not use %s; try again with sudo, or as the daemon's user: %w", dir, err)
 	}
 	return err
+}
+
+// noPast is the history of a relay whose records cannot be used.
+type noPast struct{ why error }
+
+func (n noPast) Find(context.Context, history.Query) (admin.Found, error) {
+	return admin.Found{}, n.why
+}
+
+func (n noPast) Trace(context.Context, string) (admin.Traced, error) { return admin.Traced{}, n.why }
+
+func (n noPast) Forget(context.Context, admin.ForgetRequest) (admin.Forgotten, error) {
+	return admin.Forgotten{}, n.why
 }

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 )
@@ -108,7 +107,7 @@ func progressText(p admin.Progress) string {
 	text := p.State
 	switch {
 	case p.State == "waiting":
-		if n := next(p, time.Time{}); n == "now" {
+		if n := next(p); n == "now" {
 			text += ", due now"
 		} else {
 			text += ", next try in " + n

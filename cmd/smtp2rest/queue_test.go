@@ -265,23 +265,17 @@ func TestQueueStatusOfADaemon(t *testing.T) {
 // What is due and cannot go out yet is not said to go out now.
 func TestNextWaitsForTheAPI(t *testing.T) {
 	now := time.Now()
-	soon, later := now.Add(90*time.Second), now.Add(time.Hour)
-	for name, tt := range map[string]struct {
-		due  time.Time
-		pace *admin.Pace
-		want string
-	}{
-		"due":                    {now, &admin.Pace{}, "now"},
-		"no daemon":              {now, nil, "now"},
-		"a pause":                {now, &admin.Pace{PausedUntil: soon}, "2m"},
-		"an outage":              {now, &admin.Pace{Breaker: admin.Breaker{Open: true, ProbeAt: soon}}, "2m"},
-		"an outage and a pause":  {now, &admin.Pace{PausedUntil: later, Breaker: admin.Breaker{Open: true, ProbeAt: soon}}, "1h"},
-		"an outage that is over": {now, &admin.Pace{Breaker: admin.Breaker{ProbeAt: soon}}, "now"},
-		"due after the pause":    {later, &admin.Pace{PausedUntil: soon}, "1h"},
+	for want, p := range map[string]admin.Progress{
+		"now": {State: "waiting", Due: now, Next: now},
+		"2m":  {State: "waiting", Due: now, Next: now.Add(90 * time.Second)},
+		"-":   {State: "held", Due: now},
 	} {
-		if got := next(admin.Progress{State: "waiting", Due: tt.due}, shutUntil(tt.pace)); got != tt.want {
-			t.Errorf("%s: %q, want %q", name, got, tt.want)
+		if got := next(p); got != want {
+			t.Errorf("%+v: %q, want %q", p, got, want)
 		}
+	}
+	if got := progressText(admin.Progress{State: "waiting", Due: now, Next: now.Add(90 * time.Second), Why: "the API is down"}); got != "waiting, next try in 2m: the API is down" {
+		t.Errorf("show says %q", got)
 	}
 }
 

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bufio"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -10,7 +9,6 @@ import (
 	"strings"
 	"time"
 	"unicode"
-	"unicode/utf16"
 	"unicode/utf8"
 )
 
@@ -94,40 +92,6 @@ func address(s string) string {
 		return "<>"
 	}
 	return printable(s)
-}
-
-// plainJSON is v in one line in which nothing can reach a terminal either.
-// encoding/json leaves control characters beyond ASCII as they are; outside of
-// strings JSON has none, so that all of them can be escaped.
-func plainJSON(v any) (string, error) {
-	var raw strings.Builder
-	enc := json.NewEncoder(&raw)
-	enc.SetEscapeHTML(false)
-	if err := enc.Encode(v); err != nil {
-		return "", err
-	}
-	var b strings.Builder
-	for _, r := range strings.TrimSuffix(raw.String(), "\n") {
-		switch {
-		case unicode.IsPrint(r):
-			b.WriteRune(r)
-		case r > 0xffff:
-			high, low := utf16.EncodeRune(r)
-			fmt.Fprintf(&b, `\u%04x\u%04x`, high, low)
-		default:
-			fmt.Fprintf(&b, `\u%04x`, r)
-		}
-	}
-	return b.String(), nil
-}
-
-func printJSON(w io.Writer, v any) error {
-	line, err := plainJSON(v)
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintln(w, line)
-	return err
 }
 
 // copyRaw copies a mail as it is, or so that a terminal shows it.

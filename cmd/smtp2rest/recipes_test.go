@@ -1,7 +1,6 @@
 package main
 
 import (
-	"net"
 	"net/http"
 	"os"
 	"os/exec"
@@ -131,15 +130,4 @@ func TestRecipeForAlertmanager(t *testing.T) {
 	if len(calls) != 1 || !strings.Contains(calls[0].Body.Subject, "DiskFull") {
 		t.Errorf("the sandbox got %+v", calls)
 	}
-}
-
-// freeAddress is an address for a program that cannot say which one it took.
-func freeAddress(t *testing.T) string {
-	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = ln.Close() }()
-	return ln.Addr().String()
 }

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"strings"
@@ -26,11 +27,14 @@ was sent:
 With --webhook-url, or once 'smtp2rest webhook register' has named an address, it
 tells by signed events what became of the mail it took: sent, delivered, bounced.
 
+--json prints one line once it listens, with the address and the key.
+
 Recipients at any domain that force an outcome:
 
 ` + magicTable(),
 		examples: []string{
 			"smtp2rest sandbox",
+			"smtp2rest sandbox --listen 127.0.0.1:0 --json",
 			"smtp2rest sandbox --rate 10 --fail-500 0.05 --latency 200ms",
 			"smtp2rest sandbox --webhook-url http://127.0.0.1:8026/webhook --webhook-repeats 1 --webhook-reorder",
 			"curl http://127.0.0.1:8025/sandbox/calls",
@@ -53,26 +57,42 @@ Recipients at any domain that force an outcome:
 			fs.DurationVar(&o.Webhook.Delay, "webhook-delay", 0, "`time` between a mail and its events")
 			fs.IntVar(&o.Webhook.Repeats, "webhook-repeats", 0, "send each event so many times more, a `number`")
 			fs.BoolVar(&o.Webhook.Reorder, "webhook-reorder", false, "send the events of a mail the last one first")
+			var asJSON bool
+			declareJSON(fs, &asJSON)
 			return func(ctx context.Context, t *terminal, args []string) error {
 				if len(args) > 0 {
 					return usagef("unexpected argument %q", args[0])
 				}
-				return runSandbox(ctx, t, o)
+				return runSandbox(ctx, t, o, asJSON)
 			}
 		},
 	}
 }
 
-func runSandbox(ctx context.Context, t *terminal, o sandbox.Options) error {
+func runSandbox(ctx context.Context, t *terminal, o sandbox.Options, asJSON bool) error {
 	box := sandbox.New(o)
 	if err := box.Start(context.WithoutCancel(ctx)); err != nil {
 		return err
 	}
-	fmt.Fprintf(t.out, "The sandbox listens; point a relay at it with\n\n  NEXUSPROMAIL_API_URL=%s NEXUSPROMAIL_API_KEY=%s FROM_EMAIL=relay@sandbox.example smtp2rest serve\n\n", box.URL(), o.Key)
+	if err := announceSandbox(t, box, o.Key, asJSON); err != nil {
+		return errors.Join(err, box.Stop(ctx))
+	}
 	<-ctx.Done()
 	stop, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 	defer cancel()
 	return box.Stop(stop)
+}
+
+func announceSandbox(t *terminal, box *sandbox.Server, key string, asJSON bool) error {
+	if asJSON {
+		return printJSON(t.out, struct {
+			API     string `json:"api"`
+			Key     string `json:"key"`
+			Sandbox string `json:"sandbox"`
+		}{box.URL(), key, origin(box)})
+	}
+	_, err := fmt.Fprintf(t.out, "The sandbox listens; point a relay at it with\n\n  NEXUSPROMAIL_API_URL=%s NEXUSPROMAIL_API_KEY=%s FROM_EMAIL=relay@sandbox.example smtp2rest serve\n\n", box.URL(), quoted(key))
+	return err
 }
 
 func magicTable() string {

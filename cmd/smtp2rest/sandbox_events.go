@@ -23,5 +23,5 @@ func withEvents(cfg *config.Config) {
 // does after 'webhook register'.
 func tellEvents(box *sandbox.Server, daemon *app.App, w config.Webhook) {
 	w.Address = daemon.WebhookAddr().String()
-	box.SetWebhook(sandbox.Webhook{URL: endpoint(w), Secret: w.Secret.Reveal()})
+	box.SetWebhook(sandbox.Webhook{URL: endpointURL(w), Secret: w.Secret.Reveal()})
 }

@@ -19,6 +19,7 @@ func sendCommand() *command {
 said. It exits 0 when the mail was taken for every recipient, 1 when not.`,
 		examples: []string{
 			"smtp2rest send --to bob@example.net",
+			"smtp2rest send --to bob@example.net --json | jq -r .id",
 			"smtp2rest send --server relay.internal:25 --from app@example.com --to bob@example.net,eve@example.net",
 		},
 		setup: func(fs *flag.FlagSet) action {
@@ -27,6 +28,8 @@ said. It exits 0 when the mail was taken for every recipient, 1 when not.`,
 			to := fs.String("to", "", "`recipients`, separated by commas")
 			subject := fs.String("subject", "A test from smtp2rest", "`subject` of the mail")
 			text := fs.String("text", "This mail was sent by 'smtp2rest send'.", "`text` of the mail")
+			var asJSON bool
+			declareJSON(fs, &asJSON)
 			return func(ctx context.Context, t *terminal, args []string) error {
 				recipients := splitList(*to)
 				if len(args) > 0 || len(recipients) == 0 {
@@ -35,7 +38,9 @@ said. It exits 0 when the mail was taken for every recipient, 1 when not.`,
 				d, err := converse(ctx, withPort(*server), envelope{
 					from: *from, to: recipients, data: testMail(*from, recipients, *subject, *text),
 				})
-				if d != nil {
+				if d != nil && asJSON {
+					err = errors.Join(err, printJSON(t.out, d.sent(recipients)))
+				} else if d != nil {
 					d.print(t.out, palette{t.color})
 				}
 				if err == nil && !d.takenForAll() {

@@ -64,8 +64,9 @@ allowed or wants no mail, 69 for other refusals.`,
 			"smtp2rest sendmail -t < mail.eml",
 			"smtp2rest sendmail -f app@mail.example.com bob@example.net < mail.eml",
 		},
-		raw:   true,
-		setup: func(*flag.FlagSet) action { return runSendmail },
+		raw:    true,
+		noJSON: "what sendmail prints and its exit codes are what programs have always expected",
+		setup:  func(*flag.FlagSet) action { return runSendmail },
 	}
 }
 

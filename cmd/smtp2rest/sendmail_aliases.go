@@ -19,7 +19,7 @@ func checkAliases(t *terminal, c sendmail.Command) error {
 	if _, err := os.Stat(daemonConfig); err == nil {
 		path = daemonConfig
 	}
-	cfg, err := loadConfig(t, config.Source{Path: path, FallbackSender: "default-sender@example.com"})
+	cfg, err := loadForeign(t, config.Source{Path: path, FallbackSender: "default-sender@example.com"})
 	if err != nil {
 		return sendmail.Errorf(sendmail.Config, "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}

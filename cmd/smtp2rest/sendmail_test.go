@@ -123,12 +123,7 @@ func sendmailTo(t *testing.T, server, stdin string, args ...string) result {
 
 // nobodyListens is an address where a daemon was.
 func nobodyListens(t *testing.T) string {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	_ = l.Close()
-	return l.Addr().String()
+	return freeAddress(t)
 }
 
 // Each class of replies has its exit code, at each command it can come at.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"flag"
 	"fmt"
 	"net"
@@ -17,7 +16,6 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/app"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/logs"
-	"github.com/smtp2rest/smtp2rest/relay/sandbox"
 )
 
 // drainTime is how long mail that is being handed over may take to end after
@@ -39,21 +37,29 @@ has one. With it, the file is completed by the environment, which comes first.
 'smtp2rest check' shows what is in force.
 
 With --sandbox no mail leaves the machine: a stand-in for the API runs inside
-and shows what it was sent. It needs no settings at all.`,
+and shows what it was sent. It needs no settings at all. Its queue is in a directory
+of its own, whatever the settings say, and thrown away at the end; other commands find
+it by the line with SMTP2REST_DATA_DIR that is printed.
+
+--json prints one line when clients can connect, with the addresses, also where a
+port was left to the system; the log is JSON with log.format.`,
 		examples: []string{
 			"smtp2rest serve --sandbox",
+			"smtp2rest serve --sandbox --json",
 			"NEXUSPROMAIL_API_KEY=… FROM_EMAIL=hello@mail.example.com smtp2rest serve",
 			"smtp2rest serve --config /etc/smtp2rest/config.toml",
 		},
 		setup: func(fs *flag.FlagSet) action {
 			path := fs.String("config", "", "TOML `file` with settings")
 			inSandbox := fs.Bool("sandbox", false, "send to a sandbox inside instead of the API")
+			var asJSON bool
+			declareJSON(fs, &asJSON)
 			return func(ctx context.Context, t *terminal, args []string) error {
 				if len(args) > 0 {
 					return usagef("unexpected argument %q", args[0])
 				}
 				if *inSandbox {
-					return serveSandboxed(ctx, t, *path)
+					return serveSandboxed(ctx, t, *path, asJSON)
 				}
 				load := func() (*config.Config, error) {
 					return loadConfig(t, config.Source{Path: *path, NeedAPI: true})
@@ -62,15 +68,23 @@ and shows what it was sent. It needs no settings at all.`,
 				if err != nil {
 					return err
 				}
-				return serve(ctx, t, cfg, load, nil)
+				return serve(ctx, t, cfg, load, false, func(daemon *app.App) {
+					if asJSON {
+						_ = printJSON(t.out, whereOf(daemon, cfg)) // mail is taken all the same
+					}
+				})
 			}
 		},
 	}
 }
 
 // serve runs the relay until ctx ends. load loads its configuration again.
-// ready, of a relay in a sandbox, is called once clients can connect.
-func serve(ctx context.Context, t *terminal, cfg *config.Config, load func() (*config.Config, error), ready func(*app.App)) error {
+// ready is called once clients can connect. scratch says that its queue is
+// thrown away with it.
+func serve(ctx context.Context, t *terminal, cfg *config.Config, load func() (*config.Config, error), scratch bool, ready func(*app.App)) error {
+	if err := crashBySignal(); err != nil {
+		return fmt.Errorf("core dumps cannot be turned off: %w", err)
+	}
 	hangups := make(chan os.Signal, 1)
 	signal.Notify(hangups, syscall.SIGHUP)
 	defer signal.Stop(hangups)
@@ -79,7 +93,7 @@ func serve(ctx context.Context, t *terminal, cfg *config.Config, load func() (*c
 	defer log.Close()
 	manager := notify.New(notify.Options{Env: t.env, Log: log.Logger})
 	daemon := app.New(app.Options{
-		Config: cfg, Version: versionText(), Log: log.Logger, Load: load, Scratch: ready != nil,
+		Config: cfg, Version: versionText(), Log: log.Logger, Load: load, Scratch: scratch,
 		SetLog: func(c config.Log) { log.Change(logs.Format(c.Format), c.Level) },
 		OnReload: func() func([]net.Addr, error) {
 			manager.Reloading()
@@ -92,9 +106,7 @@ func serve(ctx context.Context, t *terminal, cfg *config.Config, load func() (*c
 	manager.Ready(statusLine(daemon.Addrs(), nil))
 	watching := watch(manager, daemon)
 	defer watching()
-	if ready != nil {
-		ready(daemon)
-	}
+	ready(daemon)
 	untilEnd(ctx, t, daemon, hangups)
 	manager.Stopping(fmt.Sprintf("stopping; mail under way is given %s", drainTime))
 	drain, cancel := context.WithTimeout(context.Background(), drainTime)
@@ -141,91 +153,6 @@ func untilEnd(ctx context.Context, t *terminal, daemon *app.App, hangups <-chan 
 	}
 }
 
-func serveSandboxed(ctx context.Context, t *terminal, path string) (err error) {
-	boxed := withSandboxEnv(t)
-	cfg, err := loadConfig(boxed, sandboxed(path))
-	if err != nil {
-		return err
-	}
-	cleanUp, err := scratchQueue(cfg)
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, cleanUp()) }()
-	box, err := startSandbox(ctx, cfg, "127.0.0.1:8025")
-	if err != nil {
-		return err
-	}
-	withEvents(cfg)
-	load := func() (*config.Config, error) {
-		next, err := loadConfig(boxed, sandboxed(path))
-		if err == nil {
-			next.Queue.DataDir, next.API.URL, next.Webhook = cfg.Queue.DataDir, box.URL(), cfg.Webhook
-		}
-		return next, err
-	}
-	err = serve(ctx, t, cfg, load, func(daemon *app.App) {
-		tellEvents(box, daemon, cfg.Webhook)
-		announce(t, daemon, cfg.Queue.DataDir, box)
-	})
-	stop, cancel := context.WithTimeout(context.Background(), drainTime)
-	defer cancel()
-	return errors.Join(err, box.Stop(stop))
-}
-
-// scratchQueue gives a relay whose mail goes nowhere a queue that is removed
-// with it, so that it never meets the mail of a real one.
-func scratchQueue(cfg *config.Config) (cleanUp func() error, err error) {
-	dir, err := os.MkdirTemp("", "smtp2rest-sandbox-")
-	if err != nil {
-		return nil, err
-	}
-	cfg.Queue.DataDir = dir
-	return func() error { return os.RemoveAll(dir) }, nil
-}
-
-// startSandbox starts a sandbox on the address, or on a free port when that
-// is taken, and points cfg at it.
-func startSandbox(ctx context.Context, cfg *config.Config, address string) (*sandbox.Server, error) {
-	o := sandbox.Options{Address: address, Key: cfg.API.Key.Reveal(), Path: cfg.API.Path}
-	box := sandbox.New(o)
-	if err := box.Start(context.WithoutCancel(ctx)); err != nil {
-		o.Address = "127.0.0.1:0"
-		box = sandbox.New(o)
-		if err := box.Start(context.WithoutCancel(ctx)); err != nil {
-			return nil, err
-		}
-	}
-	cfg.API.URL = box.URL()
-	return box, nil
-}
-
-func announce(t *terminal, daemon *app.App, dataDir string, box *sandbox.Server) {
-	smtp := daemon.Addrs()[0].String()
-	fmt.Fprintf(t.out, `
-  SMTP     %s
-  sandbox  %s   (no mail leaves this machine)
-  events   %s   (what the sandbox tells of mail it took)
-
-Try, in another terminal:
-
-  export SMTP2REST_DATA_DIR=%s
-  %[5]s send --server %[1]s --to bob@example.net
-  %[5]s send --server %[1]s --to suppressed@example.net
-  %[5]s send --server %[1]s --to hardbounce@example.net
-  %[5]s trace bob@example.net
-  %[5]s suppressions
-  %[5]s status
-  curl %[6]s/sandbox/calls
-
-'%[5]s help sandbox' lists the recipients that force an outcome. Stop with Ctrl-C.
-
-`, smtp, box.URL(), box.Webhook().URL, dataDir, t.name, origin(box))
-}
-
-// origin is the sandbox's address without the path of the API.
-func origin(box *sandbox.Server) string { return "http://" + box.Addr() }
-
 // loadConfig reads the configuration from a file, if one is named, and the
 // terminal's environment.
 func loadConfig(t *terminal, src config.Source) (*config.Config, error) {
@@ -233,25 +160,9 @@ func loadConfig(t *terminal, src config.Source) (*config.Config, error) {
 	return config.Load(src)
 }
 
-// sandboxed is a source in which nothing needs to be set.
-func sandboxed(path string) config.Source {
-	return config.Source{Path: path, NeedAPI: true, FallbackSender: "relay@sandbox.example"}
-}
-
-// withSandboxEnv is t with an environment in which everything that a relay
-// needs is set, and nothing that could reach the real API.
-func withSandboxEnv(t *terminal) *terminal {
-	real, boxed := t.env, *t
-	boxed.env = func(name string) (string, bool) {
-		switch name {
-		case "NEXUSPROMAIL_API_KEY":
-			return "sandbox-key", true
-		case "NEXUSPROMAIL_API_KEY_FILE", "CREDENTIALS_DIRECTORY":
-			return "", false
-		case "NEXUSPROMAIL_API_URL":
-			return "http://127.0.0.1:8025/api", true
-		}
-		return real(name)
-	}
-	return &boxed
+// loadForeign reads the configuration of a relay that is a process of its own,
+// as a rule a service.
+func loadForeign(t *terminal, src config.Source) (*config.Config, error) {
+	src.Service = src.Path != ""
+	return loadConfig(t, src)
 }

@@ -82,6 +82,21 @@ func TestServeSandboxAndWhatItSaysToTry(t *testing.T) {
 	}
 }
 
+// Whoever's port 8025 is taken must not be shown somebody else's calls.
+func TestServeSandboxSaysWhatIsTaken(t *testing.T) {
+	if l, err := net.Listen("tcp", "127.0.0.1:8025"); err == nil {
+		defer func() { _ = l.Close() }()
+	} // else somebody has it already
+	env := environ(t)
+	p := launch(t, env, "serve", "--sandbox", "--config", configFile(t, "[[listener]]\naddress = \"127.0.0.1:0\"\n"))
+	box := p.await(p.out, `sandbox +http://(127\.0\.0\.1:\d+)/api`)
+	p.await(p.err, `(note: 127\.0\.0\.1:8025 is taken by another program, so the sandbox is at `+regexp.QuoteMeta(box)+`)`)
+	p.await(p.err, `(note: environment SMTP2REST_DATA_DIR is not used: with --sandbox the queue is in a directory of its own and thrown away)`)
+	p.await(p.out, `(curl http://`+regexp.QuoteMeta(box)+`/sandbox/calls)`)
+	line := strings.Fields(p.await(p.out, `WEBHOOK_SECRET=(\S+ .*webhook test --url \S+)`))
+	wantOut(t, execute(t, append(env, "WEBHOOK_SECRET="+line[0]), "", "webhook", "test", "--url", line[len(line)-1]), 0, "the event was taken", "")
+}
+
 // The scratch queue of a sandboxed relay goes with it.
 func TestServeSandboxLeavesNothingBehind(t *testing.T) {
 	env := environ(t)
@@ -127,7 +142,7 @@ func relayOf(t *testing.T, env []string, sandbox string, args ...string) {
 	p := launch(t, environ(t, env...), args...)
 	m := p.err.await(regexp.MustCompile(`"?msg"?[=:]"?listening"?[ ,]"?address"?[=:]"?(127\.0\.0\.1:\d+)`))
 	if m == nil {
-		if strings.Contains(p.err.String(), "another program uses this port") {
+		if strings.Contains(p.err.String(), "uses this port") {
 			t.Skip("port 2525, the default, is taken on this machine: ", p.err)
 		}
 		t.Fatal("it does not listen")
@@ -149,7 +164,7 @@ func relayOf(t *testing.T, env []string, sandbox string, args ...string) {
 	}
 }
 
-// Another program's port is told as such.
+// Another program's port is told as such, and whose it is.
 func TestServeOnAPortThatIsTaken(t *testing.T) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -158,7 +173,7 @@ func TestServeOnAPortThatIsTaken(t *testing.T) {
 	defer func() { _ = l.Close() }()
 	r := execute(t, environ(t, "NEXUSPROMAIL_API_KEY="+plantedKey, "FROM_EMAIL=hello@mail.example.com"), "",
 		"serve", "--config", configFile(t, fmt.Sprintf("[[listener]]\naddress = %q\n", l.Addr())))
-	if r.code != 1 || !strings.Contains(r.err, "another program uses this port") || strings.Contains(r.all(), "PlantedKey") {
+	if r.code != 1 || !strings.Contains(r.err, fmt.Sprintf("(pid %d) uses this port", os.Getpid())) || strings.Contains(r.all(), "PlantedKey") {
 		t.Errorf("%+v", r)
 	}
 }
@@ -279,12 +294,8 @@ func TestDemo(t *testing.T) {
 		t.Errorf("left behind: %v %v", left, err)
 	}
 
-	path := filepath.Join("..", "..", "README.md")
-	readme, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	before, block, after := readmeBlock(t, string(readme))
+	path := filepath.Join("..", "..", "docs", "demo.md")
+	before, block, after := demoIn(t, path)
 	if *update && normal(block) != normal(r.out) {
 		if err := os.WriteFile(path, []byte(before+r.out+after), 0o644); err != nil {
 			t.Fatal(err)
@@ -292,22 +303,31 @@ func TestDemo(t *testing.T) {
 		block = r.out
 	}
 	if got, want := normal(block), normal(r.out); got != want {
-		t.Errorf("README.md shows another run than the demo's, at %s\n'go test ./cmd/smtp2rest -update' writes it anew", firstDifference(got, want))
+		t.Errorf("docs/demo.md shows another run than the demo's, at %s\n'go test ./cmd/smtp2rest -update' writes it anew", firstDifference(got, want))
+	}
+	_, excerpt, _ := demoIn(t, filepath.Join("..", "..", "README.md"))
+	if got := normal(excerpt); !strings.Contains(normal(r.out), got) {
+		t.Errorf("README.md shows a scene that the demo has not: copy it from docs/demo.md\n%s", got)
 	}
 }
 
-// readmeBlock cuts out the transcript.
-func readmeBlock(t *testing.T, readme string) (before, block, after string) {
+// demoIn cuts out the transcript in a document.
+func demoIn(t *testing.T, path string) (before, block, after string) {
 	t.Helper()
 	const open, end = "<!-- demo -->\n```\n", "\n```\n"
-	i := strings.Index(readme, open)
+	text, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc := string(text)
+	i := strings.Index(doc, open)
 	if i < 0 {
-		t.Fatalf("README.md has no %q", open)
+		t.Fatalf("%s has no %q", path, open)
 	}
 	i += len(open)
-	n := strings.Index(readme[i:], end)
+	n := strings.Index(doc[i:], end)
 	if n < 0 {
-		t.Fatal("the demo's block in README.md has no end")
+		t.Fatalf("the demo's block in %s has no end", path)
 	}
-	return readme[:i], readme[i : i+n+1], readme[i+n+1:]
+	return doc[:i], doc[i : i+n+1], doc[i+n+1:]
 }

@@ -6,7 +6,6 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
@@ -47,7 +46,7 @@ type suppressionFlags struct {
 
 func (s *suppressionFlags) declare(fs *flag.FlagSet) {
 	s.reach.declare(fs)
-	fs.BoolVar(&s.json, "json", false, "print JSON, for scripts")
+	declareJSON(fs, &s.json)
 }
 
 // with runs f with the list that the flags lead to.
@@ -87,12 +86,9 @@ func withRecords(t *terminal, p place, f func(admin.Suppressions) error) (err er
 	case err != nil:
 		return denied(p.dir, err)
 	}
-	store, err := records.Open(records.Options{Dir: p.dir, Log: slog.New(slog.NewTextHandler(t.err, &slog.HandlerOptions{Level: slog.LevelWarn}))})
-	if errors.Is(err, records.ErrLocked) {
-		return fmt.Errorf("a smtp2rest uses %s and does not answer on %s: name its --socket, or stop it", p.dir, p.socket)
-	}
+	store, err := records.Open(records.Options{Dir: p.dir, Existing: true, Log: warnings(t)})
 	if err != nil {
-		return denied(p.dir, err)
+		return p.explain(err)
 	}
 	defer func() { err = errors.Join(err, store.Close()) }()
 	return f(admin.NewSuppressions(store))
@@ -116,7 +112,7 @@ func (f *suppressionFilterFlags) filter() (admin.SuppressionFilter, error) {
 	}
 	for _, name := range out.Sources {
 		if _, ok := suppress.ParseSource(name); !ok {
-			return out, usagef("there is no source %q%s", name, didYouMean(name, sourceNames()))
+			return out, usagef("there is no source %q%s", name, noSuch(name, sourceNames()))
 		}
 	}
 	return out, nil
@@ -124,7 +120,7 @@ func (f *suppressionFilterFlags) filter() (admin.SuppressionFilter, error) {
 
 func checkReason(name string) error {
 	if _, ok := suppress.ParseReason(name); !ok {
-		return usagef("there is no reason %q%s", name, didYouMean(name, reasonNames()))
+		return usagef("there is no reason %q%s", name, noSuch(name, reasonNames()))
 	}
 	return nil
 }

@@ -26,25 +26,28 @@ func suppressionsExportCommand() *command {
 		name:    "suppressions export",
 		summary: "Write the list to standard output.",
 		about: `Writes one line for each address: CSV with a header, or JSON lines, which 'import'
-reads again.`,
+reads again. --json is --format jsonl.`,
 		examples: []string{"smtp2rest suppressions export > list.csv", "smtp2rest suppressions export --format jsonl --source operator"},
 		setup: func(fs *flag.FlagSet) action {
-			var r reach
+			var s suppressionFlags
 			var f suppressionFilterFlags
-			r.declare(fs)
+			s.declare(fs)
 			f.declare(fs)
 			format := fs.String("format", "csv", "`csv` or jsonl")
 			return func(ctx context.Context, t *terminal, args []string) error {
 				filter, err := f.filter()
+				if s.json {
+					*format = "jsonl"
+				}
 				switch {
 				case err != nil:
 					return err
 				case len(args) > 0:
 					return usagef("unexpected argument %q; the list goes to standard output", args[0])
 				case *format != "csv" && *format != "jsonl":
-					return usagef("there is no format %q%s", *format, didYouMean(*format, []string{"csv", "jsonl"}))
+					return usagef("there is no format %q%s", *format, noSuch(*format, []string{"csv", "jsonl"}))
 				}
-				return r.withSuppressions(ctx, t, func(a admin.Suppressions) error {
+				return s.with(ctx, t, func(a admin.Suppressions) error {
 					return export(ctx, t.out, a, filter, *format == "csv")
 				})
 			}

@@ -86,7 +86,7 @@ func TestSuppressionsOfAStoppedDaemon(t *testing.T) {
 // that RCPT asks is right at once.
 func TestSuppressionsOfARunningDaemon(t *testing.T) {
 	dir := recordsDir(t, bouncedEntry())
-	p := launch(t, environ(t), "serve", "--sandbox")
+	p := launch(t, environ(t), "serve", "--sandbox", "--config", configFile(t, "[[listener]]\naddress = \"127.0.0.1:0\"\n"))
 	used := p.await(p.out, `export SMTP2REST_DATA_DIR=(\S+)`)
 	smtp := p.await(p.out, `(?m)^ +SMTP +(\S+)`)
 	file := filepath.Join(dir, "list.csv")

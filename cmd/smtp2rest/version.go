@@ -13,11 +13,22 @@ var version string
 
 func versionCommand() *command {
 	return &command{
-		name:    "version",
-		summary: "Print the version.",
-		about:   "Prints the version, the commit it was built from where that is known, and the Go release.",
-		setup: func(*flag.FlagSet) action {
+		name:     "version",
+		summary:  "Print the version.",
+		about:    "Prints the version, the commit it was built from where that is known, and the Go release.",
+		examples: []string{"smtp2rest version", "smtp2rest version --json"},
+		setup: func(fs *flag.FlagSet) action {
+			var asJSON bool
+			declareJSON(fs, &asJSON)
 			return func(_ context.Context, t *terminal, _ []string) error {
+				if asJSON {
+					return printJSON(t.out, struct {
+						Version string `json:"version"`
+						Go      string `json:"go"`
+						OS      string `json:"os"`
+						Arch    string `json:"arch"`
+					}{versionText(), runtime.Version(), runtime.GOOS, runtime.GOARCH})
+				}
 				_, err := fmt.Fprintf(t.out, "smtp2rest %s %s %s/%s\n", versionText(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
 				return err
 			}

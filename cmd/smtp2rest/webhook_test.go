@@ -1,7 +1,6 @@
 package main
 
 import (
-	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -22,12 +21,13 @@ func TestWebhook(t *testing.T) {
 	register := func() result {
 		return execute(t, env, "", "webhook", "register", "--config", conf, "--url", "http://127.0.0.1:1/webhook", "--events", "bounced.hard,complained")
 	}
+	mode := os.FileMode(0o600)
 	read := func(name string) string {
 		data, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil {
 			t.Fatal(err)
 		}
-		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode().Perm() != 0o600 {
+		if info, err := os.Stat(filepath.Join(dir, name)); err != nil || info.Mode().Perm() != mode {
 			t.Errorf("%s: %v, %v", name, info.Mode(), err)
 		}
 		return strings.TrimSpace(string(data))
@@ -51,6 +51,10 @@ func TestWebhook(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "previous"), []byte("whsec_none\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
+	mode = 0o640 // for a group that the daemon is in; it stays so
+	if err := os.Chmod(filepath.Join(dir, "secret"), mode); err != nil {
+		t.Fatal(err)
+	}
 	wantOut(t, register(), 0, "The one before it is in "+filepath.Join(dir, "previous"), "")
 	if read("previous") != first || read("secret") == first {
 		t.Errorf("previous %q, secret %q, first %q", read("previous"), read("secret"), first)
@@ -72,14 +76,7 @@ func TestWebhook(t *testing.T) {
 
 // TestSandboxTellsTheRelay: two programs, and an event between them.
 func TestSandboxTellsTheRelay(t *testing.T) {
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	hook := free.Addr().String()
-	if err := free.Close(); err != nil { // the relay takes it next
-		t.Fatal(err)
-	}
+	hook := freeAddress(t)
 	_, env, api := sandboxProcess(t, "--webhook-url", "http://"+hook+"/webhook", "--webhook-secret", "whsec_x", "--webhook-repeats", "1", "--webhook-reorder", "--webhook-delay", "1ms")
 	conf := filepath.Join(t.TempDir(), "config.toml")
 	if err := os.WriteFile(conf, []byte("[[listener]]\naddress = \"127.0.0.1:0\"\n[webhook]\naddress = \""+hook+"\"\n"), 0o600); err != nil {
@@ -114,7 +111,7 @@ func TestWebhookRegisterRefusals(t *testing.T) {
 	wantOut(t, run(env, "--url", "https://relay.example.com/webhook"), 1, "", "nowhere to keep the secret")
 	wantOut(t, run(env, "--url", "https://relay.example.com/webhook", "--print"), 0, "whsec_", "")
 	wantOut(t, run(append(env, "NEXUSPROMAIL_API_KEY=wrong"), "--url", "https://relay.example.com/webhook", "--print"), 1, "", "401 the API key is wrong or missing")
-	wantOut(t, run(append(env, "NEXUSPROMAIL_API_KEY="), "--url", "https://relay.example.com/webhook", "--print"), 1, "", "the API key is not set")
+	wantOut(t, run(append(env, "NEXUSPROMAIL_API_KEY="), "--url", "https://relay.example.com/webhook", "--print"), exitConfig, "", "api.key: is not set")
 	conf := filepath.Join(t.TempDir(), "config.toml")
 	if err := os.WriteFile(conf, []byte("[webhook]\nsecret_file = \"/nonexistent/dir/secret\"\n"), 0o600); err != nil {
 		t.Fatal(err)

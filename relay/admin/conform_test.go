@@ -206,3 +206,35 @@ func TestWhatIsWaitedFor(t *testing.T) {
 		})
 	}
 }
+
+// The soonest that a recipient can be tried is never before what holds it up.
+func TestNext(t *testing.T) {
+	soon, later := noon.Add(90*time.Second), noon.Add(time.Hour)
+	open := func(probe, paused time.Time) view {
+		return view{now: noon, running: true, pace: pace.State{PausedUntil: paused, Breaker: pace.BreakerState{Open: true, ProbeAt: probe}}}
+	}
+	paused := view{now: noon, running: true, pace: pace.State{PausedUntil: soon}}
+	full := view{now: noon, running: true, warming: []warm.DomainState{{Domain: "example.org", Bounded: true, Cap: 1, Sent: 1, Next: later}}}
+	for name, tt := range map[string]struct {
+		v         view
+		mail      queue.Mail
+		due, want time.Time
+	}{
+		"due":                   {view{now: noon, running: true}, queue.Mail{}, noon, noon},
+		"no daemon":             {view{now: noon}, queue.Mail{}, noon, noon},
+		"a pause":               {paused, queue.Mail{}, noon, soon},
+		"due after the pause":   {paused, queue.Mail{}, later, later},
+		"an outage":             {open(soon, time.Time{}), queue.Mail{}, noon, soon},
+		"an outage and a pause": {open(soon, later), queue.Mail{}, noon, later},
+		"the day's cap":         {full, queue.Mail{Domain: "example.org"}, noon, later},
+		"urgent":                {full, queue.Mail{Domain: "example.org", Urgent: true}, noon, noon},
+	} {
+		p := tt.v.progress(tt.mail, queue.Recipient{State: queue.Waiting, Due: tt.due})
+		if !p.Next.Equal(tt.want) || !p.Due.Equal(tt.due) {
+			t.Errorf("%s: %+v, want %s", name, p, tt.want)
+		}
+	}
+	if p := paused.progress(queue.Mail{}, queue.Recipient{State: queue.Held, Due: noon}); !p.Next.IsZero() {
+		t.Errorf("held: %+v", p)
+	}
+}

@@ -98,6 +98,9 @@ func (v view) progress(m queue.Mail, r queue.Recipient) Progress {
 	if r.State == queue.Waiting || r.State == queue.Held {
 		p.Due = utc(r.Due)
 	}
+	if r.State == queue.Waiting {
+		p.Next = utc(v.next(m, r))
+	}
 	return p
 }
 

@@ -9,20 +9,28 @@ import (
 	"strings"
 )
 
+// Access is what is asked of those who come by TCP. The caller sees to it that
+// there is a token where other machines reach the address.
+type Access struct {
+	Token                   string
+	OpenHealth, OpenMetrics bool // those pages can be read without the token
+}
+
 // guarded lets through what a client on TCP may ask for. On the unix socket
 // the file's permissions decide, and nothing of this applies.
 //
 // Without a token the address is this machine's alone, which is everybody on
 // it: they see how the relay is, but not whose mail it has, and change
 // nothing.
-func guarded(o ServerOptions, h http.Handler) http.Handler {
+func guarded(now func() Access, h http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a := now()
 		switch {
-		case o.Token == "" && !local(r.Host):
+		case a.Token == "" && !local(r.Host):
 			refuse(w, r, http.StatusForbidden, "ask for it by the address, or as localhost")
-		case o.opens(r.URL.Path), o.Token != "" && bears(r, o.Token):
+		case a.opens(r.URL.Path), a.Token != "" && bears(r, a.Token):
 			h.ServeHTTP(w, r)
-		case o.Token == "":
+		case a.Token == "":
 			refuse(w, r, http.StatusForbidden, "admin.address has no token, and without one shows no more than "+
 				strings.Join([]string{Livez, Readyz, Metrics, status}, ", ")+"; use the unix socket")
 		default:
@@ -45,14 +53,14 @@ func local(host string) bool {
 }
 
 // opens reports whether a page needs no token.
-func (o ServerOptions) opens(path string) bool {
+func (a Access) opens(path string) bool {
 	switch path {
 	case Livez, Readyz:
-		return o.Token == "" || o.OpenHealth
+		return a.Token == "" || a.OpenHealth
 	case Metrics:
-		return o.Token == "" || o.OpenMetrics
+		return a.Token == "" || a.OpenMetrics
 	case status:
-		return o.Token == ""
+		return a.Token == ""
 	}
 	return false
 }
@@ -60,8 +68,8 @@ func (o ServerOptions) opens(path string) bool {
 // bears compares digests, which have one length, in constant time.
 func bears(r *http.Request, token string) bool {
 	given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
-	a, b := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(token))
-	return ok && subtle.ConstantTimeCompare(a[:], b[:]) == 1
+	x, y := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(token))
+	return ok && subtle.ConstantTimeCompare(x[:], y[:]) == 1
 }
 
 // refuse answers a call as calls are answered, and a page with the words.

@@ -56,13 +56,13 @@ func TestWhatTheAddressShows(t *testing.T) {
 	}{
 		"no token is asked for":      {ServerOptions{}, "", row{200, 200, 200, 403}},
 		"one is sent all the same":   {ServerOptions{}, "Bearer x", row{200, 200, 200, 403}},
-		"nothing is open":            {ServerOptions{Token: token}, "", row{401, 401, 401, 401}},
-		"health is open":             {ServerOptions{Token: token, OpenHealth: true}, "", row{200, 401, 401, 401}},
-		"health and metrics":         {ServerOptions{Token: token, OpenHealth: true, OpenMetrics: true}, "", row{200, 200, 401, 401}},
-		"the right token":            {ServerOptions{Token: token}, "Bearer " + token, row{200, 200, 200, 200}},
-		"a wrong token":              {ServerOptions{Token: token, OpenHealth: true}, "Bearer " + token + "x", row{200, 401, 401, 401}},
-		"an empty token":             {ServerOptions{Token: token}, "Bearer ", row{401, 401, 401, 401}},
-		"without the word before it": {ServerOptions{Token: token}, token, row{401, 401, 401, 401}},
+		"nothing is open":            {ServerOptions{Access: Access{Token: token}}, "", row{401, 401, 401, 401}},
+		"health is open":             {ServerOptions{Access: Access{Token: token, OpenHealth: true}}, "", row{200, 401, 401, 401}},
+		"health and metrics":         {ServerOptions{Access: Access{Token: token, OpenHealth: true, OpenMetrics: true}}, "", row{200, 200, 401, 401}},
+		"the right token":            {ServerOptions{Access: Access{Token: token}}, "Bearer " + token, row{200, 200, 200, 200}},
+		"a wrong token":              {ServerOptions{Access: Access{Token: token, OpenHealth: true}}, "Bearer " + token + "x", row{200, 401, 401, 401}},
+		"an empty token":             {ServerOptions{Access: Access{Token: token}}, "Bearer ", row{401, 401, 401, 401}},
+		"without the word before it": {ServerOptions{Access: Access{Token: token}}, token, row{401, 401, 401, 401}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			tt.opt.Metrics = prometheus.NewRegistry()
@@ -85,7 +85,7 @@ func TestWhatTheAddressShows(t *testing.T) {
 
 // A path that is written otherwise is no way around the guard.
 func TestNoWayAroundTheGuard(t *testing.T) {
-	at := "http://" + onTCP(t, ServerOptions{Token: "a-token-of-16-letters", OpenHealth: true})
+	at := "http://" + onTCP(t, ServerOptions{Access: Access{Token: "a-token-of-16-letters", OpenHealth: true}})
 	for _, path := range []string{"//v1/status", "/livez/../v1/status", "/livez/../status", "/v1/status?/livez", "/%761/status"} {
 		if code, body := ask(t, "POST", at+path, ""); code == http.StatusOK {
 			t.Errorf("%s: %s", path, body)
@@ -102,7 +102,7 @@ func TestForeignNames(t *testing.T) {
 		{"", "evil.example", 403}, {"", "evil.example:9090", 403}, {"", "127.0.0.1:9090", 200}, {"", "[::1]:9090", 200}, {"", "localhost:9090", 200},
 		{"", "192.0.2.7", 200}, {"a-token-of-16-letters", "relay.example", 200},
 	} {
-		at := "http://" + onTCP(t, ServerOptions{Token: tt.token, OpenHealth: true})
+		at := "http://" + onTCP(t, ServerOptions{Access: Access{Token: tt.token, OpenHealth: true}})
 		req, err := http.NewRequestWithContext(t.Context(), "GET", at+Livez, nil)
 		must(t, err)
 		req.Host, req.Close = tt.host, true
@@ -117,7 +117,7 @@ func TestForeignNames(t *testing.T) {
 
 func TestTheClientOverTCP(t *testing.T) {
 	const token = "a-token-of-16-letters"
-	at := onTCP(t, ServerOptions{Token: token, OpenHealth: true})
+	at := onTCP(t, ServerOptions{Access: Access{Token: token, OpenHealth: true}})
 	c, err := DialTCP(t.Context(), at, token)
 	must(t, err)
 	if s, err := c.Status(t.Context()); err != nil || s.State != StateFine {

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -27,12 +28,10 @@ type ServerOptions struct {
 	// the daemon's user.
 	Path string
 
-	// Address is host:port, instead of Path. What it answers is guarded by the
-	// Token; the caller sees to it that there is one where other machines reach
-	// the address. OpenHealth and OpenMetrics let those pages be read without.
-	Address                 string
-	Token                   string
-	OpenHealth, OpenMetrics bool
+	// Address is host:port, instead of Path. What it answers is guarded.
+	Address  string
+	Listener net.Listener // on Address, when it is bound already
+	Access   Access       // SetAccess changes it
 
 	Log *slog.Logger // nil: none
 }
@@ -43,7 +42,8 @@ const lastBytes = time.Second
 // Server answers a Client, supervisors and monitoring on a unix socket or on
 // TCP.
 type Server struct {
-	opt ServerOptions
+	opt    ServerOptions
+	access atomic.Pointer[Access]
 
 	mu       sync.Mutex
 	http     *http.Server // nil before Start
@@ -59,8 +59,14 @@ func NewServer(o ServerOptions) *Server {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Server{opt: o, served: make(chan struct{})}
+	s := &Server{opt: o, served: make(chan struct{})}
+	s.SetAccess(o.Access)
+	return s
 }
+
+// SetAccess asks something else from the next request on, of clients that are
+// connected as well.
+func (s *Server) SetAccess(a Access) { s.access.Store(&a) }
 
 // Start binds the socket and serves until Stop. A socket file that a dead
 // daemon left is removed; one that a living daemon answers on is not, and
@@ -85,7 +91,7 @@ func (s *Server) Start(ctx context.Context) error {
 	pages(mux, s.opt)
 	answers := s.counted(mux)
 	if s.opt.Address != "" {
-		answers = guarded(s.opt, answers)
+		answers = guarded(func() Access { return *s.access.Load() }, answers)
 	}
 	life, cancel := context.WithCancel(context.Background())
 	srv := &http.Server{

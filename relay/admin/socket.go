@@ -33,10 +33,10 @@ func (o ServerOptions) listen(ctx context.Context) (net.Listener, error) {
 	if o.Address == "" {
 		return listen(ctx, o.Path)
 	}
-	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", o.Address)
-	if errors.Is(err, syscall.EADDRINUSE) {
-		return nil, fmt.Errorf("admin address %s: another program uses this port; name a free one in admin.address", o.Address)
+	if o.Listener != nil {
+		return o.Listener, nil
 	}
+	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", o.Address)
 	if err != nil {
 		return nil, fmt.Errorf("admin address: %w", err)
 	}

@@ -117,6 +117,7 @@ type Progress struct {
 	State     string    `json:"state"`
 	Tries     int       `json:"tries"`
 	Due       time.Time `json:"due,omitzero"`
+	Next      time.Time `json:"next,omitzero"` // the soonest that it can be tried: not before Due, nor while the API is left alone
 	Ended     time.Time `json:"ended,omitzero"`
 	Bounced   bool      `json:"bounced,omitempty"` // the sender was told, or need not be
 	Why       string    `json:"why"`               // what came of it, or what it waits for, in words

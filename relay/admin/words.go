@@ -40,26 +40,38 @@ func (v view) why(m queue.Mail, r queue.Recipient) string {
 	case r.Due.After(v.now):
 		return cmp.Or(last, "not due yet")
 	default:
-		return join(v.turn(m), last)
+		why, _ := v.turn(m)
+		return join(why, last)
 	}
 }
 
-// turn says what a recipient that is due waits for.
-func (v view) turn(m queue.Mail) string {
-	switch {
+// turn says what a recipient that is due waits for, and until when; the zero
+// Time is now, or not known.
+func (v view) turn(m queue.Mail) (why string, until time.Time) {
+	switch b := v.pace.Breaker; {
 	case !v.running:
-		return "no daemon runs"
-	case v.pace.Breaker.Open:
-		return string(v.pace.Breaker.Why)
+		return "no daemon runs", time.Time{}
+	case b.Open && v.pace.PausedUntil.After(b.ProbeAt):
+		return string(b.Why), v.pace.PausedUntil
+	case b.Open:
+		return string(b.Why), b.ProbeAt
 	case v.pace.PausedUntil.After(v.now):
-		return string(pace.Paused)
+		return string(pace.Paused), v.pace.PausedUntil
 	}
 	for _, d := range v.warming {
 		if !m.Urgent && strings.EqualFold(d.Domain, m.Domain) && d.Full() {
-			return text(d.Why())
+			return text(d.Why()), d.Next
 		}
 	}
-	return "its turn comes"
+	return "its turn comes", time.Time{}
+}
+
+// next is the soonest that a waiting recipient can be tried.
+func (v view) next(m queue.Mail, r queue.Recipient) time.Time {
+	if _, until := v.turn(m); until.After(r.Due) {
+		return until
+	}
+	return r.Due
 }
 
 func join(a, b string) string {

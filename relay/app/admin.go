@@ -3,9 +3,9 @@ package app
 import (
 	"context"
 	"log/slog"
+	"net"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/config"
@@ -34,51 +34,75 @@ func (p *parts) buildAdmin(ctx context.Context) error {
 	if p.store != nil {
 		o.Queue = p.store
 	}
-	c := p.opt.Config.Admin
 	local := admin.New(o)
-	common := admin.ServerOptions{
+	p.operators = admin.ServerOptions{
 		Admin: local, History: p.pastOf(local), Suppressions: admin.NewSuppressions(p.suppressed), Metrics: p.metrics, Log: p.opt.Log,
 		Health: admin.Health{Live: p.health.live, Ready: p.health.ready},
 	}
-	onSocket, onTCP := common, common
-	onSocket.Path = AdminSocket(p.opt.Config)
-	if err := p.openSocket(ctx, onSocket); err != nil {
+	if err := p.openSocket(ctx); err != nil {
 		// Mail goes before comfort: the queue can be looked at when it stops.
 		level := slog.LevelError
-		if c.Address != "" {
+		if p.config().Admin.Address != "" {
 			level = slog.LevelWarn
 		}
 		p.opt.Log.Log(ctx, level, "there is no admin socket; admin.socket or admin.address give 'smtp2rest status' and 'smtp2rest queue' another way", "cause", err)
 	}
-	if c.Address == "" {
-		return nil
+	p.admin = newEndpoint("admin.address")
+	ready, err := p.prepareAdmin(ctx, p.config())
+	if err != nil {
+		return err
 	}
-	onTCP.Address, onTCP.Token = c.Address, c.Token.Reveal()
-	onTCP.OpenMetrics = c.Open == config.OpenMetrics
-	onTCP.OpenHealth = c.Open != config.OpenNothing
-	return p.serveAdmin(ctx, onTCP)
+	p.onStop(p.admin.stop)
+	ready.apply()
+	return nil
+}
+
+// adminSettings are what admin.address takes.
+func adminSettings(c *config.Config) any { return []any{c.Admin.Address, access(c.Admin)} }
+
+func access(a config.Admin) admin.Access {
+	return admin.Access{Token: a.Token.Reveal(), OpenMetrics: a.Open == config.OpenMetrics, OpenHealth: a.Open != config.OpenNothing}
+}
+
+// prepareAdmin has the server at an address that stays keep its connections; a
+// new token binds them, too.
+func (p *parts) prepareAdmin(ctx context.Context, c *config.Config) (change, error) {
+	o := p.operators
+	o.Address, o.Access = c.Admin.Address, access(c.Admin)
+	ready, err := p.admin.prepare(ctx, o.Address, o.Address, func(ln net.Listener) webServer {
+		o.Listener = ln
+		return admin.NewServer(o)
+	})
+	if err != nil {
+		return change{}, err
+	}
+	serve := ready.apply
+	ready.apply = func() {
+		serve()
+		if server, ok := p.admin.serving().(*admin.Server); ok {
+			server.SetAccess(o.Access)
+		}
+	}
+	return ready, nil
 }
 
 // openSocket makes the directory for the socket where there is no data
 // directory that has it.
-func (p *parts) openSocket(ctx context.Context, o admin.ServerOptions) error {
-	if p.store == nil && p.opt.Config.Admin.Socket == "" {
+func (p *parts) openSocket(ctx context.Context) error {
+	o := p.operators
+	o.Path = AdminSocket(p.config())
+	if p.store == nil && p.config().Admin.Socket == "" {
 		if err := os.MkdirAll(filepath.Dir(o.Path), 0o700); err != nil {
 			return err
 		}
 	}
-	return p.serveAdmin(ctx, o)
-}
-
-func (p *parts) serveAdmin(ctx context.Context, o admin.ServerOptions) error {
 	server := admin.NewServer(o)
 	if err := server.Start(ctx); err != nil {
 		return err
 	}
-	p.admin = append(p.admin, server.Addr())
 	p.onStop(func(ctx context.Context) error {
 		// A drain that took all its time is no reason to cut an operator off.
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 2*time.Second)
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endpointDrain)
 		defer cancel()
 		return server.Stop(ctx)
 	})

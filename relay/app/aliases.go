@@ -23,7 +23,7 @@ type aliases struct {
 }
 
 func (p *parts) buildAliases(context.Context) error {
-	c := p.opt.Config.Addresses
+	c := p.config().Addresses
 	a, err := newAliases(c, p.opt.Log)
 	if err != nil {
 		return fmt.Errorf("alias_file %s: %w", c.AliasFile, err)

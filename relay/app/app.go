@@ -100,12 +100,12 @@ func (a *App) Addrs() []net.Addr {
 // WebhookAddr is where the provider's events come in; nil when there is no
 // endpoint, or the daemon is not running.
 func (a *App) WebhookAddr() net.Addr {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	if a.parts == nil || a.parts.webhook == nil {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	if a.parts == nil {
 		return nil
 	}
-	return a.parts.webhook.Addr()
+	return a.parts.webhook.addr()
 }
 
 // Alive is nil while the daemon makes progress: it is what a watchdog asks. An

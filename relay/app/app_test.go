@@ -309,7 +309,7 @@ func TestAPortThatIsTakenLeavesNothingBehind(t *testing.T) {
 	conf := toml(t, fmt.Sprintf("[[listener]]\naddress = %q", taken.Addr()))
 	a, _ := newApp(load(t, newSandbox(t).URL(), conf))
 	err = a.Start(t.Context())
-	if err == nil || !strings.Contains(err.Error(), taken.Addr().String()) || !strings.Contains(err.Error(), "another program uses this port") {
+	if err == nil || !strings.Contains(err.Error(), taken.Addr().String()) || !strings.Contains(err.Error(), "this daemon itself uses this port") {
 		t.Fatalf("Start: %v", err)
 	}
 	if got := a.Addrs(); len(got) != 0 {

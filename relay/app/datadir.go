@@ -22,13 +22,13 @@ func (p *parts) dataDirError(err error) error {
 	case errors.Is(err, syscall.EROFS):
 		err = fmt.Errorf("%w; in a container, mount a volume there", err)
 	}
-	return fmt.Errorf("queue.data_dir %s: %w", p.opt.Config.Queue.DataDir, err)
+	return fmt.Errorf("queue.data_dir %s: %w", p.config().Queue.DataDir, err)
 }
 
 // warnOfVolatile tells of a data directory that does not outlive the machine or
 // the container: what is accepted into it is not kept as an operator expects.
 func (p *parts) warnOfVolatile() {
-	dir := p.opt.Config.Queue.DataDir
+	dir := p.config().Queue.DataDir
 	var st unix.Statfs_t
 	if p.opt.Scratch || unix.Statfs(dir, &st) != nil {
 		return

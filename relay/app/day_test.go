@@ -202,7 +202,7 @@ func (d *day) plan() []event {
 	}
 	for i := range 4 {
 		name := []string{"stop at once", "kill"}[i%2]
-		at := calms[d.dice.IntN(len(calms))] + 6*time.Minute // an open breaker is probed at least every five
+		at := calms[d.dice.IntN(len(calms))] + 6*time.Minute // an open breaker is probed at least every minute
 		events = append(events, event{at, name + " in the midst of calls", func() { d.haltInCalls(name, i) }})
 	}
 	for i := range 24 {

@@ -25,13 +25,14 @@ type health struct {
 	phase   phase
 	alive   func(context.Context) error // the engine's; nil without a queue
 	storage *storageCheck               // nil without a queue
+	writing func() time.Time            // since when the storage is at one write; nil without a queue
 }
 
 // watch says what is to be asked, while the daemon is built.
-func (h *health) watch(alive func(context.Context) error, storage *storageCheck) {
+func (h *health) watch(alive func(context.Context) error, storage *storageCheck, writing func() time.Time) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.alive, h.storage = alive, storage
+	h.alive, h.storage, h.writing = alive, storage, writing
 }
 
 func (h *health) set(p phase) {
@@ -46,12 +47,19 @@ func (h *health) now() (phase, func(context.Context) error, *storageCheck) {
 	return h.phase, h.alive, h.storage
 }
 
+// writeTime is what one write may take. A disk that fails says so; one write that
+// lasts so long is not helped by waiting.
+const writeTime = time.Minute
+
 // live is nil while the process makes progress. The end of it has a bound of
 // its own.
 func (h *health) live(ctx context.Context) error {
 	phase, alive, _ := h.now()
 	if alive == nil || phase == stopping {
 		return nil
+	}
+	if since := h.writing(); !since.IsZero() && time.Since(since) > writeTime {
+		return fmt.Errorf("the storage hangs: it is at one write since %s", since.UTC().Format(time.RFC3339))
 	}
 	return alive(ctx)
 }
@@ -107,11 +115,12 @@ func newStorageCheck(marks queue.Marks) *storageCheck {
 func (c *storageCheck) check(ctx context.Context) (since time.Time, err error) {
 	done := c.begin()
 	if done != nil {
-		ctx, cancel := context.WithTimeout(ctx, storagePatience)
-		defer cancel()
+		patience := time.NewTimer(storagePatience)
+		defer patience.Stop()
 		select {
 		case <-done:
-		case <-ctx.Done():
+		case <-ctx.Done(): // the caller's, which says nothing of the storage
+		case <-patience.C:
 			c.fail(errors.New("the storage does not answer"))
 		}
 	}

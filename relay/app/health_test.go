@@ -141,7 +141,7 @@ func TestHealthWithoutAQueue(t *testing.T) {
 	if _, err := client.List(t.Context(), admin.Filter{}); !errors.Is(err, admin.ErrNoQueue) {
 		t.Errorf("list: %v", err)
 	}
-	resp, err := http.Get(fmt.Sprintf("http://%s%s", a.parts.admin[1], admin.Readyz))
+	resp, err := http.Get(fmt.Sprintf("http://%s%s", a.parts.admin.addr(), admin.Readyz))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -181,7 +181,7 @@ func TestStatusOfAQueueThatIsNearlyFull(t *testing.T) {
 func TestAnAdminAddressThatIsTaken(t *testing.T) {
 	first, _ := start(t, load(t, newSandbox(t).URL(), toml(t, "")))
 	a, _ := newApp(load(t, newSandbox(t).URL(), toml(t, fmt.Sprintf("[admin]\naddress = %q", first.Addrs()[0]))))
-	if err := a.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "another program uses this port; name a free one in admin.address") {
+	if err := a.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "this daemon itself uses this port; name a free one in admin.address") {
 		t.Errorf("Start: %v", err)
 	}
 }

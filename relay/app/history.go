@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/config"
@@ -18,7 +19,7 @@ func historyBounds(c *config.Config) history.Bounds {
 // queue: without one there is no directory to keep it in.
 func (p *parts) buildRecords(context.Context) error {
 	p.history = history.Nothing{}
-	c := p.opt.Config
+	c := p.config()
 	if c.Queue.Mode == config.NoQueue {
 		return nil
 	}
@@ -28,6 +29,7 @@ func (p *parts) buildRecords(context.Context) error {
 	}
 	p.onStop(func(context.Context) error { return store.Close() })
 	p.records = store
+	p.tell(func(context.Context, time.Time) []admin.Note { return recordsNotes(store.Standing(), c.Queue.DataDir) })
 	b := historyBounds(c)
 	p.recorder = history.NewRecorder(history.Options{
 		Store: store, Keep: b.Keep, MaxSize: b.MaxSize, Log: p.opt.Log, Metrics: p.metrics,
@@ -35,6 +37,20 @@ func (p *parts) buildRecords(context.Context) error {
 	p.recorder.Start()
 	p.onStop(func(context.Context) error { p.recorder.Stop(); return nil })
 	p.history = p.recorder
+	return nil
+}
+
+// recordsNotes tell of records that are not kept. Mail is not touched by it, and
+// so nothing else would show it.
+func recordsNotes(s records.Standing, dir string) []admin.Note {
+	switch {
+	case s.Damaged:
+		return []admin.Note{{Level: admin.LevelTrouble, What: "history, suppressions and the provider's events are not kept any more", Why: s.Err.Error(), Since: s.Since.Round(0).UTC(),
+			Do: "restart smtp2rest: it sets the file aside and begins a new one, without the suppressions that were learnt; docs/operations.md says how to bring them over"}}
+	case s.Err != nil:
+		return []admin.Note{{Level: admin.LevelWarning, What: "history and suppressions are not kept", Why: s.Err.Error(), Since: s.Since.Round(0).UTC(),
+			Do: "see to the disk of " + dir + "; mail is not touched, and it goes on by itself"}}
+	}
 	return nil
 }
 

@@ -22,7 +22,7 @@ What ` + "`/metrics`" + ` answers with, in the text format of Prometheus. Every 
 start, at zero, and no label has an address, an id or free text in it: the number of
 series does not grow with the mail. Besides those below there are ` + "`go_*`" + ` and ` + "`process_*`" + `, which
 the Prometheus library documents. What is said of a queue, a storage or records is there only
-with ` + "`queue.mode = \"disk\"`" + `, what is said of a webhook only with ` + "`webhook.address`" + `.
+with ` + "`queue.mode = \"disk\"`" + `.
 
 Written from a running relay: ` + "`go generate ./relay/app`" + `.
 `

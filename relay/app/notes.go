@@ -21,7 +21,7 @@ func (p *parts) notes(ctx context.Context, now time.Time) []admin.Note {
 	var notes []admin.Note
 	if err := p.health.live(ctx); err != nil {
 		notes = append(notes, admin.Note{Level: admin.LevelTrouble, What: "queued mail is not sent", Why: err.Error(),
-			Do: "restart smtp2rest, and report it with the log"})
+			Do: "see to the disk of queue.data_dir; if that is well, restart smtp2rest, and report it with the log"})
 	}
 	if n := p.memory.Waiting(); n > manyWait {
 		notes = append(notes, admin.Note{Level: admin.LevelWarning, What: "some clients are answered 452 and have to come again",
@@ -34,9 +34,20 @@ func (p *parts) notes(ctx context.Context, now time.Time) []admin.Note {
 	return notes
 }
 
-// tell adds what a part knows to the notes of 'smtp2rest status'.
+// tell adds what a part knows to the notes of 'smtp2rest status'. It is for
+// before buildAdmin: from then on they are read.
 func (p *parts) tell(f func(ctx context.Context, now time.Time) []admin.Note) {
 	p.noteSources = append(p.noteSources, f)
+}
+
+// troubleNotes tell of a queue whose mail is kept and cannot be sent.
+func (p *parts) troubleNotes(context.Context, time.Time) []admin.Note {
+	since, err := p.engine.Trouble()
+	if err == nil {
+		return nil
+	}
+	return []admin.Note{{Level: admin.LevelTrouble, What: "mail is kept and cannot be sent from the queue", Why: err.Error(), Since: since.Round(0).UTC(),
+		Do: "see to the disk of " + p.config().Queue.DataDir + "; if the queue is damaged, stop smtp2rest: its next start says what to do"}}
 }
 
 func (p *parts) storageNotes(ctx context.Context, storage *storageCheck) []admin.Note {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"sync/atomic"
 	"time"
@@ -36,45 +35,73 @@ import (
 // the mail and writing down what came of it.
 const leaseMargin = time.Minute
 
-// parts are what a running daemon is made of, in the order of building.
+// parts are what a running daemon is made of.
 type parts struct {
-	opt          Options
-	metrics      *prometheus.Registry
+	opt     Options
+	metrics *prometheus.Registry
+	health  *health
+	started time.Time
+	conf    atomic.Pointer[config.Config] // in force
+
+	known
+	outbound
+	kept
+	inbound
+	operated
+
+	cleanups []func(context.Context) error // run last to first
+}
+
+// known is what is remembered of recipients and of mail that is gone.
+type known struct {
 	suppressions *suppress.List
+	suppressed   suppress.Store    // what keeps them
 	records      *records.Store    // nil without a queue
 	recorder     *history.Recorder // of them
 	history      history.Noter     // the recorder, if there is one
-	pacer        *pace.Pacer
-	keeper       *gatekeeper
-	attempts     *attempt.Sender
-	meter        *warm.Meter
-	memory       *budget.Budget
-	queue        intake.Queue
-	aliases      *aliases
-	logins       *users
-	client       *api.Client
-	intake       *intake.Intake
-	engine       *deliver.Engine     // nil without a queue
-	marks        queue.Marks         // nil without a queue
-	store        queue.Queue         // the same
-	bounds       func(sqlite.Bounds) // changes those of the store; nil without a queue
-	health       *health
-	noteSources  []func(context.Context, time.Time) []admin.Note
-	admin        []net.Addr // where it is served
-	server       *smtpd.Server
-	started      time.Time
-	suppressed   suppress.Store                // what keeps suppressions
-	webhook      *webhook.Server               // nil without an endpoint
-	events       *webhook.Handler              // of it
-	conf         atomic.Pointer[config.Config] // in force
-	reloads      func(context.Context) (admin.Reload, error)
+	webhook      *endpoint         // where the provider tells what became of mail
+	events       *webhook.Handler  // of it
+}
 
-	cleanups []func(context.Context) error // run last to first
+// outbound is the way to the API.
+type outbound struct {
+	client   *api.Client
+	pacer    *pace.Pacer
+	keeper   *gatekeeper // of the pacer's state over a restart
+	attempts *attempt.Sender
+	meter    *warm.Meter
+}
+
+// kept is the queue and what drains it. All but queue are nil without one.
+type kept struct {
+	queue  intake.Queue // what intake hands over to
+	store  queue.Queue
+	marks  queue.Marks         // the store's
+	bounds func(sqlite.Bounds) // changes those of the store
+	engine *deliver.Engine
+}
+
+// inbound is the SMTP side.
+type inbound struct {
+	server  *smtpd.Server
+	intake  *intake.Intake
+	memory  *budget.Budget
+	aliases *aliases
+	logins  *users
+}
+
+// operated is what operators and monitoring have.
+type operated struct {
+	admin       *endpoint
+	operators   admin.ServerOptions // of every server for them
+	noteSources []func(context.Context, time.Time) []admin.Note
+	reloads     func(context.Context) (admin.Reload, error)
 }
 
 func newParts(o Options, metrics *prometheus.Registry, h *health) *parts {
 	p := &parts{opt: o, metrics: metrics, health: h}
 	p.conf.Store(o.Config)
+	p.opt.Config = nil // what is in force is conf
 	return p
 }
 
@@ -93,9 +120,9 @@ func (p *parts) stop(ctx context.Context) error {
 
 func (p *parts) build(ctx context.Context) error {
 	p.started = time.Now()
-	p.meter = warm.New(plans(p.opt.Config.Warming))
-	p.memory = budget.New(p.opt.Config.Limits.Memory, p.metrics)
-	for _, step := range []func(context.Context) error{p.buildAliases, p.buildRecords, p.buildSuppressions, p.buildAPI, p.buildQueue, p.buildAdmin, p.buildServer, p.buildWebhook} {
+	p.meter = warm.New(plans(p.config().Warming))
+	p.memory = budget.New(p.config().Limits.Memory, p.metrics)
+	for _, step := range []func(context.Context) error{p.buildAliases, p.buildRecords, p.buildSuppressions, p.buildAPI, p.buildQueue, p.buildEvents, p.buildAdmin, p.buildServer, p.buildWebhook} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -131,7 +158,7 @@ func paceSettings(c *config.Config) pace.Settings {
 }
 
 func (p *parts) buildAPI(context.Context) error {
-	o, err := p.apiOptions(p.opt.Config)
+	o, err := p.apiOptions(p.config())
 	if err != nil {
 		return err
 	}
@@ -142,14 +169,15 @@ func (p *parts) buildAPI(context.Context) error {
 	p.client = client
 	p.onStop(func(context.Context) error { client.Close(); return nil })
 	keeper := newGatekeeper(p.opt.Log)
-	c := paceSettings(p.opt.Config)
 	p.pacer = pace.New(pace.Options{
-		Rate: c.Rate, Burst: c.Burst, Concurrency: c.Concurrency, MaxPause: c.MaxPause,
-		Paused: keeper.paused, Log: p.opt.Log, Metrics: p.metrics,
+		Settings: paceSettings(p.config()),
+		Paused:   keeper.paused,
+		Log:      p.opt.Log,
+		Metrics:  p.metrics,
 	})
 	p.attempts = attempt.New(attempt.Options{
 		API: client, Pace: p.pacer, Suppressions: p.suppressions, History: p.history, Log: p.opt.Log, Metrics: p.metrics,
-		LeaveProbes: p.opt.Config.Queue.Mode == config.OnDisk,
+		LeaveProbes: p.config().Queue.Mode == config.OnDisk,
 	})
 	p.keeper = keeper
 	return nil
@@ -159,7 +187,7 @@ func (p *parts) buildAPI(context.Context) error {
 // starts to drain. The store is opened before the listeners: what could not be
 // kept must not be taken.
 func (p *parts) buildQueue(ctx context.Context) error {
-	if p.opt.Config.Queue.Mode == config.NoQueue {
+	if p.config().Queue.Mode == config.NoQueue {
 		p.queue = intake.NoQueue{}
 		return nil
 	}
@@ -167,11 +195,11 @@ func (p *parts) buildQueue(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	return p.drain(ctx, store)
+	return p.drain(ctx, store, store.Writing)
 }
 
 // drain goes on where the process before this one ended.
-func (p *parts) drain(ctx context.Context, store queue.Queue) error {
+func (p *parts) drain(ctx context.Context, store queue.Queue, writing func() time.Time) error {
 	if err := p.keeper.restore(ctx, store, p.pacer); err != nil {
 		return err
 	}
@@ -186,7 +214,8 @@ func (p *parts) drain(ctx context.Context, store queue.Queue) error {
 	storage := newStorageCheck(store)
 	p.onStop(func(context.Context) error { storage.end(); return nil })
 	p.tell(func(ctx context.Context, _ time.Time) []admin.Note { return p.storageNotes(ctx, storage) })
-	p.health.watch(p.startEngine(store), storage)
+	p.tell(p.troubleNotes)
+	p.health.watch(p.startEngine(store), storage, writing)
 	return nil
 }
 
@@ -198,8 +227,8 @@ func queueBounds(c *config.Config) sqlite.Bounds {
 	}
 }
 
-func (p *parts) openStore() (queue.Queue, error) {
-	c, b := p.opt.Config.Queue, queueBounds(p.opt.Config)
+func (p *parts) openStore() (*sqlite.Store, error) {
+	c, b := p.config().Queue, queueBounds(p.config())
 	store, err := sqlite.Open(sqlite.Options{
 		Dir:     c.DataDir,
 		Queue:   b.Queue,
@@ -232,11 +261,16 @@ func engineSettings(c *config.Config) deliver.Settings {
 
 // startEngine returns what tells whether the engine makes progress.
 func (p *parts) startEngine(store queue.Queue) (alive func(context.Context) error) {
-	s := engineSettings(p.opt.Config)
 	p.engine = deliver.New(deliver.Options{
-		Queue: store, Attempts: p.attempts, Pace: p.pacer, Warming: p.meter, History: p.history, Memory: p.backlogMemory, Log: p.opt.Log, Metrics: p.metrics,
-		Mapping: s.Mapping, Schedule: s.Schedule, Workers: s.Workers, Lease: s.Lease, KeepSent: s.KeepSent,
-		Bounce: s.Bounce, BounceGrace: s.BounceGrace, BouncesPerHour: s.BouncesPerHour,
+		Settings: engineSettings(p.config()),
+		Queue:    store,
+		Attempts: p.attempts,
+		Pace:     p.pacer,
+		Warming:  p.meter,
+		History:  p.history,
+		Memory:   p.backlogMemory,
+		Log:      p.opt.Log,
+		Metrics:  p.metrics,
 	})
 	p.engine.Start()
 	p.onStop(func(ctx context.Context) error { p.engine.Stop(ctx); return nil })
@@ -257,15 +291,13 @@ func intakeSettings(c *config.Config) intake.Settings {
 }
 
 func (p *parts) backend() *intake.Intake {
-	s := intakeSettings(p.opt.Config)
 	o := intake.Options{
-		Mapping: s.Mapping, Bounce: s.Bounce, Wait: s.Wait,
+		Settings:     intakeSettings(p.config()),
 		Attempts:     p.attempts,
 		Suppressions: p.suppressions,
 		Queue:        p.queue,
 		Warming:      freshWarming{p.meter, p.marks, p.opt.Log},
 		History:      p.history,
-		Subjects:     s.Subjects,
 		Log:          p.opt.Log,
 		Metrics:      p.metrics,
 	}
@@ -277,7 +309,7 @@ func (p *parts) backend() *intake.Intake {
 }
 
 func (p *parts) buildServer(ctx context.Context) error {
-	c := p.opt.Config
+	c := p.config()
 	if err := p.buildUsers(c); err != nil {
 		return err
 	}

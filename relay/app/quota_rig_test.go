@@ -84,7 +84,7 @@ func (q quota) start(t testing.TB, box *sandbox.Server, store queue.Queue, dial 
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := pace.Options{Concurrency: concurrency, MaxPause: time.Hour}
+	o := pace.Options{Settings: pace.Settings{Concurrency: concurrency, MaxPause: time.Hour}}
 	if q.configured {
 		o.Rate, o.Burst = q.allowed, int(q.allowed/10)
 	}
@@ -92,12 +92,11 @@ func (q quota) start(t testing.TB, box *sandbox.Server, store queue.Queue, dial 
 	pacer := pace.New(o)
 	from := relay.Address{Email: "hello@mail.example.com"}
 	engine := deliver.New(deliver.Options{
-		Queue: store, Pace: pacer, Log: log,
+		Settings: deliver.Settings{Mapping: payload.Options{Default: from, Domains: []string{"mail.example.com"}}, Schedule: retry.Schedule{First: 5 * time.Second, Max: 15 * time.Minute, MaxAge: 48 * time.Hour}, Workers: concurrency - concurrency/4, Lease: time.Minute, KeepSent: time.Hour, Bounce: bounce.Options{From: from}},
+		Queue:    store,
+		Pace:     pacer,
+		Log:      log,
 		Attempts: attempt.New(attempt.Options{API: client, Pace: pacer, Suppressions: suppress.New(suppress.Options{}), Log: log}),
-		Mapping:  payload.Options{Default: from, Domains: []string{"mail.example.com"}},
-		Schedule: retry.Schedule{First: 5 * time.Second, Max: 15 * time.Minute, MaxAge: 48 * time.Hour},
-		Workers:  concurrency - concurrency/4, Lease: time.Minute, KeepSent: time.Hour,
-		Bounce: bounce.Options{From: from},
 	})
 	engine.Start()
 	return func() {

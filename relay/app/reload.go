@@ -18,7 +18,9 @@ import (
 // of the hooks takes and that is not refused (relay/config, needRestart).
 type hook struct {
 	name string
-	// settings is what the part takes from a configuration, to be compared.
+	// settings is what the part takes from a configuration. Only a test reads
+	// it: a file that a setting names may have changed when no setting did, so
+	// that a reload prepares all parts.
 	settings func(*config.Config) any
 	// prepare does all that can fail. Nothing of it shows before apply.
 	prepare func(context.Context, *config.Config) (change, error)
@@ -37,7 +39,8 @@ func (p *parts) hooks() []hook {
 		{"queue", func(c *config.Config) any { return queueBounds(c) }, surely(p.configureQueue)},
 		{"history", func(c *config.Config) any { return historyBounds(c) }, surely(p.configureHistory)},
 		{"suppressions", func(c *config.Config) any { return suppressSettings(c) }, surely(func(c *config.Config) { p.suppressions.Configure(suppressSettings(c)) })},
-		{"webhook", func(c *config.Config) any { return c.Webhook.Secrets() }, surely(p.configureWebhook)},
+		{"webhook", webhookSettings, p.prepareWebhook},
+		{"admin", func(c *config.Config) any { return adminSettings(c) }, p.prepareAdmin},
 		{"aliases", func(c *config.Config) any { return c.Addresses }, p.prepareAliases},
 		{"users", func(c *config.Config) any { return userSettings(c) }, p.prepareUsers},
 		{"engine", func(c *config.Config) any { return engineSettings(c) }, surely(p.configureEngine)},

@@ -81,6 +81,13 @@ func lines(setting string) string {
 		"limits.rate_per_address":      `rate_per_address = "10/hour"`,
 		"limits.rate_per_user":         `rate_per_user = "10/hour"`,
 		"limits.rate_per_sender":       `rate_per_sender = "10/hour"`,
+		"admin.address":                `address = "127.0.0.1:9191"`,
+		"admin.open":                   `open = "metrics"`,
+		"admin.token_file":             `token_file = "F/token"`,
+		"webhook.address":              "secret_file = \"F/key\"\n|address = \"127.0.0.1:9191\"",
+		"webhook.path":                 `path = "/other"`,
+		"webhook.cert_file":            "key_file = \"F/key.pem\"\ncert_file = \"F/cert.pem\"|cert_file = \"F/./cert.pem\"",
+		"webhook.key_file":             "cert_file = \"F/cert.pem\"\nkey_file = \"F/key.pem\"|key_file = \"F/./key.pem\"",
 		"webhook.secret_file":          `secret_file = "F/key"`,
 		"webhook.previous_secret_file": "secret_file = \"F/key\"\n|previous_secret_file = \"F/key\"",
 		"log.level":                    `level = "debug"`,
@@ -216,7 +223,7 @@ func writeFiles(t *testing.T, dir string) {
 	cert, key := certificate(t, "one.example.com")
 	for name, text := range map[string]string{
 		"users":   "bob:$2a$10$ylyd17Csnl.gmv72aKMzqOIyLh9S.26Bv1KgmF2DJ5OY/iePVbdHq\n",
-		"aliases": "root: ops@example.com\n", "key": "another-key\n", "cert.pem": cert, "key.pem": key,
+		"aliases": "root: ops@example.com\n", "key": "another-key\n", "token": "0123456789abcdef\n", "cert.pem": cert, "key.pem": key,
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o600); err != nil {
 			t.Fatal(fmt.Errorf("%s: %w", name, err))

@@ -253,7 +253,7 @@ func TestReloadRefuses(t *testing.T) {
 	for name, tt := range map[string]struct{ file, want string }{
 		"no TOML":              {"[[[", "this is not TOML"},
 		"two mistakes":         {r.text("|" + oneListener + strict + "[limits]\nrecipients = 0\nconections = 7\n"), "did you mean connections?"},
-		"a port that is taken": {r.text(fmt.Sprintf("|%s[[listener]]\naddress = %q\n%s", oneListener, taken.Addr(), strict)), "another program uses this port"},
+		"a port that is taken": {r.text(fmt.Sprintf("|%s[[listener]]\naddress = %q\n%s", oneListener, taken.Addr(), strict)), "this daemon itself uses this port"},
 		"another queue":        {strings.Replace(r.text("|"+oneListener+strict), "/data\"", "/other\"", 1), "queue.data_dir: found \"" + r.dir + "/other\" where"},
 		"no aliases":           {r.text("alias_file = \"/nowhere\"\n|" + oneListener + strict), "/nowhere"},
 	} {
@@ -344,4 +344,29 @@ func TestReloadUnderLoad(t *testing.T) {
 	if err := box.WaitFor(ctx, func(s sandbox.Stats) bool { return s.Accepted >= clients*mails }); err != nil {
 		t.Errorf("%+v of %d arrived: %v", box.Stats(), clients*mails, err)
 	}
+}
+
+// The bounds that alerts are reckoned from are those in force.
+func TestReloadedBoundsAreMeasured(t *testing.T) {
+	r := startReloaded(t, newSandbox(t), "|max_mails = 7\n"+oneListener)
+	_ = r.change("|max_mails = 9\n" + oneListener)
+	if got := value(t, r.App, "smtp2rest_queue_mails_limit"); got != 9 {
+		t.Errorf("smtp2rest_queue_mails_limit is %v", got)
+	}
+}
+
+// value is what a metric without labels is.
+func value(t *testing.T, a *App, name string) float64 {
+	t.Helper()
+	gathered, err := a.Metrics().Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, family := range gathered {
+		if family.GetName() == name {
+			return family.GetMetric()[0].GetGauge().GetValue()
+		}
+	}
+	t.Fatalf("there is no %s", name)
+	return 0
 }

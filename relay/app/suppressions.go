@@ -3,6 +3,7 @@ package app
 import (
 	"context"
 	"fmt"
+	"net"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
@@ -29,10 +30,11 @@ func (p *parts) buildSuppressions(ctx context.Context) error {
 	if p.records == nil {
 		p.suppressed = suppress.NewMemory(0)
 	}
-	c := suppressSettings(p.opt.Config)
 	p.suppressions = suppress.New(suppress.Options{
-		Store: p.suppressed, Expire: c.Expire, Forget: c.Forget, Unsubscribed: c.Unsubscribed,
-		Log: p.opt.Log, Metrics: p.metrics,
+		Settings: suppressSettings(p.config()),
+		Store:    p.suppressed,
+		Log:      p.opt.Log,
+		Metrics:  p.metrics,
 	})
 	if err := p.suppressions.Start(ctx); err != nil {
 		return fmt.Errorf("suppressions: %w", err)
@@ -41,37 +43,64 @@ func (p *parts) buildSuppressions(ctx context.Context) error {
 	return nil
 }
 
-// buildWebhook opens the endpoint for the provider's events, if there is to be
-// one. It comes last: mail is there before the news of it.
-func (p *parts) buildWebhook(ctx context.Context) error {
-	c := p.opt.Config.Webhook
-	if c.Address == "" {
-		return nil
-	}
+// webhookSettings are what the endpoint for events takes.
+func webhookSettings(c *config.Config) any {
+	w := c.Webhook
+	return []any{w.Address, w.CertFile, w.KeyFile, eventSettings(c)}
+}
+
+func eventSettings(c *config.Config) webhook.Settings {
+	return webhook.Settings{Secrets: c.Webhook.Secrets(), Path: c.Webhook.Path}
+}
+
+// buildEvents makes what takes the provider's events, before operators can ask
+// how it stands.
+func (p *parts) buildEvents(context.Context) error {
 	p.events = webhook.NewHandler(webhook.Options{
-		Secrets: c.Secrets(), Path: c.Path, Taker: p.suppressions, Log: p.opt.Log, Metrics: p.metrics,
+		Settings: eventSettings(p.config()),
+		Taker:    p.suppressions,
+		Log:      p.opt.Log,
+		Metrics:  p.metrics,
 	})
-	server := webhook.NewServer(webhook.ServerOptions{
-		Address: c.Address, CertFile: c.CertFile, KeyFile: c.KeyFile, Log: p.opt.Log, Handler: p.events,
-	})
-	if err := server.Start(ctx); err != nil {
-		return err
-	}
-	p.webhook = server
 	p.tell(func(_ context.Context, now time.Time) []admin.Note { return eventNotes(p.events.Standing(), now) })
-	p.onStop(func(ctx context.Context) error {
-		ctx, cancel := context.WithTimeout(ctx, webhookDrain)
-		defer cancel()
-		return server.Stop(ctx)
-	})
-	p.opt.Log.Info("listening for events", "address", server.Addr().String(), "path", c.Path, "tls", c.CertFile != "")
 	return nil
 }
 
-func (p *parts) configureWebhook(c *config.Config) {
-	if p.events != nil {
-		p.events.SetSecrets(c.Webhook.Secrets())
+// buildWebhook opens the endpoint for the provider's events, if there is to be
+// one. It comes last: mail is there before the news of it.
+func (p *parts) buildWebhook(ctx context.Context) error {
+	p.webhook = newEndpoint("webhook.address")
+	ready, err := p.prepareWebhook(ctx, p.config())
+	if err != nil {
+		return err
 	}
+	p.onStop(p.webhook.stop)
+	ready.apply()
+	return nil
+}
+
+func (p *parts) prepareWebhook(ctx context.Context, c *config.Config) (change, error) {
+	w := c.Webhook
+	var settings any = w.Address
+	if w.CertFile != "" {
+		settings = nil // what is in the files may be new
+	}
+	ready, err := p.webhook.prepare(ctx, w.Address, settings, func(ln net.Listener) webServer {
+		return webhook.NewServer(webhook.ServerOptions{Listener: ln, CertFile: w.CertFile, KeyFile: w.KeyFile, Log: p.opt.Log, Handler: p.events})
+	})
+	if err != nil {
+		return change{}, err
+	}
+	serve := ready.apply
+	ready.apply = func() {
+		before := p.webhook.addr()
+		p.events.Configure(eventSettings(c))
+		serve()
+		if at := p.webhook.addr(); at != nil && at != before {
+			p.opt.Log.Info("listening for events", "address", at.String(), "path", w.Path, "tls", w.CertFile != "")
+		}
+	}
+	return ready, nil
 }
 
 const (
@@ -98,6 +127,3 @@ func eventNotes(s webhook.Standing, now time.Time) []admin.Note {
 	}
 	return notes
 }
-
-// webhookDrain is how long the end waits for events under way: they are small.
-const webhookDrain = 3 * time.Second

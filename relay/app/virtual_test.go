@@ -104,7 +104,7 @@ func (w *world) boot() {
 	w.must(p.buildAPI(p.ctx))
 	store, err := p.openStore()
 	w.must(err)
-	w.must(p.drain(p.ctx, store))
+	w.must(p.drain(p.ctx, store, store.Writing))
 	p.store, p.intake = store, p.backend()
 	w.boots = append(w.boots, time.Now())
 	w.mu.Lock()

@@ -47,6 +47,9 @@ type freshWarming struct {
 	log   *slog.Logger
 }
 
+// countTime bounds what a disk that hangs costs the client.
+const countTime = 5 * time.Second
+
 // Sent counts one mail.
 func (f freshWarming) Sent(domain string, now time.Time) {
 	f.Meter.Sent(domain, now)
@@ -54,7 +57,9 @@ func (f freshWarming) Sent(domain string, now time.Time) {
 	if name == "" { // always, without a queue: there is nothing to count in then
 		return
 	}
-	if _, err := f.marks.AddMark(context.Background(), name, 1); err != nil {
+	ctx, cancel := context.WithTimeout(context.Background(), countTime)
+	defer cancel()
+	if _, err := f.marks.AddMark(ctx, name, 1); err != nil {
 		f.log.Error("a mail of a domain that is being warmed cannot be counted", "domain", domain, "cause", err)
 	}
 }

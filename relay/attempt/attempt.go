@@ -101,6 +101,7 @@ func (s *Sender) enter(turn context.Context) (*pace.Pass, error) {
 
 // Make makes one attempt with a pass, which it ends.
 func (s *Sender) Make(ctx context.Context, pass *pace.Pass, a Attempt) relay.Outcome {
+	pass.For(a.MessageID, a.From)
 	out := s.opt.API.Send(ctx, api.Request{
 		IdempotencyKey: IdempotencyKey(a.MessageID, a.To),
 		Open:           func() io.Reader { return a.Body.Open(a.To) },
@@ -112,6 +113,17 @@ func (s *Sender) Make(ctx context.Context, pass *pace.Pass, a Attempt) relay.Out
 		s.opt.Suppressions.Learn(a.To, suppress.Provider, out.Detail, time.Now())
 	}
 	return out
+}
+
+// Suppressed is the outcome for a recipient who is known to be suppressed, whom
+// no call is worth; false for any other.
+func (s *Sender) Suppressed(a Attempt) (relay.Outcome, bool) {
+	if _, known := s.opt.Suppressions.Lookup(a.To, time.Now()); !known {
+		return relay.Outcome{}, false
+	}
+	out := relay.Outcome{Kind: relay.Suppressed, Untried: true}
+	s.record(a, out)
+	return out, true
 }
 
 // notMade is the outcome of an attempt whose turn did not come.

@@ -73,7 +73,7 @@ type rig struct {
 func newRig(takes time.Duration, answers ...relay.Outcome) *rig {
 	r := &rig{
 		api:          &script{answers: answers, takes: takes},
-		pace:         pace.New(pace.Options{Concurrency: 1, Failures: 2}),
+		pace:         pace.New(pace.Options{Settings: pace.Settings{Concurrency: 1}, Failures: 2}),
 		suppressions: suppress.New(suppress.Options{}),
 	}
 	r.Sender = New(Options{API: r.api, Pace: r.pace, Suppressions: r.suppressions,

@@ -25,16 +25,7 @@ func needRestart() map[string]string {
 
 		"limits.memory": "the memory of the process is bounded at the start",
 
-		"admin.socket":     "commands reach this daemon by the one that is open",
-		"admin.address":    "it is opened at the start",
-		"admin.open":       "it is decided when admin.address is opened",
-		"admin.token":      "it is read when admin.address is opened",
-		"admin.token_file": "it is read when admin.address is opened",
-
-		"webhook.address":   "it is opened at the start",
-		"webhook.path":      "it is decided when webhook.address is opened",
-		"webhook.cert_file": "the path is decided at the start",
-		"webhook.key_file":  "the path is decided at the start",
+		"admin.socket": "commands reach this daemon by the one that is open",
 	}
 }
 

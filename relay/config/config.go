@@ -51,7 +51,7 @@ type API struct {
 	URL           string // without a slash at its end
 	AllowInsecure bool   // http:// to other than this machine is allowed
 	Path          string // begins with a slash
-	Key           Secret // empty only when Source.NeedAPI is false
+	Key           Secret // empty only when the Source needs none
 	KeyFile       string // as written; what is in it is in Key
 
 	Timeout        time.Duration // of one call, whole

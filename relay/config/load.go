@@ -20,9 +20,17 @@ type Source struct {
 	// checking and explaining do not.
 	NeedAPI bool
 
+	// NeedKey makes a missing API key alone one.
+	NeedKey bool
+
 	// NoWebhookSecret lets a webhook's secret be missing, for the command that
 	// asks for one.
 	NoWebhookSecret bool
+
+	// Service is for a command that looks at the configuration of a service from
+	// outside: what systemd hands over as a credential is read from where our
+	// unit takes it.
+	Service bool
 
 	// FallbackSender is the sender when neither file nor environment has one:
 	// for a sandbox, and for showing what would be sent.
@@ -63,6 +71,7 @@ type loader struct {
 	lines    map[string]int  // of settings in the file, by path
 	bad      map[string]bool // settings whose value was refused: not to be judged again
 	problems Errors
+	unread   map[string]error // credentials of the unit that this user may not read
 }
 
 func newLoader(src Source) *loader {
@@ -81,7 +90,7 @@ func newLoader(src Source) *loader {
 	if src.Hostname == nil {
 		src.Hostname = os.Hostname
 	}
-	l := &loader{src: src, cfg: &Config{files: map[string]string{}}, lines: map[string]int{}, bad: map[string]bool{}}
+	l := &loader{src: src, cfg: &Config{files: map[string]string{}}, lines: map[string]int{}, bad: map[string]bool{}, unread: map[string]error{}}
 	l.src.ReadFile = func(path string) ([]byte, error) {
 		data, err := src.ReadFile(path)
 		if err == nil && path != src.Path {

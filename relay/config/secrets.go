@@ -158,7 +158,7 @@ func (l *loader) readSecret(from secretSource, file string) (Secret, string) {
 func (l *loader) credential(from secretSource) (Secret, string) {
 	dir, ok := l.src.Env("CREDENTIALS_DIRECTORY")
 	if !ok || dir == "" {
-		return Secret{}, ""
+		return l.unitFile(from)
 	}
 	for _, name := range from.credentials {
 		data, err := l.src.ReadFile(filepath.Join(dir, name))
@@ -196,20 +196,37 @@ func (l *loader) secretFile(label, path string) Secret {
 	return l.secretText(label, show(path), string(data))
 }
 
-// secretMode refuses a file that everybody on the machine can read, or others
-// than its owner can change. Containers mount secrets with mode 0444 and know no
-// better; what lies in memory, as theirs does, is no more than warned of.
-func (l *loader) secretMode(label, path string) {
+// looseMode is the mode of a file that everybody on the machine can read, or
+// others than its owner can change.
+func (l *loader) looseMode(path string) (fs.FileMode, bool) {
 	info, err := l.src.Stat(path)
 	if err != nil || info.Mode().Perm()&0o026 == 0 {
-		return
+		return 0, false
 	}
-	const found = "%s has mode %04o, so that others than its owner can read or change it"
-	if l.src.InMemory(path) {
-		l.warn("%s: "+found+"; 0600 or 0640 is enough", label, path, info.Mode().Perm())
-		return
+	return info.Mode().Perm(), true
+}
+
+const looseFile = "%s has mode %04o, so that others than its owner can read or change it"
+
+// loose warns of such a file where other programs write it, as those do that
+// renew a certificate at night: no mail must stop for it.
+func (l *loader) loose(label, path string) {
+	if mode, loose := l.looseMode(path); loose {
+		l.warn("%s: "+looseFile+"; 0600 or 0640 is enough", label, path, mode)
 	}
-	l.problem(label, found+"; run 'chmod 0600 %s', or 0640 for a group that may", show(path), info.Mode().Perm(), path)
+}
+
+// secretMode refuses such a file where it holds a secret that is ours alone.
+// Containers mount secrets with mode 0444 and know no
+// better; what lies in memory, as theirs does, is no more than warned of.
+func (l *loader) secretMode(label, path string) {
+	mode, loose := l.looseMode(path)
+	switch {
+	case loose && l.src.InMemory(path):
+		l.loose(label, path)
+	case loose:
+		l.problem(label, looseFile+"; run 'chmod 0600 %s', or 0640 for a group that may", show(path), mode, path)
+	}
 }
 
 // maxSecret is more than any provider's key has.

@@ -4,10 +4,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 )
 
 // secretCase is one way to set the API key; $DIR stands for a directory.
@@ -154,5 +156,93 @@ func TestSecretIsNeverShown(t *testing.T) {
 	}
 	if zero := (Secret{}); zero.IsSet() || zero.Reveal() != "" || zero.String() != "(not set)" || NewSecret("").IsSet() {
 		t.Error("the zero Secret is set")
+	}
+}
+
+// A certificate's key that everybody can read is told, and used: who renews it
+// at night must not stop the mail.
+func TestKeyFileMode(t *testing.T) {
+	dir := t.TempDir()
+	cert, key := pair(t, time.Now().Add(time.Hour))
+	for mode, warned := range map[os.FileMode]bool{0o600: false, 0o640: false, 0o644: true, 0o620: true} {
+		writeFile(t, filepath.Join(dir, "cert.pem"), string(cert), 0o644)
+		writeFile(t, filepath.Join(dir, "key.pem"), string(key), mode)
+		writeFile(t, filepath.Join(dir, "c.toml"), "[[listener]]\ntls = \"starttls\"\ncert_file = \"./cert.pem\"\nkey_file = \"./key.pem\"\n", 0o600)
+		cfg := load(t, Source{Path: filepath.Join(dir, "c.toml"), Env: env{}.lookup})
+		want := ""
+		if warned {
+			want = fmt.Sprintf("listener.key_file: %s has mode %04o, so that others than its owner can read or change it; 0600 or 0640 is enough", filepath.Join(dir, "key.pem"), mode)
+		}
+		if got := strings.Join(cfg.Warnings, "\n"); got != want {
+			t.Errorf("%04o: warnings %q, want %q", mode, got, want)
+		}
+	}
+}
+
+// A command that looks at a service's configuration finds what its unit hands
+// over, where the unit takes it from; the service itself never looks there.
+func TestSecretsOfTheUnit(t *testing.T) {
+	files := map[string]string{"/c.toml": "sender.email = 'a@example.com'\nwebhook.address = '127.0.0.1:8026'\n"}
+	for _, path := range unitFiles() {
+		files[path] = "from-" + filepath.Base(path) + "\n"
+	}
+	src := Source{Path: "/c.toml", NeedAPI: true, Service: true, Env: env{}.lookup,
+		ReadFile: func(path string) ([]byte, error) {
+			text, ok := files[path]
+			switch {
+			case text == "denied":
+				return nil, &os.PathError{Op: "open", Path: path, Err: os.ErrPermission}
+			case !ok:
+				return nil, os.ErrNotExist
+			}
+			return []byte(text), nil
+		}}
+	cfg := load(t, src)
+	if got := cfg.API.Key.Reveal(); got != "from-nexuspromail_api_key" {
+		t.Errorf("the key is %q", got)
+	}
+	if got := described(t, cfg, "api.key").Origin; got != "file /etc/smtp2rest/nexuspromail_api_key, the unit's" {
+		t.Errorf("it is from %q", got)
+	}
+	for path, s := range map[string]Secret{"webhook_secret": cfg.Webhook.Secret, "webhook_secret_previous": cfg.Webhook.PreviousSecret, "admin_token": cfg.Admin.Token} {
+		if s.Reveal() != "from-smtp2rest_"+path {
+			t.Errorf("%s is %q", path, s.Reveal())
+		}
+	}
+	refused := func(want string) {
+		t.Helper()
+		if _, err := Load(src); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("got %v, want %s", err, want)
+		}
+	}
+	files["/etc/smtp2rest/nexuspromail_api_key"] = "denied"
+	refused("api.key: is not set; /etc/smtp2rest/nexuspromail_api_key, where smtp2rest.service takes it from, cannot be read: permission denied; try again with sudo")
+	delete(files, "/etc/smtp2rest/nexuspromail_api_key")
+	refused("or give the systemd credential nexuspromail_api_key, which smtp2rest.service takes from /etc/smtp2rest/nexuspromail_api_key: that file is looked for here as well, and is not there")
+	files["/etc/smtp2rest/nexuspromail_api_key"] = "k"
+	src.Service = false
+	refused("api.key: is not set; set the environment variable NEXUSPROMAIL_API_KEY")
+}
+
+func TestUnitFilesAreTheUnits(t *testing.T) {
+	unit, err := os.ReadFile(filepath.Join("..", "..", "systemd", "smtp2rest.service"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	loaded := map[string]string{}
+	for line := range strings.Lines(string(unit)) {
+		if text, ok := strings.CutPrefix(strings.TrimSpace(line), "LoadCredential="); ok {
+			name, from, given := strings.Cut(text, ":")
+			if !given {
+				from = name
+			}
+			if !filepath.IsAbs(from) {
+				from = filepath.Join("/etc/credstore", from) // systemd.exec(5)
+			}
+			loaded[name] = from
+		}
+	}
+	if !maps.Equal(loaded, unitFiles()) {
+		t.Errorf("the unit takes %v, we look in %v", loaded, unitFiles())
 	}
 }

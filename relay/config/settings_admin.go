@@ -76,7 +76,7 @@ func (l *loader) validateAdmin() {
 		return
 	}
 	if host, _, _ := net.SplitHostPort(a.Address); !loopbackHost(host) {
-		l.problem("admin.address", "found %s, which other machines reach, and no token; write 127.0.0.1, or %s", show(a.Address), adminToken().ways())
+		l.problem("admin.address", "found %s, which other machines reach, and no token; write 127.0.0.1, or %s", show(a.Address), l.ways(adminToken()))
 	}
 }
 

@@ -112,11 +112,6 @@ func (l *loader) validateListener(i int) {
 	if l.bad[prefix+".address"] || l.bad[prefix+".networks"] {
 		return
 	}
-	for _, earlier := range all[:i] {
-		if earlier.Address == one.Address && !strings.HasSuffix(one.Address, ":0") {
-			l.problem(prefix+".address", "found %s, which another listener has already", show(one.Address))
-		}
-	}
 	l.validateTLS(one, prefix)
 	l.validateAuth(one, prefix)
 	if one.unix() && len(one.ProxyFrom) > 0 {
@@ -189,7 +184,11 @@ func (l *loader) validateTLS(one Listener, prefix string) {
 	case files && one.SelfSigned:
 		l.problem(prefix+".self_signed", "found true, and a certificate's file; keep one")
 	case one.SelfSigned:
-	case one.CertFile == "" || one.KeyFile == "":
+	case files && one.KeyFile == "":
+		l.problem(prefix+".cert_file", "is set, and key_file is not; name the file with the certificate's key, which may be the same one")
+	case files && one.CertFile == "":
+		l.problem(prefix+".key_file", "is set, and cert_file is not; name the file with the certificate")
+	case !files:
 		l.problem(prefix+".tls", "found %s without a certificate; set cert_file and key_file, or self_signed = true inside a network", quote(string(one.TLS)))
 	default:
 		l.validatePair(prefix, one.CertFile, one.KeyFile)
@@ -212,6 +211,7 @@ func (l *loader) validatePair(prefix, certFile, keyFile string) {
 		l.problem(prefix+".cert_file", "%s and %s are no certificate and its key: %v", show(certFile), show(keyFile), err)
 		return
 	}
+	l.loose(prefix+".key_file", keyFile)
 	if leaf, err := x509.ParseCertificate(pair.Certificate[0]); err == nil && time.Now().After(leaf.NotAfter) {
 		l.warn("%s: the certificate in %s ended on %s", prefix, certFile, leaf.NotAfter.UTC().Format(time.DateOnly))
 	}

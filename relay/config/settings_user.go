@@ -115,9 +115,7 @@ func (l *loader) readUsers() {
 		return
 	}
 	l.cfg.Users = list
-	if info, err := l.src.Stat(name); err == nil && info.Mode().Perm()&0o026 != 0 {
-		l.warn("%s: %s has mode %04o, so that others than its owner can read or change it; 0600 or 0640 is enough", path, name, info.Mode().Perm())
-	}
+	l.loose(path, name)
 }
 
 // ReadUsers is the users of the tables and those that users_file has now. A nil

@@ -48,7 +48,7 @@ func suppressionSettings(s *Suppression) []setting {
 func webhookSettings(w *Webhook) []setting {
 	return []setting{
 		{path: "webhook.address", value: textValue{&w.Address, checkWebhookAddress}, def: "",
-			doc: "Address and port for the provider's events, as in \"127.0.0.1:8025\"; \"\" is none. The\nprovider must reach it: through a proxy in front of it, or by https with cert_file."},
+			doc: "Address and port for the provider's events, as in \"127.0.0.1:8026\"; \"\" is none. The\nprovider must reach it: through a proxy in front of it, or by https with cert_file."},
 		{path: "webhook.path", value: textValue{&w.Path, checkPath}, def: "/webhook",
 			doc: "The path at which it takes events."},
 		{path: "webhook.cert_file", value: textValue{&w.CertFile, nil}, def: "",
@@ -93,7 +93,7 @@ func (l *loader) validateWebhook() {
 		return
 	}
 	if !w.Secret.IsSet() && !l.secretRefused(webhookSecret()) && !l.src.NoWebhookSecret {
-		l.problem("webhook.address", "is set, and webhook.secret is not: anybody could send events; %s. 'smtp2rest webhook register' gets one from the provider", webhookSecret().ways())
+		l.problem("webhook.address", "is set, and webhook.secret is not: anybody could send events; %s. 'smtp2rest webhook register' gets one from the provider", l.ways(webhookSecret()))
 	}
 	l.validateWebhookTLS(w)
 	if l.cfg.Queue.Mode == NoQueue {

@@ -26,6 +26,7 @@ func (l *loader) validate() {
 	l.validateLogins()
 	l.validateAdmin()
 	l.validateWebhook()
+	l.validatePlaces()
 }
 
 func (l *loader) validateAPI() {
@@ -55,14 +56,11 @@ func (l *loader) validateSender() {
 	if s.Email != "" && !l.bad["sender.domains"] && !slices.Contains(s.Domains, domainOf(s.Email)) {
 		l.problem("sender.domains", "the domain of sender.email, %s, is not among them; add it, or change sender.email", quote(domainOf(s.Email)))
 	}
-	if !l.src.NeedAPI {
-		return
-	}
-	if s.Email == "" && !l.bad["sender.email"] {
+	if s.Email == "" && l.src.NeedAPI && !l.bad["sender.email"] {
 		l.problem("sender.email", "is not set; set it in the file or in the environment variable FROM_EMAIL, to an address in a domain that is verified with the provider")
 	}
-	if !l.cfg.API.Key.IsSet() && !l.secretRefused(apiKey()) {
-		l.problem("api.key", "is not set; %s", apiKey().ways())
+	if (l.src.NeedAPI || l.src.NeedKey) && !l.cfg.API.Key.IsSet() && !l.secretRefused(apiKey()) {
+		l.problem("api.key", "is not set; %s", l.ways(apiKey()))
 	}
 }
 

@@ -28,6 +28,9 @@ type Memory interface {
 // by another.
 const memoryWait = 30 * time.Second
 
+// memoryPause is how long a mail is left alone for which there was none.
+const memoryPause = 10 * time.Second
+
 // bodies maps queued mails to what the API gets. It remembers the latest one,
 // because the recipients of one mail mostly follow each other; more would be
 // memory that grows with the size of mail.
@@ -39,20 +42,26 @@ type bodies struct {
 	mu      sync.Mutex
 	latest  *mapped
 	mapping payload.Options
-	set     int // counts how often the mapping was set
 }
 
-// mapped is a mail as the API gets it.
+// mapped is a mail as the API gets it, from when it is ready.
 type mapped struct {
 	id     string
-	body   *payload.Body
-	trace  string // in its header
 	memory Memory
 	users  int // attempts, and bodies for the latest
+
+	ready chan struct{} // closed when the rest is set
+	err   error
+	body  *payload.Body
+	trace string // in its header
 }
 
-// errMapping: the mapping of a mail panicked.
-var errMapping = errors.New("the mapping of the mail failed")
+var (
+	// errMapping: the mapping of a mail panicked.
+	errMapping = errors.New("the mapping of the mail failed")
+	// errMemory: there was none for the mail in time.
+	errMemory = errors.New("there is no memory for the mail at the moment")
+)
 
 func newBodies(o Options) *bodies {
 	b := &bodies{queue: o.Queue, memory: o.Memory, mapping: o.Mapping, encode: func(raw []byte, m *relay.Message, o payload.Options) (*payload.Body, error) {
@@ -78,31 +87,52 @@ func (b *bodies) configure(o payload.Options) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.mapping = o
-	b.set++
 	b.replace(nil)
 }
 
-// get returns a mail that is ready to be sent, until put.
+// get returns a mail that is ready to be sent, until put. Attempts at the same
+// mail that come meanwhile wait for what the first makes of it.
 func (b *bodies) get(ctx context.Context, m queue.Mail) (*mapped, error) {
 	b.mu.Lock()
-	if b.latest != nil && b.latest.id == m.Message.ID {
-		defer b.mu.Unlock()
-		b.latest.users++
-		return b.latest, nil
+	if one := b.latest; one != nil && one.id == m.Message.ID {
+		one.users++
+		b.mu.Unlock()
+		return b.await(ctx, one)
 	}
 	b.replace(nil) // first, for its memory may be what there is
-	mapping, set := b.mapping, b.set
+	one := &mapped{id: m.Message.ID, memory: b.memory(), users: 1, ready: make(chan struct{})}
+	b.replace(one)
+	mapping := b.mapping
 	b.mu.Unlock()
-	one, err := b.load(ctx, m, mapping)
+	one.err = b.load(ctx, one, m, mapping)
+	close(one.ready)
+	if one.err != nil {
+		b.forget(one)
+	}
+	return b.await(ctx, one)
+}
+
+func (b *bodies) await(ctx context.Context, one *mapped) (*mapped, error) {
+	err := ctx.Err()
+	select {
+	case <-one.ready:
+		err = one.err
+	case <-ctx.Done():
+	}
 	if err != nil {
+		b.put(one)
 		return nil, err
 	}
+	return one, nil
+}
+
+// forget lets the next attempt at the mail begin anew.
+func (b *bodies) forget(m *mapped) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	if b.set == set { // else what was made of it is out of date for others
-		b.replace(one)
+	if b.latest == m {
+		b.replace(nil)
 	}
-	return one, nil
 }
 
 func (b *bodies) put(m *mapped) {
@@ -128,27 +158,24 @@ func (m *mapped) drop() {
 }
 
 // load reads and maps a mail, once there is memory for it.
-func (b *bodies) load(ctx context.Context, m queue.Mail, o payload.Options) (_ *mapped, err error) {
-	one := &mapped{id: m.Message.ID, memory: b.memory(), users: 1}
-	defer func() {
-		if err != nil {
-			one.memory.Release()
-		}
-	}()
+func (b *bodies) load(ctx context.Context, one *mapped, m queue.Mail, o payload.Options) error {
 	wait, cancel := context.WithTimeout(ctx, memoryWait)
 	defer cancel()
 	if err := one.memory.Hold(wait, m.Size+payload.MostCost(m.Size)); err != nil {
-		return nil, err
+		return fmt.Errorf("%w: %w", errMemory, err)
 	}
 	raw, err := readWhole(ctx, b.queue, m)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	if one.body, err = b.guarded(raw, &m.Message, o); err != nil {
-		return nil, err
+		return err
 	}
 	one.trace = attempt.Trace(raw)
-	return one, one.memory.Hold(wait, one.body.Len(""))
+	if err := one.memory.Hold(wait, one.body.Len("")); err != nil {
+		return fmt.Errorf("%w: %w", errMemory, err)
+	}
+	return nil
 }
 
 // guarded turns a panic in the mapping of one mail into an error: it must not

@@ -3,8 +3,12 @@ package deliver
 import (
 	"context"
 	"errors"
+	"sync"
 	"testing"
+	"testing/synctest"
+	"time"
 
+	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/payload"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
@@ -87,5 +91,63 @@ func TestBodiesHoldMemory(t *testing.T) {
 		if _, err := b.get(context.Background(), mails[0]); err == nil || l.shares != 0 || l.held != 0 {
 			t.Errorf("%v, %d shares and %d bytes left", err, l.shares, l.held)
 		}
+	})
+}
+
+// Attempts at one mail that begin at the same time map it once, and none holds
+// memory of its own; if that fails, the next begins anew.
+func TestBodiesAreMappedOnce(t *testing.T) {
+	inBubbleStopped(t, plan{}, func(r *rig) {
+		id := r.keep(shop, "s", "bob@example.net")
+		l := &ledger{}
+		b := r.engine.bodies
+		b.memory = l.share
+		encode, calls, goOn := b.encode, 0, make(chan error)
+		b.encode = func(raw []byte, m *relay.Message, o payload.Options) (*payload.Body, error) {
+			calls++
+			if err := <-goOn; err != nil {
+				return nil, err
+			}
+			return encode(raw, m, o)
+		}
+		for round, want := range []error{errors.New("no"), nil} {
+			var all sync.WaitGroup
+			for range 5 {
+				all.Go(func() {
+					one, err := b.get(context.Background(), r.mail(id))
+					if !errors.Is(err, want) {
+						t.Errorf("round %d: %v, want %v", round, err, want)
+					}
+					if err == nil {
+						b.put(one)
+					}
+				})
+			}
+			synctest.Wait()
+			goOn <- want
+			all.Wait()
+			if shares := int64(round); calls != round+1 || l.shares != shares {
+				t.Errorf("round %d: mapped %d times in all, %d shares of memory are left", round, calls, l.shares)
+			}
+		}
+	})
+}
+
+// A mail for which there is no memory is tried again soon, and nothing is said
+// against it.
+func TestNoMemoryForAMail(t *testing.T) {
+	inBubbleStopped(t, plan{}, func(r *rig) {
+		id := r.keep(shop, "s", "bob@example.net")
+		l := &ledger{refuse: true}
+		r.engine.bodies.memory = l.share
+		r.engine.Start()
+		r.pass(time.Second)
+		rcpt := r.mail(id).Recipients[0]
+		if last, _ := rcpt.Last(); rcpt.Attempts != 0 || last.Outcome.Kind != relay.Unavailable || r.log.count("level=ERROR") != 0 {
+			t.Errorf("%+v", rcpt)
+		}
+		l.refuse = false
+		r.pass(memoryPause)
+		r.wantStates(id, "sent")
 	})
 }

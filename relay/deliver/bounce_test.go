@@ -83,7 +83,7 @@ func TestTheBounceOfWhatBecameTooOld(t *testing.T) {
 		id := r.keep(shop, "patience", "unavailable@example.net")
 		r.pass(6*time.Hour - time.Second)
 		r.wantStates(id, "waiting")
-		r.pass(6 * time.Minute) // it is alone, so the breaker is open: a probe at least every five
+		r.pass(6 * time.Minute) // it is alone, so the breaker is open: a probe at least every minute
 		r.wantStates(id, "failed")
 		rcpt := r.mail(id).Recipients[0]
 		if age := rcpt.Ended.Sub(rcpt.Since); age < 6*time.Hour || age > 6*time.Hour+5*time.Minute {
@@ -235,7 +235,7 @@ func TestABounceIsMadeOnceWhateverFails(t *testing.T) {
 		t.Run(fmt.Sprintf("after=%v", after), func(t *testing.T) {
 			bad := &badBounced{fail: 3, after: after}
 			wrap := func(q queue.Queue) queue.Queue { bad.Queue = q; return bad }
-			inBubble(t, plan{wrap: wrap}, func(r *rig) {
+			inBubble(t, plan{wrap: wrap, perHour: 2}, func(r *rig) { // a failure is no bounce
 				id := r.keep(shop, "s", "suppressed@example.net", "invalid@example.net")
 				r.pass(10 * time.Minute)
 				r.restart()

@@ -1,11 +1,14 @@
 package deliver
 
 import (
+	"fmt"
 	"log/slog"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/retry"
 	"github.com/smtp2rest/smtp2rest/relay/sandbox"
 )
 
@@ -53,7 +56,7 @@ func TestAnOutageIsCheap(t *testing.T) {
 			r.t.Fatalf("%d calls in an hour of outage", len(calls))
 		}
 		want := []time.Duration{0, 0, 0, 0} // five failures open it
-		for gap := 2 * time.Second; len(want) < len(calls)-1; gap = min(gap*2, 5*time.Minute) {
+		for gap := 2 * time.Second; len(want) < len(calls)-1; gap = min(gap*2, time.Minute) {
 			want = append(want, gap)
 		}
 		if got := gaps(calls); !slices.Equal(got, want) {
@@ -167,7 +170,7 @@ func TestAWrongKeyLosesNoMail(t *testing.T) {
 			t.Error("the log does not say loudly that the key is refused")
 		}
 		r.must(r.box.SetKey(key))
-		r.pass(6 * time.Minute) // the longest gap between probes is five
+		r.pass(2 * time.Minute) // the longest gap between probes is one
 		for _, id := range ids {
 			r.wantStates(id, "sent sent")
 		}
@@ -186,8 +189,90 @@ func TestAKeyThatWasMendedIsTriedAtOnce(t *testing.T) {
 		r.wantStates(id, "waiting")
 		r.must(r.box.SetKey(key))
 		r.pace.Probe()
-		r.engine.Configure(*r.options(slog.New(slog.DiscardHandler)).settings())
+		r.engine.Configure(r.options(slog.New(slog.DiscardHandler)).Settings)
 		r.pass(time.Second)
 		r.wantStates(id, "sent")
 	})
+}
+
+// What the API refuses of one mail, whatever it says, is not everybody's
+// outage: a few mails that always fail must not take every probe.
+func TestMailsThatAlwaysFailHoldUpNobody(t *testing.T) {
+	for _, bad := range []string{"forbidden@example.net", "down@example.net"} {
+		inBubble(t, plan{schedule: retry.Schedule{First: 5 * time.Second, Max: 15 * time.Minute, MaxAge: 48 * time.Hour}}, func(r *rig) {
+			for range 12 {
+				r.keep(shop, "bad", bad)
+			}
+			good := r.keep(shop, "good", "bob@example.net")
+			other := r.keep("other@sandbox.example", "good", "ann@example.net")
+			r.pass(10 * time.Minute)
+			r.wantStates(good, "sent")
+			r.wantStates(other, "sent")
+		})
+	}
+}
+
+// An application whose sender the API never accepts (403) goes on sending. Its
+// mail is kept, tried later and later, and never bounces; all others' goes out
+// as if it were not there.
+func TestASenderThatIsForbiddenHoldsUpNobody(t *testing.T) {
+	inBubble(t, plan{schedule: retry.Schedule{First: time.Minute, Max: time.Hour, MaxAge: 48 * time.Hour}}, func(r *rig) {
+		var bad []string
+		for i := range 40 {
+			bad = append(bad, r.keep("unverified@sandbox.example", "bad", fmt.Sprintf("forbidden+x%d@example.net", i)))
+			r.pass(8 * time.Second)
+			good := r.keep(shop, "good", "bob@example.net")
+			r.pass(2 * time.Second)
+			if i > 0 {
+				r.wantStates(good, "sent")
+			}
+		}
+		if n := r.log.count("breaker open"); n != 1 {
+			t.Errorf("the API was taken to be down %d times", n)
+		}
+		before := r.box.Stats().ByStatus[403]
+		r.pass(60 * time.Hour)
+		for _, id := range bad {
+			r.wantStates(id, "waiting")
+		}
+		if n := r.box.Stats().ByStatus[403] - before; n > len(bad)*60*3 {
+			t.Errorf("%d calls for %d mails in 60 hours", n, len(bad))
+		}
+		if n := len(r.bounces()); n > 0 {
+			t.Errorf("%d bounces", n)
+		}
+	})
+}
+
+// A great many senders have mail that the API cannot take: the turn of one
+// whose mail is good does not come after all of theirs.
+func TestManySendersOfBadMailHoldUpNobody(t *testing.T) {
+	for _, bad := range []string{"forbidden", "down", "reset"} {
+		inBubble(t, plan{schedule: retry.Schedule{First: 5 * time.Second, Max: 15 * time.Minute, MaxAge: 48 * time.Hour}}, func(r *rig) {
+			keepBad := func(i int) {
+				r.keep(fmt.Sprintf("a%d@sandbox.example", i), "bad", fmt.Sprintf("%s+x%d@example.net", bad, i))
+			}
+			for i := range 60 {
+				keepBad(i)
+			}
+			r.pass(time.Minute)
+			r.wantSentSoon(bad)
+			for i := range 60 { // and they go on
+				keepBad(60 + i)
+				r.pass(time.Second)
+			}
+			r.wantSentSoon(bad)
+		})
+	}
+}
+
+func (r *rig) wantSentSoon(what string) {
+	r.t.Helper()
+	good := r.keep("zoe@sandbox.example", "good", "bob@example.net")
+	for waited := time.Duration(0); r.mail(good).Recipients[0].State != queue.Sent; waited += time.Second {
+		if waited > 3*time.Minute {
+			r.t.Fatalf("%s: good mail waits for longer than the next two probes", what)
+		}
+		r.pass(time.Second)
+	}
 }

@@ -13,20 +13,13 @@ type Settings struct {
 	Mapping  payload.Options
 	Schedule retry.Schedule
 
-	Workers  int
-	Lease    time.Duration
-	KeepSent time.Duration
+	Workers  int           // attempts of queued mail at once; at least 1
+	Lease    time.Duration // above the longest an attempt can take
+	KeepSent time.Duration // how long sent mail stays listed
 
 	Bounce         bounce.Options
-	BounceGrace    time.Duration
-	BouncesPerHour int
-}
-
-func (o Options) settings() *Settings {
-	return &Settings{
-		Mapping: o.Mapping, Schedule: o.Schedule, Workers: o.Workers, Lease: o.Lease, KeepSent: o.KeepSent,
-		Bounce: o.Bounce, BounceGrace: o.BounceGrace, BouncesPerHour: o.BouncesPerHour,
-	}
+	BounceGrace    time.Duration // at most this long after the first failure the sender is told
+	BouncesPerHour int           // to one address; 0 is no bound
 }
 
 // Configure goes on with other settings, and looks at the queue anew: there may

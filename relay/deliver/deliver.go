@@ -17,34 +17,22 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
-	"github.com/smtp2rest/smtp2rest/relay/bounce"
 	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/internal/places"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
-	"github.com/smtp2rest/smtp2rest/relay/payload"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
-	"github.com/smtp2rest/smtp2rest/relay/retry"
 )
 
 // Options are what an Engine is made from.
 type Options struct {
+	Settings
 	Queue    queue.Queue
 	Attempts *attempt.Sender
 	Pace     *pace.Pacer
-	Mapping  payload.Options
-	Schedule retry.Schedule
 	Warming  Warming // nil: no domain is being warmed; else *warm.Meter
 
 	// Memory is asked for each mail that is read; nil: there is no bound.
 	Memory func() Memory
-
-	Workers  int           // attempts of queued mail at once; at least 1
-	Lease    time.Duration // above the longest an attempt can take
-	KeepSent time.Duration // how long sent mail stays listed
-
-	Bounce         bounce.Options
-	BounceGrace    time.Duration // at most this long after the first failure the sender is told
-	BouncesPerHour int           // to one address; 0 is no bound
 
 	History history.Noter // nil: history.Nothing
 	Log     *slog.Logger
@@ -81,9 +69,12 @@ type Engine struct {
 	later   chan struct{} // has a value when something is due sooner than was known
 	anew    chan struct{} // has a value when an API that is left alone may work again
 	told    *hourly
+	latest  bool // the probe before was for who came last; for dispatch alone
 
 	// unsettled counts attempts whose outcome the storage does not take.
 	unsettled atomic.Int64
+
+	claiming, settling trouble // see Trouble
 
 	mu       sync.Mutex
 	stopping context.CancelFunc // ends claiming; nil before Start
@@ -107,15 +98,18 @@ func New(o Options) *Engine {
 		anew:   make(chan struct{}, 1),
 		told:   &hourly{},
 	}
-	e.set.Store(o.settings())
+	e.set.Store(&o.Settings)
 	e.metrics = newMetrics(o.Metrics, e)
 	return e
 }
 
-// Start begins to drain the queue. It returns at once.
+// Start begins to drain the queue. It returns at once; a second call does nothing.
 func (e *Engine) Start() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.stopping != nil {
+		return
+	}
 	claiming, stopping := context.WithCancel(context.Background())
 	trying, cutOff := context.WithCancel(context.Background())
 	e.stopping, e.cutOff = stopping, cutOff
@@ -149,7 +143,7 @@ func (e *Engine) dispatch(ctx, trying context.Context) {
 	for e.awaitDue(ctx) {
 		passes := e.passes(ctx)
 		e.pulse.works("claiming")
-		claims, err := e.claim(ctx, len(passes))
+		claims, err := e.claim(ctx, passes)
 		for i, pass := range passes {
 			if i >= len(claims) {
 				pass.Return()
@@ -163,8 +157,7 @@ func (e *Engine) dispatch(ctx, trying context.Context) {
 		}
 		switch {
 		case err != nil && ctx.Err() == nil:
-			e.opt.Log.Error("the queue cannot be read", "cause", err)
-			e.rest(ctx, "leaving the storage alone", storagePause)
+			e.leaveStorage(ctx, err)
 		case len(passes) > 0 && len(claims) == 0:
 			// NextDue may name a time at which there is nothing after all, and
 			// nothing may be claimed while an attempt cannot be settled.
@@ -216,12 +209,30 @@ func (e *Engine) place(ctx context.Context) bool {
 	}
 }
 
-func (e *Engine) claim(ctx context.Context, n int) ([]queue.Claim, error) {
-	if n == 0 || e.unsettled.Load() > 0 {
+// claim claims a recipient for each pass. A probe is made with a mail that is
+// not suspect, or with one that is when there is nothing else. Every other probe
+// is for the sender whose mail came last: where a great many senders have mail
+// that the API cannot take, a good one's turn would come after all of theirs.
+func (e *Engine) claim(ctx context.Context, passes []*pace.Pass) ([]queue.Claim, error) {
+	if len(passes) == 0 || e.unsettled.Load() > 0 {
 		return nil, nil
 	}
 	now := time.Now()
-	return e.opt.Queue.Claim(ctx, queue.ClaimRequest{Now: now, Max: n, Lease: e.set.Load().Lease, Limits: e.limits(now)})
+	r := queue.ClaimRequest{Now: now, Max: len(passes), Lease: e.set.Load().Lease, Limits: e.limits(now)}
+	if passes[0].Probe() {
+		r.PassOver = e.opt.Pace.Suspects()
+		r.Latest = !e.latest
+		e.latest = r.Latest
+	}
+	claims, err := e.opt.Queue.Claim(ctx, r)
+	if err == nil && len(claims) == 0 && len(r.PassOver) > 0 {
+		r.PassOver = nil
+		claims, err = e.opt.Queue.Claim(ctx, r)
+	}
+	if err == nil {
+		e.claiming.note(nil)
+	}
+	return claims, err
 }
 
 func (e *Engine) limits(now time.Time) map[string]int {
@@ -241,15 +252,22 @@ func (e *Engine) awaitDue(ctx context.Context) bool {
 		case ctx.Err() != nil:
 			return false
 		case err != nil:
-			e.opt.Log.Error("the queue cannot be read", "cause", err)
-			e.rest(ctx, "leaving the storage alone", storagePause)
+			e.leaveStorage(ctx, err)
 		case ok && !due.After(now):
 			return true
 		default:
+			e.claiming.note(nil)
 			e.awaitChange(ctx, e.untilDue(now, due, ok))
 		}
 	}
 	return false
+}
+
+// leaveStorage is for when it does not say what is due.
+func (e *Engine) leaveStorage(ctx context.Context, err error) {
+	e.claiming.note(err)
+	e.opt.Log.Error("the queue cannot be read", "cause", err)
+	e.rest(ctx, "leaving the storage alone", storagePause)
 }
 
 // untilDue is how long nothing can become due by itself; negative: for ever.

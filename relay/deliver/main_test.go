@@ -75,7 +75,9 @@ type rig struct {
 	pace   *pace.Pacer
 	client *api.Client
 	tries  *attempt.Sender
-	engine *Engine // nil when it does not run
+
+	suppressed *suppress.List
+	engine     *Engine // nil when it does not run
 }
 
 func or[T comparable](v, otherwise T) T {
@@ -148,10 +150,13 @@ func (r *rig) build() {
 		r.t.Fatal(err)
 	}
 	r.pace = pace.New(pace.Options{
-		Rate: p.rate, Burst: p.burst, Concurrency: or(p.concurrency, 8), MaxPause: p.maxPause,
-		Failures: p.failures, Paused: p.paused, Log: log,
+		Settings: pace.Settings{Rate: p.rate, Burst: p.burst, Concurrency: or(p.concurrency, 8), MaxPause: p.maxPause},
+		Failures: p.failures,
+		Paused:   p.paused,
+		Log:      log,
 	})
-	r.tries = attempt.New(attempt.Options{API: r.client, Pace: r.pace, Suppressions: suppress.New(suppress.Options{}), Log: log, Metrics: p.metrics})
+	r.suppressed = suppress.New(suppress.Options{})
+	r.tries = attempt.New(attempt.Options{API: r.client, Pace: r.pace, Suppressions: r.suppressed, Log: log, Metrics: p.metrics})
 	r.engine = New(r.options(log))
 }
 
@@ -161,11 +166,18 @@ func (r *rig) options(log *slog.Logger) Options {
 		p.mapping = payload.Options{Default: relay.Address{Email: "relay@sandbox.example"}, Domains: []string{"sandbox.example"}}
 	}
 	return Options{
-		Queue: r.store, Attempts: r.tries, Pace: r.pace, Mapping: p.mapping, Warming: p.warming,
-		Schedule: or(p.schedule, hours(48)),
-		Workers:  or(p.workers, 4), Lease: apiTimeout + time.Minute, KeepSent: or(p.keepSent, 100*time.Hour),
-		Bounce:      bounce.Options{From: relay.Address{Email: "relay@sandbox.example"}, Hostname: "relay.test", Postmaster: p.postmaster},
-		BounceGrace: or(p.grace, time.Hour), BouncesPerHour: p.perHour, Log: log, Metrics: p.metrics,
+		Settings: Settings{
+			Mapping: p.mapping, Schedule: or(p.schedule, hours(48)),
+			Workers: or(p.workers, 4), Lease: apiTimeout + time.Minute, KeepSent: or(p.keepSent, 100*time.Hour),
+			Bounce:      bounce.Options{From: relay.Address{Email: "relay@sandbox.example"}, Hostname: "relay.test", Postmaster: p.postmaster},
+			BounceGrace: or(p.grace, time.Hour), BouncesPerHour: p.perHour,
+		},
+		Queue:    r.store,
+		Attempts: r.tries,
+		Pace:     r.pace,
+		Warming:  p.warming,
+		Log:      log,
+		Metrics:  p.metrics,
 	}
 }
 

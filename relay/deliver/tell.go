@@ -3,7 +3,6 @@ package deliver
 import (
 	"context"
 	"errors"
-	"sync"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay"
@@ -71,6 +70,9 @@ func (e *Engine) tell(ctx context.Context, b queue.Bounce) error {
 		return nil // dropped meanwhile
 	}
 	if err == nil {
+		if mail != nil {
+			e.told.count(suppress.Normalise(mail.Recipients[0].Addr), time.Now())
+		}
 		e.metrics.bounced(came)
 		e.noteTold(b, mail)
 	}
@@ -109,7 +111,7 @@ func (e *Engine) bounceFor(ctx context.Context, b queue.Bounce, numbers []int) (
 	case !ok:
 		log.Warn("given up; nobody can be told")
 		return nil, nobody, nil
-	case !e.told.allow(suppress.Normalise(to), now, e.set.Load().BouncesPerHour):
+	case e.told.full(suppress.Normalise(to), now, e.set.Load().BouncesPerHour):
 		log.Warn("given up; the sender was told of too many failures in the last hour to be told of this one", "to", to)
 		return nil, tooMany, nil
 	}
@@ -122,23 +124,27 @@ func (e *Engine) bounceFor(ctx context.Context, b queue.Bounce, numbers []int) (
 	return &mail, told, nil
 }
 
-// hourly bounds how often something happens to each of many names in an hour.
-// It forgets everything each hour, so it cannot grow for longer.
+// hourly counts how often something happened to each of many names in an hour.
+// It forgets everything each hour, so it cannot grow for longer. It is for one
+// goroutine.
 type hourly struct {
-	mu    sync.Mutex
 	hour  time.Time
-	count map[string]int
+	times map[string]int
 }
 
-func (h *hourly) allow(name string, now time.Time, limit int) bool {
-	if limit <= 0 {
-		return true
-	}
-	h.mu.Lock()
-	defer h.mu.Unlock()
+func (h *hourly) count(name string, now time.Time) {
+	h.begin(now)
+	h.times[name]++
+}
+
+// full reports whether it happened as often as may be; a limit of 0 is none.
+func (h *hourly) full(name string, now time.Time, limit int) bool {
+	h.begin(now)
+	return limit > 0 && h.times[name] >= limit
+}
+
+func (h *hourly) begin(now time.Time) {
 	if hour := now.Truncate(time.Hour); !hour.Equal(h.hour) {
-		h.hour, h.count = hour, make(map[string]int)
+		h.hour, h.times = hour, map[string]int{}
 	}
-	h.count[name]++
-	return h.count[name] <= limit
 }

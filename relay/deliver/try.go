@@ -17,10 +17,15 @@ import (
 
 // try makes the attempt that was claimed and settles it.
 func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
+	if out, ok := e.opt.Attempts.Suppressed(attemptAt(c)); ok { // learnt since the mail came
+		pass.Return()
+		e.settle(ctx, c, decide(e.set.Load().Schedule, c, out, time.Now(), jitter()))
+		return
+	}
 	mail, err := e.bodies.get(ctx, c.Mail)
 	if err != nil {
 		pass.Return()
-		e.settle(ctx, c, e.unreadable(c, err))
+		e.settle(ctx, c, e.unreadable(ctx, c, err))
 		return
 	}
 	defer e.bodies.put(mail)
@@ -37,6 +42,9 @@ func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
 	out := e.opt.Attempts.Make(ctx, pass, a)
 	now := time.Now()
 	s := decide(e.set.Load().Schedule, c, out, now, jitter())
+	if out.Kind == relay.Unauthorized && e.opt.Pace.FailsAlone(a.MessageID) { // else it would be the first of its lane again at once
+		s.Due, s.NotAnAttempt = now.Add(e.set.Load().Schedule.Delay(c.Attempt, jitter())), false
+	}
 	if e.opt.Warming != nil {
 		if s.Result == queue.Done {
 			s.Count = e.opt.Warming.Mark(domain, begun) // of the day it was reserved on
@@ -82,9 +90,14 @@ func decide(schedule retry.Schedule, c queue.Claim, out relay.Outcome, now time.
 // mapping refuses now it may have taken when the mail came: the settings
 // changed since. That is final. A fault of ours in the mapping may be mended
 // by the next version, so it is tried again later and later; trouble of the
-// storage says nothing about the mail.
-func (e *Engine) unreadable(c queue.Claim, err error) queue.Settlement {
+// storage, and a lack of memory, say nothing about the mail.
+func (e *Engine) unreadable(ctx context.Context, c queue.Claim, err error) queue.Settlement {
 	now := time.Now()
+	if ctx.Err() != nil || errors.Is(err, errMemory) {
+		e.opt.Log.Info("a queued mail is tried later", "id", c.Mail.Message.ID, "to", c.Addr, "cause", err)
+		return queue.Settlement{Result: queue.Later, At: now, Due: now.Add(memoryPause), NotAnAttempt: true,
+			Outcome: relay.Outcome{Kind: relay.Unavailable, Untried: true, Cause: err}}
+	}
 	e.opt.Log.Error("a queued mail cannot be sent", "id", c.Mail.Message.ID, "to", c.Addr, "cause", err)
 	out := relay.Outcome{Kind: relay.Refused, Detail: publicCause(err), Cause: err}
 	var refusal *payload.Refusal
@@ -123,7 +136,12 @@ func (e *Engine) settle(ctx context.Context, c queue.Claim, s queue.Settlement) 
 		return
 	}
 	e.unsettled.Add(1)
-	defer e.unsettled.Add(-1)
+	defer func() {
+		if e.unsettled.Add(-1) == 0 {
+			e.settling.note(nil)
+		}
+	}()
+	e.settling.note(err)
 	for err != nil && ctx.Err() == nil && !errors.Is(err, queue.ErrClosed) {
 		pause(ctx, storagePause)
 		err = e.settleOnce(c, s)

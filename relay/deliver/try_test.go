@@ -16,6 +16,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/payload"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/retry"
+	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
 
 // What an operator does to a recipient whose call is under way.
@@ -214,8 +215,15 @@ func TestAStorageThatFailsForAWhile(t *testing.T) {
 				if r.log.count("level=ERROR", "the disk is on fire") == 0 {
 					t.Error("the log does not tell of it")
 				}
+				// Of a body that cannot be read the mail's own record tells.
+				if since, err := r.engine.Trouble(); (err == nil) != (tt.call == "Raw") || err != nil && time.Since(since).Round(time.Second) != 10*time.Minute {
+					t.Errorf("trouble since %s: %v", since, err)
+				}
 				bad.set("")
 				r.pass(10 * time.Minute)
+				if since, err := r.engine.Trouble(); err != nil {
+					t.Errorf("trouble since %s when all is well: %v", since, err)
+				}
 				for _, id := range ids {
 					r.wantStates(id, "sent")
 					if n := r.mail(id).Recipients[0].Attempts; n != 1 {
@@ -361,4 +369,25 @@ func TestTheNextTryIsWhenItIsDue(t *testing.T) {
 			})
 		})
 	}
+}
+
+// An address that was found to be suppressed while its mail waited is not called
+// for any more: the sender is told, and the others get theirs.
+func TestSuppressedWhileItWaited(t *testing.T) {
+	inBubbleStopped(t, plan{}, func(r *rig) {
+		id := r.keep(shop, "s", "Gone@Example.net", "bob@example.net")
+		r.suppressed.Learn("gone@example.net", suppress.HardBounce, "", time.Now())
+		r.engine.Start()
+		r.pass(2 * time.Minute)
+		r.wantStates(id, "failed sent")
+		if n := len(r.calls("Gone@Example.net")); n != 0 {
+			t.Errorf("%d calls for it", n)
+		}
+		if n := len(r.bounces()); n != 1 {
+			t.Errorf("%d bounces", n)
+		}
+		if r.log.count("outcome=suppressed", "untried=true") != 1 {
+			t.Error("the log does not say so")
+		}
+	})
 }

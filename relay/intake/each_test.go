@@ -117,14 +117,14 @@ func TestEachAgain(t *testing.T) {
 	h.verdict = verdict{each: []*reply.Reply{reply.TooLarge(), reply.Queued("q1")}, of: []string{"c@d", "e@f"}}
 	h.end()
 	rc.remember(fingerprintOf(m), h)
-	v, again := rc.again(t.Context(), m, []string{"e@f", "c@d"}, true)
+	v, again := rc.again(t.Context(), m, []string{"e@f", "c@d"}, true, lostAgain)
 	if !again || len(v.each) != 2 || v.each[0].Text() != "queued q1" || v.each[1].Code() != 552 {
 		t.Errorf("again: %v, %+v", again, v)
 	}
-	if _, again := rc.again(t.Context(), m, []string{"e@f", "C@d"}, true); again {
+	if _, again := rc.again(t.Context(), m, []string{"e@f", "C@d"}, true, lostAgain); again {
 		t.Error("a recipient that was named in another way is told of another's verdict")
 	}
-	if _, again := rc.again(t.Context(), m, m.Recipients, false); again {
+	if _, again := rc.again(t.Context(), m, m.Recipients, false, lostAgain); again {
 		t.Error("one reply stands for two that differ")
 	}
 }

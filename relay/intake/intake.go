@@ -67,16 +67,13 @@ func (NoWarming) Return(string, time.Time) {}
 
 // Options are what an Intake is made from.
 type Options struct {
-	Mapping      payload.Options
+	Settings
 	Attempts     *attempt.Sender
 	Suppressions *suppress.List
 	Queue        Queue
-	Warming      Warming // nil: NoWarming
-	Aliases      Aliases // nil: NoAliases
-	Bounce       bounce.Options
-	Wait         time.Duration // how long a client is kept for the API's verdict
+	Warming      Warming       // nil: NoWarming
+	Aliases      Aliases       // nil: NoAliases
 	History      history.Noter // nil: history.Nothing
-	Subjects     bool          // the history has them
 	Log          *slog.Logger
 	Metrics      prometheus.Registerer // nil: none
 }
@@ -103,7 +100,7 @@ func New(o Options) *Intake {
 		o.History = history.Nothing{}
 	}
 	in := &Intake{opt: o, recall: newRecall(), metrics: newMetrics(o.Metrics)}
-	in.Configure(Settings{Mapping: o.Mapping, Bounce: o.Bounce, Wait: o.Wait, Subjects: o.Subjects})
+	in.Configure(o.Settings)
 	return in
 }
 
@@ -111,8 +108,8 @@ func New(o Options) *Intake {
 type Settings struct {
 	Mapping  payload.Options
 	Bounce   bounce.Options
-	Wait     time.Duration
-	Subjects bool
+	Wait     time.Duration // how long a client is kept for the API's verdict
+	Subjects bool          // the history has them
 }
 
 // Configure deals with what comes from now on by other settings.
@@ -143,7 +140,8 @@ func (in *Intake) Recipient(_ context.Context, env *smtpd.Envelope, rcpt string)
 }
 
 // Message sends a mail, or keeps it, or says why not. The same mail again, from
-// a client that hung up before it got the reply, is answered as it was then.
+// a client that hung up before it got the reply, is answered as it was then,
+// until the client got that.
 func (in *Intake) Message(ctx context.Context, env *smtpd.Envelope, data []byte) *reply.Reply {
 	return in.handle(ctx, env, data, false).main()
 }
@@ -158,7 +156,7 @@ func (in *Intake) handle(ctx context.Context, env *smtpd.Envelope, data []byte, 
 	if trace != "" {
 		log = log.With("trace", trace)
 	}
-	v, again := in.recall.again(ctx, m, env.Recipients, each)
+	v, again := in.recall.again(ctx, m, env.Recipients, each, env.OnLost)
 	if !again {
 		h := newHandled()
 		defer h.end() // after a panic as well: nobody may wait for it in vain
@@ -197,7 +195,7 @@ func (in *Intake) deal(ctx context.Context, log *slog.Logger, s *story, env *smt
 		return forAll(reply.From(err))
 	}
 	for _, author := range mail.Authors {
-		if !env.Rules.From(author) {
+		if !env.Author(author) {
 			return forAll(reply.FromNotAllowed(author))
 		}
 	}

@@ -57,7 +57,7 @@ type rig struct {
 
 func newRig(t *testing.T, p plan) *rig {
 	t.Helper()
-	r := &rig{t: t, suppressions: suppress.New(suppress.Options{Expire: 100 * 365 * 24 * time.Hour, Unsubscribed: true}), log: &record{}}
+	r := &rig{t: t, suppressions: suppress.New(suppress.Options{Settings: suppress.Settings{Expire: 100 * 365 * 24 * time.Hour, Unsubscribed: true}}), log: &record{}}
 	url := r.startSandbox()
 	if p.api != nil {
 		server := httptest.NewServer(p.api)
@@ -71,15 +71,17 @@ func newRig(t *testing.T, p plan) *rig {
 	t.Cleanup(client.Close)
 	log := slog.New(slog.NewJSONHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	o := Options{
-		Mapping: payload.Options{Default: relay.Address{Email: "relay@sandbox.example"}, Domains: []string{"sandbox.example"}},
+		Settings: Settings{
+			Mapping: payload.Options{Default: relay.Address{Email: "relay@sandbox.example"}, Domains: []string{"sandbox.example"}},
+			Bounce:  bounce.Options{From: relay.Address{Email: "relay@sandbox.example"}, Hostname: "relay.test"},
+			Wait:    or(p.wait, 10*time.Second),
+		},
 		Attempts: attempt.New(attempt.Options{
 			API: client, Suppressions: r.suppressions, Log: log,
-			Pace: pace.New(pace.Options{Concurrency: or(p.concurrency, 8), Log: log}),
+			Pace: pace.New(pace.Options{Settings: pace.Settings{Concurrency: or(p.concurrency, 8)}, Log: log}),
 		}),
 		Suppressions: r.suppressions,
 		Queue:        NoQueue{},
-		Bounce:       bounce.Options{From: relay.Address{Email: "relay@sandbox.example"}, Hostname: "relay.test"},
-		Wait:         or(p.wait, 10*time.Second),
 		Log:          log,
 	}
 	if p.queue != nil {

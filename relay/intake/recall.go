@@ -23,8 +23,8 @@ const (
 
 // recall remembers mail whose client did not get the reply, and which it will
 // therefore send again: the second copy is answered like the first and not
-// sent. Nothing else is remembered: whoever gets a reply and sends the same
-// mail again means it.
+// sent. Nothing else is remembered, and that no longer than until a copy was
+// answered: whoever gets a reply and sends the same mail again means it.
 type recall struct {
 	mu     sync.Mutex
 	lost   map[fingerprint]*list.Element
@@ -93,13 +93,32 @@ func (r *recall) forget(now time.Time) {
 	}
 }
 
+// answered forgets h, because a copy is answered like it now: by onLost it
+// hears if the client of that one does not get the reply either.
+func (r *recall) answered(h *handled, onLost func(func())) {
+	lost := false
+	onLost(func() {
+		r.mu.Lock()
+		lost = true
+		key := h.key
+		r.mu.Unlock()
+		r.remember(key, h)
+	})
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if e, known := r.lost[h.key]; known && !lost && e.Value.(*handled) == h {
+		r.oldest.Remove(e)
+		delete(r.lost, h.key)
+	}
+}
+
 // again returns what the client of an earlier copy of m did not get, if that
 // took any of it, for the recipients as they are named now. It waits for an
 // earlier copy that is still being dealt with.
 //
 // A client that hears one reply for all of them is not given that of another,
 // which left some of the recipients to that one.
-func (r *recall) again(ctx context.Context, m *relay.Message, named []string, each bool) (verdict, bool) {
+func (r *recall) again(ctx context.Context, m *relay.Message, named []string, each bool, onLost func(func())) (verdict, bool) {
 	h := r.find(m)
 	if h == nil {
 		return verdict{}, false
@@ -110,7 +129,11 @@ func (r *recall) again(ctx context.Context, m *relay.Message, named []string, ea
 			return verdict{}, false
 		}
 		v, known := h.verdict.to(named)
-		return v, known && v.main().Positive()
+		if !known || !v.main().Positive() {
+			return verdict{}, false
+		}
+		r.answered(h, onLost)
+		return v, true
 	case <-ctx.Done():
 		v, _ := forAll(reply.From(ctx.Err())).to(named)
 		return v, true

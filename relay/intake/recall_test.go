@@ -79,12 +79,16 @@ func TestAClientThatHungUpIsAnsweredLikeTheFirstTime(t *testing.T) {
 	r.waitFor("the client is known to be gone", func() bool { return r.recall.size() == 1 })
 
 	second := submit(t, addr, withID, slow, false) // while the first is still being dealt with
-	third := submit(t, addr, withID, slow, false)  // and after
-	if !strings.HasPrefix(second, "250 2.0.0 accepted") || third != second {
-		t.Errorf("the same mail again: %q, then %q", second, third)
+	if !strings.HasPrefix(second, "250 2.0.0 accepted") {
+		t.Errorf("the same mail again: %q", second)
 	}
 	if n := r.box.AcceptedFor(slow); n != 1 {
 		t.Errorf("it was sent %d times", n)
+	}
+	r.waitFor("nothing is remembered", func() bool { return r.recall.size() == 0 })
+	third := submit(t, addr, withID, slow, false) // the client has its reply: it means it
+	if n := r.box.AcceptedFor(slow); third == second || !strings.HasPrefix(third, "250 2.0.0 accepted") || n != 2 {
+		t.Errorf("the same mail after its reply came: %q, sent %d times", third, n)
 	}
 	for name, other := range map[string]string{
 		"other content":    strings.Replace(withID, "on its way", "here", 1),
@@ -146,7 +150,7 @@ func TestARefusalIsNotRemembered(t *testing.T) {
 	h := newHandled()
 	h.end() // as after a panic
 	r.recall.remember(fingerprintOf(m), h)
-	if _, again := r.recall.again(t.Context(), m, m.Recipients, false); again {
+	if _, again := r.recall.again(t.Context(), m, m.Recipients, false, nobody); again {
 		t.Error("a mail that was not taken counts as taken")
 	}
 }
@@ -162,11 +166,48 @@ func TestALaterAcceptanceReplacesARefusal(t *testing.T) {
 	taken.verdict = forAll(reply.Queued("q1"))
 	taken.end()
 	rc.remember(fingerprintOf(m), taken)
-	if v, again := rc.again(t.Context(), m, m.Recipients, false); !again || v.main().Text() != "queued q1" {
+	if v, again := rc.again(t.Context(), m, m.Recipients, false, lostAgain); !again || v.main().Text() != "queued q1" {
 		t.Errorf("the third copy gets %v, %t", v, again)
 	}
 	if rc.size() != 1 || rc.oldest.Len() != 1 {
 		t.Errorf("%d remembered, %d in order", rc.size(), rc.oldest.Len())
+	}
+}
+
+func nobody(func())         {} // is lost
+func lostAgain(tell func()) { tell() }
+
+// A copy whose client is lost as well leaves the mail remembered, whenever that
+// turns out; one whose client is not leaves nothing.
+func TestRecallOfCopies(t *testing.T) {
+	for name, tt := range map[string]struct {
+		lost   func(tell func(), after *func())
+		copies bool // are recognised afterwards
+	}{
+		"not lost":          {func(func(), *func()) {}, false},
+		"lost before":       {func(tell func(), _ *func()) { tell() }, true},
+		"lost soon after":   {func(tell func(), after *func()) { *after = tell }, true},
+		"lost, and said so": {func(tell func(), after *func()) { tell(); *after = tell }, true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			rc := newRecall()
+			m := &relay.Message{From: "a@b", Recipients: []string{"c@d"}, Raw: []byte(withID)}
+			first := newHandled()
+			first.verdict = forAll(reply.Queued("q1"))
+			first.end()
+			rc.remember(fingerprintOf(m), first)
+			after := func() {}
+			if v, again := rc.again(t.Context(), m, m.Recipients, false, func(tell func()) { tt.lost(tell, &after) }); !again || v.main().Text() != "queued q1" {
+				t.Fatalf("the second copy gets %v, %t", v, again)
+			}
+			after()
+			if _, again := rc.again(t.Context(), m, m.Recipients, false, nobody); again != tt.copies {
+				t.Errorf("the third copy is recognised: %t", again)
+			}
+			if rc.size() != 0 || rc.oldest.Len() != 0 {
+				t.Errorf("%d are remembered, %d in order", rc.size(), rc.oldest.Len())
+			}
+		})
 	}
 }
 

@@ -9,7 +9,7 @@ import (
 // Gaps between probes of an API that is down.
 const (
 	firstGap = 2 * time.Second
-	maxGap   = 5 * time.Minute
+	maxGap   = time.Minute
 )
 
 // breaker opens when calls fail in a row, or at once when the key is refused.
@@ -83,26 +83,52 @@ func (p *Pacer) unprobe() {
 // or a 429, shows an API that works. Answers to calls that were made before
 // the breaker opened change nothing: only a probe can close it.
 func (p *Pacer) learn(now time.Time, pass *Pass, out relay.Outcome) {
-	b := &p.breaker
 	if pass.probe {
-		b.probing = false
+		p.breaker.probing = false
+	}
+	if out.Kind.Settled() {
+		p.suspects.settled(pass)
 	}
 	works := out.Kind.Settled() || out.Kind == relay.RateLimited
+	if p.breaker.open {
+		p.learnOpen(now, pass, out, works)
+	} else {
+		p.learnClosed(now, pass, out, works)
+	}
+}
+
+func (p *Pacer) learnOpen(now time.Time, pass *Pass, out relay.Outcome, works bool) {
+	b := &p.breaker
+	if !works {
+		p.suspects.failed(pass, out)
+	}
 	switch {
-	case works && b.open && pass.probe:
-		p.closeBreaker(now)
-	case works && !b.open:
-		b.failures = 0
+	case !pass.probe:
 	case works:
-	case b.open && pass.probe:
+		p.closeBreaker(now)
+	default:
 		b.gap = min(b.gap*2, maxGap)
 		b.probeAt = now.Add(b.gap)
 		b.why = whyOf(out)
-	case !b.open:
-		b.failures++
-		if b.failures >= b.threshold || out.Kind == relay.Unauthorized {
-			p.openBreaker(now, out)
-		}
+	}
+}
+
+func (p *Pacer) learnClosed(now time.Time, pass *Pass, out relay.Outcome, works bool) {
+	b, s := &p.breaker, &p.suspects
+	switch {
+	case works:
+		b.failures = 0
+		return
+	case !s.toBlame(pass):
+		return
+	}
+	b.failures++
+	switch {
+	case b.failures >= b.threshold || s.keyRefused(pass, out):
+		p.openBreaker(now, out)
+		s.failed(pass, out)
+	case forbidden(out):
+		s.alone = with(s.alone, pass.mail) // like its sender's others
 	}
 }
 
@@ -122,6 +148,7 @@ func (p *Pacer) closeBreaker(now time.Time) {
 	b := &p.breaker
 	p.opt.Log.Info("breaker closed: the API works again", "after", now.Sub(b.since), "why", string(b.why))
 	b.open, b.failures = false, 0
+	p.suspects.cleared()
 	p.tuner.startSlowly(now)
 	p.emptyBucket(now)
 }

@@ -9,10 +9,13 @@ import (
 
 // Settings are the Options that Configure can change.
 type Settings struct {
+	// Rate is how many calls per second the account allows, 0 when that is not
+	// known and to be found. It is never exceeded; when 429s come again and
+	// again all the same, less is found to be allowed.
 	Rate        float64
-	Burst       int
-	Concurrency int
-	MaxPause    time.Duration
+	Burst       int           // calls at once after a quiet time, with a Rate; at least 1
+	Concurrency int           // calls in flight at once; at least 1
+	MaxPause    time.Duration // ceiling of one pause after a 429; default 1 h
 }
 
 // Configure goes on with other settings. Calls that are under way, and the

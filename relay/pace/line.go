@@ -12,7 +12,16 @@ type Pass struct {
 	opening int
 	probe   bool
 	waited  bool // for the rate: all of it is being used
+
+	mail, sender string // see For
 }
+
+// For says which mail the call is made for, by its id, and whose it is, before
+// the call. Without it no failure is put down to the mail.
+func (pass *Pass) For(mail, sender string) { pass.mail, pass.sender = mail, sender }
+
+// Probe reports whether the call tests an API that is taken to be out of order.
+func (pass *Pass) Probe() bool { return pass.probe }
 
 // Enter waits until a call may be made: the breaker is closed or wants to be
 // probed, the gate is open, a place is free and the bucket has a token. When

@@ -24,13 +24,7 @@ const minPause = time.Second
 
 // Options are what a Pacer is made from.
 type Options struct {
-	// Rate is how many calls per second the account allows, 0 when that is not
-	// known and to be found. It is never exceeded; when 429s come again and
-	// again all the same, less is found to be allowed.
-	Rate        float64
-	Burst       int           // calls at once after a quiet time, with a Rate; at least 1
-	Concurrency int           // calls in flight at once; at least 1
-	MaxPause    time.Duration // ceiling of one pause after a 429; default 1 h
+	Settings
 
 	// Failures in a row that open the breaker; default 5.
 	Failures int
@@ -59,6 +53,8 @@ type Pacer struct {
 	inARow  int           // 429s in a row, counted once per opening
 	tuner   tuner         // finds the rate
 	breaker breaker
+
+	suspects suspects
 }
 
 // New returns a Pacer with an open gate, a full bucket and a closed breaker.

@@ -34,7 +34,7 @@ func call(t *testing.T, p *Pacer, out relay.Outcome) time.Duration {
 
 func TestRateIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Rate: 10, Burst: 5, Concurrency: 4})
+		p := New(Options{Settings: Settings{Rate: 10, Burst: 5, Concurrency: 4}})
 		start := time.Now()
 		for range 105 {
 			call(t, p, accepted)
@@ -47,7 +47,7 @@ func TestRateIsKept(t *testing.T) {
 
 func TestConcurrencyIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Concurrency: 3})
+		p := New(Options{Settings: Settings{Concurrency: 3}})
 		var mu sync.Mutex
 		var now, most int
 		var wg sync.WaitGroup
@@ -78,7 +78,7 @@ func TestConcurrencyIsBounded(t *testing.T) {
 
 func Test429ClosesTheGateForEveryone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Rate: 1e6, Burst: 8, Concurrency: 8})
+		p := New(Options{Settings: Settings{Rate: 1e6, Burst: 8, Concurrency: 8}})
 		call(t, p, limited(7*time.Second))
 		var wg sync.WaitGroup
 		for range 5 {
@@ -117,7 +117,7 @@ func TestFurther429sInARowDouble(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p := New(Options{Concurrency: 1, MaxPause: time.Minute})
+				p := New(Options{Settings: Settings{Concurrency: 1, MaxPause: time.Minute}})
 				for i, out := range tt.outcomes {
 					call(t, p, out)
 					if got := p.pause(); got != tt.want[i] {
@@ -133,7 +133,7 @@ func TestFurther429sInARowDouble(t *testing.T) {
 // Calls that were in flight together are told 429 together; that is one event.
 func TestA429StormDoublesOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Concurrency: 10})
+		p := New(Options{Settings: Settings{Concurrency: 10}})
 		var passes []*Pass
 		for range 10 {
 			pass, err := p.Enter(context.Background())
@@ -158,7 +158,7 @@ func TestA429StormDoublesOnce(t *testing.T) {
 
 func TestTheLongestRetryAfterWins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Concurrency: 2})
+		p := New(Options{Settings: Settings{Concurrency: 2}})
 		first, _ := p.Enter(context.Background())
 		second, _ := p.Enter(context.Background())
 		first.Leave(limited(30 * time.Second))
@@ -171,7 +171,7 @@ func TestTheLongestRetryAfterWins(t *testing.T) {
 
 func TestBucketRestartsEmpty(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Rate: 2, Burst: 10, Concurrency: 4})
+		p := New(Options{Settings: Settings{Rate: 2, Burst: 10, Concurrency: 4}})
 		call(t, p, limited(20*time.Second))
 		start := time.Now()
 		for range 4 {
@@ -189,7 +189,7 @@ func TestEnterFailsWhenThereIsNoTime(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 		defer cancel()
 
-		p := New(Options{Concurrency: 1})
+		p := New(Options{Settings: Settings{Concurrency: 1}})
 		call(t, p, limited(10*time.Second))
 		start := time.Now()
 		_, err := p.Enter(ctx)
@@ -201,7 +201,7 @@ func TestEnterFailsWhenThereIsNoTime(t *testing.T) {
 			t.Errorf("took %s to say so, want at once", time.Since(start))
 		}
 
-		slow := New(Options{Rate: 0.1, Burst: 1, Concurrency: 1})
+		slow := New(Options{Settings: Settings{Rate: 0.1, Burst: 1, Concurrency: 1}})
 		call(t, slow, accepted)
 		if _, err := slow.Enter(ctx); !errors.As(err, &busy) || busy.Why != Rate {
 			t.Errorf("with an empty bucket: %v, want Busy", err)
@@ -210,7 +210,7 @@ func TestEnterFailsWhenThereIsNoTime(t *testing.T) {
 			t.Error("a failed Enter kept its place")
 		}
 
-		full := New(Options{Concurrency: 1})
+		full := New(Options{Settings: Settings{Concurrency: 1}})
 		pass, _ := full.Enter(context.Background())
 		if _, err := full.Enter(ctx); !errors.As(err, &busy) {
 			t.Errorf("with no place free: %v, want Busy", err)
@@ -222,7 +222,7 @@ func TestEnterFailsWhenThereIsNoTime(t *testing.T) {
 // A waiter that slept in the old bucket must not pass a gate closed meanwhile.
 func TestNobodySlipsThroughAClosingGate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Rate: 1, Burst: 1, Concurrency: 5})
+		p := New(Options{Settings: Settings{Rate: 1, Burst: 1, Concurrency: 5}})
 		first, _ := p.Enter(context.Background())
 		waited := make(chan time.Duration, 1)
 		go func() { waited <- call(t, p, accepted) }()

@@ -134,6 +134,13 @@ type ClaimRequest struct {
 	// Limits says for a sender's domain how many recipients of ordinary mail
 	// this call may claim at most; a domain that is not named is not bound.
 	Limits map[string]int
+	// PassOver are ids of mails that this call must not claim, some hundreds at
+	// most; whose turn it is among the others stays as it was.
+	PassOver []string
+	// Latest: the lane of the mail that came last, of some thousand and of those
+	// that are due and may be claimed, goes first; if possible, of lanes that
+	// have nothing in PassOver. It is no turn of that lane.
+	Latest bool
 }
 
 // Token names one claim of one recipient. It is a fence: each claim of a

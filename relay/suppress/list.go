@@ -22,7 +22,14 @@ const (
 
 // Options are what a List is made from.
 type Options struct {
-	Store Store // nil: a Memory of its own
+	Settings
+	Store   Store                 // nil: a Memory of its own
+	Log     *slog.Logger          // nil: none
+	Metrics prometheus.Registerer // may be nil
+}
+
+// Settings are the Options that Configure can change.
+type Settings struct {
 	// Expire is how long what was learnt from the API and from events is
 	// believed, 30 days when 0: afterwards the API is asked again, so that this
 	// list never outlives the provider's unnoticed.
@@ -32,14 +39,6 @@ type Options struct {
 	Forget time.Duration
 	// Unsubscribed makes addresses suppressed that are only marked otherwise.
 	Unsubscribed bool
-	Log          *slog.Logger          // nil: none
-	Metrics      prometheus.Registerer // may be nil
-}
-
-// Settings are the Options that Configure can change.
-type Settings struct {
-	Expire, Forget time.Duration
-	Unsubscribed   bool
 }
 
 // List is who must not be sent to. It is safe for concurrent use.
@@ -59,7 +58,7 @@ func New(o Options) *List {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	l := &List{opt: o, index: newIndex()}
-	l.Configure(Settings{o.Expire, o.Forget, o.Unsubscribed})
+	l.Configure(o.Settings)
 	l.metrics = newMetrics(o.Metrics, l.index)
 	if o.Store == nil {
 		m := NewMemory(0)

@@ -51,7 +51,7 @@ func TestWhatEventsTeach(t *testing.T) {
 }
 
 func TestUnsubscribedWhereItSuppresses(t *testing.T) {
-	l := New(Options{Unsubscribed: true})
+	l := New(Options{Settings: Settings{Unsubscribed: true}})
 	take(t, l, bounced("unsubscribed", "bob@example.net", now0))
 	if e, ok := l.Lookup("bob@example.net", now0); !ok || e.Reason != Unsubscribe {
 		t.Errorf("%+v, %t", e, ok)
@@ -82,7 +82,7 @@ func TestTheProvidersClock(t *testing.T) {
 		"before any of it":  func(e *relay.Event) { e.Occurred = time.Date(1, 1, 2, 0, 0, 0, 0, time.UTC) },
 		"only when created": func(e *relay.Event) { e.Occurred = time.Time{} },
 	} {
-		l := New(Options{Expire: time.Hour})
+		l := New(Options{Settings: Settings{Expire: time.Hour}})
 		e := bounced("bounced.hard", "bob@example.net", now0)
 		change(&e)
 		take(t, l, e)
@@ -150,7 +150,7 @@ func TestMetrics(t *testing.T) {
 func TestTends(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := NewMemory(0)
-		l := New(Options{Store: store, Expire: 30 * time.Minute})
+		l := New(Options{Settings: Settings{Expire: 30 * time.Minute}, Store: store})
 		if err := l.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}

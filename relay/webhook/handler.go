@@ -1,6 +1,7 @@
 package webhook
 
 import (
+	"cmp"
 	"errors"
 	"io"
 	"log/slog"
@@ -14,9 +15,9 @@ import (
 
 // Handler answers the provider's requests.
 type Handler struct {
-	opt     Options
-	secrets atomic.Pointer[[]string]
-	metrics *metrics
+	opt      Options
+	settings atomic.Pointer[Settings]
+	metrics  *metrics
 
 	standing standing
 
@@ -28,19 +29,27 @@ var _ http.Handler = (*Handler)(nil)
 
 // NewHandler returns a Handler.
 func NewHandler(o Options) *Handler {
-	if o.Path == "" {
-		o.Path = "/webhook"
-	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	h := &Handler{opt: o, metrics: newMetrics(o.Metrics)}
-	h.SetSecrets(o.Secrets)
+	h.Configure(o.Settings)
 	return h
 }
 
-// SetSecrets goes on with other secrets, as Options.Secrets.
-func (h *Handler) SetSecrets(secrets []string) { h.secrets.Store(&secrets) }
+// Settings are what of the Options can change.
+type Settings struct {
+	// Secrets are those with which an event may be signed: one, and the one
+	// before it while the provider changes. Without any, nothing is taken.
+	Secrets []string
+	Path    string // "/webhook" when ""
+}
+
+// Configure goes on with other settings.
+func (h *Handler) Configure(s Settings) {
+	s.Path = cmp.Or(s.Path, "/webhook")
+	h.settings.Store(&s)
+}
 
 // ServeHTTP implements http.Handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -48,8 +57,9 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 }
 
 func (h *Handler) serve(w http.ResponseWriter, r *http.Request) result {
+	now := h.settings.Load()
 	switch {
-	case r.URL.Path != h.opt.Path:
+	case r.URL.Path != now.Path:
 		refuse(w, http.StatusNotFound, "Not found")
 		return notOurs
 	case r.Method != http.MethodPost:
@@ -66,7 +76,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) result {
 		refuse(w, http.StatusBadRequest, "Incomplete")
 		return cutShort
 	}
-	if !signed(*h.secrets.Load(), body, r.Header.Get(SignatureHeader)) {
+	if !signed(now.Secrets, body, r.Header.Get(SignatureHeader)) {
 		h.warn(r)
 		h.standing.forged(time.Now())
 		refuse(w, http.StatusUnauthorized, "Invalid signature")

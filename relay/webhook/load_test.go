@@ -38,7 +38,7 @@ func TestAThousandEventsASecond(t *testing.T) {
 	if err := list.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s := NewServer(ServerOptions{Address: "127.0.0.1:0", Handler: NewHandler(Options{Secrets: []string{secret}, Taker: list})})
+	s := NewServer(ServerOptions{Address: "127.0.0.1:0", Handler: NewHandler(Options{Settings: Settings{Secrets: []string{secret}}, Taker: list})})
 	if err := s.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -26,8 +26,9 @@ const (
 
 // ServerOptions are what a Server is made from.
 type ServerOptions struct {
-	Address           string // host:port
-	CertFile, KeyFile string // PEM, to speak https; both or neither
+	Address           string       // host:port
+	Listener          net.Listener // instead of Address, when it is bound already
+	CertFile, KeyFile string       // PEM, to speak https; both or neither
 	Handler           http.Handler
 	Log               *slog.Logger // nil: none
 
@@ -75,9 +76,12 @@ func (s *Server) Start(ctx context.Context) error {
 		}
 		secure = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get}
 	}
-	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", s.opt.Address)
-	if err != nil {
-		return fmt.Errorf("webhook: %w", err)
+	ln := s.opt.Listener
+	if ln == nil {
+		var err error
+		if ln, err = new(net.ListenConfig).Listen(ctx, "tcp", s.opt.Address); err != nil {
+			return fmt.Errorf("webhook: %w", err)
+		}
 	}
 	s.listener = ln
 	ln = netutil.LimitListener(ln, s.opt.connections)
@@ -95,7 +99,7 @@ func (s *Server) Start(ctx context.Context) error {
 	}
 	go func() {
 		defer close(s.served)
-		if err := s.http.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
+		if err := s.http.Serve(ln); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
 			s.opt.Log.Error("no more events are taken", "cause", err)
 		}
 	}()

@@ -51,10 +51,7 @@ type Taker interface {
 
 // Options are what a Handler is made from.
 type Options struct {
-	// Secrets are those with which an event may be signed: one, and the one
-	// before it while the provider changes. Without any, nothing is taken.
-	Secrets []string
-	Path    string // "/webhook" when ""
+	Settings
 	Taker   Taker
 	Log     *slog.Logger          // nil: none
 	Metrics prometheus.Registerer // may be nil

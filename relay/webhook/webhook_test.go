@@ -80,7 +80,7 @@ func (k *keeper) all() []relay.Event {
 
 func newHandler(secrets ...string) (*Handler, *keeper) {
 	k := &keeper{events: map[string]relay.Event{}}
-	return NewHandler(Options{Secrets: secrets, Taker: k}), k
+	return NewHandler(Options{Settings: Settings{Secrets: secrets}, Taker: k}), k
 }
 
 func request(method, path, signature, body string) *http.Request {
@@ -328,7 +328,7 @@ func FuzzParse(f *testing.F) {
 func TestSecretsChangeInUse(t *testing.T) {
 	h, _ := newHandler("first")
 	for i, secrets := range [][]string{{"first"}, {"second", "first"}, {"third", "second"}} {
-		h.SetSecrets(secrets)
+		h.Configure(Settings{Secrets: secrets})
 		for _, s := range []string{"first", "second", "third"} {
 			want := 401
 			if slices.Contains(secrets, s) {

@@ -7,8 +7,10 @@ package budget
 import (
 	"context"
 	"errors"
-	"slices"
+	"net/netip"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
@@ -44,25 +46,22 @@ type Budget struct {
 
 	mu      sync.Mutex
 	used    int64
-	of      [Backlog + 1]int64 // of used, by kind
-	little  int64              // of what is for Reading, in small shares
-	begun   uint64             // shares that ever held something
-	waiting []*waiter          // in the order in which they are served
-}
-
-// waiter is a share that wants to hold more.
-type waiter struct {
-	share   *Share
-	kind    Kind
-	n       int64
-	refused bool // read after granted is closed
-	granted chan struct{}
+	of      [Backlog + 1]int64     // of used, by kind
+	from    map[netip.Prefix]int64 // of what is for Reading, by client; without zeros
+	little  int64                  // of what is for Reading, in small shares
+	begun   uint64                 // shares that ever held something
+	reading map[*Share]struct{}    // that hold something for Reading
+	waiting []*waiter              // in the order in which they are served, as of the last time
+	part    int64                  // of a client, as of the last time
+	coming  map[*Share]struct{}    // of which more is expected
+	gate    []*waiter              // that announced more than there seems to be
+	gaveWay prometheus.Counter
 }
 
 // New returns a budget of so many bytes. Its use is registered at reg, which
 // may be nil.
 func New(size int64, reg prometheus.Registerer) *Budget {
-	b := &Budget{size: size}
+	b := &Budget{size: size, part: size, from: map[netip.Prefix]int64{}, reading: map[*Share]struct{}{}, coming: map[*Share]struct{}{}}
 	b.measure(reg)
 	return b
 }
@@ -87,14 +86,32 @@ func (b *Budget) Overhead(change int64) {
 // Share is what one mail holds of a budget. One goroutine uses it. A nil Share
 // holds anything.
 type Share struct {
-	budget *Budget
-	kind   Kind
-	held   int64
-	begun  uint64 // orders shares by when they began to hold something
+	budget  *Budget
+	client  netip.Prefix
+	wake    func()
+	pressed atomic.Bool // to give way
+
+	// The rest is the budget's.
+	kind  Kind
+	held  int64
+	full  int64     // what it is going to be, as far as was announced
+	begun uint64    // orders shares by when they began to hold something
+	grown time.Time // when it last came to hold more
 }
 
-// Share returns one that holds nothing.
+// Share returns one that holds nothing, and that no other makes give way.
 func (b *Budget) Share() *Share { return &Share{budget: b} }
+
+// ShareOf is Share for what a client sends. While others wait for memory a slow
+// client has to give way: wake is then called, on any goroutine, and must not
+// call the budget. Whoever uses the share looks at Pressed after that, and
+// releases it.
+func (b *Budget) ShareOf(client netip.Prefix, wake func()) *Share {
+	return &Share{budget: b, client: client, wake: wake}
+}
+
+// Pressed reports whether the share has to be released for others.
+func (s *Share) Pressed() bool { return s != nil && s.pressed.Load() }
 
 // Hold makes the share one of n bytes in all, for a kind. To hold less, or as
 // much, always works. For more it waits until ctx ends, and then returns
@@ -111,7 +128,10 @@ func (s *Share) Hold(ctx context.Context, kind Kind, n int64) error {
 	case n > s.held && n > b.Most(kind):
 		b.mu.Unlock()
 		return ErrTooLarge
-	case n <= s.held, n <= small && b.fits(w), b.ownTurn(w) && b.fits(w):
+	case n > s.held && kind == Reading && s.pressed.Load():
+		b.mu.Unlock()
+		return ErrSpent
+	case n <= s.held, n <= small && b.fits(w), len(b.waiting) == 0 && b.fits(w):
 		b.move(w)
 		b.grant()
 		b.mu.Unlock()
@@ -120,98 +140,15 @@ func (s *Share) Hold(ctx context.Context, kind Kind, n int64) error {
 		b.mu.Unlock()
 		return ErrSpent
 	}
-	b.waiting = slices.Insert(b.waiting, b.place(w), w)
-	b.unlock()
+	b.waiting = append(b.waiting, w)
+	b.grant()
+	b.press(time.Now())
 	b.mu.Unlock()
 	return b.wait(ctx, w)
 }
 
 // Release gives everything back. It may be called more than once.
 func (s *Share) Release() { _ = s.Hold(context.Background(), Reading, 0) } // less always works
-
-func (b *Budget) wait(ctx context.Context, w *waiter) error {
-	select {
-	case <-w.granted:
-		return w.verdict()
-	case <-ctx.Done():
-	}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	i := slices.Index(b.waiting, w)
-	if i < 0 {
-		return w.verdict() // at the same moment
-	}
-	b.waiting = slices.Delete(b.waiting, i, i+1)
-	b.grant() // whoever stood behind it
-	return ErrSpent
-}
-
-func (w *waiter) verdict() error {
-	if w.refused {
-		return ErrSpent
-	}
-	return nil
-}
-
-// before orders waiters: what has come before what is coming, of that what has
-// begun before what has not, and each by age. So the oldest mail comes to its
-// end, where turns would bring none there.
-func (w *waiter) before(other *waiter) bool {
-	if a, b := w.rank(), other.rank(); a != b {
-		return a < b
-	}
-	return w.rank() == 1 && w.share.begun < other.share.begun
-}
-
-func (w *waiter) rank() int {
-	switch {
-	case w.kind != Reading:
-		return 0
-	case w.share.held > 0:
-		return 1
-	}
-	return 2
-}
-
-// place is where in the line a new waiter stands.
-func (b *Budget) place(w *waiter) int {
-	if i := slices.IndexFunc(b.waiting, w.before); i >= 0 {
-		return i
-	}
-	return len(b.waiting)
-}
-
-// ownTurn reports whether nobody stands before a new waiter.
-func (b *Budget) ownTurn(w *waiter) bool { return b.place(w) == 0 }
-
-// unlock sees to it that there is an end to the waiting: when all that mail
-// holds is held by mail that waits for more, the youngest that are still coming
-// have to give up what they have, so that the first in line goes on.
-func (b *Budget) unlock() {
-	moving := b.of[Reading] + b.of[Dealing] + b.of[Backlog]
-	for _, w := range b.waiting {
-		moving -= w.share.held
-	}
-	if moving > 0 {
-		return
-	}
-	for freed := int64(0); !b.fitsAfter(b.waiting[0], freed); {
-		youngest := -1
-		for i, w := range b.waiting[1:] {
-			if w.rank() == 1 && (youngest < 0 || w.share.begun > b.waiting[youngest].share.begun) {
-				youngest = i + 1
-			}
-		}
-		if youngest < 0 {
-			return // what is held is not held by mail
-		}
-		w := b.waiting[youngest]
-		b.waiting = slices.Delete(b.waiting, youngest, youngest+1)
-		freed += w.share.held
-		w.refused = true
-		close(w.granted)
-	}
-}
 
 // fits reports whether a share may become what its waiter wants.
 func (b *Budget) fits(w *waiter) bool { return b.fitsAfter(w, 0) }
@@ -230,7 +167,7 @@ func (b *Budget) fitsAfter(w *waiter, freed int64) bool {
 	case others+w.n > b.size:
 		return false
 	case w.kind == Reading:
-		return kin+w.n <= b.Most(Reading) || w.n <= small && b.little-w.share.little()+w.n <= b.size/16
+		return kin+w.n <= b.Most(Reading) || w.n <= small && b.little-w.share.little()+w.n <= b.size/16 && !b.beyond(w.share)
 	case w.kind == Backlog:
 		return kin == 0 || kin+w.n <= b.size/4
 	}
@@ -239,16 +176,38 @@ func (b *Budget) fitsAfter(w *waiter, freed int64) bool {
 
 func (b *Budget) move(w *waiter) {
 	s := w.share
+	b.count(s, -1)
 	if s.held == 0 && w.n > 0 {
 		b.begun++
 		s.begun = b.begun
 	}
-	b.used += w.n - s.held
-	b.of[s.kind] -= s.held
-	b.of[w.kind] += w.n
-	b.little -= s.little()
+	if w.n > s.held {
+		s.grown = time.Now()
+	}
+	if w.n == 0 || w.kind != Reading { // it gave way, or came to its end in time
+		s.pressed.Store(false)
+		delete(b.coming, s)
+	}
 	s.kind, s.held = w.kind, w.n
-	b.little += s.little()
+	b.count(s, 1)
+}
+
+// count takes what a share holds into the sums, or out of them.
+func (b *Budget) count(s *Share, sign int64) {
+	b.used += sign * s.held
+	b.of[s.kind] += sign * s.held
+	b.little += sign * s.little()
+	if s.kind != Reading || s.held == 0 {
+		return
+	}
+	if b.from[s.client] += sign * s.held; b.from[s.client] == 0 {
+		delete(b.from, s.client)
+	}
+	if sign > 0 {
+		b.reading[s] = struct{}{}
+	} else {
+		delete(b.reading, s)
+	}
 }
 
 // little is what a small share holds for Reading.
@@ -257,26 +216,4 @@ func (s *Share) little() int64 {
 		return s.held
 	}
 	return 0
-}
-
-// grant serves who waits, in order. The first that has to go on waiting holds
-// up all behind it, or large mail would never get its turn; but what waits for
-// a share of the backlog holds up only the backlog.
-func (b *Budget) grant() {
-	var left []*waiter
-	blocked, backlogBlocked := false, false
-	for _, w := range b.waiting {
-		if blocked || w.kind == Backlog && backlogBlocked || !b.fits(w) {
-			left = append(left, w)
-			if w.kind == Backlog {
-				backlogBlocked = true
-			} else {
-				blocked = true
-			}
-			continue
-		}
-		b.move(w)
-		close(w.granted)
-	}
-	b.waiting = left
 }

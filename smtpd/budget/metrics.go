@@ -31,4 +31,8 @@ func (b *Budget) measure(reg prometheus.Registerer) {
 		Name: "smtp2rest_memory_waiting",
 		Help: "Mails that wait for memory at the moment. More than a few mean that the budget is too small for the mail that comes.",
 	}, func() float64 { return float64(b.Waiting()) })
+	b.gaveWay = auto.NewCounter(prometheus.CounterOpts{
+		Name: "smtp2rest_memory_gave_way_total",
+		Help: "Mails that gave up their memory while they came, because others waited for it and their clients were slow. These clients are told 452 and come again.",
+	})
 }

@@ -16,6 +16,8 @@ var claimTests = []test{
 	{"a new lane does not wait for a backlog", queue.Options{}, newLane},
 	{"urgent mail", queue.Options{}, urgent},
 	{"limits", queue.Options{}, limits},
+	{"passing over", queue.Options{}, passingOver},
+	{"the latest first", queue.Options{}, latestFirst},
 	{"not before it is due", queue.Options{}, notBeforeDue},
 	{"an old mail that comes back goes first", queue.Options{}, comesBack},
 	{"what it says", queue.Options{}, whatAClaimSays},
@@ -137,6 +139,48 @@ func limits(s *suite) {
 		s.Fatalf("NextDue %v: what the limits stop is not due", at)
 	}
 	s.equal("the rest", count(s.claim(20)), map[string]int{"limited": 5, "": 1})
+}
+
+// Mail that is passed over keeps its place, and whose turn it is stays as it was.
+func passingOver(s *suite) {
+	over := []string{s.put("a@b", "bad1", "bad2", "bad3"), s.put("a@b", "bad4")}
+	s.put("a@b", "a1")
+	alone := s.put("c@b", "bad5")
+	s.put("d@b", "d1")
+	pass := func(max int, ids ...string) string {
+		claims, err := s.Claim(s.ctx, queue.ClaimRequest{Now: s.now, Max: max, Lease: lease, PassOver: ids})
+		s.must(err)
+		return addrs(claims)
+	}
+	s.equal("behind two mails", pass(1, over...), "a1")
+	s.equal("lanes with nothing else", pass(1, append(over, alone)...), "d1")
+	s.equal("an id that is not there", pass(1, "nothing"), "bad1")
+	s.equal("the others", pass(5, over...), "bad5")
+	s.equal("not passed over any more", pass(5), "bad2 bad3 bad4")
+}
+
+// The lane of the mail that came last goes first when it is asked for, and has
+// its turn all the same.
+func latestFirst(s *suite) {
+	other := s.put("a@b", "a1", "a2")
+	s.put("m@b", "m1", "m2", "m3")
+	third := s.put("z@b", "z1", "z2")
+	held := s.mail("z@c", "not due")
+	held.Recipients[0].Due = s.now.Add(time.Hour)
+	s.must(s.Enqueue(s.ctx, held))
+	bad := s.put("n@b", "bad")
+	last := s.put("m@b", "m4")
+	latest := func(max int, over ...string) string {
+		claims, err := s.Claim(s.ctx, queue.ClaimRequest{Now: s.now, Max: max, Lease: lease, PassOver: over, Latest: true})
+		s.must(err)
+		return addrs(claims)
+	}
+	s.equal("the oldest of its lane", latest(1), "m1")
+	s.equal("it was no turn", addrs(s.claim(1)), "a1")
+	s.equal("no lane that has what is passed over", latest(1, last, bad), "z1")
+	s.equal("unless all have", latest(1, bad, last, other, third), "m2")
+	s.equal("the others after it, once each", latest(4, bad), "m3 z2 a2 m4")
+	s.equal("the rest", latest(5), "bad")
 }
 
 func notBeforeDue(s *suite) {

@@ -2,6 +2,7 @@ package queuetest
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 
@@ -91,15 +92,21 @@ func (m *model) find(id string, number int) *modelRecipient {
 func (m *model) claimSome(t *rapid.T) {
 	max := rapid.IntRange(1, 6).Draw(t, "max")
 	m.endLeases()
+	var over []string
+	for len(m.recipients) > 0 && rapid.IntRange(0, 2).Draw(t, "pass over") == 0 {
+		over = append(over, rapid.SampledFrom(m.recipients).Draw(t, "mail").id())
+	}
 	want := map[string][]*modelRecipient{} // by lane, oldest first
 	total := 0
 	for _, r := range m.recipients {
-		if r.claimable(m.now) {
+		if r.claimable(m.now) && !slices.Contains(over, r.id()) {
 			want[r.lane()] = append(want[r.lane()], r)
 			total++
 		}
 	}
-	claims := m.claim(max)
+	claims, err := m.Claim(m.ctx, queue.ClaimRequest{Now: m.now, Max: max, Lease: lease, PassOver: over,
+		Latest: rapid.Bool().Draw(t, "latest")})
+	m.must(err)
 	m.equal("number of claims", len(claims), min(max, total))
 	got := map[string]int{}
 	for _, c := range claims {

@@ -51,7 +51,10 @@ func (s *Store) setAside(cause error) error {
 // for the next start when the file is damaged.
 func (s *Store) describe(err error) error {
 	switch {
+	case db.IsCorrupt(err) && s.opts.Existing:
+		return fmt.Errorf("%w: %s: %w", ErrDamaged, s.path(), err)
 	case db.IsCorrupt(err):
+		s.failing(fmt.Errorf("%s is damaged: %w", s.path(), err), true)
 		if f, ferr := os.OpenFile(s.marker(), os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600); ferr == nil {
 			err = errors.Join(err, f.Close())
 			s.log.Error("the records are damaged; mail is not touched, and the next start sets the file aside and begins a new one",

@@ -48,6 +48,11 @@ const (
 type Options struct {
 	// Dir is the data directory; made with mode 0700 if it is not there.
 	Dir string
+	// Existing is for whoever comes in another's place, as an operator with the
+	// rights of root does while the daemon is stopped: nothing is made, converted
+	// or set aside, because the files would be theirs. Open then fails with
+	// fs.ErrNotExist, ErrOlder or ErrDamaged.
+	Existing bool
 	// MinFree is how many bytes to keep free on the disk: with less, what
 	// nobody waits for is dropped, because the queue needs the room. At least
 	// db.LeastFree is kept.
@@ -66,15 +71,16 @@ type Store struct {
 	metrics *metrics
 	lock    *os.File
 	writer  *writer
-	readers chan *db.Conn
+	readers db.Readers
 	watcher suppress.Watcher // of the list's changes; the writer's
 
 	dropped atomic.Int64
 	commits atomic.Int64
 
-	mu     sync.RWMutex // guards closed
-	closed bool
-	calls  sync.WaitGroup
+	standingMu sync.Mutex
+	standing   Standing
+
+	calls db.Calls
 }
 
 // Errors of Open and of calls.
@@ -82,6 +88,9 @@ var (
 	ErrClosed = errors.New("the records are closed")
 	ErrLocked = errors.New("another smtp2rest is using this data directory; stop it, or name another directory")
 	ErrNewer  = errors.New("the records were written by a newer version of smtp2rest; start that version, nothing was changed")
+	// The daemon mends these two when it starts.
+	ErrOlder   = errors.New("the records were written by an older version of smtp2rest; the daemon converts them when it starts, nothing was changed")
+	ErrDamaged = errors.New("the records are damaged; the daemon sets them aside when it starts and begins new ones")
 )
 
 // Open opens or makes the records in a data directory. A damaged file is set
@@ -95,21 +104,19 @@ func Open(o Options) (*Store, error) {
 	if err := db.CheapSync(); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(o.Dir, 0o700); err != nil {
-		return nil, err
-	}
-	lock, err := db.Lock(filepath.Join(o.Dir, FileName+".lock"))
-	if errors.Is(err, db.ErrLocked) {
-		err = fmt.Errorf("%w: %w", ErrLocked, err)
-	}
+	lock, err := o.lock()
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{opts: o, log: o.Log, metrics: newMetrics(o.Metrics), lock: lock, readers: make(chan *db.Conn, readers)}
+	s := &Store{opts: o, log: o.Log, metrics: newMetrics(o.Metrics), lock: lock, readers: make(db.Readers, readers)}
 	s.KeepFree(o.MinFree)
 	s.writer = newWriter(s)
 	err = s.open()
-	if damaged(err) {
+	switch {
+	case !damaged(err):
+	case o.Existing:
+		err = fmt.Errorf("%w: %s: %w", ErrDamaged, s.path(), err)
+	default:
 		err = errors.Join(s.closeConns(), s.setAside(err))
 		if err == nil {
 			err = s.open()
@@ -120,6 +127,20 @@ func Open(o Options) (*Store, error) {
 	}
 	go s.writer.loop()
 	return s, nil
+}
+
+// lock takes the records for this process.
+func (o Options) lock() (f *os.File, err error) {
+	name := filepath.Join(o.Dir, FileName+".lock")
+	if o.Existing {
+		f, err = db.LockExisting(name)
+	} else if err = os.MkdirAll(o.Dir, 0o700); err == nil {
+		f, err = db.Lock(name)
+	}
+	if errors.Is(err, db.ErrLocked) {
+		err = fmt.Errorf("%w: %w", ErrLocked, err)
+	}
+	return f, err
 }
 
 // KeepFree changes how many bytes are kept free on the disk.
@@ -134,13 +155,7 @@ func (s *Store) open() error {
 	if _, err := os.Lstat(s.marker()); err == nil {
 		return &db.DamagedError{Reason: "it was found damaged before"}
 	}
-	if err := schema().CheckHeader(s.path()); err != nil {
-		return err
-	}
-	if err := db.CreatePrivate(s.path()); err != nil {
-		return err
-	}
-	if err := db.Prepare(s.dsn(), s.path()); err != nil {
+	if err := s.prepare(); err != nil {
 		return err
 	}
 	if err := s.writer.connect(); err != nil {
@@ -152,28 +167,33 @@ func (s *Store) open() error {
 	if err := check(s.writer.conn); err != nil {
 		return err
 	}
-	for range readers {
-		r, err := db.Connect(s.dsn(), "PRAGMA busy_timeout=5000", "PRAGMA query_only=1", "PRAGMA cache_size=-500")
-		if err != nil {
-			return err
-		}
-		s.readers <- r
+	return s.readers.Open(s.dsn(), 500)
+}
+
+// prepare sees to the file before it is opened as a database, and makes it if
+// it is to.
+func (s *Store) prepare() error {
+	if s.opts.Existing {
+		return schema().CheckCurrent(s.path())
 	}
-	return nil
+	if err := schema().CheckHeader(s.path()); err != nil {
+		return err
+	}
+	if err := db.CreatePrivate(s.path()); err != nil {
+		return err
+	}
+	return db.Prepare(s.dsn(), s.path())
 }
 
 // enter begins a call; the caller must leave. Close waits for it.
 func (s *Store) enter() error {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.closed {
+	if !s.calls.Enter() {
 		return ErrClosed
 	}
-	s.calls.Add(1)
 	return nil
 }
 
-func (s *Store) leave() { s.calls.Done() }
+func (s *Store) leave() { s.calls.Leave() }
 
 // durable runs f in the writer, in a transaction it may share with others, and
 // returns when that is on the disk. f may be run twice, and must leave nothing
@@ -194,9 +214,12 @@ func (s *Store) durable(ctx context.Context, f func(t *tx) error) error {
 // made in the order of the calls, and before any durable one that is asked for
 // after them. See durable for what f may do.
 func (s *Store) later(f func(t *tx) error) {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.closed || !s.writer.postpone(f) {
+	if !s.calls.Enter() {
+		s.lose(1)
+		return
+	}
+	defer s.calls.Leave()
+	if !s.writer.postpone(f) {
 		s.lose(1)
 	}
 }
@@ -216,38 +239,19 @@ func (s *Store) lose(n int) {
 // Dropped is how many writes that nobody waited for were given up.
 func (s *Store) Dropped() int64 { return s.dropped.Load() }
 
-// read runs f with a connection for reading, in a transaction, so that all it
-// reads is of one moment.
+// read runs f with a connection for reading, so that all it reads is of one moment.
 func (s *Store) read(ctx context.Context, f func(c *db.Conn) error) error {
 	if err := s.enter(); err != nil {
 		return err
 	}
 	defer s.leave()
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	select {
-	case c := <-s.readers:
-		defer func() { s.readers <- c }()
-		if _, err := c.Exec("BEGIN"); err != nil {
-			return s.describe(err)
-		}
-		err := f(c)
-		_, end := c.Exec("COMMIT")
-		return s.describe(errors.Join(err, end))
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return s.describe(s.readers.Read(ctx, f))
 }
 
 // Close writes what was to be written later and ends. Calls that come after it
 // fail with ErrClosed.
 func (s *Store) Close() error {
-	s.mu.Lock()
-	first := !s.closed
-	s.closed = true
-	s.mu.Unlock()
-	s.calls.Wait()
+	first := s.calls.Close()
 	if first {
 		close(s.writer.stop)
 	}
@@ -259,11 +263,7 @@ func (s *Store) Close() error {
 }
 
 func (s *Store) closeConns() error {
-	var errs []error
-	for len(s.readers) > 0 {
-		errs = append(errs, (<-s.readers).Close())
-	}
-	return errors.Join(append(errs, s.writer.disconnect())...)
+	return errors.Join(s.readers.Close(), s.writer.disconnect())
 }
 
 // release gives back what Open took.

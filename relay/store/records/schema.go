@@ -15,5 +15,6 @@ func schema() db.Schema {
 			historySchema,
 		},
 		Newer: ErrNewer,
+		Older: ErrOlder,
 	}
 }

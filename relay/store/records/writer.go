@@ -214,8 +214,10 @@ func (w *writer) drop(n int, cause error) {
 		return
 	}
 	w.s.lose(n)
+	cause = w.s.describe(cause)
+	w.s.failing(cause, false)
 	if !w.lost {
-		w.s.log.Error("records cannot be written and are lost; mail is not touched", "lost", n, "cause", w.s.describe(cause))
+		w.s.log.Error("records cannot be written and are lost; mail is not touched", "lost", n, "cause", cause)
 	}
 	w.lost = true
 }
@@ -242,6 +244,7 @@ func (w *writer) transact(f func(t *tx) error) error {
 		return w.rollback(err)
 	}
 	w.s.commits.Add(1)
+	w.s.working()
 	w.s.metrics.committed(time.Since(began))
 	for _, hook := range t.hooks {
 		hook()
@@ -261,6 +264,7 @@ func (w *writer) rollback(err error) error {
 func (w *writer) failed(err error) error {
 	if db.Code(err) != 0 {
 		w.s.metrics.errors.Inc()
+		w.s.failing(w.s.describe(err), false)
 	}
 	if db.IsIO(err) {
 		w.broken = err

@@ -1,7 +1,9 @@
 package sqlite
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"path/filepath"
 	"time"
 
@@ -21,11 +23,12 @@ func (e *CorruptError) Error() string {
 		"or begin with an empty queue after 'smtp2rest queue set-aside', which renames it and removes nothing", e.Path, e.Reason)
 }
 
-// checkIntegrity reads the tables that steer delivery. Bodies are left out so
-// that a start does not take as long as the backlog is big: each has a
-// checksum of its own, verified when it is read.
+// checkIntegrity reads the tables that steer delivery: a queue that cannot claim
+// or settle stands still. Bodies are left out so that a start does not take as
+// long as the backlog is big: each has a checksum of its own, verified when it is
+// read. So are attempts, of which each recipient may have twenty.
 func checkIntegrity(c *conn, path string) error {
-	for _, table := range [...]string{"sqlite_schema", "counts", "marks", "recipients"} {
+	for _, table := range [...]string{"sqlite_schema", "counts", "marks", "recipients", "mails", "segments"} {
 		r, err := c.One("PRAGMA quick_check('" + table + "')")
 		if db.IsCorrupt(err) {
 			return &CorruptError{Path: path, Reason: err.Error()}
@@ -44,12 +47,13 @@ func checkIntegrity(c *conn, path string) error {
 // its log and its spool, so that the next Open begins with an empty queue.
 // Nothing is removed. It returns the database's new name.
 func SetAside(dir string, now time.Time) (string, error) {
-	l, err := lock(dir)
-	if err != nil {
+	// A lock that is not there has nobody, and must not be made by whoever comes.
+	l, err := locked(db.LockExisting(lockName(dir)))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return "", err
 	}
 	defer func() { _ = l.Close() }()
-	suffix := now.UTC().Format(".damaged-20060102-150405")
+	suffix := now.UTC().Format(".damaged-20060102-150405.000")
 	if err := db.Rename(filepath.Join(dir, spoolDir), suffix); err != nil {
 		return "", err
 	}

@@ -58,6 +58,8 @@ func TestDamagedDatabase(t *testing.T) {
 		{"cut to almost nothing", func(t *testing.T, path string) { must(t, os.Truncate(path, 50)) }, false},
 		{"overwritten", func(t *testing.T, path string) { writeAt(t, path, 0, make([]byte, 4096)) }, false},
 		{"a table overwritten", func(t *testing.T, path string) { overwrite(t, path, "recipients") }, false},
+		{"the mails overwritten", func(t *testing.T, path string) { overwrite(t, path, "mails") }, false},
+		{"the mails' ids overwritten", func(t *testing.T, path string) { overwrite(t, path, "mails_id") }, false},
 		{"an index overwritten", func(t *testing.T, path string) { overwrite(t, path, "recipients_ready") }, false},
 		{"newer", func(t *testing.T, path string) { writeAt(t, path, 60, []byte{0, 0, 0, 99}) }, true},
 	} {
@@ -230,24 +232,43 @@ func TestSpaceIsGivenBack(t *testing.T) {
 	until(t, "the files are small again", func() bool { return size() <= (keepPages+300)*4096 })
 }
 
-// A database that is gone is no reason to remove the bodies it knew.
+// A database that is gone, or cut to nothing, is no reason to remove the mail
+// beside it: the bodies it knew, or the log, which SQLite removes with a
+// database that it begins anew.
 func TestTheDatabaseIsMissing(t *testing.T) {
-	dir := t.TempDir()
-	s, err := Open(Options{Dir: dir, Log: quiet()})
-	must(t, err)
-	m := queue.NewMail(relay.Message{ID: "large", From: "a@b.example", Recipients: []string{"c@d.example"}, Raw: make([]byte, spoolAbove+1), ReceivedAt: time.Now()})
-	must(t, s.Enqueue(t.Context(), m))
-	must(t, s.Close())
-	must(t, os.Remove(filepath.Join(dir, fileName)))
-	if _, err := Open(Options{Dir: dir, Log: quiet()}); err == nil || !strings.Contains(err.Error(), "set-aside") {
-		t.Fatalf("the start says %v", err)
+	gone := map[string]func(path string) error{
+		"removed": os.Remove,
+		"empty":   func(path string) error { return os.Truncate(path, 0) },
 	}
-	left, err := os.ReadDir(filepath.Join(dir, spoolDir))
-	must(t, err)
-	if len(left) != 1 {
-		t.Errorf("the spool has %d files", len(left))
+	for name, lose := range gone {
+		for beside, size := range map[string]int{spoolDir: spoolAbove + 1, fileName + "-wal": 100} {
+			t.Run(name+" beside "+beside, func(t *testing.T) {
+				dir := t.TempDir()
+				s := openTest(t, dir, Options{})
+				m := queue.NewMail(relay.Message{ID: "id", From: "a@b.example", Recipients: []string{"c@d.example"}, Raw: make([]byte, size), ReceivedAt: time.Now()})
+				must(t, s.Enqueue(t.Context(), m))
+				log, err := os.ReadFile(filepath.Join(dir, fileName+"-wal"))
+				must(t, err)
+				must(t, s.Close())
+				if beside != spoolDir {
+					must(t, os.WriteFile(filepath.Join(dir, beside), log, 0o600)) // as a kill leaves it
+				}
+				must(t, lose(filepath.Join(dir, fileName)))
+				if _, err := Open(Options{Dir: dir, Log: quiet()}); err == nil || !strings.Contains(err.Error(), "set-aside") {
+					t.Fatalf("the start says %v", err)
+				}
+				if info, err := os.Stat(filepath.Join(dir, beside)); err != nil || info.Size() == 0 {
+					t.Errorf("%s: %v", beside, err)
+				}
+				left, err := os.ReadDir(filepath.Join(dir, spoolDir))
+				must(t, err)
+				if beside == spoolDir && len(left) != 1 {
+					t.Errorf("the spool has %d files", len(left))
+				}
+				_, err = SetAside(dir, time.Now())
+				must(t, err)
+				must(t, openTest(t, dir, Options{}).Close())
+			})
+		}
 	}
-	_, err = SetAside(dir, time.Now())
-	must(t, err)
-	must(t, openTest(t, dir, Options{}).Close())
 }

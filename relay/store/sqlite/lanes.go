@@ -1,6 +1,11 @@
 package sqlite
 
-import "github.com/smtp2rest/smtp2rest/relay/queue"
+import (
+	"math"
+	"slices"
+
+	"github.com/smtp2rest/smtp2rest/relay/queue"
+)
 
 // turn is the lane that was served last. It is not stored: after a restart
 // the round begins anew.
@@ -18,9 +23,19 @@ func (t *tx) choose(r queue.ClaimRequest) ([]due, error) {
 	for domain, n := range r.Limits {
 		left["="+domain] = n
 	}
-	lanes, err := t.lanes(r.Max, left)
+	over, err := t.seqs(r.PassOver)
 	if err != nil {
 		return nil, err
+	}
+	// So many lanes may have nothing but what is passed over.
+	lanes, err := t.lanes(r.Max+len(over), left)
+	if err != nil {
+		return nil, err
+	}
+	if r.Latest {
+		if lanes, err = t.latestFirst(lanes, over, left); err != nil {
+			return nil, err
+		}
 	}
 	var taken []due
 	for len(lanes) > 0 && len(taken) < r.Max {
@@ -31,7 +46,7 @@ func (t *tx) choose(r queue.ClaimRequest) ([]due, error) {
 			if len(taken) == r.Max || limited && n <= 0 {
 				continue
 			}
-			d, ok, err := t.next(&l, share)
+			d, ok, err := t.next(&l, share, over)
 			if err != nil {
 				return nil, err
 			}
@@ -42,7 +57,9 @@ func (t *tx) choose(r queue.ClaimRequest) ([]due, error) {
 				left[l.turn.turn] = n - 1
 			}
 			taken = append(taken, d)
-			t.s.turn = l.turn
+			if !r.Latest || len(taken) > 1 {
+				t.s.turn = l.turn
+			}
 			going = append(going, l)
 		}
 		lanes = going
@@ -95,8 +112,75 @@ func (t *tx) lanes(limit int, left map[string]int) ([]lane, error) {
 	return found, nil
 }
 
-// next is the oldest of a lane that was not read yet. It reads share at once.
-func (t *tx) next(l *lane, share int) (due, bool, error) {
+// latestBack bounds how far back the mail that came last is looked for.
+const latestBack = 2000
+
+// latestFirst puts the lane of the mail that came last before the others, if
+// there is one none of whose mail is passed over: what is wrong with that is
+// often wrong with all of its sender's.
+func (t *tx) latestFirst(lanes []lane, over map[int64]bool, left map[string]int) ([]lane, error) {
+	var latest, second *turn
+	passed := map[turn]bool{}
+	for seq := range over {
+		r, err := t.One("SELECT turn, lane FROM recipients WHERE mail = ? LIMIT 1", seq)
+		if err != nil {
+			return nil, err
+		}
+		if r != nil {
+			passed[turn{r.Text(0), r.Text(1)}] = true
+		}
+	}
+	err := t.Each(func(r row) error {
+		at := turn{r.Text(1), r.Text(2)}
+		n, limited := left[at.turn]
+		switch {
+		case latest != nil || over[r.Int(0)] || limited && n <= 0:
+		case !passed[at]:
+			latest = &at
+		case second == nil:
+			second = &at
+		}
+		return nil
+	}, "SELECT mail, turn, lane FROM recipients WHERE mail > (SELECT max(seq) FROM mails) - ? AND state = 0 ORDER BY mail DESC", latestBack)
+	if latest == nil {
+		latest = second
+	}
+	if err != nil || latest == nil {
+		return lanes, err
+	}
+	first := []lane{{turn: *latest, seq: -1}}
+	return append(first, slices.DeleteFunc(lanes, func(l lane) bool { return l.turn == *latest })...), nil
+}
+
+// seqs are the numbers of the mails with these ids that are there.
+func (t *tx) seqs(ids []string) (map[int64]bool, error) {
+	seqs := make(map[int64]bool, len(ids))
+	for _, id := range ids {
+		r, err := t.One("SELECT seq FROM mails WHERE id = ?", id)
+		if err != nil {
+			return nil, err
+		}
+		if r != nil {
+			seqs[r.Int(0)] = true
+		}
+	}
+	return seqs, nil
+}
+
+// next is the oldest of a lane that was not read yet and is not passed over.
+func (t *tx) next(l *lane, share int, over map[int64]bool) (due, bool, error) {
+	for {
+		d, ok, err := t.read(l, share)
+		if err != nil || !ok || !over[d.seq] {
+			return d, ok, err
+		}
+		l.read, l.end = nil, false
+		l.seq, l.n = d.seq, math.MaxInt64 // go on behind the whole mail
+	}
+}
+
+// read is the oldest of a lane that was not read yet. It reads share at once.
+func (t *tx) read(l *lane, share int) (due, bool, error) {
 	if len(l.read) == 0 && !l.end {
 		err := t.Each(func(r row) error {
 			l.seq, l.n = r.Int(0), r.Int(1)

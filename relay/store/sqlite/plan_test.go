@@ -75,7 +75,7 @@ func exercise(t *testing.T, s *Store) {
 		limits := map[string]int{"": 5 - 5*(i%2)}
 		_, _, err := s.NextDue(ctx, now, limits)
 		must(t, err)
-		_, err = s.Claim(ctx, queue.ClaimRequest{Now: now, Max: 1, Lease: time.Second, Limits: limits})
+		_, err = s.Claim(ctx, queue.ClaimRequest{Now: now, Max: 1, Lease: time.Second, Limits: limits, PassOver: []string{"x"}, Latest: true})
 		must(t, err)
 		claims, err := s.Claim(ctx, queue.ClaimRequest{Now: now, Max: 1, Lease: time.Second})
 		must(t, err)

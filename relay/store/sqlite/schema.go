@@ -145,14 +145,16 @@ ALTER TABLE counts ADD COLUMN place INT NOT NULL DEFAULT 0; -- up to which the s
 // ErrNewer: the data directory was written by a later version of this program.
 var ErrNewer = errors.New("the queue was written by a newer version of smtp2rest; start that version, nothing was changed")
 
+// ErrOlder: the queue would have to be converted first.
+var ErrOlder = errors.New("the queue was written by an older version of smtp2rest; the daemon converts it when it starts, nothing was changed")
+
 // schema is the file's. It is a function because migrations are no slice.
 func schema() db.Schema {
-	return db.Schema{ApplicationID: applicationID, Migrations: migrations[:], Newer: ErrNewer}
+	return db.Schema{ApplicationID: applicationID, Migrations: migrations[:], Newer: ErrNewer, Older: ErrOlder}
 }
 
-// checkHeader looks at the file before it is opened.
-func checkHeader(path string) error {
-	err := schema().CheckHeader(path)
+// corrupt makes what was found before the file was opened what it is later.
+func corrupt(path string, err error) error {
 	if damaged, ok := errors.AsType[*db.DamagedError](err); ok {
 		return &CorruptError{Path: path, Reason: damaged.Reason}
 	}

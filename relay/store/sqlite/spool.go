@@ -106,15 +106,27 @@ func (s *Store) discard(names []string) {
 	}
 }
 
-// checkMissing refuses to begin a new database beside the bodies of one that is
-// gone: the sweep would take them for leftovers.
+// checkMissing refuses to begin a new database beside what is left of one that
+// is gone or was cut to nothing: SQLite would remove the log, and the sweep take
+// the bodies for leftovers.
 func (s *Store) checkMissing(path string) error {
-	if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+	what := "missing"
+	info, err := os.Lstat(path)
+	switch {
+	case err == nil && info.Size() > 0:
+		return nil
+	case err == nil:
+		what = "empty"
+	case !errors.Is(err, os.ErrNotExist):
 		return err
 	}
-	return s.spool.fs.Names(s.spool.dir, func(string) error {
-		return fmt.Errorf("%s is missing, and %s beside it has the mail of it: put the file back, or begin with an empty queue after 'smtp2rest queue set-aside', which renames what is there and removes nothing", path, s.spool.dir)
-	})
+	refuse := func(beside string) error {
+		return fmt.Errorf("%s is %s, and %s beside it has the mail of it: put the file back, or begin with an empty queue after 'smtp2rest queue set-aside', which renames what is there and removes nothing", path, what, beside)
+	}
+	if log, err := os.Lstat(path + "-wal"); err == nil && log.Size() > 0 {
+		return refuse(path + "-wal")
+	}
+	return s.spool.fs.Names(s.spool.dir, func(string) error { return refuse(s.spool.dir) })
 }
 
 // sweepSpool removes what a crash left over between a file and its row.

@@ -15,7 +15,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -43,6 +42,11 @@ type Options struct {
 	// files get mode 0600.
 	Dir   string
 	Queue queue.Options
+	// Existing is for whoever comes in another's place, as an operator with the
+	// rights of root does while the daemon is stopped: nothing is made, converted
+	// or tidied up, because the files would be theirs. Open then fails with
+	// fs.ErrNotExist or ErrOlder.
+	Existing bool
 	// MinFree is how many bytes to keep free on the disk: with less, Enqueue
 	// fails with ErrFull while all that drains the queue goes on, for which
 	// db.LeastFree is kept at least.
@@ -70,20 +74,28 @@ type Store struct {
 
 	writer    *writer
 	published published
-	readers   chan *conn
+	readers   db.Readers
 	wake      chan struct{}
 	turn      turn                          // whose lane is next; the writer's
 	behind    atomic.Pointer[chan struct{}] // closed when rows are stored that somebody may have been answered for
 
 	oldest oldestHint
 	clock  atomic.Int64 // the latest time a caller gave, in milliseconds
+	began  atomic.Int64 // when the writer began with what it writes, in nanoseconds since 1970; 0: it waits
 
-	mu     sync.RWMutex // guards closed
-	closed bool
-	calls  sync.WaitGroup
+	calls db.Calls
 }
 
 var _ queue.Queue = (*Store)(nil)
+
+// Writing is since when the writer is at one group of calls, the zero Time when
+// it waits for some: one that takes very long hangs, or its disk does.
+func (s *Store) Writing() time.Time {
+	if began := s.began.Load(); began != 0 {
+		return time.Unix(0, began)
+	}
+	return time.Time{}
+}
 
 // Open opens or makes the queue in a data directory. It fails with ErrLocked
 // when another process uses it, with ErrNewer when a later version wrote it,
@@ -106,14 +118,11 @@ func Open(o Options) (*Store, error) {
 	if err := db.CheapSync(); err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(filepath.Join(o.Dir, spoolDir), 0o700); err != nil {
-		return nil, err
-	}
-	l, err := lock(o.Dir)
+	l, err := o.lock()
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{opts: o, log: o.Log, metrics: newMetrics(o.Metrics, o.Dir), lock: l, wake: make(chan struct{}, 1), readers: make(chan *conn, readers)}
+	s := &Store{opts: o, log: o.Log, metrics: newMetrics(o.Metrics, o.Dir), lock: l, wake: make(chan struct{}, 1), readers: make(db.Readers, readers)}
 	s.Configure(Bounds{Queue: o.Queue, MinFree: o.MinFree})
 	s.spool = spool{dir: filepath.Join(o.Dir, spoolDir), fs: o.spool}
 	if err := s.open(); err != nil {
@@ -136,17 +145,8 @@ func (s *Store) Configure(b Bounds) { s.bounds.Store(&b) }
 // open does the part of Open that needs the lock.
 func (s *Store) open() error {
 	path := s.path()
-	if err := s.checkMissing(path); err != nil {
+	if err := s.prepare(path); err != nil {
 		return err
-	}
-	if err := checkHeader(path); err != nil {
-		return err
-	}
-	if err := db.CreatePrivate(path); err != nil {
-		return err
-	}
-	if err := db.Prepare(s.dsn(), path); err != nil {
-		return s.describe(err)
 	}
 	if err := s.rewriteLog(); err != nil { // of a process that crashed, perhaps after a sync that failed
 		return err
@@ -171,17 +171,34 @@ func (s *Store) open() error {
 	}
 	s.writer.counts = n
 	s.published.Store(&n)
-	for range readers {
-		r, err := db.Connect(s.dsn(), "PRAGMA busy_timeout=5000", "PRAGMA query_only=1", "PRAGMA cache_size=-1000")
-		if err != nil {
-			return err
-		}
-		s.readers <- r
+	if err := s.readers.Open(s.dsn(), 1000); err != nil {
+		return err
 	}
 	if err := s.writer.openSegments(); err != nil {
 		return s.describe(err)
 	}
+	if s.opts.Existing {
+		return nil
+	}
 	return s.sweepSpool(c)
+}
+
+// prepare sees to the file before it is opened as a database, and makes it if
+// it is to.
+func (s *Store) prepare(path string) error {
+	if s.opts.Existing {
+		return corrupt(path, schema().CheckCurrent(path))
+	}
+	if err := s.checkMissing(path); err != nil {
+		return err
+	}
+	if err := corrupt(path, schema().CheckHeader(path)); err != nil {
+		return err
+	}
+	if err := db.CreatePrivate(path); err != nil {
+		return err
+	}
+	return s.describe(db.Prepare(s.dsn(), path))
 }
 
 func (s *Store) path() string { return filepath.Join(s.opts.Dir, fileName) }
@@ -203,16 +220,13 @@ func (s *Store) connectWriter() (*conn, error) {
 
 // enter begins a call; the caller must leave. Close waits for it.
 func (s *Store) enter() error {
-	s.mu.RLock()
-	defer s.mu.RUnlock()
-	if s.closed {
+	if !s.calls.Enter() {
 		return queue.ErrClosed
 	}
-	s.calls.Add(1)
 	return nil
 }
 
-func (s *Store) leave() { s.calls.Done() }
+func (s *Store) leave() { s.calls.Leave() }
 
 // change runs f in the writer. See do.
 func (s *Store) change(ctx context.Context, f func(t *tx) error) error {
@@ -239,48 +253,25 @@ func (s *Store) read(ctx context.Context, f func(c *conn) error) error {
 			return ctx.Err()
 		}
 	}
-	select {
-	case c := <-s.readers:
-		defer func() { s.readers <- c }()
-		return s.describe(snapshot(c, f))
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-// snapshot runs f in a transaction, so that all it reads is of one moment.
-func snapshot(c *conn, f func(c *conn) error) error {
-	if _, err := c.Exec("BEGIN"); err != nil {
-		return err
-	}
-	err := f(c)
-	_, end := c.Exec("COMMIT")
-	return errors.Join(err, end)
+	return s.describe(s.readers.Read(ctx, f))
 }
 
 // Close ends the queue; see queue.Queue.
 func (s *Store) Close() error {
-	s.mu.Lock()
-	if s.closed {
-		s.mu.Unlock()
-		s.calls.Wait()
-		<-s.writer.ended
-		return nil
+	first := s.calls.Close()
+	if first {
+		close(s.writer.stop)
 	}
-	s.closed = true
-	s.mu.Unlock()
-	s.calls.Wait()
-	close(s.writer.stop)
 	<-s.writer.ended
-	return s.release()
+	if first {
+		return s.release()
+	}
+	return nil
 }
 
 // release gives back what Open took.
 func (s *Store) release() error {
-	var errs []error
-	for len(s.readers) > 0 {
-		errs = append(errs, (<-s.readers).Close())
-	}
+	errs := []error{s.readers.Close()}
 	if s.writer != nil && s.writer.conn != nil {
 		errs = append(errs, s.writer.conn.Close())
 	}

@@ -173,6 +173,8 @@ func (w *writer) gather(g *group) {
 // commit makes a group durable and answers it. Many new mails are logged, all
 // else runs in one transaction. What it leaves in g is to be committed next.
 func (w *writer) commit(g *group) {
+	w.s.began.Store(time.Now().UnixNano())
+	defer w.s.began.Store(0)
 	w.gatherAll(g)
 	w.log(g)
 	if len(g.ops) > 0 {

@@ -33,6 +33,10 @@ func Overview(version, about string, commands []Command) string {
 	p.item("/etc/smtp2rest/config.toml", "The settings of the service; see smtp2rest.toml(5).")
 	p.item("/etc/smtp2rest/sendmail.conf", "Where sendmail finds the daemon; see smtp2rest-sendmail(1).")
 	p.item("/var/lib/smtp2rest", "The queue, and the socket through which the commands reach the daemon.")
+	p.section("SCRIPTS")
+	p.prose(`With --json a command prints one line with an object, or an array with an element on
+each line. What goes wrong is then an object on standard error: error, exit, and
+problems where the configuration is wrong. What has no --json says why in its page.`)
 	p.section("EXIT STATUS")
 	p.item("0", "It went well.")
 	p.item("1", "It failed; standard error says why.")

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/netip"
 	"net/textproto"
+	"strings"
 	"time"
 )
 
@@ -19,8 +20,8 @@ const patience = 10 * time.Second
 
 // Question is one conversation.
 type Question struct {
-	Address string     // of the listener, host:port
-	Source  netip.Addr // the address of this machine to ask from
+	Address string     // of the listener, host:port or unix:/path
+	Source  netip.Addr // if valid, the address of this machine to ask from
 	Claim   netip.Addr // if valid, who a PROXY header says is asking
 	TLS     bool       // from the first octet on
 	LMTP    bool
@@ -39,8 +40,7 @@ type Answer struct {
 func Ask(ctx context.Context, q Question) (Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	dialer := net.Dialer{LocalAddr: &net.TCPAddr{IP: q.Source.AsSlice()}}
-	socket, err := dialer.DialContext(ctx, "tcp", q.Address)
+	socket, err := q.dial(ctx)
 	if err != nil {
 		return Answer{}, err
 	}
@@ -58,6 +58,17 @@ func Ask(ctx context.Context, q Question) (Answer, error) {
 		stream = tls.Client(socket, &tls.Config{InsecureSkipVerify: true})
 	}
 	return q.converse(textproto.NewConn(stream))
+}
+
+func (q Question) dial(ctx context.Context) (net.Conn, error) {
+	var dialer net.Dialer
+	if path, ok := strings.CutPrefix(q.Address, "unix:"); ok {
+		return dialer.DialContext(ctx, "unix", path)
+	}
+	if q.Source.IsValid() {
+		dialer.LocalAddr = &net.TCPAddr{IP: q.Source.AsSlice()}
+	}
+	return dialer.DialContext(ctx, "tcp", q.Address)
 }
 
 // header is version 1 of the PROXY protocol's. Listeners look at the client's

@@ -138,7 +138,7 @@ func (p *parser) mode(value string) error {
 	case "d", "D":
 		p.daemon = value
 	default:
-		return Errorf(Usage, "there is no mode -b%s here; there are -bm, -bs, -bp and -bi", clean(value))
+		return Errorf(Usage, "there is no mode %s here; there are -bm, -bs, -bp and -bi", clean("-b"+value))
 	}
 	return nil
 }

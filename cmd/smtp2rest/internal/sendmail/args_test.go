@@ -87,7 +87,7 @@ func TestParseRefuses(t *testing.T) {
 		"--to root":                `there is no option "--to"`,
 		"-bd":                      "this is no daemon",
 		"-bd -q15m":                "this is no daemon",
-		"-bv root":                 "there is no mode",
+		"-bv root":                 `there is no mode "-bv" here`,
 		"a@b@c":                    `recipient "a@b@c"`,
 		"bob@example.net>":         "is not an address",
 		"bob@example.net\r\nDATA":  "is not an address",

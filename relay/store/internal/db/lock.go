@@ -16,8 +16,13 @@ var ErrLocked = errors.New("it is locked")
 // lets go of it when the process ends, however it ends, so there is nothing to
 // clean up. Who has it writes its number into it, for the message that the next
 // one gets; nothing else depends on that.
-func Lock(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_RDWR, 0o600)
+func Lock(path string) (*os.File, error) { return lock(path, os.O_CREATE|os.O_RDWR) }
+
+// LockExisting is Lock for a file that must be there.
+func LockExisting(path string) (*os.File, error) { return lock(path, os.O_RDWR) }
+
+func lock(path string, flags int) (*os.File, error) {
+	f, err := os.OpenFile(path, flags, 0o600)
 	if err != nil {
 		return nil, err
 	}

@@ -16,8 +16,9 @@ type Schema struct {
 	// Migrations[i] takes a database from version i to i+1. A released one is
 	// never changed.
 	Migrations []string
-	// Newer is the error for a file that a later version of this program wrote.
-	Newer error
+	// Newer is the error for a file that a later version of this program wrote,
+	// Older for one that would have to be converted.
+	Newer, Older error
 }
 
 // DamagedError is of a file that is no database.
@@ -29,33 +30,49 @@ func (e *DamagedError) Error() string { return e.Reason }
 // database, because opening alone may write. The version stands there and not
 // in the log only: Migrate sees to that.
 func (s Schema) CheckHeader(path string) error {
-	f, err := os.Open(path)
+	_, err := s.version(path)
 	if errors.Is(err, os.ErrNotExist) {
 		return nil
 	}
+	return err
+}
+
+// CheckCurrent is CheckHeader of a file that must be there and need no
+// conversion.
+func (s Schema) CheckCurrent(path string) error {
+	version, err := s.version(path)
+	if err == nil && version < len(s.Migrations) {
+		err = fmt.Errorf("%w (version %d of %d)", s.Older, version, len(s.Migrations))
+	}
+	return err
+}
+
+// version is of a file's schema, 0 when it is not made yet.
+func (s Schema) version(path string) (int, error) {
+	f, err := os.Open(path)
 	if err != nil {
-		return err
+		return 0, err
 	}
 	defer func() { _ = f.Close() }()
 	var header [100]byte // https://www.sqlite.org/fileformat2.html#the_database_header
 	switch _, err := io.ReadFull(f, header[:]); {
 	case errors.Is(err, io.EOF):
-		return nil // empty: not yet made into a database
+		return 0, nil // empty: not yet made into a database
 	case err != nil:
-		return &DamagedError{Reason: "it is too short to be a database"}
+		return 0, &DamagedError{Reason: "it is too short to be a database"}
 	}
 	if string(header[:16]) != "SQLite format 3\x00" {
-		return &DamagedError{Reason: "it is not an SQLite database"}
+		return 0, &DamagedError{Reason: "it is not an SQLite database"}
 	}
 	version := binary.BigEndian.Uint32(header[60:])
 	id := binary.BigEndian.Uint32(header[68:])
 	if id != s.ApplicationID && (version != 0 || id != 0) {
-		return fmt.Errorf("%s is a database of another program (application id %#x)", path, id)
+		return 0, fmt.Errorf("%s is a database of another program (application id %#x)", path, id)
 	}
 	if int(version) > len(s.Migrations) {
-		return fmt.Errorf("%w (version %d, known up to %d)", s.Newer, version, len(s.Migrations))
+		return 0, fmt.Errorf("%w (version %d, known up to %d)", s.Newer, version, len(s.Migrations))
 	}
-	return nil
+	return int(version), nil
 }
 
 // Migrate brings the schema up to date, each step in one transaction.

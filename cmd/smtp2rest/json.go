@@ -1,0 +1,116 @@
+package main
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"iter"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf16"
+
+	"github.com/smtp2rest/smtp2rest/relay/config"
+)
+
+// declareJSON declares --json. A command that cannot have it says why in noJSON.
+func declareJSON(fs *flag.FlagSet, to *bool) {
+	fs.BoolVar(to, "json", false, "print JSON, for scripts; errors too")
+}
+
+// wantsJSON reports whether a command line asks for JSON, also one that is wrong.
+func wantsJSON(fs *flag.FlagSet, args []string) bool {
+	f := fs.Lookup("json")
+	return f != nil && (f.Value.String() == "true" || slices.Contains(args, "--json") || slices.Contains(args, "-json"))
+}
+
+// failure is how a command that was asked for JSON tells on standard error what
+// went wrong. What it has to say besides is on standard output, or nothing is.
+type failure struct {
+	Error    string    `json:"error"`
+	Exit     int       `json:"exit"`
+	Problems []problem `json:"problems,omitempty"` // with the configuration
+}
+
+// problem is one thing that is wrong with a configuration.
+type problem struct {
+	Setting string `json:"setting,omitempty"`
+	File    string `json:"file,omitempty"`
+	Line    int    `json:"line,omitempty"`
+	Text    string `json:"text"` // what was found, and what is allowed
+}
+
+func problemsOf(list config.Errors) []problem {
+	out := make([]problem, len(list))
+	for i, p := range list {
+		out[i] = problem{Setting: p.Path, File: p.File, Line: p.Line, Text: p.Text}
+	}
+	return out
+}
+
+// orEmpty is list as JSON's [] rather than null.
+func orEmpty[T any](list []T) []T { return append([]T{}, list...) }
+
+func printJSON(w io.Writer, v any) error {
+	line, err := plainJSON(v)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintln(w, line)
+	return err
+}
+
+// plainJSON is v in one line in which nothing can reach a terminal either.
+// encoding/json leaves control characters beyond ASCII as they are; outside of
+// strings JSON has none, so that all of them can be escaped.
+func plainJSON(v any) (string, error) {
+	var raw strings.Builder
+	enc := json.NewEncoder(&raw)
+	enc.SetEscapeHTML(false)
+	if err := enc.Encode(v); err != nil {
+		return "", err
+	}
+	var b strings.Builder
+	for _, r := range strings.TrimSuffix(raw.String(), "\n") {
+		switch {
+		case unicode.IsPrint(r):
+			b.WriteRune(r)
+		case r > 0xffff:
+			high, low := utf16.EncodeRune(r)
+			fmt.Fprintf(&b, `\u%04x\u%04x`, high, low)
+		default:
+			fmt.Fprintf(&b, `\u%04x`, r)
+		}
+	}
+	return b.String(), nil
+}
+
+// printJSONList prints an array piece by piece, of limit pieces at most, 0 for
+// all. An array that an error cut short has no end, so that no script takes it
+// for the whole.
+func printJSONList[T any](w io.Writer, all iter.Seq2[T, error], limit int) error {
+	n, between := 0, "[\n"
+	for e, err := range all {
+		if err != nil {
+			return err
+		}
+		if limit > 0 && n == limit {
+			break
+		}
+		line, err := plainJSON(e)
+		if err != nil {
+			return err
+		}
+		if _, err := fmt.Fprint(w, between, line); err != nil {
+			return err
+		}
+		n, between = n+1, ",\n"
+	}
+	end := "\n]\n"
+	if n == 0 {
+		end = "[]\n"
+	}
+	_, err := fmt.Fprint(w, end)
+	return err
+}

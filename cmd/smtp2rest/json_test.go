@@ -1,0 +1,235 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+)
+
+// TestJSONOfEveryCommand: a command has --json, or its help says why not.
+func TestJSONOfEveryCommand(t *testing.T) {
+	var walk func(list []*command)
+	walk = func(list []*command) {
+		for _, c := range list {
+			fs := c.flagSet()
+			c.setup(fs)
+			switch has := fs.Lookup("json") != nil; {
+			case has == (c.noJSON != ""):
+				t.Errorf("%s: it has --json: %v; the reason why not: %q", c.name, has, c.noJSON)
+			case !has && !strings.Contains(execute(t, environ(t), "", append([]string{"help"}, strings.Fields(c.name)...)...).out, c.noJSON):
+				t.Errorf("the help of %s does not say why it has no --json", c.name)
+			case !has && !strings.Contains(execute(t, environ(t), "", "man", strings.Fields(c.name)[0]).out, "There is no \\-\\-json"):
+				t.Errorf("the page of %s does not say why it has no --json", c.name)
+			}
+			walk(c.verbs)
+		}
+	}
+	walk(commands())
+}
+
+// object is a line of JSON, the only one of its stream.
+func object(t *testing.T, what, text string) map[string]any {
+	t.Helper()
+	var v map[string]any
+	if err := json.Unmarshal([]byte(text), &v); err != nil || strings.Count(text, "\n") != 1 {
+		t.Errorf("%s is not one line with a JSON object: %v\n%s", what, err, text)
+	}
+	return v
+}
+
+// wantJSON compares one field, named by its path, with what it should be.
+func wantJSON(t *testing.T, v any, path string, want any) {
+	t.Helper()
+	got := v
+	for name := range strings.SplitSeq(path, ".") {
+		switch x := got.(type) {
+		case map[string]any:
+			got = x[name]
+		case []any:
+			if len(x) == 0 {
+				t.Errorf("%s: nothing in the list", path)
+				return
+			}
+			got = x[0]
+		}
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("%s is %#v, want %#v", path, got, want)
+	}
+}
+
+// What goes wrong is told as an object on standard error, with the exit code.
+func TestJSONOfErrors(t *testing.T) {
+	for _, tt := range []struct {
+		args  string
+		code  int
+		error string
+	}{
+		{"send --json", 2, "say with --to whom to send to"},
+		{"send --to bob@example.net --jsn --json", 2, "there is no flag --jsn"},
+		{"send --server 127.0.0.1:1 --to bob@example.net --json", 1, "no SMTP server answers"},
+		{"queue lst --json", 2, `there is no verb "lst"`},
+		{"queue --json --data-dir /nowhere", 1, "/nowhere"},
+		{"status --json --data-dir /nowhere", 3, "no daemon answers"},
+		{"serve --json", 78, "the configuration is not usable"},
+		{"webhook test --json", 1, "there is no secret to sign with"},
+		{"webhook register --json --url http://127.0.0.1/", 78, "the configuration is not usable"},
+		{"healthcheck --json --data-dir /nowhere", 1, "/nowhere"},
+		{"reload --json --data-dir /nowhere", 3, "/nowhere"},
+		{"explain none.eml --json", 1, "none.eml"},
+		{"hash-password --json", 1, "no password on the input"},
+	} {
+		t.Run(tt.args, func(t *testing.T) {
+			t.Parallel()
+			r := execute(t, environ(t), "", strings.Fields(tt.args)...)
+			v := object(t, "standard error", r.err)
+			if said := fmt.Sprint(v["error"]); r.code != tt.code || !strings.Contains(said, tt.error) || r.out != "" {
+				t.Errorf("%+v", r)
+			}
+			wantJSON(t, v, "exit", float64(tt.code))
+		})
+	}
+}
+
+func TestCheckAsJSON(t *testing.T) {
+	path := configFile(t, "[api]\ntimout = \"5s\"\n[limits]\nrecipients = 0\n")
+	r := execute(t, environ(t), "", "check", "--json", "--config", path)
+	v := object(t, "standard output", r.out)
+	if r.code != exitConfig || r.err != "" {
+		t.Errorf("%+v", r)
+	}
+	wantJSON(t, v, "good", false)
+	wantJSON(t, v, "problems.0.setting", "api.timout")
+	wantJSON(t, v, "problems.0.line", float64(2))
+	wantJSON(t, v, "problems.0.text", "unknown setting; did you mean timeout?")
+	if n := len(v["problems"].([]any)); n != 4 { // the key and the sender are missing, too
+		t.Errorf("%d problems:\n%s", n, r.out)
+	}
+	r = execute(t, environ(t, "NEXUSPROMAIL_API_KEY="+plantedKey, "FROM_EMAIL=a@mail.example.com"), "", "check", "--json")
+	v = object(t, "standard output", r.out)
+	if r.code != exitOK || strings.Contains(r.all(), plantedKey) {
+		t.Errorf("%+v", r)
+	}
+	wantJSON(t, v, "good", true)
+	wantJSON(t, v, "problems", []any{})
+	wantJSON(t, v, "settings.0.origin", "default")
+	values := map[string]any{}
+	for _, s := range v["settings"].([]any) {
+		one := s.(map[string]any)
+		values[one["setting"].(string)] = one["value"]
+	}
+	for path, want := range map[string]any{"sender.email": "a@mail.example.com", "api.timeout": "10s", "limits.recipients": float64(100),
+		"log.level": "info", "sender.domains": []any{"mail.example.com"}, "history.subjects": false, "aliases": map[string]any{}} {
+		if !reflect.DeepEqual(values[path], want) {
+			t.Errorf("%s is %#v, want %#v", path, values[path], want)
+		}
+	}
+	if socket, _ := values["admin.socket"].(string); !strings.HasSuffix(socket, "/data/admin.sock") {
+		t.Errorf("admin.socket is %q", socket)
+	}
+}
+
+func TestExplainAsJSON(t *testing.T) {
+	r := execute(t, environ(t), "From: default-sender@example.com\nSubject: s\nX-Mine: 1\n\nb\n", "explain", "-", "--json", "--to", "bob@example.net,eve@example.net")
+	v := object(t, "standard output", r.out)
+	wantJSON(t, v, "calls.0.to", "bob@example.net")
+	wantJSON(t, v, "calls.0.body.to.email", "bob@example.net")
+	wantJSON(t, v, "calls.0.body.subject", "s")
+	wantJSON(t, v, "notes.0.kind", "headers_dropped")
+	wantJSON(t, v, "notes.0.left_out", true)
+	wantJSON(t, v, "assumed_sender", "default-sender@example.com")
+	if r = execute(t, environ(t), "Subject: s\n\nb\n", "explain", "-"); !strings.Contains(r.err, "note: no sender is set, so default-sender@example.com stands for it") {
+		t.Errorf("%+v", r)
+	}
+	if r = execute(t, environ(t, "FROM_EMAIL=a@mail.example.com"), "Subject: s\n\nb\n", "explain", "-"); r.err != "" {
+		t.Errorf("%+v", r)
+	}
+	path := configFile(t, "[sender]\nemail = \"hello@mail.example.com\"\nforeign = \"refuse\"\n")
+	r = execute(t, environ(t), "From: a@b.example\nSubject: s\n\nb\n", "explain", "-", "--config", path, "--json")
+	v = object(t, "standard output", r.out)
+	if said, _ := v["refused"].(string); r.code != 1 || !strings.HasPrefix(said, "550 5.7.1 ") {
+		t.Errorf("%+v", r)
+	}
+	wantJSON(t, v, "calls", []any{})
+	object(t, "standard error", r.err)
+}
+
+// TestJSONOfALife: scripts start a relay, send, look, and see it end, without
+// reading a word that is meant for people.
+func TestJSONOfALife(t *testing.T) {
+	p := launch(t, environ(t), "serve", "--sandbox", "--json", "--config", configFile(t, "[[listener]]\naddress = \"127.0.0.1:0\"\n"))
+	ready := object(t, "the line", p.await(p.out, `(?s)^(.*\n)`))
+	dir, _ := ready["data_dir"].(string)
+	smtp := ready["smtp"].([]any)[0].(string)
+	run := func(code int, args ...string) map[string]any {
+		t.Helper()
+		r := execute(t, environ(t), "a password\n", append(args, "--json")...)
+		if r.code != code {
+			t.Errorf("%v: exit %d, want %d\n%s", args, r.code, code, r.all())
+		}
+		return object(t, strings.Join(args, " "), r.out)
+	}
+	v := run(0, "send", "--server", smtp, "--to", "bob@example.net")
+	wantJSON(t, v, "taken", true)
+	wantJSON(t, v, "recipients.0.taken", true)
+	wantJSON(t, v, "dialogue.0.from", "server")
+	id, _ := v["id"].(string)
+	if reply, _ := v["reply"].(string); id == "" || !strings.HasPrefix(reply, "250 2.0.0 accepted "+id+" msg_") {
+		t.Errorf("id %q, reply %q", id, reply)
+	}
+	v = run(1, "send", "--server", smtp, "--to", "suppressed@example.net,bob@example.net")
+	wantJSON(t, v, "taken", false)
+	wantJSON(t, v, "recipients.0.taken", false)
+	if second := v["recipients"].([]any)[1].(map[string]any); second["taken"] != true {
+		t.Errorf("%v", second)
+	}
+	v = run(1, "send", "--server", smtp, "--to", "suppressed@example.net") // is known at RCPT now
+	if r := fmt.Sprint(v["recipients"]); !strings.Contains(r, "reply:550 5.7.1 <suppressed@example.net> suppressed: ") {
+		t.Error(r)
+	}
+	wantJSON(t, run(0, "trace", "--data-dir", dir, id), "mail.id", id)
+	wantJSON(t, run(0, "healthcheck", "--data-dir", dir), "page", "/livez")
+	wantJSON(t, run(0, "status", "--data-dir", dir), "state", "fine")
+	wantJSON(t, run(0, "version"), "version", testVersion)
+	v = run(0, "hash-password", "--user", "app")
+	if hash, _ := v["password_hash"].(string); v["user"] != "app" || !strings.HasPrefix(hash, "$2") {
+		t.Errorf("%v", v)
+	}
+}
+
+// TestSandboxAsJSON: a script learns the port of a sandbox, registers an address
+// and has a secret.
+func TestSandboxAsJSON(t *testing.T) {
+	p := launch(t, environ(t), "sandbox", "--listen", "127.0.0.1:0", "--json")
+	v := object(t, "the line", p.await(p.out, `(?s)^(.*\n)`))
+	wantJSON(t, v, "key", "sandbox-key")
+	env := environ(t, "NEXUSPROMAIL_API_KEY=sandbox-key", "NEXUSPROMAIL_API_URL="+v["api"].(string))
+	r := execute(t, env, "", "webhook", "register", "--url", "http://127.0.0.1:1/webhook", "--print", "--json")
+	if secret, _ := object(t, "register", r.out)["secret"].(string); !strings.HasPrefix(secret, "whsec_") {
+		t.Errorf("%+v", r)
+	}
+}
+
+func TestSetAsideAsJSON(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, queueFile), []byte("damaged"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	r := execute(t, environ(t), "", "queue", "set-aside", "--data-dir", dir, "--json")
+	if name, _ := object(t, "set-aside", r.out)["renamed"].(string); !strings.HasPrefix(filepath.Base(name), queueFile) {
+		t.Errorf("%+v", r)
+	}
+}
+
+// TestQuoted: what is told to be typed can be.
+func TestQuoted(t *testing.T) {
+	for in, want := range map[string]string{"/tmp/a": "/tmp/a", "": "''", "/tmp/a b": "'/tmp/a b'", "it's": `'it'\''s'`, "$(x)": "'$(x)'", "a\n": "'a\n'"} {
+		if got := quoted(in); got != want {
+			t.Errorf("%q is quoted %s, want %s", in, got, want)
+		}
+	}
+}

@@ -1,0 +1,55 @@
+package app
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/smtp2rest/smtp2rest/relay/store/records"
+)
+
+// Records that cannot be written harm no mail, so that nothing but the status
+// tells of it; a file that is found damaged while it is used stays told until
+// the restart that sets it aside.
+func TestStatusOfDamagedRecords(t *testing.T) {
+	dir := t.TempDir()
+	box := newSandbox(t)
+	first, _ := start(t, load(t, box.URL(), inDir(dir, "")))
+	if err := stop(first, patience); err != nil {
+		t.Fatal(err)
+	}
+	// Its last pages, which are the history's: a start reads the suppressions.
+	file, err := os.OpenFile(filepath.Join(dir, records.FileName), os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	info, err := file.Stat()
+	if err != nil {
+		t.Fatal(err)
+	}
+	const pages = 3 * 4096
+	if _, err := file.WriteAt(make([]byte, pages), info.Size()-pages); err != nil {
+		t.Fatal(err)
+	}
+	if err := file.Close(); err != nil {
+		t.Fatal(err)
+	}
+	a, _ := start(t, load(t, box.URL(), inDir(dir, "")))
+	if got := notes(t, dir); got != "" {
+		t.Fatalf("at the start: %s", got)
+	}
+	if got := handOver(t, a, "bob@example.net"); !strings.HasPrefix(got, "250 ") {
+		t.Errorf("the mail is answered %q", got)
+	}
+	_ = a.parts.recorder.Flush(t.Context()) // its error is what the note tells
+	got := notes(t, dir)
+	if !strings.Contains(got, "are not kept any more: ") || !strings.Contains(got, "is damaged") || !strings.Contains(got, "restart smtp2rest") {
+		t.Errorf("the notes are %q", got)
+	}
+	_ = stop(a, patience) // what is left to be written cannot be
+	start(t, load(t, box.URL(), inDir(dir, "")))
+	if got := notes(t, dir); got != "" {
+		t.Errorf("after the restart: %s", got)
+	}
+}

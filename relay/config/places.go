@@ -1,0 +1,111 @@
+package config
+
+import (
+	"io/fs"
+	"net"
+	"net/netip"
+	"path/filepath"
+	"strings"
+)
+
+// place is where the daemon listens, by the setting that says so.
+type place struct {
+	setting, address string // as written
+}
+
+// socket is the path of a unix socket, "" for other places.
+func (p place) socket() string {
+	path, unix := strings.CutPrefix(p.address, "unix:")
+	if !unix && !filepath.IsAbs(path) {
+		return ""
+	}
+	return filepath.Clean(path)
+}
+
+// validatePlaces finds what can be opened only once and is asked for twice,
+// and sockets that would take the place of something else: 'check' has to say
+// so, and not the next start.
+func (l *loader) validatePlaces() {
+	var all []place
+	add := func(setting, address string) {
+		if address != "" && !l.bad[setting] {
+			all = append(all, place{setting, address})
+		}
+	}
+	for i, one := range l.cfg.Listeners {
+		add(prefixOf("listener", i, len(l.cfg.Listeners))+".address", one.Address)
+	}
+	add("admin.address", l.cfg.Admin.Address)
+	add("admin.socket", l.cfg.Admin.Socket)
+	add("webhook.address", l.cfg.Webhook.Address)
+	for i, p := range all {
+		l.validateSocket(p)
+		for _, earlier := range all[:i] {
+			if l.clash(earlier, p) {
+				break // one is enough to mend
+			}
+		}
+	}
+}
+
+// clash reports whether there is a problem with p because of an earlier place.
+func (l *loader) clash(earlier, p place) bool {
+	switch {
+	case earlier.socket() != "" && earlier.socket() == p.socket():
+		l.problem(p.setting, "found %s, the socket that %s has already; write another path", show(p.address), earlier.setting)
+	case !sameTCP(earlier.address, p.address):
+		return false
+	case earlier.address == p.address:
+		l.problem(p.setting, "found %s, which %s has already; write another address or port", show(p.address), earlier.setting)
+	default:
+		l.problem(p.setting, "found %s, which %s = %s takes as well; write another port, or leave one of them out",
+			show(p.address), earlier.setting, show(earlier.address))
+	}
+	return true
+}
+
+// validateSocket refuses a path where something other than a socket is: what a
+// daemon before left behind is replaced, and nothing else.
+func (l *loader) validateSocket(p place) {
+	path := p.socket()
+	if path == "" {
+		return
+	}
+	info, err := l.src.Stat(path)
+	if err != nil || info.Mode().Type() == fs.ModeSocket {
+		return // what cannot be seen now may be there at the start
+	}
+	what := "a file"
+	if info.IsDir() {
+		what = "a directory"
+	}
+	l.problem(p.setting, "found %s, which is %s and no socket; write a path where nothing is yet", show(p.address), what)
+}
+
+// sameTCP reports whether two addresses cannot both be listened on.
+func sameTCP(a, b string) bool {
+	hostA, portA, errA := net.SplitHostPort(a)
+	hostB, portB, errB := net.SplitHostPort(b)
+	if errA != nil || errB != nil || portA != portB || portA == "0" {
+		return false
+	}
+	hostA, everyA := tcpHost(hostA)
+	hostB, everyB := tcpHost(hostB)
+	return everyA || everyB || hostA == hostB
+}
+
+// tcpHost is a host in one form, and whether it stands for every address: Go
+// listens for IPv6 as well at 0.0.0.0, and for IPv4 at ::.
+func tcpHost(host string) (one string, every bool) {
+	if host == "" {
+		return "", true
+	}
+	if strings.EqualFold(host, "localhost") {
+		host = "127.0.0.1" // which it is listened on
+	}
+	addr, err := netip.ParseAddr(host)
+	if err != nil {
+		return strings.ToLower(host), false // whatever it stands for
+	}
+	return addr.Unmap().String(), addr.Unmap().IsUnspecified()
+}

@@ -1,0 +1,165 @@
+package pace
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay"
+)
+
+var forbid = relay.Outcome{Kind: relay.Unauthorized, Status: 403}
+
+// callFor makes a call for a mail, when the breaker lets it pass.
+func callFor(t *testing.T, p *Pacer, mail, sender string, out relay.Outcome) {
+	t.Helper()
+	if b := p.State().Breaker; b.Open {
+		time.Sleep(time.Until(b.ProbeAt))
+	}
+	pass, err := p.Enter(t.Context())
+	if err != nil {
+		t.Fatalf("Enter: %v", err)
+	}
+	pass.For(mail, sender)
+	pass.Leave(out)
+}
+
+// A mail that failed while others got through says nothing about the API when
+// it fails again; one that failed with all others does.
+func TestAMailThatFailsAlone(t *testing.T) {
+	for _, bad := range []relay.Outcome{broken, down, ambiguous, forbid} {
+		synctest.Test(t, func(t *testing.T) {
+			p := New(Options{Settings: Settings{Concurrency: 1}, Failures: 1})
+			callFor(t, p, "bad", "a@x", bad)
+			if !p.State().Breaker.Open || !slices.Equal(p.Suspects(), []string{"bad"}) || p.FailsAlone("bad") {
+				t.Fatalf("%+v: suspects %v", p.State().Breaker, p.Suspects())
+			}
+			callFor(t, p, "good", "b@x", accepted)
+			if p.State().Breaker.Open || len(p.Suspects()) > 0 || !p.FailsAlone("bad") {
+				t.Fatalf("%+v: suspects %v", p.State().Breaker, p.Suspects())
+			}
+			for range 10 {
+				callFor(t, p, "bad", "a@x", bad)
+			}
+			if p.State().Breaker.Open {
+				t.Fatal("a mail that fails alone opened the breaker")
+			}
+			callFor(t, p, "bad", "a@x", accepted)
+			callFor(t, p, "bad", "c@x", bad)
+			if !p.State().Breaker.Open {
+				t.Error("a mail that got through is suspect for ever")
+			}
+		})
+	}
+}
+
+// A 401 is about the key: no mail is suspected for it.
+func TestARefusedKeyIsNoMailsFault(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := New(Options{Settings: Settings{Concurrency: 1}})
+		for range 3 {
+			callFor(t, p, "mail", "a@x", wrongKey)
+		}
+		callFor(t, p, "other", "a@x", accepted)
+		if len(p.Suspects()) > 0 || p.FailsAlone("mail") {
+			t.Errorf("suspects %v", p.Suspects())
+		}
+		callFor(t, p, "mail", "a@x", wrongKey)
+		if !p.State().Breaker.Open {
+			t.Error("a refused key did not open the breaker")
+		}
+	})
+}
+
+// One 403 opens the breaker; where it was found to be about one sender, that
+// sender's next ones count like any failure, and nobody else's do.
+func TestASenderThatIsForbidden(t *testing.T) {
+	tests := []struct {
+		name   string
+		sender string
+		calls  int
+		open   bool
+	}{
+		{"its next mail", "a@x", 1, false},
+		{"its next mails, in a row", "a@x", 4, false},
+		{"as many as of any failure", "a@x", 5, true},
+		{"another's mail", "b@x", 1, true},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := New(Options{Settings: Settings{Concurrency: 1}, Failures: 5})
+				callFor(t, p, "m", "a@x", forbid)
+				callFor(t, p, "good", "b@x", accepted)
+				for i := range tt.calls {
+					if p.State().Breaker.Open {
+						t.Fatalf("open after %d", i)
+					}
+					callFor(t, p, fmt.Sprint(i), tt.sender, forbid)
+				}
+				if got := p.State().Breaker.Open; got != tt.open {
+					t.Errorf("open: %v", got)
+				}
+			})
+		})
+	}
+}
+
+// An application that writes as a new sender each time, all of them forbidden,
+// does not open the breaker with each mail once that is known of some.
+func TestManySendersThatAreForbidden(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := New(Options{Settings: Settings{Concurrency: 1}, Failures: 5})
+		opened := 0
+		for i := range 100 {
+			callFor(t, p, fmt.Sprint("bad", i), fmt.Sprint(i, "@x"), forbid)
+			if p.State().Breaker.Open {
+				opened++
+			}
+			callFor(t, p, fmt.Sprint("good", i), "good@x", accepted)
+		}
+		if opened != manyForbidden {
+			t.Errorf("opened %d times", opened)
+		}
+		for i := range 5 {
+			callFor(t, p, fmt.Sprint("last", i), fmt.Sprint("last", i, "@x"), forbid)
+		}
+		if !p.State().Breaker.Open {
+			t.Error("a key that is refused by 403 does not open it any more")
+		}
+	})
+}
+
+// A probe of a suspect that gets through shows that it was the API.
+func TestASuspectThatIsCleared(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := New(Options{Settings: Settings{Concurrency: 1}, Failures: 1})
+		callFor(t, p, "m", "a@x", broken)
+		callFor(t, p, "m", "a@x", accepted)
+		if p.State().Breaker.Open || p.FailsAlone("m") {
+			t.Errorf("%+v, alone: %v", p.State().Breaker, p.FailsAlone("m"))
+		}
+	})
+}
+
+// An outage of a week, with as many probes, costs a bounded list.
+func TestSuspectsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := New(Options{Settings: Settings{Concurrency: 1}, Failures: 1})
+		for round := range 3 {
+			for i := range 2 * maxSuspects {
+				callFor(t, p, fmt.Sprint(round, i), fmt.Sprint(i), forbid)
+			}
+			ids := p.Suspects()
+			if last := fmt.Sprint(round, 2*maxSuspects-1); len(ids) != maxSuspects || ids[len(ids)-1] != last {
+				t.Fatalf("%d suspects, the last is %s", len(ids), ids[len(ids)-1])
+			}
+			callFor(t, p, "good", "a@x", accepted)
+		}
+		if n, m := len(p.suspects.alone), len(p.suspects.senders); n > maxSuspects || m > maxSuspects {
+			t.Errorf("%d mails, %d senders", n, m)
+		}
+	})
+}
