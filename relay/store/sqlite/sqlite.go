@@ -4,7 +4,9 @@
 // what was measured and why it is built this way.
 //
 // One goroutine changes the database (writer.go) and lets callers that wait
-// share a commit; readers have connections of their own and never wait for it.
+// share a commit. Mails that come together are made durable in a segment first
+// (log.go), and a start makes anew the rows that a loss of power took
+// (replay.go). Readers have connections of their own.
 package sqlite
 
 import (
