@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"strconv"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -157,8 +156,10 @@ func TestFloodOfConnections(t *testing.T) {
 			c := dial(t, s)
 			c.data()
 			c.do("x\r\n.", "250 2.0.0 queued")
+			s.roster.mu.Lock()
+			defer s.roster.mu.Unlock()
 			if n := len(s.roster.from); n != 1 {
-				t.Errorf("the roster knows %s addresses", strconv.Itoa(n))
+				t.Errorf("the roster knows %d addresses", n)
 			}
 		})
 	}

@@ -144,7 +144,7 @@ func (s *fuzzServer) session(t *testing.T, in string, atOnce int) []mail {
 		}
 		mails = append(mails, *e.mail)
 		last := &mails[len(mails)-1].env // but for what differs by connection
-		last.Client.Session, last.receipt, last.reserve = "", nil, nil
+		last.Client.Session, last.receipt, last.reserve, last.author = "", nil, nil, nil
 	}
 	return mails
 }

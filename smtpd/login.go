@@ -22,6 +22,7 @@ func (w *wire) login(arg string) error {
 	case s.open:
 		return w.answer(reply.BadSequence("a transaction is open"))
 	case !w.passwordsAllowed():
+		w.metrics.refusedBy(ruleTLS)
 		return w.answer(reply.AuthNeedsTLS())
 	}
 	said, err := auth.Converse(arg, w.ask)

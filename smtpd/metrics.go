@@ -59,6 +59,7 @@ type metrics struct {
 	messages   *prometheus.CounterVec
 	bytes      prometheus.Counter
 	limits     *prometheus.CounterVec
+	rules      *prometheus.CounterVec
 	handshakes *prometheus.CounterVec
 	logins     *prometheus.CounterVec
 }
@@ -86,6 +87,10 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for i, l := range limits() {
 		kinds[i] = string(l)
 	}
+	names := make([]string, len(rules()))
+	for i, r := range rules() {
+		names[i] = string(r)
+	}
 	return &metrics{
 		open:     gauge("connections", "Clients that are connected. At limits.connections others are turned away."),
 		opened:   counter("connections_total", "Connections that were let in; those turned away are in smtp2rest_smtp_limits_total."),
@@ -93,6 +98,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		messages: vector("messages_total", "Messages whose content came, by whether they were taken, are to come again later (4xx), or were refused (5xx).", "result", resultOK, resultNotNow, resultRefused),
 		bytes:    counter("received_bytes_total", "Content of messages that were taken, in bytes."),
 		limits:   vector("limits_total", "How often a client met a limit, by the limit's name. It says which setting of [limits] to raise, or who is misbehaving.", "limit", kinds...),
+		rules:    vector("rules_total", "How often a rule refused a client, a sender, an author or a recipient, by the rule's setting. It says which rule to look at when mail is refused that should not be.", "rule", names...),
 		handshakes: vector("tls_handshakes_total", "TLS handshakes, by version, or failed. None of an old version for a month means that min_tls can be raised.", "version",
 			"1.0", "1.1", "1.2", "1.3", "failed"),
 		logins: vector("logins_total", "Attempts to log in: right, wrong, or shut_out for those not looked at after too many wrong ones.", "result", "right", "wrong", "shut_out"),

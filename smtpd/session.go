@@ -66,7 +66,7 @@ func (s *session) Mail(string, *smtp.MailOptions) error {
 	cmd := s.wire.dialog.path
 	s.client.Helo = heloName(s.conn.Hostname())
 	rules := s.rules()
-	if !rules.Sender(cmd.address) {
+	if !s.wire.metrics.permits(rules, policy.Sender, cmd.address) {
 		return s.answer(reply.SenderNotAllowed(cmd.address))
 	}
 	s.open, s.utf8, s.size = true, cmd.utf8, cmd.size
@@ -84,7 +84,8 @@ func (s *session) refresh() {
 	s.config.Networks, s.config.RequireAuth, s.config.AuthWithoutTLS, s.config.Rules = c.Networks, c.RequireAuth, c.AuthWithoutTLS, c.Rules
 }
 
-// rules are all that bind the client as it is now.
+// rules are all that bind the client as it is now, in the order that
+// addressRules has.
 func (s *session) rules() policy.Chain {
 	rules := policy.Chain{s.everybody, s.config.Rules}
 	if s.user != nil {
@@ -100,7 +101,13 @@ func (s *session) admitted() *reply.Reply {
 	switch {
 	case s.user != nil, inside && !s.config.RequireAuth:
 		return nil
-	case s.canLogIn():
+	}
+	broken := ruleNetworks
+	if inside {
+		broken = ruleRequireAuth
+	}
+	s.wire.metrics.refusedBy(broken)
+	if s.canLogIn() {
 		return reply.AuthRequired()
 	}
 	return reply.RelayDenied()
@@ -127,7 +134,7 @@ func (s *session) Rcpt(string, *smtp.RcptOptions) error {
 }
 
 func (s *session) recipient(rcpt string) (r *reply.Reply) {
-	if !s.envelope.Rules.Recipient(rcpt) {
+	if !s.wire.metrics.permits(s.envelope.Rules, policy.Recipient, rcpt) {
 		return reply.RecipientNotAllowed(rcpt)
 	}
 	defer s.caught(&r)
@@ -184,6 +191,7 @@ func (s *session) message(data []byte) (r *reply.Reply, each []*reply.Reply) {
 	env.reserve = func(ctx context.Context, n int64) *reply.Reply {
 		return s.wire.hold(ctx, budget.Dealing, size+n)
 	}
+	env.author = func(address string) bool { return s.wire.metrics.permits(env.Rules, policy.Author, address) }
 	stop := s.wire.watch(env.receipt)
 	defer func() { stop(); s.wire.pending = env.receipt }()
 	if b, ok := s.backend.(EachBackend); ok && s.config.LMTP {

@@ -63,11 +63,13 @@ type Envelope struct {
 	Client     Client
 
 	// Rules bind the mail. smtpd has held sender and recipients to them; the
-	// author that the mail itself names is the Backend's to find, and to hold.
+	// author that the mail itself names is the Backend's to find, and to hold
+	// with Author.
 	Rules policy.Chain
 
 	receipt *receipt                                        // of a message
 	reserve func(ctx context.Context, n int64) *reply.Reply // see Reserve
+	author  func(address string) bool                       // see Author
 }
 
 // Client is the other side of a session.

@@ -79,7 +79,7 @@ func (p *parts) prepareAdmin(ctx context.Context, c *config.Config) (change, err
 	serve := ready.apply
 	ready.apply = func() {
 		serve()
-		if server, ok := p.admin.server.(*admin.Server); ok {
+		if server, ok := p.admin.serving().(*admin.Server); ok {
 			server.SetAccess(o.Access)
 		}
 	}

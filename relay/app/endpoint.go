@@ -59,6 +59,13 @@ func (e *endpoint) addr() net.Addr {
 	return e.socket.Addr()
 }
 
+// serving is the server that answers; nil when there is none.
+func (e *endpoint) serving() webServer {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.server
+}
+
 // prepare binds the address, unless it is bound, and starts the server that is
 // to answer there, which gets no client before the change applies. A server
 // whose settings are the same stays; nil are never the same.

@@ -40,6 +40,16 @@ func (p *parts) tell(f func(ctx context.Context, now time.Time) []admin.Note) {
 	p.noteSources = append(p.noteSources, f)
 }
 
+// troubleNotes tell of a queue whose mail is kept and cannot be sent.
+func (p *parts) troubleNotes(context.Context, time.Time) []admin.Note {
+	since, err := p.engine.Trouble()
+	if err == nil {
+		return nil
+	}
+	return []admin.Note{{Level: admin.LevelTrouble, What: "mail is kept and cannot be sent from the queue", Why: err.Error(), Since: since.Round(0).UTC(),
+		Do: "see to the disk of " + p.config().Queue.DataDir + "; if the queue is damaged, stop smtp2rest: its next start says what to do"}}
+}
+
 func (p *parts) storageNotes(ctx context.Context, storage *storageCheck) []admin.Note {
 	c := p.config().Queue
 	if since, err := storage.check(ctx); err != nil {

@@ -143,8 +143,11 @@ func canReceive(address string) bool {
 	if at <= 0 {
 		return false
 	}
+	if strings.EqualFold(address[:at], "mailer-daemon") { // a machine's name for itself
+		return false
+	}
 	domain := strings.ToLower(strings.TrimSuffix(address[at+1:], "."))
-	if !strings.Contains(domain, ".") {
+	if !strings.Contains(domain, ".") || strings.HasPrefix(domain, "[") { // no domain, or an address literal
 		return false
 	}
 	for _, private := range []string{".localhost", ".localdomain", ".local", ".internal", ".invalid", ".lan"} {

@@ -64,6 +64,8 @@ func TestWhoGetsABounce(t *testing.T) {
 		{"localhost", "root@localhost", "Subject: x", "postmaster@example.com"},
 		{"a host name", "root@web1", "Subject: x", "postmaster@example.com"},
 		{"a local domain", "root@web1.local", "Subject: x", "postmaster@example.com"},
+		{"an address literal", "root@[192.0.2.1]", "Subject: x", "postmaster@example.com"},
+		{"the daemon of another machine", "MAILER-DAEMON@mx.example.com", "Subject: x", "postmaster@example.com"},
 		{"the word in the body", "ann@example.com", "Subject: x\r\n\r\nAuto-Submitted: auto-replied", "ann@example.com"},
 	}
 	for _, tt := range tests {

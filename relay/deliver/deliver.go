@@ -74,6 +74,8 @@ type Engine struct {
 	// unsettled counts attempts whose outcome the storage does not take.
 	unsettled atomic.Int64
 
+	claiming, settling trouble // see Trouble
+
 	mu       sync.Mutex
 	stopping context.CancelFunc // ends claiming; nil before Start
 	cutOff   context.CancelFunc // ends attempts
@@ -155,8 +157,7 @@ func (e *Engine) dispatch(ctx, trying context.Context) {
 		}
 		switch {
 		case err != nil && ctx.Err() == nil:
-			e.opt.Log.Error("the queue cannot be read", "cause", err)
-			e.rest(ctx, "leaving the storage alone", storagePause)
+			e.leaveStorage(ctx, err)
 		case len(passes) > 0 && len(claims) == 0:
 			// NextDue may name a time at which there is nothing after all, and
 			// nothing may be claimed while an attempt cannot be settled.
@@ -228,6 +229,9 @@ func (e *Engine) claim(ctx context.Context, passes []*pace.Pass) ([]queue.Claim,
 		r.PassOver = nil
 		claims, err = e.opt.Queue.Claim(ctx, r)
 	}
+	if err == nil {
+		e.claiming.note(nil)
+	}
 	return claims, err
 }
 
@@ -248,15 +252,22 @@ func (e *Engine) awaitDue(ctx context.Context) bool {
 		case ctx.Err() != nil:
 			return false
 		case err != nil:
-			e.opt.Log.Error("the queue cannot be read", "cause", err)
-			e.rest(ctx, "leaving the storage alone", storagePause)
+			e.leaveStorage(ctx, err)
 		case ok && !due.After(now):
 			return true
 		default:
+			e.claiming.note(nil)
 			e.awaitChange(ctx, e.untilDue(now, due, ok))
 		}
 	}
 	return false
+}
+
+// leaveStorage is for when it does not say what is due.
+func (e *Engine) leaveStorage(ctx context.Context, err error) {
+	e.claiming.note(err)
+	e.opt.Log.Error("the queue cannot be read", "cause", err)
+	e.rest(ctx, "leaving the storage alone", storagePause)
 }
 
 // untilDue is how long nothing can become due by itself; negative: for ever.

@@ -136,7 +136,12 @@ func (e *Engine) settle(ctx context.Context, c queue.Claim, s queue.Settlement) 
 		return
 	}
 	e.unsettled.Add(1)
-	defer e.unsettled.Add(-1)
+	defer func() {
+		if e.unsettled.Add(-1) == 0 {
+			e.settling.note(nil)
+		}
+	}()
+	e.settling.note(err)
 	for err != nil && ctx.Err() == nil && !errors.Is(err, queue.ErrClosed) {
 		pause(ctx, storagePause)
 		err = e.settleOnce(c, s)

@@ -215,8 +215,15 @@ func TestAStorageThatFailsForAWhile(t *testing.T) {
 				if r.log.count("level=ERROR", "the disk is on fire") == 0 {
 					t.Error("the log does not tell of it")
 				}
+				// Of a body that cannot be read the mail's own record tells.
+				if since, err := r.engine.Trouble(); (err == nil) != (tt.call == "Raw") || err != nil && time.Since(since).Round(time.Second) != 10*time.Minute {
+					t.Errorf("trouble since %s: %v", since, err)
+				}
 				bad.set("")
 				r.pass(10 * time.Minute)
+				if since, err := r.engine.Trouble(); err != nil {
+					t.Errorf("trouble since %s when all is well: %v", since, err)
+				}
 				for _, id := range ids {
 					r.wantStates(id, "sent")
 					if n := r.mail(id).Recipients[0].Attempts; n != 1 {

@@ -195,7 +195,7 @@ func (in *Intake) deal(ctx context.Context, log *slog.Logger, s *story, env *smt
 		return forAll(reply.From(err))
 	}
 	for _, author := range mail.Authors {
-		if !env.Rules.From(author) {
+		if !env.Author(author) {
 			return forAll(reply.FromNotAllowed(author))
 		}
 	}

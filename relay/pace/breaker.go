@@ -83,35 +83,52 @@ func (p *Pacer) unprobe() {
 // or a 429, shows an API that works. Answers to calls that were made before
 // the breaker opened change nothing: only a probe can close it.
 func (p *Pacer) learn(now time.Time, pass *Pass, out relay.Outcome) {
-	b, s := &p.breaker, &p.suspects
 	if pass.probe {
-		b.probing = false
+		p.breaker.probing = false
+	}
+	if out.Kind.Settled() {
+		p.suspects.settled(pass)
 	}
 	works := out.Kind.Settled() || out.Kind == relay.RateLimited
-	if out.Kind.Settled() {
-		s.settled(pass)
+	if p.breaker.open {
+		p.learnOpen(now, pass, out, works)
+	} else {
+		p.learnClosed(now, pass, out, works)
 	}
-	if b.open && !works {
-		s.failed(pass, out)
+}
+
+func (p *Pacer) learnOpen(now time.Time, pass *Pass, out relay.Outcome, works bool) {
+	b := &p.breaker
+	if !works {
+		p.suspects.failed(pass, out)
 	}
 	switch {
-	case works && b.open && pass.probe:
-		p.closeBreaker(now)
-	case works && !b.open:
-		b.failures = 0
+	case !pass.probe:
 	case works:
-	case b.open && pass.probe:
+		p.closeBreaker(now)
+	default:
 		b.gap = min(b.gap*2, maxGap)
 		b.probeAt = now.Add(b.gap)
 		b.why = whyOf(out)
-	case !b.open && s.toBlame(pass):
-		b.failures++
-		if b.failures >= b.threshold || s.keyRefused(pass, out) {
-			p.openBreaker(now, out)
-			s.failed(pass, out)
-		} else if forbidden(out) {
-			s.alone = with(s.alone, pass.mail) // like its sender's others
-		}
+	}
+}
+
+func (p *Pacer) learnClosed(now time.Time, pass *Pass, out relay.Outcome, works bool) {
+	b, s := &p.breaker, &p.suspects
+	switch {
+	case works:
+		b.failures = 0
+		return
+	case !s.toBlame(pass):
+		return
+	}
+	b.failures++
+	switch {
+	case b.failures >= b.threshold || s.keyRefused(pass, out):
+		p.openBreaker(now, out)
+		s.failed(pass, out)
+	case forbidden(out):
+		s.alone = with(s.alone, pass.mail) // like its sender's others
 	}
 }
 

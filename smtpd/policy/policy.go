@@ -167,26 +167,42 @@ type Rules struct {
 // A Chain is all the rules that bind one client. Each has to permit an address.
 type Chain []Rules
 
-// Sender reports whether an address may be in MAIL FROM; "" is the null sender.
-func (c Chain) Sender(address string) bool {
-	return c.all(address, func(r Rules) Rule { return r.Sender })
-}
+// Part is what of a mail an address is.
+type Part int
 
-// From reports whether an address may be the author of a mail.
-func (c Chain) From(address string) bool {
-	return c.all(address, func(r Rules) Rule { return r.From })
-}
+// The parts that there are rules for.
+const (
+	Sender Part = iota
+	Author
+	Recipient
+)
 
-// Recipient reports whether an address may be in RCPT TO.
-func (c Chain) Recipient(address string) bool {
-	return c.all(address, func(r Rules) Rule { return r.Recipient })
-}
-
-func (c Chain) all(address string, which func(Rules) Rule) bool {
-	for _, r := range c {
-		if !which(r).Permits(address) {
-			return false
+// Broken is the first of the rules that does not permit an address: in which
+// place of the chain it is, and whether it is one that allows others. It is
+// false when all permit it.
+func (c Chain) Broken(part Part, address string) (place int, allow, broken bool) {
+	for i, r := range c {
+		rule := [...]Rule{Sender: r.Sender, Author: r.From, Recipient: r.Recipient}[part]
+		switch {
+		case rule.Deny.Has(address):
+			return i, false, true
+		case !rule.Permits(address):
+			return i, true, true
 		}
 	}
-	return true
+	return 0, false, false
+}
+
+// Sender reports whether an address may be in MAIL FROM; "" is the null sender.
+func (c Chain) Sender(address string) bool { return c.permits(Sender, address) }
+
+// From reports whether an address may be the author of a mail.
+func (c Chain) From(address string) bool { return c.permits(Author, address) }
+
+// Recipient reports whether an address may be in RCPT TO.
+func (c Chain) Recipient(address string) bool { return c.permits(Recipient, address) }
+
+func (c Chain) permits(part Part, address string) bool {
+	_, _, broken := c.Broken(part, address)
+	return !broken
 }

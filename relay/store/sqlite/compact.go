@@ -85,13 +85,3 @@ func (t *tx) moveBodies(id, first, last int64) error {
 	t.writes++
 	return nil
 }
-
-// openSegments forgets, at the start, the segments that have nothing.
-func (w *writer) openSegments() error {
-	_, err := w.conn.Exec("DELETE FROM segments WHERE live = 0")
-	if err != nil {
-		return err
-	}
-	w.lastSegment, err = w.conn.Number("SELECT max(id) FROM segments")
-	return err
-}

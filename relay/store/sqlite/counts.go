@@ -9,14 +9,15 @@ type counts struct {
 	unbounced int64
 	seq       int64 // the latest mail's
 	fence     int64 // the latest claim's
+	place     int64 // up to which the segments are in the database; see log.go
 }
 
 func loadCounts(c *conn) (counts, error) {
-	r, err := c.One("SELECT waiting, claimed, held, sent, failed, mails, bytes, unbounced, seq, fence FROM counts")
+	r, err := c.One("SELECT waiting, claimed, held, sent, failed, mails, bytes, unbounced, seq, fence, place FROM counts")
 	if err != nil || r == nil {
 		return counts{}, err
 	}
-	n := counts{mails: r.Int(5), bytes: r.Int(6), unbounced: r.Int(7), seq: r.Int(8), fence: r.Int(9)}
+	n := counts{mails: r.Int(5), bytes: r.Int(6), unbounced: r.Int(7), seq: r.Int(8), fence: r.Int(9), place: r.Int(10)}
 	for i, s := range [...]int{ready, claimed, held, sent, failed} {
 		n.state[s] = r.Int(i)
 	}
@@ -25,9 +26,9 @@ func loadCounts(c *conn) (counts, error) {
 
 func (n counts) save(c *conn) error {
 	_, err := c.Exec(`UPDATE counts SET waiting=?, claimed=?, held=?, sent=?, failed=?,
-		mails=?, bytes=?, unbounced=?, seq=?, fence=?`,
+		mails=?, bytes=?, unbounced=?, seq=?, fence=?, place=?`,
 		n.state[ready], n.state[claimed], n.state[held], n.state[sent], n.state[failed],
-		n.mails, n.bytes, n.unbounced, n.seq, n.fence)
+		n.mails, n.bytes, n.unbounced, n.seq, n.fence, n.place)
 	return err
 }
 

@@ -217,7 +217,7 @@ func TestSpaceIsGivenBack(t *testing.T) {
 	}
 	for range 20 {
 		var mails []queue.Mail
-		for range 2 * bigGroup {
+		for range 64 {
 			mails = append(mails, testMail(20_000))
 		}
 		must(t, s.Enqueue(ctx, mails...)) // to a segment

@@ -20,6 +20,7 @@ type parcel struct {
 	bodySum     int64
 	content     bool   // something is left to do or to keep it for
 	spool       string // the file that has it, "" for none of its own
+	record      []byte // what a segment keeps of it beside the body
 	place       int64  // in a segment, 0 for the table; the writer decides
 	addressSums []int64
 	seen        bool // there already; the writer finds out
@@ -39,6 +40,9 @@ func (s *Store) Enqueue(ctx context.Context, mails ...queue.Mail) error {
 		return err
 	}
 	r := s.submit(ctx, op{enqueues: true, parcels: parcels})
+	if r.logged {
+		return nil
+	}
 	err = r.err
 	if noSpace(err) && !errors.Is(err, queue.ErrFull) {
 		err = fmt.Errorf("%w: %w", queue.ErrFull, err)
@@ -57,6 +61,17 @@ func unused(parcels []parcel, stored bool) []string {
 	var names []string
 	for _, p := range parcels {
 		if p.spool != "" && (!stored || p.seen) {
+			names = append(names, p.spool)
+		}
+	}
+	return names
+}
+
+// seenFiles are the files of parcels that were there already.
+func seenFiles(parcels []*parcel) []string {
+	var names []string
+	for _, p := range parcels {
+		if p.seen && p.spool != "" {
 			names = append(names, p.spool)
 		}
 	}
@@ -106,6 +121,7 @@ func (s *Store) wrap(ctx context.Context, mails []queue.Mail, bounded bool) ([]p
 			return nil, err
 		}
 		if p.content || !s.bounds.Load().Queue.ForgetSent {
+			p.seal()
 			parcels = append(parcels, p)
 		}
 	}
@@ -121,6 +137,7 @@ func wrapOne(m queue.Mail) (parcel, error) {
 		return parcel{}, err
 	}
 	m.Size = int64(len(m.Message.Raw))
+	m.Recipients = slices.Clone(m.Recipients) // the writer may need them longer than the caller waits
 	p := parcel{Mail: m, client: string(client), turn: turnOf(m), envelopeSum: envelopeSum(m, string(client)), bodySum: checksum(m.Message.Raw)}
 	for n, r := range m.Recipients {
 		if r.State == queue.Claimed {

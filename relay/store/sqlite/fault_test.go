@@ -209,7 +209,7 @@ func onTmpfs(t *testing.T, size string) string {
 
 // TestDiskFull fills a real file system, and drains the queue on it.
 func TestDiskFull(t *testing.T) {
-	for _, tt := range []struct{ size, group int }{{10_000, 1}, {spoolAbove + 1, 1}, {10_000, bigGroup}} {
+	for _, tt := range []struct{ size, group int }{{10_000, 1}, {spoolAbove + 1, 1}, {10_000, logGroup}} {
 		t.Run(fmt.Sprint(tt), func(t *testing.T) {
 			size := tt.size
 			dir := onTmpfs(t, "56m")
@@ -248,7 +248,7 @@ func TestDiskFull(t *testing.T) {
 // TestDiskFullWithNothingToBeKeptFree: the queue keeps what it needs itself, so
 // that all that makes room goes on, even while the log cannot be cut.
 func TestDiskFullWithNothingToBeKeptFree(t *testing.T) {
-	for _, tt := range []struct{ size, group int }{{1000, 1}, {100_000, 1}, {100_000, bigGroup - 1}, {100_000, bigGroup}, {spoolAbove + 1, 1}} {
+	for _, tt := range []struct{ size, group int }{{1000, 1}, {100_000, 1}, {100_000, logGroup - 1}, {100_000, logGroup}, {spoolAbove + 1, 1}} {
 		t.Run(fmt.Sprint(tt), func(t *testing.T) {
 			dir := onTmpfs(t, "64m")
 			s, err := Open(Options{Dir: dir, Log: quiet(), Queue: queue.Options{ForgetSent: true}, tidyEvery: time.Hour})

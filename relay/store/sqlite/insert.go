@@ -214,18 +214,13 @@ func (p *parcel) row(values []any, seq int64) []any {
 func (t *tx) recipient(values []any, seq int64, n int, p *parcel) []any {
 	r := p.Recipients[n]
 	received := millis(p.Message.ReceivedAt)
-	state := int64(ready)
-	switch r.State {
-	case queue.Held:
-		state = held
-	case queue.Sent:
-		state = sent
-	case queue.Failed:
-		state = failed
+	state := storedState(r.State)
+	switch state {
+	case failed:
 		if !r.Bounced {
 			t.counts.unbounced++
 		}
-	default:
+	case ready:
 		if millis(r.Due) > received {
 			state = later
 		}

@@ -25,23 +25,38 @@ type memFS struct {
 type memFile struct {
 	fs                      *memFS
 	name                    string
-	data                    []byte
-	written, synced         []reach
+	data                    []byte // with what was cut off
+	size                    int
+	reached                 []reach
 	created, named, removed int
 }
 
-// reach is how far a file was written, or synced, at a time.
-type reach struct{ at, size int }
+// reach is how long a file was at a time.
+type reach struct {
+	at, size int
+	synced   bool
+}
 
-// reached is how far it was after n events.
-func reached(all []reach, n int) int {
-	size := 0
-	for _, r := range all {
-		if r.at <= n+1 {
-			size = r.size
+// survives is what of it a loss of power after n events leaves at least, and
+// at the most.
+func (f *memFile) survives(n int) (least, most int) {
+	for _, r := range f.reached {
+		switch {
+		case r.at > n+1:
+			return least, most
+		case r.synced:
+			least, most = r.size, r.size
+		default:
+			least, most = min(least, r.size), max(most, r.size)
 		}
 	}
-	return size
+	return least, most
+}
+
+// resize notes how long the file is now; for its Write and Truncate.
+func (f *memFile) resize(size int) {
+	f.size = size
+	f.reached = append(f.reached, reach{at: f.fs.now(), size: size})
 }
 
 func newMemFS(d *faultvfs.Disk) *memFS { return &memFS{disk: d, files: map[string]*memFile{}} }
@@ -60,7 +75,7 @@ func (m *memFS) sizes() map[string]int {
 	sizes := map[string]int{}
 	for name, f := range m.files {
 		if f.removed == 0 {
-			sizes[name] = len(f.data)
+			sizes[name] = f.size
 		}
 	}
 	return sizes
@@ -90,13 +105,20 @@ func (f *memFile) Write(p []byte) (int, error) {
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
 	if err := f.fs.check("write", f.name); err != nil {
-		f.data = append(f.data, p[:len(p)/2]...)
-		f.written = append(f.written, reach{f.fs.now(), len(f.data)})
+		f.data = append(f.data[:f.size], p[:len(p)/2]...)
+		f.resize(len(f.data))
 		return len(p) / 2, err
 	}
-	f.data = append(f.data, p...)
-	f.written = append(f.written, reach{f.fs.now(), len(f.data)})
+	f.data = append(f.data[:f.size], p...)
+	f.resize(len(f.data))
 	return len(p), nil
+}
+
+func (m *memFS) Sync(name string) error {
+	m.mu.Lock()
+	f := m.files[name]
+	m.mu.Unlock()
+	return f.Sync()
 }
 
 func (f *memFile) Sync() error {
@@ -113,7 +135,18 @@ func (f *memFile) Sync() error {
 	}
 	f.fs.mu.Lock()
 	defer f.fs.mu.Unlock()
-	f.synced = append(f.synced, reach{f.fs.now(), len(f.data)})
+	f.reached = append(f.reached, reach{f.fs.now(), f.size, true})
+	return nil
+}
+
+// Truncate keeps the data: until it is synced it may come back.
+func (f *memFile) Truncate(size int64) error {
+	f.fs.mu.Lock()
+	defer f.fs.mu.Unlock()
+	if err := f.fs.check("truncate", f.name); err != nil {
+		return err
+	}
+	f.resize(int(size))
 	return nil
 }
 
@@ -126,7 +159,7 @@ func (m *memFS) Open(name string) (spoolReader, error) {
 	if f == nil || f.removed > 0 {
 		return nil, os.ErrNotExist
 	}
-	return memReader{bytes.NewReader(bytes.Clone(f.data))}, m.check("open", name)
+	return memReader{bytes.NewReader(bytes.Clone(f.data[:f.size]))}, m.check("open", name)
 }
 
 type memReader struct{ *bytes.Reader }
@@ -207,8 +240,16 @@ func (m *memFS) powerLoss(n int, dir string, chance *rand.Rand) error {
 		case happened(f.removed) && chance.IntN(2) == 0:
 			continue
 		}
-		synced := reached(f.synced, n)
-		data := f.data[:synced+chance.IntN(max(synced, reached(f.written, n))-synced+1)]
+		least, most := f.survives(n)
+		data := bytes.Clone(f.data[:least+chance.IntN(most-least+1)])
+		if chance.IntN(2) == 0 { // by sectors, instead of the first of it
+			data = bytes.Clone(f.data[:most])
+			for from := least; from < most; from += 512 {
+				if chance.IntN(2) == 0 {
+					clear(data[from:min(from+512, most)])
+				}
+			}
+		}
 		if err := os.WriteFile(filepath.Join(dir, filepath.Base(name)), data, 0o600); err != nil {
 			return err
 		}

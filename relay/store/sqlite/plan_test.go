@@ -99,7 +99,7 @@ func exercise(t *testing.T, s *Store) {
 	must(t, err)
 	_, err = s.Drop(ctx, queue.Filter{ID: "id"})
 	must(t, err)
-	must(t, s.Enqueue(ctx, testMails(bigGroup, 10)...))
+	must(t, s.Enqueue(ctx, testMails(logGroup, 10)...))
 	must(t, s.change(ctx, func(t *tx) error { return t.moveBodies(1, 0, 1000) }))
 	_, err = s.Purge(ctx, now, 1)
 	must(t, err)

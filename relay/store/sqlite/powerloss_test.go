@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -32,19 +33,22 @@ type life struct {
 // looks whether everything that had been acknowledged is there.
 func TestPowerLoss(t *testing.T) {
 	for _, failing := range []bool{false, true} {
-		t.Run(fmt.Sprintf("syncs fail %v", failing), func(t *testing.T) { testPowerLoss(t, failing) })
+		for _, forget := range []bool{false, true} {
+			t.Run(fmt.Sprintf("syncs fail %v, sent mail is forgotten %v", failing, forget), func(t *testing.T) { testPowerLoss(t, failing, forget) })
+		}
 	}
 }
 
-func testPowerLoss(t *testing.T, failing bool) {
+func testPowerLoss(t *testing.T, failing, forget bool) {
 	disk := &faultvfs.Disk{}
-	name := fmt.Sprintf("powerloss-%v", failing)
+	name := fmt.Sprintf("powerloss-%v-%v", failing, forget)
 	faultvfs.Register(name, disk)
 	fs := newMemFS(disk)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	chance := rand.New(rand.NewPCG(seed, 0))
-	s := openTest(t, t.TempDir(), Options{vfs: name, spool: fs, bigGroup: 3, segmentSize: 20_000, tidyEvery: time.Millisecond})
+	s := openTest(t, t.TempDir(), Options{vfs: name, spool: fs, rewrite: disk.Rewrite, logGroup: 3, maxUnsynced: 20, segmentSize: 20_000,
+		tidyEvery: time.Millisecond, Queue: queue.Options{ForgetSent: forget}})
 	start := disk.Now()
 	if failing {
 		fs.setFail(func(op, name string) error {
@@ -67,13 +71,21 @@ func testPowerLoss(t *testing.T, failing bool) {
 	if t.Logf("%d segments were made, %d removed", made, removed); made < 5 || removed < 3 {
 		t.Fatal("too few segments")
 	}
-	for range 20 {
+	replays := 0
+	for range 40 {
 		n := start + chance.IntN(disk.Now()-start+1)
+		if chance.IntN(2) == 0 { // at the very moment at which a caller was answered
+			n = lives[chance.IntN(len(lives))].acked
+		}
 		dir := t.TempDir()
 		must(t, os.Mkdir(filepath.Join(dir, spoolDir), 0o700))
 		must(t, disk.PowerLoss(n, dir, chance))
 		must(t, fs.powerLoss(n, filepath.Join(dir, spoolDir), chance))
-		verify(t, dir, n, lives)
+		replays += verify(t, dir, n, lives, forget)
+	}
+	t.Logf("mail was made anew %d times", replays)
+	if replays == 0 {
+		t.Error("no start had to make mail anew")
 	}
 }
 
@@ -149,39 +161,76 @@ func workload(t *testing.T, s *Store, disk *faultvfs.Disk, chance *rand.Rand, fa
 	return lives
 }
 
-// verify opens what a loss of power after n events left and looks at it.
-func verify(t *testing.T, dir string, n int, lives []*life) {
+// verify opens what a loss of power after n events left and looks at it. It
+// says how often that had to make mail anew.
+func verify(t *testing.T, dir string, n int, lives []*life, forget bool) int {
 	t.Helper()
-	s, err := Open(Options{Dir: dir, Log: quiet()})
+	var log bytes.Buffer
+	s, err := Open(Options{Dir: dir, Log: slog.New(slog.NewTextHandler(&log, nil)), Queue: queue.Options{ForgetSent: forget}})
 	if err != nil {
 		t.Fatalf("after %d events: %v", n, err)
 	}
 	defer func() { must(t, s.Close()) }()
-	ctx := context.Background()
 	for _, l := range lives {
-		if l.acked > n {
-			continue
-		}
-		m, err := s.Get(ctx, l.mail.Message.ID)
-		if err != nil {
-			t.Fatalf("after %d events: a mail acknowledged at %d is lost: %v", n, l.acked, err)
-		}
-		r := m.Recipients[0]
-		if l.settled > 0 && l.settled <= n && r.State != queue.Sent {
-			t.Fatalf("after %d events: %s, sent at %d", n, r.State, l.settled)
-		}
-		if l.claimed > 0 && l.claimed <= n && r.Attempts == 0 {
-			t.Fatalf("after %d events: no record of the attempt at %d", n, l.claimed)
-		}
-		if l.settling > 0 && l.settling <= n {
-			continue // may be sent, and then its content is gone
-		}
-		raw, err := readRaw(s, l.mail.Message.ID)
-		if err != nil || !bytes.Equal(raw, l.mail.Message.Raw) {
-			t.Fatalf("after %d events: content of a mail acknowledged at %d: %v", n, l.acked, err)
+		if l.acked <= n {
+			verifyOne(t, s, n, l, forget)
 		}
 	}
+	verifyOrder(t, s, n, lives)
 	checkConsistent(t, s)
+	return strings.Count(log.String(), "its segments had it")
+}
+
+func verifyOne(t *testing.T, s *Store, n int, l *life, forget bool) {
+	t.Helper()
+	settling, settled := l.settling > 0 && l.settling <= n, l.settled > 0 && l.settled <= n
+	m, err := s.Get(ctx, l.mail.Message.ID)
+	gone := errors.Is(err, queue.ErrNotFound)
+	if forget && settled && !gone {
+		t.Fatalf("after %d events: a mail sent and forgotten at %d is there again: %v", n, l.settled, err)
+	}
+	if gone && forget && settling {
+		return
+	}
+	if err != nil {
+		t.Fatalf("after %d events: a mail acknowledged at %d is lost: %v", n, l.acked, err)
+	}
+	r := m.Recipients[0]
+	if settled && r.State != queue.Sent {
+		t.Fatalf("after %d events: %s, sent at %d", n, r.State, l.settled)
+	}
+	if l.claimed > 0 && l.claimed <= n && r.Attempts == 0 {
+		t.Fatalf("after %d events: no record of the attempt at %d", n, l.claimed)
+	}
+	if settling {
+		return // may be sent, and then its content is gone
+	}
+	raw, err := readRaw(s, l.mail.Message.ID)
+	if err != nil || !bytes.Equal(raw, l.mail.Message.Raw) {
+		t.Fatalf("after %d events: content of a mail acknowledged at %d: %v", n, l.acked, err)
+	}
+}
+
+// verifyOrder: what is there is in the order in which it came.
+func verifyOrder(t *testing.T, s *Store, n int, lives []*life) {
+	t.Helper()
+	entries, _, err := s.List(ctx, queue.Filter{Limit: maxList})
+	must(t, err)
+	at := map[string]int{}
+	for i, e := range entries {
+		at[e.Mail.Message.ID] = i + 1
+	}
+	last := 0
+	for _, l := range lives {
+		i := at[l.mail.Message.ID]
+		if l.acked > n || i == 0 {
+			continue
+		}
+		if i < last {
+			t.Fatalf("after %d events: the mail acknowledged at %d comes before an earlier one", n, l.acked)
+		}
+		last = i
+	}
 }
 
 func readRaw(s *Store, id string) ([]byte, error) {

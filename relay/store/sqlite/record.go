@@ -109,14 +109,18 @@ func readRecipient(r row) queue.Recipient {
 
 // insertAttempt records one attempt and forgets the oldest above MaxHistory.
 func (t *tx) insertAttempt(seq, n, fence int64, a queue.Attempt) error {
-	cause := ""
-	if a.Outcome.Cause != nil {
-		cause = a.Outcome.Cause.Error()
-	}
 	_, err := t.change(`INSERT INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		seq, n, fence, millis(a.Started), a.Unknown, a.NotAnAttempt, int(a.Outcome.Kind), a.Outcome.Status,
-		a.Outcome.MessageID, a.Outcome.Detail, cause, int64(a.Outcome.RetryAfter), int64(a.Outcome.Took))
+		a.Outcome.MessageID, a.Outcome.Detail, causeText(a.Outcome), int64(a.Outcome.RetryAfter), int64(a.Outcome.Took))
 	return err
+}
+
+// causeText is how the cause of an outcome is stored.
+func causeText(o relay.Outcome) string {
+	if o.Cause == nil {
+		return ""
+	}
+	return o.Cause.Error()
 }
 
 // trimAttempts forgets the oldest attempts of a recipient above MaxHistory.

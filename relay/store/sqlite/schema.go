@@ -138,6 +138,8 @@ CREATE TABLE counts (
 	fence INT NOT NULL
 );
 INSERT INTO counts VALUES (1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
+`, `
+ALTER TABLE counts ADD COLUMN place INT NOT NULL DEFAULT 0; -- up to which the segments are in the database; 0 before any was logged
 `}
 
 // ErrNewer: the data directory was written by a later version of this program.

@@ -66,7 +66,7 @@ func oldMails() []queue.Mail {
 func makeArchive(t *testing.T, name string) {
 	t.Helper()
 	dir := t.TempDir()
-	s, err := Open(Options{Dir: dir, Log: quiet(), bigGroup: 3})
+	s, err := Open(Options{Dir: dir, Log: quiet(), logGroup: 3})
 	must(t, err)
 	mails := oldMails()
 	must(t, s.Enqueue(ctx, mails[:3]...)) // to a segment
@@ -135,6 +135,6 @@ func lookAtOld(t *testing.T, dir string) {
 		t.Errorf("%d claims, the first %+v", len(claims), claims[0].Token)
 	}
 	settle(t, s, claims)
-	must(t, s.Enqueue(ctx, testMails(bigGroup, 100)...))
+	must(t, s.Enqueue(ctx, testMails(logGroup, 100)...))
 	checkConsistent(t, s)
 }

@@ -3,15 +3,11 @@ package sqlite
 import (
 	"bufio"
 	"errors"
-	"fmt"
 	"io"
 	"strconv"
 	"strings"
+	"time"
 )
-
-// bigGroup is how many small bodies a transaction must have for them to go to
-// a segment. Below it, a second file to sync costs more than it saves.
-const bigGroup = 32
 
 // segmentSize is when a segment is full. The last group may go beyond it.
 const segmentSize = 32 << 20
@@ -36,42 +32,24 @@ func place(segment, offset int64) int64 { return segment<<32 | offset }
 func segmentOf(place int64) int64 { return place >> 32 }
 func offsetOf(place int64) int64  { return place & (1<<32 - 1) }
 
-// segment is the file that takes the bodies of big groups, one after the
-// other. It belongs to the writer, and to the goroutine that appends while
-// there is one. One that failed, or that another process began, is never
-// written to again: after an fsync that failed nobody knows what of the file
-// is on the disk.
+// segment is the file that takes the mails of big groups, one after the
+// other; portion.go says how. It belongs to the writer, and to the goroutine
+// that appends while there is one. One that failed, or that another process
+// began, is never written to again: after an fsync that failed nobody knows
+// what of the file is on the disk.
 type segment struct {
 	id   int64
 	file spoolFile // nil until the first append
 	buf  *bufio.Writer
 	size int64
-	told bool // a commit was tried whose rows tell of it
+	told bool // somebody was answered for what is in it
 }
 
-// errSegment: the bodies could not be appended. The transaction was rolled back.
-var errSegment = errors.New("segment of the spool")
-
-// appendBodies begins to write the small bodies of a group to a segment, if
-// they are many, and sets their places. The rows can be inserted meanwhile;
-// the result must be waited for before the commit, and in any case. All of a
-// transaction's bodies go to one segment, and those of after are appended once
-// those of before are.
-func (w *writer) appendBodies(ops []op, inline bool, before chan error, first bool) chan error {
-	var small []*parcel
-	for _, o := range ops {
-		for i := range o.parcels {
-			p := &o.parcels[i]
-			p.place = 0
-			if p.content && p.spool == "" {
-				small = append(small, p)
-			}
-		}
-	}
-	if inline || len(small) < w.s.opts.bigGroup {
-		return before
-	}
-	if first && w.segment != nil && w.segment.size >= w.s.opts.segmentSize {
+// appendMails begins to make a group's mails durable in a segment, and to answer
+// the ops when they are. Their rows can be stored meanwhile. The result must
+// be waited for.
+func (w *writer) appendMails(ops []op) (portion, chan error) {
+	if w.segment != nil && w.segment.size >= w.s.opts.segmentSize {
 		w.retire()
 	}
 	if w.segment == nil {
@@ -79,25 +57,39 @@ func (w *writer) appendBodies(ops []op, inline bool, before chan error, first bo
 		w.segment = &segment{id: w.lastSegment}
 	}
 	g := w.segment
-	for _, p := range small {
-		p.place = place(g.id, g.size)
-		g.size += p.Size
-	}
-	done := make(chan error, 1)
-	go func() {
-		if before != nil {
-			if err := <-before; err != nil {
-				done <- err
-				return
+	p := portion{first: w.counts.seq + 1, begin: place(g.id, g.size)}
+	head := portionHead{segment: g.id, first: p.first}
+	g.size += portionHeadSize
+	for _, o := range ops {
+		for i := range o.parcels {
+			x := &o.parcels[i]
+			p.parcels = append(p.parcels, x)
+			g.size += int64(len(x.record))
+			if x.inSegment() {
+				x.place = place(g.id, g.size)
+				g.size += x.Size
 			}
 		}
-		done <- g.append(w.s.spool, small)
+	}
+	p.end = place(g.id, g.size)
+	head.mails, head.length = len(p.parcels), p.end-p.begin-portionHeadSize
+	begun := time.Now()
+	done := make(chan error, 1)
+	go func() {
+		err := g.append(w.s.spool, head, p.parcels)
+		if err == nil {
+			w.s.metrics.committed(len(ops), time.Since(begun))
+			for _, o := range ops {
+				o.done <- result{stored: true, logged: true}
+			}
+		}
+		done <- err
 	}()
-	return done
+	return p, done
 }
 
-// append makes bodies durable, and before the first of them the file's name.
-func (g *segment) append(s spool, parcels []*parcel) error {
+// append makes mails durable, and before the first of them the file's name.
+func (g *segment) append(s spool, head portionHead, parcels []*parcel) error {
 	made := g.file == nil
 	if made {
 		f, err := s.fs.Create(s.path(segmentName(g.id)))
@@ -106,10 +98,8 @@ func (g *segment) append(s spool, parcels []*parcel) error {
 		}
 		g.file, g.buf = f, bufio.NewWriterSize(f, 256<<10)
 	}
-	for _, p := range parcels {
-		if _, err := g.buf.Write(p.Message.Raw); err != nil {
-			return err
-		}
+	if err := writePortion(g.buf, head, parcels); err != nil {
+		return err
 	}
 	if err := g.buf.Flush(); err != nil {
 		return err
@@ -120,18 +110,20 @@ func (g *segment) append(s spool, parcels []*parcel) error {
 	return s.fs.SyncDir(s.dir)
 }
 
-// appended waits for appendBodies.
-func (w *writer) appended(done chan error) error {
-	if done == nil {
-		return nil
+// void ends the segment that could not take a portion, so that the next start
+// does not take what of it is there for mail: its callers may be refused yet.
+func (w *writer) void(p portion) {
+	g := w.segment
+	if g.file != nil {
+		if err := errors.Join(g.file.Truncate(offsetOf(p.begin)), g.file.Sync()); err != nil {
+			w.s.log.Warn("a segment cannot be cut; after a crash mail in it may come up that was refused", "file", w.s.spool.path(segmentName(g.id)), "err", err)
+		}
 	}
-	err := <-done
-	if err == nil {
-		return nil
-	}
-	w.s.log.Error("queue storage failed; its mail goes to the database", "file", w.s.spool.path(segmentName(w.segment.id)), "err", err)
 	w.retire()
-	return fmt.Errorf("%w: %w", errSegment, err)
+	w.passed = place(g.id+1, 0)
+	for _, x := range p.parcels {
+		x.place = 0
+	}
 }
 
 // retire ends the current segment; the next is begun when one is needed.
@@ -160,7 +152,8 @@ func (w *writer) current() int64 {
 
 // segmentChanges is what a transaction changes in the segments.
 type segmentChanges struct {
-	added       int64 // mails to the current one
+	current     int64 // where mails are added
+	added       int64 // how many
 	first, last int64 // of those
 	removed     map[int64]int64
 }
@@ -181,11 +174,11 @@ func (c *segmentChanges) remove(segment, mails int64) {
 }
 
 // saveSegments stores the changes. It returns the files of segments that have
-// nothing any more, which go after the commit.
+// nothing any more, which go after the commit; the one that is written to stays.
 func (t *tx) saveSegments(current int64) ([]string, error) {
 	if c := t.segments; c.added > 0 {
 		_, err := t.Exec(`INSERT INTO segments VALUES (?1, ?2, ?2, ?3, ?4) ON CONFLICT (id) DO UPDATE
-			SET live = live + excluded.live, mails = mails + excluded.mails, last = excluded.last`, current, c.added, c.first, c.last)
+			SET live = live + excluded.live, mails = mails + excluded.mails, last = excluded.last`, c.current, c.added, c.first, c.last)
 		if err != nil {
 			return nil, err
 		}

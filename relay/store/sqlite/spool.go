@@ -28,6 +28,8 @@ type spoolFS interface {
 	Create(name string) (spoolFile, error)
 	Open(name string) (spoolReader, error)
 	Remove(name string) error
+	// Sync makes durable what is in a file that somebody else wrote.
+	Sync(name string) error
 	SyncDir(name string) error
 	// Names lists a directory, n at a time, into f.
 	Names(dir string, f func(name string) error) error
@@ -40,6 +42,7 @@ type spoolReader interface {
 
 type spoolFile interface {
 	io.Writer
+	Truncate(size int64) error
 	Sync() error
 	Close() error
 }
@@ -76,6 +79,14 @@ func (s spool) put(raw []byte) (string, error) {
 }
 
 func (s spool) open(name string) (spoolReader, error) { return s.fs.Open(s.path(name)) }
+
+// sync makes a file and its name durable.
+func (s spool) sync(name string) error {
+	if err := s.fs.Sync(s.path(name)); err != nil {
+		return err
+	}
+	return s.fs.SyncDir(s.dir)
+}
 
 // remove is not synced: a file that comes back after a crash is swept.
 func (s spool) remove(name string) error {
@@ -125,7 +136,6 @@ func (s *Store) sweepSpool(c *conn) error {
 		q, key := "SELECT 1 FROM mails WHERE spool = ? AND spool <> ''", any(name)
 		if id, ok := segmentID(name); ok {
 			q, key = "SELECT 1 FROM segments WHERE id = ?", id
-			s.writer.lastSegment = max(s.writer.lastSegment, id)
 		}
 		r, err := c.One(q, key)
 		if err != nil || r != nil {
@@ -149,7 +159,16 @@ func (osFS) Create(name string) (spoolFile, error) {
 
 func (osFS) Open(name string) (spoolReader, error) { return os.Open(name) }
 func (osFS) Remove(name string) error              { return os.Remove(name) }
+func (osFS) Sync(name string) error                { return syncFile(name) }
 func (osFS) SyncDir(name string) error             { return db.SyncDir(name) }
+
+func syncFile(name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Sync(), f.Close())
+}
 
 func (osFS) Names(dir string, f func(name string) error) error {
 	d, err := os.Open(dir)

@@ -57,8 +57,10 @@ type Options struct {
 	spool       spoolFS       // of the operating system when nil
 	vfs         string        // SQLite's own when ""
 	tidyEvery   time.Duration // a second when 0
-	bigGroup    int           // the constant when 0
-	segmentSize int64         // the constant when 0
+	logGroup    int           // the constant when 0
+	maxUnsynced int           // the constant when 0
+	rewrite     func(name string) error
+	segmentSize int64 // the constant when 0
 }
 
 // Store is an open queue.
@@ -74,7 +76,8 @@ type Store struct {
 	published published
 	readers   db.Readers
 	wake      chan struct{}
-	turn      turn // whose lane is next; the writer's
+	turn      turn                          // whose lane is next; the writer's
+	behind    atomic.Pointer[chan struct{}] // closed when rows are stored that somebody may have been answered for
 
 	oldest oldestHint
 	clock  atomic.Int64 // the latest time a caller gave, in milliseconds
@@ -106,7 +109,11 @@ func Open(o Options) (*Store, error) {
 		o.spool = osFS{}
 	}
 	o.tidyEvery = cmp.Or(o.tidyEvery, time.Second)
-	o.bigGroup = cmp.Or(o.bigGroup, bigGroup)
+	o.logGroup = cmp.Or(o.logGroup, logGroup)
+	o.maxUnsynced = cmp.Or(o.maxUnsynced, maxUnsynced)
+	if o.rewrite == nil {
+		o.rewrite = rewrite
+	}
 	o.segmentSize = cmp.Or(o.segmentSize, segmentSize)
 	if err := db.CheapSync(); err != nil {
 		return nil, err
@@ -141,6 +148,9 @@ func (s *Store) open() error {
 	if err := s.prepare(path); err != nil {
 		return err
 	}
+	if err := s.rewriteLog(); err != nil { // of a process that crashed, perhaps after a sync that failed
+		return err
+	}
 	c, err := s.connectWriter()
 	if err != nil {
 		return s.describe(err)
@@ -164,11 +174,11 @@ func (s *Store) open() error {
 	if err := s.readers.Open(s.dsn(), 1000); err != nil {
 		return err
 	}
-	if s.opts.Existing {
-		return nil
-	}
 	if err := s.writer.openSegments(); err != nil {
 		return s.describe(err)
+	}
+	if s.opts.Existing {
+		return nil
 	}
 	return s.sweepSpool(c)
 }
@@ -233,6 +243,16 @@ func (s *Store) read(ctx context.Context, f func(c *conn) error) error {
 		return err
 	}
 	defer s.leave()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if behind := s.behind.Load(); behind != nil {
+		select {
+		case <-*behind:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
 	return s.describe(s.readers.Read(ctx, f))
 }
 

@@ -21,7 +21,7 @@ func TestContract(t *testing.T) { testContract(t, Options{}) }
 // TestContractInSegments: the same with all small bodies in segments, which
 // hold few each, and are given up all the time.
 func TestContractInSegments(t *testing.T) {
-	testContract(t, Options{bigGroup: 1, segmentSize: 500, tidyEvery: time.Millisecond})
+	testContract(t, Options{logGroup: 1, segmentSize: 500, tidyEvery: time.Millisecond})
 }
 
 func testContract(t *testing.T, o Options) {

@@ -30,7 +30,7 @@ func (w *writer) truncate() (bool, error) {
 // the last step, else in a while, so that a busy queue is hardly slowed down.
 // Negative is not before something was committed: an idle queue has no clock.
 func (w *writer) tidy() time.Duration {
-	if err := w.repair(); err != nil {
+	if w.repair() != nil || w.payOwed() != nil || w.failed(w.syncs(true)) != nil {
 		return w.s.opts.tidyEvery
 	}
 	quiet := w.commits == w.tidiedAt

@@ -29,6 +29,7 @@ type op struct {
 type result struct {
 	err    error
 	stored bool     // its parcels, although an error may have come after
+	logged bool     // the parcels are the writer's now; see log.go
 	files  []string // of the spool, that no row tells of any more
 }
 
@@ -70,6 +71,11 @@ type writer struct {
 	inserters   inserters
 	segment     *segment // where big groups go; nil before the first
 	lastSegment int64    // the latest segment's number
+	next        []op     // that came while others were committed, and wait
+	passed      int64    // no replay begins before this place; still to be stored
+	owed        *portion // was answered for, and its rows could not be stored
+	unsynced    int      // logged mails since the latest commit that synced the log
+	unsyncing   bool     // commits do not sync it
 	// broken is the error after which the connection must be opened anew.
 	broken error
 }
@@ -98,7 +104,7 @@ func (s *Store) submit(ctx context.Context, o op) result {
 
 func (w *writer) loop() {
 	defer close(w.ended)
-	defer w.retire()
+	defer w.end()
 	tidy := time.NewTimer(w.s.opts.tidyEvery)
 	defer tidy.Stop()
 	ticks := true
@@ -107,7 +113,9 @@ func (w *writer) loop() {
 		select {
 		case o := <-w.ops:
 			g.add(o)
-			w.commit(&g)
+			for len(g.ops) > 0 {
+				w.commit(&g)
+			}
 			if !ticks {
 				tidy.Reset(w.s.opts.tidyEvery)
 				ticks = true
@@ -136,7 +144,7 @@ func (g *group) add(o op) {
 
 // one is a group of a single op of g.
 func (g *group) one(i int) *group {
-	return &group{g.ops[i : i+1 : i+1], g.results[i : i+1 : i+1]}
+	return &group{ops: g.ops[i : i+1 : i+1], results: g.results[i : i+1 : i+1]}
 }
 
 // gatherAll lets callers that can run already join, as long as any does; alone,
@@ -162,45 +170,63 @@ func (w *writer) gather(g *group) {
 	}
 }
 
-// commit runs a group in one transaction and, if the storage refused that,
-// each op in one of its own, so that one cannot fail another. Whoever comes
-// while it runs joins it.
+// commit makes a group durable and answers it. Many new mails are logged, all
+// else runs in one transaction. What it leaves in g is to be committed next.
 func (w *writer) commit(g *group) {
 	w.s.began.Store(time.Now().UnixNano())
 	defer w.s.began.Store(0)
 	w.gatherAll(g)
-	err := w.transact(g, false)
-	again := len(g.ops) > 1 || errors.Is(err, errSegment)
-	for i := range g.ops {
-		one := err
-		if err != nil && again {
-			one = w.transact(g.one(i), true)
-		}
-		if one != nil {
-			g.results[i].err, g.results[i].files = one, nil
-		}
+	w.log(g)
+	if len(g.ops) > 0 {
+		w.commitRest(g)
 	}
 	for i := range g.ops {
 		g.ops[i].done <- g.results[i]
 		g.ops[i], g.results[i] = op{}, result{}
 	}
 	g.ops, g.results = g.ops[:0], g.results[:0]
+	for _, o := range w.next {
+		g.add(o)
+	}
+	clear(w.next)
+	w.next = w.next[:0]
 }
 
-// transact runs a group in one transaction; with alone, nobody joins it and
-// all bodies go to the table. Refusals go to the results; an error is the
-// storage's, and then nothing was changed.
+// commitRest runs a group in one transaction and, if the storage refused that,
+// each op in one of its own, so that one cannot fail another. Whoever comes
+// while it runs joins it.
+func (w *writer) commitRest(g *group) {
+	if err := w.payOwed(); err != nil {
+		for i := range g.results {
+			g.results[i] = result{err: err}
+		}
+		return
+	}
+	err := w.transact(g, false)
+	if err == nil {
+		return
+	}
+	again := len(g.ops) > 1
+	for i := range g.ops {
+		if again {
+			err = w.transact(g.one(i), true)
+		}
+		if err != nil {
+			g.results[i].err, g.results[i].files = err, nil
+		}
+	}
+}
+
+// transact runs a group in one transaction; with alone, nobody joins it.
+// Refusals go to the results; an error is the storage's, and then nothing was
+// changed.
 func (w *writer) transact(g *group, alone bool) error {
-	if err := w.repair(); err != nil {
-		w.s.metrics.errors.Inc()
+	begun := time.Now()
+	t, err := w.begin(true)
+	if err != nil {
 		return err
 	}
-	begun := time.Now()
-	t := &tx{conn: w.conn, s: w.s, counts: w.counts}
-	if _, err := t.Exec("BEGIN IMMEDIATE"); err != nil {
-		return w.failed(err)
-	}
-	err := w.runAll(t, g, alone)
+	err = w.runAll(t, g, alone)
 	if err == nil && t.writes > 0 {
 		err = w.save(t, &g.results[0])
 	}
@@ -211,43 +237,59 @@ func (w *writer) transact(g *group, alone bool) error {
 		_, err := t.Exec("ROLLBACK") // nothing to make durable
 		return w.failed(err)
 	}
-	if t.segments.added > 0 {
-		w.segment.told = true
-	}
 	if _, err := t.Exec("COMMIT"); err != nil {
 		return w.failed(w.rollback(err))
 	}
-	w.commits++
 	w.s.metrics.committed(len(g.ops), time.Since(begun))
+	w.unsynced = 0
+	w.committed(t)
+	return nil
+}
+
+// begin begins a transaction whose commit syncs the database's log, or does not.
+func (w *writer) begin(synced bool) (*tx, error) {
+	if err := w.repair(); err != nil {
+		w.s.metrics.errors.Inc()
+		return nil, err
+	}
+	if err := w.syncs(synced); err != nil {
+		return nil, w.failed(err)
+	}
+	t := &tx{conn: w.conn, s: w.s, counts: w.counts}
+	if _, err := t.Exec("BEGIN IMMEDIATE"); err != nil {
+		return nil, w.failed(err)
+	}
+	return t, nil
+}
+
+// committed notes what a transaction changed.
+func (w *writer) committed(t *tx) {
+	w.commits++
 	w.truncated = false
 	w.counts = t.counts
 	w.s.published.Store(&t.counts)
 	if t.wakes {
 		w.s.wakeUp()
 	}
-	return nil
 }
 
 // runAll runs the ops of a group, and those that come meanwhile: the sync at
 // the end then serves more of them, and nobody waits for company, because
 // only who is there already is taken.
-func (w *writer) runAll(t *tx, g *group, alone bool) (err error) {
-	var appending chan error // the latest; it waits for those before it
-	defer func() {
-		if errAppend := w.appended(appending); err == nil {
-			err = errAppend
-		}
-	}()
+func (w *writer) runAll(t *tx, g *group, alone bool) error {
 	for begun := 0; begun < len(g.ops); {
 		ops, results := g.ops[begun:], g.results[begun:]
-		noSpace := w.spaceFor(ops)
-		appending = w.appendBodies(ops, alone || noSpace != nil, appending, begun == 0)
-		if err := t.run(ops, results, noSpace); err != nil {
+		if err := t.run(ops, results, w.spaceFor(ops)); err != nil {
 			return err
 		}
-		begun = len(g.ops)
-		if !alone {
-			w.gatherAll(g)
+		if begun = len(g.ops); alone {
+			continue
+		}
+		w.gatherAll(g)
+		if countMails(g.ops[begun:]) >= w.s.opts.logGroup { // better logged, and soon
+			w.next = append(w.next, g.ops[begun:]...)
+			clear(g.ops[begun:])
+			g.ops, g.results = g.ops[:begun], g.results[:begun]
 		}
 	}
 	return nil
@@ -281,6 +323,7 @@ func (w *writer) save(t *tx, any *result) error {
 		return err
 	}
 	any.files = append(any.files, files...)
+	t.counts.place = max(t.counts.place, w.passed)
 	if t.counts == w.counts {
 		return nil
 	}
@@ -348,39 +391,6 @@ func (w *writer) failed(err error) error {
 		w.s.metrics.failed(w.broken != nil)
 	}
 	return err
-}
-
-// repair opens the connection anew after an I/O error. A write or fsync that
-// failed leaves pages of which nobody knows whether they are on the disk, and
-// the kernel reports that only once. So the log is not written to any more
-// before all of it was copied to the database, synced there, and cut to
-// nothing.
-func (w *writer) repair() error {
-	if w.broken == nil {
-		return nil
-	}
-	w.s.log.Error("queue storage failed; opening it anew", "err", w.broken)
-	if w.conn != nil {
-		_ = w.conn.Close() // of a connection that is given up
-		w.conn = nil
-	}
-	c, err := w.s.connectWriter()
-	if err != nil {
-		return err
-	}
-	w.conn = c
-	if err := db.Checkpoint(c); err != nil {
-		return err
-	}
-	if w.counts, err = loadCounts(c); err != nil {
-		return err
-	}
-	n := w.counts
-	w.s.published.Store(&n)
-	w.broken = nil
-	w.s.metrics.broken.Set(0)
-	w.s.log.Info("queue storage works again")
-	return nil
 }
 
 // published is the counts as of the latest commit, for readers.

@@ -45,11 +45,15 @@ func main() {
 	flag.DurationVar(&b.time, "time", time.Second, "length of a round")
 	flag.IntVar(&b.backlog, "backlog", 1_000_000, "recipients for the memory test; 0 leaves it out")
 	large := flag.Bool("large", false, "measure bodies from 64 KiB to 10 MiB in the spool, and small mail beside them, instead")
+	only := flag.Bool("enqueue", false, "compare enqueues with the floor, and measure nothing else")
 	flag.Parse()
 	b.body = bytes.Repeat([]byte("0123456789abcdef"), 256) // 4 KiB
 	run := b.all
-	if *large {
+	switch {
+	case *large:
 		run = b.large
+	case *only:
+		run = b.enqueue
 	}
 	if err := run(); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)

@@ -1,10 +1,12 @@
 package faultvfs
 
 import (
+	"errors"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"sync"
+	"syscall"
 
 	lib "modernc.org/sqlite/lib"
 )
@@ -70,6 +72,29 @@ func (d *Disk) record(e Event) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.events = append(d.events, e)
+}
+
+// Rewrite is a file of SQLite's that is written again as it is by somebody
+// else, and synced.
+func (d *Disk) Rewrite(path string) error {
+	name := filepath.Base(path)
+	content, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if d.fault(Write, name) != 0 {
+		return syscall.EIO
+	}
+	d.record(Event{Op: Write, File: name, Data: content})
+	if d.fault(Sync, name) != 0 {
+		d.record(Event{Op: FailedSync, File: name})
+		return syscall.EIO
+	}
+	d.record(Event{Op: Sync, File: name})
+	return nil
 }
 
 // Now is how many events there were.
