@@ -27,7 +27,9 @@ answered as its SMTP client would be, with what was read of it and exit code 1.
 "-" reads standard input.
 
 Who gets a mail is for the envelope to say, so To and Cc in the file do not
-matter: name recipients with --to.`,
+matter: name recipients with --to. They are taken as they are written. Not looked at
+are the rules of who may send what, aliases, whether an address is one, suppressions
+and limits: for those, 'smtp2rest send' asks the relay itself.`,
 		examples: []string{"smtp2rest explain mail.eml --to bob@example.net", "smtp2rest explain - < mail.eml", "smtp2rest explain mail.eml --json | jq .calls[0].body"},
 		setup: func(fs *flag.FlagSet) action {
 			path := fs.String("config", "", "TOML `file` with settings")
