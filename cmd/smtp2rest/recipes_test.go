@@ -1,6 +1,7 @@
 package main
 
 import (
+	"crypto/tls"
 	"net/http"
 	"os"
 	"os/exec"
@@ -14,6 +15,16 @@ import (
 // place of 2525.
 func recipe(t *testing.T, s relayed, name string) string {
 	t.Helper()
+	_, port := hostPort(t, s.smtp)
+	path := filepath.Join(t.TempDir(), "recipe")
+	if err := os.WriteFile(path, []byte(strings.ReplaceAll(recipeText(t, name), "2525", port)), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+func recipeText(t *testing.T, name string) string {
+	t.Helper()
 	text, err := os.ReadFile("../../docs/recipes.md")
 	if err != nil {
 		t.Fatal(err)
@@ -22,12 +33,7 @@ func recipe(t *testing.T, s relayed, name string) string {
 	if m == nil {
 		t.Fatalf("docs/recipes.md has no recipe %q", name)
 	}
-	_, port := hostPort(t, s.smtp)
-	path := filepath.Join(t.TempDir(), "recipe")
-	if err := os.WriteFile(path, []byte(strings.ReplaceAll(string(m[1]), "2525", port)), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	return path
+	return string(m[1])
 }
 
 // script is the program that follows the recipe.
@@ -130,4 +136,33 @@ func TestRecipeForAlertmanager(t *testing.T) {
 	if len(calls) != 1 || !strings.Contains(calls[0].Body.Subject, "DiskFull") {
 		t.Errorf("the sandbox got %+v", calls)
 	}
+}
+
+// A scanner says what scanners say, without TLS and with an old one.
+func TestRecipeForPrinters(t *testing.T) {
+	here := strings.NewReplacer("10.1.0.5:2525", "127.0.0.1:0", "10.1.0.5:2526", "127.0.0.1:0", "10.1.0.0/16", "127.0.0.0/8")
+	// The listener of its own first: tables of the other recipe follow it.
+	p := launch(t, environ(t), "serve", "--sandbox", "--config", configFile(t, here.Replace(recipeText(t, "old tls")+recipeText(t, "printer"))))
+	m := p.err.await(regexp.MustCompile(`(?s)msg=listening address=(\S+:\d+).*msg=listening address=(\S+:\d+)`))
+	if m == nil {
+		t.Fatalf("it says %s", p.err)
+	}
+	sandbox := p.await(p.out, `sandbox +http://(127\.0\.0\.1:\d+)/api`)
+	scan := func(c *client, to string) {
+		t.Helper()
+		c.do("HELO 10.1.0.77", "250 ", "MAIL FROM:<scanner>", "250 ", "RCPT TO:<"+to+">", "250 ", "DATA", "354 ",
+			"From: scanner\r\nSubject: Scan 17\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"+
+				"--b\r\nContent-Type: text/plain\r\n\r\nSee the file.\r\n"+
+				"--b\r\nContent-Type: application/pdf; name=scan.pdf\r\nContent-Transfer-Encoding: base64\r\n\r\nJVBERi0=\r\n--b--\r\n.", "250 ", "QUIT", "221 ")
+		calls := callsTo(t, sandbox, to)
+		if len(calls) != 1 || calls[0].Body.Subject != "Scan 17" || !strings.Contains(calls[0].Body.Text, "See the file.") || !strings.Contains(calls[0].Body.Text, "scan.pdf") {
+			t.Errorf("the API got %+v", calls)
+		}
+	}
+	plain := dial(t, m[2])
+	plain.do("", "220 ")
+	scan(plain, "bob@example.net")
+	old := dial(t, m[1])
+	old.do("", "220 ", "EHLO 10.1.0.77", "250 ", "STARTTLS", "220 ")
+	scan(newClient(t, tls.Client(old.conn, &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS10, InsecureSkipVerify: true})), "eve@example.net")
 }
