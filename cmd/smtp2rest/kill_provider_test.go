@@ -98,22 +98,21 @@ func (p *killProvider) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	life, path, _ := strings.Cut(r.URL.Path[1:], "/")
 	r.URL.Path = "/" + path
-	to := p.check(r.Header.Get("Idempotency-Key"), body)
+	to, nth := p.check(r.Header.Get("Idempotency-Key"), body)
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	a := &killAnswer{ResponseWriter: w}
 	p.handler.ServeHTTP(a, r)
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if s := p.seen[to]; s != nil {
-		lost := a.status == 0 && strings.HasPrefix(to, "lost")
-		s.calls = append(s.calls, killCall{life: life, lost: lost, accepted: lost || a.status == http.StatusOK})
-	}
+	lost := a.status == 0 && strings.HasPrefix(to, "lost")
+	p.seen[to].calls[nth] = killCall{life: life, lost: lost, accepted: lost || a.status == http.StatusOK}
 	close(p.changed)
 	p.changed = make(chan struct{})
 }
 
-// check looks at one call's body and returns its recipient.
-func (p *killProvider) check(key string, body []byte) string {
+// check looks at one call's body and returns its recipient, and which call for
+// him it is: the next may come before this one has returned from the sandbox.
+func (p *killProvider) check(key string, body []byte) (to string, nth int) {
 	var c struct {
 		To, From      struct{ Email string }
 		Subject, Text string
@@ -141,7 +140,8 @@ func (p *killProvider) check(key string, body []byte) string {
 	case s.sum != sum:
 		p.bad = append(p.bad, "two bodies for "+c.To.Email)
 	}
-	return c.To.Email
+	s.calls = append(s.calls, killCall{})
+	return c.To.Email, len(s.calls) - 1
 }
 
 // checkKillBody says what is wrong with the fields of a call.

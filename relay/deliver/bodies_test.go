@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -16,7 +17,7 @@ import (
 // ledger is a memory that counts.
 type ledger struct {
 	held, most, shares int64
-	refuse             bool
+	refuse             atomic.Bool
 }
 
 type ledgerShare struct {
@@ -30,7 +31,7 @@ func (l *ledger) share() Memory {
 }
 
 func (s *ledgerShare) Hold(_ context.Context, n int64) error {
-	if s.l.refuse {
+	if s.l.refuse.Load() {
 		return errors.New("no memory")
 	}
 	s.l.held += n - s.held
@@ -87,7 +88,7 @@ func TestBodiesHoldMemory(t *testing.T) {
 		if l.shares != 1 || l.held != second.body.Len("") {
 			t.Errorf("%d shares and %d bytes for the latest alone", l.shares, l.held)
 		}
-		l.refuse = true
+		l.refuse.Store(true)
 		if _, err := b.get(context.Background(), mails[0]); err == nil || l.shares != 0 || l.held != 0 {
 			t.Errorf("%v, %d shares and %d bytes left", err, l.shares, l.held)
 		}
@@ -138,7 +139,8 @@ func TestBodiesAreMappedOnce(t *testing.T) {
 func TestNoMemoryForAMail(t *testing.T) {
 	inBubbleStopped(t, plan{}, func(r *rig) {
 		id := r.keep(shop, "s", "bob@example.net")
-		l := &ledger{refuse: true}
+		l := &ledger{}
+		l.refuse.Store(true)
 		r.engine.bodies.memory = l.share
 		r.engine.Start()
 		r.pass(time.Second)
@@ -146,7 +148,7 @@ func TestNoMemoryForAMail(t *testing.T) {
 		if last, _ := rcpt.Last(); rcpt.Attempts != 0 || last.Outcome.Kind != relay.Unavailable || r.log.count("level=ERROR") != 0 {
 			t.Errorf("%+v", rcpt)
 		}
-		l.refuse = false
+		l.refuse.Store(false)
 		r.pass(memoryPause)
 		r.wantStates(id, "sent")
 	})
