@@ -41,7 +41,7 @@ func TestDecide(t *testing.T) {
 		for age, w := range ages {
 			now := since.Add(age)
 			out := relay.Outcome{Kind: kind, Status: 299, Detail: "words"}
-			got := decide(schedule, queue.Claim{Attempt: 3, Since: since}, out, now, 0.5)
+			got := decide(schedule, tried{claim: queue.Claim{Attempt: 3, Since: since}, out: out, at: now}, 0.5)
 			if got.Result != w.result || got.NotAnAttempt != w.free {
 				t.Errorf("%s after %s: result %d, not an attempt %v; want %+v", kind, age, got.Result, got.NotAnAttempt, w)
 			}
@@ -51,6 +51,20 @@ func TestDecide(t *testing.T) {
 			if got.Outcome != out || !got.At.Equal(now) {
 				t.Errorf("%s after %s: the record is %+v at %s", kind, age, got.Outcome, got.At)
 			}
+		}
+	}
+}
+
+// A mail that alone is refused with the key is kept at every age, and tried later
+// and later.
+func TestDecideOfWhatFailsAlone(t *testing.T) {
+	schedule := retry.Schedule{First: time.Minute, Max: time.Hour, MaxAge: 48 * time.Hour}
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	for attempt, want := range map[int]time.Duration{1: time.Minute, 3: 4 * time.Minute, 100: time.Hour} {
+		claim := queue.Claim{Attempt: attempt, Since: now.Add(-1000 * time.Hour)}
+		got := decide(schedule, tried{claim: claim, out: relay.Outcome{Kind: relay.Unauthorized, Status: 403}, at: now, alone: true}, 0)
+		if got.Result != queue.Later || got.NotAnAttempt || got.Due.Sub(now) != want {
+			t.Errorf("attempt %d: %+v, want it again in %s", attempt, got, want)
 		}
 	}
 }

@@ -34,7 +34,7 @@ func (e *Engine) record(r *queue.Recipient, out relay.Outcome, now time.Time) {
 		return
 	}
 	claim := queue.Claim{Attempt: 1, Since: now}
-	s := decide(e.set.Load().Schedule, claim, out, now, jitter())
+	s := e.decide(claim, out, now)
 	r.History = []queue.Attempt{{Started: now.Add(-out.Took), Outcome: out, NotAnAttempt: s.NotAnAttempt}}
 	if !s.NotAnAttempt {
 		r.Attempts = 1

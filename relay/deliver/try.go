@@ -19,7 +19,7 @@ import (
 func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
 	if out, ok := e.opt.Attempts.Suppressed(attemptAt(c)); ok { // learnt since the mail came
 		pass.Return()
-		e.settle(ctx, c, decide(e.set.Load().Schedule, c, out, time.Now(), jitter()))
+		e.settle(ctx, c, e.decide(c, out, time.Now()))
 		return
 	}
 	mail, err := e.bodies.get(ctx, c.Mail)
@@ -41,10 +41,7 @@ func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
 	a.Body, a.Trace = mail.body, mail.trace
 	out := e.opt.Attempts.Make(ctx, pass, a)
 	now := time.Now()
-	s := decide(e.set.Load().Schedule, c, out, now, jitter())
-	if out.Kind == relay.Unauthorized && e.opt.Pace.FailsAlone(a.MessageID) { // else it would be the first of its lane again at once
-		s.Due, s.NotAnAttempt = now.Add(e.set.Load().Schedule.Delay(c.Attempt, jitter())), false
-	}
+	s := e.decide(c, out, now)
 	if e.opt.Warming != nil {
 		if s.Result == queue.Done {
 			s.Count = e.opt.Warming.Mark(domain, begun) // of the day it was reserved on
@@ -62,18 +59,39 @@ func attemptAt(c queue.Claim) attempt.Attempt {
 	return attempt.Attempt{MessageID: m.ID, From: m.From, To: c.Addr, Number: c.Attempt, Session: m.Client.Session, BounceOf: c.Mail.BounceOf}
 }
 
+// decide says what becomes of a recipient after an attempt that ended now.
+func (e *Engine) decide(c queue.Claim, out relay.Outcome, now time.Time) queue.Settlement {
+	t := tried{claim: c, out: out, at: now, alone: e.opt.Pace.FailsAlone(c.Mail.Message.ID)}
+	return decide(e.set.Load().Schedule, t, jitter())
+}
+
+// tried is an attempt that ended.
+type tried struct {
+	claim queue.Claim
+	out   relay.Outcome
+	at    time.Time
+	alone bool // the mail failed while others got through
+}
+
 // decide says what becomes of a recipient after an attempt; it is pure.
 //
 // A 429 and a refused key spend no attempt and never age a mail: neither says
 // anything about it. The recipient is due again at once, and the gate or the
 // breaker decides when that is, so that the order among mails is kept.
-func decide(schedule retry.Schedule, c queue.Claim, out relay.Outcome, now time.Time, jitter float64) queue.Settlement {
+//
+// A key that is refused for this mail alone is a word about the mail: it is kept
+// as well, however old, but tried later and later, or it would be the first of
+// its lane again at once.
+func decide(schedule retry.Schedule, t tried, jitter float64) queue.Settlement {
+	c, out, now := t.claim, t.out, t.at
 	s := queue.Settlement{Outcome: out, At: now}
 	switch {
 	case out.Kind == relay.Accepted:
 		s.Result = queue.Done
 	case out.Kind.Permanent():
 		s.Result = queue.GaveUp
+	case out.Kind == relay.Unauthorized && t.alone:
+		s.Result, s.Due = queue.Later, now.Add(schedule.Delay(c.Attempt, jitter))
 	case out.Kind == relay.RateLimited || out.Kind == relay.Unauthorized:
 		s.Result, s.Due, s.NotAnAttempt = queue.Later, now, true
 	default:
@@ -105,7 +123,7 @@ func (e *Engine) unreadable(ctx context.Context, c queue.Claim, err error) queue
 	case errors.As(err, &refusal), errors.Is(err, queue.ErrDamaged):
 		return queue.Settlement{Result: queue.GaveUp, At: now, Outcome: out}
 	case errors.Is(err, errMapping):
-		s := decide(e.set.Load().Schedule, c, relay.Outcome{Kind: relay.Unavailable}, now, jitter())
+		s := e.decide(c, relay.Outcome{Kind: relay.Unavailable}, now)
 		s.Outcome = out
 		return s
 	default:

@@ -245,9 +245,6 @@ func (s *Store) read(ctx context.Context, f func(c *conn) error) error {
 		return err
 	}
 	defer s.leave()
-	if err := ctx.Err(); err != nil {
-		return err
-	}
 	if behind := s.behind.Load(); behind != nil {
 		select {
 		case <-*behind:
