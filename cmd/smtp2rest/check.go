@@ -24,7 +24,11 @@ their default, and those that everybody asks for, with where each came from; --a
 and --json print every one. Secrets are not shown. It exits 0 when 'serve' would
 accept the configuration and 78 with all that is wrong when not.
 
-With --config, a secret that systemd hands to the service is read from where our unit
+Without --config it is the service's /etc/smtp2rest/config.toml that is checked, if there
+is one, unless the environment has an API key or FROM_EMAIL, as for a relay that runs
+without a file.
+
+Where there is a file, a secret that systemd hands to the service is read from where our unit
 takes it (/etc/smtp2rest/nexuspromail_api_key), for which root's rights are needed.
 
 With --probe it connects instead to each listener, where 'serve' must be running,
@@ -43,6 +47,9 @@ sockets that systemd opened, because only systemd knows where they are.`,
 				if len(args) > 0 {
 					return usagef("unexpected argument %q; name the file with --config", args[0])
 				}
+				if *path == "" {
+					*path = t.serviceConfig()
+				}
 				cfg, err := loadForeign(t, config.Source{Path: *path, NeedAPI: !*probing})
 				if asJSON {
 					return checkJSON(ctx, t, cfg, *probing, err)
@@ -50,24 +57,31 @@ sockets that systemd opened, because only systemd knows where they are.`,
 				if err != nil {
 					return err
 				}
-				return check(ctx, t, cfg, *all, *probing)
+				return check(ctx, t, cfg, checking{file: *path, all: *all, probing: *probing})
 			}
 		},
 	}
 }
 
-func check(ctx context.Context, t *terminal, cfg *config.Config, all, probing bool) error {
+// checking is what check is asked to do.
+type checking struct {
+	file    string // whose configuration it is; "" is the environment's alone
+	all     bool
+	probing bool
+}
+
+func check(ctx context.Context, t *terminal, cfg *config.Config, c checking) error {
 	p := palette{t.color}
-	if !probing { // what strangers are told is not to be looked for below all that
-		if err := printSettings(t, cfg, all); err != nil {
+	if !c.probing { // what strangers are told is not to be looked for below all that
+		if err := printSettings(t, cfg, c.all); err != nil {
 			return err
 		}
 	}
 	for _, warning := range cfg.Warnings {
 		fmt.Fprintf(t.out, "%s %s\n", p.red("warning:"), warning)
 	}
-	if !probing {
-		_, err := fmt.Fprintln(t.out, p.green("The configuration is good."))
+	if !c.probing {
+		_, err := fmt.Fprintln(t.out, p.green("The configuration"+of(c.file)+" is good."))
 		return err
 	}
 	asked, err := probeListeners(ctx, cfg, func(a answered) { a.print(t) })
@@ -75,6 +89,13 @@ func check(ctx context.Context, t *terminal, cfg *config.Config, all, probing bo
 		return err
 	}
 	return judge(asked)
+}
+
+func of(file string) string {
+	if file == "" {
+		return ""
+	}
+	return " in " + printable(file)
 }
 
 // printSettings prints what is in force, of what is as always only what

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"flag"
 	"io"
 	"os"
@@ -243,6 +244,29 @@ func TestExplainHeedsTheConfiguration(t *testing.T) {
 	r := execute(t, environ(t), "From: a@b.example\nSubject: s\n\nb\n", "explain", "-", "--config", path)
 	if r.code != 1 || !strings.HasPrefix(r.out, "refused: 550 5.7.1 ") {
 		t.Errorf("%+v", r)
+	}
+}
+
+// Without --config it is the service's configuration that is looked at, unless
+// the environment is that of a relay without a file.
+func TestCheckFindsTheServicesConfiguration(t *testing.T) {
+	path := configFile(t, "[sender]\nemail = \"hello@mail.example.com\"\nforeign = \"perhaps\"\n")
+	check := func(service string, env map[string]string) (int, string) {
+		var out bytes.Buffer
+		term := &terminal{name: "smtp2rest", in: strings.NewReader(""), out: &out, err: &out, service: service,
+			env: func(name string) (string, bool) { v, ok := env[name]; return v, ok }}
+		code := run(t.Context(), term, []string{"check"})
+		return code, out.String()
+	}
+	if code, out := check(path, nil); code != exitConfig || !strings.Contains(out, path+":3: sender.foreign") {
+		t.Errorf("exit code %d: %s", code, out)
+	}
+	environment := map[string]string{"FROM_EMAIL": "hello@example.de", "NEXUSPROMAIL_API_KEY": plantedKey}
+	if code, out := check(path, environment); code != exitOK || !strings.Contains(out, "The configuration is good.") {
+		t.Errorf("with the environment of a relay, exit code %d: %s", code, out)
+	}
+	if code, out := check(path+"-not-there", nil); code != exitConfig || !strings.Contains(out, "sender.email") {
+		t.Errorf("without a service, exit code %d: %s", code, out)
 	}
 }
 

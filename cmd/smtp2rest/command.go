@@ -30,6 +30,7 @@ type terminal struct {
 	in       io.Reader
 	out, err io.Writer
 	env      func(string) (string, bool)
+	service  string // path of the service's configuration, there or not
 	color    bool
 	width    int  // columns of the screen that out is; 0 when it is none
 	asks     bool // there is a person at in who can answer

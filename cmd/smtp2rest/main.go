@@ -14,14 +14,15 @@ import (
 
 func main() {
 	t := &terminal{
-		in:    os.Stdin,
-		out:   os.Stdout,
-		err:   os.Stderr,
-		name:  os.Args[0],
-		env:   os.LookupEnv,
-		color: wantsColor(os.Stdout, os.LookupEnv),
-		width: columns(os.Stdout),
-		asks:  columns(os.Stdin) > 0,
+		in:      os.Stdin,
+		out:     os.Stdout,
+		err:     os.Stderr,
+		name:    os.Args[0],
+		env:     os.LookupEnv,
+		service: daemonConfig,
+		color:   wantsColor(os.Stdout, os.LookupEnv),
+		width:   columns(os.Stdout),
+		asks:    columns(os.Stdin) > 0,
 	}
 	os.Exit(run(untilSignal(), t, calledAs(os.Args)))
 }

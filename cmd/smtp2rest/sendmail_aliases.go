@@ -2,7 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
 	"strings"
 
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/sendmail"
@@ -15,10 +14,7 @@ const daemonConfig = "/etc/smtp2rest/config.toml"
 // checkAliases is newaliases: there is no database to build, as the daemon
 // reads the file by itself, but a mistake is better told here than in its log.
 func checkAliases(t *terminal, c sendmail.Command) error {
-	path := ""
-	if _, err := os.Stat(daemonConfig); err == nil {
-		path = daemonConfig
-	}
+	path := t.serviceConfig()
 	cfg, err := loadForeign(t, config.Source{Path: path, FallbackSender: "default-sender@example.com"})
 	if err != nil {
 		return sendmail.Errorf(sendmail.Config, "%s", strings.ReplaceAll(err.Error(), "\n", "; "))

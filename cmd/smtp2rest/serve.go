@@ -160,9 +160,29 @@ func loadConfig(t *terminal, src config.Source) (*config.Config, error) {
 	return config.Load(src)
 }
 
+// serviceConfig is the path of the service's configuration, or "" where it is
+// not the one that is meant: there is none that this user can read, or the
+// environment has the key or the sender, as for a relay without a file.
+func (t *terminal) serviceConfig() string {
+	for _, name := range []string{"NEXUSPROMAIL_API_KEY", "NEXUSPROMAIL_API_KEY_FILE", "FROM_EMAIL"} {
+		if value, _ := t.env(name); value != "" {
+			return ""
+		}
+	}
+	f, err := os.Open(t.service)
+	if err != nil {
+		return ""
+	}
+	_ = f.Close() // it was only opened to read
+	return t.service
+}
+
 // loadForeign reads the configuration of a relay that is a process of its own,
 // as a rule a service.
 func loadForeign(t *terminal, src config.Source) (*config.Config, error) {
+	if src.Path == "" {
+		src.Path = t.serviceConfig()
+	}
 	src.Service = src.Path != ""
 	return loadConfig(t, src)
 }

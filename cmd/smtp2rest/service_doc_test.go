@@ -55,7 +55,7 @@ func TestServiceByHand(t *testing.T) {
 	cmd.Dir, cmd.Stdin = at("clone"), strings.NewReader("the-key\n")
 	cmd.Env = append(environ(t, "NEXUSPROMAIL_API_KEY_FILE="+at("etc/nexuspromail_api_key")), "PATH="+at("bin")+":"+os.Getenv("PATH"))
 	out, err := cmd.CombinedOutput()
-	if err != nil || !bytes.Contains(out, []byte("The configuration is good.\n")) || !bytes.Contains(out, []byte("systemctl enable --now smtp2rest\n")) {
+	if err != nil || !bytes.Contains(out, []byte("config.toml is good.\n")) || !bytes.Contains(out, []byte("systemctl enable --now smtp2rest\n")) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	key, err := os.ReadFile(at("etc/nexuspromail_api_key"))

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"errors"
 	"os"
 	"regexp"
 	"slices"
@@ -13,9 +14,9 @@ const exampleFile = "../../config.example.toml"
 // exampleHeader opens config.example.toml.
 const exampleHeader = `# smtp2rest configuration (TOML). Every setting is here.
 #
-# A line that begins with "#" and no space is a setting at its default: take
-# the "#" away to change it. What must be set is the sender's email, and the
-# API key, which is a secret and never in this file.
+# A line that begins with "#" and no space is a setting at its default, or an
+# example where there is none: take the "#" away to change it. Two things must be
+# set: sender.email, and the API key, which is a secret and never in this file.
 #
 # The file is optional. Where a setting names a variable of the environment,
 # that comes before the file; an empty variable counts as not set. A secret is
@@ -81,14 +82,11 @@ func exampleSetting(t *testing.T, s setting, name string) string {
 	if why := needRestart()[s.path]; why != "" {
 		text += "# A change takes a restart: " + why + ".\n"
 	}
-	value, mark := s.defaultText(), "#"
+	value := s.defaultText()
 	if s.example != "" {
 		value = s.example
 	}
-	if s.path == "sender.email" { // the one setting that must be set
-		mark = ""
-	}
-	return text + mark + name + " = " + value + "\n"
+	return text + "#" + name + " = " + value + "\n"
 }
 
 func TestExampleFile(t *testing.T) {
@@ -130,17 +128,59 @@ func loadExample(t *testing.T, edit func(string) string) *Config {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(cfg.Warnings) > 0 {
-		t.Errorf("warnings: %q", cfg.Warnings)
-	}
 	return cfg
 }
 
-func TestExampleLoadsAsItStands(t *testing.T) {
-	cfg := loadExample(t, func(s string) string { return s })
+// Whoever starts with the example untouched is told what is missing, and not
+// that all is well with the sender of the example.
+func TestUntouchedExampleLacksASender(t *testing.T) {
+	data, err := os.ReadFile(exampleFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	src := file(string(data), env{"NEXUSPROMAIL_API_KEY": "npm_test"})
+	src.NeedAPI = true
+	_, err = Load(src)
+	if problems, ok := errors.AsType[Errors](err); !ok || len(problems) != 1 || problems[0].Path != "sender.email" {
+		t.Errorf("got %v, want one problem, that sender.email is not set", err)
+	}
+}
+
+func TestExampleSetsNothing(t *testing.T) {
+	cfg := loadExample(t, func(s string) string {
+		return strings.Replace(s, "\n#email = \"hello@mail.example.com\"", "\nemail = \"hello@mail.example.de\"", 1)
+	})
+	if len(cfg.Warnings) > 0 {
+		t.Errorf("warnings: %q", cfg.Warnings)
+	}
 	for _, s := range cfg.Describe() {
 		if s.Path != "sender.email" && s.Origin == "file" {
 			t.Errorf("%s is set in the example", s.Path)
+		}
+	}
+}
+
+// The sender of the documentation is an address that nobody can verify.
+func TestSenderOfTheDocumentation(t *testing.T) {
+	for _, c := range []struct {
+		email, url string
+		warned     bool
+	}{
+		{"hello@mail.example.com", "", true},
+		{"hello@example.org", "", true},
+		{"hello@example.com", "http://127.0.0.1:8026/api", false}, // a sandbox
+		{"hello@myexample.com", "", false},
+	} {
+		set := env{"FROM_EMAIL": c.email, "NEXUSPROMAIL_API_KEY": "npm_test"}
+		if c.url != "" {
+			set["NEXUSPROMAIL_API_URL"] = c.url
+		}
+		src := file("", set)
+		src.NeedAPI = true
+		cfg := load(t, src)
+		warned := slices.ContainsFunc(cfg.Warnings, func(w string) bool { return strings.HasPrefix(w, "sender.email: ") })
+		if warned != c.warned {
+			t.Errorf("%s at %q: warnings are %q, want one of the sender: %v", c.email, c.url, cfg.Warnings, c.warned)
 		}
 	}
 }

@@ -59,9 +59,23 @@ func (l *loader) validateSender() {
 	if s.Email == "" && l.src.NeedAPI && !l.bad["sender.email"] {
 		l.problem("sender.email", "is not set; set it in the file or in the environment variable FROM_EMAIL, to an address in a domain that is verified with the provider")
 	}
+	if u, err := url.Parse(l.cfg.API.URL); err == nil && l.src.NeedAPI && !loopbackHost(u.Hostname()) && forDocumentation(domainOf(s.Email)) {
+		l.warn("sender.email: found %s, of a domain that is only for documentation (RFC 2606): the provider can verify it for nobody; write an address in a domain of yours", quote(s.Email))
+	}
 	if (l.src.NeedAPI || l.src.NeedKey) && !l.cfg.API.Key.IsSet() && !l.secretRefused(apiKey()) {
 		l.problem("api.key", "is not set; %s", l.ways(apiKey()))
 	}
+}
+
+// forDocumentation reports whether a domain is one of those that RFC 2606,
+// section 3, keeps for examples.
+func forDocumentation(domain string) bool {
+	for _, reserved := range []string{"example.com", "example.net", "example.org"} {
+		if domain == reserved || strings.HasSuffix(domain, "."+reserved) {
+			return true
+		}
+	}
+	return false
 }
 
 // secretRefused reports whether there is a problem with one of the secret's
