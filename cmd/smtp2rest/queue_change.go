@@ -226,11 +226,25 @@ failed stays so.`,
 					if err != nil {
 						return fmt.Errorf("%w (%s due now before that)", err, counted(n, "recipient"))
 					}
-					return printChanged(t, n, "due now", q.json)
+					if err := printChanged(t, n, "due now", q.json); err != nil || q.json {
+						return err
+					}
+					return printWhatStops(ctx, t, a)
 				})
 			}
 		},
 	}
+}
+
+// printWhatStops says why mail that is due does not go out all the same, if
+// something is in its way.
+func printWhatStops(ctx context.Context, t *terminal, a admin.Admin) error {
+	s, err := a.Status(ctx)
+	if err != nil || s.State == admin.StateFine {
+		return err
+	}
+	_, err = fmt.Fprintf(t.out, "It does not go out yet: %s\n", printable(s.Summary))
+	return err
 }
 
 // printChanged says what was done.

@@ -35,9 +35,7 @@ was sent, as long as that is kept.
 			var f filterFlags
 			q.declare(fs)
 			f.declare(fs)
-			limit := fs.Int("limit", -1, "print at most this `number` of recipients, 0 for all;\n"+strings.Repeat(" ", 27)+
-				fmt.Sprintf("without it the table has %d, and JSON all", tableLimit))
-			fs.Lookup("limit").DefValue = "" // said above
+			limit := declareLimit(fs, "recipients")
 			return func(ctx context.Context, t *terminal, args []string) error {
 				switch {
 				case len(args) > 0 && queueCommand().verb(args[0]) != nil:
@@ -61,6 +59,15 @@ was sent, as long as that is kept.
 			}
 		},
 	}
+}
+
+// declareLimit declares --limit for a command that lists what. It is negative
+// when it is not given.
+func declareLimit(fs *flag.FlagSet, what string) *int {
+	limit := fs.Int("limit", -1, "print at most this `number` of "+what+", 0 for all;\n"+strings.Repeat(" ", 27)+
+		fmt.Sprintf("without it the table has %d, and JSON all", tableLimit))
+	fs.Lookup("limit").DefValue = "" // said above
+	return limit
 }
 
 func listTable(ctx context.Context, t *terminal, a admin.Admin, f admin.Filter, limit int) error {

@@ -36,12 +36,12 @@ Recipients at any domain that force an outcome:
 			"smtp2rest sandbox",
 			"smtp2rest sandbox --listen 127.0.0.1:0 --json",
 			"smtp2rest sandbox --rate 10 --fail-500 0.05 --latency 200ms",
-			"smtp2rest sandbox --webhook-url http://127.0.0.1:8026/webhook --webhook-repeats 1 --webhook-reorder",
-			"curl http://127.0.0.1:8025/sandbox/calls",
+			"smtp2rest sandbox --webhook-url http://127.0.0.1:8526/webhook --webhook-repeats 1 --webhook-reorder",
+			"curl http://127.0.0.1:8525/sandbox/calls",
 		},
 		setup: func(fs *flag.FlagSet) action {
 			var o sandbox.Options
-			fs.StringVar(&o.Address, "listen", "127.0.0.1:8025", "`address` to listen on")
+			fs.StringVar(&o.Address, "listen", "127.0.0.1:8525", "`address` to listen on")
 			fs.StringVar(&o.Key, "key", "sandbox-key", "the API `key` that is right")
 			fs.StringVar(&o.Path, "path", "/v1/transactional/send", "`path` of the sending call below /api")
 			fs.Float64Var(&o.Rate, "rate", 0, "calls a second the account allows; 0 is any `number`")

@@ -26,7 +26,7 @@ func serveSandboxed(ctx context.Context, t *terminal, path string, asJSON bool) 
 		return err
 	}
 	defer func() { err = errors.Join(err, cleanUp()) }()
-	box, taken, err := startSandbox(ctx, cfg, "127.0.0.1:8025")
+	box, taken, err := startSandbox(ctx, cfg, "127.0.0.1:8525")
 	if err != nil {
 		return err
 	}
@@ -102,7 +102,7 @@ func withSandboxEnv(t *terminal) *terminal {
 		case "NEXUSPROMAIL_API_KEY_FILE", "CREDENTIALS_DIRECTORY":
 			return "", false
 		case "NEXUSPROMAIL_API_URL":
-			return "http://127.0.0.1:8025/api", true
+			return "http://127.0.0.1:8525/api", true
 		}
 		return real(name)
 	}

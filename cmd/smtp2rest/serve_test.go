@@ -82,15 +82,15 @@ func TestServeSandboxAndWhatItSaysToTry(t *testing.T) {
 	}
 }
 
-// Whoever's port 8025 is taken must not be shown somebody else's calls.
+// Whoever's port 8525 is taken must not be shown somebody else's calls.
 func TestServeSandboxSaysWhatIsTaken(t *testing.T) {
-	if l, err := net.Listen("tcp", "127.0.0.1:8025"); err == nil {
+	if l, err := net.Listen("tcp", "127.0.0.1:8525"); err == nil {
 		defer func() { _ = l.Close() }()
 	} // else somebody has it already
 	env := environ(t)
 	p := launch(t, env, "serve", "--sandbox", "--config", configFile(t, "[[listener]]\naddress = \"127.0.0.1:0\"\n"))
 	box := p.await(p.out, `sandbox +http://(127\.0\.0\.1:\d+)/api`)
-	p.await(p.err, `(note: 127\.0\.0\.1:8025 is taken by another program, so the sandbox is at `+regexp.QuoteMeta(box)+`)`)
+	p.await(p.err, `(note: 127\.0\.0\.1:8525 is taken by another program, so the sandbox is at `+regexp.QuoteMeta(box)+`)`)
 	p.await(p.err, `(note: environment SMTP2REST_DATA_DIR is not used: with --sandbox the queue is in a directory of its own and thrown away)`)
 	p.await(p.out, `(curl http://`+regexp.QuoteMeta(box)+`/sandbox/calls)`)
 	line := strings.Fields(p.await(p.out, `WEBHOOK_SECRET=(\S+ .*webhook test --url \S+)`))

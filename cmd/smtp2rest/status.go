@@ -31,7 +31,8 @@ and --socket lead to it as they do for 'smtp2rest queue'. When none answers it l
 the data directory.
 
 The exit code is 0 when mail flows, 1 when something is in its way or needs to be seen to,
-and 3 when no daemon runs.`,
+and 3 when no daemon runs. Failed mail alone leaves it at 0: its senders were told, and it
+is listed until you retry or drop it.`,
 		examples: []string{"sudo smtp2rest status", "smtp2rest status --watch", "smtp2rest status --json", "smtp2rest status --address 127.0.0.1:9090"},
 		setup: func(fs *flag.FlagSet) action {
 			var q queueFlags

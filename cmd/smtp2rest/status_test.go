@@ -42,6 +42,17 @@ func TestStatusInWords(t *testing.T) {
 	}
 }
 
+// What is due is not sent while the API refuses the key, and flush says so.
+func TestFlushSaysWhatStopsMail(t *testing.T) {
+	dir := queueDir(t)
+	serveQueue(t, dir, admin.SocketIn(dir))
+	r := typed(t, &screen{}, "queue", "flush", "--data-dir", dir)
+	want := `^\d+ recipients due now\.\nIt does not go out yet: the API refuses the key since \d\d:\d\d`
+	if r.code != exitOK || !regexp.MustCompile(want).MatchString(r.out) {
+		t.Errorf("%+v", r)
+	}
+}
+
 // The commands of a container that has a queue: by the environment alone, they
 // find the daemon that has the same.
 func TestStatusAndHealthcheckOfTheRealDaemon(t *testing.T) {

@@ -23,7 +23,7 @@ and mail to it goes out, unless webhook.suppress_unsubscribed is on.
 			var f suppressionFilterFlags
 			s.declare(fs)
 			f.declare(fs)
-			limit := fs.Int("limit", 0, "print at most this `number` of addresses; 0 is all")
+			limit := declareLimit(fs, "addresses")
 			return func(ctx context.Context, t *terminal, args []string) error {
 				if len(args) > 0 {
 					return usagef("unexpected argument %q; 'suppressions show %s' shows one address", args[0], args[0])
@@ -44,13 +44,16 @@ and mail to it goes out, unless webhook.suppress_unsubscribed is on.
 }
 
 func listSuppressions(ctx context.Context, t *terminal, a admin.Suppressions, f admin.SuppressionFilter, limit int) error {
+	if limit < 0 {
+		limit = tableLimit
+	}
 	table := newTable(t, "ADDRESS", "REASON", "SOURCE", "SINCE", "EXPIRES", "DETAIL")
-	n := 0
+	n, more := 0, false
 	for e, err := range admin.AllSuppressions(ctx, a, f) {
 		if err != nil {
 			return err
 		}
-		if limit > 0 && n == limit {
+		if more = limit > 0 && n == limit; more {
 			break
 		}
 		n++
@@ -66,7 +69,11 @@ func listSuppressions(ctx context.Context, t *terminal, a admin.Suppressions, f 
 		_, err := fmt.Fprintln(t.out, "No address is suppressed that matches.")
 		return err
 	}
-	return table.flush()
+	if err := table.flush(); err != nil || !more {
+		return err
+	}
+	_, err := fmt.Fprintf(t.out, "\n%s shown, and there are more: --limit 0 shows all.\n", addresses(n))
+	return err
 }
 
 func expiry(e admin.Suppression) string {

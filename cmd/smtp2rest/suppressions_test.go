@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -76,6 +77,27 @@ func storyOfSuppressions(t *testing.T, dir string) {
 	wantOut(t, run("list", "--source", "operator", "--json"), 0, `"note":"asked by phone"`, "")
 	wantOut(t, run("list", "--limit", "1"), 0, "bob@example.net", "")
 	wantOut(t, run("export", "--format", "xml"), 2, "", `no format "xml"`)
+}
+
+// A person is shown the beginning of a long list, and how to see the rest; a
+// program gets it all.
+func TestLongListOfSuppressions(t *testing.T) {
+	var entries []suppress.Entry
+	for i := range tableLimit + 1 {
+		e := bouncedEntry()
+		e.Address = fmt.Sprintf("n%03d@example.net", i)
+		entries = append(entries, e)
+	}
+	dir := recordsDir(t, entries...)
+	for args, want := range map[string]int{"": tableLimit, "--limit 0": tableLimit + 1, "--limit 2": 2, "--json": tableLimit + 1} {
+		r := suppressionsOf(t, dir, "", append([]string{"list"}, strings.Fields(args)...)...)
+		if got := strings.Count(r.out, "@example.net"); got != want {
+			t.Errorf("list %s: %d addresses, want %d", args, got, want)
+		}
+		if more := strings.Contains(r.out, "--limit 0 shows all"); more != (want <= tableLimit) {
+			t.Errorf("list %s says that there are more: %v", args, more)
+		}
+	}
 }
 
 func TestSuppressionsOfAStoppedDaemon(t *testing.T) {
