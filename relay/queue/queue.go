@@ -66,12 +66,24 @@ type Options struct {
 	ForgetSent bool
 }
 
+// What is reserved for bounces beyond MaxMails and MaxBytes. Where a mail was
+// sent to some of its recipients and others were refused, the bounce is all that
+// is left to keep, and a client that is told to come again would hand the whole
+// mail over once more.
+const (
+	ReservedMails = 1000
+	ReservedBytes = 16 << 20
+)
+
 // Queue is one durable queue. See the package comment for what holds for
 // every method.
 type Queue interface {
 	// Enqueue stores mails, all or none. A mail whose id is in the queue
 	// already is the same mail: it is left as it is, without an error. It
 	// fails with ErrFull when there is no room, and then nothing is stored.
+	// Bounces (mails that have a BounceOf), if nothing else comes with them,
+	// may use ReservedMails and ReservedBytes beyond the capacity, and the disk
+	// space that is kept free for others, as far as the storage can do without.
 	// The slices it is given are not kept.
 	Enqueue(ctx context.Context, mails ...Mail) error
 

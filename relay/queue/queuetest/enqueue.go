@@ -18,6 +18,8 @@ var enqueueTests = []test{
 	{"the same id is the same mail", queue.Options{MaxMails: 1}, sameID},
 	{"all or none", queue.Options{MaxMails: 2}, allOrNone},
 	{"full of bytes", queue.Options{MaxBytes: 1000}, fullOfBytes},
+	{"a reserve for bounces", queue.Options{MaxMails: 1}, reserveOfMails},
+	{"a reserve of bytes for bounces", queue.Options{MaxBytes: 1000}, reserveOfBytes},
 	{"sent mail takes no room", queue.Options{MaxMails: 1}, sentTakesNoRoom},
 	{"partly settled", queue.Options{}, partlySettled},
 	{"nothing to do", queue.Options{}, nothingToDo},
@@ -130,6 +132,40 @@ func fullOfBytes(s *suite) {
 	s.must(err)
 	s.equal("dropped", dropped, 1)
 	s.must(s.Enqueue(s.ctx, s.mail("a@b", "x@y")))
+}
+
+// bounceMail is a bounce of so many bytes.
+func (s *suite) bounceMail(size int) queue.Mail {
+	b := s.mail("", "a@b")
+	b.BounceOf, b.Urgent = "other", true
+	b.Message.Raw = make([]byte, size)
+	return b
+}
+
+func reserveOfMails(s *suite) {
+	s.put("a@b", "x@y")
+	s.wantErr(s.Enqueue(s.ctx, s.bounceMail(10), s.mail("a@b", "x@y")), queue.ErrFull)
+	for n := 0; n < queue.ReservedMails; n += 100 {
+		var bounces []queue.Mail
+		for range 100 {
+			bounces = append(bounces, s.bounceMail(10))
+		}
+		s.must(s.Enqueue(s.ctx, bounces...))
+	}
+	s.wantErr(s.Enqueue(s.ctx, s.bounceMail(10)), queue.ErrFull)
+	s.wantErr(s.Enqueue(s.ctx, s.mail("a@b", "x@y")), queue.ErrFull)
+	s.reopen()
+	s.equal("count", s.count(), "waiting 1001, sending 0, held 0, sent 0, failed 0, mails 1001, unbounced 0")
+}
+
+func reserveOfBytes(s *suite) {
+	full := s.mail("a@b", "x@y")
+	full.Message.Raw = make([]byte, 1000)
+	s.must(s.Enqueue(s.ctx, full))
+	for range 2 {
+		s.must(s.Enqueue(s.ctx, s.bounceMail(queue.ReservedBytes/2)))
+	}
+	s.wantErr(s.Enqueue(s.ctx, s.bounceMail(1)), queue.ErrFull)
 }
 
 func sentTakesNoRoom(s *suite) {

@@ -83,7 +83,7 @@ var errSeen = errors.New("stored already")
 
 // toSpool writes a large body, if there is room for it.
 func (s *Store) toSpool(ctx context.Context, m queue.Mail, bounded bool) (string, error) {
-	if err := s.hasRoom(int64(len(m.Message.Raw))); err != nil && bounded {
+	if err := s.hasRoom(int64(len(m.Message.Raw)), m.BounceOf != ""); err != nil && bounded {
 		seen := false
 		errRead := s.read(ctx, func(c *conn) error {
 			r, err := c.One("SELECT 1 FROM mails WHERE id = ?", m.Message.ID)
@@ -151,17 +151,26 @@ func wrapOne(m queue.Mail) (parcel, error) {
 
 // hasRoom is a look at the capacity before a large file is written; the
 // writer looks again.
-func (s *Store) hasRoom(size int64) error {
+func (s *Store) hasRoom(size int64, bounce bool) error {
 	n := s.published.Load()
-	if err := s.checkRoom(n.mails+1, n.bytes+size); err != nil {
+	if err := s.checkRoom(n.mails+1, n.bytes+size, bounce); err != nil {
 		return err
 	}
-	return s.checkFree(size)
+	return s.checkFree(size, bounce)
 }
 
-// checkRoom says whether so much may be stored.
-func (s *Store) checkRoom(mails, bytes int64) error {
+// onlyBounces says whether mails may use what is reserved for bounces.
+func onlyBounces(parcels []parcel) bool {
+	return !slices.ContainsFunc(parcels, func(p parcel) bool { return p.BounceOf == "" })
+}
+
+// checkRoom says whether so much may be stored in all, and for bounces, with
+// what is reserved for them.
+func (s *Store) checkRoom(mails, bytes int64, bounces bool) error {
 	o := s.bounds.Load().Queue
+	if bounces {
+		mails, bytes = mails-queue.ReservedMails, bytes-queue.ReservedBytes
+	}
 	if o.MaxMails > 0 && mails > o.MaxMails {
 		return fmt.Errorf("%w: %d mails at most", queue.ErrFull, o.MaxMails)
 	}

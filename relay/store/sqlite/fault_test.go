@@ -314,6 +314,9 @@ func TestMinFree(t *testing.T) {
 		if err := s.Enqueue(ctx, testMail(size)); !errors.Is(err, queue.ErrFull) {
 			t.Fatalf("Enqueue: %v", err)
 		}
+		b := testMail(size)
+		b.BounceOf = "other"
+		must(t, s.Enqueue(ctx, b))
 	}
 	must(t, s.SetMark(ctx, "a", "b"))
 }

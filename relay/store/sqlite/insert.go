@@ -75,7 +75,7 @@ func (t *tx) enqueue(group []op, results []result) (int, error) {
 		}
 		n++
 	}
-	if t.s.checkRoom(mails, bytes) != nil {
+	if t.s.checkRoom(mails, bytes, false) != nil {
 		n = 1
 		together = together[:len(group[0].parcels)]
 		if err := t.room(group[0].parcels); err != nil {
@@ -102,7 +102,8 @@ func (t *tx) room(parcels []parcel) error {
 			bytes += p.Size
 		}
 	}
-	err := t.s.checkRoom(mails, bytes)
+	bounces := onlyBounces(parcels)
+	err := t.s.checkRoom(mails, bytes, bounces)
 	if err == nil {
 		return nil
 	}
@@ -119,7 +120,7 @@ func (t *tx) room(parcels []parcel) error {
 	if mails == t.counts.mails {
 		return nil
 	}
-	return t.s.checkRoom(mails, bytes)
+	return t.s.checkRoom(mails, bytes, bounces)
 }
 
 // insertMails stores mails, those whose id is not there already.

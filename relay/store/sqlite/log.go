@@ -62,7 +62,7 @@ func (w *writer) fit(ops []op) bool {
 			mails, bytes = mails+1, bytes+o.parcels[i].Size
 		}
 	}
-	return w.s.checkRoom(mails, bytes) == nil
+	return w.s.checkRoom(mails, bytes, false) == nil
 }
 
 // canLog brings about what must be before anything is logged.

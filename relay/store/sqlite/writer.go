@@ -302,7 +302,7 @@ func (t *tx) run(group []op, results []result, noSpace error) error {
 		switch o := group[i]; {
 		case !o.enqueues:
 			err = t.runOne(o, &results[i])
-		case noSpace != nil:
+		case noSpace != nil && !t.s.spaceForBounces(o.parcels):
 			results[i] = result{err: noSpace}
 		default:
 			n, err = t.enqueue(group[i:], results[i:])
@@ -352,21 +352,37 @@ func (w *writer) spaceFor(group []op) error {
 	size, enqueues := int64(0), false
 	for _, o := range group {
 		enqueues = enqueues || o.enqueues
-		for _, p := range o.parcels {
-			if p.spool == "" {
-				size += p.Size
-			}
-		}
+		size += unspooled(o.parcels)
 	}
 	if !enqueues {
 		return nil
 	}
-	return w.s.checkFree(size)
+	return w.s.checkFree(size, false)
 }
 
-// checkFree refuses what would leave less than MinFree on the disk.
-func (s *Store) checkFree(size int64) error {
+// spaceForBounces says whether mails are bounces that there is space for.
+func (s *Store) spaceForBounces(parcels []parcel) bool {
+	return onlyBounces(parcels) && s.checkFree(unspooled(parcels), true) == nil
+}
+
+// unspooled is how much of the mails is still to be written.
+func unspooled(parcels []parcel) int64 {
+	size := int64(0)
+	for _, p := range parcels {
+		if p.spool == "" {
+			size += p.Size
+		}
+	}
+	return size
+}
+
+// checkFree refuses what would leave less than MinFree on the disk, and of
+// bounces only what would leave less than the store itself needs.
+func (s *Store) checkFree(size int64, bounces bool) error {
 	least := max(s.bounds.Load().MinFree, db.LeastFree)
+	if bounces {
+		least = db.LeastFree
+	}
 	free, err := db.FreeBytes(s.opts.Dir)
 	if err == nil && free-size < least {
 		return fmt.Errorf("%w: %d bytes are free on the disk, %d are kept free", queue.ErrFull, free, least)
