@@ -7,6 +7,7 @@ import (
 	"unicode"
 	"unicode/utf8"
 
+	"github.com/smtp2rest/smtp2rest/smtpd/policy"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
@@ -208,7 +209,8 @@ func isLetterOrDigit(r rune) bool {
 	return r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z'
 }
 
-// isDomain forgives underscores, which host names inside a company have.
+// isDomain forgives underscores, which host names inside a company have. Beyond
+// ASCII it takes what has a form in DNS, so that no list of domains misses it.
 func isDomain(s string) bool {
 	for _, label := range strings.Split(s, ".") {
 		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {
@@ -218,7 +220,8 @@ func isDomain(s string) bool {
 			return false
 		}
 	}
-	return true
+	_, sure := policy.Domain(s)
+	return sure || isASCII(s)
 }
 
 // isAddressLiteral: RFC 5321 section 4.1.3.

@@ -30,6 +30,22 @@ func TestUnqualified(t *testing.T) {
 	}
 }
 
+// A domain beyond ASCII that has no form in ASCII is no name in DNS, and would
+// slip through every list of domains.
+func TestInternationalDomain(t *testing.T) {
+	for domain, want := range map[string]bool{
+		"bücher.test": true, "BÜ_cher.test": true, "a_b.bücher。test": true, "😀.test": true, "xn--0.test": true,
+		"a․bücher.test": false, "́a.test": false, "אa.test": false, "a‍b.test": false, strings.Repeat("ü", 31) + "ẃ" + strings.Repeat("漢", 20) + ".test": false,
+	} {
+		if _, refused := parseRcpt("TO:<a@"+domain+">", true, ""); (refused == nil) != want {
+			t.Errorf("RCPT TO:<a@%s>: %v", domain, refused)
+		}
+		if _, refused := parseMail("FROM:<a@"+domain+"> SMTPUTF8", 10, ""); (refused == nil) != want {
+			t.Errorf("MAIL FROM:<a@%s>: %v", domain, refused)
+		}
+	}
+}
+
 // FuzzParsePath: whatever is taken as an address is fit for a log line, a
 // header and a reply, has one @ that splits it, and reads back as itself.
 func FuzzParsePath(f *testing.F) {

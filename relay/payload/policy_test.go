@@ -190,6 +190,10 @@ func TestVerifiedDomains(t *testing.T) {
 		{[]string{"example.com"}, "a@example.com.evil.example", false},
 		{[]string{"bücher.example"}, "a@xn--bcher-kva.example", true},
 		{[]string{"xn--bcher-kva.example"}, "a@bücher.example", true},
+		{[]string{"a_b.xn--bcher-kva.example"}, "a@A_b.bücher.example", true},
+		{[]string{"a․bücher.example"}, "a@a․bücher.example", false}, // what one cannot be sure of
+		{[]string{"example.com"}, "a@xn--example-.com", false},
+		{[]string{"xn--example-.com"}, "a@xn--example-.com", false},
 		{nil, "a@app.example.com", true},
 		{nil, "a@example.com", false},
 		{[]string{"example.com"}, "other@app.example.com", false},
@@ -216,6 +220,9 @@ func TestAuthorFromEnvelope(t *testing.T) {
 		replyTo        string
 	}{
 		{"From: root (Cron Daemon)\n", "root@example.com", relay.Address{Email: "root@example.com", Name: "Cron Daemon"}, ""},
+		{"From: a@x_y.bücher.example\n", "", relay.Address{Email: "default@app.example.com", Name: "a (x_y.xn--bcher-kva.example)"}, ""},
+		{"From: a@x_y.bücher.org\n", "", relay.Address{Email: "default@app.example.com", Name: "a (x_y.xn--bcher-kva.org)"}, "a@x_y.xn--bcher-kva.org"},
+		{"From: a@x․bücher.org\n", "", relay.Address{Email: "default@app.example.com", Name: "a (x․bücher.org)"}, ""},
 		{"From: root\n", "root@web1.example.org", relay.Address{Email: "default@app.example.com", Name: "root"}, "root@web1.example.org"},
 		{"", "root@web1", relay.Address{Email: "default@app.example.com", Name: "root (web1)"}, ""},
 		{"", "", relay.Address{Email: "default@app.example.com", Name: "The App"}, ""},

@@ -4,10 +4,9 @@ import (
 	"slices"
 	"strings"
 
-	"golang.org/x/net/idna"
-
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/payload/mime"
+	"github.com/smtp2rest/smtp2rest/smtpd/policy"
 )
 
 // sender sets From and ReplyTo.
@@ -163,39 +162,32 @@ func (c *composer) verified(domain string) bool {
 		_, own := splitEmail(c.options.Default.Email)
 		domains = []string{own}
 	}
-	domain = canonicalDomain(domain)
-	return slices.ContainsFunc(domains, func(d string) bool { return canonicalDomain(d) == domain })
+	form, sure := policy.Domain(domain)
+	return sure && slices.ContainsFunc(domains, func(d string) bool {
+		verified, _ := policy.Domain(d)
+		return verified == form
+	})
 }
 
 // asciiDomain writes an internationalised domain as every mail system takes it.
+// One that has no such form is left as it is.
 func asciiDomain(email string) string {
 	local, domain := splitEmail(email)
-	for i := range len(domain) {
-		if domain[i] >= 0x80 {
-			return local + "@" + canonicalDomain(domain)
-		}
+	form, sure := policy.Domain(domain)
+	if sure && strings.ContainsFunc(domain, func(r rune) bool { return r >= 0x80 }) {
+		return local + "@" + form
 	}
 	return email
 }
 
-// canonicalDomain makes the spellings of a domain comparable: case, the root's
-// dot, and the two forms of an internationalised name.
-func canonicalDomain(domain string) string {
-	domain = strings.ToLower(strings.TrimSuffix(domain, "."))
-	if ascii, err := idna.Lookup.ToASCII(domain); err == nil {
-		return ascii
-	}
-	return domain
-}
-
 // reachable reports whether an answer from the Internet can reach an address:
 // names that RFC 2606, RFC 6761 and RFC 6762 reserve, and hosts without a
-// domain, cannot.
+// domain, cannot; nor can a domain that is no name in DNS.
 func reachable(email string) bool {
 	_, domain := splitEmail(email)
-	domain = strings.ToLower(strings.TrimSuffix(domain, "."))
+	domain, sure := policy.Domain(domain)
 	i := strings.LastIndexByte(domain, '.')
-	if i < 0 {
+	if i < 0 || !sure {
 		return false
 	}
 	switch domain[i+1:] {

@@ -4,7 +4,7 @@ import (
 	"strings"
 	"unicode"
 
-	"golang.org/x/net/idna"
+	"github.com/smtp2rest/smtp2rest/smtpd/policy"
 )
 
 // Normalise returns the form in which addresses are compared: the domain
@@ -97,9 +97,6 @@ func lower(s string) string {
 
 // Domain is a domain's one form.
 func Domain(s string) string {
-	s = strings.TrimSuffix(s, ".")
-	if ascii, err := idna.Lookup.ToASCII(s); err == nil && ascii != "" {
-		return strings.TrimSuffix(ascii, ".") // of a full stop in another script
-	}
-	return lower(s)
+	form, _ := policy.Domain(s)
+	return form
 }

@@ -23,6 +23,7 @@ func TestNormalise(t *testing.T) {
 		{"bob@not valid", "bob@not valid"},
 		{"bob@[192.0.2.1]", "bob@[192.0.2.1]"},
 		{"bob@[IPv6:2001:DB8::1]", "bob@[ipv6:2001:db8::1]"},
+		{"bob@[IPv6:2001:db8:0:0::1]", "bob@[ipv6:2001:db8::1]"},
 		{"bob@under_score.example", "bob@under_score.example"},
 
 		// IDNA: one form, whichever was written.
@@ -35,7 +36,12 @@ func TestNormalise(t *testing.T) {
 		{"bob@faß.example", "bob@xn--fa-hia.example"}, // not fass: another domain since IDNA 2008
 		{"bob@xn--0.example", "bob@xn--0.example"},    // no Punycode: as it is
 		{"bob@XN--0.example", "bob@xn--0.example"},
-		{"bob@bü_cher.example", "bob@bü_cher.example"},
+		{"bob@a․bücher.example", "bob@a․bücher.example"}, // disallowed: as it is
+
+		// Labels that no host has are spelt in two ways as well.
+		{"bob@a_b.bücher.example", "bob@a_b.xn--bcher-kva.example"},
+		{"bob@BÜ_cher.example", "bob@xn--b_cher-3ya.example"},
+		{"bob@ab--cd.bücher.example", "bob@ab--cd.xn--bcher-kva.example"},
 
 		// Local parts: case alone, and quotes only where they are needed.
 		{"ZOË@example.net", "zoë@example.net"},

@@ -35,7 +35,7 @@ import (
 	"strings"
 	"time"
 
-	"golang.org/x/net/idna"
+	"github.com/smtp2rest/smtp2rest/smtpd/policy"
 )
 
 // most is the largest cap; a plan that grows for ever ends here.
@@ -121,11 +121,8 @@ func (p Plan) passes(sender string) bool {
 // hands out this one, so it is the one for queue.Mail.Domain, which is compared
 // with the keys of Limits.
 func Canonical(domain string) string {
-	domain = strings.ToLower(strings.TrimRight(domain, "."))
-	if ascii, err := idna.Lookup.ToASCII(domain); err == nil {
-		return ascii
-	}
-	return domain
+	form, _ := policy.Domain(domain)
+	return form
 }
 
 const secondsPerDay = 24 * 60 * 60

@@ -9,7 +9,7 @@ import (
 	"fmt"
 	"strings"
 
-	"golang.org/x/net/idna"
+	"golang.org/x/text/unicode/norm"
 )
 
 // Null is how a list names the null sender, MAIL FROM:<>.
@@ -58,6 +58,9 @@ func parse(entry string) (pattern, error) {
 		p.local = "*"
 		p.domain, p.below = strings.CutPrefix(p.domain, ".")
 	}
+	if strings.HasPrefix(p.domain, "[") {
+		p.domain = literal(p.domain)
+	}
 	if !isDomainPattern(p.domain) || strings.ContainsFunc(p.local, isControl) {
 		return pattern{}, fmt.Errorf("found %q; %w", entry, errForms)
 	}
@@ -76,11 +79,18 @@ func isDomainPattern(s string) bool {
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }
 
 // Has reports whether an address is in the list; "" is the null sender. Case
-// never counts, nor does how a domain or a local part is spelt.
-func (l List) Has(address string) bool {
-	local, domain := address, ""
+// never counts, nor does how a domain or a local part is spelt. An address
+// whose domain may be read as another one is in no list of domains.
+func (l List) Has(address string) bool { return l.find(address, false) }
+
+// mayHave is Has with the doubt against the address.
+func (l List) mayHave(address string) bool { return l.find(address, true) }
+
+func (l List) find(address string, doubtful bool) bool {
+	local, domain, sure := address, "", true
 	if at := strings.LastIndexByte(address, '@'); at >= 0 {
-		local, domain = address[:at], canonicalDomain(address[at+1:])
+		local = address[:at]
+		domain, sure = Domain(address[at+1:])
 	}
 	local = unquoted(local)
 	for _, p := range l {
@@ -90,6 +100,10 @@ func (l List) Has(address string) bool {
 				return true
 			}
 		case !matches(p.local, local):
+		case !sure && p.domain != "*":
+			if doubtful {
+				return true
+			}
 		case matches(p.domain, domain), p.below && matches("*."+p.domain, domain):
 			return true
 		}
@@ -97,9 +111,10 @@ func (l List) Has(address string) bool {
 	return false
 }
 
-// unquoted is a local part as it is meant: "a.b" with quotes is a.b.
+// unquoted is a local part as it is meant: "a.b" with quotes is a.b, and an ë is
+// one letter or two (RFC 6532 section 3.1).
 func unquoted(local string) string {
-	local = strings.ToLower(local)
+	local = norm.NFC.String(strings.ToLower(local))
 	if len(local) < 2 || local[0] != '"' || local[len(local)-1] != '"' {
 		return local
 	}
@@ -111,16 +126,6 @@ func unquoted(local string) string {
 		b.WriteByte(local[i])
 	}
 	return b.String()
-}
-
-// canonicalDomain takes away case, the root's dot, and the two forms of an
-// internationalised name.
-func canonicalDomain(domain string) string {
-	domain = strings.ToLower(strings.TrimSuffix(domain, "."))
-	if ascii, err := idna.Lookup.ToASCII(domain); err == nil {
-		return ascii
-	}
-	return domain
 }
 
 // matches compares with a pattern in which * stands for any characters, or
@@ -154,7 +159,7 @@ type Rule struct{ Allow, Deny List }
 
 // Permits reports whether an address may be used.
 func (r Rule) Permits(address string) bool {
-	return !r.Deny.Has(address) && (len(r.Allow) == 0 || r.Allow.Has(address))
+	return !r.Deny.mayHave(address) && (len(r.Allow) == 0 || r.Allow.Has(address))
 }
 
 // Rules are those of one place: of everything, of a listener, of a user.
@@ -184,7 +189,7 @@ func (c Chain) Broken(part Part, address string) (place int, allow, broken bool)
 	for i, r := range c {
 		rule := [...]Rule{Sender: r.Sender, Author: r.From, Recipient: r.Recipient}[part]
 		switch {
-		case rule.Deny.Has(address):
+		case rule.Deny.mayHave(address):
 			return i, false, true
 		case !rule.Permits(address):
 			return i, true, true

@@ -34,8 +34,13 @@ func TestHas(t *testing.T) {
 		{"<>", "<>", "a@b.test <>@b.test"},
 		{"@[192.0.2.1]", "a@[192.0.2.1]", "<> a@[192.0.2.2]"},
 		{"@xn--bcher-kva.test", "a@bücher.test a@BÜCHER.test a@xn--bcher-kva.test", "<> a@bucher.test"},
+		{"@.xn--bcher-kva.test", "a@a_b.bücher.test a@A_B.BÜCHER.test. a@-x.bücher.test a@ab--cd.bücher。test a@a_b.xn--bcher-kva.test", "<> a@a_b.bucher.test"},
+		{"@xn--b_cher-3ya.test", "a@bü_cher.test a@BÜ_cher.test a@bü＿cher.test", "<> a@bü-cher.test"},
+		{"@[ipv6:2001:db8::1]", "a@[IPv6:2001:DB8::1] a@[IPv6:2001:db8:0:0:0:0:0:1]", "<> a@[IPv6:2001:db8::2]"},
+		{"@[IPv6:2001:db8:0::1]", "a@[IPv6:2001:DB8::1]", "<>"},
+		{"@[192.0.2.1]", "a@[IPv6:::ffff:192.0.2.1]", "<>"},
 		{"\"a b\"@b.test", "\"A B\"@b.test", "<> ab@b.test"},
-		{"zoë@b.test", "zoë@b.test ZOË@b.test", "<> zoe@b.test"},
+		{"zoë@b.test", "zoë@b.test ZOË@b.test zoë@b.test", "<> zoe@b.test"},
 	} {
 		l := list(t, tt.pattern)
 		for want, addresses := range map[bool]string{true: tt.in, false: tt.out} {
@@ -46,6 +51,43 @@ func TestHas(t *testing.T) {
 			}
 		}
 	}
+}
+
+// A domain that other programs may read as another one is neither allowed nor
+// kept from being denied.
+func TestUncertainDomains(t *testing.T) {
+	for _, domain := range []string{"xn--b-.test", "xn--0.test", "xn--u-ccb.test", "a․bücher.test", "́a.test", "a‍b.test", "אa.test", "\xffü.test",
+		strings.Repeat("ü", 70) + ".test", strings.Repeat("ü.", 90) + "test"} {
+		address := "ann@" + domain
+		for name, tt := range map[string]struct {
+			rule Rule
+			want bool
+		}{
+			"no rule":                  {Rule{}, true},
+			"another domain is denied": {Rule{Deny: list(t, "@b.test")}, false},
+			"another user is denied":   {Rule{Deny: list(t, "bob@*", "<>")}, true},
+			"a domain is allowed":      {Rule{Allow: list(t, "@test", "@.test", "@b.test")}, false},
+			"all is allowed":           {Rule{Allow: list(t, "*")}, true},
+		} {
+			if got := tt.rule.Permits(address); got != tt.want {
+				t.Errorf("%s: %q is permitted: %v", name, address, got)
+			}
+			if _, _, broken := (Chain{{Recipient: tt.rule}}).Broken(Recipient, address); broken == tt.want {
+				t.Errorf("%s: a chain permits %q: %v", name, address, !broken)
+			}
+		}
+	}
+}
+
+// The form of a form is the same, and as sure.
+func TestDomainStays(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		s := rapid.OneOf(rapid.String(), rapid.StringOf(rapid.RuneFrom([]rune("abZ0.-_xnüÜßאıİK。．̈‍:[]")))).Draw(t, "domain")
+		once, sure := Domain(s)
+		if twice, still := Domain(once); twice != once || sure && !still {
+			t.Fatalf("%q is %q, %v, and that is %q, %v", s, once, sure, twice, still)
+		}
+	})
 }
 
 // split cuts at blanks outside quotes.
