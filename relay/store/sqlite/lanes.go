@@ -58,7 +58,7 @@ func (t *tx) choose(r queue.ClaimRequest) ([]due, error) {
 			}
 			taken = append(taken, d)
 			if !r.Latest || len(taken) > 1 {
-				t.s.turn = l.turn
+				t.turn = l.turn
 			}
 			going = append(going, l)
 		}
@@ -80,7 +80,7 @@ type lane struct {
 // does passing over all lanes of a domain that has nothing left.
 func (t *tx) lanes(limit int, left map[string]int) ([]lane, error) {
 	var found []lane
-	start := t.s.turn
+	start := t.turn
 	at, wrapped := start, false
 	// SQLite begins a comparison of rows at the first that is equal and steps
 	// from there; with a number above all mails that is behind the whole lane.

@@ -30,11 +30,13 @@ func (s *Store) operate(ctx context.Context, f queue.Filter, change func(t *tx, 
 	defer s.leave()
 	total := 0
 	for at, more := (cursor{seq: -1}), true; more; {
-		changed := 0
-		err := s.do(ctx, func(t *tx) error {
+		// A transaction that fails is made again, so all that comes of it is for
+		// after it.
+		changed, end, again := 0, at, false
+		err := s.do(ctx, func(t *tx) (err error) {
 			changed = 0
 			var subjects []subject
-			end, again, err := scan(t.conn, f, at, operateAtOnce, func(r row) error {
+			end, again, err = scan(t.conn, f, at, operateAtOnce, func(r row) error {
 				own := r[mailWidth:]
 				subjects = append(subjects, subject{seq: own.Int(8), n: own.Int(7), damaged: r.Bool(9)})
 				return nil
@@ -54,13 +56,13 @@ func (s *Store) operate(ctx context.Context, f queue.Filter, change func(t *tx, 
 					changed++
 				}
 			}
-			at, more = end, again
 			return nil
 		})
 		if err != nil {
 			return total, err
 		}
 		total += changed
+		at, more = end, again
 	}
 	return total, nil
 }

@@ -62,7 +62,8 @@ type Options struct {
 	logGroup    int           // the constant when 0
 	maxUnsynced int           // the constant when 0
 	rewrite     func(name string) error
-	segmentSize int64 // the constant when 0
+	segmentSize int64                     // the constant when 0
+	before      func(w *writer, g *group) // of a test: sees what is about to share a transaction
 }
 
 // Store is an open queue.
@@ -78,7 +79,6 @@ type Store struct {
 	published published
 	readers   db.Readers
 	wake      chan struct{}
-	turn      turn                          // whose lane is next; the writer's
 	behind    atomic.Pointer[chan struct{}] // closed when rows are stored that somebody may have been answered for
 
 	oldest oldestHint

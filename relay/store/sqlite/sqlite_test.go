@@ -24,6 +24,23 @@ func TestContractInSegments(t *testing.T) {
 	testContract(t, Options{logGroup: 1, segmentSize: 500, tidyEvery: time.Millisecond})
 }
 
+// TestContractWithFailedTransactions: the same when the storage refuses each
+// transaction once, after all of its changes were made. Nothing of them may
+// show in what is made of the same calls after that.
+func TestContractWithFailedTransactions(t *testing.T) {
+	testContract(t, Options{logGroup: 1000, before: failOnce})
+}
+
+// failOnce makes the changes of a group and takes them back.
+func failOnce(w *writer, g *group) {
+	t, err := w.begin(true)
+	if err != nil {
+		return
+	}
+	_ = t.run(g.ops, make([]result, len(g.ops)), nil)
+	_ = w.rollback(nil)
+}
+
 func testContract(t *testing.T, o Options) {
 	queuetest.Run(t, func(tb queuetest.TB) queuetest.Backend {
 		dir, err := os.MkdirTemp(t.TempDir(), "")

@@ -39,6 +39,7 @@ type tx struct {
 	*conn
 	s        *Store
 	counts   counts
+	turn     turn     // whose lane was served last
 	writes   int      // statements that changed something
 	files    []string // of the op that runs; see result
 	wakes    bool     // something may have become due
@@ -65,6 +66,7 @@ type writer struct {
 	ended       chan struct{}
 	conn        *conn
 	counts      counts
+	turn        turn // whose lane was served last
 	commits     int  // how many there were
 	tidiedAt    int  // commits when tidy looked last
 	truncated   bool // the log is cut to nothing
@@ -202,6 +204,9 @@ func (w *writer) commitRest(g *group) {
 		}
 		return
 	}
+	if w.s.opts.before != nil {
+		w.s.opts.before(w, g)
+	}
 	err := w.transact(g, false)
 	if err == nil {
 		return
@@ -255,7 +260,7 @@ func (w *writer) begin(synced bool) (*tx, error) {
 	if err := w.syncs(synced); err != nil {
 		return nil, w.failed(err)
 	}
-	t := &tx{conn: w.conn, s: w.s, counts: w.counts}
+	t := &tx{conn: w.conn, s: w.s, counts: w.counts, turn: w.turn}
 	if _, err := t.Exec("BEGIN IMMEDIATE"); err != nil {
 		return nil, w.failed(err)
 	}
@@ -266,7 +271,7 @@ func (w *writer) begin(synced bool) (*tx, error) {
 func (w *writer) committed(t *tx) {
 	w.commits++
 	w.truncated = false
-	w.counts = t.counts
+	w.counts, w.turn = t.counts, t.turn
 	w.s.published.Store(&t.counts)
 	if t.wakes {
 		w.s.wakeUp()
@@ -333,14 +338,14 @@ func (w *writer) save(t *tx, any *result) error {
 // runOne runs one op. A refusal goes to result; any other error is returned,
 // and so is one that came too late to have changed nothing.
 func (t *tx) runOne(o op, res *result) error {
-	before, writes := t.counts, t.writes
+	before, turn, writes := t.counts, t.turn, t.writes
 	t.files = nil
 	err := o.run(t)
 	if err != nil && (db.Code(err) != 0 || t.writes != writes) {
 		return err
 	}
 	if err != nil {
-		t.counts, t.files = before, nil
+		t.counts, t.turn, t.files = before, turn, nil
 	}
 	*res = result{err: err, files: t.files}
 	return nil
