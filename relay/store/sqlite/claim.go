@@ -96,7 +96,7 @@ func (t *tx) promote(now time.Time) error {
 // claim records an attempt and returns it. It is false when what is stored is
 // not what came: then the mail is marked damaged instead.
 func (t *tx) claim(d due, r queue.ClaimRequest) (queue.Claim, bool, error) {
-	v, err := t.One(`SELECT `+mailColumns+`, r.addr, r.sum, r.attempts, r.since, r.fence, r.settled, r.started
+	v, err := t.One(`SELECT `+mailColumns+`, r.addr, r.sum, r.attempts, r.since, r.fence, r.settled, r.started, r.state
 		FROM recipients r JOIN mails m ON m.seq = r.mail WHERE r.mail = ? AND r.n = ?`, d.seq, d.n)
 	if err != nil {
 		return queue.Claim{}, false, err
@@ -104,8 +104,11 @@ func (t *tx) claim(d due, r queue.ClaimRequest) (queue.Claim, bool, error) {
 	if v == nil { // a recipient without its mail
 		return queue.Claim{}, false, &CorruptError{Path: t.s.path(), Reason: fmt.Sprintf("mail %d is missing", d.seq)}
 	}
-	m, err := readMail(v)
 	own := v[mailWidth:]
+	if own.Int(7) != ready { // given up in this very call, because of an earlier recipient of the mail
+		return queue.Claim{}, false, nil
+	}
+	m, err := readMail(v)
 	addr, fence, settled := own.Text(0), own.Int(4), own.Int(5)
 	if err != nil || !m.intact(v.Text(6)) || addressSum(m.Message.ID, int(d.n), addr) != own.Int(1) {
 		return queue.Claim{}, false, t.damage(d.seq, m.Message.ID, r.Now)
