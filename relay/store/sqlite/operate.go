@@ -120,12 +120,11 @@ func (s *Store) Retry(ctx context.Context, f queue.Filter, now time.Time) (int, 
 			_, err := t.change("UPDATE recipients SET state = 0, due = 0 WHERE mail = ? AND n = ?", x.seq, x.n)
 			return true, err
 		case x.state == failed && !x.damaged:
-			t.wakes = true
+			t.wakes, t.reopens = true, true
 			t.counts.move(failed, ready)
 			if !x.bounced {
 				t.counts.unbounced--
 			}
-			t.s.oldest.seq.Store(0)
 			_, err := t.change(`UPDATE recipients SET state = 0, due = 0, ended = 0, attempts = 0, since = ? WHERE mail = ? AND n = ?`,
 				millis(now), x.seq, x.n)
 			return true, err

@@ -2,7 +2,6 @@ package sqlite
 
 import (
 	"context"
-	"sync/atomic"
 
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
@@ -45,13 +44,16 @@ func readWhole(c *conn, where string, key any) (queue.Mail, error) {
 	return m.Mail, nil
 }
 
-// oldestHint is a mail's number before which nothing is open, so that Stats
-// does not pass over the same finished mail each time.
-type oldestHint struct{ seq atomic.Int64 }
+// oldest is the number of a mail before which nothing is open, so that Stats
+// does not pass over the same finished mail each time. It is taken before what
+// is read and replaced after a commit that may have made it wrong, so that
+// nobody can put back one that is.
+type oldest struct{ seq int64 }
 
 // Stats implements queue.Queue.
 func (s *Store) Stats(ctx context.Context) (queue.Stats, error) {
 	var stats queue.Stats
+	from := s.oldest.Load()
 	err := s.read(ctx, func(c *conn) error {
 		n, err := loadCounts(c)
 		if err != nil {
@@ -64,13 +66,12 @@ func (s *Store) Stats(ctx context.Context) (queue.Stats, error) {
 		if n.state[ready]+n.state[claimed]+n.state[held] == 0 {
 			return nil
 		}
-		from := s.oldest.seq.Load()
 		r, err := c.One(`SELECT r.mail, m.received FROM recipients r CROSS JOIN mails m ON m.seq = r.mail
-			WHERE r.mail >= ? AND r.state IN (0, 1, 2, 3) ORDER BY r.mail LIMIT 1`, from)
+			WHERE r.mail >= ? AND r.state IN (0, 1, 2, 3) ORDER BY r.mail LIMIT 1`, from.seq)
 		if err != nil || r == nil {
 			return err
 		}
-		s.oldest.seq.CompareAndSwap(from, r.Int(0)) // not if a Retry set it back meanwhile
+		s.oldest.CompareAndSwap(from, &oldest{r.Int(0)})
 		stats.Oldest = fromMillis(r.Int(1))
 		return nil
 	})

@@ -45,6 +45,7 @@ func (w *writer) repair() error {
 	}
 	n := w.counts
 	w.s.published.Store(&n)
+	w.s.oldest.Store(&oldest{}) // what failed in its sync may have been stored after all
 	w.broken = nil
 	w.s.metrics.broken.Set(0)
 	w.s.log.Info("queue storage works again")

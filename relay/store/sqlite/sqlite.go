@@ -81,7 +81,7 @@ type Store struct {
 	wake      chan struct{}
 	behind    atomic.Pointer[chan struct{}] // closed when rows are stored that somebody may have been answered for
 
-	oldest oldestHint
+	oldest atomic.Pointer[oldest]
 	clock  atomic.Int64 // the latest time a caller gave, in milliseconds
 	began  atomic.Int64 // when the writer began with what it writes, in nanoseconds since 1970; 0: it waits
 
@@ -125,6 +125,7 @@ func Open(o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{opts: o, log: o.Log, metrics: newMetrics(o.Metrics, o.Dir), lock: l, wake: make(chan struct{}, 1), readers: make(db.Readers, readers)}
+	s.oldest.Store(&oldest{})
 	s.Configure(Bounds{Queue: o.Queue, MinFree: o.MinFree})
 	s.spool = spool{dir: filepath.Join(o.Dir, spoolDir), fs: o.spool}
 	if err := s.open(); err != nil {

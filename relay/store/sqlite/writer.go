@@ -43,6 +43,7 @@ type tx struct {
 	writes   int      // statements that changed something
 	files    []string // of the op that runs; see result
 	wakes    bool     // something may have become due
+	reopens  bool     // mail that was failed waits again
 	segments segmentChanges
 }
 
@@ -273,6 +274,9 @@ func (w *writer) committed(t *tx) {
 	w.truncated = false
 	w.counts, w.turn = t.counts, t.turn
 	w.s.published.Store(&t.counts)
+	if t.reopens {
+		w.s.oldest.Store(&oldest{})
+	}
 	if t.wakes {
 		w.s.wakeUp()
 	}
