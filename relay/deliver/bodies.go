@@ -41,6 +41,7 @@ type bodies struct {
 
 	mu      sync.Mutex
 	latest  *mapped
+	idle    bool // no other recipient is due
 	mapping payload.Options
 }
 
@@ -135,10 +136,28 @@ func (b *bodies) forget(m *mapped) {
 	}
 }
 
+// rest says whether no other recipient is due. Then the latest mail is kept no
+// longer than it is being sent: an idle queue keeps no memory from those who hand
+// mail over.
+func (b *bodies) rest(idle bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.idle = idle
+	b.letGo()
+}
+
+// letGo forgets the latest mail if the queue is idle and nobody sends it.
+func (b *bodies) letGo() {
+	if b.idle && b.latest != nil && b.latest.users == 1 {
+		b.replace(nil)
+	}
+}
+
 func (b *bodies) put(m *mapped) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	m.drop()
+	b.letGo()
 }
 
 // replace takes the place of the latest.

@@ -95,6 +95,23 @@ func TestBodiesHoldMemory(t *testing.T) {
 	})
 }
 
+// TestIdleHoldsNoMemory: what was sent last is not kept once nothing is due.
+func TestIdleHoldsNoMemory(t *testing.T) {
+	inBubble(t, plan{}, func(r *rig) {
+		l := &ledger{}
+		r.engine.bodies.mu.Lock()
+		r.engine.bodies.memory = l.share
+		r.engine.bodies.mu.Unlock()
+		r.keep(shop, "s", "bob@example.net")
+		synctest.Wait()
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		if l.most == 0 || l.shares != 0 || l.held != 0 {
+			t.Errorf("of %d bytes %d are held by %d shares", l.most, l.held, l.shares)
+		}
+	})
+}
+
 // Attempts at one mail that begin at the same time map it once, and none holds
 // memory of its own; if that fails, the next begins anew.
 func TestBodiesAreMappedOnce(t *testing.T) {

@@ -254,9 +254,11 @@ func (e *Engine) awaitDue(ctx context.Context) bool {
 		case err != nil:
 			e.leaveStorage(ctx, err)
 		case ok && !due.After(now):
+			e.bodies.rest(false)
 			return true
 		default:
 			e.claiming.note(nil)
+			e.bodies.rest(true)
 			e.awaitChange(ctx, e.untilDue(now, due, ok))
 		}
 	}
