@@ -134,13 +134,17 @@ type Attempt struct {
 
 // Event is what the provider told of a recipient afterwards.
 type Event struct {
-	ID        string    `json:"id"`
-	Type      string    `json:"type"` // the provider's own word
-	MessageID string    `json:"message_id"`
-	Email     string    `json:"email"`
-	Code      string    `json:"code,omitempty"` // of a bounce
-	Reason    string    `json:"reason,omitempty"`
-	Received  time.Time `json:"received"` // by us; the step's time is when it happened, or this where that was before the API took the mail
+	ID        string `json:"id"`
+	Type      string `json:"type"` // the provider's own word
+	MessageID string `json:"message_id"`
+	Email     string `json:"email"`
+	Code      string `json:"code,omitempty"` // of a bounce
+	Reason    string `json:"reason,omitempty"`
+	// Received is when we heard of it. The step's time is when it happened by the
+	// provider's clock. Where that is before the API took the mail, which is when
+	// it first answered with the recipient's APIID, it is the later of Received
+	// and that.
+	Received time.Time `json:"received"`
 }
 
 // Store keeps records. Every method may be called by any number of goroutines.

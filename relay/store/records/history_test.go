@@ -3,14 +3,13 @@ package records
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
-
-	"pgregory.net/rapid"
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/history"
@@ -40,14 +39,18 @@ func (b *backend) Restart() (err error) {
 }
 
 func TestHistoryKeepsItsContract(t *testing.T) {
-	historytest.Run(t, func(rt *rapid.T) historytest.Backend {
-		dir := t.TempDir()
+	base := t.TempDir()
+	historytest.Run(t, func(tb historytest.TB) historytest.Backend {
+		dir, err := os.MkdirTemp(base, "") // removed after each case: there may be many thousand
+		if err != nil {
+			tb.Fatal(err)
+		}
 		s, err := Open(Options{Dir: dir, Log: quiet()})
 		if err != nil {
-			rt.Fatal(err)
+			tb.Fatal(err)
 		}
 		b := &backend{s, dir}
-		rt.Cleanup(func() { _ = b.Close() })
+		tb.Cleanup(func() { _ = errors.Join(b.Close(), os.RemoveAll(dir)) })
 		return b
 	})
 }

@@ -1,6 +1,7 @@
 package records
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strings"
@@ -12,8 +13,9 @@ import (
 )
 
 func TestSuppressContract(t *testing.T) {
+	base := t.TempDir()
 	suppresstest.Run(t, func(t *testing.T) suppresstest.Backend {
-		dir, err := os.MkdirTemp(t.TempDir(), "")
+		dir, err := os.MkdirTemp(base, "")
 		must(t, err)
 		s := openTest(t, dir, Options{})
 		return suppresstest.Backend{
@@ -24,6 +26,7 @@ func TestSuppressContract(t *testing.T) {
 				return s
 			},
 			Flush: func() { must(t, s.Flush(t.Context())) },
+			Close: func() { must(t, errors.Join(s.Close(), os.RemoveAll(dir))) },
 		}
 	})
 }

@@ -25,6 +25,9 @@ type Backend struct {
 	Reopen func() suppress.Store
 	// Flush returns when what was to be written soon is written.
 	Flush func()
+	// Close, if it is set, gives back what the store holds. It is called where one
+	// test opens many thousand of them; the rest is for the test's end.
+	Close func()
 }
 
 var day0 = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
@@ -325,6 +328,9 @@ func testModel(t *testing.T, open func(t *testing.T) Backend) {
 	addresses := []string{"a@x.example", "b@x.example", "c@y.example"}
 	rapid.Check(t, func(rt *rapid.T) {
 		b := open(t)
+		if b.Close != nil {
+			rt.Cleanup(b.Close)
+		}
 		w := newWatcher()
 		if err := b.Store.Attach(context.Background(), w); err != nil {
 			rt.Fatalf("%v", err)
