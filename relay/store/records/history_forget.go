@@ -4,9 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
-	"io"
-	"io/fs"
-	"os"
+	"slices"
 
 	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
@@ -15,8 +13,8 @@ import (
 
 // Forget implements history.Store. Removed rows stay in the file's free space,
 // and secure_delete is not enough against that: where pages were split and
-// merged before, copies are left in their corners, as the tests show. So the
-// file is read, and written anew if the address is still in it.
+// merged before, copies are left in their corners, as the tests show. So all
+// pages are read, and the file is written anew if the address is still in it.
 func (s *Store) Forget(ctx context.Context, address string, queued []string) (history.Forgotten, error) {
 	f := forgetting{key: suppress.Normalise(address), typed: address}
 	err := s.durable(ctx, func(t *tx) (err error) {
@@ -138,15 +136,15 @@ func (f *forgetting) mentions(t *tx) error {
 	return nil
 }
 
-// scrub empties the log into the file, looks whether any of the words is still
-// there, and if so writes the file anew. It says whether they are gone in the
-// end: the suppression list may have the address on purpose.
+// scrub empties the write-ahead log into the file, looks whether any of the
+// words is still there, and if so writes the file anew. It says whether they are
+// gone in the end: the suppression list may have the address on purpose.
 func (s *Store) scrub(ctx context.Context, words ...string) (clean bool, err error) {
 	err = s.alone(ctx, func(c *db.Conn) error {
 		if err := db.Checkpoint(c); err != nil {
 			return err
 		}
-		if clean, err = s.free(words); clean || err != nil {
+		if clean, err = free(c, words); clean || err != nil {
 			return err
 		}
 		// A copy of the whole file does not belong in memory.
@@ -156,50 +154,46 @@ func (s *Store) scrub(ctx context.Context, words ...string) (clean bool, err err
 		if err := db.Checkpoint(c); err != nil {
 			return err
 		}
-		clean, err = s.free(words)
+		clean, err = free(c, words)
 		return err
 	})
 	return clean, err
 }
 
-// free reports whether the files hold none of the words, in any case.
-func (s *Store) free(words []string) (bool, error) {
-	for _, path := range [...]string{s.path(), s.path() + "-wal"} {
-		found, err := contains(path, words)
-		if errors.Is(err, fs.ErrNotExist) {
-			continue
-		}
-		if err != nil || found {
-			return false, err
-		}
+// free reports whether no page of the file holds any of the words, in any case;
+// those that are not in use are looked at as well. SQLite reads the pages, since
+// to open and close the file beside it would drop its locks.
+func free(c *db.Conn, words []string) (bool, error) {
+	longest := 0
+	for _, w := range words {
+		longest = max(longest, len(w))
 	}
-	return true, nil
+	// A long row goes on in pages of which each begins with the number of the
+	// next, and which mostly follow one another: a word may span two.
+	const number = 4
+	var before []byte
+	err := c.Each(func(r db.Row) error {
+		page := r.Blob(0)
+		seam := slices.Concat(before, page[number:min(len(page), number+longest)])
+		if mentions(page, words) || mentions(seam, words) {
+			return errFound
+		}
+		before = append(before[:0], page[max(0, len(page)-longest):]...)
+		return nil
+	}, "SELECT data FROM sqlite_dbpage") // https://www.sqlite.org/dbpage.html
+	if errors.Is(err, errFound) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
-// contains reads a file piece by piece; a word may span two.
-func contains(path string, words []string) (bool, error) {
-	f, err := os.Open(path)
-	if err != nil {
-		return false, err
-	}
-	defer func() { _ = f.Close() }() // read only
-	const piece, overlap = 1 << 20, 1 << 10
-	buf := make([]byte, piece+overlap)
-	kept := 0
-	for {
-		n, err := io.ReadFull(f, buf[kept:])
-		lower := bytes.ToLower(buf[:kept+n])
-		for _, w := range words {
-			if w != "" && bytes.Contains(lower, bytes.ToLower([]byte(w))) {
-				return true, nil
-			}
-		}
-		switch {
-		case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF):
-			return false, nil
-		case err != nil:
-			return false, err
-		}
-		kept = copy(buf, buf[kept+n-overlap:kept+n])
-	}
+// errFound ends the search.
+var errFound = errors.New("found")
+
+// mentions reports whether one of the words is in b, in any case.
+func mentions(b []byte, words []string) bool {
+	b = bytes.ToLower(b)
+	return slices.ContainsFunc(words, func(w string) bool {
+		return w != "" && bytes.Contains(b, bytes.ToLower([]byte(w)))
+	})
 }
