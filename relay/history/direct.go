@@ -21,7 +21,7 @@ func (d *Direct) Note(f Fact) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	d.facts = append(d.facts, f)
-	if len(d.facts) >= mailsAtOnce {
+	if len(d.facts) >= atOnce {
 		d.write()
 	}
 }

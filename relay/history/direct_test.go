@@ -13,7 +13,7 @@ import (
 func TestDirectWritesManyAtATime(t *testing.T) {
 	store := &fakeStore{}
 	d := &Direct{Store: store, Log: slog.New(slog.DiscardHandler)}
-	const mails = 2*mailsAtOnce + 1
+	const mails = 2*atOnce + 1
 	for i := range mails {
 		d.Note(OperatorDropped{ID: fmt.Sprint(i), To: "bob@example.net", At: time.Now()})
 	}

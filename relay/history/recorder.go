@@ -23,6 +23,7 @@ type Options struct {
 	every  time.Duration // how long a fact may wait for company
 	retry  time.Duration // how long a store that failed is left alone
 	most   int           // weight of the facts that may wait
+	atOnce int           // weight of the facts of one write
 	pruned time.Duration // between two looks for what is too old
 }
 
@@ -34,8 +35,8 @@ const (
 	mostWaiting = 50_000
 	// enough facts are written without waiting for more.
 	enough = 5_000
-	// mailsAtOnce bounds one write, which others that write must wait for.
-	mailsAtOnce = 1_000
+	// atOnce bounds one write, which others that write must wait for.
+	atOnce = 3_000
 	// pruneStep is how many mails are removed at once.
 	pruneStep = 200
 )
@@ -49,8 +50,8 @@ type Recorder struct {
 	metrics *metrics
 
 	mu      sync.Mutex
-	facts   []Fact
-	waiting int // their weight
+	facts   []Fact // not written yet, oldest first; only the loop removes any
+	waiting int    // their weight
 	stopped bool
 
 	some  chan struct{} // has a value when there are facts
@@ -58,11 +59,6 @@ type Recorder struct {
 	flush chan chan error
 	stop  chan struct{}
 	loops sync.WaitGroup
-
-	// backlog is what the store did not take, and behind the weight of the facts
-	// in it. Only the loop uses them.
-	backlog []Change
-	behind  int
 }
 
 var _ Noter = (*Recorder)(nil)
@@ -73,6 +69,7 @@ func NewRecorder(o Options) *Recorder {
 	setDefault(&o.retry, defaultRetry)
 	setDefault(&o.pruned, defaultPruned)
 	setDefault(&o.most, mostWaiting)
+	setDefault(&o.atOnce, atOnce)
 	r := &Recorder{
 		opt:     o,
 		metrics: newMetrics(o.Metrics),
@@ -118,6 +115,7 @@ func (r *Recorder) Note(f Fact) {
 	r.waiting += w
 	waiting := r.waiting
 	r.mu.Unlock()
+	r.metrics.facts.Inc()
 	signal(r.some)
 	if waiting >= enough {
 		signal(r.many)
@@ -184,7 +182,7 @@ func (r *Recorder) write() {
 		case asked = <-r.flush:
 		case <-r.stop:
 			if err := r.writeAll(); err != nil {
-				r.metrics.lost.Add(float64(len(r.backlog)))
+				r.metrics.lost.Add(float64(r.waiting)) // nothing is noted any more
 			}
 			return
 		}
@@ -218,31 +216,41 @@ func (r *Recorder) company(wait time.Duration) (asked chan error) {
 	return asked
 }
 
-// writeAll writes what there is. What the store does not take is kept for the
-// next time, and counts against what may wait.
+// writeAll writes the facts that there are. What the store does not take stays
+// for the next time, and counts against what may wait.
 func (r *Recorder) writeAll() error {
 	r.mu.Lock()
-	facts, weight := r.facts, r.waiting
-	r.facts = nil
+	left := len(r.facts)
 	r.mu.Unlock()
-	if len(facts) > 0 {
-		r.backlog = append(r.backlog, Changes(facts...)...)
-	}
-	r.metrics.facts.Add(float64(len(facts)))
-	for len(r.backlog) > 0 {
-		n := min(len(r.backlog), mailsAtOnce)
-		if err := r.opt.Store.Write(context.Background(), r.backlog[:n]); err != nil {
+	for left > 0 {
+		r.mu.Lock()
+		n, weight := portion(r.facts[:left], r.opt.atOnce)
+		facts := r.facts[:n]
+		r.mu.Unlock()
+		if err := r.opt.Store.Write(context.Background(), Changes(facts...)); err != nil {
 			r.metrics.failed.Inc()
-			r.opt.Log.Error("the history cannot be written", "mails", len(r.backlog), "cause", err)
-			r.behind += weight
+			r.opt.Log.Error("the history cannot be written", "facts", left, "cause", err)
 			return err
 		}
-		r.backlog = r.backlog[n:]
+		r.mu.Lock()
+		clear(facts) // the array may live on under what was noted since
+		r.facts = r.facts[n:]
+		r.waiting -= weight
+		r.mu.Unlock()
+		left -= n
 	}
-	r.backlog = nil
-	r.mu.Lock()
-	r.waiting -= weight + r.behind
-	r.mu.Unlock()
-	r.behind = 0
 	return nil
+}
+
+// portion is how many facts fit into one write, at least one, and their weight.
+func portion(facts []Fact, most int) (n, weight int) {
+	for n < len(facts) {
+		w := facts[n].weight()
+		if n > 0 && weight+w > most {
+			break
+		}
+		weight += w
+		n++
+	}
+	return n, weight
 }

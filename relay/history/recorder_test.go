@@ -130,7 +130,7 @@ func TestManyFactsDoNotWait(t *testing.T) {
 			t.Errorf("%d mails after %v", s.mails(), time.Since(begun))
 		}
 		r.Stop()
-		if n := len(s.writes); n != enough/mailsAtOnce {
+		if n := len(s.writes); n != (enough+atOnce-1)/atOnce {
 			t.Errorf("%d writes", n)
 		}
 	})
