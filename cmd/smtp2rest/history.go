@@ -24,8 +24,8 @@ history.subjects is on, else what its client was told. 'smtp2rest trace ID' tell
 the whole story of one.
 
 States are: waiting, refused (the client was told no), sent, failed, dropped (by
-an operator), and, by what the provider told after it was sent, delivered, bounced
-and complained.
+an operator), unknown (a crash took the note of how it ended), and, by what the
+provider told after it was sent, delivered, bounced and complained.
 
 It asks the running daemon, or opens the data directory of one that is stopped.`,
 		examples: []string{

@@ -216,6 +216,9 @@ func showEnds(t *terminal, story admin.Traced) error {
 }
 
 func standText(r history.Recipient, queued *admin.Mail) string {
+	if r.State == history.Unknown {
+		return "unknown: the relay ended before it wrote down what became of it, and it is not in the queue; most likely it was sent"
+	}
 	if r.State != history.Waiting {
 		return string(r.State)
 	}
@@ -226,7 +229,7 @@ func standText(r history.Recipient, queued *admin.Mail) string {
 			}
 		}
 	}
-	return "waiting, and not in the queue: its client still waits, or the end of its history was lost"
+	return "waiting, and not in the queue: its client still waits"
 }
 
 // followEvery is how often a story is asked for again.

@@ -149,7 +149,7 @@ func (l *LocalHistory) traced(ctx context.Context, m history.Mail) Traced {
 	t.Queue = &q
 	for i := range m.Recipients {
 		r := &m.Recipients[i]
-		if r.State != history.Waiting && r.State != history.Failed {
+		if r.State != history.Waiting && r.State != history.Failed && r.State != history.Unknown {
 			continue
 		}
 		for _, now := range q.Recipients {

@@ -8,6 +8,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/store/records"
 )
 
@@ -38,6 +39,31 @@ func (p *parts) buildRecords(context.Context) error {
 	p.onStop(func(context.Context) error { p.recorder.Stop(); return nil })
 	p.history = p.recorder
 	return nil
+}
+
+// reconcile brings the history in line with the queue, while mail is sent.
+func (p *parts) reconcile(store queue.Queue) {
+	if p.records == nil {
+		return
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	r := history.Reconciliation{Store: p.records, Queued: store.Get, Noter: p.recorder, Before: p.started}
+	go func() {
+		defer close(done)
+		n, err := r.Run(ctx)
+		if err != nil && ctx.Err() == nil {
+			p.opt.Log.Error("the history cannot be brought in line with the queue; the next start tries again", "cause", err)
+		}
+		if n > 0 {
+			p.opt.Log.Info("the process before this one ended without writing down what became of some recipients", "recipients", n)
+		}
+	}()
+	p.onStop(func(context.Context) error {
+		cancel()
+		<-done
+		return nil
+	})
 }
 
 // recordsNotes tell of records that are not kept. Mail is not touched by it, and

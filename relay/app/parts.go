@@ -216,6 +216,7 @@ func (p *parts) drain(ctx context.Context, store queue.Queue, writing func() tim
 	p.tell(func(ctx context.Context, _ time.Time) []admin.Note { return p.storageNotes(ctx, storage) })
 	p.tell(p.troubleNotes)
 	p.health.watch(p.startEngine(store), storage, writing)
+	p.reconcile(store)
 	return nil
 }
 

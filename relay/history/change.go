@@ -29,7 +29,7 @@ type RecipientChange struct {
 	Named string
 	State State     // "": as it was
 	Ended time.Time // of State; not looked at where that is the record's already
-	// Refused, if State is not set and the recipient waits or failed: the
+	// Refused, if State is not set and the recipient waits, failed or is Unknown: the
 	// client was told no then, and sees to it itself.
 	Refused time.Time
 	APIID   string

@@ -72,7 +72,7 @@ type Recipient struct {
 // State is where a recipient stands.
 type State string
 
-// The states. The last four come of the provider's events, the strongest of
+// The states. The last three come of the provider's events, the strongest of
 // which counts, whatever order they came in.
 const (
 	Waiting State = "waiting" // not settled: in the queue, or being tried
@@ -80,6 +80,10 @@ const (
 	Sent    State = "sent"    // the API took it
 	Failed  State = "failed"  // given up
 	Dropped State = "dropped" // by an operator
+	// Unknown: it waited when the relay crashed and is not in the queue. Most
+	// often it was sent and the crash took the note of it; or its client was
+	// not answered and has the mail still.
+	Unknown State = "unknown"
 
 	Delivered  State = "delivered"
 	Bounced    State = "bounced"
@@ -88,7 +92,7 @@ const (
 
 // States lists every state, for tables that must be complete.
 func States() []State {
-	return []State{Waiting, Refused, Sent, Failed, Dropped, Delivered, Bounced, Complained}
+	return []State{Waiting, Refused, Sent, Failed, Dropped, Unknown, Delivered, Bounced, Complained}
 }
 
 // Step is one thing that happened to a recipient.
@@ -151,6 +155,10 @@ type Event struct {
 type Store interface {
 	// Write adds what happened to mails, all of it or nothing.
 	Write(ctx context.Context, changes []Change) error
+
+	// MarkUnknown makes a recipient Unknown if it waits by the record. One that is
+	// Unknown waits again as soon as more happens to it.
+	MarkUnknown(ctx context.Context, id, addr string, at time.Time) error
 
 	// Get returns a mail with its recipients and their steps, the provider's
 	// events among them. The second result is false when there is none.

@@ -64,6 +64,8 @@ func (s *fakeStore) Get(context.Context, string) (Mail, bool, error) { return Ma
 
 func (s *fakeStore) Find(context.Context, Query) ([]Mail, string, error) { return nil, "", nil }
 
+func (s *fakeStore) MarkUnknown(context.Context, string, string, time.Time) error { return nil }
+
 func (s *fakeStore) Prune(_ context.Context, _ time.Time, limit int, force bool) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

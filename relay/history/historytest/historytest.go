@@ -45,6 +45,7 @@ func Run(t *testing.T, open func(t TB) Backend) {
 			"tried":   m.tried,
 			"gave up": m.gaveUp,
 			"dropped": m.dropped,
+			"unknown": m.unknown,
 			"event":   m.event,
 			"prune":   m.prune,
 			"forget":  m.forget,
@@ -149,8 +150,10 @@ func (m *model) apply(c history.Change) {
 		switch {
 		case r.State != "" && r.State != have.State:
 			have.State, have.Ended = r.State, r.Ended
-		case r.State == "" && !r.Refused.IsZero() && (have.State == history.Waiting || have.State == history.Failed):
+		case r.State == "" && !r.Refused.IsZero() && slices.Contains([]history.State{history.Waiting, history.Failed, history.Unknown}, have.State):
 			have.State, have.Ended = history.Refused, r.Refused
+		case r.State == "" && have.State == history.Unknown:
+			have.State, have.Ended = history.Waiting, time.Time{}
 		}
 		have.Named, have.APIID = cmp.Or(r.Named, have.Named), cmp.Or(r.APIID, have.APIID)
 		have.Steps = append(have.Steps, r.Steps...)
@@ -230,6 +233,22 @@ func (m *model) dropped(*rapid.T) {
 			return
 		}
 		m.note(history.OperatorDropped{ID: id, To: to, At: m.tick()})
+	}
+}
+
+func (m *model) unknown(*rapid.T) {
+	id, to, ok := m.someRecipient()
+	if !ok {
+		return
+	}
+	at := m.tick()
+	m.must(m.b.MarkUnknown(m.Context(), id, strings.ToUpper(to), at))
+	if mail := m.mails[id]; mail != nil {
+		for i := range mail.Recipients {
+			if r := &mail.Recipients[i]; key(r.Addr) == key(to) && r.State == history.Waiting {
+				r.State, r.Ended = history.Unknown, at
+			}
+		}
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
@@ -138,13 +139,22 @@ func (t *tx) writeRecipient(c history.Change, r history.RecipientChange) error {
 		ON CONFLICT (mail, key) DO UPDATE SET
 			named = iif(?4 <> '', ?4, named),
 			named_key = iif(?4 <> '', ?5, named_key),
-			state = iif(?10 OR ?12 AND state IN ('waiting', 'failed'), ?6, state),
-			ended = iif((?10 OR ?12 AND state IN ('waiting', 'failed')) AND state <> ?6, ?7, ended),
+			state = iif(?10 OR ?12 AND state IN ('waiting', 'failed', 'unknown'), ?6, iif(state = 'unknown', 'waiting', state)),
+			ended = iif(?10 OR ?12 AND state IN ('waiting', 'failed', 'unknown'), iif(state <> ?6, ?7, ended), iif(state = 'unknown', 0, ended)),
 			api_id = iif(?8 <> '', ?8, api_id),
 			steps = iif(?10 OR length(steps) < ?11, steps || ?9, steps)`,
 		c.ID, suppress.Normalise(r.Addr), r.Addr, r.Named, named, string(state), millis(ended), r.APIID, steps,
 		r.State != "", stepsMax, !r.Refused.IsZero())
 	return err
+}
+
+// MarkUnknown implements history.Store.
+func (s *Store) MarkUnknown(ctx context.Context, id, addr string, at time.Time) error {
+	return s.durable(ctx, func(t *tx) error {
+		_, err := t.Exec("UPDATE mail_recipients SET state = 'unknown', ended = ? WHERE mail = ? AND key = ? AND state = 'waiting'",
+			millis(at), id, suppress.Normalise(addr))
+		return err
+	})
 }
 
 func stepLines(steps []history.Step) (string, error) {
