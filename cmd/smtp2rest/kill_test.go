@@ -224,7 +224,7 @@ func (rig *killRig) look(r *killRelay) {
 	store := rig.open(dir)
 	defer rig.close(store)
 	for later := time.Now().Add(1000 * time.Hour); ; {
-		claims, err := store.Claim(context.Background(), queue.ClaimRequest{Now: later, Max: 1000, Lease: time.Hour})
+		claims, err := store.Claim(context.Background(), queue.ClaimRequest{Now: later, Max: 1000})
 		if err != nil {
 			rig.fail("after life %d the queue cannot be claimed from: %v", r.life, err)
 		}

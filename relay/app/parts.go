@@ -31,10 +31,6 @@ import (
 	"github.com/smtp2rest/smtp2rest/smtpd/budget"
 )
 
-// leaseMargin is what an attempt may take beyond the API's time-out: mapping
-// the mail and writing down what came of it.
-const leaseMargin = time.Minute
-
 // parts are what a running daemon is made of.
 type parts struct {
 	opt     Options
@@ -252,7 +248,6 @@ func engineSettings(c *config.Config) deliver.Settings {
 		Schedule: retry.Schedule{First: c.Delivery.Retry.First, Max: c.Delivery.Retry.Max, MaxAge: c.Delivery.Retry.MaxAge},
 		// A quarter of the calls at once is left to fresh mail.
 		Workers:        c.API.Concurrency - c.API.Concurrency/4,
-		Lease:          c.API.Timeout + leaseMargin,
 		KeepSent:       c.Queue.KeepSent,
 		Bounce:         bounces(c),
 		BounceGrace:    c.Bounce.Grace,

@@ -92,7 +92,7 @@ func (q quota) start(t testing.TB, box *sandbox.Server, store queue.Queue, dial 
 	pacer := pace.New(o)
 	from := relay.Address{Email: "hello@mail.example.com"}
 	engine := deliver.New(deliver.Options{
-		Settings: deliver.Settings{Mapping: payload.Options{Default: from, Domains: []string{"mail.example.com"}}, Schedule: retry.Schedule{First: 5 * time.Second, Max: 15 * time.Minute, MaxAge: 48 * time.Hour}, Workers: concurrency - concurrency/4, Lease: time.Minute, KeepSent: time.Hour, Bounce: bounce.Options{From: from}},
+		Settings: deliver.Settings{Mapping: payload.Options{Default: from, Domains: []string{"mail.example.com"}}, Schedule: retry.Schedule{First: 5 * time.Second, Max: 15 * time.Minute, MaxAge: 48 * time.Hour}, Workers: concurrency - concurrency/4, KeepSent: time.Hour, Bounce: bounce.Options{From: from}},
 		Queue:    store,
 		Pace:     pacer,
 		Log:      log,

@@ -24,8 +24,8 @@ type Memory interface {
 	Release()
 }
 
-// memoryWait is well below a lease's margin: who waits longer would be claimed
-// by another.
+// memoryWait is how long a mail waits for memory, with its leave to make a call,
+// before another may have its turn.
 const memoryWait = 30 * time.Second
 
 // memoryPause is how long a mail is left alone for which there was none.

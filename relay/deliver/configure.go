@@ -14,7 +14,6 @@ type Settings struct {
 	Schedule retry.Schedule
 
 	Workers  int           // attempts of queued mail at once; at least 1
-	Lease    time.Duration // above the longest an attempt can take
 	KeepSent time.Duration // how long sent mail stays listed
 
 	Bounce         bounce.Options

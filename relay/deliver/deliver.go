@@ -37,6 +37,10 @@ type Options struct {
 	History history.Noter // nil: history.Nothing
 	Log     *slog.Logger
 	Metrics prometheus.Registerer // nil: none
+
+	// Now is the wall clock, by which mail is due; nil: time.Now. What lasts in
+	// the process itself is measured by the monotonic clock.
+	Now func() time.Time
 }
 
 // Warming bounds what a sender's domain sends in a day; *warm.Meter does.
@@ -64,6 +68,7 @@ type Engine struct {
 	pulse   *pulse
 	bodies  *bodies
 	places  *places.Places // one taken per attempt under way
+	flight  *flight
 	set     atomic.Pointer[Settings]
 	failed  chan struct{} // has a value when there may be a bounce to write
 	later   chan struct{} // has a value when something is due sooner than was known
@@ -88,11 +93,15 @@ func New(o Options) *Engine {
 	if o.History == nil {
 		o.History = history.Nothing{}
 	}
+	if o.Now == nil {
+		o.Now = time.Now
+	}
 	e := &Engine{
 		opt:    o,
 		pulse:  newPulse(),
 		bodies: newBodies(o),
 		places: places.New(o.Workers),
+		flight: newFlight(),
 		failed: make(chan struct{}, 1),
 		later:  make(chan struct{}, 1),
 		anew:   make(chan struct{}, 1),
@@ -145,7 +154,7 @@ func (e *Engine) dispatch(ctx, trying context.Context) {
 		e.pulse.works("claiming")
 		claims, err := e.claim(ctx, passes)
 		for i, pass := range passes {
-			if i >= len(claims) {
+			if i >= len(claims) || !e.begin(claims[i]) {
 				pass.Return()
 				e.places.Return()
 				continue
@@ -217,8 +226,8 @@ func (e *Engine) claim(ctx context.Context, passes []*pace.Pass) ([]queue.Claim,
 	if len(passes) == 0 || e.unsettled.Load() > 0 {
 		return nil, nil
 	}
-	now := time.Now()
-	r := queue.ClaimRequest{Now: now, Max: len(passes), Lease: e.set.Load().Lease, Limits: e.limits(now)}
+	now := e.opt.Now()
+	r := queue.ClaimRequest{Now: now, Max: len(passes), Limits: e.limits(now)}
 	if passes[0].Probe() {
 		r.PassOver = e.opt.Pace.Suspects()
 		r.Latest = !e.latest
@@ -235,6 +244,15 @@ func (e *Engine) claim(ctx context.Context, passes []*pace.Pass) ([]queue.Claim,
 	return claims, err
 }
 
+// begin is false for a recipient that is being tried already.
+func (e *Engine) begin(c queue.Claim) bool {
+	first := e.flight.begin(c.Token)
+	if !first {
+		e.opt.Log.Error("the queue handed out a recipient that is being tried; it is not tried twice", "id", c.Mail.Message.ID, "to", c.Addr)
+	}
+	return first
+}
+
 func (e *Engine) limits(now time.Time) map[string]int {
 	if e.opt.Warming == nil {
 		return nil
@@ -246,7 +264,7 @@ func (e *Engine) limits(now time.Time) map[string]int {
 func (e *Engine) awaitDue(ctx context.Context) bool {
 	for ctx.Err() == nil {
 		e.pulse.works("looking for what is due")
-		now := time.Now()
+		now := e.opt.Now()
 		due, ok, err := e.opt.Queue.NextDue(ctx, now, e.limits(now))
 		switch {
 		case ctx.Err() != nil:
@@ -288,8 +306,7 @@ func (e *Engine) untilDue(now, due time.Time, ok bool) time.Duration {
 }
 
 // awaitChange waits for the time to pass, for the queue to tell of a change, or
-// for a settlement: what was claimed when the queue was asked for the next due
-// time counted with the end of its lease, and is due again long before that.
+// for a settlement, by which a recipient is due again.
 func (e *Engine) awaitChange(ctx context.Context, wait time.Duration) {
 	e.pulse.waits("waiting for something to do", wait)
 	await(ctx, wait, e.opt.Queue.Wake(), e.later, e.pulse.probe)

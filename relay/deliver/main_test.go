@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -78,6 +79,8 @@ type rig struct {
 
 	suppressed *suppress.List
 	engine     *Engine // nil when it does not run
+
+	stepped atomic.Int64 // by how much the wall clock was set, in nanoseconds
 }
 
 func or[T comparable](v, otherwise T) T {
@@ -168,7 +171,7 @@ func (r *rig) options(log *slog.Logger) Options {
 	return Options{
 		Settings: Settings{
 			Mapping: p.mapping, Schedule: or(p.schedule, hours(48)),
-			Workers: or(p.workers, 4), Lease: apiTimeout + time.Minute, KeepSent: or(p.keepSent, 100*time.Hour),
+			Workers: or(p.workers, 4), KeepSent: or(p.keepSent, 100*time.Hour),
 			Bounce:      bounce.Options{From: relay.Address{Email: "relay@sandbox.example"}, Hostname: "relay.test", Postmaster: p.postmaster},
 			BounceGrace: or(p.grace, time.Hour), BouncesPerHour: p.perHour,
 		},
@@ -178,8 +181,15 @@ func (r *rig) options(log *slog.Logger) Options {
 		Warming:  p.warming,
 		Log:      log,
 		Metrics:  p.metrics,
+		Now:      r.now,
 	}
 }
+
+// step sets the wall clock forward, or back.
+func (r *rig) step(d time.Duration) { r.stepped.Add(int64(d)) }
+
+// now is the wall clock.
+func (r *rig) now() time.Time { return time.Now().Round(0).Add(time.Duration(r.stepped.Load())) }
 
 // down ends the engine and closes the store: in order, or cutting off at once
 // what is under way.

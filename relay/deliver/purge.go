@@ -13,7 +13,7 @@ const (
 // purge removes sent mail that has been listed for long enough.
 func (e *Engine) purge(ctx context.Context) {
 	for ctx.Err() == nil {
-		n, err := e.opt.Queue.Purge(ctx, time.Now().Add(-e.set.Load().KeepSent), purgeStep)
+		n, err := e.opt.Queue.Purge(ctx, e.opt.Now().Add(-e.set.Load().KeepSent), purgeStep)
 		if err != nil && ctx.Err() == nil {
 			e.opt.Log.Error("sent mail cannot be removed from the queue", "cause", err)
 		}

@@ -3,7 +3,6 @@ package deliver
 import (
 	"context"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay"
@@ -146,32 +145,6 @@ func TestAKill(t *testing.T) {
 		}
 		if s := r.box.Stats(); s.Keys != 1 || s.Duplicates != 1 || s.Calls != 2 {
 			t.Errorf("%d calls with %d keys", s.Calls, s.Keys)
-		}
-	})
-}
-
-// The leases of a process that was killed on a store that stays open, as one of
-// several on the same database, run out.
-func TestALeaseRunsOut(t *testing.T) {
-	bad := &faulty{}
-	bad.set("Settle")
-	inBubble(t, plan{wrap: func(q queue.Queue) queue.Queue { bad.Queue = q; return bad }}, func(r *rig) {
-		id := r.keep(shop, "s", "bob@example.net")
-		r.pass(time.Second)
-		ctx, cancel := context.WithCancel(r.t.Context())
-		cancel()
-		r.engine.Stop(ctx)
-		bad.set("")
-		other := New(r.options(r.engine.opt.Log))
-		other.Start()
-		r.pass(apiTimeout + time.Minute - 2*time.Second)
-		r.wantStates(id, "sending")
-		r.pass(2 * time.Second)
-		synctest.Wait()
-		r.wantStates(id, "sent")
-		other.Stop(r.t.Context())
-		if s := r.box.Stats(); s.Keys != 1 || s.ByStatus[200] != 2 {
-			t.Errorf("stats %+v", s)
 		}
 	})
 }

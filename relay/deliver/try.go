@@ -19,7 +19,7 @@ import (
 func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
 	if out, ok := e.opt.Attempts.Suppressed(attemptAt(c)); ok { // learnt since the mail came
 		pass.Return()
-		e.settle(ctx, c, e.decide(c, out, time.Now()))
+		e.settle(ctx, c, e.decide(c, out, e.opt.Now()))
 		return
 	}
 	mail, err := e.bodies.get(ctx, c.Mail)
@@ -29,7 +29,7 @@ func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
 		return
 	}
 	defer e.bodies.put(mail)
-	domain, begun := c.Mail.Domain, time.Now()
+	domain, begun := c.Mail.Domain, e.opt.Now()
 	if e.opt.Warming != nil && !e.opt.Warming.Take(domain, c.Mail.Urgent, begun) {
 		pass.Return() // the day's share went to fresh mail meanwhile
 		e.settle(ctx, c, queue.Settlement{Result: queue.Later, NotAnAttempt: true, At: begun, Due: begun, Outcome: relay.Outcome{
@@ -40,7 +40,7 @@ func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
 	a := attemptAt(c)
 	a.Body, a.Trace = mail.body, mail.trace
 	out := e.opt.Attempts.Make(ctx, pass, a)
-	now := time.Now()
+	now := e.opt.Now()
 	s := e.decide(c, out, now)
 	if e.opt.Warming != nil {
 		if s.Result == queue.Done {
@@ -110,7 +110,7 @@ func decide(schedule retry.Schedule, t tried, jitter float64) queue.Settlement {
 // by the next version, so it is tried again later and later; trouble of the
 // storage, and a lack of memory, say nothing about the mail.
 func (e *Engine) unreadable(ctx context.Context, c queue.Claim, err error) queue.Settlement {
-	now := time.Now()
+	now := e.opt.Now()
 	if ctx.Err() != nil || errors.Is(err, errMemory) {
 		e.opt.Log.Info("a queued mail is tried later", "id", c.Mail.Message.ID, "to", c.Addr, "cause", err)
 		return queue.Settlement{Result: queue.Later, At: now, Due: now.Add(memoryPause), NotAnAttempt: true,
@@ -143,12 +143,12 @@ func publicCause(err error) string {
 	}
 }
 
-// settle does not let go: an attempt that is not settled is made again when
-// its lease ends, which would be a second copy of a mail that was sent. While
+// settle does not let go: an attempt that is not settled is made again after the
+// next start, which would be a second copy of a mail that was sent. While
 // it cannot settle, nothing is claimed. Once ctx ends, which is when the engine
 // cuts attempts off, it tries once more.
 func (e *Engine) settle(ctx context.Context, c queue.Claim, s queue.Settlement) {
-	s.Token = c.Token
+	s.Token = e.flight.end(c.Token)
 	err := e.settleOnce(c, s)
 	if err == nil {
 		return
@@ -168,7 +168,7 @@ func (e *Engine) settle(ctx context.Context, c queue.Claim, s queue.Settlement) 
 
 // settleOnce logs the error that it returns.
 func (e *Engine) settleOnce(c queue.Claim, s queue.Settlement) error {
-	ctx, cancel := context.WithTimeout(context.Background(), e.set.Load().Lease)
+	ctx, cancel := context.WithTimeout(context.Background(), stepTime)
 	defer cancel()
 	err := e.opt.Queue.Settle(ctx, s)
 	log := e.opt.Log.With("id", c.Mail.Message.ID, "to", c.Addr)

@@ -338,7 +338,7 @@ func TestPurge(t *testing.T) {
 }
 
 // The next try is when it is due, although nothing else happens in the queue
-// meanwhile: not when the lease of the one before would have ended.
+// meanwhile.
 func TestTheNextTryIsWhenItIsDue(t *testing.T) {
 	tests := []struct {
 		name, to string

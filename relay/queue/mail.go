@@ -12,7 +12,7 @@ type State int
 const (
 	// Waiting: to be tried at Due, or as soon as its turn comes after it.
 	Waiting State = iota
-	// Claimed: somebody holds a lease on it and is trying it now.
+	// Claimed: somebody is trying it now.
 	Claimed
 	// Held: an operator stopped it; it waits for Release.
 	Held
@@ -125,7 +125,7 @@ type Attempt struct {
 	Outcome relay.Outcome
 	// NotAnAttempt: it did not count, see Settlement.
 	NotAnAttempt bool
-	// Unknown: its lease ran out, or the process died, before it was settled.
+	// Unknown: the process ended before it was settled.
 	// The mail may have been sent; Outcome is empty.
 	Unknown bool
 }

@@ -2,7 +2,7 @@
 // It has no code that stores anything; relay/store has one package per
 // backend, and relay/queue/queuetest holds every backend to this text.
 //
-// A mail enters by Enqueue and is tried once per recipient: Claim leases
+// A mail enters by Enqueue and is tried once per recipient: Claim hands
 // recipients to a worker, Settle says what came of it. relay/deliver is the
 // worker; when and whether to try again, and when to give up, is its decision
 // and never the queue's. The queue has no clock: every time comes from its
@@ -110,11 +110,15 @@ type Queue interface {
 
 // Claims is the workers' side.
 type Claims interface {
-	// Claim leases up to r.Max recipients that are waiting and due. Those whose
-	// lease ran out are waiting and due again from the next Claim on, or held
-	// if an operator said so meanwhile. The attempt is recorded before Claim returns. No two
-	// claims of the same recipient are valid at the same time. Finding
-	// nothing is no error.
+	// Claim hands out up to r.Max recipients that are waiting and due. The
+	// attempt is recorded before Claim returns. Finding nothing is no error.
+	//
+	// A recipient that is claimed is not claimed again before it is settled or
+	// its owner is gone. The owner is whoever opened the queue; it is gone when
+	// it called Close, or when its process ended. Its claims are then waiting and
+	// due, or held if an operator said so meanwhile. No clock ends a claim:
+	// a clock that is set forward, or a disk that stalls, would end one whose
+	// call is still under way, and the recipient would get two copies.
 	//
 	// Lanes take turns, over all calls together: no lane gets a second
 	// recipient while another that has one due has not had its turn. Within a
@@ -127,22 +131,21 @@ type Claims interface {
 
 	// Settle ends attempts. Settling the same claim twice is harmless: the
 	// first word stands. Claims that are not valid any more are left alone
-	// and reported as a *StaleError; all others are settled. A claim whose
-	// lease ran out is valid until the recipient is claimed again.
+	// and reported as a *StaleError; all others are settled. A claim stays valid
+	// until the recipient is claimed again.
 	Settle(ctx context.Context, settlements ...Settlement) error
 
 	// NextDue says from when on a Claim with the same limits might find
-	// something: now at the earliest, the next due time or the end of a lease
-	// otherwise. It is false when only a change can make something due, of
-	// which Wake tells. It may name a time at which there is nothing after all.
+	// something: now at the earliest, the next due time otherwise. It is false
+	// when only a change can make something due: a settlement, or one of those
+	// of which Wake tells. It may name a time at which there is nothing after all.
 	NextDue(ctx context.Context, now time.Time, limits map[string]int) (time.Time, bool, error)
 }
 
 // ClaimRequest says what to claim.
 type ClaimRequest struct {
-	Now   time.Time
-	Max   int           // at least 1
-	Lease time.Duration // above the longest an attempt can take; ends at Now+Lease
+	Now time.Time
+	Max int // at least 1
 	// Limits says for a sender's domain how many recipients of ordinary mail
 	// this call may claim at most; a domain that is not named is not bound.
 	Limits map[string]int
@@ -163,7 +166,7 @@ type Token struct {
 	Fence     int64
 }
 
-// Claim is one recipient leased to the caller.
+// Claim is one recipient that only the caller tries.
 type Claim struct {
 	Token   Token
 	Mail    Mail // without Recipients and without Raw
@@ -259,7 +262,7 @@ type Operator interface {
 	List(ctx context.Context, f Filter) ([]Entry, string, error)
 
 	// Hold stops waiting recipients; those being tried are stopped when their
-	// attempt comes to Later or its lease runs out. Release makes held ones
+	// attempt comes to Later or its owner is gone. Release makes held ones
 	// wait again, until the time they were due, and takes back a Hold of those
 	// being tried. Retry makes waiting ones due at once, and failed ones
 	// waiting again, with no attempts, as if they had come at now; damaged

@@ -21,15 +21,13 @@ var claimTests = []test{
 	{"not before it is due", queue.Options{}, notBeforeDue},
 	{"an old mail that comes back goes first", queue.Options{}, comesBack},
 	{"what it says", queue.Options{}, whatAClaimSays},
-	{"lease", queue.Options{}, leaseRunsOut},
+	{"until the owner is gone", queue.Options{}, untilTheOwnerIsGone},
 	{"next due", queue.Options{}, nextDue},
 	{"many due at once", queue.Options{}, manyDue},
 	{"concurrent", queue.Options{}, concurrentClaims},
 	{"nonsense", queue.Options{}, func(s *suite) {
-		for _, r := range []queue.ClaimRequest{{Now: s.now, Lease: lease}, {Now: s.now, Max: 1}} {
-			if _, err := s.Claim(s.ctx, r); err == nil {
-				s.Fatalf("no error for %+v", r)
-			}
+		if _, err := s.Claim(s.ctx, queue.ClaimRequest{Now: s.now}); err == nil {
+			s.Fatalf("no error for a claim of nothing")
 		}
 	}},
 }
@@ -148,7 +146,7 @@ func passingOver(s *suite) {
 	alone := s.put("c@b", "bad5")
 	s.put("d@b", "d1")
 	pass := func(max int, ids ...string) string {
-		claims, err := s.Claim(s.ctx, queue.ClaimRequest{Now: s.now, Max: max, Lease: lease, PassOver: ids})
+		claims, err := s.Claim(s.ctx, queue.ClaimRequest{Now: s.now, Max: max, PassOver: ids})
 		s.must(err)
 		return addrs(claims)
 	}
@@ -171,7 +169,7 @@ func latestFirst(s *suite) {
 	bad := s.put("n@b", "bad")
 	last := s.put("m@b", "m4")
 	latest := func(max int, over ...string) string {
-		claims, err := s.Claim(s.ctx, queue.ClaimRequest{Now: s.now, Max: max, Lease: lease, PassOver: over, Latest: true})
+		claims, err := s.Claim(s.ctx, queue.ClaimRequest{Now: s.now, Max: max, PassOver: over, Latest: true})
 		s.must(err)
 		return addrs(claims)
 	}
@@ -218,13 +216,17 @@ func whatAClaimSays(s *suite) {
 	s.equal("attempts", s.get(m.Message.ID).Recipients[0].Attempts, 1)
 }
 
-func leaseRunsOut(s *suite) {
+// No clock ends a claim: only its owner's end does.
+func untilTheOwnerIsGone(s *suite) {
 	id := s.put("a@b", "x@y")
 	first := s.claimOne()
 	started := s.now
-	s.now = s.now.Add(lease - time.Millisecond)
-	s.equal("within the lease", len(s.claim(5)), 0)
-	s.now = s.now.Add(time.Millisecond)
+	s.now = s.now.Add(10 * 365 * 24 * time.Hour)
+	s.equal("however long it takes", len(s.claim(5)), 0)
+	_, ok, err := s.NextDue(s.ctx, s.now, nil)
+	s.must(err)
+	s.equal("something is due", ok, false)
+	s.reopen()
 	second := s.claimOne()
 	if !second.Unknown || second.Attempt != 2 || second.Token.Fence <= first.Token.Fence {
 		s.Fatalf("second claim: %+v", second)
@@ -240,8 +242,8 @@ func leaseRunsOut(s *suite) {
 	if third.Unknown {
 		s.Fatalf("the attempt before was settled: %+v", third)
 	}
-	// A lease that ran out is still good while nobody else claimed.
-	s.now = s.now.Add(2 * lease)
+	// A word that comes late still counts while nobody else claimed.
+	s.reopen()
 	s.must(s.Settle(s.ctx, s.done(third)))
 	s.equal("states", s.states(id), "sent")
 }
@@ -263,7 +265,7 @@ func nextDue(s *suite) {
 	s.put("a@b", "z@y")
 	s.equal("at once", next(), "0s")
 	s.claimOne()
-	s.equal("the lease", next(), lease.String())
+	s.equal("what is claimed is not due", next(), "1h0m0s")
 	s.now = s.now.Add(2 * time.Hour)
 	s.equal("overdue", next(), "0s")
 }
@@ -303,7 +305,7 @@ func concurrentClaims(s *suite) {
 	errs := make([]error, workers)
 	work := func() error {
 		for {
-			claims, err := s.Claim(s.ctx, queue.ClaimRequest{Now: s.now, Max: 3, Lease: lease})
+			claims, err := s.Claim(s.ctx, queue.ClaimRequest{Now: s.now, Max: 3})
 			if err != nil || len(claims) == 0 {
 				return err
 			}

@@ -240,7 +240,7 @@ func cancelled(s *suite) {
 	ctx, cancel := context.WithCancel(s.ctx)
 	cancel()
 	s.wantErr(s.Enqueue(ctx, s.mail("a@b", "x@y")), context.Canceled)
-	_, err := s.Claim(ctx, queue.ClaimRequest{Now: s.now, Max: 1, Lease: lease})
+	_, err := s.Claim(ctx, queue.ClaimRequest{Now: s.now, Max: 1})
 	s.wantErr(err, context.Canceled)
 	_, _, err = s.List(ctx, queue.Filter{})
 	s.wantErr(err, context.Canceled)

@@ -25,7 +25,6 @@ type modelRecipient struct {
 	number  int
 	state   queue.State
 	due     time.Time
-	lease   time.Time
 	hold    bool
 	tries   int
 	fence   int64
@@ -91,7 +90,6 @@ func (m *model) find(id string, number int) *modelRecipient {
 
 func (m *model) claimSome(t *rapid.T) {
 	max := rapid.IntRange(1, 6).Draw(t, "max")
-	m.endLeases()
 	var over []string
 	for len(m.recipients) > 0 && rapid.IntRange(0, 2).Draw(t, "pass over") == 0 {
 		over = append(over, rapid.SampledFrom(m.recipients).Draw(t, "mail").id())
@@ -104,7 +102,7 @@ func (m *model) claimSome(t *rapid.T) {
 			total++
 		}
 	}
-	claims, err := m.Claim(m.ctx, queue.ClaimRequest{Now: m.now, Max: max, Lease: lease, PassOver: over,
+	claims, err := m.Claim(m.ctx, queue.ClaimRequest{Now: m.now, Max: max, PassOver: over,
 		Latest: rapid.Bool().Draw(t, "latest")})
 	m.must(err)
 	m.equal("number of claims", len(claims), min(max, total))
@@ -122,7 +120,7 @@ func (m *model) claimSome(t *rapid.T) {
 		if c.Unknown == r.settled || c.Attempt != r.tries+1 || c.Token.Fence <= r.fence {
 			m.Fatalf("claim %+v of %+v", c, r)
 		}
-		r.state, r.lease, r.settled, r.hold = queue.Claimed, m.now.Add(lease), false, false
+		r.state, r.settled, r.hold = queue.Claimed, false, false
 		r.tries++
 		r.fence = c.Token.Fence
 		m.tokens = append(m.tokens, c.Token)
@@ -199,10 +197,10 @@ func (m *model) some(t *rapid.T) (queue.Filter, []*modelRecipient) {
 	return f, selected
 }
 
-// endLeases is what a claim does first.
-func (m *model) endLeases() {
+// endClaims is what becomes of claims when their owner is gone.
+func (m *model) endClaims() {
 	for _, r := range m.recipients {
-		if r.state != queue.Claimed || r.lease.After(m.now) {
+		if r.state != queue.Claimed {
 			continue
 		}
 		r.state, r.due = queue.Waiting, time.Time{}
@@ -312,8 +310,8 @@ func (m *model) restart(t *rapid.T) {
 	if rapid.IntRange(0, 3).Draw(t, "seldom") > 0 {
 		t.Skip("it takes long")
 	}
-	m.now = m.now.Add(lease) // a backend may end leases at once, see Life/restart
 	m.reopen()
+	m.endClaims()
 	m.claimSome(t)
 }
 

@@ -79,8 +79,6 @@ type suite struct {
 	serial  int
 }
 
-const lease = time.Minute
-
 // noon is when every test begins. Times are whole milliseconds.
 var noon = time.Date(2026, 3, 29, 12, 0, 0, 0, time.UTC)
 
@@ -164,7 +162,7 @@ func (s *suite) claim(max int) []queue.Claim {
 
 func (s *suite) claimLimited(max int, limits map[string]int) []queue.Claim {
 	s.Helper()
-	c, err := s.Claim(s.ctx, queue.ClaimRequest{Now: s.now, Max: max, Lease: lease, Limits: limits})
+	c, err := s.Claim(s.ctx, queue.ClaimRequest{Now: s.now, Max: max, Limits: limits})
 	s.must(err)
 	return c
 }

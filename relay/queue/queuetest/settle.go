@@ -116,7 +116,7 @@ func repeated(s *suite) {
 func staleAmongOthers(s *suite) {
 	s.put("a@b", "1", "2", "3")
 	old := s.claim(3)
-	s.now = s.now.Add(lease)
+	s.reopen()
 	again := s.claim(1)
 	err := s.Settle(s.ctx, s.done(old[0]), s.done(old[1]), s.done(old[2]))
 	var stale *queue.StaleError

@@ -14,16 +14,13 @@ const promoteAtOnce = 1000
 
 // Claim implements queue.Queue.
 func (s *Store) Claim(ctx context.Context, r queue.ClaimRequest) ([]queue.Claim, error) {
-	if r.Max < 1 || r.Lease <= 0 {
-		return nil, fmt.Errorf("a claim needs a number and a lease: %d, %v", r.Max, r.Lease)
+	if r.Max < 1 {
+		return nil, fmt.Errorf("a claim of %d recipients", r.Max)
 	}
 	s.clock.Store(millis(r.Now))
 	var claims []queue.Claim
 	err := s.change(ctx, func(t *tx) error {
 		claims = claims[:0]
-		if err := t.expire(r.Now); err != nil {
-			return err
-		}
 		if err := t.promote(r.Now); err != nil {
 			return err
 		}
@@ -46,32 +43,6 @@ func (s *Store) Claim(ctx context.Context, r queue.ClaimRequest) ([]queue.Claim,
 		return nil, err
 	}
 	return claims, nil
-}
-
-// expire ends leases that ran out: the recipient's attempt stays unsettled,
-// which its next claim will tell.
-func (t *tx) expire(now time.Time) error {
-	var expired []due
-	hold := map[due]bool{}
-	err := t.Each(func(r row) error {
-		d := due{seq: r.Int(0), n: r.Int(1)}
-		expired = append(expired, d)
-		hold[d] = r.Bool(2)
-		return nil
-	}, "SELECT mail, n, hold FROM recipients WHERE state = 2 AND lease <= ? ORDER BY lease LIMIT ?", millis(now), promoteAtOnce)
-	if err != nil {
-		return err
-	}
-	for _, d := range expired {
-		to := int64(ready)
-		if hold[d] {
-			to = held
-		}
-		if err := t.setState(d.seq, d.n, claimed, to); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // setState changes a recipient's state and the counts, and nothing else but
@@ -122,8 +93,8 @@ func (t *tx) claim(d due, r queue.ClaimRequest) (queue.Claim, bool, error) {
 	t.counts.fence++
 	t.counts.move(ready, claimed)
 	c.Token = queue.Token{Mail: m.Message.ID, Recipient: int(d.n), Fence: t.counts.fence}
-	_, err = t.change(`UPDATE recipients SET state = 2, hold = 0, lease = ?, attempts = attempts + 1, started = ?, fence = ?
-		WHERE mail = ? AND n = ?`, millis(r.Now.Add(r.Lease)), millis(r.Now), t.counts.fence, d.seq, d.n)
+	_, err = t.change(`UPDATE recipients SET state = 2, hold = 0, attempts = attempts + 1, started = ?, fence = ?
+		WHERE mail = ? AND n = ?`, millis(r.Now), t.counts.fence, d.seq, d.n)
 	return c, true, err
 }
 
@@ -174,8 +145,7 @@ func (s *Store) NextDue(ctx context.Context, now time.Time, limits map[string]in
 			at, found = now, ok
 			return err
 		}
-		r, err := c.One(`SELECT min(due) FROM (SELECT min(due) AS due FROM recipients WHERE state = 1
-			UNION ALL SELECT min(lease) FROM recipients WHERE state = 2)`)
+		r, err := c.One("SELECT min(due) FROM recipients WHERE state = 1")
 		if err != nil || r == nil || r[0] == nil {
 			return err
 		}

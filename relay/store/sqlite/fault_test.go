@@ -55,7 +55,7 @@ func until(t *testing.T, what string, done func() bool) {
 
 func claimAll(t *testing.T, s *Store) []queue.Claim {
 	t.Helper()
-	claims, err := s.Claim(ctx, queue.ClaimRequest{Now: time.Now(), Max: 1000, Lease: time.Hour})
+	claims, err := s.Claim(ctx, queue.ClaimRequest{Now: time.Now(), Max: 1000})
 	must(t, err)
 	return claims
 }
@@ -128,6 +128,34 @@ func TestStorageFaults(t *testing.T) {
 			}
 			checkConsistent(t, s)
 		})
+	}
+}
+
+// TestClaimFaults: a claim whose commit failed is nobody's, so it must not be
+// left for the next start to end.
+func TestClaimFaults(t *testing.T) {
+	for i, op := range []faultvfs.Op{faultvfs.Write, faultvfs.Sync} {
+		disk := &faultvfs.Disk{}
+		vfs := fmt.Sprint("claimfault", i)
+		faultvfs.Register(vfs, disk)
+		s := openTest(t, t.TempDir(), Options{vfs: vfs})
+		must(t, s.Enqueue(ctx, testMail(100), testMail(100)))
+		disk.Fail(func(at faultvfs.Op, file string) int32 {
+			if at == op && file == "queue.db-wal" {
+				return map[faultvfs.Op]int32{faultvfs.Write: faultvfs.FailWrite, faultvfs.Sync: faultvfs.FailSync}[op]
+			}
+			return 0
+		})
+		for range 2 {
+			if claims, err := s.Claim(ctx, queue.ClaimRequest{Now: time.Now(), Max: 9}); err == nil {
+				t.Fatalf("%d claims on a disk that fails", len(claims))
+			}
+		}
+		disk.Fail(nil)
+		if claims := claimAll(t, s); len(claims) != 2 {
+			t.Fatalf("%d claims of 2 once the disk works", len(claims))
+		}
+		checkConsistent(t, s)
 	}
 }
 

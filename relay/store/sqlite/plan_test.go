@@ -75,9 +75,9 @@ func exercise(t *testing.T, s *Store) {
 		limits := map[string]int{"": 5 - 5*(i%2)}
 		_, _, err := s.NextDue(ctx, now, limits)
 		must(t, err)
-		_, err = s.Claim(ctx, queue.ClaimRequest{Now: now, Max: 1, Lease: time.Second, Limits: limits, PassOver: []string{"x"}, Latest: true})
+		_, err = s.Claim(ctx, queue.ClaimRequest{Now: now, Max: 1, Limits: limits, PassOver: []string{"x"}, Latest: true})
 		must(t, err)
-		claims, err := s.Claim(ctx, queue.ClaimRequest{Now: now, Max: 1, Lease: time.Second})
+		claims, err := s.Claim(ctx, queue.ClaimRequest{Now: now, Max: 1})
 		must(t, err)
 		for _, c := range claims {
 			must(t, s.Settle(ctx, queue.Settlement{Token: c.Token, Result: result, At: now, Due: now}))

@@ -128,7 +128,7 @@ func workload(t *testing.T, s *Store, disk *faultvfs.Disk, chance *rand.Rand, fa
 				}
 			}
 		case 2:
-			got, err := s.Claim(ctx, queue.ClaimRequest{Now: now, Max: 6, Lease: time.Hour})
+			got, err := s.Claim(ctx, queue.ClaimRequest{Now: now, Max: 6})
 			if ok(err) {
 				for _, c := range got {
 					if l := byID[c.Token.Mail]; l != nil {

@@ -92,7 +92,7 @@ func (t *tx) apply(a attempt, x queue.Settlement) error {
 	case queue.Later:
 		due, ended = millis(x.Due), 0
 		to = later
-		if a.hold || a.state == held { // the latter when its lease ran out
+		if a.hold || a.state == held { // the latter when its owner is gone, and its word comes late
 			to = held
 		} else if due == 0 {
 			to = ready

@@ -220,7 +220,7 @@ func work(s *sqlite.Store, workers, total int) (int64, time.Duration, error) {
 	wg.Go(func() {
 		defer close(claims)
 		for sum := 0; sum < total; {
-			got, err := s.Claim(context.Background(), queue.ClaimRequest{Now: time.Now(), Max: min(128, total-sum), Lease: time.Minute})
+			got, err := s.Claim(context.Background(), queue.ClaimRequest{Now: time.Now(), Max: min(128, total-sum)})
 			if err != nil || len(got) == 0 {
 				errs[workers] = err
 				return
