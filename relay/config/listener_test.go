@@ -88,6 +88,26 @@ func TestUsers(t *testing.T) {
 	}
 }
 
+// Hashes that cost unlike amounts of time are warned of, wherever they are.
+func TestUnlikeHashes(t *testing.T) {
+	cheap := strings.Replace(someHash, "$10$", "$05$", 1)
+	for users, want := range map[string]string{
+		"bob:" + someHash: "",
+		"bob:" + cheap:    "user: the password hashes cost from 5 to 10: every wrong password takes as long as the costliest, and the cheapest is the easiest to break where it leaks; make them anew with 'smtp2rest hash-password'",
+	} {
+		src := file("", env{})
+		src.ReadFile = func(path string) ([]byte, error) {
+			return map[string][]byte{
+				"smtp2rest.toml": []byte("users_file = \"users\"\n[[user]]\nname = \"ann\"\npassword_hash = \"" + someHash + "\"\n"),
+				"users":          []byte(users),
+			}[path], nil
+		}
+		if got := strings.Join(load(t, src).Warnings, "\n"); got != want {
+			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
 // Rules reach the Config as smtpd/policy has them, each in its place.
 func TestRules(t *testing.T) {
 	cfg := load(t, file(`[rules]

@@ -189,9 +189,20 @@ func (l *loader) validateUser(i, n int) {
 	}
 }
 
-// validateLogins tells users whom no listener lets in.
+// validateLogins tells of users whom no listener lets in, and of hashes that are
+// not alike.
 func (l *loader) validateLogins() {
 	if len(l.cfg.Users) > 0 && !slices.ContainsFunc(l.cfg.Listeners, Listener.canLogIn) {
 		l.warn("user: nobody can log in: no listener has tls, or auth_without_tls = true")
+	}
+	least, most := maxHashCost, 0
+	for _, u := range l.cfg.Users {
+		if parts := bcryptHash.FindStringSubmatch(u.Hash); parts != nil {
+			n, _ := strconv.Atoi(parts[1]) // two digits
+			least, most = min(least, n), max(most, n)
+		}
+	}
+	if least < most {
+		l.warn("user: the password hashes cost from %d to %d: every wrong password takes as long as the costliest, and the cheapest is the easiest to break where it leaks; make them anew with 'smtp2rest hash-password'", least, most)
 	}
 }

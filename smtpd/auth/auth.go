@@ -61,9 +61,12 @@ type Checker struct {
 	// logs in for each of its mails must not cost a bcrypt each time.
 	secret [32]byte
 
+	compare func(hash, password string) bool // bcrypt's
+
 	mu        sync.Mutex
 	users     map[string]*User
 	costliest string                       // of the users' hashes
+	most      int                          // its cost
 	right     map[string][sha256.Size]byte // by user
 }
 
@@ -71,6 +74,7 @@ type Checker struct {
 func New(o Options) (*Checker, error) {
 	c := &Checker{
 		right:   map[string][sha256.Size]byte{},
+		compare: matches,
 		slots:   make(chan struct{}, max(1, runtime.GOMAXPROCS(0)/2)),
 		guesses: newGuesses(cmp.Or(o.Delay, 500*time.Millisecond), cmp.Or(o.Failures, 10), cmp.Or(o.ShutOut, 15*time.Minute)),
 	}
@@ -86,9 +90,9 @@ func New(o Options) (*Checker, error) {
 // the user who is wrong, and never shows a hash.
 func (c *Checker) Replace(users []User) error {
 	table := map[string]*User{}
-	most, costliest := 0, nobodysHash
+	most, costliest := 0, nobodysHash(cost)
 	for _, u := range users {
-		cost, err := CheckHash(u.Hash)
+		its, err := CheckHash(u.Hash)
 		switch {
 		case u.Name == "":
 			return errors.New("auth: a user without a name")
@@ -98,8 +102,8 @@ func (c *Checker) Replace(users []User) error {
 			return fmt.Errorf("auth: user %q is there twice", u.Name)
 		}
 		table[u.Name] = &u
-		if cost > most {
-			most, costliest = cost, u.Hash
+		if its > most {
+			most, costliest = its, u.Hash
 		}
 	}
 	c.mu.Lock()
@@ -109,13 +113,14 @@ func (c *Checker) Replace(users []User) error {
 			delete(c.right, name)
 		}
 	}
-	c.users, c.costliest = table, costliest
+	c.users, c.costliest, c.most = table, costliest, most
 	return nil
 }
 
-// nobodysHash is what a password is compared with where there are no users. No
-// password is known to have it.
-const nobodysHash = "$2a$10$......................0123456789012345678901234567890"
+// nobodysHash is a hash of a cost that no password is known to have.
+func nobodysHash(cost int) string {
+	return fmt.Sprintf("$2a$%02d$......................0123456789012345678901234567890", cost)
+}
 
 // Current is the user as the table has them now, for one who logged in before;
 // nil when they are not there any more, or have another password.
@@ -138,26 +143,51 @@ type Verdict struct {
 }
 
 // Check looks at one attempt of a client at an address, which is the zero Addr
-// for a unix socket. It takes as long for a user who does not exist as for a
-// wrong password. The error is the context's.
+// for a unix socket. Neither the verdict nor the time it takes, with its delay,
+// tells a user who does not exist from a wrong password. The error is the
+// context's.
 func (c *Checker) Check(ctx context.Context, addr netip.Addr, said Credentials) (Verdict, error) {
+	began := time.Now()
 	user, hash := c.look(said.User)
 	v := Verdict{Known: user != nil}
-	if c.guesses.shutOut(addr, said.User, time.Now()) {
-		v.ShutOut = true
+	a, shutOut, err := c.begin(ctx, addr, said.User)
+	switch {
+	case err != nil:
+		return v, err
+	case shutOut:
+		v.ShutOut, v.Delay = true, c.guesses.longest()
 		return v, nil
 	}
 	right, err := c.matches(ctx, user, hash, said.Password)
-	if err != nil {
+	switch {
+	case err != nil:
+		c.guesses.end(a)
 		return v, err
-	}
-	if right {
-		c.guesses.right(addr, said.User)
+	case right:
+		c.guesses.right(a)
 		v.User = user
 		return v, nil
 	}
-	v.Delay, v.ShutOut = c.guesses.wrong(addr, said.User, time.Now())
+	v.Delay, v.ShutOut = c.guesses.wrong(a, time.Now())
+	if v.ShutOut { // as those who were not looked at
+		v.Delay = max(0, v.Delay-time.Since(began))
+	}
 	return v, nil
+}
+
+// begin waits until it is clear whether an attempt may be looked at.
+func (c *Checker) begin(ctx context.Context, addr netip.Addr, user string) (a attempt, out bool, err error) {
+	for {
+		a, s, landed := c.guesses.begin(addr, user, time.Now())
+		if s != mustWait {
+			return a, s == shutOut, nil
+		}
+		select {
+		case <-landed:
+		case <-ctx.Done():
+			return a, false, ctx.Err()
+		}
+	}
 }
 
 // look finds a user, nil for nobody, and the hash to compare with.
@@ -188,7 +218,10 @@ func (c *Checker) matches(ctx context.Context, user *User, hash, password string
 	case <-ctx.Done():
 		return false, ctx.Err()
 	}
-	right := matches(hash, password)
+	right := c.compare(hash, password)
+	if !right {
+		c.makeUp(hash, password)
+	}
 	<-c.slots
 	if !right || user == nil || password == "" {
 		return false, nil
@@ -199,4 +232,20 @@ func (c *Checker) matches(ctx context.Context, user *User, hash, password string
 		c.right[user.Name] = digest
 	}
 	return true, nil
+}
+
+// makeUp does the work by which a hash is cheaper than the costliest. As each
+// step of cost doubles the work, those from the hash's cost up to the one below
+// the costliest are what is missing.
+func (c *Checker) makeUp(hash, password string) {
+	its, err := CheckHash(hash)
+	if err != nil {
+		return // it was checked when it came
+	}
+	c.mu.Lock()
+	most := c.most
+	c.mu.Unlock()
+	for ; its < most; its++ {
+		c.compare(nobodysHash(its), password)
+	}
 }

@@ -63,7 +63,7 @@ func try(t *testing.T, c *Checker, from netip.Addr, user, password string) strin
 func TestCheck(t *testing.T) {
 	c := newChecker(t)
 	for _, tt := range []struct{ user, password, want string }{
-		{"ann", "right", "in"}, {"ann", "right", "in"}, {"ann", "bob's", "500ms"}, {"ann", "", "1s"}, {"ANN", "right", "500ms"}, {"nobody", "right", "1s"}, {"nobody", "", "2s"}, {"", "", "4s"},
+		{"ann", "right", "in"}, {"ann", "right", "in"}, {"ann", "bob's", "500ms"}, {"ann", "", "1s"}, {"ANN", "right", "2s"}, {"nobody", "right", "4s"}, {"nobody", "", "8s"}, {"", "", "8s"},
 	} {
 		if got := try(t, c, here, tt.user, tt.password); got != tt.want {
 			t.Errorf("%q %q: %s, want %s", tt.user, tt.password, got, tt.want)
@@ -181,10 +181,11 @@ func TestTableIsBounded(t *testing.T) {
 	addr := netip.MustParseAddr("10.0.0.0")
 	for range maxRemembered + 100 {
 		addr = addr.Next()
-		c.guesses.wrong(addr, addr.String(), time.Now())
+		a, _, _ := c.guesses.begin(addr, addr.String(), time.Now())
+		c.guesses.wrong(a, time.Now())
 	}
-	if g := c.guesses; len(g.address.at) != maxRemembered || len(g.networks.at) != maxRemembered || len(g.known.at) != 0 {
-		t.Errorf("%d, %d, %d", len(g.address.at), len(g.networks.at), len(g.known.at))
+	if g := c.guesses; len(g.address.at) != maxRemembered || len(g.networks.at) != maxRemembered || len(g.known.at) != 0 || len(g.flying) != 0 {
+		t.Errorf("%d, %d, %d, %d", len(g.address.at), len(g.networks.at), len(g.known.at), len(g.flying))
 	}
 }
 

@@ -11,15 +11,14 @@ import (
 // maxRemembered bounds each table: about a megabyte.
 const maxRemembered = 10_000
 
-// guesses counts wrong passwords, in three ways that keep one client's wrong
-// passwords from being another's trouble:
+// guesses counts wrong passwords by address, whatever the user, and by user and
+// the network around the address, for those who guess with a whole network.
 //
-// Of a user at an address from which that user has logged in before, alone:
-// nobody who guesses elsewhere, or guesses other names there, can shut that
-// user out of it.
-//
-// Otherwise by address, whatever the user; and by user and the network around
-// the address, for those who guess with a whole network.
+// A user who has logged in from an address before is not shut out there by
+// these counts, but by a count of their own: nobody who guesses elsewhere, or
+// guesses other names there, can shut that user out. What a stranger is told
+// depends on the first two counts alone, or the replies would tell which names
+// are those of users.
 type guesses struct {
 	delay    time.Duration
 	failures int
@@ -30,12 +29,15 @@ type guesses struct {
 	known    *table // who has logged in from where
 	address  *table
 	networks *table
+	flying   map[key]int   // attempts that are being looked at
+	landed   chan struct{} // closed when one of them ended
 }
 
 func newGuesses(delay time.Duration, failures int, shutOut time.Duration) *guesses {
 	return &guesses{
 		delay: delay, failures: failures, time: shutOut, seed: maphash.MakeSeed(),
 		known: newTable(maxRemembered), address: newTable(maxRemembered), networks: newTable(maxRemembered),
+		flying: map[key]int{}, landed: make(chan struct{}),
 	}
 }
 
@@ -46,6 +48,8 @@ type key struct {
 	from netip.Prefix
 }
 
+func (g *guesses) id(user string) uint64 { return maphash.String(g.seed, user) | 1 }
+
 func (g *guesses) keys(addr netip.Addr, user string) (own, address, network key) {
 	one, around := 32, 24
 	if addr.Is6() {
@@ -53,47 +57,105 @@ func (g *guesses) keys(addr netip.Addr, user string) (own, address, network key)
 	}
 	here, _ := addr.Prefix(one) // an error leaves the zero Prefix, for unix sockets
 	near, _ := addr.Prefix(around)
-	id := maphash.String(g.seed, user) | 1
+	id := g.id(user)
 	return key{id, here}, key{0, here}, key{id, near}
 }
 
-// shutOut reports whether nothing is to be looked at.
-func (g *guesses) shutOut(addr netip.Addr, user string, now time.Time) bool {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	own, address, network := g.keys(addr, user)
-	if t := g.known.get(own); t != nil {
-		return t.since(now, g.time) >= g.failures
-	}
-	return g.address.get(address).since(now, g.time) >= g.failures ||
-		g.networks.get(network).since(now, g.time) >= 2*g.failures
+// longest is how long the reply to one who is shut out takes.
+func (g *guesses) longest() time.Duration { return g.delay << 4 }
+
+// attempt is one that is being looked at.
+type attempt struct {
+	own, address, network key
+	known                 bool // the user has logged in from there before
 }
 
-// wrong counts a wrong password and returns how long its reply is to take, and
-// whether it was one too many.
-func (g *guesses) wrong(addr netip.Addr, user string, now time.Time) (delay time.Duration, shutOut bool) {
+// A standing says whether an attempt may be looked at.
+type standing int
+
+const (
+	mayTry standing = iota
+	mustWait
+	shutOut
+)
+
+// begin lets an attempt be looked at, or says why not. Those that are being
+// looked at may all turn out to be wrong; where they would be too many, the
+// next one has to wait until one has ended, which landed tells.
+func (g *guesses) begin(addr netip.Addr, user string, now time.Time) (a attempt, s standing, landed <-chan struct{}) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	own, address, network := g.keys(addr, user)
-	var n int
-	if t := g.known.get(own); t != nil {
-		n = t.count(now, g.time)
-		shutOut = n >= g.failures
+	a.own, a.address, a.network = g.keys(addr, user)
+	if t := g.known.get(a.own); t != nil {
+		a.known = true
+		s = g.standing(t.since(now, g.time), g.flying[a.own], g.failures)
 	} else {
-		here, near := g.address.put(address).count(now, g.time), g.networks.put(network).count(now, g.time)
-		n = max(here, near)
-		shutOut = here >= g.failures || near >= 2*g.failures
+		s = max(
+			g.standing(g.address.get(a.address).since(now, g.time), g.flying[a.address], g.failures),
+			g.standing(g.networks.get(a.network).since(now, g.time), g.flying[a.network], 2*g.failures))
 	}
-	return g.delay << min(n-1, 4), shutOut
+	if s == mayTry {
+		g.fly(a, 1)
+	}
+	return a, s, g.landed
 }
 
-// right remembers where a user logged in from. It forgives nothing to the
-// address: with one good password others could be guessed for ever.
-func (g *guesses) right(addr netip.Addr, user string) {
+func (g *guesses) standing(failed, flying, most int) standing {
+	switch {
+	case failed >= most:
+		return shutOut
+	case failed+flying >= most:
+		return mustWait
+	}
+	return mayTry
+}
+
+// fly counts an attempt under each key that its failure would be counted under.
+func (g *guesses) fly(a attempt, n int) {
+	for _, k := range []key{a.own, a.address, a.network} {
+		if g.flying[k] += n; g.flying[k] == 0 {
+			delete(g.flying, k)
+		}
+	}
+}
+
+// end is the end of an attempt that came to nothing.
+func (g *guesses) end(a attempt) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	own, _, _ := g.keys(addr, user)
-	*g.known.put(own) = tally{}
+	g.land(a)
+}
+
+func (g *guesses) land(a attempt) {
+	g.fly(a, -1)
+	close(g.landed)
+	g.landed = make(chan struct{})
+}
+
+// wrong ends an attempt with a wrong password. It returns how long the reply is
+// to take, and whether it was one too many.
+func (g *guesses) wrong(a attempt, now time.Time) (delay time.Duration, out bool) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.land(a)
+	if t := g.known.get(a.own); a.known && t != nil {
+		out = t.count(now, g.time) >= g.failures
+	}
+	here, near := g.address.put(a.address).count(now, g.time), g.networks.put(a.network).count(now, g.time)
+	if out || here >= g.failures || near >= 2*g.failures {
+		return g.longest(), true
+	}
+	return g.delay << min(max(here, near)-1, 4), false
+}
+
+// right ends an attempt with the right password, and remembers where the user
+// logged in from. It forgives nothing to the address: with one good password
+// others could be guessed for ever.
+func (g *guesses) right(a attempt) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.land(a)
+	*g.known.put(a.own) = tally{}
 }
 
 // tally is a number of failures, forgotten some time after the last.
