@@ -309,6 +309,9 @@ func (p *parts) buildServer(ctx context.Context) error {
 	if err := p.buildUsers(c); err != nil {
 		return err
 	}
+	if err := p.keepLogins(ctx); err != nil {
+		return err
+	}
 	o := smtpSettings(c)
 	o.Backend, o.Users, o.Log = p.backend(), p.usersOf(c), p.opt.Log
 	o.Memory, o.Metrics = p.memory, p.metrics
