@@ -46,7 +46,7 @@ func TestDamagedAmongOthers(t *testing.T) {
 					return err
 				}))
 			}
-			claims, err := s.Claim(ctx, queue.ClaimRequest{Now: now, Max: rapid.IntRange(1, 20).Draw(rt, "max"), Lease: time.Minute})
+			claims, err := s.Claim(ctx, queue.ClaimRequest{Now: now, Max: rapid.IntRange(1, 20).Draw(rt, "max")})
 			must(t, err)
 			for _, c := range claims {
 				m, err := s.Get(ctx, c.Token.Mail)
