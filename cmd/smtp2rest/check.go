@@ -3,11 +3,12 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"regexp"
 	"strconv"
 	"text/tabwriter"
+
+	"github.com/spf13/cobra"
 
 	"github.com/BurntSushi/toml"
 
@@ -15,11 +16,11 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/config"
 )
 
-func checkCommand() *command {
-	return &command{
-		name:    "check",
-		summary: "Validate a configuration and print what is in force.",
-		about: `Loads the configuration as 'serve' would and prints the settings that are not at
+func checkCommand(t *terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "check",
+		Short: "Validate a configuration and print what is in force.",
+		Long: `Loads the configuration as 'serve' would and prints the settings that are not at
 their default, and those that everybody asks for, with where each came from; --all
 and --json print every one. Secrets are not shown. It exits 0 when 'serve' would
 accept the configuration and 78 with all that is wrong when not.
@@ -36,31 +37,32 @@ from the addresses of this machine and without a login, tries to send to
 somebody outside, and prints what it was told. No mail is sent. It exits 1 when
 a stranger is let in, or when a listener does not answer. Not asked are the
 sockets that systemd opened, because only systemd knows where they are.`,
-		examples: []string{"smtp2rest check", "smtp2rest check --config config.toml", "smtp2rest check --json", "sudo smtp2rest check --config /etc/smtp2rest/config.toml", "sudo smtp2rest check --probe --config /etc/smtp2rest/config.toml"},
-		setup: func(fs *flag.FlagSet) action {
-			path := fs.String("config", "", "TOML `file` with settings")
-			probing := fs.Bool("probe", false, "try to relay through the listeners as a stranger")
-			all := fs.Bool("all", false, "print the settings that have their default as well")
-			var asJSON bool
-			declareJSON(fs, &asJSON)
-			return func(ctx context.Context, t *terminal, args []string) error {
-				if len(args) > 0 {
-					return usagef("unexpected argument %q; name the file with --config", args[0])
-				}
-				if *path == "" {
-					*path = t.serviceConfig()
-				}
-				cfg, err := loadForeign(t, config.Source{Path: *path, NeedAPI: !*probing})
-				if asJSON {
-					return checkJSON(ctx, t, cfg, *probing, err)
-				}
-				if err != nil {
-					return err
-				}
-				return check(ctx, t, cfg, checking{file: *path, all: *all, probing: *probing})
-			}
-		},
+		Example: examples("smtp2rest check", "smtp2rest check --config config.toml", "smtp2rest check --json", "sudo smtp2rest check --config /etc/smtp2rest/config.toml", "sudo smtp2rest check --probe --config /etc/smtp2rest/config.toml"),
 	}
+	fs := c.Flags()
+	path := fs.String("config", "", "TOML `file` with settings")
+	probing := fs.Bool("probe", false, "try to relay through the listeners as a stranger")
+	all := fs.Bool("all", false, "print the settings that have their default as well")
+	var asJSON bool
+	declareJSON(fs, &asJSON)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		if len(args) > 0 {
+			return usagef("unexpected argument %q; name the file with --config", args[0])
+		}
+		if *path == "" {
+			*path = t.serviceConfig()
+		}
+		cfg, err := loadForeign(t, config.Source{Path: *path, NeedAPI: !*probing})
+		if asJSON {
+			return checkJSON(ctx, t, cfg, *probing, err)
+		}
+		if err != nil {
+			return err
+		}
+		return check(ctx, t, cfg, checking{file: *path, all: *all, probing: *probing})
+	}
+	return c
 }
 
 // checking is what check is asked to do.

@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"flag"
 	"io"
 	"os"
 	"path/filepath"
@@ -11,7 +10,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/sendmail"
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 )
 
 // What a person types, right or wrong, and what they are told.
@@ -22,11 +22,15 @@ func TestCommandLines(t *testing.T) {
 		out  string // part of standard output
 		err  string // part of standard error
 	}{
-		{"", 2, "", "Usage: smtp2rest COMMAND"},
-		{"help", 0, "Usage: smtp2rest COMMAND", ""},
+		{"", 2, "", "smtp2rest [command]"},
+		{"help", 0, "smtp2rest [command]", ""},
 		{"--help", 0, "smtp2rest demo", ""},
-		{"-h", 0, "Commands:", ""},
-		{"help serve", 0, "Usage: smtp2rest serve [flags]", ""},
+		{"queue lst", 2, "", `there is no command "queue lst"; did you mean "list"?`},
+		{"queue 06h0kq3n2a", 2, "", "'queue show 06h0kq3n2a' shows one mail"},
+		{"help queue shw", 2, "", `there is no command "queue shw"; did you mean "show"?`},
+		{"serve --config=", 78, "", "NEXUSPROMAIL_API_KEY"},
+		{"-h", 0, "Begin:", ""},
+		{"help serve", 0, "smtp2rest serve [flags]", ""},
 		{"help serv", 2, "", `there is no command "serv"; did you mean "serve"?`},
 		{"help xyzzy", 2, "", `there is no command "xyzzy"`},
 		{"version", 0, testVersion, ""},
@@ -35,8 +39,9 @@ func TestCommandLines(t *testing.T) {
 		{"halp", 2, "", `did you mean "help"?`},
 		{"xyzzy", 2, "", `there is no command "xyzzy"`},
 		{"serve --sandbx", 2, "", `there is no flag --sandbx; did you mean "--sandbox"?`},
-		{"serve -confg x", 2, "", `there is no flag --confg; did you mean "--config"?`},
-		{"serve --config", 2, "", "config"},
+		{"serve -confg x", 2, "", `there is no flag -confg; did you mean "--config"?`},
+		{"serve -config x", 2, "", `there is no flag -config; did you mean "--config"?`},
+		{"serve --config", 2, "", "--config needs a value"},
 		{"serve now", 2, "", `unexpected argument "now"`},
 		{"demo now", 2, "", `unexpected argument "now"`},
 		{"demo --fast", 2, "", "there is no flag --fast"},
@@ -71,34 +76,50 @@ func TestCommandLines(t *testing.T) {
 	}
 }
 
+// everyCommand is the program's tree of commands as a list.
+func everyCommand() (all []*cobra.Command) {
+	var walk func(*cobra.Command)
+	walk = func(c *cobra.Command) {
+		for _, sub := range c.Commands() {
+			if sub.Name() != "help" {
+				all = append(all, sub)
+			}
+			walk(sub)
+		}
+	}
+	walk(root(&terminal{}))
+	return all
+}
+
+// pathOf is the words that name a command, as in "queue drop".
+func pathOf(c *cobra.Command) []string { return strings.Fields(c.CommandPath())[1:] }
+
 // Three ways to ask, one answer, and all there is to say in it.
 func TestHelpOfEachCommand(t *testing.T) {
-	overview := execute(t, environ(t), "", "help").out
-	for _, c := range commands() {
-		t.Run(c.name, func(t *testing.T) {
+	for _, c := range everyCommand() {
+		t.Run(c.CommandPath(), func(t *testing.T) {
 			t.Parallel()
-			if !strings.Contains(overview, "  "+c.name+" ") || !strings.Contains(overview, c.summary) {
-				t.Error("the overview does not list it")
+			parent := execute(t, environ(t), "", append([]string{"help"}, pathOf(c.Parent())...)...).out
+			if !strings.Contains(parent, "  "+c.Name()+" ") || !strings.Contains(parent, c.Short) {
+				t.Error("the help above it does not list it")
 			}
-			asked := execute(t, environ(t), "", "help", c.name)
+			asked := execute(t, environ(t), "", append([]string{"help"}, pathOf(c)...)...)
 			for _, flag := range []string{"--help", "-h"} {
-				if r := execute(t, environ(t), "", c.name, flag); r != asked || r.code != 0 {
-					t.Errorf("%s is answered %+v, not as 'help %s'", flag, r, c.name)
+				if r := execute(t, environ(t), "", append(pathOf(c), flag)...); r != asked || r.code != 0 {
+					t.Errorf("%s is answered %+v, not as help is", flag, r)
 				}
 			}
-			for _, want := range []string{c.summary, "Usage: smtp2rest " + c.name, strings.TrimSpace(c.about)} {
-				if !strings.Contains(asked.out, want) {
+			for _, want := range []string{strings.TrimSpace(c.Long), "Usage:\n  " + c.CommandPath()} {
+				if want == "" || !strings.Contains(asked.out, want) {
 					t.Errorf("the help lacks %q", want)
 				}
 			}
-			fs := c.flagSet()
-			c.setup(fs)
-			fs.VisitAll(func(f *flag.Flag) {
+			c.Flags().VisitAll(func(f *pflag.Flag) {
 				if !strings.Contains(asked.out, "--"+f.Name) || f.Usage == "" {
 					t.Errorf("the help does not explain --%s", f.Name)
 				}
 			})
-			for line := range strings.Lines(asked.out) {
+			for line := range strings.Lines(c.Long) {
 				if len([]rune(line)) > 120 && !strings.Contains(line, "@ ") { // the magic recipients' table is wide
 					t.Errorf("too wide: %s", line)
 				}
@@ -109,29 +130,23 @@ func TestHelpOfEachCommand(t *testing.T) {
 
 // An example that does not work is worse than none.
 func TestExamplesUseFlagsThatExist(t *testing.T) {
-	for _, c := range commands() {
-		if len(c.examples) == 0 {
-			t.Errorf("%s has no example", c.name)
+	for _, c := range everyCommand() {
+		if c.Example == "" {
+			t.Errorf("%s has no example", c.CommandPath())
 		}
-		for _, example := range c.examples {
-			_, after, found := strings.Cut(example, "smtp2rest ")
+		for example := range strings.Lines(c.Example) {
+			_, after, found := strings.Cut(strings.TrimSpace(example), "smtp2rest ")
 			if !found {
 				continue // of another program
 			}
 			after, _, _ = strings.Cut(after, " <")
 			after, _, _ = strings.Cut(after, ")")
 			after, _, _ = strings.Cut(after, " | ")
-			words := strings.Fields(after)
-			fs := c.flagSet()
-			c.setup(fs)
-			if words[0] != c.name {
-				t.Errorf("%q is not about %s", example, c.name)
-			} else if c.raw {
-				if _, err := sendmail.Parse(words[1:]); err != nil {
-					t.Errorf("%q: %v", example, err)
-				}
-			} else if _, err := parse(fs, words[1:]); err != nil {
-				t.Errorf("%q: %v", example, err)
+			if err := parseable(strings.Fields(after)); err != nil {
+				t.Errorf("%s: %q: %v", c.CommandPath(), example, err)
+			}
+			if !strings.HasPrefix("smtp2rest "+after, c.CommandPath()) {
+				t.Errorf("%q is not about %s", example, c.CommandPath())
 			}
 		}
 	}

@@ -3,11 +3,15 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"io/fs"
+	"slices"
+	"strconv"
 	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/sendmail"
 	"github.com/smtp2rest/smtp2rest/relay/config"
@@ -36,27 +40,6 @@ type terminal struct {
 	asks     bool // there is a person at in who can answer
 }
 
-// command is one subcommand. Its help is made from these fields alone.
-type command struct {
-	name     string
-	args     string // what follows the flags, such as "mail.eml"
-	summary  string // one line
-	about    string // a paragraph or more
-	examples []string
-	// setup declares the flags and returns what to run once they are parsed.
-	setup func(fs *flag.FlagSet) action
-	// verbs are commands of its own, such as "queue drop". The command itself
-	// is what is meant when none is named.
-	verbs []*command
-	// raw commands read their arguments themselves, flags and all.
-	raw bool
-	// noJSON is why there is no --json, a clause that the help shows; "" where
-	// there is one.
-	noJSON string
-}
-
-type action func(ctx context.Context, t *terminal, args []string) error
-
 // exitError ends a command with a code that says something; err, if any, is
 // what to tell besides.
 type exitError struct {
@@ -80,64 +63,116 @@ func usagef(format string, args ...any) error {
 	return &usageError{fmt.Sprintf(format, args...)}
 }
 
-// commands are in the order in which a newcomer needs them.
-func commands() []*command {
-	return []*command{
-		demoCommand(), serveCommand(), sendCommand(), explainCommand(), checkCommand(),
-		statusCommand(), queueCommand(), traceCommand(), historyCommand(), suppressionsCommand(), webhookCommand(), forgetCommand(),
-		reloadCommand(), sendmailCommand(), hashPasswordCommand(), sandboxCommand(), healthcheckCommand(),
-		manCommand(), completionCommand(), versionCommand(),
+// root is the whole program. Its commands are in the order in which a newcomer
+// needs them.
+func root(t *terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "smtp2rest",
+		Short: "Take mail over SMTP and send it through the NexusProMail REST API.",
+		Long: `smtp2rest takes mail over SMTP and sends it through the NexusProMail REST API.
+New here? 'smtp2rest demo' shows it all at work.`,
+		Version:       versionText(),
+		SilenceErrors: true, // report says it
+		SilenceUsage:  true,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) == 0 {
+				return nil
+			}
+			return unknownCommand(cmd, args[0])
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			cmd.SetOut(t.err)
+			return errors.Join(cmd.Help(), &exitError{code: exitUsage})
+		},
+	}
+	c.SetVersionTemplate("smtp2rest {{.Version}}\n")
+	c.SetFlagErrorFunc(flagError)
+	c.SetHelpCommand(helpCommand())
+	addGroup(c, "Begin:", demoCommand(t), serveCommand(t), sendCommand(t), explainCommand(t), checkCommand(t))
+	addGroup(c, "See and change what the relay does:", statusCommand(t), queueCommand(t), traceCommand(t), historyCommand(t),
+		suppressionsCommand(t), webhookCommand(t), forgetCommand(t), reloadCommand(t), healthcheckCommand(t))
+	addGroup(c, "Other tools:", sendmailCommand(t), hashPasswordCommand(t), sandboxCommand(t), manCommand(t), versionCommand(t))
+	return c
+}
+
+// addGroup adds commands under a heading of the help.
+func addGroup(c *cobra.Command, title string, commands ...*cobra.Command) {
+	c.AddGroup(&cobra.Group{ID: title, Title: title})
+	for _, sub := range commands {
+		sub.GroupID = title
+	}
+	c.AddCommand(commands...)
+	c.SetHelpCommandGroupID(title)
+	c.SetCompletionCommandGroupID(title)
+}
+
+// helpCommand is cobra's own, but that an unknown command is an error.
+func helpCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "help [COMMAND]",
+		Short: "Tell more of a command.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			found, rest, err := cmd.Root().Find(args)
+			if err != nil || len(rest) > 0 {
+				return unknownCommand(found, rest[0])
+			}
+			found.InitDefaultHelpFlag()
+			return found.Help()
+		},
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
+			found, _, err := cmd.Root().Find(args)
+			if err != nil {
+				return nil, cobra.ShellCompDirectiveNoFileComp
+			}
+			others := func(name string) bool { return !strings.HasPrefix(name, begun) }
+			return slices.DeleteFunc(subcommands(found), others), cobra.ShellCompDirectiveNoFileComp
+		},
 	}
 }
+
+// unknownCommand names the command that was probably meant.
+func unknownCommand(parent *cobra.Command, word string) error {
+	return usagef("there is no command %q%s", strings.TrimPrefix(parent.CommandPath()+" "+word, "smtp2rest "), didYouMean(word, subcommands(parent)))
+}
+
+func subcommands(c *cobra.Command) []string {
+	var all []string
+	for _, sub := range c.Commands() {
+		if !sub.Hidden {
+			all = append(all, sub.Name())
+		}
+	}
+	return all
+}
+
+// unexpected is about an argument where there can be none. A word close to a
+// subcommand's is taken for a mistyped one; otherwise hint says what to do.
+func unexpected(cmd *cobra.Command, word, hint string) error {
+	if near := didYouMean(word, subcommands(cmd)); near != "" {
+		return unknownCommand(cmd, word)
+	}
+	return usagef("unexpected argument %q; %s", word, hint)
+}
+
+// examples is the text of a command's examples, one on each line.
+func examples(list ...string) string { return "  " + strings.Join(list, "\n  ") }
+
+// noJSON is the sentence of a command's help that says why it has no --json.
+func noJSON(why string) string { return "\n\nThere is no --json: " + why + "." }
 
 // run runs one command line and returns the exit code.
 func run(ctx context.Context, t *terminal, args []string) int {
-	if len(args) == 0 {
-		printOverview(t.err)
-		return exitUsage
-	}
-	name, rest := args[0], args[1:]
-	switch name {
-	case "help", "-h", "-help", "--help":
-		return help(t, rest)
-	case "-version", "--version":
-		name = "version"
-	}
-	c := find(name)
-	if c == nil {
-		fmt.Fprintf(t.err, "smtp2rest: there is no command %q%s\n", name, didYouMean(name, names()))
-		fmt.Fprintln(t.err, "See 'smtp2rest help'.")
-		return exitUsage
-	}
-	return c.run(ctx, t, rest)
-}
-
-func (c *command) run(ctx context.Context, t *terminal, args []string) int {
-	fs := c.flagSet()
-	act := c.setup(fs)
-	if len(c.verbs) > 0 && len(args) > 0 && !strings.HasPrefix(args[0], "-") {
-		verb := c.verb(args[0])
-		if verb == nil {
-			return report(t, c, wantsJSON(fs, args), usagef("there is no verb %q%s", args[0], noSuch(args[0], c.verbNames())))
-		}
-		return verb.run(ctx, t, args[1:])
-	}
-	if c.raw {
-		return report(t, c, false, act(ctx, t, args))
-	}
-	rest, err := parse(fs, args)
-	if errors.Is(err, flag.ErrHelp) {
-		printHelp(t.out, c)
-		return exitOK
-	}
-	if err == nil {
-		err = act(ctx, t, rest)
-	}
-	return report(t, c, wantsJSON(fs, args), err)
+	c := root(t)
+	c.SetArgs(args)
+	c.SetIn(t.in)
+	c.SetOut(t.out)
+	c.SetErr(t.err)
+	cmd, err := c.ExecuteContextC(ctx)
+	return report(t, cmd, slices.Contains(args, "--json") && cmd.Flags().Lookup("json") != nil, err)
 }
 
 // report says what went wrong and returns the exit code.
-func report(t *terminal, c *command, asJSON bool, err error) int {
+func report(t *terminal, c *cobra.Command, asJSON bool, err error) int {
 	var failed *sendmail.Error
 	if errors.As(err, &failed) {
 		return sendmailFailed(t, failed)
@@ -148,14 +183,14 @@ func report(t *terminal, c *command, asJSON bool, err error) int {
 	case asJSON:
 		_ = printJSON(t.err, f) // there is nowhere left to say that it failed
 	default:
-		fmt.Fprintf(t.err, "smtp2rest %s: %s%s\n", c.name, f.Error, hint)
+		fmt.Fprintf(t.err, "%s: %s%s\n", c.CommandPath(), f.Error, hint)
 	}
 	return f.Exit
 }
 
 // failureOf says what went wrong, and for people what helps them further, and
 // chooses the exit code.
-func failureOf(c *command, err error) (f failure, hint string) {
+func failureOf(c *cobra.Command, err error) (f failure, hint string) {
 	var usage *usageError
 	var problems config.Errors
 	var exit *exitError
@@ -169,7 +204,7 @@ func failureOf(c *command, err error) (f failure, hint string) {
 		f.Exit = exit.code
 		return f, ""
 	case errors.As(err, &usage):
-		return failure{Error: usage.text, Exit: exitUsage}, "\nSee 'smtp2rest help " + c.name + "'."
+		return failure{Error: usage.text, Exit: exitUsage}, "\nSee '" + c.CommandPath() + " --help'."
 	case errors.As(err, &problems):
 		return failure{Error: "the configuration is not usable", Exit: exitConfig, Problems: problemsOf(problems)}, ":\n" + indent(err.Error())
 	case errors.Is(err, fs.ErrPermission), errors.Is(err, sqlite.ErrNewer), errors.Is(err, records.ErrNewer): // a restart does not mend that either
@@ -179,81 +214,29 @@ func failureOf(c *command, err error) (f failure, hint string) {
 	}
 }
 
-func (c *command) flagSet() *flag.FlagSet {
-	fs := flag.NewFlagSet(c.name, flag.ContinueOnError)
-	fs.SetOutput(io.Discard) // we say it better
-	fs.Usage = func() {}
-	return fs
-}
-
-// parse parses flags wherever they stand, before or after other arguments;
-// package flag stops at the first that is none. "--" ends the flags.
-func parse(fs *flag.FlagSet, args []string) ([]string, error) {
-	var rest []string
-	for {
-		if err := fs.Parse(args); err != nil {
-			return nil, flagError(fs, err)
-		}
-		seen := len(args) - fs.NArg()
-		if fs.NArg() == 0 || seen > 0 && args[seen-1] == "--" {
-			return append(rest, fs.Args()...), nil
-		}
-		rest = append(rest, fs.Arg(0))
-		args = fs.Args()[1:]
+// flagError says what is wrong with a flag, and which one was probably meant.
+func flagError(c *cobra.Command, err error) error {
+	if missing, ok := errors.AsType[*pflag.ValueRequiredError](err); ok {
+		return usagef("--%s needs a value", missing.GetSpecifiedName())
 	}
-}
-
-func flagError(fs *flag.FlagSet, err error) error {
-	if errors.Is(err, flag.ErrHelp) {
-		return err
-	}
-	wrong, unknown := strings.CutPrefix(err.Error(), "flag provided but not defined: -")
-	if !unknown {
-		text := err.Error()
-		if name, lacks := strings.CutPrefix(text, "flag needs an argument: -"); lacks {
-			return usagef("--%s needs a value", strings.TrimLeft(name, "-"))
+	if wrong, ok := errors.AsType[*pflag.InvalidValueError](err); ok {
+		cause := wrong.Unwrap()
+		if number, ok := errors.AsType[*strconv.NumError](cause); ok {
+			cause = number.Err
 		}
-		return usagef("%s", strings.Replace(text, " for flag -", " for --", 1))
+		return usagef("invalid value %q for --%s: %v", wrong.GetValue(), wrong.GetFlag().Name, cause)
+	}
+	unknown, ok := errors.AsType[*pflag.NotExistError](err)
+	if !ok {
+		return usagef("%s", err)
+	}
+	name, dashes := unknown.GetSpecifiedName(), "--"
+	if shorthands := unknown.GetSpecifiedShortnames(); shorthands != "" { // -config is a word, not -c -o -n -f -i -g
+		name, dashes = shorthands, "-"
 	}
 	var known []string
-	fs.VisitAll(func(f *flag.Flag) { known = append(known, f.Name) })
-	wrong = strings.TrimLeft(wrong, "-")
-	return usagef("there is no flag --%s%s", wrong, didYouMean(wrong, known, "--"))
-}
-
-func find(name string) *command {
-	for _, c := range commands() {
-		if c.name == name {
-			return c
-		}
-	}
-	return nil
-}
-
-// verb is the command of that verb, or nil.
-func (c *command) verb(word string) *command {
-	for _, v := range c.verbs {
-		if v.name == c.name+" "+word {
-			return v
-		}
-	}
-	return nil
-}
-
-func (c *command) verbNames() []string {
-	var all []string
-	for _, v := range c.verbs {
-		all = append(all, strings.TrimPrefix(v.name, c.name+" "))
-	}
-	return all
-}
-
-func names() []string {
-	all := []string{"help"}
-	for _, c := range commands() {
-		all = append(all, c.name)
-	}
-	return all
+	c.Flags().VisitAll(func(f *pflag.Flag) { known = append(known, f.Name) })
+	return usagef("there is no flag %s%s%s", dashes, name, didYouMean(name, known, "--"))
 }
 
 // noSuch names the nearest candidate, or all of them when none is near.

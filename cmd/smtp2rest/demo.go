@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -13,29 +12,31 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/smtp2rest/smtp2rest/relay/app"
 	"github.com/smtp2rest/smtp2rest/relay/sandbox"
 )
 
-func demoCommand() *command {
-	return &command{
-		name:    "demo",
-		summary: "Watch real mail go through: SMTP in, REST out, against a sandbox inside.",
-		about: `Starts the sandbox and a relay on free ports of this machine, hands real mails
+func demoCommand(t *terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "demo",
+		Short: "Watch real mail go through: SMTP in, REST out, against a sandbox inside.",
+		Long: `Starts the sandbox and a relay on free ports of this machine, hands real mails
 to the relay by SMTP, and prints what was said and what the API received. No
 mail leaves the machine. It exits 0 when all went as it should, 1 with the
 difference when not.`,
-		examples: []string{"smtp2rest demo"},
-		noJSON:   "the demo is shown to people; a script has its exit code",
-		setup: func(*flag.FlagSet) action {
-			return func(ctx context.Context, t *terminal, args []string) error {
-				if len(args) > 0 {
-					return usagef("unexpected argument %q", args[0])
-				}
-				return runDemo(ctx, t)
-			}
-		},
+		Example: examples("smtp2rest demo"),
 	}
+	c.Long += noJSON("the demo is shown to people; a script has its exit code")
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		if len(args) > 0 {
+			return usagef("unexpected argument %q", args[0])
+		}
+		return runDemo(ctx, t)
+	}
+	return c
 }
 
 // stage is where the scenes of the demo are played.

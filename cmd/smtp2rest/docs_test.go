@@ -1,12 +1,15 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/spf13/pflag"
 
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/sendmail"
 	"github.com/smtp2rest/smtp2rest/relay/config"
@@ -102,28 +105,21 @@ func ourCommands(line string) (all [][]string) {
 }
 
 func parseable(args []string) error {
-	if args[0] == "help" {
-		return nil
-	}
-	c := find(args[0])
-	if c == nil {
-		return usagef("there is no command %q", args[0])
-	}
-	args = args[1:]
-	if len(c.verbs) > 0 && len(args) > 0 && !strings.HasPrefix(args[0], "-") {
-		if c = c.verb(args[0]); c == nil {
-			return usagef("there is no verb %q", args[0])
-		}
-		args = args[1:]
-	}
-	if c.raw {
-		_, err := sendmail.Parse(args)
+	c, rest, err := root(&terminal{}).Find(args)
+	switch {
+	case err != nil:
+		return err
+	case c.DisableFlagParsing:
+		_, err := sendmail.Parse(rest)
 		return err
 	}
-	fs := c.flagSet()
-	c.setup(fs)
-	_, err := parse(fs, args)
-	return err
+	if err := c.ParseFlags(rest); err != nil && !errors.Is(err, pflag.ErrHelp) {
+		return err
+	}
+	if len(c.Flags().Args()) > 0 && c.HasSubCommands() && c.Name() != "queue" {
+		return unknownCommand(c, c.Flags().Arg(0))
+	}
+	return nil
 }
 
 // Settings that are in the documents are taken, whatever else is in the file.

@@ -1,13 +1,13 @@
 package main
 
 import (
-	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
 	"strings"
+
+	"github.com/spf13/cobra"
 
 	"github.com/smtp2rest/smtp2rest/relay/app"
 	"github.com/smtp2rest/smtp2rest/relay/config"
@@ -16,12 +16,11 @@ import (
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
-func explainCommand() *command {
-	return &command{
-		name:    "explain",
-		args:    "mail.eml",
-		summary: "Print what the API would be sent for a mail, without sending it.",
-		about: `Maps a mail as the relay would and prints the JSON of each call, and what was
+func explainCommand(t *terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "explain mail.eml",
+		Short: "Print what the API would be sent for a mail, without sending it.",
+		Long: `Maps a mail as the relay would and prints the JSON of each call, and what was
 left out, changed or repaired on the way. A mail that would be refused is
 answered as its SMTP client would be, with what was read of it and exit code 1.
 "-" reads standard input.
@@ -30,39 +29,39 @@ Who gets a mail is for the envelope to say, so To and Cc in the file do not
 matter: name recipients with --to. They are taken as they are written. Not looked at
 are the rules of who may send what, aliases, whether an address is one, suppressions
 and limits: for those, 'smtp2rest send' asks the relay itself.`,
-		examples: []string{"smtp2rest explain mail.eml --to bob@example.net", "smtp2rest explain - < mail.eml", "smtp2rest explain mail.eml --json | jq .calls[0].body"},
-		setup: func(fs *flag.FlagSet) action {
-			path := fs.String("config", "", "TOML `file` with settings")
-			from := fs.String("from", "", "envelope `sender`")
-			to := fs.String("to", "recipient@example.net", "`recipients`, separated by commas")
-			var asJSON bool
-			declareJSON(fs, &asJSON)
-			return func(_ context.Context, t *terminal, args []string) error {
-				if len(args) != 1 {
-					return usagef("name one file, or - for standard input")
-				}
-				raw, err := readMail(t, args[0])
-				if err != nil {
-					return err
-				}
-				cfg, err := loadForeign(t, config.Source{Path: *path, FallbackSender: "default-sender@example.com"})
-				if err != nil {
-					return err
-				}
-				assumed := ""
-				if setting(cfg, "sender.email").Origin == "default" {
-					assumed = cfg.Sender.Email
-					if !asJSON {
-						fmt.Fprintf(t.err, "note: no sender is set, so %s stands for it; set FROM_EMAIL or name --config, as for 'serve'\n", assumed)
-					}
-				}
-				if asJSON {
-					return explainJSON(t, raw, *from, assumed, splitList(*to), app.Mapping(cfg))
-				}
-				return explain(t, raw, *from, splitList(*to), app.Mapping(cfg))
-			}
-		},
+		Example: examples("smtp2rest explain mail.eml --to bob@example.net", "smtp2rest explain - < mail.eml", "smtp2rest explain mail.eml --json | jq .calls[0].body"),
 	}
+	fs := c.Flags()
+	path := fs.String("config", "", "TOML `file` with settings")
+	from := fs.String("from", "", "envelope `sender`")
+	to := fs.String("to", "recipient@example.net", "`recipients`, separated by commas")
+	var asJSON bool
+	declareJSON(fs, &asJSON)
+	c.RunE = func(_ *cobra.Command, args []string) error {
+		if len(args) != 1 {
+			return usagef("name one file, or - for standard input")
+		}
+		raw, err := readMail(t, args[0])
+		if err != nil {
+			return err
+		}
+		cfg, err := loadForeign(t, config.Source{Path: *path, FallbackSender: "default-sender@example.com"})
+		if err != nil {
+			return err
+		}
+		assumed := ""
+		if setting(cfg, "sender.email").Origin == "default" {
+			assumed = cfg.Sender.Email
+			if !asJSON {
+				fmt.Fprintf(t.err, "note: no sender is set, so %s stands for it; set FROM_EMAIL or name --config, as for 'serve'\n", assumed)
+			}
+		}
+		if asJSON {
+			return explainJSON(t, raw, *from, assumed, splitList(*to), app.Mapping(cfg))
+		}
+		return explain(t, raw, *from, splitList(*to), app.Mapping(cfg))
+	}
+	return c
 }
 
 // errRefused is why explaining a mail that would be refused fails.

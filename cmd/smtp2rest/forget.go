@@ -2,19 +2,19 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"strings"
+
+	"github.com/spf13/cobra"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 )
 
-func forgetCommand() *command {
-	return &command{
-		name:    "forget",
-		args:    "ADDRESS",
-		summary: "Erase what is stored about an address.",
-		about: `Erases from the history the mails that the address sent, its part in those that it
+func forgetCommand(t *terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "forget ADDRESS",
+		Short: "Erase what is stored about an address.",
+		Long: `Erases from the history the mails that the address sent, its part in those that it
 got, the provider's events about it, and wherever else its name stands; then reads
 the file to see that it is gone, and writes it anew if not. Where others got the
 same mail their part is kept, without the subject and the reply.
@@ -26,27 +26,28 @@ The suppression list is kept as well, because an address that is taken off it is
 written to again: --suppressions erases its entry, too. The log is not ours to erase.
 
 It asks the running daemon, or opens the data directory of one that is stopped.`,
-		examples: []string{"smtp2rest forget bob@example.net", "smtp2rest forget bob@example.net --suppressions"},
-		setup: func(fs *flag.FlagSet) action {
-			var q queueFlags
-			q.declare(fs)
-			yes := fs.Bool("yes", false, "do not ask")
-			list := fs.Bool("suppressions", false, "erase its entry on the suppression list as well: it can be written to again")
-			return func(ctx context.Context, t *terminal, args []string) error {
-				switch {
-				case len(args) != 1:
-					return usagef("name one address")
-				case !strings.Contains(args[0], "@"):
-					return usagef("%q is no address", args[0])
-				case !*yes && !t.asks:
-					return usagef("there is nobody to ask: say --yes if you mean it")
-				}
-				return q.withOperator(ctx, t, func(o operator) error {
-					return forget(ctx, t, o, admin.ForgetRequest{Address: args[0], Suppressions: *list}, *yes, q.json)
-				})
-			}
-		},
+		Example: examples("smtp2rest forget bob@example.net", "smtp2rest forget bob@example.net --suppressions"),
 	}
+	fs := c.Flags()
+	var q queueFlags
+	q.declare(fs)
+	yes := fs.Bool("yes", false, "do not ask")
+	list := fs.Bool("suppressions", false, "erase its entry on the suppression list as well: it can be written to again")
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		switch {
+		case len(args) != 1:
+			return usagef("name one address")
+		case !strings.Contains(args[0], "@"):
+			return usagef("%q is no address", args[0])
+		case !*yes && !t.asks:
+			return usagef("there is nobody to ask: say --yes if you mean it")
+		}
+		return q.withOperator(ctx, t, func(o operator) error {
+			return forget(ctx, t, o, admin.ForgetRequest{Address: args[0], Suppressions: *list}, *yes, q.json)
+		})
+	}
+	return c
 }
 
 func forget(ctx context.Context, t *terminal, o operator, r admin.ForgetRequest, yes, asJSON bool) error {

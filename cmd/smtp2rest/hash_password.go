@@ -4,63 +4,65 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
 	"strings"
+
+	"github.com/spf13/cobra"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/smtp2rest/smtp2rest/smtpd/auth"
 )
 
-func hashPasswordCommand() *command {
-	return &command{
-		name:    "hash-password",
-		summary: "Make the hash of a password for the configuration.",
-		about: `Reads a password and prints its bcrypt hash, for password_hash in a [[user]] of
+func hashPasswordCommand(t *terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "hash-password",
+		Short: "Make the hash of a password for the configuration.",
+		Long: `Reads a password and prints its bcrypt hash, for password_hash in a [[user]] of
 the configuration or, with --user, as a line of users_file. At a terminal it
 asks, and shows nothing of what is typed; else it reads the first line of its
 input. The password is never an argument, where others could see it.`,
-		examples: []string{
+		Example: examples(
 			"smtp2rest hash-password",
 			"smtp2rest hash-password --user app <password.txt >>/etc/smtp2rest/users",
 			"smtp2rest hash-password --json <password.txt",
-		},
-		setup: func(fs *flag.FlagSet) action {
-			user := fs.String("user", "", "print a line of users_file for this `name`")
-			var asJSON bool
-			declareJSON(fs, &asJSON)
-			return func(ctx context.Context, t *terminal, args []string) error {
-				switch {
-				case len(args) > 0: // not shown: it is a password
-					return usagef("unexpected argument; the password is read from the input")
-				case strings.ContainsAny(*user, ":\r\n") || strings.TrimSpace(*user) != *user:
-					return usagef("a user's name has no colon and no line end in it, and no space around it")
-				}
-				password, err := readPassword(ctx, t)
-				if err != nil {
-					return err
-				}
-				hash, err := auth.Hash(password)
-				if err != nil {
-					return err
-				}
-				if asJSON {
-					return printJSON(t.out, struct {
-						User string `json:"user,omitempty"`
-						Hash string `json:"password_hash"`
-					}{*user, hash})
-				}
-				if *user != "" {
-					hash = *user + ":" + hash
-				}
-				_, err = fmt.Fprintln(t.out, hash)
-				return err
-			}
-		},
+		),
 	}
+	fs := c.Flags()
+	user := fs.String("user", "", "print a line of users_file for this `name`")
+	var asJSON bool
+	declareJSON(fs, &asJSON)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		switch {
+		case len(args) > 0: // not shown: it is a password
+			return usagef("unexpected argument; the password is read from the input")
+		case strings.ContainsAny(*user, ":\r\n") || strings.TrimSpace(*user) != *user:
+			return usagef("a user's name has no colon and no line end in it, and no space around it")
+		}
+		password, err := readPassword(ctx, t)
+		if err != nil {
+			return err
+		}
+		hash, err := auth.Hash(password)
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			return printJSON(t.out, struct {
+				User string `json:"user,omitempty"`
+				Hash string `json:"password_hash"`
+			}{*user, hash})
+		}
+		if *user != "" {
+			hash = *user + ":" + hash
+		}
+		_, err = fmt.Fprintln(t.out, hash)
+		return err
+	}
+	return c
 }
 
 // readPassword reads one line, twice from a person.

@@ -2,9 +2,10 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"time"
+
+	"github.com/spf13/cobra"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 )
@@ -14,33 +15,34 @@ const healthcheckTime = 5 * time.Second
 
 // healthcheckCommand is for those who can run a command and nothing else, such
 // as a container's HEALTHCHECK.
-func healthcheckCommand() *command {
-	return &command{
-		name:    "healthcheck",
-		summary: "Exit 0 if the running relay is well, for a container's HEALTHCHECK.",
-		about: `Asks the running daemon whether it makes progress, or with --ready whether mail can be
+func healthcheckCommand(t *terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "healthcheck",
+		Short: "Exit 0 if the running relay is well, for a container's HEALTHCHECK.",
+		Long: `Asks the running daemon whether it makes progress, or with --ready whether mail can be
 handed over and will be kept, and exits 0 or 1. It finds the daemon by the same settings
 and environment that the daemon was started with: by its socket, else by its admin.address.
 
 Restart a relay for a failed check, not for a failed check with --ready: a disk that is
 full, or an API that is down, is not mended by it.`,
-		examples: []string{"smtp2rest healthcheck", "smtp2rest healthcheck --ready", "smtp2rest healthcheck --config /etc/smtp2rest/config.toml", "smtp2rest healthcheck --json"},
-		setup: func(fs *flag.FlagSet) action {
-			var q queueFlags
-			q.declare(fs)
-			ready := fs.Bool("ready", false, "ask whether mail can be handed over")
-			return func(ctx context.Context, t *terminal, args []string) error {
-				if len(args) > 0 {
-					return usagef("unexpected argument %q", args[0])
-				}
-				page := admin.Livez
-				if *ready {
-					page = admin.Readyz
-				}
-				return healthcheck(ctx, t, q, page)
-			}
-		},
+		Example: examples("smtp2rest healthcheck", "smtp2rest healthcheck --ready", "smtp2rest healthcheck --config /etc/smtp2rest/config.toml", "smtp2rest healthcheck --json"),
 	}
+	fs := c.Flags()
+	var q queueFlags
+	q.declare(fs)
+	ready := fs.Bool("ready", false, "ask whether mail can be handed over")
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		if len(args) > 0 {
+			return usagef("unexpected argument %q", args[0])
+		}
+		page := admin.Livez
+		if *ready {
+			page = admin.Readyz
+		}
+		return healthcheck(ctx, t, q, page)
+	}
+	return c
 }
 
 func healthcheck(ctx context.Context, t *terminal, q queueFlags, page string) error {

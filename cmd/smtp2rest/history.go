@@ -3,22 +3,23 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
-	"strings"
 	"time"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/history"
 )
 
-func historyCommand() *command {
-	return &command{
-		name:    "history",
-		summary: "Search what became of mail.",
-		about: `Lists one line for each recipient of the mails that match, those that came last
+func historyCommand(t *terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "history",
+		Short: "Search what became of mail.",
+		Long: `Lists one line for each recipient of the mails that match, those that came last
 first: when, its queue id, where the recipient stands, and its subject if
 history.subjects is on, else what its client was told. 'smtp2rest trace ID' tells
 the whole story of one.
@@ -28,33 +29,34 @@ an operator), unknown (a crash took the note of how it ended), and, by what the
 provider told after it was sent, delivered, bounced and complained.
 
 It asks the running daemon, or opens the data directory of one that is stopped.`,
-		examples: []string{
+		Example: examples(
 			"smtp2rest history --recipient bob@example.net",
 			"smtp2rest history --state failed,bounced --since 1d",
 			"smtp2rest history --sender shop@example.com --since 2026-11-01 --until 2026-11-08 --limit 0 --json",
-		},
-		setup: func(fs *flag.FlagSet) action {
-			var q queueFlags
-			var f historyFlags
-			q.declare(fs)
-			f.declare(fs)
-			return func(ctx context.Context, t *terminal, args []string) error {
-				if len(args) > 0 {
-					return usagef("unexpected argument %q; 'smtp2rest trace %s' tells of one mail", args[0], args[0])
-				}
-				query, err := f.query()
-				if err != nil {
-					return err
-				}
-				return q.withOperator(ctx, t, func(o operator) error {
-					if q.json {
-						return historyJSON(ctx, t.out, o, query, f.limit)
-					}
-					return historyTable(ctx, t, o, query, f.limit)
-				})
-			}
-		},
+		),
 	}
+	fs := c.Flags()
+	var q queueFlags
+	var f historyFlags
+	q.declare(fs)
+	f.declare(fs)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		if len(args) > 0 {
+			return usagef("unexpected argument %q; 'smtp2rest trace %s' tells of one mail", args[0], args[0])
+		}
+		query, err := f.query()
+		if err != nil {
+			return err
+		}
+		return q.withOperator(ctx, t, func(o operator) error {
+			if q.json {
+				return historyJSON(ctx, t.out, o, query, f.limit)
+			}
+			return historyTable(ctx, t, o, query, f.limit)
+		})
+	}
+	return c
 }
 
 // historyFlags select recipients of mails.
@@ -64,13 +66,13 @@ type historyFlags struct {
 	limit                              int
 }
 
-func (f *historyFlags) declare(fs *flag.FlagSet) {
+func (f *historyFlags) declare(fs *pflag.FlagSet) {
 	fs.StringVar(&f.states, "state", "", "only these `states`, with commas")
 	fs.StringVar(&f.sender, "sender", "", "only mail of this envelope `address`")
 	fs.StringVar(&f.sender, "from", "", "the same as --sender: an `address`")
 	fs.StringVar(&f.recipient, "recipient", "", "only mail to this `address`")
 	fs.StringVar(&f.subject, "subject", "", "only mail whose subject has this `text`, if history.subjects is on")
-	fs.Var(&f.since, "since", "only mail that came since this `time`: 2026-11-25, 2026-11-25T18:00,\n"+strings.Repeat(" ", 27)+"or how long ago, such as 90m or 2d")
+	fs.Var(&f.since, "since", "only mail that came since this `time`: 2026-11-25, 2026-11-25T18:00, or how long ago, such as 90m or 2d")
 	fs.Var(&f.until, "until", "only mail that came before this `time`")
 	fs.IntVar(&f.limit, "limit", tableLimit, "list at most this `number` of recipients, 0 for all")
 }
@@ -118,6 +120,9 @@ func (v *timeValue) Set(s string) error {
 	*v = timeValue(time.Now().Add(-d))
 	return nil
 }
+
+// Type is what the help calls the value.
+func (*timeValue) Type() string { return "time" }
 
 func (v *timeValue) String() string {
 	if v == nil || time.Time(*v).IsZero() {

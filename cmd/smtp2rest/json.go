@@ -2,27 +2,21 @@ package main
 
 import (
 	"encoding/json"
-	"flag"
 	"fmt"
 	"io"
 	"iter"
-	"slices"
 	"strings"
 	"unicode"
 	"unicode/utf16"
+
+	"github.com/spf13/pflag"
 
 	"github.com/smtp2rest/smtp2rest/relay/config"
 )
 
 // declareJSON declares --json. A command that cannot have it says why in noJSON.
-func declareJSON(fs *flag.FlagSet, to *bool) {
+func declareJSON(fs *pflag.FlagSet, to *bool) {
 	fs.BoolVar(to, "json", false, "print JSON, for scripts; errors too")
-}
-
-// wantsJSON reports whether a command line asks for JSON, also one that is wrong.
-func wantsJSON(fs *flag.FlagSet, args []string) bool {
-	f := fs.Lookup("json")
-	return f != nil && (f.Value.String() == "true" || slices.Contains(args, "--json") || slices.Contains(args, "-json"))
 }
 
 // failure is how a command that was asked for JSON tells on standard error what

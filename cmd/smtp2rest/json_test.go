@@ -12,23 +12,18 @@ import (
 
 // TestJSONOfEveryCommand: a command has --json, or its help says why not.
 func TestJSONOfEveryCommand(t *testing.T) {
-	var walk func(list []*command)
-	walk = func(list []*command) {
-		for _, c := range list {
-			fs := c.flagSet()
-			c.setup(fs)
-			switch has := fs.Lookup("json") != nil; {
-			case has == (c.noJSON != ""):
-				t.Errorf("%s: it has --json: %v; the reason why not: %q", c.name, has, c.noJSON)
-			case !has && !strings.Contains(execute(t, environ(t), "", append([]string{"help"}, strings.Fields(c.name)...)...).out, c.noJSON):
-				t.Errorf("the help of %s does not say why it has no --json", c.name)
-			case !has && !strings.Contains(execute(t, environ(t), "", "man", strings.Fields(c.name)[0]).out, "There is no \\-\\-json"):
-				t.Errorf("the page of %s does not say why it has no --json", c.name)
-			}
-			walk(c.verbs)
+	for _, c := range everyCommand() {
+		if c.Name() == "completion" || c.HasParent() && c.Parent().Name() == "completion" {
+			continue // cobra's: what it prints is read by a shell
+		}
+		has, why := c.Flags().Lookup("json") != nil, strings.Contains(c.Long, "\n\nThere is no --json: ")
+		switch {
+		case has == why:
+			t.Errorf("%s: it has --json: %v; its help says why not: %v", c.CommandPath(), has, why)
+		case !has && !strings.Contains(execute(t, environ(t), "", append([]string{"man"}, pathOf(c)...)...).out, "There is no --json"):
+			t.Errorf("the page of %s does not say why it has no --json", c.CommandPath())
 		}
 	}
-	walk(commands())
 }
 
 // object is a line of JSON, the only one of its stream.
@@ -72,7 +67,7 @@ func TestJSONOfErrors(t *testing.T) {
 		{"send --json", 2, "say with --to whom to send to"},
 		{"send --to bob@example.net --jsn --json", 2, "there is no flag --jsn"},
 		{"send --server 127.0.0.1:1 --to bob@example.net --json", 1, "no SMTP server answers"},
-		{"queue lst --json", 2, `there is no verb "lst"`},
+		{"queue lst --json", 2, `there is no command "queue lst"`},
 		{"queue --json --data-dir /nowhere", 1, "/nowhere"},
 		{"status --json --data-dir /nowhere", 3, "no daemon answers"},
 		{"serve --json", 78, "the configuration is not usable"},

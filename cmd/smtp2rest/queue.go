@@ -3,22 +3,23 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 )
 
 // queueCommand is the operator's side of the queue. Its verbs are in files of
 // their own; what they have in common is here.
-func queueCommand() *command {
-	list := queueListCommand()
-	return &command{
-		name:    "queue",
-		summary: "See what waits and why, and change it.",
-		about: `Lists what waits, is held or failed, and why; the verbs below do the rest.
+func queueCommand(t *terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "queue",
+		Short: "See what waits and why, and change it.",
+		Long: `Lists what waits, is held or failed, and why; the verbs below do the rest.
 
 It asks the running daemon over its socket, or opens the data directory of one
 that is stopped. Both are found by --socket or --data-dir, else by the settings
@@ -27,13 +28,14 @@ daemon's user's alone, so that sudo is needed where it runs as a service.
 
 A mail is named by its id, as in the reply to its client and in the log. The
 beginning of an id is enough if no other mail has the same.`,
-		examples: []string{"smtp2rest queue", "sudo smtp2rest queue --older 1h", "smtp2rest queue --json"},
-		setup:    list.setup,
-		verbs: []*command{
-			list, queueShowCommand(), queueStatusCommand(), queueRetryCommand(), queueFlushCommand(),
-			queueHoldCommand(), queueReleaseCommand(), queueDropCommand(), queueSetAsideCommand(),
-		},
+		Example: examples("smtp2rest queue", "sudo smtp2rest queue --older 1h", "smtp2rest queue --json"),
 	}
+	addList(t, c)
+	c.AddCommand(
+		queueListCommand(t), queueShowCommand(t), queueStatusCommand(t), queueRetryCommand(t), queueFlushCommand(t),
+		queueHoldCommand(t), queueReleaseCommand(t), queueDropCommand(t), queueSetAsideCommand(t),
+	)
+	return c
 }
 
 // queueFlags are the flags of every verb.
@@ -42,13 +44,13 @@ type queueFlags struct {
 	json  bool
 }
 
-func (q *queueFlags) declare(fs *flag.FlagSet) {
+func (q *queueFlags) declare(fs *pflag.FlagSet) {
 	q.declareReach(fs)
 	declareJSON(fs, &q.json)
 }
 
 // declareReach declares those that lead to the daemon.
-func (q *queueFlags) declareReach(fs *flag.FlagSet) { q.reach.declare(fs) }
+func (q *queueFlags) declareReach(fs *pflag.FlagSet) { q.reach.declare(fs) }
 
 // with runs f with the queue that the flags lead to.
 func (q *queueFlags) with(ctx context.Context, t *terminal, f func(admin.Admin) error) (err error) {

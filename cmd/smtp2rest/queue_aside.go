@@ -1,43 +1,43 @@
 package main
 
 import (
-	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
 )
 
-func queueSetAsideCommand() *command {
-	return &command{
-		name:    "queue set-aside",
-		summary: "Rename a damaged queue, so that the next start has an empty one.",
-		about: `Renames the database and the spool of a stopped daemon, for when it says that
+func queueSetAsideCommand(t *terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "set-aside",
+		Short: "Rename a damaged queue, so that the next start has an empty one.",
+		Long: `Renames the database and the spool of a stopped daemon, for when it says that
 they are damaged and there is no time to rescue what is readable first. Nothing is
 removed: the mail in them can be looked for later. The daemon must not run.`,
-		examples: []string{"sudo smtp2rest queue set-aside --data-dir /var/lib/smtp2rest"},
-		setup: func(fs *flag.FlagSet) action {
-			var r reach
-			fs.StringVar(&r.dir, "data-dir", "", "the data `directory`")
-			var asJSON bool
-			declareJSON(fs, &asJSON)
-			fs.StringVar(&r.config, "config", "", "the daemon's TOML `file`, for its queue.data_dir")
-			return func(_ context.Context, t *terminal, args []string) error {
-				if len(args) > 0 {
-					return usagef("unexpected argument %q; name the queue with --data-dir or --config", args[0])
-				}
-				if _, said := t.env("SMTP2REST_DATA_DIR"); !said && r.dir == "" && r.config == "" { // not one that is merely likely
-					return usagef("name the queue with --data-dir, --config or SMTP2REST_DATA_DIR")
-				}
-				return setAside(t, r, asJSON)
-			}
-		},
+		Example: examples("sudo smtp2rest queue set-aside --data-dir /var/lib/smtp2rest"),
 	}
+	fs := c.Flags()
+	var r reach
+	fs.StringVar(&r.dir, "data-dir", "", "the data `directory`")
+	var asJSON bool
+	declareJSON(fs, &asJSON)
+	fs.StringVar(&r.config, "config", "", "the daemon's TOML `file`, for its queue.data_dir")
+	c.RunE = func(_ *cobra.Command, args []string) error {
+		if len(args) > 0 {
+			return usagef("unexpected argument %q; name the queue with --data-dir or --config", args[0])
+		}
+		if _, said := t.env("SMTP2REST_DATA_DIR"); !said && r.dir == "" && r.config == "" { // not one that is merely likely
+			return usagef("name the queue with --data-dir, --config or SMTP2REST_DATA_DIR")
+		}
+		return setAside(t, r, asJSON)
+	}
+	return c
 }
 
 func setAside(t *terminal, r reach, asJSON bool) error {

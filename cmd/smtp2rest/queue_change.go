@@ -4,9 +4,11 @@ import (
 	"bufio"
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 )
@@ -20,26 +22,26 @@ type change struct {
 	confirm              bool // it cannot be undone
 }
 
-func queueHoldCommand() *command {
+func queueHoldCommand(t *terminal) *cobra.Command {
 	return change{
 		verb: "hold", past: "held", do: admin.Admin.Hold,
 		summary: "Stop recipients from being tried until they are released.",
 		about: `Stops waiting recipients. Those that are being tried are stopped if that does not
 succeed. Mail that comes later is not concerned.`,
 		examples: []string{"smtp2rest queue hold 06h0kq3n2a", "smtp2rest queue hold --sender news@example.com"},
-	}.command()
+	}.command(t)
 }
 
-func queueReleaseCommand() *command {
+func queueReleaseCommand(t *terminal) *cobra.Command {
 	return change{
 		verb: "release", past: "released", do: admin.Admin.Release,
 		summary:  "Let held recipients wait again.",
 		about:    "Takes back a hold: recipients wait again until the time they were due.",
 		examples: []string{"smtp2rest queue release 06h0kq3n2a", "smtp2rest queue release --all"},
-	}.command()
+	}.command(t)
 }
 
-func queueRetryCommand() *command {
+func queueRetryCommand(t *terminal) *cobra.Command {
 	return change{
 		verb: "retry", past: "due now", do: admin.Admin.Retry,
 		summary: "Make recipients due now, failed ones as well.",
@@ -47,10 +49,10 @@ func queueRetryCommand() *command {
 come; their senders are not told a second time should they fail again. What is
 held stays held.`,
 		examples: []string{"smtp2rest queue retry 06h0kq3n2a", "smtp2rest queue retry --state failed --newer 2d"},
-	}.command()
+	}.command(t)
 }
 
-func queueDropCommand() *command {
+func queueDropCommand(t *terminal) *cobra.Command {
 	return change{
 		verb: "drop", past: "dropped", do: admin.Admin.Drop, confirm: true,
 		summary: "Remove recipients for good, and tell nobody.",
@@ -58,49 +60,49 @@ func queueDropCommand() *command {
 Neither sender nor recipient hears of it, and it cannot be undone; it asks
 first, unless --yes is given. An attempt that is under way may still succeed.`,
 		examples: []string{"smtp2rest queue drop 06h0kq3n2a", "smtp2rest queue drop --state failed --older 30d --yes"},
-	}.command()
+	}.command(t)
 }
 
-func (c change) command() *command {
-	return &command{
-		name:    "queue " + c.verb,
-		args:    "[ID...]",
-		summary: c.summary,
-		about: c.about + `
+func (c change) command(t *terminal) *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   c.verb + " [ID...]",
+		Short: c.summary,
+		Long: c.about + `
 
 Name mails by their ids, or all that filters select, or --all. Filters that
 stand beside ids narrow them down to some of their recipients.`,
-		examples: c.examples,
-		setup: func(fs *flag.FlagSet) action {
-			var q queueFlags
-			var f filterFlags
-			q.declare(fs)
-			f.declare(fs)
-			all := fs.Bool("all", false, "everything; cannot stand beside ids and filters")
-			yes := c.yes(fs)
-			return func(ctx context.Context, t *terminal, args []string) error {
-				filter, selects, err := f.filter()
-				if err != nil {
-					return err
-				}
-				switch selects = selects || len(args) > 0; {
-				case *all && selects:
-					return usagef("--all is everything: leave it out, or the ids and filters")
-				case !*all && !selects:
-					return usagef("say what to %s: ids, a filter such as --sender, or --all", c.verb)
-				case f.id != "" && len(args) > 0:
-					return usagef("name ids either in full or by --id")
-				case c.confirm && !*yes && !t.asks:
-					return usagef("there is nobody to ask: say --yes if you mean it")
-				}
-				filter.All = *all
-				return q.with(ctx, t, func(a admin.Admin) error { return c.run(ctx, t, a, filter, args, *yes, q.json) })
-			}
-		},
+		Example: examples(c.examples...),
 	}
+	fs := cmd.Flags()
+	var q queueFlags
+	var f filterFlags
+	q.declare(fs)
+	f.declare(fs)
+	all := fs.Bool("all", false, "everything; cannot stand beside ids and filters")
+	yes := c.yes(fs)
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		filter, selects, err := f.filter()
+		if err != nil {
+			return err
+		}
+		switch selects = selects || len(args) > 0; {
+		case *all && selects:
+			return usagef("--all is everything: leave it out, or the ids and filters")
+		case !*all && !selects:
+			return usagef("say what to %s: ids, a filter such as --sender, or --all", c.verb)
+		case f.id != "" && len(args) > 0:
+			return usagef("name ids either in full or by --id")
+		case c.confirm && !*yes && !t.asks:
+			return usagef("there is nobody to ask: say --yes if you mean it")
+		}
+		filter.All = *all
+		return q.with(ctx, t, func(a admin.Admin) error { return c.run(ctx, t, a, filter, args, *yes, q.json) })
+	}
+	return cmd
 }
 
-func (c change) yes(fs *flag.FlagSet) *bool {
+func (c change) yes(fs *pflag.FlagSet) *bool {
 	if !c.confirm {
 		return new(bool)
 	}
@@ -206,34 +208,35 @@ func ask(ctx context.Context, t *terminal) (string, error) {
 	}
 }
 
-func queueFlushCommand() *command {
-	return &command{
-		name:    "queue flush",
-		summary: "Make everything that waits due now.",
-		about: `Makes all waiting recipients due at once, for instance after an outage is over.
+func queueFlushCommand(t *terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "flush",
+		Short: "Make everything that waits due now.",
+		Long: `Makes all waiting recipients due at once, for instance after an outage is over.
 The account's rate and a pause that the API asked for are kept. What is held or
 failed stays so.`,
-		examples: []string{"smtp2rest queue flush"},
-		setup: func(fs *flag.FlagSet) action {
-			var q queueFlags
-			q.declare(fs)
-			return func(ctx context.Context, t *terminal, args []string) error {
-				if len(args) > 0 {
-					return usagef("unexpected argument %q; 'queue retry %s' is for one mail", args[0], args[0])
-				}
-				return q.with(ctx, t, func(a admin.Admin) error {
-					n, err := a.Flush(ctx)
-					if err != nil {
-						return fmt.Errorf("%w (%s due now before that)", err, counted(n, "recipient"))
-					}
-					if err := printChanged(t, n, "due now", q.json); err != nil || q.json {
-						return err
-					}
-					return printWhatStops(ctx, t, a)
-				})
-			}
-		},
+		Example: examples("smtp2rest queue flush"),
 	}
+	fs := c.Flags()
+	var q queueFlags
+	q.declare(fs)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		if len(args) > 0 {
+			return usagef("unexpected argument %q; 'queue retry %s' is for one mail", args[0], args[0])
+		}
+		return q.with(ctx, t, func(a admin.Admin) error {
+			n, err := a.Flush(ctx)
+			if err != nil {
+				return fmt.Errorf("%w (%s due now before that)", err, counted(n, "recipient"))
+			}
+			if err := printChanged(t, n, "due now", q.json); err != nil || q.json {
+				return err
+			}
+			return printWhatStops(ctx, t, a)
+		})
+	}
+	return c
 }
 
 // printWhatStops says why mail that is due does not go out all the same, if

@@ -2,9 +2,10 @@ package main
 
 import (
 	"errors"
-	"flag"
 	"strings"
 	"time"
+
+	"github.com/spf13/pflag"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/config"
@@ -17,7 +18,7 @@ type filterFlags struct {
 	older, newer                  ageValue
 }
 
-func (f *filterFlags) declare(fs *flag.FlagSet) {
+func (f *filterFlags) declare(fs *pflag.FlagSet) {
 	fs.StringVar(&f.states, "state", "", "only these `states`, with commas: waiting, sending, held, sent, failed, open or all")
 	fs.StringVar(&f.sender, "sender", "", "only mail of this envelope `address`")
 	fs.StringVar(&f.recipient, "recipient", "", "only mail to this `address`")
@@ -92,6 +93,9 @@ func (a *ageValue) Set(s string) error {
 	*a = ageValue(d)
 	return err
 }
+
+// Type is what the help calls the value.
+func (*ageValue) Type() string { return "age" }
 
 func (a *ageValue) String() string {
 	if a == nil || *a == 0 {

@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"math"
 	"strings"
 	"time"
 	"unicode/utf8"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 )
@@ -15,58 +17,60 @@ import (
 // tableLimit is how many lines are enough for a person.
 const tableLimit = 100
 
-func queueListCommand() *command {
-	return &command{
-		name:    "queue list",
-		summary: "List recipients and why they wait or failed.",
-		about: `Lists one line for each recipient that is not sent yet, the longest there first:
+func queueListCommand(t *terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "list",
+		Short: "List recipients and why they wait or failed.",
+		Long: `Lists one line for each recipient that is not sent yet, the longest there first:
 its mail's id and age, its state, how often it was tried, when it is tried next,
 and what came of the last attempt or what it waits for. --state sent shows what
 was sent, as long as that is kept.
 
 --json prints one array of all that match, one recipient on each line.`,
-		examples: []string{
+		Example: examples(
 			"smtp2rest queue list --state failed",
 			"smtp2rest queue list --sender shop@example.com --older 1h --limit 0",
 			"smtp2rest queue list --json | jq -r '.[] | [.id, .recipient, .why] | @tsv'",
-		},
-		setup: func(fs *flag.FlagSet) action {
-			var q queueFlags
-			var f filterFlags
-			q.declare(fs)
-			f.declare(fs)
-			limit := declareLimit(fs, "recipients")
-			return func(ctx context.Context, t *terminal, args []string) error {
-				switch {
-				case len(args) > 0 && queueCommand().verb(args[0]) != nil:
-					return usagef("the verb comes first: smtp2rest queue %s [flags]", args[0])
-				case len(args) > 0:
-					return usagef("unexpected argument %q; 'queue show %s' shows one mail", args[0], args[0])
-				}
-				filter, _, err := f.filter()
-				if err != nil {
-					return err
-				}
-				if len(filter.States) == 0 {
-					filter.States = []string{"waiting", "sending", "held", "failed"}
-				}
-				return q.with(ctx, t, func(a admin.Admin) error {
-					if q.json {
-						return printJSONList(t.out, admin.All(ctx, a, filter), *limit)
-					}
-					return listTable(ctx, t, a, filter, *limit)
-				})
+		),
+	}
+	addList(t, c)
+	return c
+}
+
+// addList makes c the command that lists: "queue list", and "queue" alone.
+func addList(t *terminal, c *cobra.Command) {
+	fs := c.Flags()
+	var q queueFlags
+	var f filterFlags
+	q.declare(fs)
+	f.declare(fs)
+	limit := declareLimit(fs, "recipients")
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		if len(args) > 0 {
+			return unexpected(cmd, args[0], fmt.Sprintf("'queue show %s' shows one mail", args[0]))
+		}
+		filter, _, err := f.filter()
+		if err != nil {
+			return err
+		}
+		if len(filter.States) == 0 {
+			filter.States = []string{"waiting", "sending", "held", "failed"}
+		}
+		return q.with(ctx, t, func(a admin.Admin) error {
+			if q.json {
+				return printJSONList(t.out, admin.All(ctx, a, filter), *limit)
 			}
-		},
+			return listTable(ctx, t, a, filter, *limit)
+		})
 	}
 }
 
 // declareLimit declares --limit for a command that lists what. It is negative
 // when it is not given.
-func declareLimit(fs *flag.FlagSet, what string) *int {
-	limit := fs.Int("limit", -1, "print at most this `number` of "+what+", 0 for all;\n"+strings.Repeat(" ", 27)+
-		fmt.Sprintf("without it the table has %d, and JSON all", tableLimit))
-	fs.Lookup("limit").DefValue = "" // said above
+func declareLimit(fs *pflag.FlagSet, what string) *int {
+	limit := fs.Int("limit", -1, fmt.Sprintf("print at most this `number` of %s, 0 for all; without it a table has %d and JSON all", what, tableLimit))
+	fs.Lookup("limit").DefValue = "0" // said above; pflag does not show a zero
 	return limit
 }
 

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io/fs"
 	"log/slog"
@@ -11,6 +10,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/spf13/pflag"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/app"
@@ -42,7 +43,7 @@ type place struct {
 	config  *config.Config // of a daemon that is stopped; nil: not known
 }
 
-func (r *reach) declare(fs *flag.FlagSet) {
+func (r *reach) declare(fs *pflag.FlagSet) {
 	fs.StringVar(&r.socket, "socket", "", "ask the daemon through its socket at this `path`")
 	fs.StringVar(&r.dir, "data-dir", "", "the data `directory`")
 	fs.StringVar(&r.config, "config", "", "the daemon's TOML `file`, for its queue.data_dir")

@@ -3,50 +3,51 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"strings"
 	"text/tabwriter"
 
+	"github.com/spf13/cobra"
+
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 )
 
-func queueShowCommand() *command {
-	return &command{
-		name:    "queue show",
-		args:    "ID",
-		summary: "Show one mail: its recipients and what came of each attempt.",
-		about: `Shows who handed a mail over, and each recipient with its attempts. --raw prints
+func queueShowCommand(t *terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "show ID",
+		Short: "Show one mail: its recipients and what came of each attempt.",
+		Long: `Shows who handed a mail over, and each recipient with its attempts. --raw prints
 the mail as it came: to a file or a pipe byte for byte, to a screen with what it
 could act on escaped.`,
-		examples: []string{"smtp2rest queue show 06h0kq3n2a", "smtp2rest queue show 06h0kq3n2a --raw > mail.eml"},
-		setup: func(fs *flag.FlagSet) action {
-			var q queueFlags
-			q.declare(fs)
-			raw := fs.Bool("raw", false, "print the mail as it came")
-			return func(ctx context.Context, t *terminal, args []string) error {
-				if len(args) != 1 {
-					return usagef("name one mail by its id")
-				}
-				if *raw && q.json {
-					return usagef("--raw is not JSON")
-				}
-				return q.with(ctx, t, func(a admin.Admin) error {
-					if *raw {
-						return showRaw(ctx, t, a, args[0])
-					}
-					m, err := a.Get(ctx, args[0])
-					if err != nil {
-						return err
-					}
-					if q.json {
-						return printJSON(t.out, m)
-					}
-					return showMail(t, m)
-				})
-			}
-		},
+		Example: examples("smtp2rest queue show 06h0kq3n2a", "smtp2rest queue show 06h0kq3n2a --raw > mail.eml"),
 	}
+	fs := c.Flags()
+	var q queueFlags
+	q.declare(fs)
+	raw := fs.Bool("raw", false, "print the mail as it came")
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		if len(args) != 1 {
+			return usagef("name one mail by its id")
+		}
+		if *raw && q.json {
+			return usagef("--raw is not JSON")
+		}
+		return q.with(ctx, t, func(a admin.Admin) error {
+			if *raw {
+				return showRaw(ctx, t, a, args[0])
+			}
+			m, err := a.Get(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			if q.json {
+				return printJSON(t.out, m)
+			}
+			return showMail(t, m)
+		})
+	}
+	return c
 }
 
 func showRaw(ctx context.Context, t *terminal, a admin.Admin, id string) error {

@@ -1,41 +1,42 @@
 package main
 
 import (
-	"context"
-	"flag"
 	"fmt"
 	"text/tabwriter"
+
+	"github.com/spf13/cobra"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 )
 
-func queueStatusCommand() *command {
-	return &command{
-		name:    "queue status",
-		summary: "Say how the relay stands: how much waits, since when and why.",
-		about: `Prints how much is in the queue, at what rate mail goes out, whether the API asked
+func queueStatusCommand(t *terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Say how the relay stands: how much waits, since when and why.",
+		Long: `Prints how much is in the queue, at what rate mail goes out, whether the API asked
 for a pause or is down, how far the warming of domains is, and what to do.`,
-		examples: []string{"smtp2rest queue status", "smtp2rest queue status --json"},
-		setup: func(fs *flag.FlagSet) action {
-			var q queueFlags
-			q.declare(fs)
-			return func(ctx context.Context, t *terminal, args []string) error {
-				if len(args) > 0 {
-					return usagef("unexpected argument %q", args[0])
-				}
-				return q.with(ctx, t, func(a admin.Admin) error {
-					s, err := a.Status(ctx)
-					if err != nil {
-						return err
-					}
-					if q.json {
-						return printJSON(t.out, s)
-					}
-					return showStatus(t, s)
-				})
-			}
-		},
+		Example: examples("smtp2rest queue status", "smtp2rest queue status --json"),
 	}
+	fs := c.Flags()
+	var q queueFlags
+	q.declare(fs)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		if len(args) > 0 {
+			return usagef("unexpected argument %q", args[0])
+		}
+		return q.with(ctx, t, func(a admin.Admin) error {
+			s, err := a.Status(ctx)
+			if err != nil {
+				return err
+			}
+			if q.json {
+				return printJSON(t.out, s)
+			}
+			return showStatus(t, s)
+		})
+	}
+	return c
 }
 
 func showStatus(t *terminal, s admin.Status) error {

@@ -3,36 +3,38 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"text/tabwriter"
+
+	"github.com/spf13/cobra"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 )
 
-func reloadCommand() *command {
-	return &command{
-		name:    "reload",
-		summary: "Have the running relay read its configuration again.",
-		about: `The daemon reads its file, and all files that it names, checks all of it and goes on
+func reloadCommand(t *terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "reload",
+		Short: "Have the running relay read its configuration again.",
+		Long: `The daemon reads its file, and all files that it names, checks all of it and goes on
 with it, or, when anything is wrong, with what it had; it never goes on with a part. No
 connection and no mail is lost. What changed is printed. The environment is the one that
 the daemon was started with; systemd gives it new credentials at a restart only.
 
 It exits 0 when the configuration is in force, and 78, with all that is wrong, when not.
 Without a daemon it exits 3; 'smtp2rest check' looks at a configuration without one.`,
-		examples: []string{"sudo smtp2rest reload", "smtp2rest reload --socket /run/smtp2rest/admin.sock", "smtp2rest reload --json"},
-		setup: func(fs *flag.FlagSet) action {
-			var q queueFlags
-			q.declare(fs)
-			return func(ctx context.Context, t *terminal, args []string) error {
-				if len(args) > 0 {
-					return usagef("unexpected argument %q", args[0])
-				}
-				return q.reload(ctx, t)
-			}
-		},
+		Example: examples("sudo smtp2rest reload", "smtp2rest reload --socket /run/smtp2rest/admin.sock", "smtp2rest reload --json"),
 	}
+	fs := c.Flags()
+	var q queueFlags
+	q.declare(fs)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		if len(args) > 0 {
+			return usagef("unexpected argument %q", args[0])
+		}
+		return q.reload(ctx, t)
+	}
+	return c
 }
 
 func (q *queueFlags) reload(ctx context.Context, t *terminal) error {

@@ -3,19 +3,20 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/smtp2rest/smtp2rest/relay/sandbox"
 )
 
-func sandboxCommand() *command {
-	return &command{
-		name:    "sandbox",
-		summary: "Run the provider's API as a stand-in that sends nothing.",
-		about: `Serves the API as the provider documents it, strictly: a wrong key is answered
+func sandboxCommand(t *terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "sandbox",
+		Short: "Run the provider's API as a stand-in that sends nothing.",
+		Long: `Serves the API as the provider documents it, strictly: a wrong key is answered
 401, an unknown or missing field 422 with the field's name. It remembers what it
 was sent:
 
@@ -32,41 +33,42 @@ tells by signed events what became of the mail it took: sent, delivered, bounced
 Recipients at any domain that force an outcome:
 
 ` + magicTable(),
-		examples: []string{
+		Example: examples(
 			"smtp2rest sandbox",
 			"smtp2rest sandbox --listen 127.0.0.1:0 --json",
 			"smtp2rest sandbox --rate 10 --fail-500 0.05 --latency 200ms",
 			"smtp2rest sandbox --webhook-url http://127.0.0.1:8526/webhook --webhook-repeats 1 --webhook-reorder",
 			"curl http://127.0.0.1:8525/sandbox/calls",
-		},
-		setup: func(fs *flag.FlagSet) action {
-			var o sandbox.Options
-			fs.StringVar(&o.Address, "listen", "127.0.0.1:8525", "`address` to listen on")
-			fs.StringVar(&o.Key, "key", "sandbox-key", "the API `key` that is right")
-			fs.StringVar(&o.Path, "path", "/v1/transactional/send", "`path` of the sending call below /api")
-			fs.Float64Var(&o.Rate, "rate", 0, "calls a second the account allows; 0 is any `number`")
-			fs.IntVar(&o.Burst, "burst", 0, "calls it allows at once after a rest, a `number`")
-			fs.BoolVar(&o.RetryAfterDate, "retry-after-date", false, "write Retry-After as a date instead of seconds")
-			fs.Float64Var(&o.Fail429, "fail-429", 0, "`fraction` of calls answered 429")
-			fs.Float64Var(&o.Fail500, "fail-500", 0, "`fraction` of calls answered 500")
-			fs.Uint64Var(&o.Seed, "seed", 1, "`number` that makes the fractions repeat")
-			fs.DurationVar(&o.Latency, "latency", 0, "`time` each call takes")
-			fs.BoolVar(&o.Idempotent, "idempotent", false, "honour Idempotency-Key, which the API is not documented to do")
-			fs.StringVar(&o.Webhook.URL, "webhook-url", "", "the `address` to send events to, until another is registered")
-			fs.StringVar(&o.Webhook.Secret, "webhook-secret", "whsec_sandbox", "the `secret` to sign them with")
-			fs.DurationVar(&o.Webhook.Delay, "webhook-delay", 0, "`time` between a mail and its events")
-			fs.IntVar(&o.Webhook.Repeats, "webhook-repeats", 0, "send each event so many times more, a `number`")
-			fs.BoolVar(&o.Webhook.Reorder, "webhook-reorder", false, "send the events of a mail the last one first")
-			var asJSON bool
-			declareJSON(fs, &asJSON)
-			return func(ctx context.Context, t *terminal, args []string) error {
-				if len(args) > 0 {
-					return usagef("unexpected argument %q", args[0])
-				}
-				return runSandbox(ctx, t, o, asJSON)
-			}
-		},
+		),
 	}
+	fs := c.Flags()
+	var o sandbox.Options
+	fs.StringVar(&o.Address, "listen", "127.0.0.1:8525", "`address` to listen on")
+	fs.StringVar(&o.Key, "key", "sandbox-key", "the API `key` that is right")
+	fs.StringVar(&o.Path, "path", "/v1/transactional/send", "`path` of the sending call below /api")
+	fs.Float64Var(&o.Rate, "rate", 0, "calls a second the account allows; 0 is any `number`")
+	fs.IntVar(&o.Burst, "burst", 0, "calls it allows at once after a rest, a `number`")
+	fs.BoolVar(&o.RetryAfterDate, "retry-after-date", false, "write Retry-After as a date instead of seconds")
+	fs.Float64Var(&o.Fail429, "fail-429", 0, "`fraction` of calls answered 429")
+	fs.Float64Var(&o.Fail500, "fail-500", 0, "`fraction` of calls answered 500")
+	fs.Uint64Var(&o.Seed, "seed", 1, "`number` that makes the fractions repeat")
+	fs.DurationVar(&o.Latency, "latency", 0, "`time` each call takes")
+	fs.BoolVar(&o.Idempotent, "idempotent", false, "honour Idempotency-Key, which the API is not documented to do")
+	fs.StringVar(&o.Webhook.URL, "webhook-url", "", "the `address` to send events to, until another is registered")
+	fs.StringVar(&o.Webhook.Secret, "webhook-secret", "whsec_sandbox", "the `secret` to sign them with")
+	fs.DurationVar(&o.Webhook.Delay, "webhook-delay", 0, "`time` between a mail and its events")
+	fs.IntVar(&o.Webhook.Repeats, "webhook-repeats", 0, "send each event so many times more, a `number`")
+	fs.BoolVar(&o.Webhook.Reorder, "webhook-reorder", false, "send the events of a mail the last one first")
+	var asJSON bool
+	declareJSON(fs, &asJSON)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		if len(args) > 0 {
+			return usagef("unexpected argument %q", args[0])
+		}
+		return runSandbox(ctx, t, o, asJSON)
+	}
+	return c
 }
 
 func runSandbox(ctx context.Context, t *terminal, o sandbox.Options, asJSON bool) error {

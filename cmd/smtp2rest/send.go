@@ -1,55 +1,56 @@
 package main
 
 import (
-	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"mime"
 	"net"
 	"strings"
 	"time"
+
+	"github.com/spf13/cobra"
 )
 
-func sendCommand() *command {
-	return &command{
-		name:    "send",
-		summary: "Send one test mail to a running relay and print the dialogue.",
-		about: `Connects to an SMTP server, hands one mail over and prints what both sides
+func sendCommand(t *terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "send",
+		Short: "Send one test mail to a running relay and print the dialogue.",
+		Long: `Connects to an SMTP server, hands one mail over and prints what both sides
 said. It exits 0 when the mail was taken for every recipient, 1 when not.`,
-		examples: []string{
+		Example: examples(
 			"smtp2rest send --to bob@example.net",
 			"smtp2rest send --to bob@example.net --json | jq -r .id",
 			"smtp2rest send --server relay.internal:25 --from app@example.com --to bob@example.net,eve@example.net",
-		},
-		setup: func(fs *flag.FlagSet) action {
-			server := fs.String("server", "127.0.0.1:2525", "`address` of the relay")
-			from := fs.String("from", "smtp2rest@localhost", "envelope `sender` and From")
-			to := fs.String("to", "", "`recipients`, separated by commas")
-			subject := fs.String("subject", "A test from smtp2rest", "`subject` of the mail")
-			text := fs.String("text", "This mail was sent by 'smtp2rest send'.", "`text` of the mail")
-			var asJSON bool
-			declareJSON(fs, &asJSON)
-			return func(ctx context.Context, t *terminal, args []string) error {
-				recipients := splitList(*to)
-				if len(args) > 0 || len(recipients) == 0 {
-					return usagef("say with --to whom to send to")
-				}
-				d, err := converse(ctx, withPort(*server), envelope{
-					from: *from, to: recipients, data: testMail(*from, recipients, *subject, *text),
-				})
-				if d != nil && asJSON {
-					err = errors.Join(err, printJSON(t.out, d.sent(recipients)))
-				} else if d != nil {
-					d.print(t.out, palette{t.color})
-				}
-				if err == nil && !d.takenForAll() {
-					err = errors.New("not everything was taken: " + d.reply())
-				}
-				return err
-			}
-		},
+		),
 	}
+	fs := c.Flags()
+	server := fs.String("server", "127.0.0.1:2525", "`address` of the relay")
+	from := fs.String("from", "smtp2rest@localhost", "envelope `sender` and From")
+	to := fs.String("to", "", "`recipients`, separated by commas")
+	subject := fs.String("subject", "A test from smtp2rest", "`subject` of the mail")
+	text := fs.String("text", "This mail was sent by 'smtp2rest send'.", "`text` of the mail")
+	var asJSON bool
+	declareJSON(fs, &asJSON)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		recipients := splitList(*to)
+		if len(args) > 0 || len(recipients) == 0 {
+			return usagef("say with --to whom to send to")
+		}
+		d, err := converse(ctx, withPort(*server), envelope{
+			from: *from, to: recipients, data: testMail(*from, recipients, *subject, *text),
+		})
+		if d != nil && asJSON {
+			err = errors.Join(err, printJSON(t.out, d.sent(recipients)))
+		} else if d != nil {
+			d.print(t.out, palette{t.color})
+		}
+		if err == nil && !d.takenForAll() {
+			err = errors.New("not everything was taken: " + d.reply())
+		}
+		return err
+	}
+	return c
 }
 
 // withPort adds the relay's usual port to an address that has none.

@@ -1,9 +1,7 @@
 package main
 
 import (
-	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"io/fs"
@@ -13,6 +11,8 @@ import (
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/spf13/cobra"
 
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/sendmail"
 	"github.com/smtp2rest/smtp2rest/relay"
@@ -25,12 +25,11 @@ const sendmailConf = "/etc/smtp2rest/sendmail.conf"
 // daemon's to say; this keeps a runaway job from filling the memory.
 const maxSendmail = 256 << 20
 
-func sendmailCommand() *command {
-	return &command{
-		name:    "sendmail",
-		args:    "[-t] [-i] [-f ADDRESS] [-F NAME] [RECIPIENT...]",
-		summary: "Take mail as /usr/sbin/sendmail does.",
-		about: `What cron, PHP's mail(), git send-email, mutt and others expect of
+func sendmailCommand(t *terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "sendmail [-t] [-i] [-f ADDRESS] [-F NAME] [RECIPIENT...]",
+		Short: "Take mail as /usr/sbin/sendmail does.",
+		Long: `What cron, PHP's mail(), git send-email, mutt and others expect of
 /usr/sbin/sendmail: reads a mail from standard input and hands it to the daemon.
 A link to this program called sendmail, mailq or newaliases does the same:
 
@@ -60,14 +59,15 @@ The exit code is one of sysexits(3): 0 when the daemon took the mail, 75 when it
 is away or says "later" and nothing was taken, 64 for a wrong command line, 65
 for a wrong mail, 67 for a recipient that does not exist, 77 for one that is not
 allowed or wants no mail, 69 for other refusals.`,
-		examples: []string{
+		Example: examples(
 			"smtp2rest sendmail -t < mail.eml",
 			"smtp2rest sendmail -f app@mail.example.com bob@example.net < mail.eml",
-		},
-		raw:    true,
-		noJSON: "what sendmail prints and its exit codes are what programs have always expected",
-		setup:  func(*flag.FlagSet) action { return runSendmail },
+		),
 	}
+	c.DisableFlagParsing = true // its options are those of sendmail
+	c.Long += noJSON("what sendmail prints and its exit codes are what programs have always expected")
+	c.RunE = func(cmd *cobra.Command, args []string) error { return runSendmail(cmd, t, args) }
+	return c
 }
 
 // calledAs are the arguments of a program that was called by another name.
@@ -86,19 +86,19 @@ func calledAs(argv []string) []string {
 	return argv[1:]
 }
 
-func runSendmail(ctx context.Context, t *terminal, args []string) error {
+func runSendmail(cmd *cobra.Command, t *terminal, args []string) error {
+	ctx := cmd.Context()
 	c, err := sendmail.Parse(args)
 	if err != nil {
 		return err
 	}
 	switch c.Mode {
 	case sendmail.Help:
-		printHelp(t.out, sendmailCommand())
-		return nil
+		return cmd.Help()
 	case sendmail.List:
-		return asSendmail(queueCommand().verb("list").run(ctx, t, nil))
+		return asSendmail(run(ctx, t, []string{"queue", "list"}))
 	case sendmail.Flush:
-		return asSendmail(queueCommand().verb("flush").run(ctx, t, nil))
+		return asSendmail(run(ctx, t, []string{"queue", "flush"}))
 	case sendmail.Aliases:
 		return checkAliases(t, c)
 	}

@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"net"
 	"os"
@@ -11,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/spf13/cobra"
 
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/notify"
 	"github.com/smtp2rest/smtp2rest/relay/app"
@@ -23,11 +24,11 @@ import (
 // 30 s that Kubernetes gives by habit, with something left to close the rest.
 const drainTime = 25 * time.Second
 
-func serveCommand() *command {
-	return &command{
-		name:    "serve",
-		summary: "Run the relay.",
-		about: `Takes mail over SMTP and sends it through the API until it is told to stop by
+func serveCommand(t *terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "serve",
+		Short: "Run the relay.",
+		Long: `Takes mail over SMTP and sends it through the API until it is told to stop by
 SIGTERM or SIGINT; Ctrl-C a second time stops it at once. SIGHUP has it read its
 configuration again, as 'smtp2rest reload' does.
 
@@ -43,39 +44,40 @@ it by the line with SMTP2REST_DATA_DIR that is printed.
 
 --json prints one line when clients can connect, with the addresses, also where a
 port was left to the system; the log is JSON with log.format.`,
-		examples: []string{
+		Example: examples(
 			"smtp2rest serve --sandbox",
 			"smtp2rest serve --sandbox --json",
 			"NEXUSPROMAIL_API_KEY=… FROM_EMAIL=hello@mail.example.com smtp2rest serve",
 			"smtp2rest serve --config /etc/smtp2rest/config.toml",
-		},
-		setup: func(fs *flag.FlagSet) action {
-			path := fs.String("config", "", "TOML `file` with settings")
-			inSandbox := fs.Bool("sandbox", false, "send to a sandbox inside instead of the API")
-			var asJSON bool
-			declareJSON(fs, &asJSON)
-			return func(ctx context.Context, t *terminal, args []string) error {
-				if len(args) > 0 {
-					return usagef("unexpected argument %q", args[0])
-				}
-				if *inSandbox {
-					return serveSandboxed(ctx, t, *path, asJSON)
-				}
-				load := func() (*config.Config, error) {
-					return loadConfig(t, config.Source{Path: *path, NeedAPI: true})
-				}
-				cfg, err := load()
-				if err != nil {
-					return err
-				}
-				return serve(ctx, t, cfg, load, false, func(daemon *app.App) {
-					if asJSON {
-						_ = printJSON(t.out, whereOf(daemon, cfg)) // mail is taken all the same
-					}
-				})
-			}
-		},
+		),
 	}
+	fs := c.Flags()
+	path := fs.String("config", "", "TOML `file` with settings")
+	inSandbox := fs.Bool("sandbox", false, "send to a sandbox inside instead of the API")
+	var asJSON bool
+	declareJSON(fs, &asJSON)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		if len(args) > 0 {
+			return usagef("unexpected argument %q", args[0])
+		}
+		if *inSandbox {
+			return serveSandboxed(ctx, t, *path, asJSON)
+		}
+		load := func() (*config.Config, error) {
+			return loadConfig(t, config.Source{Path: *path, NeedAPI: true})
+		}
+		cfg, err := load()
+		if err != nil {
+			return err
+		}
+		return serve(ctx, t, cfg, load, false, func(daemon *app.App) {
+			if asJSON {
+				_ = printJSON(t.out, whereOf(daemon, cfg)) // mail is taken all the same
+			}
+		})
+	}
+	return c
 }
 
 // serve runs the relay until ctx ends. load loads its configuration again.

@@ -142,7 +142,7 @@ func TestFailuresAtStart(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { _ = os.RemoveAll(dir) })
-			env := environ(t, "FROM_EMAIL=hello@mail.example.com")
+			env := environ(t, "FROM_EMAIL=hello@mail.shop.test")
 			for i, v := range env {
 				if strings.HasPrefix(v, "SMTP2REST_DATA_DIR=") {
 					env[i] = "SMTP2REST_DATA_DIR=" + filepath.Join(dir, "data")

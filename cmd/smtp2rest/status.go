@@ -3,10 +3,11 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"time"
+
+	"github.com/spf13/cobra"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 )
@@ -19,11 +20,11 @@ const watchEvery = 2 * time.Second
 
 // statusCommand is the first thing to type when somebody says that no mail
 // comes.
-func statusCommand() *command {
-	return &command{
-		name:    "status",
-		summary: "Say whether mail flows; if not, since when, why, and what to do.",
-		about: `Says in a sentence how the relay stands, then how much waits, at what rate mail
+func statusCommand(t *terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Say whether mail flows; if not, since when, why, and what to do.",
+		Long: `Says in a sentence how the relay stands, then how much waits, at what rate mail
 goes out, whether the API asked for a pause or is down, and what to do about it.
 
 It asks the running daemon over its socket or at its admin.address; --config, --data-dir
@@ -33,27 +34,28 @@ the data directory.
 The exit code is 0 when mail flows, 1 when something is in its way or needs to be seen to,
 and 3 when no daemon runs. Failed mail alone leaves it at 0: its senders were told, and it
 is listed until you retry or drop it.`,
-		examples: []string{"sudo smtp2rest status", "smtp2rest status --watch", "smtp2rest status --json", "smtp2rest status --address 127.0.0.1:9090"},
-		setup: func(fs *flag.FlagSet) action {
-			var q queueFlags
-			q.declare(fs)
-			watch := fs.Bool("watch", false, "show it anew every 2 s until Ctrl-C")
-			return func(ctx context.Context, t *terminal, args []string) error {
-				if len(args) > 0 {
-					return usagef("unexpected argument %q", args[0])
-				}
-				for {
-					err := q.status(ctx, t, *watch)
-					if !*watch || isUsage(err) {
-						return err
-					}
-					if ctx.Err() != nil || !again(ctx) {
-						return nil
-					}
-				}
-			}
-		},
+		Example: examples("sudo smtp2rest status", "smtp2rest status --watch", "smtp2rest status --json", "smtp2rest status --address 127.0.0.1:9090"),
 	}
+	fs := c.Flags()
+	var q queueFlags
+	q.declare(fs)
+	watch := fs.Bool("watch", false, "show it anew every 2 s until Ctrl-C")
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		if len(args) > 0 {
+			return usagef("unexpected argument %q", args[0])
+		}
+		for {
+			err := q.status(ctx, t, *watch)
+			if !*watch || isUsage(err) {
+				return err
+			}
+			if ctx.Err() != nil || !again(ctx) {
+				return nil
+			}
+		}
+	}
+	return c
 }
 
 func isUsage(err error) bool {

@@ -3,12 +3,14 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/store/records"
@@ -16,12 +18,11 @@ import (
 )
 
 // suppressionsCommand is the operator's side of who must not be sent to.
-func suppressionsCommand() *command {
-	list := suppressionsListCommand()
-	return &command{
-		name:    "suppressions",
-		summary: "See and change who must not be sent to.",
-		about: `Lists addresses to which mail is refused at RCPT, with the reason, who told of it
+func suppressionsCommand(t *terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "suppressions",
+		Short: "See and change who must not be sent to.",
+		Long: `Lists addresses to which mail is refused at RCPT, with the reason, who told of it
 and since when; the verbs below do the rest. What was learnt from the API and
 from the provider's events expires (suppression.expire), what an operator adds
 stays.
@@ -29,13 +30,14 @@ stays.
 It asks the running daemon, or opens the data directory of one that is stopped,
 found as 'smtp2rest queue' finds it. The list is this relay's own: the provider
 has one too, and what is on that is refused by the API.`,
-		examples: []string{"smtp2rest suppressions", "smtp2rest suppressions list --reason hard_bounce,complaint --domain example.net", "smtp2rest suppressions --json"},
-		setup:    list.setup,
-		verbs: []*command{
-			list, suppressionsShowCommand(), suppressionsAddCommand(), suppressionsRemoveCommand(),
-			suppressionsImportCommand(), suppressionsExportCommand(),
-		},
+		Example: examples("smtp2rest suppressions", "smtp2rest suppressions list --reason hard_bounce,complaint --domain example.net", "smtp2rest suppressions --json"),
 	}
+	addSuppressionsList(t, c)
+	c.AddCommand(
+		suppressionsListCommand(t), suppressionsShowCommand(t), suppressionsAddCommand(t), suppressionsRemoveCommand(t),
+		suppressionsImportCommand(t), suppressionsExportCommand(t),
+	)
+	return c
 }
 
 // suppressionFlags are the flags of every verb.
@@ -44,7 +46,7 @@ type suppressionFlags struct {
 	json  bool
 }
 
-func (s *suppressionFlags) declare(fs *flag.FlagSet) {
+func (s *suppressionFlags) declare(fs *pflag.FlagSet) {
 	s.reach.declare(fs)
 	declareJSON(fs, &s.json)
 }
@@ -97,7 +99,7 @@ func withRecords(t *terminal, p place, f func(admin.Suppressions) error) (err er
 // suppressionFilterFlags select entries.
 type suppressionFilterFlags struct{ reasons, sources, domain string }
 
-func (f *suppressionFilterFlags) declare(fs *flag.FlagSet) {
+func (f *suppressionFilterFlags) declare(fs *pflag.FlagSet) {
 	fs.StringVar(&f.reasons, "reason", "", "only these `reasons`, with commas: "+strings.Join(reasonNames(), ", "))
 	fs.StringVar(&f.sources, "source", "", "only what these `sources` told, with commas: "+strings.Join(sourceNames(), ", "))
 	fs.StringVar(&f.domain, "domain", "", "only addresses at this `domain`")

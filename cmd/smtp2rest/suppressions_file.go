@@ -6,12 +6,13 @@ import (
 	"encoding/csv"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 	"time"
+
+	"github.com/spf13/cobra"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 )
@@ -21,38 +22,39 @@ func fileColumns() []string {
 	return []string{"address", "reason", "source", "since", "expires", "event", "detail", "note"}
 }
 
-func suppressionsExportCommand() *command {
-	return &command{
-		name:    "suppressions export",
-		summary: "Write the list to standard output.",
-		about: `Writes one line for each address: CSV with a header, or JSON lines, which 'import'
+func suppressionsExportCommand(t *terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "export",
+		Short: "Write the list to standard output.",
+		Long: `Writes one line for each address: CSV with a header, or JSON lines, which 'import'
 reads again. --json is --format jsonl.`,
-		examples: []string{"smtp2rest suppressions export > list.csv", "smtp2rest suppressions export --format jsonl --source operator"},
-		setup: func(fs *flag.FlagSet) action {
-			var s suppressionFlags
-			var f suppressionFilterFlags
-			s.declare(fs)
-			f.declare(fs)
-			format := fs.String("format", "csv", "`csv` or jsonl")
-			return func(ctx context.Context, t *terminal, args []string) error {
-				filter, err := f.filter()
-				if s.json {
-					*format = "jsonl"
-				}
-				switch {
-				case err != nil:
-					return err
-				case len(args) > 0:
-					return usagef("unexpected argument %q; the list goes to standard output", args[0])
-				case *format != "csv" && *format != "jsonl":
-					return usagef("there is no format %q%s", *format, noSuch(*format, []string{"csv", "jsonl"}))
-				}
-				return s.with(ctx, t, func(a admin.Suppressions) error {
-					return export(ctx, t.out, a, filter, *format == "csv")
-				})
-			}
-		},
+		Example: examples("smtp2rest suppressions export > list.csv", "smtp2rest suppressions export --format jsonl --source operator"),
 	}
+	fs := c.Flags()
+	var s suppressionFlags
+	var f suppressionFilterFlags
+	s.declare(fs)
+	f.declare(fs)
+	format := fs.String("format", "csv", "`csv` or jsonl")
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		filter, err := f.filter()
+		if s.json {
+			*format = "jsonl"
+		}
+		switch {
+		case err != nil:
+			return err
+		case len(args) > 0:
+			return usagef("unexpected argument %q; the list goes to standard output", args[0])
+		case *format != "csv" && *format != "jsonl":
+			return usagef("there is no format %q%s", *format, noSuch(*format, []string{"csv", "jsonl"}))
+		}
+		return s.with(ctx, t, func(a admin.Suppressions) error {
+			return export(ctx, t.out, a, filter, *format == "csv")
+		})
+	}
+	return c
 }
 
 func export(ctx context.Context, w io.Writer, a admin.Suppressions, f admin.SuppressionFilter, asCSV bool) error {
@@ -87,47 +89,47 @@ func stamp(at time.Time) string {
 	return at.UTC().Format(time.RFC3339Nano)
 }
 
-func suppressionsImportCommand() *command {
-	return &command{
-		name:    "suppressions import",
-		args:    "FILE",
-		summary: "Read a list from a file, - for standard input.",
-		about: `Reads CSV or JSON lines as 'export' writes them, and puts all of it on the list in
+func suppressionsImportCommand(t *terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "import FILE",
+		Short: "Read a list from a file, - for standard input.",
+		Long: `Reads CSV or JSON lines as 'export' writes them, and puts all of it on the list in
 the place of what was known. A CSV file needs a header with a column address, or
 email; reason, source, since, expires, event, detail and note may be there, other
 columns are not looked at. A file without a header has one address on each line.
 What has expired is left out.`,
-		examples: []string{"smtp2rest suppressions import list.csv", "smtp2rest suppressions import --reason hard_bounce bounces.txt"},
-		setup: func(fs *flag.FlagSet) action {
-			var s suppressionFlags
-			s.declare(fs)
-			reason := fs.String("reason", "operator", "the `reason` of lines that name none")
-			return func(ctx context.Context, t *terminal, args []string) error {
-				if len(args) != 1 {
-					return usagef("name one file, or - for standard input")
-				}
-				if err := checkReason(*reason); err != nil {
-					return err
-				}
-				in, done, err := input(t, args[0])
-				if err != nil {
-					return err
-				}
-				defer done()
-				return s.with(ctx, t, func(a admin.Suppressions) error {
-					n, expired, err := importFrom(ctx, a, in, *reason)
-					if err != nil {
-						return fmt.Errorf("%s: %w (%s imported before that)", args[0], err, addresses(n))
-					}
-					past := "imported"
-					if expired > 0 {
-						past = fmt.Sprintf("imported; %d had expired", expired)
-					}
-					return printAddresses(t, n, past, s.json)
-				})
-			}
-		},
+		Example: examples("smtp2rest suppressions import list.csv", "smtp2rest suppressions import --reason hard_bounce bounces.txt"),
 	}
+	fs := c.Flags()
+	var s suppressionFlags
+	s.declare(fs)
+	reason := fs.String("reason", "operator", "the `reason` of lines that name none")
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		if len(args) != 1 {
+			return usagef("name one file, or - for standard input")
+		}
+		if err := checkReason(*reason); err != nil {
+			return err
+		}
+		in, done, err := input(t, args[0])
+		if err != nil {
+			return err
+		}
+		defer done()
+		return s.with(ctx, t, func(a admin.Suppressions) error {
+			n, expired, err := importFrom(ctx, a, in, *reason)
+			if err != nil {
+				return fmt.Errorf("%s: %w (%s imported before that)", args[0], err, addresses(n))
+			}
+			past := "imported"
+			if expired > 0 {
+				past = fmt.Sprintf("imported; %d had expired", expired)
+			}
+			return printAddresses(t, n, past, s.json)
+		})
+	}
+	return c
 }
 
 func input(t *terminal, name string) (io.Reader, func(), error) {

@@ -2,44 +2,51 @@ package main
 
 import (
 	"context"
-	"flag"
 	"fmt"
 	"time"
+
+	"github.com/spf13/cobra"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 )
 
-func suppressionsListCommand() *command {
-	return &command{
-		name:    "suppressions list",
-		summary: "List suppressed addresses.",
-		about: `Lists one line for each address, by address. An unsubscribed one is only marked,
+func suppressionsListCommand(t *terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "list",
+		Short: "List suppressed addresses.",
+		Long: `Lists one line for each address, by address. An unsubscribed one is only marked,
 and mail to it goes out, unless webhook.suppress_unsubscribed is on.
 
 --json prints one array of all that match, one address on each line.`,
-		examples: []string{"smtp2rest suppressions list --source webhook", "smtp2rest suppressions list --json | jq -r '.[].address'"},
-		setup: func(fs *flag.FlagSet) action {
-			var s suppressionFlags
-			var f suppressionFilterFlags
-			s.declare(fs)
-			f.declare(fs)
-			limit := declareLimit(fs, "addresses")
-			return func(ctx context.Context, t *terminal, args []string) error {
-				if len(args) > 0 {
-					return usagef("unexpected argument %q; 'suppressions show %s' shows one address", args[0], args[0])
-				}
-				filter, err := f.filter()
-				if err != nil {
-					return err
-				}
-				return s.with(ctx, t, func(a admin.Suppressions) error {
-					if s.json {
-						return printJSONList(t.out, admin.AllSuppressions(ctx, a, filter), *limit)
-					}
-					return listSuppressions(ctx, t, a, filter, *limit)
-				})
+		Example: examples("smtp2rest suppressions list --source webhook", "smtp2rest suppressions list --json | jq -r '.[].address'"),
+	}
+	addSuppressionsList(t, c)
+	return c
+}
+
+// addSuppressionsList makes c the command that lists.
+func addSuppressionsList(t *terminal, c *cobra.Command) {
+	fs := c.Flags()
+	var s suppressionFlags
+	var f suppressionFilterFlags
+	s.declare(fs)
+	f.declare(fs)
+	limit := declareLimit(fs, "addresses")
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		if len(args) > 0 {
+			return unexpected(cmd, args[0], fmt.Sprintf("'suppressions show %s' shows one address", args[0]))
+		}
+		filter, err := f.filter()
+		if err != nil {
+			return err
+		}
+		return s.with(ctx, t, func(a admin.Suppressions) error {
+			if s.json {
+				return printJSONList(t.out, admin.AllSuppressions(ctx, a, filter), *limit)
 			}
-		},
+			return listSuppressions(ctx, t, a, filter, *limit)
+		})
 	}
 }
 
@@ -83,33 +90,33 @@ func expiry(e admin.Suppression) string {
 	return e.Expires.Local().Format(time.DateOnly)
 }
 
-func suppressionsShowCommand() *command {
-	return &command{
-		name:     "suppressions show",
-		args:     "ADDRESS",
-		summary:  "Show why an address is suppressed.",
-		about:    "Shows all that is known of why mail to an address is refused. It exits 1 when it is not on the list.",
-		examples: []string{"smtp2rest suppressions show bob@example.net"},
-		setup: func(fs *flag.FlagSet) action {
-			var s suppressionFlags
-			s.declare(fs)
-			return func(ctx context.Context, t *terminal, args []string) error {
-				if len(args) != 1 {
-					return usagef("name one address")
-				}
-				return s.with(ctx, t, func(a admin.Suppressions) error {
-					e, err := a.GetSuppression(ctx, args[0])
-					if err != nil {
-						return err
-					}
-					if s.json {
-						return printJSON(t.out, e)
-					}
-					return showSuppression(t, e)
-				})
-			}
-		},
+func suppressionsShowCommand(t *terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:     "show ADDRESS",
+		Short:   "Show why an address is suppressed.",
+		Long:    "Shows all that is known of why mail to an address is refused. It exits 1 when it is not on the list.",
+		Example: examples("smtp2rest suppressions show bob@example.net"),
 	}
+	fs := c.Flags()
+	var s suppressionFlags
+	s.declare(fs)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		if len(args) != 1 {
+			return usagef("name one address")
+		}
+		return s.with(ctx, t, func(a admin.Suppressions) error {
+			e, err := a.GetSuppression(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			if s.json {
+				return printJSON(t.out, e)
+			}
+			return showSuppression(t, e)
+		})
+	}
+	return c
 }
 
 func showSuppression(t *terminal, e admin.Suppression) error {

@@ -3,23 +3,23 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/history"
 )
 
-func traceCommand() *command {
-	return &command{
-		name:    "trace",
-		args:    "NAME",
-		summary: "Tell what became of a mail.",
-		about: `Tells the whole story of one mail, oldest first: from whom it came and when, what
+func traceCommand(t *terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "trace NAME",
+		Short: "Tell what became of a mail.",
+		Long: `Tells the whole story of one mail, oldest first: from whom it came and when, what
 its client was told, each attempt with the API's answer, and what the provider
 told afterwards: delivered, opened, bounced with its code and reason, complained.
 
@@ -31,38 +31,39 @@ ids tell more, or 'smtp2rest history' searches among them.
 It asks the running daemon, or opens the data directory of one that is stopped,
 as 'smtp2rest queue' does. How long the history is kept is history.keep in the
 configuration.`,
-		examples: []string{
+		Example: examples(
 			"smtp2rest trace 06h0kq3n2a", "smtp2rest trace bob@example.net",
 			"smtp2rest trace '<20261125.1@app.example.com>' --json", "smtp2rest trace msg_01hx --follow",
-		},
-		setup: func(fs *flag.FlagSet) action {
-			var q queueFlags
-			q.declare(fs)
-			follow := fs.Bool("follow", false, "go on until nothing is left to do, or Ctrl-C")
-			return func(ctx context.Context, t *terminal, args []string) error {
-				if len(args) != 1 {
-					return usagef("name one mail, by an id or an address")
-				}
-				return q.withOperator(ctx, t, func(o operator) error {
-					story, err := o.Trace(ctx, args[0])
-					if err != nil {
-						return err
-					}
-					if _, halted := o.(stopped); *follow && halted {
-						// Nothing would happen, and the relay could not start meanwhile.
-						return errors.New("no daemon runs, so nothing more happens to the mail; start it, or leave --follow out")
-					}
-					if *follow && story.Mail != nil {
-						return followStory(ctx, t, o, story, q.json)
-					}
-					if q.json {
-						return printJSON(t.out, story)
-					}
-					return showTraced(t, args[0], story)
-				})
-			}
-		},
+		),
 	}
+	fs := c.Flags()
+	var q queueFlags
+	q.declare(fs)
+	follow := fs.Bool("follow", false, "go on until nothing is left to do, or Ctrl-C")
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		if len(args) != 1 {
+			return usagef("name one mail, by an id or an address")
+		}
+		return q.withOperator(ctx, t, func(o operator) error {
+			story, err := o.Trace(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			if _, halted := o.(stopped); *follow && halted {
+				// Nothing would happen, and the relay could not start meanwhile.
+				return errors.New("no daemon runs, so nothing more happens to the mail; start it, or leave --follow out")
+			}
+			if *follow && story.Mail != nil {
+				return followStory(ctx, t, o, story, q.json)
+			}
+			if q.json {
+				return printJSON(t.out, story)
+			}
+			return showTraced(t, args[0], story)
+		})
+	}
+	return c
 }
 
 // withOperator is with for what is asked about the past as well.

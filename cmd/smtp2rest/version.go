@@ -1,39 +1,39 @@
 package main
 
 import (
-	"context"
-	"flag"
 	"fmt"
 	"runtime"
 	"runtime/debug"
+
+	"github.com/spf13/cobra"
 )
 
 // version is set by the release build: -ldflags "-X main.version=v1.2.3".
 var version string
 
-func versionCommand() *command {
-	return &command{
-		name:     "version",
-		summary:  "Print the version.",
-		about:    "Prints the version, the commit it was built from where that is known, and the Go release.",
-		examples: []string{"smtp2rest version", "smtp2rest version --json"},
-		setup: func(fs *flag.FlagSet) action {
-			var asJSON bool
-			declareJSON(fs, &asJSON)
-			return func(_ context.Context, t *terminal, _ []string) error {
-				if asJSON {
-					return printJSON(t.out, struct {
-						Version string `json:"version"`
-						Go      string `json:"go"`
-						OS      string `json:"os"`
-						Arch    string `json:"arch"`
-					}{versionText(), runtime.Version(), runtime.GOOS, runtime.GOARCH})
-				}
-				_, err := fmt.Fprintf(t.out, "smtp2rest %s %s %s/%s\n", versionText(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
-				return err
-			}
-		},
+func versionCommand(t *terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:     "version",
+		Short:   "Print the version.",
+		Long:    "Prints the version, the commit it was built from where that is known, and the Go release.",
+		Example: examples("smtp2rest version", "smtp2rest version --json"),
 	}
+	fs := c.Flags()
+	var asJSON bool
+	declareJSON(fs, &asJSON)
+	c.RunE = func(_ *cobra.Command, _ []string) error {
+		if asJSON {
+			return printJSON(t.out, struct {
+				Version string `json:"version"`
+				Go      string `json:"go"`
+				OS      string `json:"os"`
+				Arch    string `json:"arch"`
+			}{versionText(), runtime.Version(), runtime.GOOS, runtime.GOARCH})
+		}
+		_, err := fmt.Fprintf(t.out, "smtp2rest %s %s %s/%s\n", versionText(), runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		return err
+	}
+	return c
 }
 
 // versionText is the release's version, else the module's, else the commit.

@@ -3,7 +3,6 @@ package main
 import (
 	"context"
 	"errors"
-	"flag"
 	"fmt"
 	"net"
 	"net/http"
@@ -12,24 +11,27 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/endpoint"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 )
 
-func webhookCommand() *command {
-	return &command{
-		name:    "webhook",
-		summary: "Register the endpoint for the provider's events, and test it.",
-		about: `The provider tells by signed events what became of mail: delivered, bounced,
+func webhookCommand(t *terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "webhook",
+		Short: "Register the endpoint for the provider's events, and test it.",
+		Long: `The provider tells by signed events what became of mail: delivered, bounced,
 complained. 'register' asks it to send them and keeps the secret that they are
 signed with; 'test' sends one to the running relay, as the provider would.`,
-		examples: []string{"smtp2rest webhook test"},
-		noJSON:   "it is for the verbs",
-		setup: func(*flag.FlagSet) action {
-			return func(context.Context, *terminal, []string) error { return usagef("name a verb: register or test") }
-		},
-		verbs: []*command{webhookRegisterCommand(), webhookTestCommand()},
+		Example: examples("smtp2rest webhook test"),
 	}
+	c.Long += noJSON("it is for the verbs")
+	c.RunE = func(_ *cobra.Command, _ []string) error {
+		return usagef("name a verb: register or test")
+	}
+	c.AddCommand(webhookRegisterCommand(t), webhookTestCommand(t))
+	return c
 }
 
 // defaultEvents are those in the provider's guides.
@@ -37,48 +39,49 @@ func defaultEvents() []string {
 	return []string{"bounced.hard", "bounced.soft", "complained", "unsubscribed", "delivered", "opened", "clicked"}
 }
 
-func webhookRegisterCommand() *command {
-	return &command{
-		name:    "webhook register",
-		summary: "Have the provider send events to an address, and keep the secret.",
-		about: `Registers an address at the provider with the API key, and writes the secret in
+func webhookRegisterCommand(t *terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "register",
+		Short: "Have the provider send events to an address, and keep the secret.",
+		Long: `Registers an address at the provider with the API key, and writes the secret in
 its answer to the file that webhook.secret_file names, with mode 0600. A secret
 that is there already goes to webhook.previous_secret_file, if one is named, so
 that both count until the provider has changed. The relay reads both when it
 starts and with 'smtp2rest reload'.
 
 Without webhook.secret_file, --print shows the secret; nothing else does.`,
-		examples: []string{
+		Example: examples(
 			"smtp2rest webhook register --config /etc/smtp2rest/config.toml --url https://relay.example.com/webhook",
 			"smtp2rest webhook register --url https://relay.example.com/webhook --events bounced.hard,complained --print",
 			"smtp2rest webhook register --url https://relay.example.com/webhook --print --json",
-		},
-		setup: func(fs *flag.FlagSet) action {
-			path := fs.String("config", "", "TOML `file` with settings")
-			target := fs.String("url", "", "the `address` at which the provider reaches the endpoint")
-			events := fs.String("events", "", "the `types` to send, with commas; without it, those that the relay knows")
-			show := fs.Bool("print", false, "print the secret where no file is configured for it")
-			var asJSON bool
-			declareJSON(fs, &asJSON)
-			return func(ctx context.Context, t *terminal, args []string) error {
-				if len(args) > 0 {
-					return usagef("unexpected argument %q", args[0])
-				}
-				if u, err := url.Parse(*target); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
-					return usagef("--url must be the address that the provider can reach, as in https://relay.example.com/webhook")
-				}
-				types := splitList(*events)
-				if len(types) == 0 {
-					types = defaultEvents()
-				}
-				cfg, err := loadForeign(t, config.Source{Path: *path, NeedKey: true, NoWebhookSecret: true})
-				if err != nil {
-					return err
-				}
-				return register(ctx, t, cfg, *path, endpoint.Registration{URL: *target, Events: types}, *show, asJSON)
-			}
-		},
+		),
 	}
+	fs := c.Flags()
+	path := fs.String("config", "", "TOML `file` with settings")
+	target := fs.String("url", "", "the `address` at which the provider reaches the endpoint")
+	events := fs.String("events", "", "the `types` to send, with commas; without it, those that the relay knows")
+	show := fs.Bool("print", false, "print the secret where no file is configured for it")
+	var asJSON bool
+	declareJSON(fs, &asJSON)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		if len(args) > 0 {
+			return usagef("unexpected argument %q", args[0])
+		}
+		if u, err := url.Parse(*target); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
+			return usagef("--url must be the address that the provider can reach, as in https://relay.example.com/webhook")
+		}
+		types := splitList(*events)
+		if len(types) == 0 {
+			types = defaultEvents()
+		}
+		cfg, err := loadForeign(t, config.Source{Path: *path, NeedKey: true, NoWebhookSecret: true})
+		if err != nil {
+			return err
+		}
+		return register(ctx, t, cfg, *path, endpoint.Registration{URL: *target, Events: types}, *show, asJSON)
+	}
+	return c
 }
 
 // registered is what came of it, for scripts.
@@ -130,40 +133,41 @@ func besideConfig(config, path string) string {
 	return filepath.Join(filepath.Dir(config), path)
 }
 
-func webhookTestCommand() *command {
-	return &command{
-		name:    "webhook test",
-		summary: "Send a signed event to the running relay.",
-		about: `Sends a signed event as the provider would to the address in the configuration,
+func webhookTestCommand(t *terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "test",
+		Short: "Send a signed event to the running relay.",
+		Long: `Sends a signed event as the provider would to the address in the configuration,
 or to --url, and tells what came back. Its type is "test", which changes nothing.
 It exits 0 when the relay took it.`,
-		examples: []string{"smtp2rest webhook test --config /etc/smtp2rest/config.toml", "smtp2rest webhook test --url https://relay.example.com/webhook", "smtp2rest webhook test --json"},
-		setup: func(fs *flag.FlagSet) action {
-			path := fs.String("config", "", "TOML `file` with settings")
-			target := fs.String("url", "", "the `address` to send to, instead of webhook.address")
-			var asJSON bool
-			declareJSON(fs, &asJSON)
-			return func(ctx context.Context, t *terminal, args []string) error {
-				if len(args) > 0 {
-					return usagef("unexpected argument %q", args[0])
-				}
-				cfg, err := loadForeign(t, config.Source{Path: *path})
-				if err != nil {
-					return err
-				}
-				secrets := cfg.Webhook.Secrets()
-				switch {
-				case len(secrets) == 0:
-					return errors.New("there is no secret to sign with; 'smtp2rest webhook register' gets one from the provider, and of 'serve --sandbox' it is in the line that it prints for this")
-				case *target == "" && cfg.Webhook.Address == "":
-					return errors.New("webhook.address is not set, so that no relay listens for events; set it, or name --url")
-				case *target == "":
-					*target = endpointURL(cfg.Webhook)
-				}
-				return testEndpoint(ctx, t, cfg, *target, secrets[0], asJSON)
-			}
-		},
+		Example: examples("smtp2rest webhook test --config /etc/smtp2rest/config.toml", "smtp2rest webhook test --url https://relay.example.com/webhook", "smtp2rest webhook test --json"),
 	}
+	fs := c.Flags()
+	path := fs.String("config", "", "TOML `file` with settings")
+	target := fs.String("url", "", "the `address` to send to, instead of webhook.address")
+	var asJSON bool
+	declareJSON(fs, &asJSON)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		if len(args) > 0 {
+			return usagef("unexpected argument %q", args[0])
+		}
+		cfg, err := loadForeign(t, config.Source{Path: *path})
+		if err != nil {
+			return err
+		}
+		secrets := cfg.Webhook.Secrets()
+		switch {
+		case len(secrets) == 0:
+			return errors.New("there is no secret to sign with; 'smtp2rest webhook register' gets one from the provider, and of 'serve --sandbox' it is in the line that it prints for this")
+		case *target == "" && cfg.Webhook.Address == "":
+			return errors.New("webhook.address is not set, so that no relay listens for events; set it, or name --url")
+		case *target == "":
+			*target = endpointURL(cfg.Webhook)
+		}
+		return testEndpoint(ctx, t, cfg, *target, secrets[0], asJSON)
+	}
+	return c
 }
 
 // endpointURL is the configured endpoint as this machine reaches it.
