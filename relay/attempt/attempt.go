@@ -99,8 +99,13 @@ func (s *Sender) enter(turn context.Context) (*pace.Pass, error) {
 	return s.opt.Pace.Enter(turn)
 }
 
-// Make makes one attempt with a pass, which it ends.
+// Make makes one attempt with a pass, which it ends. It makes none if the
+// recipient was suppressed while the mail waited for the pass.
 func (s *Sender) Make(ctx context.Context, pass *pace.Pass, a Attempt) relay.Outcome {
+	if out, ok := s.Suppressed(a); ok {
+		pass.Return()
+		return out
+	}
 	pass.For(a.MessageID, a.From)
 	out := s.opt.API.Send(ctx, api.Request{
 		IdempotencyKey: IdempotencyKey(a.MessageID, a.To),

@@ -56,6 +56,13 @@ func (s *script) Send(ctx context.Context, r api.Request) relay.Outcome {
 	return out
 }
 
+// calls is how many there were.
+func (s *script) calls() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.keys)
+}
+
 // text is a Body that names its recipient.
 type text string
 
@@ -296,6 +303,37 @@ func TestASuppressedRecipientIsRemembered(t *testing.T) {
 			t.Error("the sender is suppressed")
 		}
 	})
+}
+
+// The provider's word that an address must not be sent to counts for mail that
+// waits for its turn, however often it waits.
+func TestSuppressedWhileItWaitsForItsTurn(t *testing.T) {
+	for _, calls := range []int{0, 1, 3} {
+		synctest.Test(t, func(t *testing.T) {
+			r := newRig(time.Second, limited) // for ever
+			r.pace.Resume(time.Now().Add(2*time.Second), 0)
+			go func() {
+				for r.api.calls() < calls {
+					time.Sleep(time.Second) // virtual
+				}
+				time.Sleep(1500 * time.Millisecond) // virtual: the gate is closed
+				r.suppressions.Learn("Bob@example.net", suppress.HardBounce, "", time.Now())
+			}()
+			out := r.try(t, time.Minute)
+			if out.Kind != relay.Suppressed || !out.Untried || out.Status != 0 {
+				t.Errorf("%+v", out)
+			}
+			if n := r.api.calls(); n != calls {
+				t.Errorf("%d calls, %d before the address was suppressed", n, calls)
+			}
+			if got := r.pace.State().InFlight; got != 0 {
+				t.Errorf("%d passes are kept", got)
+			}
+			if got, want := r.outcomes(t), strings.Repeat("rate_limited ", calls)+"suppressed"; got != want {
+				t.Errorf("the log has %q, want %q", got, want)
+			}
+		})
+	}
 }
 
 func TestOnlySuppressedIsRemembered(t *testing.T) {

@@ -30,7 +30,7 @@ func (e *Engine) Keep(ctx context.Context, r relay.Remainder) error {
 
 // record writes the first try into a recipient's state.
 func (e *Engine) record(r *queue.Recipient, out relay.Outcome, now time.Time) {
-	if out.Untried {
+	if out.Untried && !out.Kind.Permanent() {
 		return
 	}
 	claim := queue.Claim{Attempt: 1, Since: now}

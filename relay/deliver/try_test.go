@@ -391,3 +391,15 @@ func TestSuppressedWhileItWaited(t *testing.T) {
 		}
 	})
 }
+
+// What was suppressed while the client waited has failed, and is not asked
+// about again.
+func TestSuppressedBeforeItIsKept(t *testing.T) {
+	inBubbleStopped(t, plan{}, func(r *rig) {
+		m := message(shop, "s", "gone@example.net", "bob@example.net")
+		r.must(r.engine.Keep(r.t.Context(), relay.Remainder{Message: m, Domain: "sandbox.example", Outcomes: []relay.Outcome{
+			{Kind: relay.Suppressed, Untried: true}, {Kind: relay.RateLimited, Untried: true},
+		}}))
+		r.wantStates(m.ID, "failed waiting")
+	})
+}
