@@ -29,6 +29,6 @@ func (e *Engine) Configure(s Settings) {
 	e.places.Resize(s.Workers)
 	e.bodies.configure(s.Mapping)
 	note(e.later)
-	note(e.failed)
+	e.untold.lookAtAll()
 	note(e.anew)
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
+	"github.com/smtp2rest/smtp2rest/relay/bounce"
 	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/internal/places"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
@@ -35,6 +36,7 @@ type Options struct {
 	Memory func() Memory
 
 	History history.Noter // nil: history.Nothing
+	Tally   *bounce.Tally // nil: one of its own
 	Log     *slog.Logger
 	Metrics prometheus.Registerer // nil: none
 
@@ -63,18 +65,20 @@ const storagePause = 5 * time.Second
 
 // Engine runs the queue. Start and Stop bound its life.
 type Engine struct {
-	opt     Options
-	metrics *metrics
-	pulse   *pulse
-	bodies  *bodies
-	places  *places.Places // one taken per attempt under way
-	flight  *flight
-	set     atomic.Pointer[Settings]
-	failed  chan struct{} // has a value when there may be a bounce to write
-	later   chan struct{} // has a value when something is due sooner than was known
-	anew    chan struct{} // has a value when an API that is left alone may work again
-	told    *hourly
-	latest  bool // the probe before was for who came last; for dispatch alone
+	opt    Options
+	pulse  *pulse
+	bodies *bodies
+	places *places.Places // one taken per attempt under way
+	flight *flight
+	set    atomic.Pointer[Settings]
+	later  chan struct{} // has a value when something is due sooner than was known
+	anew   chan struct{} // has a value when an API that is left alone may work again
+	untold *untold       // mails with a bounce to write
+	told   *hourly       // senders, by their address
+	// unread are mails whose header a bounce is to quote and that cannot be
+	// read, since when; for tellSenders alone.
+	unread map[string]time.Time
+	latest bool // the probe before was for who came last; for dispatch alone
 
 	// unsettled counts attempts whose outcome the storage does not take.
 	unsettled atomic.Int64
@@ -96,19 +100,24 @@ func New(o Options) *Engine {
 	if o.Now == nil {
 		o.Now = time.Now
 	}
+	if o.Tally == nil {
+		o.Tally = bounce.NewTally(o.Metrics)
+	}
 	e := &Engine{
 		opt:    o,
 		pulse:  newPulse(),
 		bodies: newBodies(o),
 		places: places.New(o.Workers),
 		flight: newFlight(),
-		failed: make(chan struct{}, 1),
 		later:  make(chan struct{}, 1),
 		anew:   make(chan struct{}, 1),
+		untold: newUntold(),
 		told:   &hourly{},
+
+		unread: map[string]time.Time{},
 	}
 	e.set.Store(&o.Settings)
-	e.metrics = newMetrics(o.Metrics, e)
+	e.register(o.Metrics)
 	return e
 }
 

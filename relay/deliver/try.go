@@ -177,7 +177,9 @@ func (e *Engine) settleOnce(c queue.Claim, s queue.Settlement) error {
 	}
 	switch {
 	case err == nil && s.Result == queue.GaveUp:
-		note(e.failed)
+		e.untold.gaveUp(c.Mail.Message.ID)
+	case err == nil && s.Result == queue.Done:
+		e.untold.sent(c.Mail.Message.ID)
 	case err == nil && s.Result == queue.Later:
 		note(e.later)
 	case err == nil:
