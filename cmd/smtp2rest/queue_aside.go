@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/owner"
 	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
 )
 
@@ -51,6 +52,9 @@ func setAside(t *terminal, r reach, asJSON bool) error {
 	}
 	if absent(filepath.Join(dir, queueFile)) && absent(filepath.Join(dir, "spool")) {
 		return fmt.Errorf("there is no queue in %s", dir)
+	}
+	if err := owner.Become(dir); err != nil {
+		return err
 	}
 	name, err := sqlite.SetAside(dir, time.Now())
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/owner"
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/app"
 	"github.com/smtp2rest/smtp2rest/relay/config"
@@ -191,6 +192,9 @@ func (p place) open(ctx context.Context, t *terminal) (operator, func() error, e
 		return nil, nil, errNoQueue
 	case err != nil:
 		return nil, nil, denied(p.dir, err)
+	}
+	if err := owner.Become(p.dir); err != nil {
+		return nil, nil, err
 	}
 	log := warnings(t)
 	store, err := sqlite.Open(sqlite.Options{Dir: p.dir, Existing: true, Log: log})

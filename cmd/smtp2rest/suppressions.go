@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/owner"
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/store/records"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
@@ -87,6 +88,9 @@ func withRecords(t *terminal, p place, f func(admin.Suppressions) error) (err er
 		return errNoQueue
 	case err != nil:
 		return denied(p.dir, err)
+	}
+	if err := owner.Become(p.dir); err != nil {
+		return err
 	}
 	store, err := records.Open(records.Options{Dir: p.dir, Existing: true, Log: warnings(t)})
 	if err != nil {

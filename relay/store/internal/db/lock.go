@@ -22,7 +22,7 @@ func Lock(path string) (*os.File, error) { return lock(path, os.O_CREATE|os.O_RD
 func LockExisting(path string) (*os.File, error) { return lock(path, os.O_RDWR) }
 
 func lock(path string, flags int) (*os.File, error) {
-	f, err := os.OpenFile(path, flags, 0o600)
+	f, err := openOwn(path, flags)
 	if err != nil {
 		return nil, err
 	}
@@ -37,6 +37,36 @@ func lock(path string, flags int) (*os.File, error) {
 		return nil, fmt.Errorf("%w%s", ErrLocked, holder)
 	}
 	return nil, fmt.Errorf("lock %s: %w", path, err)
+}
+
+// openOwn opens a file that is written to and that whoever owns the directory may
+// have put there: neither a link to another's file nor anything but a file.
+func openOwn(path string, flags int) (*os.File, error) {
+	f, err := os.OpenFile(path, flags|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
+	if errors.Is(err, syscall.ELOOP) {
+		return nil, fmt.Errorf("%s is a symbolic link; it must be a file of its own: %w", path, err)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if err := checkOwn(f); err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
+func checkOwn(f *os.File) error {
+	info, err := f.Stat()
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("%s is not a file", f.Name())
+	}
+	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Nlink > 1 {
+		return fmt.Errorf("%s has another name elsewhere; it must be a file of its own", f.Name())
+	}
+	return nil
 }
 
 // sign writes who has the lock. On a full disk it stays empty.

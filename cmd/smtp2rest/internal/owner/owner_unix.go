@@ -1,0 +1,40 @@
+//go:build unix
+
+package owner
+
+import (
+	"fmt"
+	"os"
+	"syscall"
+)
+
+func become(dir string) error {
+	if os.Geteuid() != 0 {
+		return nil
+	}
+	info, err := os.Stat(dir)
+	if err != nil {
+		return err
+	}
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok || st.Uid == 0 {
+		return nil
+	}
+	if err := take(int(st.Uid), int(st.Gid)); err != nil {
+		return fmt.Errorf("become the owner of %s: %w", dir, err)
+	}
+	if _, err := os.Stat(dir); err != nil {
+		return fmt.Errorf("its owner cannot reach %s, and this binary was built with cgo, so that it cannot keep the right to: %w", dir, err)
+	}
+	return nil
+}
+
+func drop(uid, gid int) error {
+	if err := syscall.Setgroups([]int{gid}); err != nil {
+		return err
+	}
+	if err := syscall.Setgid(gid); err != nil {
+		return err
+	}
+	return syscall.Setuid(uid)
+}
