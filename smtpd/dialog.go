@@ -12,6 +12,10 @@ import (
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
+// maxLoginLine: RFC 4954 section 4, for AUTH and for what answers a challenge,
+// with the line end.
+const maxLoginLine = 12_288
+
 // dialog is where in the protocol a connection is.
 //
 // Commands go to go-smtp one by one, cleaned. Those that it would answer
@@ -53,7 +57,7 @@ func (w *wire) next() (err error) {
 	}()
 	for {
 		w.setIdle(w.dialog.chunks == nil)
-		line, err := w.readLine()
+		line, err := w.readLine(false)
 		w.setIdle(false)
 		if err == nil {
 			err = w.command(line)
@@ -70,19 +74,24 @@ func (w *wire) next() (err error) {
 	}
 }
 
-// readLine returns a command without its line end, which may be a bare LF. A
-// line that the client did not finish is no command.
-func (w *wire) readLine() (string, error) {
+// readLine returns a command, or a line of a login, without its line end, which
+// may be a bare LF: programs that write "\n" to a socket are many, and nothing
+// can hide behind it, as it ends every command, MAIL and RCPT as well. A line
+// that the client did not finish is no command.
+func (w *wire) readLine(login bool) (string, error) {
 	w.dialog.verb, w.dialog.path = "", pathCommand{}
 	if w.stopsNow() {
 		return "", w.refuse(w.lost(errStopping))
 	}
 	w.timeLine(true)
 	p, err := w.in.ReadSlice('\n')
+	if errors.Is(err, bufio.ErrBufferFull) && (login || isAuth(p)) { // the buffer's size is Limits.CommandBytes
+		p, err = w.readLong(p)
+	}
 	w.timeLine(false)
 	w.confirm(err)
 	switch {
-	case errors.Is(err, bufio.ErrBufferFull): // its size is Limits.CommandBytes
+	case errors.Is(err, bufio.ErrBufferFull):
 		w.metrics.hit(limitCommand)
 		w.hangUpOn()
 		return "", w.refuse(reply.LineTooLong())
@@ -90,6 +99,26 @@ func (w *wire) readLine() (string, error) {
 		return "", w.refuse(w.lost(err))
 	}
 	return strings.TrimRight(string(p), " \t\r\n"), nil
+}
+
+func isAuth(line []byte) bool {
+	return len(line) > len("AUTH ") && strings.EqualFold(string(line[:len("AUTH ")]), "AUTH ")
+}
+
+// readLong reads on in a line of a login of which only the begin is in the
+// buffer.
+func (w *wire) readLong(begin []byte) ([]byte, error) {
+	line := append(make([]byte, 0, maxLoginLine), begin...)
+	for {
+		more, err := w.in.ReadSlice('\n')
+		if len(line)+len(more) > maxLoginLine {
+			return nil, bufio.ErrBufferFull
+		}
+		line = append(line, more...)
+		if !errors.Is(err, bufio.ErrBufferFull) {
+			return line, err
+		}
+	}
 }
 
 // refuse answers with r, if there is one, and ends go-smtp's reading.

@@ -48,7 +48,7 @@ func (w *wire) ask(challenge string) (string, error) {
 		return "", err
 	}
 	w.setIdle(true)
-	line, err := w.readLine()
+	line, err := w.readLine(true)
 	w.setIdle(false)
 	w.dialog.verb = "AUTH"
 	return line, err

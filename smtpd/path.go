@@ -69,10 +69,36 @@ func (cmd *pathCommand) mailParameter(name, value string, maxBytes int64) *reply
 			return reply.BadArgument("SMTPUTF8 takes no value")
 		}
 		cmd.utf8 = true
+	case "AUTH":
+		// RFC 4954 section 5: who handed the mail to the client, which Sendmail
+		// says wherever a login is offered. Nothing here rests on it.
+		if value != "<>" && !isXtext(value) {
+			return reply.BadArgument("AUTH is neither <> nor xtext")
+		}
 	default:
 		return reply.UnknownParameter(name)
 	}
 	return nil
+}
+
+// isXtext: RFC 3461 section 4, with hexadecimal digits in either case.
+func isXtext(s string) bool {
+	for i := 0; i < len(s); i++ {
+		switch c := s[i]; {
+		case c < '!' || c > '~' || c == '=':
+			return false
+		case c == '+':
+			if i+2 >= len(s) || !isHex(s[i+1]) || !isHex(s[i+2]) {
+				return false
+			}
+			i += 2
+		}
+	}
+	return s != ""
+}
+
+func isHex(c byte) bool {
+	return c >= '0' && c <= '9' || c >= 'A' && c <= 'F' || c >= 'a' && c <= 'f'
 }
 
 // parseRcpt reads the argument of RCPT.

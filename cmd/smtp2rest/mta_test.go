@@ -15,8 +15,8 @@ import (
 	"time"
 )
 
-// Mail servers that hand over to the relay: Postfix and Exim with it as their
-// smarthost, and Postfix by LMTP. Each runs with a configuration, a queue and a
+// Mail servers that hand over to the relay: Postfix, Exim and Sendmail with it
+// as their smarthost, and Postfix by LMTP. Each runs with a configuration, a queue and a
 // port of the test's own, and no service is touched.
 
 // postfixTree is where Postfix is: as Debian installs it, or where the package
@@ -133,6 +133,56 @@ begin retry
 `, dir, port, relayPort))
 	p := launchCommand(t, environ(t), exec.Command(exim, "-C", conf, "-bdf", "-q1h"))
 	log = func() string { text, _ := os.ReadFile(filepath.Join(dir, "log", "mainlog")); return string(text) }
+	awaitServer(t, p, "127.0.0.1:"+port, log)
+	return "127.0.0.1:" + port, log
+}
+
+// sendmailTree is where scripts/mta/sendmail unpacked Sendmail 8, which cannot
+// be installed beside Postfix or Exim.
+func sendmailTree(t *testing.T) string {
+	t.Helper()
+	tree := os.Getenv("SMTP2REST_SENDMAIL")
+	if _, err := os.Stat(filepath.Join(tree, "usr/libexec/sendmail/sendmail")); tree == "" || err != nil {
+		if realClients() {
+			t.Fatalf("SMTP2REST_REAL_CLIENTS is set, and SMTP2REST_SENDMAIL (%q) has no Sendmail; run scripts/mta/sendmail: %v", tree, err)
+		}
+		t.Skip("SMTP2REST_SENDMAIL does not say where scripts/mta/sendmail unpacked Sendmail")
+	}
+	return tree
+}
+
+// startSendmail returns its address and its log, which has all that it said and
+// heard.
+func startSendmail(t *testing.T, s relayed) (address string, log func() string) {
+	tree, port := sendmailTree(t), freePort(t)
+	asRoot(t, "Sendmail")
+	dir := spoolDir(t)
+	if err := os.Mkdir(filepath.Join(dir, "queue"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	_, relayPort := hostPort(t, s.smtp)
+	libraries, err := filepath.Glob(filepath.Join(tree, "usr/lib/*-linux-gnu*"))
+	if err != nil || len(libraries) == 0 {
+		t.Fatalf("%s has no libraries: %v", tree, err)
+	}
+	env := environ(t, "LD_LIBRARY_PATH="+libraries[0])
+	writeFile(t, filepath.Join(dir, "switch"), "hosts files\n")
+	writeFile(t, filepath.Join(dir, "mc"), fmt.Sprintf("OSTYPE(`linux')\n"+
+		"define(`confPID_FILE', `%[1]s/pid')\ndefine(`QUEUE_DIR', `%[1]s/queue')\ndefine(`STATUS_FILE', `%[1]s/status')\n"+
+		"define(`ALIAS_FILE', `')\ndefine(`confSERVICE_SWITCH_FILE', `%[1]s/switch')\ndefine(`confDONT_PROBE_INTERFACES', `True')\n"+
+		"define(`SMART_HOST', `relay:[127.0.0.1]')\ndefine(`RELAY_MAILER_ARGS', `TCP $h %[2]s')\n"+
+		"FEATURE(`nocanonify')\nFEATURE(`accept_unresolvable_domains')\nFEATURE(`promiscuous_relay')\nFEATURE(`no_default_msa')\n"+
+		"DAEMON_OPTIONS(`Name=MTA, Addr=127.0.0.1, Port=%[3]s')\nMAILER(`smtp')\n", dir, relayPort, port))
+	cf := filepath.Join(tree, "usr/share/sendmail/cf") + "/"
+	made := executeTool(t, env, "", filepath.Join(tree, "usr/bin/m4"), "-D_CF_DIR_="+cf, cf+"m4/cf.m4", filepath.Join(dir, "mc"))
+	if made.code != 0 {
+		t.Fatalf("m4: %+v", made)
+	}
+	writeFile(t, filepath.Join(dir, "cf"), made.out)
+	// Where the host's name has no domain, Sendmail waits a minute for one.
+	p := launchCommand(t, env, exec.Command("unshare", "--uts", "sh", "-c", `hostname mta.sandbox.example && exec "$@"`, "sh",
+		filepath.Join(tree, "usr/libexec/sendmail/sendmail"), "-C"+filepath.Join(dir, "cf"), "-bD", "-q1h", "-X", filepath.Join(dir, "log")))
+	log = func() string { text, _ := os.ReadFile(filepath.Join(dir, "log")); return string(text) }
 	awaitServer(t, p, "127.0.0.1:"+port, log)
 	return "127.0.0.1:" + port, log
 }
@@ -264,6 +314,28 @@ func TestEximSmarthost(t *testing.T) {
 	awaitBounce(t, s, "suppressed@example.net")
 	if l := log(); !strings.Contains(l, `C="250 2.0.0 accepted `) || !strings.Contains(l, "550 5.7.1 suppressed: <suppressed@example.net>") {
 		t.Error("Exim was not told the truth")
+	}
+}
+
+// Where a login is offered, Sendmail says with AUTH= who handed it the mail (RFC
+// 4954 section 5): "<>" when it does not trust what its own client said of that.
+func TestSendmailSmarthost(t *testing.T) {
+	s := serveSandbox(t, "tls = \"starttls\"\nself_signed = true\n[[user]]\nname = \"ann\"\n"+
+		"password_hash = \"$2a$10$ylyd17Csnl.gmv72aKMzqOIyLh9S.26Bv1KgmF2DJ5OY/iePVbdHq\"\n")
+	address, log := startSendmail(t, s)
+	through(t, address, "bob@example.net")
+	awaitCall(t, s, "bob@example.net")
+	c := dial(t, address)
+	c.do("", "220 ", "EHLO client.example", "250", "MAIL FROM:<zoe@sandbox.example> AUTH=zoe+2Bx@sandbox.example BODY=8BITMIME", "250 ", "RCPT TO:<eve@example.net>", "250 ",
+		"DATA", "354 ", strings.TrimSuffix(strings.ReplaceAll(clientMail, "\r\n.", "\r\n.."), "\r\n")+"\r\n.", "250 ", "QUIT", "221 ")
+	awaitCall(t, s, "eve@example.net")
+	through(t, address, "suppressed@example.net")
+	awaitBounce(t, s, "suppressed@example.net")
+	l := log()
+	for _, want := range []string{">>> STARTTLS", " AUTH=<>", "250 2.0.0 accepted ", "550 5.7.1 suppressed: <suppressed@example.net>"} {
+		if !strings.Contains(l, want) {
+			t.Errorf("Sendmail's conversation has no %q", want)
+		}
 	}
 }
 
