@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
@@ -15,6 +16,9 @@ import (
 // maxLoginLine: RFC 4954 section 4, for AUTH and for what answers a challenge,
 // with the line end.
 const maxLoginLine = 12_288
+
+// earlyTime is how long a client is watched that is not to say anything now.
+const earlyTime = time.Millisecond
 
 // dialog is where in the protocol a connection is.
 //
@@ -133,19 +137,28 @@ func (w *wire) refuse(r *reply.Reply) error {
 func (w *wire) command(line string) error {
 	verb, arg := cutCommand(line)
 	w.dialog.verb, w.dialog.path, w.dialog.cause = verb, pathCommand{}, nil
+	if isHTTP(verb, line) {
+		// A web page can have a browser post to us: the mail in what it posts
+		// must not be read as commands.
+		w.dialog.verb = ""
+		w.hangUpOn()
+		return w.answer(reply.WrongProtocol())
+	}
 	if strings.ContainsFunc(line, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
 		w.dialog.verb = ""
 		return w.answer(reply.BadCommand("control characters in a command"))
 	}
 	switch verb {
-	case "HELO", "EHLO", "LHLO", "RSET", "NOOP", "VRFY", "QUIT":
-		if w.dialog.empty++; w.dialog.empty > w.limits.IdleCommands && verb != "QUIT" {
-			w.metrics.hit(limitIdleCommands)
-			w.linger = lingerTime
-			return w.answer(reply.TooManyErrors())
+	case "HELO", "EHLO", "LHLO":
+		// RFC 2920 section 3.1: nothing may follow before the reply. What does
+		// was not written by who speaks to us, but by who had them send it.
+		if w.early() {
+			w.hangUpOn()
+			return w.answer(reply.TooEarly("the reply to " + verb))
 		}
-		w.pass(strings.TrimSpace(verb + " " + arg))
-		return nil
+		return w.passIdle(verb, arg)
+	case "RSET", "NOOP", "VRFY", "QUIT":
+		return w.passIdle(verb, arg)
 	case "MAIL", "RCPT", "DATA":
 		if r := w.transaction(verb, arg); r != nil {
 			return w.answer(r)
@@ -159,14 +172,47 @@ func (w *wire) command(line string) error {
 		return w.login(arg)
 	case "HELP", "EXPN", "ETRN", "TURN":
 		return w.answer(reply.NotImplemented(verb))
-	case "GET", "POST", "PUT", "CONNECT", "OPTIONS", "HEAD":
-		// A browser or an HTTP client made to talk to us: the mail in its
-		// body must not be read as commands.
-		w.linger = lingerTime
-		return w.answer(reply.WrongProtocol())
 	}
 	w.dialog.verb = ""
 	return w.answer(reply.BadCommand("command not recognized"))
+}
+
+// passIdle passes on a command that brings no mail nearer, unless there were too
+// many of them.
+func (w *wire) passIdle(verb, arg string) error {
+	if w.dialog.empty++; w.dialog.empty > w.limits.IdleCommands && verb != "QUIT" {
+		w.metrics.hit(limitIdleCommands)
+		w.linger = lingerTime
+		return w.answer(reply.TooManyErrors())
+	}
+	w.pass(strings.TrimSpace(verb + " " + arg))
+	return nil
+}
+
+// isHTTP tells a request line, whatever its method, and a header field of HTTP.
+// A client that sends a mail after DATA was refused ends here as well.
+func isHTTP(verb, line string) bool {
+	switch verb {
+	case "GET", "POST", "PUT", "CONNECT", "OPTIONS", "HEAD", "DELETE", "PATCH", "TRACE":
+		return true
+	}
+	last := line[strings.LastIndexAny(line, " \t")+1:]
+	return strings.Contains(verb, ":") || len(last) >= len("HTTP/") && strings.EqualFold(last[:len("HTTP/")], "HTTP/")
+}
+
+// early reports whether the client has sent something while it is our turn, or
+// does so in a moment: of what comes in one piece the second half may still be
+// on its way.
+func (w *wire) early() bool {
+	if w.in.Buffered() > 0 {
+		return true
+	}
+	w.mu.Lock()
+	w.clock.lineEnd = time.Now().Add(earlyTime)
+	w.mu.Unlock()
+	_, err := w.in.Peek(1)
+	w.timeLine(false)
+	return err == nil
 }
 
 func cutCommand(line string) (verb, arg string) {
@@ -366,6 +412,13 @@ func (w *wire) answer(r *reply.Reply) error {
 
 // replied takes a line of go-smtp's.
 func (w *wire) replied(line string) error {
+	if !w.begun { // the line is the greeting
+		w.broken = w.begin()
+		if w.broken == nil && w.early() {
+			w.hangUpOn()
+			return w.answer(reply.TooEarly("the greeting"))
+		}
+	}
 	if w.dialog.hidden {
 		w.dialog.hidden = false
 		if line[0] == '2' || line[0] == '3' {

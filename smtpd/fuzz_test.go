@@ -161,13 +161,18 @@ func isEnvelope(env Envelope) bool {
 	return len(env.Recipients) > 0 && !slices.Contains(env.Recipients, "")
 }
 
-// memoryConn is a client that has sent all it is going to send. It hears
-// everything, and keeps it with what the backend hears, in order.
+// memoryConn is a client that has sent all it is going to send, but that it
+// waits for the greeting and for the reply to EHLO: longer than the server
+// watches for those who do not. It hears everything, and keeps it with what the
+// backend hears, in order.
 type memoryConn struct {
-	atOnce int // octets a read gets
+	atOnce int  // octets a read gets
+	rude   bool // it does not wait for the reply to EHLO
 
 	mu       sync.Mutex
 	in       string
+	line     string // that has begun
+	goesOn   bool   // the client waits for nothing
 	deadline time.Time
 	events   []event
 	once     sync.Once
@@ -180,12 +185,30 @@ func (c *memoryConn) Read(p []byte) (int, error) {
 	switch {
 	case !c.deadline.IsZero() && c.deadline.Before(time.Now()):
 		return 0, os.ErrDeadlineExceeded
+	case !c.goesOn && c.deadline.Before(time.Now().Add(100*earlyTime)):
+		return 0, os.ErrDeadlineExceeded
 	case c.in == "":
 		return 0, io.EOF
 	}
-	n := copy(p[:min(len(p), c.atOnce)], c.in)
+	c.goesOn = true
+	n := 0
+	for n < len(p) && n < c.atOnce && n < len(c.in) && c.goesOn {
+		p[n] = c.in[n]
+		c.say(p[n])
+		n++
+	}
 	c.in = c.in[n:]
 	return n, nil
+}
+
+func (c *memoryConn) say(octet byte) {
+	if octet != '\n' {
+		c.line += string(rune(octet))
+		return
+	}
+	line := strings.ToUpper(c.line) // behind a chunk a command does not begin a line
+	c.goesOn = c.rude || !strings.Contains(line, "HELO") && !strings.Contains(line, "EHLO") && !strings.Contains(line, "LHLO")
+	c.line = ""
 }
 
 func (c *memoryConn) Write(p []byte) (int, error) {

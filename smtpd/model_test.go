@@ -51,11 +51,14 @@ func (m *model) check() {
 		m.fail("the greeting is %d", code)
 	}
 	for !m.ended {
-		end := strings.IndexByte(m.rest, '\n')
+		end, most := strings.IndexByte(m.rest, '\n'), commandBytes
+		if len(m.rest) > 5 && strings.EqualFold(m.rest[:5], "AUTH ") {
+			most = maxLoginLine + 1
+		}
 		switch {
-		case end < 0 && len(m.rest) < commandBytes: // the client went
+		case end < 0 && len(m.rest) < most: // the client went
 			m.ended = true
-		case end < 0, end >= commandBytes:
+		case end < 0, end >= most:
 			if code, _ := m.reply("a long line"); code != 500 {
 				m.fail("a line that is too long is answered %d", code)
 			}
@@ -78,6 +81,9 @@ func (m *model) check() {
 
 const commandBytes = 4 << 10
 
+// http is what ends a session in which it is said.
+var http = regexp.MustCompile(`(?i)^(GET|POST|PUT|CONNECT|OPTIONS|HEAD|DELETE|PATCH|TRACE)([ \t]|$)|^[^ \t]*:|(^|[ \t])HTTP/[^ \t]*$`)
+
 // controls are in no command.
 var controls = regexp.MustCompile(`[\x00-\x08\x0a-\x1f\x7f]`)
 
@@ -87,6 +93,13 @@ func (m *model) command(line string) {
 		verb, arg = line[:i], strings.Trim(line[i:], " \t")
 	}
 	verb = strings.ToUpper(verb)
+	if http.MatchString(line) {
+		if code, _ := m.reply(line); code != 554 && code != 421 {
+			m.fail("%q is answered %d", line, code)
+		}
+		m.ended = true
+		return
+	}
 	if controls.MatchString(line) {
 		if code, _ := m.reply(line); code/100 < 4 {
 			m.fail("%q is answered %d", line, code)
@@ -290,11 +303,11 @@ func (m *model) auth(line string) {
 	code, _ := m.reply(line)
 	for code == 334 {
 		end := strings.IndexByte(m.rest, '\n')
-		if end < 0 && len(m.rest) < commandBytes {
+		if end < 0 && len(m.rest) <= maxLoginLine {
 			m.ended = true
 			return
 		}
-		if end < 0 || end >= commandBytes {
+		if end < 0 || end >= maxLoginLine {
 			m.ended = true
 			m.rest = ""
 		} else {

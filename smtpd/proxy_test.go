@@ -153,9 +153,8 @@ func TestNoProxy(t *testing.T) {
 	}
 	s = start(t, &fakeBackend{}, func(o *Options) { o.Listeners[0].ProxyFrom = []netip.Prefix{netip.MustParsePrefix("192.0.2.0/24")} })
 	c = dial(t, s)
-	c.send("PROXY TCP4 192.0.2.1 10.0.0.1 4711 25\r\n")
 	c.want("220 ")
-	c.want("500 ")
+	c.do("PROXY TCP4 192.0.2.1 10.0.0.1 4711 25", "500 ")
 }
 
 // A proxy that says nothing costs no more than its time, and TLS begins behind

@@ -16,9 +16,6 @@ import (
 // begin does, on the connection's own goroutine, what comes before the
 // greeting: a client that keeps us waiting there keeps nobody else waiting.
 func (w *wire) begin() error {
-	if w.begun {
-		return nil
-	}
 	w.begun = true
 	if w.proxied {
 		if err := w.meetProxy(); err != nil {

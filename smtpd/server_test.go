@@ -322,12 +322,17 @@ func TestByteAtATime(t *testing.T) {
 	s := start(t, b, nil)
 	c := dial(t, s)
 	c.want("220 ")
-	session := "EHLO c\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\nDATA\r\nA: b\r\n\r\n..x\r\r\n.\r\n" +
-		"MAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\nBDAT 3\r\n\r\nxBDAT 0 LAST\r\nQUIT\r\n"
-	for i := range len(session) {
-		c.send(session[i : i+1])
+	say := func(s string) {
+		for i := range len(s) {
+			c.send(s[i : i+1])
+		}
 	}
-	for _, want := range []string{"250", "250", "250", "354", "250", "250", "250", "250", "250", "221", "EOF"} {
+	say("EHLO c\r\n")
+	c.want("250")
+	session := "MAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\nDATA\r\nA: b\r\n\r\n..x\r\r\n.\r\n" +
+		"MAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\nBDAT 3\r\n\r\nxBDAT 0 LAST\r\nQUIT\r\n"
+	say(session)
+	for _, want := range []string{"250", "250", "354", "250", "250", "250", "250", "250", "221", "EOF"} {
 		c.want(want)
 	}
 	if got := b.took(); len(got) != 2 || got[0].data != "A: b\r\n\r\n.x\r\n" || got[1].data != "\r\nx" {

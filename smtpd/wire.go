@@ -226,9 +226,6 @@ func (w *wire) send(line string) error {
 		return nil
 	}
 	if w.broken == nil {
-		w.broken = w.begin()
-	}
-	if w.broken == nil {
 		_ = w.socket.SetWriteDeadline(time.Now().Add(w.limits.WriteTime))
 		if _, w.broken = w.Conn.Write(w.unsent); errors.Is(w.broken, os.ErrDeadlineExceeded) {
 			w.metrics.hit(limitWrite)

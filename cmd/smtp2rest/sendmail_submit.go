@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -167,14 +168,43 @@ func speak(ctx context.Context, t *terminal, server string) error {
 		return err
 	}
 	defer done()
+	daemon, said := bufio.NewReader(conn), bufio.NewReader(t.in)
+	if err := copyReply(t.out, daemon); err != nil {
+		return sendmail.Errorf(sendmail.TempFail, "the connection to smtp2rest broke: %s", err)
+	}
+	greeted := make(chan struct{})
 	go func() {
-		_, _ = io.Copy(conn, t.in) // a broken connection ends the other direction
+		// Programs write all they have to say into the pipe at once. The daemon
+		// hangs up on who does not wait for the greeting and for the reply to EHLO.
+		if first, err := said.ReadString('\n'); err == nil || first != "" {
+			_, _ = io.WriteString(conn, first)
+			<-greeted
+		}
+		_, _ = io.Copy(conn, said) // a broken connection ends the other direction
 		if half, ok := conn.(interface{ CloseWrite() error }); ok {
 			_ = half.CloseWrite()
 		}
 	}()
-	if _, err := io.Copy(t.out, conn); err != nil {
+	err = copyReply(t.out, daemon)
+	close(greeted)
+	if err == nil {
+		_, err = io.Copy(t.out, daemon)
+	}
+	if err != nil && !errors.Is(err, io.EOF) {
 		return sendmail.Errorf(sendmail.TempFail, "the connection to smtp2rest broke: %s", err)
 	}
 	return nil
+}
+
+// copyReply copies one reply, of however many lines.
+func copyReply(to io.Writer, from *bufio.Reader) error {
+	for {
+		line, err := from.ReadString('\n')
+		if _, wrote := io.WriteString(to, line); err == nil {
+			err = wrote
+		}
+		if err != nil || len(line) < 4 || line[3] != '-' {
+			return err
+		}
+	}
 }

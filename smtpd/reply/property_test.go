@@ -72,6 +72,7 @@ func everyReply(words string, n int64) map[string]*Reply {
 		"TooSlow":             TooSlow(),
 		"TooManyErrors":       TooManyErrors(),
 		"WrongProtocol":       WrongProtocol(),
+		"TooEarly":            TooEarly(words),
 	}
 }
 

@@ -57,4 +57,11 @@ func BelowRate() *Reply { return newReply(421, 4, 2, "too slow, closing the conn
 func TooManyErrors() *Reply { return newReply(421, 7, 0, "too many errors, closing the connection") }
 
 // WrongProtocol: a web browser or the like that was sent to our port.
-func WrongProtocol() *Reply { return newReply(421, 7, 0, "this is not an HTTP server") }
+func WrongProtocol() *Reply {
+	return newReply(554, 5, 1, "this server speaks SMTP, closing the connection")
+}
+
+// TooEarly: a client that did not wait for what it had to wait for.
+func TooEarly(what string) *Reply {
+	return newReply(554, 5, 1, "wait for %s before you send more, closing the connection", what)
+}

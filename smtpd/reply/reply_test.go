@@ -79,7 +79,8 @@ func TestCatalogue(t *testing.T) {
 		{TooSlow(), "421 4.4.2 timeout, closing the connection"},
 		{BelowRate(), "421 4.4.2 too slow, closing the connection"},
 		{TooManyErrors(), "421 4.7.0 too many errors, closing the connection"},
-		{WrongProtocol(), "421 4.7.0 this is not an HTTP server"},
+		{WrongProtocol(), "554 5.5.1 this server speaks SMTP, closing the connection"},
+		{TooEarly("the greeting"), "554 5.5.1 wait for the greeting before you send more, closing the connection"},
 	} {
 		if got := tt.reply.String(); got != tt.want {
 			t.Errorf("got  %s\nwant %s", got, tt.want)
