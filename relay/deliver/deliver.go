@@ -60,6 +60,15 @@ type Warming interface {
 	Next(now time.Time) time.Time
 }
 
+const (
+	// longestLook is how long the engine waits for what is due before it looks at
+	// the clock again: that may have been set, or the machine may have slept.
+	longestLook = time.Minute
+	// clockSlack is by how much a clock may go back, as one does that is kept
+	// right, before that has any mail tried early.
+	clockSlack = time.Minute
+)
+
 // storagePause is how long the engine leaves a storage alone that failed.
 const storagePause = 5 * time.Second
 
@@ -235,8 +244,8 @@ func (e *Engine) claim(ctx context.Context, passes []*pace.Pass) ([]queue.Claim,
 	if len(passes) == 0 || e.unsettled.Load() > 0 {
 		return nil, nil
 	}
-	now := e.opt.Now()
-	r := queue.ClaimRequest{Now: now, Max: len(passes), Limits: e.limits(now)}
+	r := e.request()
+	r.Max = len(passes)
 	if passes[0].Probe() {
 		r.PassOver = e.opt.Pace.Suspects()
 		r.Latest = !e.latest
@@ -251,6 +260,13 @@ func (e *Engine) claim(ctx context.Context, passes []*pace.Pass) ([]queue.Claim,
 		e.claiming.note(nil)
 	}
 	return claims, err
+}
+
+// request is what may be claimed now.
+func (e *Engine) request() queue.ClaimRequest {
+	now := e.opt.Now()
+	longest := max(e.set.Load().Schedule.Max, readPause, memoryPause)
+	return queue.ClaimRequest{Now: now, Limits: e.limits(now), MaxWait: longest + clockSlack}
 }
 
 // begin is false for a recipient that is being tried already.
@@ -273,8 +289,9 @@ func (e *Engine) limits(now time.Time) map[string]int {
 func (e *Engine) awaitDue(ctx context.Context) bool {
 	for ctx.Err() == nil {
 		e.pulse.works("looking for what is due")
-		now := e.opt.Now()
-		due, ok, err := e.opt.Queue.NextDue(ctx, now, e.limits(now))
+		r := e.request()
+		now := r.Now
+		due, ok, err := e.opt.Queue.NextDue(ctx, r)
 		switch {
 		case ctx.Err() != nil:
 			return false
@@ -299,19 +316,17 @@ func (e *Engine) leaveStorage(ctx context.Context, err error) {
 	e.rest(ctx, "leaving the storage alone", storagePause)
 }
 
-// untilDue is how long nothing can become due by itself; negative: for ever.
+// untilDue is how long to wait for what becomes due by itself; negative: for ever.
 func (e *Engine) untilDue(now, due time.Time, ok bool) time.Duration {
-	wait := time.Duration(-1)
-	if ok {
-		wait = due.Sub(now)
+	if e.opt.Warming != nil {
+		if next := e.opt.Warming.Next(now); !next.IsZero() && (!ok || next.Before(due)) {
+			due, ok = next, true
+		}
 	}
-	if e.opt.Warming == nil {
-		return wait
+	if !ok {
+		return -1
 	}
-	if next := e.opt.Warming.Next(now); !next.IsZero() && (wait < 0 || next.Sub(now) < wait) {
-		wait = next.Sub(now)
-	}
-	return wait
+	return min(due.Sub(now), longestLook)
 }
 
 // awaitChange waits for the time to pass, for the queue to tell of a change, or

@@ -16,11 +16,11 @@ type hanging struct {
 	open chan struct{} // nil: it answers
 }
 
-func (h *hanging) NextDue(ctx context.Context, now time.Time, limits map[string]int) (time.Time, bool, error) {
+func (h *hanging) NextDue(ctx context.Context, r queue.ClaimRequest) (time.Time, bool, error) {
 	if h.open != nil {
 		<-h.open
 	}
-	return h.Queue.NextDue(ctx, now, limits)
+	return h.Queue.NextDue(ctx, r)
 }
 
 // An engine that has nothing to do is alive, one whose API is down is, and one

@@ -104,6 +104,9 @@ func decide(schedule retry.Schedule, t tried, jitter float64) queue.Settlement {
 	return s
 }
 
+// readPause is how long a mail is left alone that the storage cannot read.
+const readPause = time.Minute
+
 // unreadable settles a mail that cannot be turned into a call. What the
 // mapping refuses now it may have taken when the mail came: the settings
 // changed since. That is final. A fault of ours in the mapping may be mended
@@ -127,7 +130,7 @@ func (e *Engine) unreadable(ctx context.Context, c queue.Claim, err error) queue
 		s.Outcome = out
 		return s
 	default:
-		return queue.Settlement{Result: queue.Later, At: now, Outcome: out, Due: now.Add(time.Minute), NotAnAttempt: true}
+		return queue.Settlement{Result: queue.Later, At: now, Outcome: out, Due: now.Add(readPause), NotAnAttempt: true}
 	}
 }
 

@@ -170,11 +170,11 @@ func (q *faulty) Claim(ctx context.Context, c queue.ClaimRequest) ([]queue.Claim
 	return q.Queue.Claim(ctx, c)
 }
 
-func (q *faulty) NextDue(ctx context.Context, now time.Time, limits map[string]int) (time.Time, bool, error) {
+func (q *faulty) NextDue(ctx context.Context, r queue.ClaimRequest) (time.Time, bool, error) {
 	if err := q.bad("NextDue"); err != nil {
 		return time.Time{}, false, err
 	}
-	return q.Queue.NextDue(ctx, now, limits)
+	return q.Queue.NextDue(ctx, r)
 }
 
 func (q *faulty) Raw(ctx context.Context, id string) (io.ReadCloser, error) {

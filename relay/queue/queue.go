@@ -135,17 +135,21 @@ type Claims interface {
 	// until the recipient is claimed again.
 	Settle(ctx context.Context, settlements ...Settlement) error
 
-	// NextDue says from when on a Claim with the same limits might find
-	// something: now at the earliest, the next due time otherwise. It is false
-	// when only a change can make something due: a settlement, or one of those
-	// of which Wake tells. It may name a time at which there is nothing after all.
-	NextDue(ctx context.Context, now time.Time, limits map[string]int) (time.Time, bool, error)
+	// NextDue says from when on a Claim with the same Now, Limits and MaxWait
+	// might find something: Now at the earliest, the next due time otherwise. It
+	// is false when only a change can make something due: a settlement, or one of
+	// those of which Wake tells. It may name a time at which there is nothing after all.
+	NextDue(ctx context.Context, r ClaimRequest) (time.Time, bool, error)
 }
 
 // ClaimRequest says what to claim.
 type ClaimRequest struct {
 	Now time.Time
 	Max int // at least 1
+	// MaxWait is more than any recipient ever waits. One that is due later than
+	// Now+MaxWait was settled before the clock was set back: it is due now, or it
+	// would wait for as long as the clock was wrong. 0 is no bound.
+	MaxWait time.Duration
 	// Limits says for a sender's domain how many recipients of ordinary mail
 	// this call may claim at most; a domain that is not named is not bound.
 	Limits map[string]int
@@ -223,7 +227,8 @@ func (e *StaleError) Is(target error) bool { return target == ErrStale }
 type Bounces interface {
 	// BouncesDue lists up to limit mails, oldest first, that have recipients
 	// that failed and are not Bounced, where no recipient is open any more or
-	// the first such failure is at least grace old.
+	// one such failure is at least grace old. One that is later than now was
+	// before the clock was set back, and is old enough.
 	BouncesDue(ctx context.Context, now time.Time, grace time.Duration, limit int) ([]Bounce, error)
 
 	// Bounced marks recipients of a mail, by their numbers, as bounced and enqueues the mail

@@ -56,6 +56,8 @@ func bounceAfterGrace(s *suite) {
 	s.equal("too early", s.bounces(time.Hour), "")
 	s.now = s.now.Add(time.Millisecond)
 	s.equal("after the grace", s.bounces(time.Hour), id+" 0;")
+	s.now = s.now.Add(-10 * time.Hour)
+	s.equal("a clock that was set back", s.bounces(time.Hour), id+" 0;")
 	s.must(s.Bounced(s.ctx, id, []int{0}, nil))
 	s.equal("bounced", s.bounces(time.Hour), "")
 	s.must(s.Settle(s.ctx, s.gaveUp(s.claim(1)[0])))

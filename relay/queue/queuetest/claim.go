@@ -19,6 +19,7 @@ var claimTests = []test{
 	{"passing over", queue.Options{}, passingOver},
 	{"the latest first", queue.Options{}, latestFirst},
 	{"not before it is due", queue.Options{}, notBeforeDue},
+	{"a clock that was set back", queue.Options{}, clockSetBack},
 	{"an old mail that comes back goes first", queue.Options{}, comesBack},
 	{"what it says", queue.Options{}, whatAClaimSays},
 	{"until the owner is gone", queue.Options{}, untilTheOwnerIsGone},
@@ -130,9 +131,8 @@ func limits(s *suite) {
 	s.equal("none", count(s.claimLimited(2, map[string]int{"limited": 0, "": 0})), map[string]int{"free": 2})
 	s.equal("three", count(s.claimLimited(20, map[string]int{"limited": 3, "": 0, "free": 1})), map[string]int{"limited": 3, "free": 1})
 	s.equal("none again", count(s.claimLimited(20, map[string]int{"limited": 0, "": 0})), map[string]int{})
-	_, due, err := s.NextDue(s.ctx, s.now, map[string]int{"limited": 0, "": 0})
+	at, due, err := s.NextDue(s.ctx, queue.ClaimRequest{Now: s.now, Limits: map[string]int{"limited": 0, "": 0}})
 	s.must(err)
-	at, _, _ := s.NextDue(s.ctx, s.now, map[string]int{"limited": 0, "": 0})
 	if due && !at.After(s.now) {
 		s.Fatalf("NextDue %v: what the limits stop is not due", at)
 	}
@@ -192,6 +192,28 @@ func notBeforeDue(s *suite) {
 	s.equal("due", addrs(s.claim(5)), "later")
 }
 
+// What is due later than anything can be waits no longer than the rest.
+func clockSetBack(s *suite) {
+	due := s.now.Add(time.Hour)
+	m := s.mail("a@b", "1", "2", "3")
+	m.Recipients[0].Due = due
+	m.Recipients[1].Due = due.Add(time.Millisecond)
+	m.Recipients[2].Due = due.Add(10 * 365 * 24 * time.Hour)
+	s.must(s.Enqueue(s.ctx, m))
+	r := queue.ClaimRequest{Now: s.now, Max: 9, MaxWait: time.Hour}
+	at, ok, err := s.NextDue(s.ctx, r)
+	s.must(err)
+	s.equal("due", fmt.Sprint(at.Sub(s.now), ok), "0s true")
+	claims, err := s.Claim(s.ctx, r)
+	s.must(err)
+	s.equal("claims", addrs(claims), "2 3")
+	at, ok, err = s.NextDue(s.ctx, r)
+	s.must(err)
+	s.equal("due", fmt.Sprint(at.Sub(s.now), ok), "1h0m0s true")
+	s.must(s.Settle(s.ctx, s.later(claims[0], due.Add(time.Hour))))
+	s.equal("without a bound", len(s.claim(9)), 0)
+}
+
 func comesBack(s *suite) {
 	s.put("a@b", "old")
 	c := s.claimOne()
@@ -223,7 +245,7 @@ func untilTheOwnerIsGone(s *suite) {
 	started := s.now
 	s.now = s.now.Add(10 * 365 * 24 * time.Hour)
 	s.equal("however long it takes", len(s.claim(5)), 0)
-	_, ok, err := s.NextDue(s.ctx, s.now, nil)
+	_, ok, err := s.NextDue(s.ctx, queue.ClaimRequest{Now: s.now})
 	s.must(err)
 	s.equal("something is due", ok, false)
 	s.reopen()
@@ -250,7 +272,7 @@ func untilTheOwnerIsGone(s *suite) {
 
 func nextDue(s *suite) {
 	next := func() string {
-		at, ok, err := s.NextDue(s.ctx, s.now, nil)
+		at, ok, err := s.NextDue(s.ctx, queue.ClaimRequest{Now: s.now})
 		s.must(err)
 		if !ok {
 			return "none"

@@ -18,7 +18,7 @@ func (s *Store) BouncesDue(ctx context.Context, now time.Time, grace time.Durati
 				return err
 			}
 			after = r.Int(0)
-			due, err := bounceDue(c, after, millis(now.Add(-grace)))
+			due, err := bounceDue(c, after, now, grace)
 			if err != nil {
 				return err
 			}
@@ -36,9 +36,11 @@ func (s *Store) BouncesDue(ctx context.Context, now time.Time, grace time.Durati
 	return bounces, err
 }
 
-// bounceDue: nothing of the mail is open any more, or it failed long enough ago.
-func bounceDue(c *conn, seq, failedBy int64) (bool, error) {
-	r, err := c.One("SELECT 1 FROM recipients WHERE mail = ? AND state = 5 AND bounced = 0 AND ended <= ? LIMIT 1", seq, failedBy)
+// bounceDue: nothing of the mail is open any more, or it failed long enough ago;
+// or later than now, which was before the clock was set back.
+func bounceDue(c *conn, seq int64, now time.Time, grace time.Duration) (bool, error) {
+	r, err := c.One("SELECT 1 FROM recipients WHERE mail = ? AND state = 5 AND bounced = 0 AND (ended <= ? OR ended > ?) LIMIT 1",
+		seq, millis(now.Add(-grace)), millis(now))
 	if err != nil || r != nil {
 		return r != nil, err
 	}

@@ -21,7 +21,7 @@ func (s *Store) Claim(ctx context.Context, r queue.ClaimRequest) ([]queue.Claim,
 	var claims []queue.Claim
 	err := s.change(ctx, func(t *tx) error {
 		claims = claims[:0]
-		if err := t.promote(r.Now); err != nil {
+		if err := t.promote(r); err != nil {
 			return err
 		}
 		taken, err := t.choose(r)
@@ -54,13 +54,20 @@ func (t *tx) setState(seq, n, from, to int64) error {
 }
 
 // promote makes recipients ready that became due.
-func (t *tx) promote(now time.Time) error {
-	first, err := t.One("SELECT 1 FROM recipients WHERE state = 1 AND due <= ? LIMIT 1", millis(now))
+func (t *tx) promote(r queue.ClaimRequest) error {
+	if err := t.promoteWhere("due <= ?", millis(r.Now)); err != nil || r.MaxWait <= 0 {
+		return err
+	}
+	return t.promoteWhere("due > ?", millis(r.Now.Add(r.MaxWait)))
+}
+
+func (t *tx) promoteWhere(due string, at int64) error {
+	first, err := t.One("SELECT 1 FROM recipients WHERE state = 1 AND "+due+" LIMIT 1", at)
 	if err != nil || first == nil {
 		return err
 	}
-	_, err = t.change(`UPDATE recipients SET state = 0 WHERE (mail, n) IN
-		(SELECT mail, n FROM recipients WHERE state = 1 AND due <= ? ORDER BY due, mail, n LIMIT ?)`, millis(now), promoteAtOnce)
+	_, err = t.change("UPDATE recipients SET state = 0 WHERE (mail, n) IN "+
+		"(SELECT mail, n FROM recipients WHERE state = 1 AND "+due+" ORDER BY due, mail, n LIMIT ?)", at, promoteAtOnce)
 	return err
 }
 
@@ -136,22 +143,22 @@ func (s *Store) recoverClaims(c *conn) error {
 }
 
 // NextDue implements queue.Queue.
-func (s *Store) NextDue(ctx context.Context, now time.Time, limits map[string]int) (time.Time, bool, error) {
+func (s *Store) NextDue(ctx context.Context, r queue.ClaimRequest) (time.Time, bool, error) {
 	var at time.Time
 	found := false
 	err := s.read(ctx, func(c *conn) error {
-		ok, err := readyWithin(c, limits)
+		ok, err := readyWithin(c, r.Limits)
 		if err != nil || ok {
-			at, found = now, ok
+			at, found = r.Now, ok
 			return err
 		}
-		r, err := c.One("SELECT min(due) FROM recipients WHERE state = 1")
-		if err != nil || r == nil || r[0] == nil {
+		due, err := c.One(`SELECT (SELECT min(due) FROM recipients WHERE state = 1), (SELECT max(due) FROM recipients WHERE state = 1)`)
+		if err != nil || due == nil || due[0] == nil {
 			return err
 		}
-		at, found = fromMillis(r.Int(0)), true
-		if at.Before(now) {
-			at = now
+		at, found = fromMillis(due.Int(0)), true
+		if at.Before(r.Now) || r.MaxWait > 0 && fromMillis(due.Int(1)).After(r.Now.Add(r.MaxWait)) {
+			at = r.Now
 		}
 		return nil
 	})
