@@ -7,6 +7,8 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+
+	"github.com/smtp2rest/smtp2rest/relay/internal/webserver"
 )
 
 // Access is what is asked of those who come by TCP. The caller sees to it that
@@ -28,7 +30,10 @@ func guarded(now func() Access, h http.Handler) http.Handler {
 		switch {
 		case a.Token == "" && !local(r.Host):
 			refuse(w, r, http.StatusForbidden, "ask for it by the address, or as localhost")
-		case a.opens(r.URL.Path), a.Token != "" && bears(r, a.Token):
+		case a.Token != "" && bears(r, a.Token):
+			webserver.Trust(r.Context())
+			h.ServeHTTP(w, r)
+		case a.opens(r.URL.Path):
 			h.ServeHTTP(w, r)
 		case a.Token == "":
 			refuse(w, r, http.StatusForbidden, "admin.address has no token, and without one shows no more than "+
@@ -72,8 +77,10 @@ func bears(r *http.Request, token string) bool {
 	return ok && subtle.ConstantTimeCompare(x[:], y[:]) == 1
 }
 
-// refuse answers a call as calls are answered, and a page with the words.
+// refuse answers a call as calls are answered, and a page with the words. It hangs
+// up: a connection is not kept for whoever may not ask.
 func refuse(w http.ResponseWriter, r *http.Request, status int, words string) {
+	w.Header().Set("Connection", "close")
 	if !strings.HasPrefix(r.URL.Path, prefix) {
 		http.Error(w, words, status)
 		return

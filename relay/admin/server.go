@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/smtp2rest/smtp2rest/relay/internal/webserver"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
 
@@ -36,8 +38,15 @@ type ServerOptions struct {
 	Log *slog.Logger // nil: none
 }
 
-// lastBytes is how long answers that are complete may take to leave.
-const lastBytes = time.Second
+// limits bound what clients may use. On TCP anybody may come: a page of metrics
+// takes some 300 KB while it is made, so that all together have some 20 MB. Who
+// may open the socket may do anything, and takes time: a pager is slow.
+func (o ServerOptions) limits() webserver.Limits {
+	if o.Address == "" {
+		return webserver.Limits{RequestTime: 30 * time.Second, WriteTime: time.Hour, IdleTime: time.Minute}
+	}
+	return webserver.Limits{Connections: 64, RequestTime: 30 * time.Second, WriteTime: time.Minute, IdleTime: 15 * time.Second}
+}
 
 // Server answers a Client, supervisors and monitoring on a unix socket or on
 // TCP.
@@ -45,13 +54,9 @@ type Server struct {
 	opt    ServerOptions
 	access atomic.Pointer[Access]
 
-	mu       sync.Mutex
-	http     *http.Server // nil before Start
-	listener net.Listener
-	cutOff   context.CancelFunc // ends the calls under way
-	stopped  bool
-	calls    sync.WaitGroup // grows only while not stopped
-	served   chan struct{}  // closed when the listener's loop is over
+	mu      sync.Mutex
+	web     *webserver.Server // nil before Start
+	stopped bool
 }
 
 // NewServer returns a Server that does nothing yet.
@@ -59,7 +64,7 @@ func NewServer(o ServerOptions) *Server {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{opt: o, served: make(chan struct{})}
+	s := &Server{opt: o}
 	s.SetAccess(o.Access)
 	return s
 }
@@ -74,7 +79,7 @@ func (s *Server) SetAccess(a Access) { s.access.Store(&a) }
 func (s *Server) Start(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.http != nil || s.stopped {
+	if s.web != nil || s.stopped {
 		return errors.New("admin: started or stopped before")
 	}
 	ln, err := s.opt.listen(ctx)
@@ -89,39 +94,23 @@ func (s *Server) Start(ctx context.Context) error {
 		historyHandler(mux, s.opt.History)
 	}
 	pages(mux, s.opt)
-	answers := s.counted(mux)
+	answers := http.Handler(mux)
 	if s.opt.Address != "" {
 		answers = guarded(func() Access { return *s.access.Load() }, answers)
 	}
-	life, cancel := context.WithCancel(context.Background())
-	srv := &http.Server{
-		Handler:           answers,
-		BaseContext:       func(net.Listener) context.Context { return life },
-		ReadHeaderTimeout: 10 * time.Second,
-		ReadTimeout:       30 * time.Second, // a request is small
-		IdleTimeout:       time.Minute,
-		ErrorLog:          slog.NewLogLogger(s.opt.Log.Handler(), slog.LevelWarn),
-	}
-	s.http, s.listener = srv, ln
-	s.cutOff = func() { _ = srv.Close(); cancel() } // an error of the canceled must not look like an answer
-	go func() {
-		defer close(s.served)
-		// Shut before served when Stop closed the listener first.
-		if err := srv.Serve(ln); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
-			s.opt.Log.Error("the admin server does not answer any more", "on", ln.Addr().String(), "cause", err)
-		}
-	}()
-	return nil
+	stopping := func(w http.ResponseWriter, _ *http.Request) { reply(w, struct{}{}, queue.ErrClosed) }
+	s.web = webserver.New(webserver.Options{Handler: answers, Stopping: http.HandlerFunc(stopping), Limits: s.opt.limits(), Log: s.opt.Log})
+	return s.web.Start(ln)
 }
 
 // Addr is where the server listens; nil before Start.
 func (s *Server) Addr() net.Addr {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.listener == nil {
+	if s.web == nil {
 		return nil
 	}
-	return s.listener.Addr()
+	return s.web.Addr()
 }
 
 // Stop takes no more calls and lets those under way end until ctx does; then
@@ -130,43 +119,13 @@ func (s *Server) Addr() net.Addr {
 func (s *Server) Stop(ctx context.Context) error {
 	s.mu.Lock()
 	s.stopped = true
-	srv := s.http
+	web := s.web
 	s.mu.Unlock()
-	if srv == nil {
+	if web == nil {
 		return nil
 	}
-	_ = s.listener.Close() // closed twice at worst
-	late := context.AfterFunc(ctx, s.cutOff)
-	s.calls.Wait()
-	inTime := late()
-	// Calls have returned, but their last bytes may be on their way still. It
-	// is not Shutdown that waits for the calls because it would also wait for
-	// 5 s for whoever connected and said nothing (https://go.dev/issue/22682).
-	flush, cancel := context.WithTimeout(ctx, lastBytes)
-	defer cancel()
-	_ = srv.Shutdown(flush)
-	s.cutOff()
-	<-s.served
-	if !inTime {
-		return errors.Join(errors.New("admin: calls were cut short"), context.Cause(ctx))
+	if err := web.Stop(ctx); err != nil {
+		return fmt.Errorf("admin: %w", err)
 	}
 	return nil
-}
-
-// counted lets Stop wait for calls, and refuses those that come after it.
-func (s *Server) counted(h http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		s.mu.Lock()
-		stopped := s.stopped
-		if !stopped {
-			s.calls.Add(1)
-		}
-		s.mu.Unlock()
-		if stopped {
-			reply(w, struct{}{}, queue.ErrClosed)
-			return
-		}
-		defer s.calls.Done()
-		h.ServeHTTP(w, r)
-	})
 }

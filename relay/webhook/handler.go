@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/internal/webserver"
 )
 
 // Handler answers the provider's requests.
@@ -60,36 +61,36 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) result {
 	now := h.settings.Load()
 	switch {
 	case r.URL.Path != now.Path:
-		refuse(w, http.StatusNotFound, "Not found")
+		turnAway(w, http.StatusNotFound, "Not found")
 		return notOurs
 	case r.Method != http.MethodPost:
 		w.Header().Set("Allow", http.MethodPost)
-		refuse(w, http.StatusMethodNotAllowed, "Method not allowed")
+		turnAway(w, http.StatusMethodNotAllowed, "Method not allowed")
 		return notOurs
 	}
 	body, err := readBody(w, r)
 	if _, big := errors.AsType[*http.MaxBytesError](err); big {
-		refuse(w, http.StatusRequestEntityTooLarge, "Too large")
+		turnAway(w, http.StatusRequestEntityTooLarge, "Too large")
 		return tooLarge
 	}
 	if err != nil {
-		refuse(w, http.StatusBadRequest, "Incomplete")
+		turnAway(w, http.StatusBadRequest, "Incomplete")
 		return cutShort
 	}
 	if !signed(now.Secrets, body, r.Header.Get(SignatureHeader)) {
 		h.warn(r)
 		h.standing.forged(time.Now())
-		refuse(w, http.StatusUnauthorized, "Invalid signature")
+		turnAway(w, http.StatusUnauthorized, "Invalid signature")
 		return badSignature
 	}
 	h.standing.signed()
+	webserver.Trust(r.Context())
 	return h.take(w, r, body)
 }
 
 // readBody reads no byte of a body that says that it is too large.
 func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	if r.ContentLength > MaxBody {
-		w.Header().Set("Connection", "close") // what comes is not worth reading
 		return nil, &http.MaxBytesError{Limit: MaxBody}
 	}
 	return io.ReadAll(http.MaxBytesReader(w, r.Body, MaxBody))
@@ -139,6 +140,13 @@ func (h *Handler) warn(r *http.Request) {
 		h.opt.Log.Warn("a webhook request without the provider's signature; further ones of this minute are only counted",
 			"client", r.RemoteAddr, "signature", r.Header.Get(SignatureHeader) != "")
 	}
+}
+
+// turnAway refuses who has not proved to be the provider, and hangs up: a
+// connection is not kept for whoever can send a request.
+func turnAway(w http.ResponseWriter, status int, why string) {
+	w.Header().Set("Connection", "close")
+	refuse(w, status, why)
 }
 
 func refuse(w http.ResponseWriter, status int, why string) {

@@ -9,19 +9,8 @@ import (
 	"net"
 	"net/http"
 	"sync"
-	"time"
 
-	"golang.org/x/net/netutil"
-)
-
-// What a client may use at most: all of it together some 32 MiB.
-const (
-	maxConnections = 128
-	maxHeader      = 16 << 10
-	headerTime     = 5 * time.Second
-	requestTime    = 10 * time.Second
-	answerTime     = 20 * time.Second
-	idleTime       = time.Minute
+	"github.com/smtp2rest/smtp2rest/relay/internal/webserver"
 )
 
 // ServerOptions are what a Server is made from.
@@ -32,19 +21,18 @@ type ServerOptions struct {
 	Handler           http.Handler
 	Log               *slog.Logger // nil: none
 
-	requestTime time.Duration // the constant when 0
-	connections int           // the constant when 0
+	// limits are the defaults where they are zero: with MaxBody of each connection
+	// all clients together have some 32 MiB.
+	limits webserver.Limits
 }
 
 // Server is the endpoint's own listener.
 type Server struct {
 	opt ServerOptions
 
-	mu       sync.Mutex
-	http     *http.Server // nil before Start
-	listener net.Listener
-	stopped  bool
-	served   chan struct{} // closed when the listener's loop is over
+	mu      sync.Mutex
+	web     *webserver.Server // nil before Start
+	stopped bool
 }
 
 // NewServer returns a Server that does nothing yet.
@@ -52,20 +40,14 @@ func NewServer(o ServerOptions) *Server {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	if o.requestTime == 0 {
-		o.requestTime = requestTime
-	}
-	if o.connections == 0 {
-		o.connections = maxConnections
-	}
-	return &Server{opt: o, served: make(chan struct{})}
+	return &Server{opt: o}
 }
 
 // Start listens and serves until Stop. ctx bounds the start, not the life.
 func (s *Server) Start(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.http != nil || s.stopped {
+	if s.web != nil || s.stopped {
 		return errors.New("webhook: started or stopped before")
 	}
 	var secure *tls.Config
@@ -83,37 +65,21 @@ func (s *Server) Start(ctx context.Context) error {
 			return fmt.Errorf("webhook: %w", err)
 		}
 	}
-	s.listener = ln
-	ln = netutil.LimitListener(ln, s.opt.connections)
-	if secure != nil {
-		ln = tls.NewListener(ln, secure)
+	stopping := func(w http.ResponseWriter, _ *http.Request) {
+		refuse(w, http.StatusServiceUnavailable, "Try again later")
 	}
-	s.http = &http.Server{
-		Handler:           s.opt.Handler,
-		ReadHeaderTimeout: min(headerTime, s.opt.requestTime),
-		ReadTimeout:       s.opt.requestTime,
-		WriteTimeout:      answerTime,
-		IdleTimeout:       idleTime,
-		MaxHeaderBytes:    maxHeader,
-		ErrorLog:          slog.NewLogLogger(s.opt.Log.Handler(), slog.LevelDebug), // about clients: anybody can fill it
-	}
-	go func() {
-		defer close(s.served)
-		if err := s.http.Serve(ln); !errors.Is(err, http.ErrServerClosed) && !errors.Is(err, net.ErrClosed) {
-			s.opt.Log.Error("no more events are taken", "cause", err)
-		}
-	}()
-	return nil
+	s.web = webserver.New(webserver.Options{Handler: s.opt.Handler, Stopping: http.HandlerFunc(stopping), TLS: secure, Limits: s.opt.limits, Log: s.opt.Log})
+	return s.web.Start(ln)
 }
 
 // Addr is the address that Start listens on; nil before Start.
 func (s *Server) Addr() net.Addr {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.listener == nil {
+	if s.web == nil {
 		return nil
 	}
-	return s.listener.Addr()
+	return s.web.Addr()
 }
 
 // Stop takes no more events, waits until those under way are answered, or
@@ -122,14 +88,10 @@ func (s *Server) Addr() net.Addr {
 func (s *Server) Stop(ctx context.Context) error {
 	s.mu.Lock()
 	s.stopped = true
-	srv := s.http
+	web := s.web
 	s.mu.Unlock()
-	if srv == nil {
-		return nil
+	if web != nil {
+		_ = web.Stop(ctx) // of events that were cut off
 	}
-	if srv.Shutdown(ctx) != nil {
-		_ = srv.Close() // of connections that their clients hold open
-	}
-	<-s.served
 	return nil
 }

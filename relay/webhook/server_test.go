@@ -21,6 +21,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/internal/webserver"
 )
 
 const patience = 10 * time.Second
@@ -100,7 +102,7 @@ func TestSlowClientsAreCutOff(t *testing.T) {
 		"a part of a line": "PO",
 	} {
 		t.Run(name, func(t *testing.T) {
-			s, _ := serve(t, ServerOptions{requestTime: 50 * time.Millisecond})
+			s, _ := serve(t, ServerOptions{limits: webserver.Limits{RequestTime: 50 * time.Millisecond}})
 			c := dial(t, s)
 			_, _ = io.WriteString(c, begin)
 			rest, err := io.ReadAll(c)
@@ -134,26 +136,34 @@ func TestALargeBodyIsNotRead(t *testing.T) {
 	}
 }
 
-// TestConnectionsAreBounded: those over the bound wait until one ends.
-func TestConnectionsAreBounded(t *testing.T) {
-	s, k := serve(t, ServerOptions{connections: 2})
-	idle := []net.Conn{dial(t, s), dial(t, s)}
-	for _, c := range idle {
-		_, _ = io.WriteString(c, written("{}", ""))
-		if got := statusOf(t, c); got != 401 {
-			t.Fatal(got)
-		}
+// TestStrangersMakeRoom: neither silent clients, nor those that send requests
+// without a signature, keep the provider out.
+func TestStrangersMakeRoom(t *testing.T) {
+	s, k := serve(t, ServerOptions{limits: webserver.Limits{Connections: 4, PerAddress: 5, Grace: time.Millisecond}})
+	for range 6 {
+		dial(t, s)
+		slow := dial(t, s)
+		_, _ = io.WriteString(slow, written(hardBounce, Sign(secret, []byte(hardBounce)))[:100])
 	}
 	third := dial(t, s)
 	_, _ = io.WriteString(third, written(hardBounce, Sign(secret, []byte(hardBounce))))
-	_ = third.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
-	if n, err := third.Read(make([]byte, 1)); err == nil || n > 0 || len(k.all()) > 0 {
-		t.Fatal("it did not wait")
+	if got := statusOf(t, third); got != 200 || len(k.all()) != 1 {
+		t.Errorf("%d, %d events", got, len(k.all()))
 	}
-	_ = third.SetDeadline(time.Now().Add(patience))
-	_ = idle[0].Close()
-	if got := statusOf(t, third); got != 200 {
-		t.Error(got)
+}
+
+// TestTheUnsignedAreHungUpOn: whoever has not proved to be the provider does not
+// keep the connection.
+func TestTheUnsignedAreHungUpOn(t *testing.T) {
+	s, _ := serve(t, ServerOptions{})
+	for _, request := range []string{
+		written(hardBounce, ""), written(hardBounce, strings.Repeat("0", 64)), "GET /webhook HTTP/1.1\r\nHost: x\r\n\r\n", "POST /else HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n",
+	} {
+		c := dial(t, s)
+		_, _ = io.WriteString(c, request)
+		if answer, err := io.ReadAll(c); err != nil || !strings.Contains(string(answer), "\r\nConnection: close\r\n") {
+			t.Errorf("%q: %q, %v", request, answer, err)
+		}
 	}
 }
 
