@@ -35,7 +35,7 @@ type Settings struct {
 	// list never outlives the provider's unnoticed.
 	Expire time.Duration
 	// Forget is how long the ids of events and what was removed are
-	// remembered, 30 days when 0.
+	// remembered, 30 days when 0. An event that is older is not taken.
 	Forget time.Duration
 	// Unsubscribed makes addresses suppressed that are only marked otherwise.
 	Unsubscribed bool
@@ -142,9 +142,19 @@ func (l *List) Learn(address string, r Reason, detail string, now time.Time) {
 	l.opt.Store.LearnSoon(e)
 }
 
+// forgetMargin is how much earlier an event is too old than its id is forgotten:
+// the provider's clock is not ours.
+const forgetMargin = time.Hour
+
 // Take takes an event that the provider sent, with what it teaches, and returns
-// when both are durable. The same event again changes nothing, and is not fresh.
+// when both are durable. The same event again changes nothing, and is not fresh;
+// nor does one that is so old that its id may be forgotten, since whoever saw it
+// once could send it again. How old it is stands in what the provider signed.
 func (l *List) Take(ctx context.Context, e relay.Event) (fresh bool, err error) {
+	if age := e.Received.Sub(made(e)); age > l.set.Load().Forget-forgetMargin {
+		l.opt.Log.Info("an event of the provider is too old to tell whether it came before; it changes nothing", "event", e.ID, "type", e.Type, "made", made(e))
+		return false, nil
+	}
 	address := Normalise(e.Email)
 	return l.opt.Store.TakeEvent(ctx, e, address, l.taught(e, address))
 }
@@ -153,8 +163,9 @@ func (l *List) Take(ctx context.Context, e relay.Event) (fresh bool, err error) 
 func (l *List) taught(e relay.Event, address string) *Entry {
 	learnt := Entry{
 		Address: address, Source: Webhook, Since: happened(e), Event: e.ID,
-		// By our own clock, and from when we heard: the provider's may be wrong.
-		Expires: e.Received.Add(l.set.Load().Expire),
+		// From when the event was made, so that one that comes again, or late, lasts
+		// no longer than one that came in time.
+		Expires: made(e).Add(l.set.Load().Expire),
 	}
 	switch e.Type {
 	case "bounced.hard":
@@ -167,10 +178,23 @@ func (l *List) taught(e relay.Event, address string) *Entry {
 	default:
 		return nil
 	}
-	if address == "" {
+	if address == "" || learnt.Expired(e.Received) {
 		return nil
 	}
 	return &learnt
+}
+
+// made is when the provider made an event, or when we heard of it if it does not
+// say or names a time in our future.
+func made(e relay.Event) time.Time {
+	at := e.Created
+	if at.IsZero() {
+		at = e.Occurred
+	}
+	if at.IsZero() || at.After(e.Received) {
+		return e.Received
+	}
+	return at
 }
 
 // happened is when what an event tells of was: as the provider says, but not

@@ -86,13 +86,51 @@ func TestTheProvidersClock(t *testing.T) {
 		e := bounced("bounced.hard", "bob@example.net", now0)
 		change(&e)
 		take(t, l, e)
-		got, ok := l.Lookup("bob@example.net", e.Received.Add(59*time.Minute))
+		got, ok := l.Lookup("bob@example.net", e.Received.Add(58*time.Minute))
 		if !ok || got.Since.After(e.Received) {
 			t.Errorf("%s: %+v, %t", name, got, ok)
 		}
 		if _, ok := l.Lookup("bob@example.net", e.Received.Add(time.Hour)); ok {
 			t.Errorf("%s: does not expire", name)
 		}
+	}
+}
+
+// TestEventsThatComeAgain: an event that is so old that its id may be forgotten
+// changes nothing, whoever sends it again; and a late one suppresses for no longer
+// than it would have in time.
+func TestEventsThatComeAgain(t *testing.T) {
+	ctx := t.Context()
+	store := NewMemory(0)
+	l := New(Options{Settings: Settings{Expire: 100 * 24 * time.Hour, Forget: 5 * 24 * time.Hour}, Store: store})
+	if err := store.Attach(ctx, l.index); err != nil {
+		t.Fatal(err)
+	}
+	e := bounced("bounced.hard", "bob@example.net", now0)
+	take(t, l, e)
+	if _, err := store.Remove(ctx, []string{"bob@example.net"}, e.Received.Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	fresh := 0
+	for at := e.Received.Add(2 * time.Hour); at.Before(now0.AddDate(0, 0, 200)); at = at.Add(time.Hour) {
+		if _, err := store.Tend(ctx, at, at.Add(-l.set.Load().Forget)); err != nil {
+			t.Fatal(err)
+		}
+		again := e
+		again.Received = at
+		if ok, err := l.Take(ctx, again); ok || err != nil {
+			fresh++
+		}
+	}
+	if _, ok := l.Lookup("bob@example.net", now0.AddDate(0, 0, 200)); ok || fresh > 0 {
+		t.Errorf("it was fresh %d times, suppressed is %t", fresh, ok)
+	}
+
+	late := bounced("bounced.hard", "late@example.net", now0)
+	late.Received = now0.AddDate(0, 0, 4)
+	take(t, l, late)
+	if got, ok := l.Lookup("late@example.net", late.Received); !ok || !got.Expires.Equal(now0.AddDate(0, 0, 100)) {
+		t.Errorf("%+v, %t", got, ok)
 	}
 }
 

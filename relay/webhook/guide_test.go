@@ -81,6 +81,9 @@ func decision(t *testing.T, status int, events []relay.Event) string {
 	}
 	defer list.Stop()
 	for _, e := range events {
+		if !e.Created.IsZero() {
+			e.Received = e.Created // the test's events are of long ago, and old ones change nothing
+		}
 		if _, err := list.Take(t.Context(), e); err != nil {
 			t.Fatal(err)
 		}

@@ -169,8 +169,8 @@ func (l *load) one() {
 
 func (l *load) post(n int64, key string, want int) {
 	kind := [2]string{"bounced.hard", "delivered"}[n&1]
-	body := fmt.Sprintf(`{"id":"evt_%d","type":%q,"created_at":"2026-05-13T10:24:31Z","data":{"message_id":"msg_%[1]d","email":"Recipient%[1]d@example.net",`+
-		`"timestamp":"2026-05-13T10:24:28Z","bounce_code":"550","bounce_reason":"5.1.1 The email account that you tried to reach does not exist"}}`, n, kind)
+	body := fmt.Sprintf(`{"id":"evt_%d","type":%q,"created_at":%q,"data":{"message_id":"msg_%[1]d","email":"Recipient%[1]d@example.net",`+
+		`"timestamp":%[3]q,"bounce_code":"550","bounce_reason":"5.1.1 The email account that you tried to reach does not exist"}}`, n, kind, time.Now().UTC().Format(time.RFC3339))
 	r, err := http.NewRequest(http.MethodPost, l.url, strings.NewReader(body))
 	if err != nil {
 		l.t.Error(err)
