@@ -173,11 +173,15 @@ func (p *parts) buildAPI(context.Context) error {
 	})
 	p.attempts = attempt.New(attempt.Options{
 		API: client, Pace: p.pacer, Suppressions: p.suppressions, History: p.history, Log: p.opt.Log, Metrics: p.metrics,
-		LeaveProbes: p.config().Queue.Mode == config.OnDisk,
+		LeaveProbes: p.leaveProbes,
 	})
 	p.keeper = keeper
 	return nil
 }
+
+// leaveProbes reports whether the queue tests an API that is down. Without an
+// engine, and when that takes no mail, nobody but the clients can.
+func (p *parts) leaveProbes() bool { return p.engine != nil && p.engine.TakesMail() }
 
 // buildQueue opens the store, puts the pacer where it was before a restart and
 // starts to drain. The store is opened before the listeners: what could not be

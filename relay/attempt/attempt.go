@@ -40,9 +40,9 @@ type Options struct {
 	Log          *slog.Logger
 	Metrics      prometheus.Registerer // nil: none
 
-	// LeaveProbes is set where a queue's workers test an API that is down:
-	// whoever waits for Try must then not wait for such a test.
-	LeaveProbes bool
+	// LeaveProbes reports whether a queue's workers test an API that is down:
+	// whoever waits for Try must then not wait for such a test. nil: they do not.
+	LeaveProbes func() bool
 }
 
 // Sender makes attempts; it is safe for concurrent use.
@@ -55,6 +55,9 @@ type Sender struct {
 func New(o Options) *Sender {
 	if o.History == nil {
 		o.History = history.Nothing{}
+	}
+	if o.LeaveProbes == nil {
+		o.LeaveProbes = func() bool { return false }
 	}
 	return &Sender{opt: o, metrics: newMetrics(o.Metrics)}
 }
@@ -93,7 +96,7 @@ func (s *Sender) Try(ctx, turn context.Context, a Attempt) relay.Outcome {
 }
 
 func (s *Sender) enter(turn context.Context) (*pace.Pass, error) {
-	if down := s.opt.Pace.Down(); down != nil && s.opt.LeaveProbes {
+	if down := s.opt.Pace.Down(); down != nil && s.opt.LeaveProbes() {
 		return nil, down
 	}
 	return s.opt.Pace.Enter(turn)

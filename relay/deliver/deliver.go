@@ -92,6 +92,9 @@ type Engine struct {
 	// unsettled counts attempts whose outcome the storage does not take.
 	unsettled atomic.Int64
 
+	// refuses is set while the queue does not take the mail that comes.
+	refuses atomic.Bool
+
 	claiming, settling trouble // see Trouble
 
 	mu       sync.Mutex

@@ -27,6 +27,7 @@ func (e *Engine) Keep(ctx context.Context, r relay.Remainder) error {
 		}
 	}
 	err := e.opt.Queue.Enqueue(ctx, mail)
+	e.refuses.Store(err != nil)
 	failed.Mail = mail
 	switch {
 	case errors.Is(err, queue.ErrFull) && !slices.ContainsFunc(mail.Recipients, func(r queue.Recipient) bool { return r.State.Open() }):
@@ -36,6 +37,10 @@ func (e *Engine) Keep(ctx context.Context, r relay.Remainder) error {
 	}
 	return err
 }
+
+// TakesMail is false when the queue did not take the mail that came last. It may
+// then have none at all with which the engine could test an API that is down.
+func (e *Engine) TakesMail() bool { return !e.refuses.Load() }
 
 // keepBounce enqueues the bounce of a mail for which the queue has no room and
 // of which nothing else is left to do. Where nobody can be told it returns full,

@@ -1,0 +1,61 @@
+package app
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/sandbox"
+	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
+)
+
+// The queue takes no mail, and has none with which its workers could test an API
+// that was down: then the mail of clients does it, one at a time.
+func TestClientsProbeWhenTheQueueCannot(t *testing.T) {
+	inVirtualTime(t, "", func(w *world) {
+		w.now.bounds(sqlite.Bounds{MinFree: 1 << 60})
+		w.must(w.box.SetOutage(sandbox.OutageUnavailable))
+		for i := range 20 {
+			if got := w.hand("shop@sandbox.example", "s", "bob@example.net"); !strings.HasPrefix(got, "452") {
+				t.Fatalf("mail %d during the outage: %s", i, got)
+			}
+		}
+		if !w.now.pacer.State().Breaker.Open {
+			t.Fatal("the breaker is closed")
+		}
+		before := w.box.Stats().Calls
+		for range 60 * 60 {
+			w.hand("shop@sandbox.example", "s", "bob@example.net")
+			w.pass(time.Second)
+		}
+		if n := w.box.Stats().Calls - before; n < 60 || n > 75 { // after a minute at most once a minute
+			t.Errorf("%d calls in an hour of outage", n)
+		}
+		w.must(w.box.SetOutage(sandbox.OutageNone))
+		w.pass(time.Minute)
+		for i := range 3 {
+			if got := w.hand("shop@sandbox.example", "s", "bob@example.net"); !strings.HasPrefix(got, "250 2.0.0 accepted") {
+				t.Errorf("mail %d after the outage: %s", i, got)
+			}
+		}
+	})
+}
+
+// While the queue takes mail no client waits for the test of an API that hangs.
+func TestClientsDoNotProbeWhenTheQueueCan(t *testing.T) {
+	inVirtualTime(t, "", func(w *world) {
+		w.must(w.box.SetOutage(sandbox.OutageUnavailable))
+		for range 10 {
+			w.hand("shop@sandbox.example", "s", "bob@example.net")
+		}
+		w.must(w.box.SetOutage(sandbox.OutageHang))
+		for range 1000 {
+			begun := time.Now()
+			got := w.hand("shop@sandbox.example", "s", "bob@example.net")
+			if took := time.Since(begun); took > 0 || !strings.HasPrefix(got, "250 2.0.0 queued") {
+				t.Fatalf("%s after %s", got, took)
+			}
+			w.pass(time.Second)
+		}
+	})
+}
