@@ -17,6 +17,10 @@ import (
 // Retry-After.
 const defaultRetryAfter = 60 * time.Second
 
+// longestRetryAfter is where a Retry-After is a mistake, and what is calculated
+// from it would soon overflow.
+const longestRetryAfter = 365 * 24 * time.Hour
+
 // maxDetail bounds the API's words in logs and replies, in bytes.
 const maxDetail = 300
 
@@ -77,11 +81,10 @@ func accepted(out relay.Outcome, a answer, parseErr error) relay.Outcome {
 func retryAfter(value string, now time.Time) time.Duration {
 	value = strings.TrimSpace(value)
 	if seconds, err := strconv.ParseFloat(value, 64); err == nil && seconds >= 0 {
-		// Beyond a year it is a mistake, and would overflow a Duration.
-		return time.Duration(min(seconds, 365*24*3600) * float64(time.Second))
+		return time.Duration(min(seconds, longestRetryAfter.Seconds()) * float64(time.Second))
 	}
 	if date, err := http.ParseTime(value); err == nil {
-		return max(date.Sub(now), 0)
+		return min(max(date.Sub(now), 0), longestRetryAfter)
 	}
 	return defaultRetryAfter
 }

@@ -131,7 +131,7 @@ func (pass *Pass) Leave(out relay.Outcome) {
 // 429 together: only a call that was made after the last pause counts as a
 // further 429 in a row and doubles it.
 func (p *Pacer) closeGate(now time.Time, pass *Pass, retryAfter time.Duration) {
-	pause := max(retryAfter, minPause)
+	pause := min(max(retryAfter, minPause), p.opt.MaxPause)
 	if pass.opening == p.opening {
 		for range min(p.inARow, 30) {
 			pause = min(pause*2, p.opt.MaxPause)
@@ -145,7 +145,6 @@ func (p *Pacer) closeGate(now time.Time, pass *Pass, retryAfter time.Duration) {
 		p.opening++
 		p.metrics.pauses.Inc()
 	}
-	pause = min(pause, p.opt.MaxPause)
 	if now.Add(pause).Before(p.until) {
 		return
 	}

@@ -3,6 +3,7 @@ package pace
 import (
 	"context"
 	"errors"
+	"math"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -110,6 +111,9 @@ func TestFurther429sInARowDouble(t *testing.T) {
 		{"zero is not a hot loop",
 			[]relay.Outcome{limited(0), limited(-time.Hour)},
 			[]time.Duration{time.Second, 2 * time.Second}},
+		{"31 December 9999 does not overflow",
+			[]relay.Outcome{limited(math.MaxInt64), limited(math.MaxInt64), limited(math.MaxInt64)},
+			[]time.Duration{time.Minute, time.Minute, time.Minute}},
 		{"one Retry-After beyond the ceiling",
 			[]relay.Outcome{limited(100 * time.Hour)},
 			[]time.Duration{time.Minute}},
