@@ -2,6 +2,7 @@ package pace
 
 import (
 	"context"
+	"math"
 	"math/rand/v2"
 	"sync"
 	"testing"
@@ -82,20 +83,20 @@ func offer(p *Pacer, a *account, latency time.Duration, f func()) {
 	wg.Wait()
 }
 
-// Whatever the account allows, it is found, and then most of it is used at the
-// cost of a few 429s. An account that allows no two calls together is left out:
+// Whatever the account allows, it is found within two minutes, and then most of
+// it is used at the cost of a few 429s. An account that allows no two calls together is left out:
 // what reaches it is as uneven as the network, and each 429 costs a second.
 func TestTheRateIsFound(t *testing.T) {
 	seed := rand.Uint64()
 	r := rand.New(rand.NewPCG(seed, 0))
 	for range 8 {
-		allowed := 2 * float64(int(1)<<r.IntN(6)) * (1 + r.Float64()) // 2 to 128
+		allowed := 0.5 * math.Pow(400, r.Float64()) // 0.5 to 200
 		burst := max(int(allowed*(0.1+2*r.Float64())), 2)
 		latency := time.Duration(1+r.IntN(100)) * time.Millisecond
 		synctest.Test(t, func(t *testing.T) {
 			a := newAccount(allowed, burst)
 			offer(New(Options{Settings: Settings{Concurrency: 32}}), a, latency, func() {
-				a.over(4 * time.Minute)
+				a.over(2 * time.Minute)
 				taken, refused := a.over(6 * time.Minute)
 				used, lost := float64(taken)/(allowed*360), float64(refused)/6
 				if used < 0.9 || used > 1.1 || lost > 6 {

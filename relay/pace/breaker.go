@@ -149,7 +149,7 @@ func (p *Pacer) closeBreaker(now time.Time) {
 	p.opt.Log.Info("breaker closed: the API works again", "after", now.Sub(b.since), "why", string(b.why))
 	b.open, b.failures = false, 0
 	p.suspects.cleared()
-	p.tuner.startSlowly(now)
+	p.tuner.startSlowly()
 	p.emptyBucket(now)
 }
 

@@ -36,7 +36,7 @@ func (p *Pacer) Configure(s Settings) {
 	default:
 		found := p.tuner.rate
 		p.tuner = tuner{}
-		p.tuner.resume(now, found)
+		p.tuner.resume(found)
 	}
 	p.retune(now)
 	if p.bucket != nil { // the burst alone may have changed

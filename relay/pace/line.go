@@ -11,7 +11,10 @@ type Pass struct {
 	pacer   *Pacer
 	opening int
 	probe   bool
-	waited  bool // for the rate: all of it is being used
+	waited  bool // for the bucket
+
+	inUse bool          // all of the rate was used when the token was taken,
+	used  time.Duration // and had been since the one before
 
 	mail, sender string // see For
 }
@@ -108,11 +111,12 @@ func (p *Pacer) TryEnter() *Pass {
 	default:
 		return nil
 	}
-	if p.bucket != nil && !p.bucket.AllowN(now, 1) {
+	pass := &Pass{pacer: p, opening: p.opening}
+	if !p.spend(now, pass) {
 		p.places.Return()
 		return nil
 	}
-	return &Pass{pacer: p, opening: p.opening}
+	return pass
 }
 
 // token takes one from the bucket, when the gate is open.
@@ -142,13 +146,31 @@ func (p *Pacer) take(pass *Pass) (time.Duration, error) {
 		return 0, p.breaker.busy(now)
 	case now.Before(p.until):
 		return p.until.Sub(now), nil
-	case p.bucket != nil && !p.bucket.AllowN(now, 1):
+	case !p.spend(now, pass):
 		pass.waited = true
 		missing := 1 - p.bucket.TokensAt(now)
 		return max(seconds(missing/float64(p.bucket.Limit())), 1), nil
 	}
 	pass.opening = p.opening
 	return 0, nil
+}
+
+// spend takes a token, if there is one. All of the rate is being used when the
+// bucket did not have the time to fill since the call before; a call for which
+// it is full is the first after a quiet time, unless it waited for the token.
+func (p *Pacer) spend(now time.Time, pass *Pass) bool {
+	if p.bucket == nil {
+		return true
+	}
+	pass.inUse = pass.waited || p.bucket.TokensAt(now) < float64(p.bucket.Burst())
+	if !p.bucket.AllowN(now, 1) {
+		return false
+	}
+	if pass.inUse {
+		pass.used = now.Sub(p.last)
+	}
+	p.last = now
+	return true
 }
 
 func (p *Pacer) waitGate(ctx context.Context) error {

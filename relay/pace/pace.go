@@ -22,6 +22,11 @@ import (
 // that has passed, would otherwise make a hot loop and defeat the doubling.
 const minPause = time.Second
 
+// doublings is how often the pause doubles while nothing but 429s comes. An
+// account that another program keeps at its limit says 429 to most calls; one
+// that tried more and more rarely would get nothing of it.
+const doublings = 3
+
 // Options are what a Pacer is made from.
 type Options struct {
 	Settings
@@ -48,6 +53,7 @@ type Pacer struct {
 	mu      sync.Mutex
 	line    int           // who waits for the door, and who stands at it
 	bucket  *rate.Limiter // nil: no rate is known and none needed so far
+	last    time.Time     // when the last call took its token, or when the bucket was emptied
 	until   time.Time     // the gate is closed before this moment
 	opening int           // counts how often the gate was closed
 	inARow  int           // 429s in a row, counted once per opening
@@ -121,8 +127,8 @@ func (pass *Pass) Leave(out relay.Outcome) {
 	if out.Status != 0 && pass.opening == p.opening {
 		p.inARow = 0
 	}
-	if out.Kind.Settled() {
-		p.tuner.answered(now, pass.waited)
+	if out.Kind.Settled() && pass.opening == p.opening {
+		p.tuner.answered(pass.inUse, pass.used)
 		p.retune(now)
 	}
 }
@@ -133,23 +139,28 @@ func (pass *Pass) Leave(out relay.Outcome) {
 func (p *Pacer) closeGate(now time.Time, pass *Pass, retryAfter time.Duration) {
 	pause := min(max(retryAfter, minPause), p.opt.MaxPause)
 	if pass.opening == p.opening {
-		for range min(p.inARow, 30) {
+		for range min(p.inARow, doublings) {
 			pause = min(pause*2, p.opt.MaxPause)
 		}
 		// Only the first in a row says something of the rate: after a pause
 		// there was but one call.
 		if p.inARow == 0 {
-			p.tuner.limited(now, pass.waited)
+			p.tuner.limited(now, pass.inUse, retryAfter)
 		}
 		p.inARow++
 		p.opening++
 		p.metrics.pauses.Inc()
 	}
-	if now.Add(pause).Before(p.until) {
+	until := now.Add(pause)
+	if until.Before(p.until) {
 		return
 	}
 	p.opt.Log.Warn("the API said 429: paused", "for", pause, "in_a_row", p.inARow, "rate", p.tuner.rate)
-	p.pauseUntil(now.Add(pause))
+	if now.Before(p.until) {
+		pause = until.Sub(p.until)
+	}
+	p.tuner.paused += pause
+	p.pauseUntil(until)
 	if p.opt.Paused != nil {
 		p.opt.Paused(p.until, p.found())
 	}
@@ -162,7 +173,7 @@ func (p *Pacer) Resume(until time.Time, found float64) {
 	defer p.mu.Unlock()
 	now := time.Now()
 	if p.opt.Rate == 0 && found > 0 {
-		p.tuner.resume(now, found)
+		p.tuner.resume(found)
 		p.emptyBucket(now)
 	}
 	if limit := now.Add(p.opt.MaxPause); until.After(limit) {
@@ -186,6 +197,7 @@ func (p *Pacer) emptyBucket(at time.Time) {
 		p.bucket = rate.NewLimiter(rate.Limit(r), p.burst())
 		p.bucket.AllowN(at, p.bucket.Burst())
 	}
+	p.last = at
 }
 
 // retune follows the rate that the tuner found.

@@ -2,30 +2,28 @@ package pace
 
 import "time"
 
-// The tuner's numbers. At first it searches: the rate doubles each second until
-// a 429, goes on from the last that was good in small steps until the next, and
-// is known. From then on it is cut to nine tenths of what was measured at each
-// 429, comes back quickly to just below it, rests, and goes up in small steps
-// that grow as long as they succeed: most of the time is spent close to the
-// account's rate, and a rate that was raised is found in minutes.
+// The tuner finds the account's rate from its answers. It remembers the ceiling:
+// the rate that was being used when the last 429 came. After a 429 it goes on a
+// tenth below the ceiling, comes back to it within the rest, stays near it for a
+// while, and then goes up faster and faster until the next 429:
+//
+//	rate = ceiling × (1 + 0.1 × (used/rest − 1)³)
+//
+// used is the time since the last 429 in which all of the rate was used, and
+// nothing else counts: a quiet night, a trickle of mail or a call that failed
+// says nothing about what the account allows.
+//
+// The rest says how far the ceiling is to be trusted. It is a second when
+// nothing is known, so that the search from 10 calls a second comes to 20 in two
+// seconds and to 200 in six. It doubles with each 429 that confirms the ceiling,
+// until 429s come once or twice a minute.
 const (
-	lowestRate   = 0.1  // calls per second
-	highestRate  = 2000 // above it no bucket is needed
-	slowStart    = 10   // calls per second when nothing is known
-	coarse       = 2.0  // growth each second while the rate is searched,
-	fine         = 1.1  // and once it is known to within a factor of two
-	backOff      = 4    // divides a first guess that was too high
-	cut          = 0.9
-	deepCut      = 0.7 // when the last one was not enough
-	again        = 10 * time.Second
-	nearCeiling  = 0.98
-	climb        = 1.03 // growth each second up to there
-	restAtTop    = 30 * time.Second
-	firstStep    = 0.01
-	largestStep  = 1.0
-	betweenSteps = 10 * time.Second
-	window       = 5 * time.Second // of a measurement, and
-	leastAnswers = 10              // more if it takes longer to get so many
+	lowestRate  = 0.1  // calls per second
+	highestRate = 2000 // above it no bucket is needed
+	slowStart   = 10   // calls per second when nothing is known
+	depth       = 0.1  // how far below the ceiling it goes on after a 429
+	shortRest   = time.Second
+	longRest    = 30 * time.Second
 
 	// At the configured rate a 429 says something of the rate when the one
 	// before was this near, in time and in calls. Accounts that say 429 now
@@ -34,155 +32,118 @@ const (
 	forgivenCalls = 100
 )
 
-// tuner finds the account's rate from its answers. With a configured rate it
-// starts there, never goes above, and goes below only when 429s come in spite
-// of it. The Pacer's mutex guards it.
+// tuner holds the rate. With a configured rate it starts there, never goes
+// above, and goes below only when 429s come in spite of it. The Pacer's mutex
+// guards it.
 type tuner struct {
 	configured float64 // calls per second; 0: none
 
 	rate    float64 // calls per second; 0: none is needed so far
-	ceiling float64 // what was measured when the last 429 came; 0: none came
-	step    float64 // growth at the next step
-	next    time.Time
-	lastCut time.Time
+	ceiling float64 // 0: the rate is the configured one, or none
+	rest    time.Duration
 
-	search float64 // growth each second while the rate is searched; 0: it is not
-	good   float64 // the highest rate that lasted a second in this search; 0: none
+	// Since the last 429, or since the search began:
+	used    time.Duration // in which all of the rate was used
+	allowed int           // calls that the account allowed in that time
+	paused  time.Duration // for which the API was left alone
+	drained bool          // it was a 429, which left the account nothing saved up
 
-	lately   int       // answers since the last 429
-	begun    time.Time // of the current measurement
-	answers  int       // in it
-	measured float64   // in the one before; 0: none
+	last   time.Time // when the last 429 came
+	lately int       // answers since then
 }
 
 func (t *tuner) configure(rate float64) { t.configured, t.rate = rate, rate }
 
-// answered counts a call that the account allowed, and goes up when all of the
-// rate is used and it is time.
-func (t *tuner) answered(now time.Time, saturated bool) {
-	if t.begun.IsZero() {
-		t.begun = now
-	}
-	t.answers++
+// answered counts a call that the account allowed. When all of the rate was in
+// use, used is the time since the call before.
+func (t *tuner) answered(inUse bool, used time.Duration) {
 	t.lately++
-	if elapsed := now.Sub(t.begun); elapsed >= window && t.answers >= leastAnswers {
-		t.measured = float64(t.answers) / elapsed.Seconds()
-		t.begun, t.answers = now, 0
-	}
-	if t.rate == 0 || !saturated || now.Before(t.next) {
+	if t.ceiling == 0 || !inUse {
 		return
 	}
-	t.grow(now)
+	t.used += used
+	t.allowed++
+	t.follow()
+}
+
+// follow sets the rate to what it is after the time used.
+func (t *tuner) follow() {
+	x := t.used.Seconds()/t.rest.Seconds() - 1
+	t.rate = t.ceiling * (1 + depth*x*x*x)
 	switch {
-	case t.configured > 0:
-		t.rate = min(t.rate, t.configured)
+	case t.configured > 0 && t.rate >= t.configured:
+		t.rate, t.ceiling = t.configured, 0
 	case t.rate > highestRate:
-		t.rate, t.search = 0, 0
+		t.rate, t.ceiling = 0, 0
 	}
 }
 
-func (t *tuner) grow(now time.Time) {
-	top := t.ceiling * nearCeiling
+// limited learns from a 429 what the account allows. One that comes while the
+// rate is not in use has other reasons, such as another program at work with the
+// same account.
+func (t *tuner) limited(now time.Time, inUse bool, retryAfter time.Duration) {
+	atConfigured := t.configured > 0 && t.ceiling == 0
 	switch {
-	case t.search > 0:
-		t.good = t.rate
-		t.rate *= t.search
-		t.next = now.Add(time.Second)
-	case t.rate < top:
-		t.rate = min(t.rate*climb, top)
-		t.next = now.Add(time.Second)
-		if t.rate == top {
-			t.next = now.Add(restAtTop)
+	case atConfigured && t.forgives(now):
+	case t.rate == 0:
+		t.search(slowStart, shortRest)
+	case inUse:
+		if atConfigured {
+			t.search(t.configured, shortRest)
 		}
-	default:
-		t.rate *= 1 + t.step
-		t.step = min(t.step*2, largestStep)
-		t.next = now.Add(betweenSteps)
+		t.cut(retryAfter)
 	}
-}
-
-// limited learns from a 429 what the account allows.
-func (t *tuner) limited(now time.Time, saturated bool) {
-	switch {
-	case t.configured > 0 && t.rate == t.configured && t.forgives(now):
-	case t.rate == 0 && t.measured == 0:
-		t.startSearch(now, slowStart)
-	case t.search > 0 && saturated:
-		t.narrow(now)
-	default:
-		t.settle(now, saturated)
-	}
-	t.lastCut, t.lately = now, 0
-	t.begun, t.answers, t.measured = time.Time{}, 0, 0
+	t.last, t.lately = now, 0
 }
 
 func (t *tuner) forgives(now time.Time) bool {
-	return t.lastCut.IsZero() || now.Sub(t.lastCut) > forgivenAfter || t.lately > forgivenCalls
+	return t.last.IsZero() || now.Sub(t.last) > forgivenAfter || t.lately > forgivenCalls
 }
 
-// startSearch begins with nothing known.
-func (t *tuner) startSearch(now time.Time, from float64) {
-	t.rate, t.ceiling, t.step = from, 0, firstStep
-	t.search, t.good, t.next = coarse, 0, now.Add(time.Second)
-}
-
-// narrow goes on with the search after a 429.
-func (t *tuner) narrow(now time.Time) {
+// cut sets the ceiling. A 429 that comes after the rest confirms the rate that
+// was used. One that comes sooner says that the ceiling was too high, and what
+// was let through since the one before says how far: exactly so when the account
+// saved up what the pause left unused, and too little when it did not, so half
+// of the difference is believed.
+//
+// A call each Retry-After is what the API itself takes for right. Half as many
+// are the least, or an account that another program uses up would leave nothing
+// to this one.
+func (t *tuner) cut(retryAfter time.Duration) {
+	t.ceiling = t.rate
 	switch {
-	case t.good == 0:
-		t.startSearch(now, max(t.rate/backOff, lowestRate))
-	case t.search == coarse:
-		t.rate, t.search, t.good, t.next = t.good, fine, t.good/coarse, now.Add(time.Second)
-	default:
-		t.ceiling, t.rate, t.search = t.rate, t.good, 0
-		t.next = now.Add(restAtTop)
+	case t.used >= t.rest:
+		t.rest = min(2*t.rest, longRest)
+	case t.drained:
+		through := float64(t.allowed) / (t.used + t.paused).Seconds()
+		t.ceiling = (t.rate + through) / 2
 	}
+	least := max(lowestRate, 1/(2*max(retryAfter, minPause).Seconds()))
+	t.ceiling = max(t.ceiling, least/(1-depth))
+	t.begin(0)
+	t.drained = true
 }
 
-// settle is for a 429 when the rate was known. What was answered lately says
-// how far to go back only while all of the rate was used; otherwise somebody
-// else used the account as well, and the rate is only cut.
-func (t *tuner) settle(now time.Time, saturated bool) {
-	factor := cut
-	if !t.lastCut.IsZero() && now.Sub(t.lastCut) < again {
-		factor = deepCut
-	}
-	switch {
-	case t.rate == 0:
-		t.ceiling = t.throughput(now)
-	case saturated:
-		t.ceiling = min(t.throughput(now), t.rate)
-	default:
-		t.ceiling = t.rate
-	}
-	t.ceiling = max(t.ceiling, lowestRate)
-	t.rate = max(t.ceiling*factor, lowestRate)
-	t.step, t.next, t.search = firstStep, now.Add(time.Second), 0
+// search goes up from a rate that nothing speaks against so far.
+func (t *tuner) search(from float64, rest time.Duration) {
+	t.ceiling, t.rest, t.drained = from, rest, false
+	t.begin(rest)
 }
 
-// throughput is how many calls a second the account allowed lately; the rate
-// itself when too little was answered since the last 429 to tell.
-func (t *tuner) throughput(now time.Time) float64 {
-	elapsed := now.Sub(t.begun)
-	switch {
-	case elapsed < window && t.measured > 0:
-		return t.measured
-	case t.begun.IsZero() || elapsed < time.Second:
-		return t.rate
-	default:
-		return float64(t.answers) / elapsed.Seconds()
-	}
+func (t *tuner) begin(used time.Duration) {
+	t.used, t.allowed, t.paused = used, 0, 0
+	t.follow()
 }
 
 // startSlowly is for the end of an outage, when a backlog waits.
-func (t *tuner) startSlowly(now time.Time) {
-	if t.rate == 0 || t.search > 0 {
-		t.startSearch(now, slowStart)
+func (t *tuner) startSlowly() {
+	if t.rate == 0 {
+		t.search(slowStart, shortRest)
 	}
 }
 
-// resume goes on with a rate that was found before a restart.
-func (t *tuner) resume(now time.Time, found float64) {
-	t.rate = min(max(found, lowestRate), highestRate)
-	t.ceiling, t.step, t.next = t.rate, firstStep, now.Add(time.Second)
+// resume goes on with a rate that was found before a restart. A search may have
+// been on its way then, so the rate is not trusted far.
+func (t *tuner) resume(found float64) {
+	t.search(min(max(found, lowestRate), highestRate), 2*shortRest)
 }
