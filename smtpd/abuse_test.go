@@ -35,6 +35,9 @@ func TestEndless(t *testing.T) {
 		{"chunk", "EHLO c\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\nBDAT 9223372036854775807 LAST\r\n\r\n", block, "552 5.3.4 message too large"},
 		{"chunk without recipients", "EHLO c\r\nBDAT 9223372036854775807\r\n", block, "503 5.5.1 no recipients"},
 		{"chunks", "EHLO c\r\nMAIL FROM:<a@b.test>\r\nRCPT TO:<c@d.test>\r\n", "BDAT 500\r\n\r\n" + strings.Repeat("x", 498), "421 4.7.0 too many errors"},
+		{"recipients later", "EHLO c\r\nMAIL FROM:<a@b.test>\r\n", "RCPT TO:<busy@d.test>\r\n", "421 4.7.0 too many errors"},
+		{"recipients beyond the limit", "EHLO c\r\nMAIL FROM:<a@b.test>\r\n", "RCPT TO:<c@d.test>\r\n", "421 4.7.0 too many errors"},
+		{"mails later", "EHLO c\r\n", nextMail + "later\r\n.\r\n", "421 4.7.0 too many errors"},
 		{"wrong recipients", "EHLO c\r\nMAIL FROM:<a@b.test>\r\n", "RCPT TO:<bounced@d.test>\r\n", "421 4.7.0 too many errors"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

@@ -41,6 +41,8 @@ type dialog struct {
 	wrong  int          // wrong recipients since the last right one
 	empty  int          // commands that bring no mail nearer, since the last message taken
 	ended  int          // messages that came to their end on this connection
+	later  int          // recipients told to come in a next transaction, since the last message taken
+	login  bool         // a login failed
 	cause  *reply.Reply // what the session answered, with its private cause
 	each   []verdict    // what go-smtp's next replies are to be, one for each recipient
 }
@@ -136,7 +138,7 @@ func (w *wire) refuse(r *reply.Reply) error {
 // command deals with a command or gives it to go-smtp.
 func (w *wire) command(line string) error {
 	verb, arg := cutCommand(line)
-	w.dialog.verb, w.dialog.path, w.dialog.cause = verb, pathCommand{}, nil
+	w.dialog.verb, w.dialog.path, w.dialog.cause, w.dialog.login = verb, pathCommand{}, nil, false
 	if isHTTP(verb, line) {
 		// A web page can have a browser post to us: the mail in what it posts
 		// must not be read as commands.
@@ -466,8 +468,11 @@ func (w *wire) sendCounted(line string) error {
 	return w.send(line)
 }
 
-// tooManyErrors counts, and returns the limit that was met, if any. Verdicts about content are no errors of the client's,
-// and wrong recipients have a count of their own.
+// tooManyErrors counts, and returns the limit that was met, if any. Verdicts
+// about content are no errors of the client's, and wrong recipients have a count
+// of their own. Whoever is told to come later and tries again at once brings no
+// mail nearer. Some clients name thousands of recipients at once, and want to
+// hear of each whether it has to come in a next transaction.
 func (w *wire) tooManyErrors(line string) limit {
 	d := &w.dialog
 	policy := strings.HasPrefix(line, "55")
@@ -479,8 +484,14 @@ func (w *wire) tooManyErrors(line string) limit {
 	case policy && (d.verb == "DATA" || d.verb == "BDAT"):
 	case line[0] == '5':
 		d.errors++
+	case d.cause != nil && d.cause.String() == reply.TooManyRecipients().String():
+		d.later++
+	case line[0] == '4':
+		d.empty++
 	}
 	switch {
+	case line[0] == '4' && (d.empty > w.limits.IdleCommands || d.later > 10*w.limits.IdleCommands):
+		return limitIdleCommands
 	case line[0] != '5':
 	case d.errors >= w.limits.WrongCommands:
 		return limitWrongCommands
@@ -491,7 +502,7 @@ func (w *wire) tooManyErrors(line string) limit {
 }
 
 // taken forgives earlier errors: a message went through.
-func (w *wire) taken() { w.dialog.errors, w.dialog.wrong, w.dialog.empty = 0, 0, 0 }
+func (w *wire) taken() { w.dialog.errors, w.dialog.wrong, w.dialog.empty, w.dialog.later = 0, 0, 0, 0 }
 
 // record logs a refusal. Of commands only addresses are logged: others can
 // hold secrets.
@@ -505,6 +516,10 @@ func (w *wire) record(line string) {
 	}
 	if cause := w.dialog.cause; cause != nil && cause.Unwrap() != nil {
 		attrs = append(attrs, slog.Any("cause", cause.Unwrap()))
+	}
+	if w.dialog.login {
+		w.log.Info("login failed", attrs...) // docs/access.md has an expression for it
+		return
 	}
 	w.log.Info("refused", attrs...)
 }

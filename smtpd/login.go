@@ -78,6 +78,7 @@ func (w *wire) check(said auth.Credentials) error {
 	if v.Known { // else it may be a password in the wrong place
 		r = r.Because(errors.New("as user " + said.User))
 	}
+	w.dialog.login = true
 	w.pause(v.Delay)
 	return w.answer(r)
 }

@@ -45,6 +45,8 @@ func (b *fakeBackend) Recipient(_ context.Context, env *Envelope, rcpt string) e
 	switch local, _, _ := strings.Cut(rcpt, "@"); local {
 	case "bounced":
 		return reply.Suppressed(reply.Suppression{Address: rcpt, Reason: "hard bounce", HardBounce: true})
+	case "busy":
+		return reply.StorageFull()
 	case "broken":
 		return errors.New("dial tcp 10.0.0.1:5432: password=hunter2")
 	case "scribble":
@@ -69,6 +71,9 @@ func (b *fakeBackend) Message(ctx context.Context, env *Envelope, data []byte) *
 	}
 	if strings.Contains(m.data, "panic") {
 		panic("message")
+	}
+	if m.data == "later\r\n" {
+		return reply.StorageFull()
 	}
 	if b.verdict != nil {
 		if r := b.verdict(m); r != nil {

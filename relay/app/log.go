@@ -21,7 +21,7 @@ func NewLog(w io.Writer, c config.Log, env func(string) (string, bool)) *logs.Lo
 	return logs.New(logs.Options{
 		W: w, Format: logs.Format(c.Format), Level: c.Level,
 		Journal: isFile && logs.IsJournal(f, env),
-		Always:  always(),
+		Always:  always(), ByClient: byClient(),
 	})
 }
 
@@ -38,6 +38,11 @@ func always() []string {
 		"the bounce could not be made",
 		"the bounce could not be sent",
 	}
+}
+
+// byClient are the messages that strangers can bring about as often as they like.
+func byClient() []string {
+	return []string{"refused", "login failed", "PROXY header refused", "TLS handshake failed", "the client takes no replies"}
 }
 
 // counted is a log whose lines are counted, written or not.

@@ -66,7 +66,7 @@ func limitSettings(l *Limits) []setting {
 		{path: "limits.wrong_recipients", value: countValue{&l.WrongRecipients, 1, 10000}, def: int64(50),
 			doc: "How many recipients in a row may be refused before the client is disconnected."},
 		{path: "limits.idle_commands", value: countValue{&l.IdleCommands, 10, 1000000}, def: int64(1000),
-			doc: "How often a client may say NOOP, RSET or EHLO without sending a mail before it is\ndisconnected."},
+			doc: "How often a client may say NOOP, RSET or EHLO, or be told to come later, without sending\na mail before it is disconnected."},
 	}, rateSettings(l)...)
 }
 

@@ -22,7 +22,11 @@ type Options struct {
 	// Always names messages that are never summed up: each of their lines is
 	// about something of its own.
 	Always []string
-	Window time.Duration // in which trouble is summed up; default a minute
+	// ByClient names messages that are summed up at any level, for each client
+	// (by its address in the attribute "client") and each code that its attribute
+	// "reply" begins with: a stranger decides how many there are.
+	ByClient []string
+	Window   time.Duration // in which trouble is summed up; default a minute
 }
 
 // Format is how a line looks.
@@ -42,6 +46,7 @@ type Log struct {
 	level *slog.LevelVar
 	root  *atomic.Pointer[slog.Handler]
 	sums  *sums
+	peers *sums // of ByClient: however many clients there are, they take no room from trouble of our own
 }
 
 // New returns a Log. Close it at the end, after everybody who writes to it.
@@ -51,8 +56,8 @@ func New(o Options) *Log {
 	l := &Log{opt: o, level: level, root: new(atomic.Pointer[slog.Handler])}
 	l.write(o.Format)
 	lines := &switching{root: l.root}
-	l.sums = newSums(lines, o)
-	l.Logger = slog.New(&summing{lines, l.sums})
+	l.sums, l.peers = newSums(lines, o), newSums(lines, o)
+	l.Logger = slog.New(&summing{Handler: lines, log: l})
 	return l
 }
 
@@ -74,7 +79,10 @@ func (l *Log) write(format Format) {
 
 // Close writes the sums that are still open. Lines that come later are written
 // as they are.
-func (l *Log) Close() { l.sums.close() }
+func (l *Log) Close() {
+	l.sums.close()
+	l.peers.close()
+}
 
 // lineHandler writes lines without a priority.
 func lineHandler(o Options, level slog.Leveler) slog.Handler {

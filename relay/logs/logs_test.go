@@ -134,6 +134,59 @@ func TestRepeatedTroubleIsSummed(t *testing.T) {
 	})
 }
 
+// What a client brings about is summed up for it alone, at any level, and by
+// what it was told; however many clients there are.
+func TestClientsAreSummed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := &page{}
+		l := New(Options{W: p, Format: Auto, ByClient: []string{"refused"}})
+		defer l.Close()
+		for i := range 100 {
+			one := l.With("session", i, "client", fmt.Sprintf("192.0.2.1:%d", i))
+			one.Info("refused", "command", "RCPT", "reply", "450 4.7.1 later")
+			one.Info("message")
+		}
+		l.With("client", "192.0.2.1:9").Info("refused", "reply", "550 5.7.1 never")
+		l.With("client", "[2001:db8::1]:9").Info("refused", "reply", "450 4.7.1 later")
+		got := p.lines()
+		for part, want := range map[string]int{"msg=refused": shown + 2, "msg=message": 100, "550 5.7.1": 1, "2001:db8::1": 1} {
+			if n := strings.Count(got, part); n != want {
+				t.Errorf("%d lines with %s, want %d", n, part, want)
+			}
+		}
+		time.Sleep(time.Minute + 1)
+		synctest.Wait()
+		if got, want := p.lines(), "level=INFO msg=\"… and 95 more like it in 60 s\" like=refused client=192.0.2.1 reply=450 more=95\n"; got != want {
+			t.Errorf("after a minute: %s", got)
+		}
+
+		// More clients than are kept apart are counted together, and take no
+		// room from what is the program's own trouble.
+		for i := range 2 * messages {
+			for range shown + 1 {
+				l.With("client", fmt.Sprintf("10.0.%d.%d:1", i/256, i%256)).Info("refused", "reply", "421 4.7.0 too many")
+			}
+		}
+		for range shown + 1 {
+			l.Warn("the disk is on fire")
+		}
+		if n := strings.Count(p.lines(), "\n"); n != messages*shown+2*shown {
+			t.Errorf("%d lines", n)
+		}
+		l.peers.mu.Lock()
+		if n := len(l.peers.open); n > messages+1 {
+			t.Errorf("%d are kept", n)
+		}
+		l.peers.mu.Unlock()
+		time.Sleep(time.Minute + 1)
+		synctest.Wait()
+		got, rest := p.lines(), messages*(shown+1)-shown
+		if !strings.Contains(got, fmt.Sprintf("like=refused more=%d\n", rest)) || !strings.Contains(got, `like="the disk is on fire" more=1`) {
+			t.Errorf("in the end: %s", got[max(0, len(got)-300):])
+		}
+	})
+}
+
 // At the end nothing that was counted is lost, and what comes later is written.
 func TestCloseWritesTheSums(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 )
@@ -18,12 +20,12 @@ const (
 	messages = 256
 )
 
-// sums counts warnings and errors that repeat. Two lines are alike when level
-// and message are: what differs in them is in the first few, which are written.
+// sums counts lines that repeat. Two lines are alike when level and message are,
+// and client and reply where those count: what else differs in them is in the
+// first few, which are written.
 type sums struct {
 	lines  slog.Handler // where the sums go
 	window time.Duration
-	always []string
 
 	mu     sync.Mutex
 	closed bool
@@ -32,8 +34,9 @@ type sums struct {
 
 // like is what lines have in common that are summed up.
 type like struct {
-	level   slog.Level
-	message string
+	level         slog.Level
+	message       string
+	client, reply string // of ByClient
 }
 
 // sum is one message's window.
@@ -48,28 +51,27 @@ func newSums(lines slog.Handler, o Options) *sums {
 	if o.Window <= 0 {
 		o.Window = time.Minute
 	}
-	return &sums{lines: lines, window: o.Window, always: o.Always, open: make(map[like]*sum)}
+	return &sums{lines: lines, window: o.Window, open: make(map[like]*sum)}
 }
 
 // write reports whether a line is to be written, and counts it if not.
-func (s *sums) write(r slog.Record) bool {
-	if r.Level < slog.LevelWarn || slices.Contains(s.always, r.Message) {
-		return true
-	}
+func (s *sums) write(key like) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
 		return true
 	}
-	key := like{r.Level, r.Message}
 	one := s.open[key]
-	switch {
-	case one == nil && len(s.open) >= messages:
-		s.forget()
-		if len(s.open) >= messages {
-			return true
+	if one == nil && len(s.open) >= messages {
+		if s.forget(); len(s.open) >= messages {
+			if key.client == "" {
+				return true
+			}
+			key.client, key.reply = "", "" // all other clients together
+			one = s.open[key]
 		}
-		fallthrough
+	}
+	switch {
 	case one == nil, one.more == 0 && time.Since(one.begun) >= s.window:
 		s.open[key] = &sum{begun: time.Now(), lines: 1}
 		return true
@@ -107,7 +109,14 @@ func (s *sums) end(key like, one *sum) {
 func (s *sums) tell(key like, one *sum) {
 	took := time.Since(one.begun).Round(time.Second)
 	r := slog.NewRecord(time.Now(), key.level, fmt.Sprintf("… and %d more like it in %d s", one.more, int(took.Seconds())), 0)
-	r.AddAttrs(slog.String("like", key.message), slog.Int("more", one.more))
+	r.AddAttrs(slog.String("like", key.message))
+	if key.client != "" {
+		r.AddAttrs(slog.String("client", key.client))
+	}
+	if key.reply != "" {
+		r.AddAttrs(slog.String("reply", key.reply))
+	}
+	r.AddAttrs(slog.Int("more", one.more))
 	if s.lines.Enabled(context.Background(), key.level) {
 		_ = s.lines.Handle(context.Background(), r) // a log that cannot be written has nowhere to say so
 	}
@@ -130,20 +139,48 @@ func (s *sums) close() {
 // attributes they carry.
 type summing struct {
 	slog.Handler
-	sums *sums
+	log    *Log
+	client string // whom the lines are about, without the port
 }
 
 func (h *summing) Handle(ctx context.Context, r slog.Record) error {
-	if !h.sums.write(r) {
-		return nil
+	if h.write(r) {
+		return h.Handler.Handle(ctx, r)
 	}
-	return h.Handler.Handle(ctx, r)
+	return nil
+}
+
+func (h *summing) write(r slog.Record) bool {
+	key := like{level: r.Level, message: r.Message}
+	switch {
+	case slices.Contains(h.log.opt.ByClient, r.Message):
+		key.client = h.client
+		r.Attrs(func(a slog.Attr) bool {
+			if a.Key == "reply" {
+				key.reply, _, _ = strings.Cut(a.Value.String(), " ")
+			}
+			return true
+		})
+		return h.log.peers.write(key)
+	case r.Level < slog.LevelWarn, slices.Contains(h.log.opt.Always, r.Message):
+		return true
+	}
+	return h.log.sums.write(key)
 }
 
 func (h *summing) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return &summing{h.Handler.WithAttrs(attrs), h.sums}
+	client := h.client
+	for _, a := range attrs {
+		if a.Key == "client" {
+			client = a.Value.String()
+			if host, _, err := net.SplitHostPort(client); err == nil {
+				client = host
+			}
+		}
+	}
+	return &summing{h.Handler.WithAttrs(attrs), h.log, client}
 }
 
 func (h *summing) WithGroup(name string) slog.Handler {
-	return &summing{h.Handler.WithGroup(name), h.sums}
+	return &summing{h.Handler.WithGroup(name), h.log, h.client}
 }
