@@ -29,7 +29,7 @@ func metricsHandler(gatherer prometheus.Gatherer, log *slog.Logger) http.Handler
 type collector struct {
 	queue queue.Operator
 
-	recipients, mails, bytes, oldest, unbounced *prometheus.Desc
+	recipients, mails, failed, bytes, oldest, unbounced *prometheus.Desc
 }
 
 // Collector is what a queue holds, as metrics.
@@ -41,7 +41,8 @@ func Collector(q queue.Operator) prometheus.Collector {
 		queue: q,
 		recipients: desc("recipients", "Recipients in the queue by state. waiting and sending are open, held waits for an operator, "+
 			"failed was given up and stays listed until it is dropped, sent stays listed for queue.keep_sent.", "state"),
-		mails:     desc("mails", "Mails whose content is kept, which queue.max_mails bounds."),
+		mails:     desc("mails", "Mails that have a recipient to be sent to or held, which queue.max_mails bounds."),
+		failed:    desc("failed_mails", "Mails that are kept because they failed, which queue.max_mails bounds as well, apart from the others."),
 		bytes:     desc("bytes", "Bytes of the mails that are kept, which queue.max_size bounds."),
 		oldest:    desc("oldest_age_seconds", "How long the oldest mail that still has a recipient to be sent to has been here; 0 when none waits."),
 		unbounced: desc("unbounced_recipients", "Recipients that failed and whose sender is still to be told."),
@@ -49,7 +50,7 @@ func Collector(q queue.Operator) prometheus.Collector {
 }
 
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.recipients, c.mails, c.bytes, c.oldest, c.unbounced} {
+	for _, d := range []*prometheus.Desc{c.recipients, c.mails, c.failed, c.bytes, c.oldest, c.unbounced} {
 		ch <- d
 	}
 }
@@ -68,7 +69,8 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	for _, s := range queue.States() {
 		gauge(c.recipients, float64(stats.Recipients[s]), s.String())
 	}
-	gauge(c.mails, float64(stats.Mails))
+	gauge(c.mails, float64(stats.Mails-stats.FailedMails))
+	gauge(c.failed, float64(stats.FailedMails))
 	gauge(c.bytes, float64(stats.Bytes))
 	gauge(c.unbounced, float64(stats.Unbounced))
 	age := 0.0

@@ -171,7 +171,28 @@ func TestStatusOfAQueueThatIsNearlyFull(t *testing.T) {
 	a, _ := start(t, c)
 	handOver(t, a, "down@example.net")
 	_, body := fetch(t, c, "/status")
-	if !strings.Contains(body, `"state":"degraded"`) || !strings.Contains(body, "the queue has 1 of 1 that queue.max_mails allows") {
+	if !strings.Contains(body, `"state":"degraded"`) || !strings.Contains(body, "the queue has 1 mails that wait of 1 that queue.max_mails allows") {
+		t.Error(body)
+	}
+}
+
+// TestStatusOfFailedMail: mail that was given up does not read as mail that waits,
+// and what an operator is told to do helps.
+func TestStatusOfFailedMail(t *testing.T) {
+	box := newSandbox(t)
+	c := load(t, box.URL(), toml(t, "max_mails = 1\n[delivery]\nwait = \"0s\""))
+	a, _ := start(t, c)
+	if got := handOver(t, a, "invalid@example.net"); !strings.HasPrefix(got, "250 2.0.0 queued ") {
+		t.Fatal(got)
+	}
+	body := ""
+	for begin := time.Now(); !strings.Contains(body, "failed mails of 1"); _, body = fetch(t, c, "/status") {
+		if time.Since(begin) > patience {
+			t.Fatal(body)
+		}
+	}
+	if !strings.Contains(body, "the queue has 1 failed mails of 1 that queue.max_mails allows") || strings.Contains(body, "find out why mail waits") ||
+		!strings.Contains(body, "retry or drop them") {
 		t.Error(body)
 	}
 }

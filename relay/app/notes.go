@@ -80,15 +80,26 @@ func (p *parts) fullness(ctx context.Context) []admin.Note {
 	if err != nil {
 		return nil // said by Status itself
 	}
+	waits := "find out why mail waits; 'smtp2rest queue' says it for each; or raise "
+	failed := "'smtp2rest queue list --state failed' says why; retry or drop them, or raise "
+	size := waits
+	if stats.FailedBytes > stats.Bytes/2 {
+		size = fmt.Sprintf("%d of them are of failed mail: ", stats.FailedBytes) + failed
+	}
 	var notes []admin.Note
 	for _, bound := range []struct {
-		setting     string
+		what        string
 		used, limit int64
-	}{{"queue.max_mails", stats.Mails, int64(c.MaxMails)}, {"queue.max_size", stats.Bytes, c.MaxSize}} {
+		setting, do string
+	}{
+		{"mails that wait", stats.Mails - stats.FailedMails, int64(c.MaxMails), "queue.max_mails", waits},
+		{"failed mails", stats.FailedMails, int64(c.MaxMails), "queue.max_mails", failed},
+		{"bytes", stats.Bytes, c.MaxSize, "queue.max_size", size},
+	} {
 		if bound.limit > 0 && float64(bound.used) >= nearlyFull*float64(bound.limit) {
 			notes = append(notes, admin.Note{Level: admin.LevelWarning, What: "when the queue is full, what the API does not take at once is answered 452",
-				Why: fmt.Sprintf("the queue has %d of %d that %s allows", bound.used, bound.limit, bound.setting),
-				Do:  "find out why mail waits; 'smtp2rest queue' says it for each; or raise " + bound.setting})
+				Why: fmt.Sprintf("the queue has %d %s of %d that %s allows", bound.used, bound.what, bound.limit, bound.setting),
+				Do:  bound.do + bound.setting})
 		}
 	}
 	return notes

@@ -56,8 +56,10 @@ var (
 
 // Options is what every backend takes besides what is its own.
 type Options struct {
-	// MaxMails and MaxBytes bound the mails whose content is kept (sent mail
-	// is not) and the sum of their sizes. 0 is no bound.
+	// MaxMails bounds the mails that have an open recipient and, apart from
+	// them, those that are kept because they failed: with so many of either no
+	// more is taken. MaxBytes bounds the sizes of both together. Sent mail does
+	// not count. 0 is no bound.
 	MaxMails int64
 	MaxBytes int64
 	// ForgetSent removes a mail when its last recipient is sent, instead of
@@ -310,6 +312,10 @@ type Stats struct {
 	Recipients map[State]int64 // every state is there
 	Mails      int64           // whose content is kept
 	Bytes      int64           // the sum of their sizes
+	// FailedMails and FailedBytes are the part of them that has no open
+	// recipient, and is kept because some failed.
+	FailedMails int64
+	FailedBytes int64
 	// Oldest is when the oldest mail with an open recipient came; the zero
 	// time when there is none.
 	Oldest time.Time

@@ -20,6 +20,7 @@ var enqueueTests = []test{
 	{"full of bytes", queue.Options{MaxBytes: 1000}, fullOfBytes},
 	{"a reserve for bounces", queue.Options{MaxMails: 1}, reserveOfMails},
 	{"a reserve of bytes for bounces", queue.Options{MaxBytes: 1000}, reserveOfBytes},
+	{"failed mail has a bound of its own", queue.Options{MaxMails: 2}, failedApart},
 	{"sent mail takes no room", queue.Options{MaxMails: 1}, sentTakesNoRoom},
 	{"partly settled", queue.Options{}, partlySettled},
 	{"nothing to do", queue.Options{}, nothingToDo},
@@ -274,4 +275,46 @@ func concurrentEnqueue(s *suite) {
 			s.equal("raw", raw, string(m.Message.Raw))
 		}
 	}
+}
+
+// failedApart: mail that was given up takes no room from mail that waits, but
+// there is a bound for it too.
+func failedApart(s *suite) {
+	fail := func() {
+		s.Helper()
+		s.must(s.Settle(s.ctx, s.gaveUp(s.claimOne())))
+	}
+	s.put("a@b", "1")
+	fail()
+	s.put("a@b", "2", "3")
+	s.put("a@b", "4")
+	s.wantErr(s.Enqueue(s.ctx, s.mail("a@b", "5")), queue.ErrFull)
+	s.equal("counts", s.failed(), "3 mails, 1 failed")
+	claims := s.claim(2)
+	s.must(s.Settle(s.ctx, s.gaveUp(claims[0])))
+	s.equal("counts", s.failed(), "3 mails, 1 failed") // the other recipient is open
+	s.must(s.Settle(s.ctx, s.done(claims[1])))
+	s.equal("counts", s.failed(), "3 mails, 2 failed")
+	err := s.Enqueue(s.ctx, s.mail("a@b", "6")) // room to wait, but none to fail
+	s.wantErr(err, queue.ErrFull)
+	bounce := s.mail("", "a@b")
+	bounce.BounceOf = claims[0].Token.Mail
+	s.must(s.Enqueue(s.ctx, bounce))
+	n, err := s.Retry(s.ctx, queue.Filter{Recipient: "1"}, s.now)
+	s.applied(n, err, 1)
+	s.equal("counts", s.failed(), "4 mails, 1 failed")
+	n, err = s.Drop(s.ctx, queue.Filter{States: []queue.State{queue.Failed}})
+	s.applied(n, err, 1)
+	s.reopen()
+	s.equal("counts", s.failed(), "3 mails, 0 failed")
+}
+
+func (s *suite) failed() string {
+	s.Helper()
+	st, err := s.Stats(s.ctx)
+	s.must(err)
+	if (st.FailedMails == 0) != (st.FailedBytes == 0) || st.FailedBytes > st.Bytes {
+		s.Fatalf("%+v", st)
+	}
+	return fmt.Sprintf("%d mails, %d failed", st.Mails, st.FailedMails)
 }

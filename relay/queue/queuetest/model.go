@@ -318,12 +318,13 @@ func (m *model) restart(t *rapid.T) {
 // check compares what can be seen after every step.
 func (m *model) check(*rapid.T) {
 	counts := map[queue.State]int64{}
-	mails := map[string]bool{} // whose content is kept
+	mails, open := map[string]bool{}, map[string]bool{} // whose content is kept, and for what
 	unbounced := int64(0)
 	for _, r := range m.recipients {
 		counts[r.state]++
 		if r.state != queue.Sent {
 			mails[r.id()] = true
+			open[r.id()] = open[r.id()] || r.state.Open()
 		}
 		if r.state == queue.Failed && !r.bounced {
 			unbounced++
@@ -336,7 +337,13 @@ func (m *model) check(*rapid.T) {
 			m.Fatalf("%d %s, want %d", st.Recipients[state], state, counts[state])
 		}
 	}
-	m.equal("mails, unbounced", fmt.Sprint(st.Mails, st.Unbounced), fmt.Sprint(len(mails), unbounced))
+	failed := int64(0)
+	for id := range mails {
+		if !open[id] {
+			failed++
+		}
+	}
+	m.equal("mails, failed, unbounced", fmt.Sprint(st.Mails, st.FailedMails, st.Unbounced), fmt.Sprint(len(mails), failed, unbounced))
 	entries, next, err := m.List(m.ctx, queue.Filter{Limit: 1000})
 	m.must(err)
 	if next != "" || len(entries) != len(m.recipients) {

@@ -153,7 +153,7 @@ func wrapOne(m queue.Mail) (parcel, error) {
 // writer looks again.
 func (s *Store) hasRoom(size int64, bounce bool) error {
 	n := s.published.Load()
-	if err := s.checkRoom(n.mails+1, n.bytes+size, bounce); err != nil {
+	if err := s.checkRoom(*n, kept{1, size}, bounce); err != nil {
 		return err
 	}
 	return s.checkFree(size, bounce)
@@ -164,17 +164,22 @@ func onlyBounces(parcels []parcel) bool {
 	return !slices.ContainsFunc(parcels, func(p parcel) bool { return p.BounceOf == "" })
 }
 
-// checkRoom says whether so much may be stored in all, and for bounces, with
-// what is reserved for them.
-func (s *Store) checkRoom(mails, bytes int64, bounces bool) error {
+// checkRoom says whether more may be stored than there is; bounces have what is
+// reserved for them besides, and do not mind how much has failed.
+func (s *Store) checkRoom(n counts, more kept, bounces bool) error {
 	o := s.bounds.Load().Queue
+	mails, bytes, failed := n.mails-n.failed.mails+more.mails, n.bytes+more.bytes, n.failed.mails
 	if bounces {
-		mails, bytes = mails-queue.ReservedMails, bytes-queue.ReservedBytes
+		mails, bytes, failed = mails-queue.ReservedMails, bytes-queue.ReservedBytes, 0
 	}
-	if o.MaxMails > 0 && mails > o.MaxMails {
-		return fmt.Errorf("%w: %d mails at most", queue.ErrFull, o.MaxMails)
-	}
-	if o.MaxBytes > 0 && bytes > o.MaxBytes {
+	switch {
+	case more.mails == 0:
+		return nil
+	case o.MaxMails > 0 && mails > o.MaxMails:
+		return fmt.Errorf("%w: %d mails wait at most", queue.ErrFull, o.MaxMails)
+	case o.MaxMails > 0 && failed >= o.MaxMails:
+		return fmt.Errorf("%w: %d failed mails are kept at most, until they are retried or dropped", queue.ErrFull, o.MaxMails)
+	case o.MaxBytes > 0 && bytes > o.MaxBytes:
 		return fmt.Errorf("%w: %d bytes at most", queue.ErrFull, o.MaxBytes)
 	}
 	return nil

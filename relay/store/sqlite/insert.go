@@ -1,6 +1,7 @@
 package sqlite
 
 import (
+	"slices"
 	"strings"
 
 	"github.com/smtp2rest/smtp2rest/relay/queue"
@@ -63,19 +64,19 @@ func (t *tx) insert(i inserter, values []any) (int64, error) {
 // enqueue runs an op that enqueues, and says how many of those after it were
 // done together with it.
 func (t *tx) enqueue(group []op, results []result) (int, error) {
-	n, mails, bytes := 0, t.counts.mails, t.counts.bytes
+	n, more := 0, kept{}
 	var together []*parcel
 	for _, o := range group {
 		if !o.enqueues {
 			break
 		}
 		for i := range o.parcels {
-			mails, bytes = mails+1, bytes+o.parcels[i].Size
+			more.add(o.parcels[i].Size)
 			together = append(together, &o.parcels[i])
 		}
 		n++
 	}
-	if t.s.checkRoom(mails, bytes, false) != nil {
+	if t.s.checkRoom(t.counts, more, false) != nil {
 		n = 1
 		together = together[:len(group[0].parcels)]
 		if err := t.room(group[0].parcels); err != nil {
@@ -95,15 +96,14 @@ func (t *tx) enqueue(group []op, results []result) (int, error) {
 // room refuses parcels that would exceed the capacity. Only then is it worth
 // asking whether they are there already, and so need none.
 func (t *tx) room(parcels []parcel) error {
-	mails, bytes := t.counts.mails, t.counts.bytes
+	more := kept{}
 	for _, p := range parcels {
 		if p.content {
-			mails++
-			bytes += p.Size
+			more.add(p.Size)
 		}
 	}
 	bounces := onlyBounces(parcels)
-	err := t.s.checkRoom(mails, bytes, bounces)
+	err := t.s.checkRoom(t.counts, more, bounces)
 	if err == nil {
 		return nil
 	}
@@ -113,14 +113,14 @@ func (t *tx) room(parcels []parcel) error {
 			return err
 		}
 		if p.content && r != nil {
-			mails--
-			bytes -= p.Size
+			more.mails--
+			more.bytes -= p.Size
 		}
 	}
-	if mails == t.counts.mails {
+	if more.mails == 0 {
 		return nil
 	}
-	return t.s.checkRoom(mails, bytes, bounces)
+	return t.s.checkRoom(t.counts, more, bounces)
 }
 
 // insertMails stores mails, those whose id is not there already.
@@ -158,6 +158,10 @@ func (t *tx) insertMails(parcels []*parcel) error {
 		if where != bodyGone {
 			t.counts.mails++
 			t.counts.bytes += p.Size
+		}
+		if where != bodyGone && !slices.ContainsFunc(p.Recipients, func(r queue.Recipient) bool { return r.State.Open() }) {
+			t.counts.failed.mails++
+			t.counts.failed.bytes += p.Size
 		}
 		for n := range p.Recipients {
 			recipients = t.recipient(recipients, seq, n, p)

@@ -56,13 +56,13 @@ func countMails(ops []op) int {
 
 // fit says whether there is room for all mails of a group.
 func (w *writer) fit(ops []op) bool {
-	mails, bytes := w.counts.mails, w.counts.bytes
+	more := kept{}
 	for _, o := range ops {
 		for i := range o.parcels {
-			mails, bytes = mails+1, bytes+o.parcels[i].Size
+			more.add(o.parcels[i].Size)
 		}
 	}
-	return w.s.checkRoom(mails, bytes, false) == nil
+	return w.s.checkRoom(w.counts, more, false) == nil
 }
 
 // canLog brings about what must be before anything is logged.

@@ -121,6 +121,9 @@ func (s *Store) Retry(ctx context.Context, f queue.Filter, now time.Time) (int, 
 			return true, err
 		case x.state == failed && !x.damaged:
 			t.wakes, t.reopens = true, true
+			if err := t.countFailed(x.seq, -1); err != nil {
+				return false, err
+			}
 			t.counts.move(failed, ready)
 			if !x.bounced {
 				t.counts.unbounced--
@@ -149,6 +152,9 @@ func (t *tx) drop(x subject) error {
 	if err != nil {
 		return err
 	}
+	if err := t.countFailed(x.seq, -1); err != nil {
+		return err
+	}
 	if r == nil {
 		return t.remove(x.seq)
 	}
@@ -168,5 +174,8 @@ func (t *tx) drop(x subject) error {
 	if err != nil {
 		return err
 	}
-	return t.finish(x.seq, fromMillis(last))
+	if err := t.finish(x.seq, fromMillis(last)); err != nil {
+		return err
+	}
+	return t.countFailed(x.seq, 1)
 }

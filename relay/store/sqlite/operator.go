@@ -59,7 +59,7 @@ func (s *Store) Stats(ctx context.Context) (queue.Stats, error) {
 		if err != nil {
 			return err
 		}
-		stats = queue.Stats{Recipients: map[queue.State]int64{}, Mails: n.mails, Bytes: n.bytes, Unbounced: n.unbounced}
+		stats = queue.Stats{Recipients: map[queue.State]int64{}, Mails: n.mails, Bytes: n.bytes, FailedMails: n.failed.mails, FailedBytes: n.failed.bytes, Unbounced: n.unbounced}
 		for state, count := range n.state {
 			stats.Recipients[stateOf(int64(state))] += count
 		}

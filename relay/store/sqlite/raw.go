@@ -167,6 +167,9 @@ func (t *tx) damage(seq int64, id string, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	if err := t.countFailed(seq, -1); err != nil {
+		return err
+	}
 	if _, err := t.change("UPDATE mails SET damaged = 1 WHERE seq = ?", seq); err != nil {
 		return err
 	}
@@ -185,5 +188,5 @@ func (t *tx) damage(seq int64, id string, now time.Time) error {
 		}
 	}
 	t.s.log.Error("a stored mail is damaged and cannot be sent; its sender will be told", "id", id, "recipients", len(waiting))
-	return nil
+	return t.countFailed(seq, 1)
 }

@@ -140,6 +140,11 @@ CREATE TABLE counts (
 INSERT INTO counts VALUES (1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);
 `, `
 ALTER TABLE counts ADD COLUMN place INT NOT NULL DEFAULT 0; -- up to which the segments are in the database; 0 before any was logged
+`, `
+ALTER TABLE counts ADD COLUMN failed_mails INT NOT NULL DEFAULT 0; -- of mails and bytes, the part that has no open recipient
+ALTER TABLE counts ADD COLUMN failed_bytes INT NOT NULL DEFAULT 0;
+UPDATE counts SET (failed_mails, failed_bytes) = (SELECT count(*), coalesce(sum(size), 0) FROM mails WHERE seq IN
+	(SELECT mail FROM recipients r WHERE state = 5 AND NOT EXISTS (SELECT 1 FROM recipients WHERE mail = r.mail AND state IN (0, 1, 2, 3))));
 `}
 
 // ErrNewer: the data directory was written by a later version of this program.

@@ -74,10 +74,13 @@ func (t *tx) settle(x queue.Settlement) (bool, error) {
 			return false, err
 		}
 	}
-	if x.Result != queue.Done {
+	if x.Result == queue.Later {
 		return true, nil
 	}
-	return true, t.finish(a.seq, x.At)
+	if err := t.finish(a.seq, x.At); err != nil {
+		return false, err
+	}
+	return true, t.countFailed(a.seq, 1)
 }
 
 // apply writes what came of an attempt.
