@@ -16,7 +16,8 @@ import (
 // the end. So a pause of RateTime is forgiven, now and then, and one octet at a
 // time is not.
 type clock struct {
-	limits Limits
+	limits   Limits
+	stranger bool // may not send, and is given less time for a command
 
 	lineEnd    time.Time // of the command line that is being read
 	messageEnd time.Time // of the message that is being read
@@ -24,7 +25,15 @@ type clock struct {
 	at         time.Time
 }
 
-func (c *clock) startLine(now time.Time) { c.lineEnd = now.Add(c.limits.IdleTime) }
+// idle is how long the client may be silent.
+func (c *clock) idle() time.Duration {
+	if c.stranger {
+		return min(c.limits.IdleTime, c.limits.StrangerTime)
+	}
+	return c.limits.IdleTime
+}
+
+func (c *clock) startLine(now time.Time) { c.lineEnd = now.Add(c.idle()) }
 
 func (c *clock) endLine() { c.lineEnd = time.Time{} }
 
@@ -61,7 +70,7 @@ func (c *clock) excuse(d time.Duration) {
 
 // deadline is until when a read may last.
 func (c *clock) deadline(now time.Time) time.Time {
-	d := now.Add(c.limits.IdleTime)
+	d := now.Add(c.idle())
 	if !c.lineEnd.IsZero() && c.lineEnd.Before(d) {
 		d = c.lineEnd
 	}
@@ -84,6 +93,9 @@ func (c *clock) missed(now time.Time) (*reply.Reply, limit) {
 		return reply.TooSlow(), limitMessageTime
 	case c.rated() && c.left(now) <= 0:
 		return reply.BelowRate(), limitMinRate
+	}
+	if c.stranger && c.limits.StrangerTime < c.limits.IdleTime {
+		return reply.TooSlow(), limitStrangerTime
 	}
 	return reply.TooSlow(), limitIdle
 }

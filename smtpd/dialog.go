@@ -40,6 +40,7 @@ type dialog struct {
 	errors int          // wrong commands since the last message taken
 	wrong  int          // wrong recipients since the last right one
 	empty  int          // commands that bring no mail nearer, since the last message taken
+	before int          // commands of a client that may not send
 	ended  int          // messages that came to their end on this connection
 	later  int          // recipients told to come in a next transaction, since the last message taken
 	login  bool         // a login failed
@@ -86,8 +87,8 @@ func (w *wire) next() (err error) {
 // that the client did not finish is no command.
 func (w *wire) readLine(login bool) (string, error) {
 	w.dialog.verb, w.dialog.path = "", pathCommand{}
-	if w.stopsNow() {
-		return "", w.refuse(w.lost(errStopping))
+	if err := w.ending(); err != nil {
+		return "", w.refuse(w.lost(err))
 	}
 	w.timeLine(true)
 	p, err := w.in.ReadSlice('\n')
@@ -149,6 +150,9 @@ func (w *wire) command(line string) error {
 	if strings.ContainsFunc(line, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }) {
 		w.dialog.verb = ""
 		return w.answer(reply.BadCommand("control characters in a command"))
+	}
+	if w.tooManyBeforeLogin(verb) {
+		return w.answer(reply.TooManyErrors())
 	}
 	switch verb {
 	case "HELO", "EHLO", "LHLO":

@@ -79,8 +79,16 @@ func limitCases(t *testing.T) map[limit]limitCase {
 		limitWrongCommands:   {change: set(func(l *Limits) { l.WrongCommands = 2 }), meet: said("FOO", "500 ", "FOO", "421 4.7.0 too many errors")},
 		limitWrongRecipients: {change: set(func(l *Limits) { l.WrongRecipients = 2 }), meet: said("RCPT TO:<bounced@d.test>", "550 ", "RCPT TO:<bounced@d.test>", "421 4.7.0 too many errors")},
 		limitIdleCommands:    {change: set(func(l *Limits) { l.IdleCommands = 3 }), meet: said("NOOP", "250 ", "RSET", "250 ", "NOOP", "421 4.7.0 too many errors")},
-		limitAddressRate:     {change: set(func(l *Limits) { l.AddressRate = rate }), meet: said("RCPT TO:<e@d.test>", "450 4.7.1 too many recipients from this address, try again in 3600 s")},
-		limitSenderRate:      {change: set(func(l *Limits) { l.SenderRate = rate }), meet: said("RCPT TO:<e@d.test>", "450 4.7.1 too many recipients from this sender, try again in 3600 s")},
+		limitStrangerTime: {change: func(o *Options) { o.Listeners[0].Networks, o.Limits.StrangerTime = nil, soon() }, meet: func(c *client, _ *Server) {
+			c.want("220 ")
+			c.want("421 4.4.2 timeout")
+		}},
+		limitStrangerCommands: {change: func(o *Options) { o.Listeners[0].Networks, o.Limits.StrangerCommands = nil, 1 }, meet: func(c *client, _ *Server) {
+			c.want("220 ")
+			c.do("NOOP", "250 ", "NOOP", "421 4.7.0 too many errors")
+		}},
+		limitAddressRate: {change: set(func(l *Limits) { l.AddressRate = rate }), meet: said("RCPT TO:<e@d.test>", "450 4.7.1 too many recipients from this address, try again in 3600 s")},
+		limitSenderRate:  {change: set(func(l *Limits) { l.SenderRate = rate }), meet: said("RCPT TO:<e@d.test>", "450 4.7.1 too many recipients from this sender, try again in 3600 s")},
 		limitUserRate: {change: func(o *Options) {
 			withUsers(t, auth.Options{Delay: 1})(o)
 			o.Limits.UserRate = rate

@@ -2,6 +2,7 @@ package smtpd
 
 import (
 	"bufio"
+	"context"
 	"crypto/rand"
 	"crypto/tls"
 	"log/slog"
@@ -62,7 +63,8 @@ func (d *door) Accept() (net.Conn, error) {
 			return nil, net.ErrClosed
 		}
 		w := d.newWire(conn)
-		if r := d.server.roster.enter(w); r != nil {
+		if r := d.server.roster.enter(w, place{origin(w.session.client.Addr), d.port}, w.firstClass()); r != nil {
+			w.forget()
 			w.log.Info("refused", "reply", r.String())
 			w.sayInClear(r)
 			_ = conn.Close()
@@ -91,18 +93,20 @@ func (d *door) newWire(conn net.Conn) *wire {
 		Listener: conn.LocalAddr().String(),
 	}
 	log := clientLog(s.log, client)
-	w := &wire{Conn: conn, socket: conn, limits: d.limits, log: log, tls: d.tls, tlsMode: d.config.TLS.Mode, pause: s.pause}
+	w := &wire{Conn: conn, socket: conn, limits: d.limits, log: log, tls: d.tls, tlsMode: d.config.TLS.Mode}
 	w.metrics, w.meter = s.metrics, s.meter
+	w.ctx, w.forget = context.WithCancel(s.ctx)
+	w.pause = func(d time.Duration) { s.pause(w.ctx, d) }
 	w.clock.limits = d.limits
 	_, w.local = conn.RemoteAddr().(*net.UnixAddr)
 	w.proxied = contains(d.config.ProxyFrom, client.Addr.Addr())
-	w.origin = origin(client.Addr)
-	w.share = s.memory.ShareOf(w.origin, w.press)
+	w.share = s.memory.ShareOf(origin(client.Addr), w.press)
 	w.serverLog = s.log
-	w.move = func(to netip.AddrPort) *reply.Reply {
+	w.move = func(to netip.AddrPort, c class) *reply.Reply {
 		w.share = s.memory.ShareOf(origin(to), w.press)
-		return s.roster.move(w, origin(to))
+		return s.roster.move(w, place{origin(to), d.port}, c)
 	}
+	w.become = s.roster.become
 	w.in = bufio.NewReaderSize(reader(w.fill), d.limits.CommandBytes)
 	w.port = d.port
 	w.session = &session{
@@ -119,6 +123,7 @@ func (d *door) newWire(conn net.Conn) *wire {
 		everybody: d.options.Rules,
 	}
 	w.onClose = func() {
+		w.forget()
 		w.share.Release()
 		s.memory.Overhead(-ConnectionBytes)
 		s.roster.leave(w)
@@ -156,108 +161,6 @@ func (d *door) NewSession(c *smtp.Conn) (smtp.Session, error) {
 	}
 	w.session.conn = c
 	return w.session, nil
-}
-
-// A roster is who is connected.
-type roster struct {
-	limits  Limits
-	metrics *metrics
-
-	mu       sync.Mutex
-	stopping bool
-	wires    map[*wire]struct{}
-	from     map[netip.Prefix]int // without zeros
-}
-
-// enter admits a connection, or says why not.
-//
-// Of a proxy's connections any number may come from its address: where they
-// are really from is not known yet.
-func (r *roster) enter(w *wire) *reply.Reply {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	switch {
-	case r.stopping:
-		return reply.ShuttingDown()
-	case len(r.wires) >= r.limits.Connections:
-		r.metrics.hit(limitConnections)
-		return reply.TooManyConnections()
-	case !w.proxied && r.from[w.origin] >= r.limits.ConnectionsPerAddress:
-		r.metrics.hit(limitAddress)
-		return reply.TooManyConnections()
-	}
-	r.metrics.opened.Inc()
-	r.metrics.open.Inc()
-	r.wires[w] = struct{}{}
-	r.from[w.origin]++
-	return nil
-}
-
-// move is enter again for a connection whose proxy told where it is from.
-func (r *roster) move(w *wire, to netip.Prefix) *reply.Reply {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if r.from[to] >= r.limits.ConnectionsPerAddress {
-		r.metrics.hit(limitAddress)
-		return reply.TooManyConnections()
-	}
-	r.uncount(w.origin)
-	w.origin = to
-	r.from[to]++
-	return nil
-}
-
-func (r *roster) uncount(origin netip.Prefix) {
-	r.from[origin]--
-	if r.from[origin] <= 0 {
-		delete(r.from, origin)
-	}
-}
-
-func (r *roster) leave(w *wire) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	delete(r.wires, w)
-	r.metrics.open.Dec()
-	r.uncount(w.origin)
-}
-
-// stop lets nobody in any more and stops those who are.
-func (r *roster) stop() {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.stopping = true
-	for w := range r.wires {
-		w.stop()
-	}
-}
-
-// stopAt stops those who came by a port that is no more.
-func (r *roster) stopAt(p *port) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for w := range r.wires {
-		if w.port == p {
-			w.stop()
-		}
-	}
-}
-
-// bound changes the limits for who comes from now on.
-func (r *roster) bound(l Limits) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.limits = l
-}
-
-// abort cuts those who are still here, and returns how many they are.
-func (r *roster) abort() int {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for w := range r.wires {
-		w.abort()
-	}
-	return len(r.wires)
 }
 
 func contains(networks []netip.Prefix, addr netip.Addr) bool {

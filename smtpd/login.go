@@ -39,6 +39,20 @@ func (w *wire) login(arg string) error {
 	return err // of the connection: everything was said
 }
 
+// tooManyBeforeLogin counts the commands of a client that may not send: it has
+// no more to say than it takes to log in.
+func (w *wire) tooManyBeforeLogin(verb string) bool {
+	if w.seat.class != stranger || verb == "QUIT" {
+		return false
+	}
+	if w.dialog.before++; w.dialog.before <= w.limits.StrangerCommands {
+		return false
+	}
+	w.metrics.hit(limitStrangerCommands)
+	w.linger = lingerTime
+	return true
+}
+
 // passwordsAllowed reports whether a password may travel as things are now.
 func (w *wire) passwordsAllowed() bool { return w.secure || w.session.config.AuthWithoutTLS }
 
@@ -58,13 +72,14 @@ func (w *wire) ask(challenge string) (string, error) {
 // wrong wait.
 func (w *wire) check(said auth.Credentials) error {
 	s := w.session
-	v, err := s.users.Check(s.ctx, s.client.Addr.Addr(), said)
+	v, err := s.users.Check(w.ctx, s.client.Addr.Addr(), said)
 	if err != nil {
 		return w.answer(reply.From(err))
 	}
 	if v.User != nil {
 		w.metrics.logins.WithLabelValues("right").Inc()
 		s.user, s.client.User = v.User, v.User.Name
+		w.classify()
 		w.log.Info("logged in", "user", v.User.Name)
 		return w.answer(reply.LoggedIn())
 	}

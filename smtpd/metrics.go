@@ -32,6 +32,8 @@ const (
 	limitWrongCommands     limit = "wrong_commands"
 	limitWrongRecipients   limit = "wrong_recipients"
 	limitIdleCommands      limit = "idle_commands"
+	limitStrangerTime      limit = "stranger_time"
+	limitStrangerCommands  limit = "stranger_commands"
 	limitAddressRate       limit = "rate_per_address"
 	limitUserRate          limit = "rate_per_user"
 	limitSenderRate        limit = "rate_per_sender"
@@ -46,7 +48,7 @@ func limits() []limit {
 	return []limit{
 		limitConnections, limitAddress, limitMessages, limitRecipients, limitSize, limitHeader, limitLine, limitCommand,
 		limitIdle, limitMessageTime, limitMinRate, limitWrite, limitHandshake, limitWrongCommands, limitWrongRecipients,
-		limitIdleCommands, limitAddressRate, limitUserRate, limitSenderRate, limitMemory, limitLogins,
+		limitIdleCommands, limitStrangerTime, limitStrangerCommands, limitAddressRate, limitUserRate, limitSenderRate, limitMemory, limitLogins,
 	}
 }
 

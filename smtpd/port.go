@@ -46,7 +46,7 @@ func (p *port) accept() {
 			return
 		case err != nil:
 			p.server.log.Error("cannot accept connections", "listener", p.Addr().String(), "error", err)
-			p.server.pause(acceptPause)
+			p.server.pause(p.server.ctx, acceptPause)
 			continue
 		}
 		for !p.current().offer(conn) { // it retired a moment ago

@@ -116,8 +116,13 @@ func (slow slowClients) run(ctx context.Context, t *testing.T, s *Server, i int,
 // dialFrom connects from an address of this machine.
 func dialFrom(t testing.TB, s *Server, from string) *client {
 	t.Helper()
+	return dialTo(t, s.Addrs()[0].String(), from)
+}
+
+func dialTo(t testing.TB, address, from string) *client {
+	t.Helper()
 	d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}, Timeout: patience}
-	conn, err := d.Dial("tcp", s.Addrs()[0].String())
+	conn, err := d.Dial("tcp", address)
 	if err != nil {
 		t.Fatal(err)
 	}

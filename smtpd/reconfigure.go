@@ -141,7 +141,7 @@ func (s *Server) apply(c *Change) {
 	s.ports = nil
 	for _, d := range c.doors {
 		if len(s.ports) == 0 {
-			s.roster.bound(d.limits)
+			s.roster.bound(d.limits, slices.ContainsFunc(c.doors, (*door).letsSomebodyIn))
 			s.meter.bound(d.limits)
 		}
 		s.ports = append(s.ports, d.port)
@@ -159,6 +159,11 @@ func (s *Server) apply(c *Change) {
 			s.roster.stopAt(p)
 		}
 	}
+}
+
+// letsSomebodyIn reports whether clients can send by this door without a login.
+func (d *door) letsSomebodyIn() bool {
+	return !d.config.RequireAuth && (len(d.config.Networks) > 0 || d.port.Addr().Network() == "unix")
 }
 
 // serve runs a door until its last client has left. go-smtp's Shutdown is good

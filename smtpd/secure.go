@@ -39,16 +39,17 @@ func (w *wire) meetProxy() error {
 		w.log.Info("PROXY header refused", "error", err)
 		return err
 	}
+	s := w.session
+	proxy := s.client.Addr
+	s.client.Addr = addr
 	if addr.IsValid() {
-		if r := w.move(addr); r != nil {
+		if r := w.move(addr, s.class()); r != nil {
 			w.log.Info("refused", "reply", r.String(), "for", addr.String())
 			w.sayInClear(r)
 			return r
 		}
 	}
-	s := w.session
-	proxy := s.client.Addr
-	s.client.Addr = addr
+	w.classify()
 	w.log = clientLog(w.serverLog, s.client).With("proxy", proxy.String())
 	s.log = w.log
 	return nil
@@ -105,7 +106,7 @@ func (w *wire) handshake() error {
 	w.setIdle(false)
 	if err != nil {
 		w.metrics.handshake(0)
-		if errors.Is(err, os.ErrDeadlineExceeded) {
+		if errors.Is(err, os.ErrDeadlineExceeded) && !w.isDropped() {
 			w.metrics.hit(limitHandshake)
 		}
 		w.log.Info("TLS handshake failed", "error", err)
@@ -124,8 +125,11 @@ func (w *wire) handshake() error {
 func (w *wire) await(d time.Duration) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.stopping {
+	switch {
+	case w.stopping:
 		return errStopping
+	case w.dropped:
+		return errDropped
 	}
 	w.idle = true
 	return w.socket.SetDeadline(time.Now().Add(d))

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -62,7 +61,7 @@ func New(options Options) (*Server, error) {
 		metrics:  m,
 		meter:    newMeter(limits),
 		memory:   memory,
-		roster:   &roster{limits: limits, metrics: m, wires: map[*wire]struct{}{}, from: map[netip.Prefix]int{}},
+		roster:   newRoster(limits, m),
 		stopping: make(chan struct{}),
 		finished: make(chan struct{}),
 	}, nil
@@ -191,12 +190,13 @@ func (s *Server) wait() {
 	close(s.finished)
 }
 
-// pause waits, but not beyond the beginning of the end.
-func (s *Server) pause(d time.Duration) {
+// pause waits, but not beyond the beginning of the end, nor that of ctx.
+func (s *Server) pause(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
 	select {
 	case <-timer.C:
+	case <-ctx.Done():
 	case <-s.stopping:
 	}
 }

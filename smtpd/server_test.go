@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"runtime"
 	"strconv"
 	"strings"
@@ -289,30 +288,6 @@ func waitFor(t testing.TB, s *Server, n int) {
 		}
 	}
 	t.Fatalf("not %d sessions", n)
-}
-
-// The roster forgets addresses that have no connections.
-func TestRosterForgets(t *testing.T) {
-	r := &roster{metrics: newMetrics(nil), limits: Limits{Connections: 10, ConnectionsPerAddress: 2}, wires: map[*wire]struct{}{}, from: map[netip.Prefix]int{}}
-	wireFrom := func(addr string) *wire {
-		return &wire{origin: origin(netip.MustParseAddrPort(addr))}
-	}
-	same := []*wire{wireFrom("[2001:db8::1]:1"), wireFrom("[2001:db8::2]:2"), wireFrom("[2001:db8::3]:3")}
-	for i, w := range same {
-		if refused := r.enter(w); (refused != nil) != (i == 2) {
-			t.Errorf("connection %d from one /64: %v", i, refused)
-		}
-	}
-	other := wireFrom("192.0.2.1:1")
-	if refused := r.enter(other); refused != nil {
-		t.Error(refused)
-	}
-	for _, w := range []*wire{same[0], same[1], other} {
-		r.leave(w)
-	}
-	if len(r.wires) != 0 || len(r.from) != 0 {
-		t.Errorf("left over: %v %v", r.wires, r.from)
-	}
 }
 
 // A client that sends one octet at a time, slower in all than the idle time

@@ -60,6 +60,7 @@ func (s *session) Mail(string, *smtp.MailOptions) error {
 	if s.user == nil || s.users == nil {
 		s.user, s.client.User = nil, ""
 	}
+	s.wire.classify()
 	if r := s.admitted(); r != nil {
 		return s.answer(r)
 	}
@@ -94,16 +95,31 @@ func (s *session) rules() policy.Chain {
 	return rules
 }
 
+// inside reports whether a client is one of those that may send without a login
+// where nobody has to log in.
+func (s *session) inside() bool {
+	return s.wire.local || contains(s.config.Networks, s.client.Addr.Addr())
+}
+
+// class is what the client may do as things are now.
+func (s *session) class() class {
+	switch {
+	case s.inside() && !s.config.RequireAuth:
+		return inside
+	case s.user != nil:
+		return user
+	}
+	return stranger
+}
+
 // admitted is nil for a client that may send. Nothing but a login lets any
 // other in, so those are asked for one only where they could.
 func (s *session) admitted() *reply.Reply {
-	inside := s.wire.local || contains(s.config.Networks, s.client.Addr.Addr())
-	switch {
-	case s.user != nil, inside && !s.config.RequireAuth:
+	if s.class() != stranger {
 		return nil
 	}
 	broken := ruleNetworks
-	if inside {
+	if s.inside() {
 		broken = ruleRequireAuth
 	}
 	s.wire.metrics.refusedBy(broken)
@@ -254,6 +270,7 @@ func (s *session) Reset() {
 func (s *session) forget() {
 	s.Reset()
 	s.user, s.client.User = nil, ""
+	s.wire.classify()
 }
 
 // Logout has nothing to do. A panic here would end the process.

@@ -109,8 +109,10 @@ type Limits struct {
 	WrongRecipients       int           // in a row; 50
 	IdleCommands          int           // NOOP, RSET and the like, since the last message taken; 1000
 	MessagesPerConnection int           // 10,000
-	Connections           int           // in all; 500
-	ConnectionsPerAddress int           // of one IPv4 address or IPv6 /64; 100
+	Connections           int           // in all; 500. A quarter is for clients that may send without a login.
+	ConnectionsPerAddress int           // of one IPv4 address or IPv6 /64 at one listener; 100
+	StrangerCommands      int           // of a client that may not send, before it logs in; 20
+	StrangerTime          time.Duration // IdleTime of such a client; 30 s
 	IdleTime              time.Duration // between two reads from a client; 5 min
 	WriteTime             time.Duration // for a client to take a reply; 1 min
 	HandshakeTime         time.Duration // for a client to begin TLS; 30 s
@@ -135,6 +137,8 @@ func (l Limits) withDefaults() Limits {
 		MessagesPerConnection: cmp.Or(l.MessagesPerConnection, 10_000),
 		Connections:           cmp.Or(l.Connections, 500),
 		ConnectionsPerAddress: cmp.Or(l.ConnectionsPerAddress, 100),
+		StrangerCommands:      cmp.Or(l.StrangerCommands, 20),
+		StrangerTime:          cmp.Or(l.StrangerTime, 30*time.Second),
 		IdleTime:              cmp.Or(l.IdleTime, 5*time.Minute), // RFC 5321 section 4.5.3.2.7
 		WriteTime:             cmp.Or(l.WriteTime, time.Minute),
 		HandshakeTime:         cmp.Or(l.HandshakeTime, 30*time.Second),

@@ -3,6 +3,7 @@ package smtpd
 import (
 	"bufio"
 	"bytes"
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -30,7 +31,10 @@ const (
 	lingerBytes    = 1 << 20
 )
 
-var errStopping = errors.New("smtpd: stopping")
+var (
+	errStopping = errors.New("smtpd: stopping")
+	errDropped  = errors.New("smtpd: dropped for another client")
+)
 
 // A wire is a connection as go-smtp sees it: a net.Conn whose Read gives one
 // command line at a time, and whose Write takes the replies. As go-smtp asks
@@ -49,15 +53,18 @@ type wire struct {
 	session  *session
 	onClose  func()
 	port     *port               // by which the client came
-	pause    func(time.Duration) // not beyond the beginning of the server's end
+	pause    func(time.Duration) // not beyond the beginning of the server's end, nor when dropped
+	ctx      context.Context     // ends with the connection, when it is dropped, and with the Backend's
+	forget   context.CancelFunc  // ends ctx
 
 	tls       *tls.Config // of the listener, nil without
 	tlsMode   TLSMode
-	secure    bool                                 // inside TLS
-	local     bool                                 // by a unix socket
-	proxied   bool                                 // a proxy tells who the client is
-	origin    netip.Prefix                         // counted in the roster, which alone reads and writes it
-	move      func(to netip.AddrPort) *reply.Reply // to another origin, or why not
+	secure    bool                                          // inside TLS
+	local     bool                                          // by a unix socket
+	proxied   bool                                          // a proxy tells who the client is
+	seat      seat                                          // the roster's
+	move      func(to netip.AddrPort, c class) *reply.Reply // to another origin, or why not
+	become    func(*wire, class)                            // tells the roster
 	serverLog *slog.Logger
 	begun     bool // what comes before the greeting is done
 	greeted   bool // the client said EHLO, and inside TLS again
@@ -80,6 +87,7 @@ type wire struct {
 
 	mu        sync.Mutex
 	stopping  bool
+	dropped   bool // to make room for another client
 	idle      bool // waiting for a command, with no message under way
 	clock     clock
 	closed    bool
@@ -94,8 +102,10 @@ func (w *wire) fill(p []byte) (int, error) {
 		w.giveWay()
 		n, err = w.readOnce(p)
 	}
-	if errors.Is(err, os.ErrDeadlineExceeded) && w.stopsNow() {
-		err = errStopping
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		if end := w.ending(); end != nil {
+			err = end
+		}
 	}
 	return n, err
 }
@@ -121,7 +131,10 @@ func (r reader) Read(p []byte) (int, error) { return r(p) }
 func (w *wire) arm() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if w.stopping && w.idle {
+	switch {
+	case w.dropped:
+		return errDropped
+	case w.stopping && w.idle:
 		return errStopping
 	}
 	if w.unwatched {
@@ -130,10 +143,23 @@ func (w *wire) arm() error {
 	return w.socket.SetReadDeadline(w.clock.deadline(time.Now()))
 }
 
-func (w *wire) stopsNow() bool {
+// ending is why the connection ends now, nil if it does not.
+func (w *wire) ending() error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.stopping && w.idle
+	switch {
+	case w.dropped:
+		return errDropped
+	case w.stopping && w.idle:
+		return errStopping
+	}
+	return nil
+}
+
+func (w *wire) isDropped() bool {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.dropped
 }
 
 func (w *wire) setIdle(idle bool) {
@@ -177,6 +203,50 @@ func (w *wire) stop() {
 	if w.idle {
 		_ = w.socket.SetReadDeadline(time.Unix(1, 0)) // wakes the reader; arm refuses the next read
 	}
+}
+
+// drop ends the connection of a client that may not send, to make room for
+// another: wherever its goroutine waits, it waits no longer.
+func (w *wire) drop() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.dropped = true
+	w.forget()
+	_ = w.socket.SetReadDeadline(time.Unix(1, 0)) // arm refuses the next read
+	_ = w.socket.SetWriteDeadline(time.Now().Add(lingerTimeIdle))
+}
+
+// armWrite bounds the time in which the client takes a reply.
+func (w *wire) armWrite() {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	d := w.limits.WriteTime
+	if w.dropped {
+		d = lingerTimeIdle
+	}
+	_ = w.socket.SetWriteDeadline(time.Now().Add(d))
+}
+
+// firstClass is what a client that has just come may do.
+func (w *wire) firstClass() class {
+	if w.proxied {
+		return unknown
+	}
+	c := w.session.class()
+	w.clock.stranger = c == stranger
+	return c
+}
+
+// classify takes note of what the client may do now.
+func (w *wire) classify() {
+	c := w.session.class()
+	if c == w.seat.class && w.clock.stranger == (c == stranger) {
+		return
+	}
+	w.become(w, c)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.clock.stranger = c == stranger
 }
 
 // abort cuts the connection.
@@ -226,7 +296,7 @@ func (w *wire) send(line string) error {
 		return nil
 	}
 	if w.broken == nil {
-		_ = w.socket.SetWriteDeadline(time.Now().Add(w.limits.WriteTime))
+		w.armWrite()
 		if _, w.broken = w.Conn.Write(w.unsent); errors.Is(w.broken, os.ErrDeadlineExceeded) {
 			w.metrics.hit(limitWrite)
 			w.log.Info("the client takes no replies")
@@ -266,6 +336,9 @@ func (w *wire) lost(err error) *reply.Reply {
 	case errors.Is(err, errStopping):
 		w.linger = lingerTimeIdle
 		return reply.ShuttingDown()
+	case errors.Is(err, errDropped):
+		w.linger = lingerTimeIdle
+		return reply.TooManyConnections()
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		w.linger = lingerTimeIdle
 		w.mu.Lock()

@@ -1,0 +1,144 @@
+package smtpd
+
+import (
+	"net"
+	"net/netip"
+	"testing"
+
+	"pgregory.net/rapid"
+)
+
+// seated is a connection that can be dropped.
+func seated() *wire {
+	conn, _ := net.Pipe()
+	return &wire{socket: conn, forget: func() {}}
+}
+
+func at(addr string, p *port) place { return place{origin(netip.MustParseAddrPort(addr)), p} }
+
+// The roster forgets addresses that have no connections.
+func TestRosterForgets(t *testing.T) {
+	r := newRoster(Limits{Connections: 10, ConnectionsPerAddress: 2}, newMetrics(nil))
+	var in []*wire
+	for i, addr := range []string{"[2001:db8::1]:1", "[2001:db8::2]:2", "[2001:db8::3]:3", "192.0.2.1:1"} {
+		w := seated()
+		if refused := r.enter(w, at(addr, nil), stranger); (refused != nil) != (i == 2) {
+			t.Errorf("connection %d, from %s: %v", i, addr, refused)
+		} else if refused == nil {
+			in = append(in, w)
+		}
+	}
+	for _, w := range in {
+		r.leave(w)
+	}
+	if len(r.wires) != 0 || len(r.from) != 0 || len(r.strangers) != 0 || r.count != [classes]int{} {
+		t.Errorf("left over: %+v", r)
+	}
+}
+
+// Whoever comes, logs in, is moved by a proxy and goes, in whatever order: no
+// more than are allowed are in, what is reserved is there for clients inside,
+// who are turned away only where there is no stranger, and all counts are right.
+func TestRosterKeepsItsBounds(t *testing.T) {
+	ports := []*port{{}, {}, {}}
+	addrs := []string{"192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1", "192.0.2.4:1"}
+	rapid.Check(t, func(t *rapid.T) {
+		limits := Limits{Connections: rapid.IntRange(1, 16).Draw(t, "connections"), ConnectionsPerAddress: rapid.IntRange(1, 16).Draw(t, "per address")}
+		r := newRoster(limits, newMetrics(nil))
+		r.bound(limits, rapid.Bool().Draw(t, "somebody inside"))
+		var in []*wire
+		somewhere := func() place {
+			return at(rapid.SampledFrom(addrs).Draw(t, "address"), rapid.SampledFrom(ports).Draw(t, "port"))
+		}
+		one := func(t *rapid.T) *wire {
+			if len(in) == 0 {
+				t.Skip("nobody is in")
+			}
+			return rapid.SampledFrom(in).Draw(t, "who")
+		}
+		strangers := func() (n int) {
+			for _, w := range in {
+				if w.seat.counted && w.seat.class == stranger {
+					n++
+				}
+			}
+			return n
+		}
+		t.Repeat(map[string]func(*rapid.T){
+			"enter": func(t *rapid.T) {
+				w, c, where, before := seated(), rapid.SampledFrom([]class{unknown, stranger, stranger, inside}).Draw(t, "class"), somewhere(), strangers()
+				crowded := c != unknown && r.from[where].all >= limits.ConnectionsPerAddress
+				refused := r.enter(w, where, c)
+				switch {
+				case refused == nil:
+					in = append(in, w)
+				case c != stranger && before > 0 && !crowded:
+					t.Fatalf("class %d was turned away for %d strangers", c, before)
+				}
+				if lost := before - strangers(); lost > 1 || lost == 1 && refused != nil {
+					t.Fatalf("%d strangers made room, and %v", lost, refused)
+				}
+			},
+			"log in": func(t *rapid.T) {
+				if w := one(t); w.seat.class == stranger {
+					r.become(w, user)
+				}
+			},
+			"log out": func(t *rapid.T) {
+				if w := one(t); w.seat.class == user {
+					r.become(w, stranger)
+				}
+			},
+			"move": func(t *rapid.T) {
+				if w := one(t); w.seat.class == unknown {
+					_ = r.move(w, somewhere(), rapid.SampledFrom([]class{stranger, inside}).Draw(t, "class"))
+				}
+			},
+			"leave": func(t *rapid.T) {
+				w := one(t)
+				r.leave(w)
+				for i := range in {
+					if in[i] == w {
+						in = append(in[:i], in[i+1:]...)
+						break
+					}
+				}
+			},
+			"": func(t *rapid.T) {
+				var count [classes]int
+				from, at := map[place]tally{}, map[*port]int{}
+				for _, w := range in {
+					if !w.seat.counted {
+						continue
+					}
+					count[w.seat.class]++
+					f := from[w.seat.place]
+					f.all++
+					if w.seat.class == stranger {
+						f.strangers++
+						at[w.seat.place.port]++
+					}
+					from[w.seat.place] = f
+					if w.dropped {
+						t.Fatal("one that was dropped counts")
+					}
+				}
+				all := count[unknown] + count[stranger] + count[user] + count[inside]
+				if count != r.count || len(from) != len(r.from) || len(at) != len(r.strangers) || len(in) != len(r.wires) {
+					t.Fatalf("counted %v, there are %v", r.count, count)
+				}
+				for p, f := range from {
+					if r.from[p] != f || r.strangers[p.port] != at[p.port] {
+						t.Fatalf("at %v counted %v and %d, there are %v and %d", p, r.from[p], r.strangers[p.port], f, at[p.port])
+					}
+				}
+				if all > limits.Connections {
+					t.Fatalf("%d are in", all)
+				}
+				if outside := count[stranger] + count[user]; outside > limits.Connections-r.reserved {
+					t.Fatalf("%d are outside, and %d are reserved", outside, r.reserved)
+				}
+			},
+		})
+	})
+}
