@@ -481,6 +481,8 @@ func (w *wire) tooManyErrors(line string) limit {
 	d := &w.dialog
 	policy := strings.HasPrefix(line, "55")
 	switch {
+	case strings.HasPrefix(line, "421"):
+		return "" // the end already
 	case d.verb == "RCPT" && line[0] == '2':
 		d.wrong = 0
 	case d.verb == "RCPT" && policy:

@@ -152,7 +152,7 @@ func TestLimits(t *testing.T) {
 			}
 			told := 0
 			for _, r := range log.all(t) {
-				if r["msg"] == "refused" {
+				if r["msg"] == "refused" || r["msg"] == "login failed" {
 					told++
 				}
 			}
