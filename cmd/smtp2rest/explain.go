@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -68,10 +69,13 @@ and limits: for those, 'smtp2rest send' asks the relay itself.`,
 var errRefused = errors.New("this mail would be refused")
 
 func explain(t *terminal, raw []byte, from string, to []string, o payload.Options) error {
+	var told explanations
+	o.Explain = told.add
 	mail, err := payload.Map(raw, from, o)
 	if err != nil {
 		fmt.Fprintf(t.out, "refused: %s\n", reply.From(intake.Refusal(err)))
 		explainRefused(t, err)
+		told.print(t)
 		return errRefused
 	}
 	body, err := mail.Encode()
@@ -87,7 +91,7 @@ func explain(t *terminal, raw []byte, from string, to []string, o payload.Option
 		}
 		fmt.Fprintln(t.out, text)
 	}
-	explainNotes(t, mail)
+	told.print(t)
 	return nil
 }
 
@@ -102,13 +106,26 @@ func explainRefused(t *terminal, err error) {
 	for i := range r.Read.Attachments {
 		fmt.Fprintf(t.out, "file: %s\n", r.Read.Attachments[i].Describe())
 	}
-	explainNotes(t, r.Read)
 }
 
-func explainNotes(t *terminal, mail *payload.Mail) {
+// explanations are what was left out of a mail, changed or repaired, each once.
+type explanations []explained
+
+type explained struct {
+	kind  payload.OmissionKind
+	words string
+}
+
+func (l *explanations) add(kind payload.OmissionKind, words string) {
+	if e := (explained{kind, words}); !slices.Contains(*l, e) {
+		*l = append(*l, e)
+	}
+}
+
+func (l explanations) print(t *terminal) {
 	p := palette{t.color}
-	for _, note := range mail.Notes {
-		fmt.Fprintf(t.out, "%s %s: %s\n", p.red("note:"), note.Kind, note.Detail)
+	for _, e := range l {
+		fmt.Fprintf(t.out, "%s %s: %s\n", p.red("note:"), e.kind, e.words)
 	}
 }
 

@@ -10,8 +10,8 @@ import (
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
-// explained is what would become of a mail.
-type explained struct {
+// explanation is what would become of a mail.
+type explanation struct {
 	Assumed string          `json:"assumed_sender,omitempty"` // where no sender is set
 	Refused string          `json:"refused,omitempty"`        // what the client would be told
 	Read    *explainedRead  `json:"read,omitempty"`           // of a mail that would be refused
@@ -37,7 +37,9 @@ type explainedNote struct {
 }
 
 func explainJSON(t *terminal, raw []byte, from, assumed string, to []string, o payload.Options) error {
-	e := explained{Assumed: assumed, Calls: []explainedCall{}, Notes: []explainedNote{}}
+	e := explanation{Assumed: assumed, Calls: []explainedCall{}, Notes: []explainedNote{}}
+	var told explanations
+	o.Explain = told.add
 	mail, err := payload.Map(raw, from, o)
 	if err != nil {
 		e.Refused = reply.From(intake.Refusal(err)).String()
@@ -46,7 +48,7 @@ func explainJSON(t *terminal, raw []byte, from, assumed string, to []string, o p
 			for i := range r.Read.Attachments {
 				e.Read.Files = append(e.Read.Files, r.Read.Attachments[i].Describe())
 			}
-			e.note(r.Read.Notes)
+			e.note(told)
 		}
 		return errors.Join(printJSON(t.out, e), &exitError{exitFailed, errRefused})
 	}
@@ -61,12 +63,12 @@ func explainJSON(t *terminal, raw []byte, from, assumed string, to []string, o p
 		}
 		e.Calls = append(e.Calls, explainedCall{rcpt, text})
 	}
-	e.note(mail.Notes)
+	e.note(told)
 	return printJSON(t.out, e)
 }
 
-func (e *explained) note(list []payload.Note) {
+func (e *explanation) note(list explanations) {
 	for _, n := range list {
-		e.Notes = append(e.Notes, explainedNote{n.Kind.String(), n.Detail, n.Kind.LeftOut()})
+		e.Notes = append(e.Notes, explainedNote{n.kind.String(), n.words, n.kind.LeftOut()})
 	}
 }

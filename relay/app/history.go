@@ -97,6 +97,6 @@ func LeftOut(current func() *config.Config) func(raw []byte, from string) []hist
 		if err != nil {
 			return nil // it is refused, and its attempts say so
 		}
-		return history.LeftOutOf(mail.Notes)
+		return history.LeftOutOf(mail.Omissions)
 	}
 }

@@ -180,12 +180,21 @@ func (m *mapped) drop() {
 func (b *bodies) load(ctx context.Context, one *mapped, m queue.Mail, o payload.Options) error {
 	wait, cancel := context.WithTimeout(ctx, memoryWait)
 	defer cancel()
-	if err := one.memory.Hold(wait, m.Size+payload.MostCost(m.Size)); err != nil {
+	held := m.Size + payload.MostCost(m.Size)
+	if err := one.memory.Hold(wait, held); err != nil {
 		return fmt.Errorf("%w: %w", errMemory, err)
 	}
 	raw, err := readWhole(ctx, b.queue, m)
 	if err != nil {
 		return err
+	}
+	if need := m.Size + payload.Cost(raw, o.Limits); need > held {
+		// Two mails that each hold some and wait for more would wait for each
+		// other. To hold less always works.
+		_ = one.memory.Hold(wait, 0)
+		if err := one.memory.Hold(wait, need); err != nil {
+			return fmt.Errorf("%w: %w", errMemory, err)
+		}
 	}
 	if one.body, err = b.guarded(raw, &m.Message, o); err != nil {
 		return err

@@ -75,8 +75,8 @@ func TestBodiesHoldMemory(t *testing.T) {
 		if again := get(0); again != first || l.shares != 1 {
 			t.Errorf("mapped twice, %d shares", l.shares)
 		}
-		if want := mails[0].Size + payload.MostCost(mails[0].Size); l.most != want || l.held != first.body.Len("") {
-			t.Errorf("%d held at most, want %d; then %d", l.most, want, l.held)
+		if least := mails[0].Size + payload.MostCost(mails[0].Size); l.most < least || l.most > 2*least || l.held != first.body.Len("") {
+			t.Errorf("%d held at most, want %d or somewhat more; then %d", l.most, least, l.held)
 		}
 		second := get(1)
 		if l.shares != 2 {

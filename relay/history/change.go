@@ -224,13 +224,14 @@ func clip(s string, n int) string {
 	return strings.Clone(strings.ToValidUTF8(s, "�"))
 }
 
-// LeftOutOf is what of a mail the API is not given, of all that the mapping
-// noted.
-func LeftOutOf(notes []payload.Note) []LeftOut {
+// LeftOutOf is what of a mail the API is not given, of all that was omitted,
+// changed or repaired: how many pieces of each kind, and how large. Not what they
+// were called: that is the mail's, and the history has no word of it.
+func LeftOutOf(omissions []payload.Omission) []LeftOut {
 	var left []LeftOut
-	for _, n := range notes {
-		if n.Kind.LeftOut() {
-			left = append(left, LeftOut{Kind: n.Kind.String(), Detail: n.Detail})
+	for _, o := range omissions {
+		if o.Kind.LeftOut() {
+			left = append(left, LeftOut{Kind: o.Kind.String(), Detail: o.String()})
 		}
 	}
 	return left

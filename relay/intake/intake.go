@@ -259,8 +259,9 @@ func unique(recipients []string) []string {
 }
 
 // mapped maps the mail before anything is promised, so that what cannot be
-// sent is refused while the client still listens. Before each step there is
-// memory for it.
+// sent is refused while the client still listens. There is memory for all of it
+// before it begins: two mails that each hold some and wait for more would wait
+// for each other.
 func (in *Intake) mapped(ctx context.Context, log *slog.Logger, m *relay.Message, env *smtpd.Envelope) (*payload.Mail, *payload.Body, error) {
 	mapping := in.set.Load().Mapping
 	if err := env.Reserve(ctx, payload.Cost(m.Raw, mapping.Limits)); err != nil {
@@ -270,17 +271,14 @@ func (in *Intake) mapped(ctx context.Context, log *slog.Logger, m *relay.Message
 	if err != nil {
 		return nil, nil, Refusal(err)
 	}
-	for _, note := range mail.Notes {
-		log.Info("mapping", "kind", note.Kind.String(), "detail", note.Detail)
-	}
-	if err := env.Reserve(ctx, mail.Cost()); err != nil {
-		return nil, nil, err
+	for _, o := range mail.Omissions {
+		log.Info("mapping", "kind", o.Kind.String(), "count", o.Count, "bytes", o.Size)
 	}
 	body, err := mail.Encode()
 	if err != nil {
 		return nil, nil, err
 	}
-	return mail, body, env.Reserve(ctx, body.Len(""))
+	return mail, body, env.Reserve(ctx, body.Len("")) // to hold less never fails
 }
 
 // domainOf is the domain by which warming counts.

@@ -71,7 +71,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Pieces of mail that was taken which the API was not given, by kind: 'smtp2rest trace' names those of one mail.",
 		}, []string{"kind"}),
 	}
-	for _, kind := range payload.NoteKinds() {
+	for _, kind := range payload.OmissionKinds() {
 		if kind.LeftOut() {
 			m.leftOut.WithLabelValues(kind.String())
 		}

@@ -371,6 +371,7 @@ func TestEveryRefusalHasItsReply(t *testing.T) {
 		payload.HasAttachment: `554 5\.6\.1 why`,
 		payload.SenderDomain:  `550 5\.7\.1 .*why.*`,
 		payload.Encrypted:     `554 5\.6\.1 why`,
+		payload.TooCostly:     `552 5\.3\.4 message too large`,
 	}
 	for _, reason := range payload.RefusalReasons() {
 		compare(t, reply.From(Refusal(fmt.Errorf("wrapped: %w", &payload.Refusal{Reason: reason, Detail: "why"}))), or(want[reason], "a line in this test"))

@@ -17,18 +17,18 @@ type story struct {
 	trace   string  // the mail's W3C traceparent
 	list    []named // for whom the client is answered one by one; nil: for all at once
 	came    bool
-	leftOut []payload.NoteKind
+	leftOut []payload.Omission
 }
 
 // came notes a mail that could be mapped.
 func (in *Intake) came(s *story, mail *payload.Mail) {
 	head := history.Head{
 		MessageID: mail.MessageID, Author: mail.From.Email, Subject: in.subject(mail.Subject), TraceParent: s.trace,
-		LeftOut: history.LeftOutOf(mail.Notes),
+		LeftOut: history.LeftOutOf(mail.Omissions),
 	}
-	for _, n := range mail.Notes {
-		if n.Kind.LeftOut() {
-			s.leftOut = append(s.leftOut, n.Kind)
+	for _, o := range mail.Omissions {
+		if o.Kind.LeftOut() {
+			s.leftOut = append(s.leftOut, o)
 		}
 	}
 	s.came = true
@@ -59,8 +59,8 @@ func (in *Intake) answered(s *story, v verdict) {
 	}
 	r := v.main()
 	if r.Positive() {
-		for _, kind := range s.leftOut {
-			in.metrics.leftOut.WithLabelValues(kind.String()).Inc()
+		for _, o := range s.leftOut {
+			in.metrics.leftOut.WithLabelValues(o.Kind.String()).Add(float64(o.Count))
 		}
 	}
 	said := history.Answered{ID: s.message.ID, To: s.message.Recipients, Reply: r.String(), Taken: r.Positive(), At: time.Now()}

@@ -50,7 +50,7 @@ func TestWhatIsLeftOutIsRecordedAndCounted(t *testing.T) {
 	r, n := newStoryRig(t, payload.StripAttachments)
 	told := r.send(t.Context(), mailWithFile, "shop@sandbox.example", "bob@example.net")
 	c := n.change(t)
-	want := []history.LeftOut{{Kind: "attachment_stripped", Detail: "a.pdf (application/pdf, 3 bytes)"}, {Kind: "headers_dropped", Detail: "X-Mailer"}}
+	want := []history.LeftOut{{Kind: "attachment_stripped", Detail: "1 (3 bytes)"}, {Kind: "headers_dropped", Detail: "1 (2 bytes)"}}
 	if len(c.Head.LeftOut) != 2 || c.Head.LeftOut[0] != want[0] || c.Head.LeftOut[1] != want[1] {
 		t.Errorf("left out: %+v", c.Head.LeftOut)
 	}
@@ -60,7 +60,7 @@ func TestWhatIsLeftOutIsRecordedAndCounted(t *testing.T) {
 	if c.Head.Subject != "" {
 		t.Errorf("the subject is kept, which nobody wanted: %q", c.Head.Subject)
 	}
-	for kind, want := range map[payload.NoteKind]float64{payload.AttachmentStripped: 1, payload.HeadersDropped: 1, payload.PartDropped: 0} {
+	for kind, want := range map[payload.OmissionKind]float64{payload.AttachmentStripped: 1, payload.HeadersDropped: 1, payload.PartDropped: 0} {
 		if got := testutil.ToFloat64(r.metrics.leftOut.WithLabelValues(kind.String())); got != want {
 			t.Errorf("%s is counted %v times, want %v", kind, got, want)
 		}

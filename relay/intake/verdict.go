@@ -129,6 +129,8 @@ func Refusal(err error) error {
 	switch r.Reason {
 	case payload.HasAttachment, payload.Encrypted:
 		return reply.CannotCarry(r.Detail)
+	case payload.TooCostly:
+		return reply.TooLarge()
 	case payload.SenderDomain:
 		return reply.SenderDomainRefused(r.Detail)
 	default:

@@ -16,7 +16,7 @@ func (c *composer) attach() *Refusal {
 		c.mail.Attachments = c.files
 	case c.options.Attachments == StripAttachments:
 		for i := range c.files {
-			c.note(AttachmentStripped, c.files[i].Describe())
+			c.omit(AttachmentStripped, c.files[i].Size, c.files[i].Describe())
 		}
 	default:
 		c.mail.Attachments = c.files
@@ -48,7 +48,7 @@ func (a *Attachment) Describe() string {
 	if len(name) > 100 {
 		name = strings.ToValidUTF8(name[:100], "") + "..."
 	}
-	return fmt.Sprintf("%s (%s, %s)", name, a.ContentType, bytesText(a.Size))
+	return fmt.Sprintf("%s (%s, %s)", name, cut(a.ContentType, 100), bytesText(a.Size))
 }
 
 func bytesText(n int64) string {

@@ -8,19 +8,25 @@ import (
 
 // calendar shows an invitation that stands alone as text: what, when, where.
 // Beside a body, an alternative of it, it is left out by version.
-func (c *composer) calendar(p *mime.Part) []block {
+func (c *composer) calendar(p *mime.Part) []*block {
 	if c.options.Attachments == SendAttachments {
 		return c.file(attachmentOf(p))
 	}
-	text := eventText(p.Text())
-	c.note(AlternativeDropped, "an invitation, shown as text: "+describePart(p))
+	a := attachmentOf(p)
+	c.omit(AlternativeDropped, a.Size, "an invitation, shown as text: "+a.Describe())
+	text := c.text(p)
+	if c.take(5 * len(text)) {
+		text = eventText(text)
+	}
 	return c.show(block{text: text})
 }
 
 // eventText reads the first event of an iCalendar object (RFC 5545).
 func eventText(ics string) string {
-	ics = strings.NewReplacer("\n ", "", "\n\t", "").Replace(ics) // folds
+	ics = unfoldEvent(ics)
+	unescape := strings.NewReplacer(`\n`, "\n", `\N`, "\n", `\,`, ",", `\;`, ";", `\\`, `\`).Replace // RFC 5545 section 3.3.11
 	var b strings.Builder
+	b.Grow(len(ics))
 	in := false
 	for line := range strings.Lines(ics) {
 		line = strings.TrimSpace(line)
@@ -34,12 +40,29 @@ func eventText(ics string) string {
 			return b.String()
 		case in && ok:
 			if label := eventLabel(name); label != "" {
-				b.WriteString(label + ": " + eventValue(name, params, value) + "\n")
+				for _, piece := range [...]string{label, ": ", eventValue(name, params, value, unescape), "\n"} {
+					b.WriteString(piece)
+				}
 			}
 		}
 	}
 	if b.Len() == 0 {
 		return ics
+	}
+	return b.String()
+}
+
+// unfoldEvent joins the lines of a property (RFC 5545 section 3.1).
+func unfoldEvent(ics string) string {
+	var b strings.Builder
+	b.Grow(len(ics))
+	for line := range strings.SplitAfterSeq(ics, "\n") {
+		if next := strings.TrimLeft(line[:min(len(line), 1)], " \t"); b.Len() > 0 && line != "" && next == "" {
+			line = line[1:]
+		} else if b.Len() > 0 {
+			b.WriteByte('\n')
+		}
+		b.WriteString(strings.TrimSuffix(line, "\n"))
 	}
 	return b.String()
 }
@@ -91,15 +114,14 @@ func timeZone(params string) string {
 	return ""
 }
 
-func eventValue(name, params, value string) string {
+func eventValue(name, params, value string, unescape func(string) string) string {
 	switch name {
 	case "DTSTART", "DTEND":
 		return eventTime(value) + timeZone(params)
 	case "ORGANIZER":
 		return strings.TrimPrefix(strings.TrimPrefix(value, "mailto:"), "MAILTO:")
 	}
-	// RFC 5545 section 3.3.11
-	return strings.NewReplacer(`\n`, "\n", `\N`, "\n", `\,`, ",", `\;`, ";", `\\`, `\`).Replace(value)
+	return unescape(value)
 }
 
 // eventTime writes 20260102T150405Z as people read it.

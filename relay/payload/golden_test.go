@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -80,10 +81,17 @@ func goldenOf(t *testing.T, raw []byte) []byte {
 	t.Helper()
 	var g golden
 	o := testOptions()
+	explain := func(kind OmissionKind, words string) {
+		if note := kind.String() + ": " + words; !slices.Contains(g.Notes, note) {
+			g.Notes = append(g.Notes, note)
+		}
+	}
+	o.Explain = explain
 	m, err := Map(raw, "envelope@example.com", o)
 	var refusal *Refusal
 	if errors.As(err, &refusal) {
 		g.Refused = refusal.Reason.String() + ": " + refusal.Detail
+		g.Notes = nil
 		o.Attachments = SendAttachments
 		m, err = Map(raw, "envelope@example.com", o)
 	}
@@ -96,9 +104,6 @@ func goldenOf(t *testing.T, raw []byte) []byte {
 		for i := range m.Attachments {
 			a := &m.Attachments[i]
 			g.Attachments = append(g.Attachments, goldenFile{a.Filename, a.ContentType, a.ContentID, len(a.Content())})
-		}
-		for _, n := range m.Notes {
-			g.Notes = append(g.Notes, n.Kind.String()+": "+n.Detail)
 		}
 	}
 	var out bytes.Buffer

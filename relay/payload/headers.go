@@ -11,18 +11,19 @@ import (
 // headers sets the subject, the Message-ID and the headers that are passed on.
 func (c *composer) headers(h mime.Header) {
 	hint := c.charset
-	c.mail.Subject = mime.DecodeWords(h.Get("Subject"), hint)
+	c.mail.Subject = c.decoder.Words(h.Get("Subject"), hint)
 	if short := cut(c.mail.Subject, maxSubject); short != c.mail.Subject {
 		c.mail.Subject = short
-		c.note(OverLimit, "the subject was cut")
+		c.omit(OverLimit, 0, "the subject was cut")
 	}
 	if h.Count("Subject") > 1 {
-		c.note(HeaderRepaired, "more than one Subject; the first is used")
+		c.omit(HeaderRepaired, 0, "more than one Subject; the first is used")
 	}
-	c.mail.MessageID = messageID(h, hint)
+	c.mail.MessageID = messageID(c.decoder, h, hint)
 	var left, seen []string
+	var size int64
 	for _, f := range h {
-		if !passes(f.Name) {
+		if !passes(f.Name) || len(f.Name) > maxHeaderName {
 			continue
 		}
 		name := mime.OneLine(string(f.Name)) // may be any bytes
@@ -31,13 +32,13 @@ func (c *composer) headers(h mime.Header) {
 		}
 		seen = append(seen, name)
 		if c.options.HeaderField == "" || strings.EqualFold(name, "Cc") {
-			left = append(left, name)
+			left, size = append(left, name), size+int64(len(f.Value))
 			continue
 		}
-		c.mail.Headers = append(c.mail.Headers, Header{name, mime.DecodeWords(h.Get(string(f.Name)), hint)})
+		c.mail.Headers = append(c.mail.Headers, Header{name, c.decoder.Words(h.Get(string(f.Name)), hint)})
 	}
 	if len(left) > 0 {
-		c.note(HeadersDropped, strings.Join(left, ", "))
+		c.omit(HeadersDropped, size, strings.Join(left, ", "))
 	}
 }
 
@@ -52,8 +53,11 @@ func cut(s string, n int) string {
 	return strings.ToValidUTF8(s[:n-len("…")], "") + "…"
 }
 
-// maxHeaders bounds how many headers are passed on or named in a note.
+// maxHeaders bounds how many headers are passed on or named in an omission.
 const maxHeaders = 100
+
+// maxHeaderName is longer than the name of any header that says something.
+const maxHeaderName = 200
 
 // passes reports whether a field says something to the recipient that the
 // payload has no field for. Fields of transport, of the body's form and of

@@ -17,11 +17,12 @@ type Identity struct {
 
 // Identify reads a mail's header and nothing else.
 func Identify(raw []byte) Identity {
-	h := mime.Parse(raw[:headerEnd(raw)], mime.Limits{}).Header
+	root := mime.Parse(raw[:headerEnd(raw)], mime.Limits{})
+	h, d := root.Header, root.Decoder()
 	return Identity{
-		MessageID: messageID(h, ""),
-		Subject:   cut(mime.DecodeWords(h.Get("Subject"), ""), maxSubject),
-		Author:    firstMailbox(mime.ParseAddresses(h.Get("From"), "")).Email,
+		MessageID: messageID(d, h, ""),
+		Subject:   cut(d.Words(h.Get("Subject"), ""), maxSubject),
+		Author:    firstMailbox(d.Addresses(h.Get("From"), "")).Email,
 	}
 }
 
@@ -38,6 +39,6 @@ func headerEnd(raw []byte) int {
 	return end
 }
 
-func messageID(h mime.Header, hint string) string {
-	return strings.Trim(mime.DecodeWords(h.Get("Message-ID"), hint), "<> ")
+func messageID(d *mime.Decoder, h mime.Header, hint string) string {
+	return strings.Trim(d.Words(h.Get("Message-ID"), hint), "<> ")
 }

@@ -65,7 +65,13 @@ func (d *document) WriteTo(w io.Writer) (int64, error) {
 func (m *Mail) Encode() (*Body, error) {
 	size := 512 + jsonSize(m.Subject) + jsonSize(m.HTML) + jsonSize(m.Text)
 	for i := range m.Attachments {
-		size += 256 + int(m.Attachments[i].Size+2)/3*4
+		a := &m.Attachments[i]
+		size += 256 + int(a.Size+2)/3*4 + len(a.Filename) + len(a.ContentType) + len(a.ContentID)
+	}
+	if m.headerField != "" {
+		for _, h := range m.Headers {
+			size += 8 + jsonSize(h.Name) + jsonSize(h.Value)
+		}
 	}
 	b := make([]byte, 0, size)
 	b = append(b, `},"from":`...)
@@ -87,7 +93,8 @@ func (m *Mail) Encode() (*Body, error) {
 // jsonSize is how long a clean text becomes in JSON, but for characters that
 // are as good as never there.
 func jsonSize(s string) int {
-	return len(s) + strings.Count(s, "\n") + strings.Count(s, `"`) + strings.Count(s, `\`) + strings.Count(s, "\t")
+	return len(s) + strings.Count(s, "\n") + strings.Count(s, `"`) + strings.Count(s, `\`) + strings.Count(s, "\t") +
+		3*(strings.Count(s, "\u2028")+strings.Count(s, "\u2029"))
 }
 
 func appendAddress(b []byte, a relay.Address) []byte {

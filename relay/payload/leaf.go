@@ -1,6 +1,7 @@
 package payload
 
 import (
+	"errors"
 	"strings"
 
 	"github.com/smtp2rest/smtp2rest/relay/payload/mime"
@@ -8,7 +9,7 @@ import (
 )
 
 // leaf returns the body of a part without parts, or files it.
-func (c *composer) leaf(p *mime.Part) []block {
+func (c *composer) leaf(p *mime.Part) []*block {
 	c.leaves++
 	switch {
 	case strings.HasPrefix(p.Type, "multipart/"):
@@ -30,6 +31,7 @@ func (c *composer) leaf(p *mime.Part) []block {
 	case c.options.Attachments == SendAttachments && shownOrSent(p):
 		return c.file(attachmentOf(p))
 	case isBody(p):
+		c.nameDropped(p)
 		return c.body(p)
 	}
 	return c.file(attachmentOf(p))
@@ -77,13 +79,33 @@ func shownOrSent(p *mime.Part) bool {
 	return strings.HasPrefix(p.Type, "text/") || strings.HasPrefix(p.Type, "message/")
 }
 
+// nameDropped records that a text has a file's name, which it loses where it is
+// shown: nothing in a body says what it was called.
+func (c *composer) nameDropped(p *mime.Part) {
+	if name := p.Filename(); name != "" {
+		c.omit(NameDropped, int64(len(name)), name)
+	}
+}
+
+// text decodes a text, unless the mail has taken more than its share already.
+func (c *composer) text(p *mime.Part) string {
+	if c.memory < int64(len(p.Body)) {
+		c.memory = -1
+		return ""
+	}
+	text, took := p.Text()
+	c.take(took)
+	return text
+}
+
 // body shows a part that is text.
-func (c *composer) body(p *mime.Part) []block {
-	text := p.Text()
+func (c *composer) body(p *mime.Part) []*block {
+	text := c.text(p)
 	switch p.Type {
 	case "text/html":
 		return c.show(block{html: text, hasHTML: true})
 	case "text/enriched", "text/richtext":
+		c.take(len(text))
 		return c.show(block{text: enrichedText(text)})
 	case "message/external-body":
 		text = externalText(p) + text
@@ -106,20 +128,36 @@ func externalText(p *mime.Part) string {
 
 // cutFiles takes the files in uuencode out of a text.
 func (c *composer) cutFiles(text string) string {
-	if !strings.Contains(text, "begin ") {
+	if !strings.HasPrefix(text, "begin ") && !strings.Contains(text, "\nbegin ") || !c.take(3*len(text)) {
 		return text
 	}
-	files, rest := mime.CutUU([]byte(text))
+	files, rest := c.decoder.CutUU([]byte(text), maxInside-c.inside)
 	for _, f := range files {
-		c.note(UnpackedFile, "uuencode: "+f.Name)
-		c.files = append(c.files, Attachment{Filename: f.Name, ContentType: "application/octet-stream", Size: int64(len(f.Data)), data: f.Data})
+		a := Attachment{Filename: f.Name, ContentType: "application/octet-stream", Size: int64(len(f.Data)), data: f.Data}
+		if f.Rest {
+			a.Filename, a.ContentType = "more-files.uu", "text/plain"
+			c.omit(OverLimit, a.Size, "too many files in uuencode")
+		} else {
+			c.inside++
+		}
+		c.take(perFile)
+		c.omit(UnpackedFile, a.Size, "uuencode: "+a.Filename)
+		c.files = append(c.files, a)
 	}
 	return string(rest)
 }
 
+// maxInside bounds how many files are taken out of the parts of a mail, from
+// uuencode and winmail.dat.
+const maxInside = 1000
+
+// perFile is what a file takes besides its content.
+const perFile = 1 << 10
+
 // enrichedText drops the formatting commands of RFC 1896.
 func enrichedText(s string) string {
 	var b strings.Builder
+	b.Grow(len(s))
 	for {
 		i := strings.IndexByte(s, '<')
 		if i < 0 {
@@ -144,23 +182,30 @@ func enrichedText(s string) string {
 
 // tnef unpacks Outlook's winmail.dat. Its body counts when the mail shows none
 // of its own beside it; without files and body it holds only formatting.
-func (c *composer) tnef(p *mime.Part) []block {
-	data := p.Decoded()
-	m, err := tnef.Parse(data)
+func (c *composer) tnef(p *mime.Part) []*block {
+	if !c.take(2 * len(p.Body)) {
+		return c.file(attachmentOf(p))
+	}
+	m, err := tnef.Parse(p.Decoded(), maxInside-c.inside)
+	if errors.Is(err, tnef.ErrFiles) {
+		c.omit(OverLimit, int64(len(p.Body)), "too many files in a winmail.dat")
+	}
 	if err != nil {
 		return c.file(attachmentOf(p))
 	}
+	c.inside += len(m.Files)
 	if len(m.Files) == 0 && len(m.HTML) == 0 {
 		return c.leave(p, PartDropped) // formatting for Outlook
 	}
 	c.fates++
-	c.note(UnpackedFile, "winmail.dat")
+	c.omit(UnpackedFile, int64(len(p.Body)), "winmail.dat")
 	for _, f := range m.Files {
 		c.files = append(c.files, Attachment{Filename: mime.OneLine(f.Name), ContentType: typeOf(f.Name), Size: int64(len(f.Data)), data: f.Data})
 	}
 	if len(m.HTML) > 0 {
-		text, _ := mime.Decode("", m.HTML)
+		text, _ := c.decoder.Decode("", m.HTML)
 		c.tnefHTML = mime.CleanText(text)
+		c.take(3 * len(text))
 	}
 	return nil
 }
@@ -174,11 +219,6 @@ func attachmentOf(p *mime.Part) Attachment {
 		Size:        p.Size(),
 		part:        p,
 	}
-}
-
-func describePart(p *mime.Part) string {
-	a := attachmentOf(p)
-	return a.Describe()
 }
 
 // typeOf names the media type of a file that came without one.

@@ -52,7 +52,7 @@ func urlAt(text string, i int) link {
 // wwwAt returns the link that begins with www at the dot at i.
 func wwwAt(text string, i int) link {
 	start := i - 3
-	if start < 0 || !strings.EqualFold(text[start:i], "www") || start > 0 && isWord(text[start-1]) {
+	if start < 0 || !strings.EqualFold(text[start:i], "www") || start > 0 && isWord(text[start-1]) || i+1 < len(text) && text[i+1] == '.' {
 		return link{}
 	}
 	end := linkEnd(text, i+1)

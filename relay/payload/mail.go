@@ -13,10 +13,10 @@ type Mail struct {
 	HTML        string // always something, if only empty markup
 	Text        string // "" when the mail has none
 	Attachments []Attachment
-	Headers     []Header // what Options.HeaderField passes on
-	Authors     []string // addresses that the mail names as its author, as they are written there
-	MessageID   string   // the client's own, without angles, for logs
-	Notes       []Note
+	Headers     []Header   // what Options.HeaderField passes on
+	Authors     []string   // addresses that the mail names as its author, as they are written there
+	MessageID   string     // the client's own, without angles, for logs
+	Omissions   []Omission // one of a kind
 
 	fields      AttachmentFields
 	headerField string
@@ -40,6 +40,17 @@ func (a *Attachment) Content() []byte {
 		return a.part.Decoded()
 	}
 	return a.data
+}
+
+// omit adds to what is known of a kind.
+func (m *Mail) omit(kind OmissionKind, size int64) {
+	for i := range m.Omissions {
+		if o := &m.Omissions[i]; o.Kind == kind {
+			o.Count, o.Size = o.Count+1, o.Size+size
+			return
+		}
+	}
+	m.Omissions = append(m.Omissions, Omission{Kind: kind, Count: 1, Size: size})
 }
 
 // Header is a header field that is passed on, decoded to UTF-8, one line.

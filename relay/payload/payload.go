@@ -3,7 +3,7 @@
 // no clock, no disk, so that a queued mail can be mapped again at any time.
 //
 // What the API cannot carry is refused or left out by policy, and whatever was
-// left out, changed or repaired is a Note. Nothing is silent.
+// left out, changed or repaired is an Omission. Nothing is silent.
 //
 // relay/payload/mime reads the mail's structure; this package is the policy on
 // it. relay/intake maps a mail once while its client still listens, and turns
@@ -53,6 +53,10 @@ type Options struct {
 	AttachmentFields AttachmentFields
 	HeaderField      string // JSON object for headers the payload has no field for; "" leaves them out
 	Limits           mime.Limits
+
+	// Explain, if set, hears of each omission, a bounded number of times, in
+	// words that may be the mail's own: for whoever holds the mail, and no log.
+	Explain func(kind OmissionKind, words string)
 }
 
 // For is how the mail of a user is mapped; "" is nobody's.
@@ -63,12 +67,13 @@ func (o Options) For(user string) Options {
 	return o
 }
 
-// Map maps a mail. The envelope's sender names the author of a mail that does
+// Map maps a mail, in no more memory than Cost says. The envelope's sender names the author of a mail that does
 // not. The only error is a *Refusal. The Mail refers to raw, which must not
 // change while it is in use.
 func Map(raw []byte, envelopeFrom string, o Options) (*Mail, error) {
-	c := &composer{options: &o, mail: &Mail{fields: o.AttachmentFields.withDefaults(), headerField: o.HeaderField}}
-	if refusal := c.run(mime.Parse(raw, o.Limits), envelopeFrom); refusal != nil {
+	root := mime.Parse(raw, o.Limits)
+	c := newComposer(&o, root, costOf(raw, root))
+	if refusal := c.run(root, envelopeFrom); refusal != nil {
 		return nil, refusal
 	}
 	return c.mail, nil
@@ -85,6 +90,9 @@ func (c *composer) run(root *mime.Part, envelopeFrom string) *Refusal {
 		refusal = r
 	}
 	c.headers(root.Header)
+	if refusal == nil && c.memory < 0 {
+		refusal = refuse(TooCostly, "the mail is made to take many times its size to process")
+	}
 	if refusal != nil {
 		refusal.Read = c.mail
 	}

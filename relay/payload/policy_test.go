@@ -39,8 +39,8 @@ func TestAttachmentsStripped(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(m.Attachments) != 0 || !hasNote(m, AttachmentStripped) {
-		t.Errorf("attachments %v, notes %v", m.Attachments, m.Notes)
+	if len(m.Attachments) != 0 || !omits(m, AttachmentStripped) {
+		t.Errorf("attachments %v, notes %v", m.Attachments, m.Omissions)
 	}
 	for _, body := range []string{m.Text, m.HTML} {
 		if !strings.Contains(body, noticeTitle) || !strings.Contains(body, "report.pdf (application/pdf, 9 bytes)") {
@@ -205,7 +205,7 @@ func TestVerifiedDomains(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if own := !hasNote(m, SenderRewritten); own != c.own {
+		if own := !omits(m, SenderRewritten); own != c.own {
 			t.Errorf("%v, %s: own is %v", c.domains, c.from, own)
 		}
 	}
@@ -377,16 +377,16 @@ func TestOnlyDocumentedFields(t *testing.T) {
 
 func TestNamesOfClosedSets(t *testing.T) {
 	seen := map[string]bool{}
-	for _, k := range NoteKinds() {
+	for _, k := range OmissionKinds() {
 		seen[k.String()] = true
 	}
 	for _, r := range RefusalReasons() {
 		seen[r.String()] = true
 	}
-	if len(seen) != len(NoteKinds())+len(RefusalReasons()) || seen["unknown"] {
+	if len(seen) != len(OmissionKinds())+len(RefusalReasons()) || seen["unknown"] {
 		t.Errorf("names are not unique: %v", seen)
 	}
-	if NoteKind(-1).String() != "unknown" || RefusalReason(99).String() != "unknown" {
+	if OmissionKind(-1).String() != "unknown" || RefusalReason(99).String() != "unknown" {
 		t.Error("a name for what is outside the set")
 	}
 }

@@ -12,13 +12,14 @@ const (
 	HasAttachment                      // policy: attachments are refused
 	SenderDomain                       // policy: From is outside the verified domains
 	Encrypted                          // only its recipient could read it
+	TooCostly                          // made to take many times its size
 )
 
-var reasonNames = [...]string{"unparsable", "attachment", "sender_domain", "encrypted"}
+var reasonNames = [...]string{"unparsable", "attachment", "sender_domain", "encrypted", "too_costly"}
 
 // RefusalReasons lists every reason, for tables that must be complete.
 func RefusalReasons() []RefusalReason {
-	return []RefusalReason{Unparsable, HasAttachment, SenderDomain, Encrypted}
+	return []RefusalReason{Unparsable, HasAttachment, SenderDomain, Encrypted, TooCostly}
 }
 
 // String is the reason's name in logs and metrics.

@@ -11,7 +11,7 @@ import (
 
 // sender sets From and ReplyTo.
 func (c *composer) sender(h mime.Header, envelopeFrom string) *Refusal {
-	from := mime.ParseAddresses(h.Get("From"), c.charset)
+	from := c.decoder.Addresses(h.Get("From"), c.charset)
 	author := c.author(h, from, envelopeFrom)
 	c.authors(h, from, author)
 	author.Email = asciiDomain(author.Email)
@@ -26,7 +26,7 @@ func (c *composer) sender(h mime.Header, envelopeFrom string) *Refusal {
 		return refuse(SenderDomain, "From <"+author.Email+"> is not in a domain this relay may send from")
 	default:
 		c.mail.From = relay.Address{Email: c.options.Default.Email, Name: rewrittenName(author.Name, local, domain, envelopeFrom)}
-		c.note(SenderRewritten, author.Email)
+		c.omit(SenderRewritten, 0, author.Email)
 	}
 	if c.mail.From.Name == "" && strings.EqualFold(c.mail.From.Email, c.options.Default.Email) {
 		c.mail.From.Name = c.options.Default.Name
@@ -43,30 +43,36 @@ const maxName = 300
 func (c *composer) author(h mime.Header, list []mime.Address, envelopeFrom string) mime.Address {
 	first := firstMailbox(list)
 	if len(list) > 1 || h.Count("From") > 1 {
-		c.note(SenderRepaired, "more than one author; the first is used")
+		c.omit(SenderRepaired, 0, "more than one author; the first is used")
 	}
 	if strings.Contains(first.Email, "@") {
 		return first
 	}
 	// A name alone, or a local user such as cron's `root (Cron Daemon)`.
 	for _, v := range [][]byte{h.Get("Sender"), []byte(envelopeFrom)} {
-		if a := firstMailbox(mime.ParseAddresses(v, c.charset)); strings.Contains(a.Email, "@") {
-			c.note(SenderRepaired, "From names no address")
+		if a := firstMailbox(c.decoder.Addresses(v, c.charset)); strings.Contains(a.Email, "@") {
+			c.omit(SenderRepaired, 0, "From names no address")
 			if first.Name != "" {
 				a.Name = first.Name
 			}
 			return a
 		}
 	}
-	c.note(SenderRepaired, "the mail names no sender")
+	c.omit(SenderRepaired, 0, "the mail names no sender")
 	return first
 }
 
 // authors notes whom the mail claims to be from: everybody that any From
 // names, and who takes From's place.
 func (c *composer) authors(h mime.Header, from []mime.Address, author mime.Address) {
+	seen := map[string]bool{}
 	note := func(a mime.Address) {
-		if strings.Contains(a.Email, "@") && !slices.Contains(c.mail.Authors, a.Email) {
+		if strings.Contains(a.Email, "@") && !seen[a.Email] && c.memory >= 0 {
+			if len(seen) == maxAuthors {
+				c.memory = -1 // not to be read on, and refused
+				return
+			}
+			seen[a.Email] = true
 			c.mail.Authors = append(c.mail.Authors, a.Email)
 		}
 	}
@@ -78,13 +84,16 @@ func (c *composer) authors(h mime.Header, from []mime.Address, author mime.Addre
 		return
 	}
 	for _, f := range h {
-		if strings.EqualFold(string(f.Name), "From") {
-			for _, a := range mime.ParseAddresses(f.Value, c.charset) {
+		if strings.EqualFold(string(f.Name), "From") && c.memory >= 0 {
+			for _, a := range c.decoder.Addresses(f.Value, c.charset) {
 				note(a)
 			}
 		}
 	}
 }
+
+// maxAuthors is more than any mail has: each must be one that its client may use.
+const maxAuthors = 1000
 
 // firstMailbox prefers an address with a domain, then any address, then a name.
 func firstMailbox(list []mime.Address) mime.Address {
@@ -107,18 +116,18 @@ func firstMailbox(list []mime.Address) mime.Address {
 // replyTo sets where answers go: the mail's own Reply-To, else the author that
 // a rewritten From hides, if an answer can reach that.
 func (c *composer) replyTo(h mime.Header, author mime.Address) {
-	list := mime.ParseAddresses(h.Get("Reply-To"), c.charset)
+	list := c.decoder.Addresses(h.Get("Reply-To"), c.charset)
 	for _, a := range list {
 		if reachable(a.Email) {
 			c.mail.ReplyTo = &relay.Address{Email: asciiDomain(a.Email), Name: a.Name}
 			if len(list) > 1 {
-				c.note(ReplyToChanged, "more than one address in Reply-To; the first is used")
+				c.omit(ReplyToChanged, 0, "more than one address in Reply-To; the first is used")
 			}
 			return
 		}
 	}
 	if len(list) > 0 {
-		c.note(ReplyToChanged, "no answer can reach what Reply-To names")
+		c.omit(ReplyToChanged, 0, "no answer can reach what Reply-To names")
 	}
 	if author.Email != c.mail.From.Email && reachable(author.Email) {
 		c.mail.ReplyTo = &relay.Address{Email: author.Email, Name: author.Name}

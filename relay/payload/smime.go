@@ -14,22 +14,23 @@ func isSMIME(p *mime.Part) bool {
 // smime opens an opaque signed message (RFC 8551 section 3.5.2), which hides a
 // readable body in its signature's wrapping; the signature is left out.
 // Whatever else the type stands for is encrypted, or certificates.
-func (c *composer) smime(p *mime.Part) []block {
+func (c *composer) smime(p *mime.Part) []*block {
 	kind := strings.ToLower(p.Param("smime-type"))
 	if kind == "certs-only" {
 		return c.leave(p, SignatureDropped)
 	}
+	c.take(3 * len(p.Body)) // decoded, and its octets put together
 	content, ok := signedContent(p.Decoded())
 	if !ok && kind == "signed-data" {
 		return c.file(attachmentOf(p)) // says that it is not encrypted, and is no signature either
 	}
-	if !ok || c.opened >= maxOpened {
+	if !ok || c.opened >= maxOpened || c.memory < 0 {
 		c.sealed = "S/MIME"
 		return c.file(attachmentOf(p))
 	}
 	c.opened++
 	c.fates++
-	c.note(SignatureDropped, "S/MIME, around the body")
+	c.omit(SignatureDropped, 0, "S/MIME, around the body")
 	return c.part(mime.Parse(content, c.options.Limits))
 }
 

@@ -8,34 +8,69 @@ import (
 
 // textToHTML makes html that looks like the text does: escaped, with its line
 // breaks and indentation, links that can be clicked, and in monospace where
-// columns would fall apart otherwise.
-func textToHTML(text string) string {
-	var b strings.Builder
-	b.Grow(htmlSize(text))
+// columns would fall apart otherwise. Where that takes too much memory, as it
+// does for a text of nothing but line ends, the text is only escaped.
+func (c *composer) textToHTML(text string) string {
+	write := func(s sink) { writeProse(s, text) }
 	if tabular(text) {
-		// white-space and font-family for readers that drop the tag's own.
-		b.WriteString(`<pre style="white-space:pre-wrap;font-family:monospace">`)
-		writeLinked(&b, text, false)
-		b.WriteString("</pre>")
-		return b.String()
+		write = func(s sink) { writeTable(s, text, true) }
 	}
-	b.WriteString("<div>")
-	writeLinked(&b, strings.TrimRight(text, "\n"), true)
-	b.WriteString("</div>")
+	if size := sizeOf(write); c.memory >= int64(size+size*5/4+jsonSize(text)) {
+		return c.rendered(size, write)
+	}
+	write = func(s sink) { writeTable(s, text, false) }
+	return c.rendered(sizeOf(write), write)
+}
+
+// sink is written to twice: to count, and for good. Growing by doubling would
+// cost several times the mail's size.
+type sink interface{ WriteString(s string) (int, error) }
+
+type counter int
+
+// WriteString implements sink.
+func (c *counter) WriteString(s string) (int, error) {
+	*c += counter(len(s))
+	return len(s), nil
+}
+
+func sizeOf(write func(sink)) int {
+	var n counter
+	write(&n)
+	return int(n)
+}
+
+func (c *composer) rendered(size int, write func(sink)) string {
+	if !c.take(size) {
+		return ""
+	}
+	var b strings.Builder
+	b.Grow(size)
+	write(&b)
 	return b.String()
 }
 
-// htmlSize is about how long a text becomes as html: growing by doubling would
-// cost several times the mail's size.
-func htmlSize(text string) int {
-	const ends = 64
-	return len(text) + ends + 4*strings.Count(text, "\n") + 4*strings.Count(text, "&") + 3*strings.Count(text, "<") +
-		3*strings.Count(text, ">") + 5*strings.Count(text, `"`) + 5*strings.Count(text, "  ")
+// writeTable keeps the text's own white space.
+func writeTable(b sink, text string, links bool) {
+	// white-space and font-family for readers that drop the tag's own.
+	_, _ = b.WriteString(`<pre style="white-space:pre-wrap;font-family:monospace">`)
+	if links {
+		writeLinked(b, text, false)
+	} else {
+		writeText(b, text, false)
+	}
+	_, _ = b.WriteString("</pre>")
+}
+
+func writeProse(b sink, text string) {
+	_, _ = b.WriteString("<div>")
+	writeLinked(b, strings.TrimRight(text, "\n"), true)
+	_, _ = b.WriteString("</div>")
 }
 
 // writeLinked writes text with its links. prose says that line breaks and
 // blanks must be spelled out: Outlook ignores white-space:pre-wrap.
-func writeLinked(b *strings.Builder, text string, prose bool) {
+func writeLinked(b sink, text string, prose bool) {
 	for {
 		l := findLink(text)
 		if l.end == 0 {
@@ -43,12 +78,9 @@ func writeLinked(b *strings.Builder, text string, prose bool) {
 		}
 		writeText(b, text[:l.start], prose)
 		shown := html.EscapeString(text[l.start:l.end])
-		b.WriteString(`<a href="`)
-		b.WriteString(l.prefix)
-		b.WriteString(shown)
-		b.WriteString(`">`)
-		b.WriteString(shown)
-		b.WriteString(`</a>`)
+		for _, s := range [...]string{`<a href="`, l.prefix, shown, `">`, shown, `</a>`} {
+			_, _ = b.WriteString(s)
+		}
 		text = text[l.end:]
 	}
 	writeText(b, text, prose)
@@ -56,7 +88,7 @@ func writeLinked(b *strings.Builder, text string, prose bool) {
 
 // writeText escapes text. In prose a line break is <br> and, of several
 // blanks or those that begin a line, all but the last do not collapse.
-func writeText(b *strings.Builder, text string, prose bool) {
+func writeText(b sink, text string, prose bool) {
 	plain := 0
 	for i := 0; i < len(text); i++ {
 		esc := ""
@@ -83,12 +115,12 @@ func writeText(b *strings.Builder, text string, prose bool) {
 			}
 		}
 		if esc != "" {
-			b.WriteString(text[plain:i])
-			b.WriteString(esc)
+			_, _ = b.WriteString(text[plain:i])
+			_, _ = b.WriteString(esc)
 			plain = i + 1
 		}
 	}
-	b.WriteString(text[plain:])
+	_, _ = b.WriteString(text[plain:])
 }
 
 // tabular reports whether a text is clearly a table, a log or a program's

@@ -25,7 +25,7 @@ func TestTextToHTML(t *testing.T) {
 		{`http://a.example/"onclick="x`, `<div><a href="http://a.example/">http://a.example/</a>&quot;onclick=&quot;x</div>`},
 		{"http://", "<div>http://</div>"},
 	} {
-		if got := textToHTML(c.text); got != c.want {
+		if got := asHTML(c.text); got != c.want {
 			t.Errorf("%q: got %s, want %s", c.text, got, c.want)
 		}
 	}
@@ -56,7 +56,7 @@ func FuzzTextToHTML(f *testing.F) {
 		if !utf8.ValidString(text) || strings.ContainsAny(text, "\r\x00") {
 			return // the parser has seen to that
 		}
-		doc := textToHTML(text)
+		doc := asHTML(text)
 		var shown strings.Builder
 		z := html.NewTokenizer(strings.NewReader(doc))
 		for z.Next() != html.ErrorToken {
@@ -113,4 +113,10 @@ func toValid(s string) string {
 		b.WriteRune(r)
 	}
 	return b.String()
+}
+
+// asHTML is a text as html where there is memory for anything.
+func asHTML(text string) string {
+	c := composer{memory: 1 << 30}
+	return c.textToHTML(text)
 }

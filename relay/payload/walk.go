@@ -1,14 +1,13 @@
 package payload
 
 import (
-	"slices"
 	"strings"
 
 	"github.com/smtp2rest/smtp2rest/relay/payload/mime"
 )
 
 // part returns the body that a part contributes.
-func (c *composer) part(p *mime.Part) []block {
+func (c *composer) part(p *mime.Part) []*block {
 	if isMessage(p) {
 		return c.message(p)
 	}
@@ -27,8 +26,8 @@ func (c *composer) part(p *mime.Part) []block {
 }
 
 // children joins the bodies of parts in order, as a mail reader shows them.
-func (c *composer) children(parts []*mime.Part) []block {
-	var blocks []block
+func (c *composer) children(parts []*mime.Part) []*block {
+	var blocks []*block
 	for _, p := range parts {
 		blocks = append(blocks, c.part(p)...)
 	}
@@ -40,8 +39,8 @@ func (c *composer) children(parts []*mime.Part) []block {
 // that are text alone, and of the text that stands beside the html. Two
 // versions of one type, which only a broken program writes, are both kept
 // unless they are equal: showing twice is better than losing.
-func (c *composer) alternative(p *mime.Part) []block {
-	var text, html []block
+func (c *composer) alternative(p *mime.Part) []*block {
+	var text, html []*block
 	var others []*mime.Part
 	for _, child := range p.Parts {
 		if isVersion(child) {
@@ -62,18 +61,24 @@ func (c *composer) alternative(p *mime.Part) []block {
 	switch {
 	case len(html) == 0:
 		return text
-	case strings.TrimSpace(joinText(text)) == "":
+	case !anyText(text):
 		return html
 	}
+	said := ""
 	for _, b := range html {
 		switch {
 		case !b.hasHTML:
 			text = append(text, b)
-		case strings.TrimSpace(b.text) != "" && !sameWords(b.text, joinText(text)):
-			c.note(AlternativeDropped, "a second text that stands beside the html")
+		case b.text != "" || len(b.plain) > 0:
+			if said == "" {
+				said = c.joinText(text)
+			}
+			if own := c.joinText([]*block{{text: b.text, plain: b.plain}}); strings.TrimSpace(own) != "" && !sameWords(own, said) {
+				c.omit(AlternativeDropped, int64(len(own)), "a second text that stands beside the html")
+			}
 		}
 	}
-	return []block{{text: joinText(text), html: joinHTML(html), hasHTML: true}}
+	return []*block{{plain: text, rich: html, hasHTML: true}}
 }
 
 // isVersion reports whether a part of an alternative is in a format that only
@@ -83,7 +88,7 @@ func isVersion(p *mime.Part) bool {
 }
 
 // version shows or leaves out such a part.
-func (c *composer) version(p *mime.Part, only bool) []block {
+func (c *composer) version(p *mime.Part, only bool) []*block {
 	if only {
 		return c.leaf(p)
 	}
@@ -91,8 +96,8 @@ func (c *composer) version(p *mime.Part, only bool) []block {
 	return c.leave(p, AlternativeDropped)
 }
 
-func addVersion(have, more []block) []block {
-	if slices.Equal(have, more) {
+func addVersion(have, more []*block) []*block {
+	if equalBlocks(have, more) {
 		return have
 	}
 	return append(have, more...)
@@ -101,8 +106,8 @@ func addVersion(have, more []block) []block {
 // report shows a bounce or a receipt (RFC 6522): what people and programs are
 // told, and what came back. That is shown for context only, so that its files
 // are left out whatever the policy.
-func (c *composer) report(p *mime.Part) []block {
-	var blocks []block
+func (c *composer) report(p *mime.Part) []*block {
+	var blocks []*block
 	for i, child := range p.Parts {
 		if i < 2 || !isMessage(child) || c.options.Attachments == SendAttachments {
 			blocks = append(blocks, c.part(child)...)
@@ -111,7 +116,8 @@ func (c *composer) report(p *mime.Part) []block {
 		before := len(c.files)
 		blocks = append(blocks, c.part(child)...)
 		for j := range c.files[before:] {
-			c.note(PartDropped, c.files[before+j].Describe()+" of the returned message")
+			f := &c.files[before+j]
+			c.omit(PartDropped, f.Size, f.Describe()+" of the returned message")
 		}
 		c.files = c.files[:before]
 	}
@@ -121,15 +127,16 @@ func (c *composer) report(p *mime.Part) []block {
 // message shows an embedded message under its own header, as mail readers do.
 // An account that takes attachments gets it as a file, unless it is one of a
 // digest, whose parts have no type of their own.
-func (c *composer) message(p *mime.Part) []block {
+func (c *composer) message(p *mime.Part) []*block {
 	if !p.Container() || c.options.Attachments == SendAttachments && p.Header.Has("Content-Type") {
 		c.leaves++
 		return c.file(attachmentOf(p))
 	}
-	var blocks []block
+	var blocks []*block
 	for _, child := range p.Parts {
-		c.note(EmbeddedMessage, mime.DecodeWords(child.Header.Get("Subject"), bodyCharset(child)))
-		blocks = append(blocks, messageHead(child))
+		head := c.messageHead(child)
+		c.omit(EmbeddedMessage, int64(len(child.Body)), c.decoder.Words(child.Header.Get("Subject"), bodyCharset(child)))
+		blocks = append(blocks, head)
 		blocks = append(blocks, c.part(child)...)
 	}
 	return blocks
@@ -140,13 +147,15 @@ func isMessage(p *mime.Part) bool {
 }
 
 // messageHead shows what a reader wants to know of an embedded message.
-func messageHead(p *mime.Part) block {
+func (c *composer) messageHead(p *mime.Part) *block {
 	var b strings.Builder
+	charset := bodyCharset(p)
 	b.WriteString("-------- Forwarded message --------\n")
 	for _, name := range []string{"From", "Date", "To", "Cc", "Subject"} {
 		if v := p.Header.Get(name); len(v) > 0 {
-			b.WriteString(name + ": " + mime.DecodeWords(v, bodyCharset(p)) + "\n")
+			b.WriteString(name + ": " + c.decoder.Words(v, charset) + "\n")
 		}
 	}
-	return block{text: b.String()}
+	c.take(3 * b.Len())
+	return &block{text: b.String()}
 }

@@ -246,7 +246,8 @@ func hasHTML(p *mime.Part) bool {
 		return false
 	}
 	if len(p.Parts) == 0 {
-		return p.Type == "text/html" && p.Disposition() != "attachment" && strings.TrimSpace(p.Text()) != ""
+		text, _ := p.Text()
+		return p.Type == "text/html" && p.Disposition() != "attachment" && strings.TrimSpace(text) != ""
 	}
 	return slices.ContainsFunc(p.Parts, hasHTML)
 }

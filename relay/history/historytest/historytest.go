@@ -181,7 +181,7 @@ func (m *model) newMail() (*relay.Message, history.Head) {
 		head.BounceOf = rapid.SampledFrom(m.ids).Draw(m.T, "of")
 	}
 	if rapid.Bool().Draw(m.T, "left out") {
-		head.LeftOut = []history.LeftOut{{Kind: "attachment_stripped", Detail: "a.pdf (application/pdf, 3 kB)"}}
+		head.LeftOut = []history.LeftOut{{Kind: "attachment_stripped", Detail: "1 (3 kB)"}}
 	}
 	m.ids = append(m.ids, msg.ID)
 	return msg, head

@@ -18,13 +18,15 @@ const maxLocal = 64
 // maxAddresses bounds what is read of one field: nothing here needs more.
 const maxAddresses = 200
 
-// ParseAddresses reads an address field of any shape, in order, groups
-// resolved. net/mail, and so go-message, refuses the whole field for one
+// maxMailboxes bounds what is looked at for them, empty ones as well.
+const maxMailboxes = 10_000
+
+// Addresses reads an address field of any shape, in order, groups resolved. net/mail, and so go-message, refuses the whole field for one
 // unquoted comma, dot, bracket or byte that is not ASCII; people read the
 // address all the same.
-func ParseAddresses(v []byte, hint string) []Address {
-	p := addressParser{rest: Unfold(v), hint: hint}
-	for len(p.rest) > 0 && len(p.list) < maxAddresses {
+func (d *Decoder) Addresses(v []byte, hint string) []Address {
+	p := addressParser{decoder: d, rest: Unfold(v), hint: hint}
+	for len(p.rest) > 0 && len(p.list) < maxAddresses && p.mailboxes < maxMailboxes {
 		p.next()
 	}
 	p.flush()
@@ -35,6 +37,7 @@ func ParseAddresses(v []byte, hint string) []Address {
 // comments and angles. Pieces without an address before one with an angle
 // address are its name: `Doe, John <john@example.com>`.
 type addressParser struct {
+	decoder *Decoder
 	rest    []byte
 	hint    string
 	list    []Address
@@ -43,6 +46,10 @@ type addressParser struct {
 	angle   []byte
 	quoted  bool // phrase holds a quoted string
 	hasAddr bool // angle was seen
+	hasAt   bool // phrase holds an "@"
+
+	mailboxes int  // so far
+	unclosed  bool // there is no ">" in the rest
 }
 
 func (p *addressParser) next() {
@@ -66,13 +73,13 @@ func (p *addressParser) next() {
 	case '\\':
 		p.rest = p.rest[1:]
 		if len(p.rest) > 0 {
-			p.phrase = append(p.phrase, p.rest[0])
+			p.add(p.rest[:1])
 			p.rest = p.rest[1:]
 		}
 	case '=':
 		if _, n := cutWord(p.rest); n > 0 {
 			// A comma inside an encoded word separates nothing.
-			p.phrase = append(p.phrase, p.rest[:n]...)
+			p.add(p.rest[:n])
 			p.rest = p.rest[n:]
 			near := p.rest[:min(len(p.rest), maxLocal+1)]
 			if i := bytes.IndexAny(near, "@,;<\"( \t"); i > 0 && near[i] == '@' {
@@ -82,25 +89,38 @@ func (p *addressParser) next() {
 		}
 		fallthrough
 	default:
-		p.phrase = append(p.phrase, c)
+		p.add(p.rest[:1])
 		p.rest = p.rest[1:]
 	}
+}
+
+// add appends to the words of the mailbox, which begin with no blank.
+func (p *addressParser) add(words []byte) {
+	if len(p.phrase) == 0 {
+		words = bytes.TrimLeft(words, " \t")
+	}
+	p.hasAt = p.hasAt || looksLikeEmail(words)
+	p.phrase = append(p.phrase, words...)
 }
 
 // quote reads a quoted string: a name, or a quoted local part when "@" follows.
 func (p *addressParser) quote() {
 	value, rest := quotedString(p.rest)
 	if len(rest) > 0 && rest[0] == '@' {
-		p.phrase = append(p.phrase, p.rest[:len(p.rest)-len(rest)]...)
+		p.add(p.rest[:len(p.rest)-len(rest)])
 	} else {
-		p.phrase = append(p.phrase, value...)
+		p.add(value)
 		p.quoted = true
 	}
 	p.rest = rest
 }
 
 func (p *addressParser) angleAddr() {
-	end := bytes.IndexByte(p.rest, '>')
+	end := -1
+	if !p.unclosed {
+		end = bytes.IndexByte(p.rest, '>')
+		p.unclosed = end < 0
+	}
 	if end < 0 {
 		end = bytes.IndexAny(p.rest, ",; ")
 		if end < 0 {
@@ -120,8 +140,8 @@ func (p *addressParser) angleAddr() {
 func (p *addressParser) separator() {
 	c := p.rest[0]
 	p.rest = p.rest[1:]
-	if !p.hasAddr && c == ',' && !looksLikeEmail(p.phrase) && p.angleFollows() {
-		p.phrase = append(p.phrase, c)
+	if !p.hasAddr && c == ',' && !p.hasAt && p.angleFollows() {
+		p.add([]byte{c})
 		return
 	}
 	p.flush()
@@ -141,20 +161,20 @@ func (p *addressParser) angleFollows() bool {
 // colon ends the name of a group, unless it is part of "mailto:".
 func (p *addressParser) colon() {
 	p.rest = p.rest[1:]
-	word := bytes.TrimSpace(p.phrase)
-	if p.hasAddr || bytes.IndexByte(word, '@') >= 0 || bytes.HasPrefix(word, []byte("[")) {
-		p.phrase = append(p.phrase, ':')
+	if p.hasAddr || p.hasAt || bytes.HasPrefix(p.phrase, []byte("[")) {
+		p.add([]byte{':'})
 		return
 	}
 	p.reset()
 }
 
 func (p *addressParser) reset() {
-	p.phrase, p.comment, p.angle, p.quoted, p.hasAddr = nil, nil, nil, false, false
+	p.phrase, p.comment, p.angle, p.quoted, p.hasAddr, p.hasAt = nil, nil, nil, false, false, false
 }
 
 // flush ends the current mailbox.
 func (p *addressParser) flush() {
+	p.mailboxes++
 	phrase := bytes.TrimSpace(p.phrase)
 	a := Address{}
 	switch {
@@ -169,7 +189,7 @@ func (p *addressParser) flush() {
 		a = p.bare(phrase)
 	default:
 		a.Name = p.name(phrase)
-		if comment := DecodeWords(p.comment, p.hint); comment != "" && !p.quoted && isLocal(a.Name) {
+		if comment := p.decoder.Words(p.comment, p.hint); comment != "" && !p.quoted && isLocal(a.Name) {
 			a = Address{Email: a.Name, Name: comment} // cron's `root (Cron Daemon)`
 		}
 	}
@@ -208,7 +228,7 @@ func (p *addressParser) name(phrase []byte) string {
 	if len(phrase) == 0 {
 		phrase = p.comment
 	}
-	name := DecodeWords(phrase, p.hint)
+	name := p.decoder.Words(phrase, p.hint)
 	name = strings.TrimSpace(strings.Trim(name, `"`))
 	if len(name) >= 2 && name[0] == '\'' && name[len(name)-1] == '\'' {
 		name = name[1 : len(name)-1] // Outlook's quotes around quotes

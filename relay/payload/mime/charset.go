@@ -9,22 +9,25 @@ import (
 	"github.com/emersion/go-message/charset"
 	"golang.org/x/text/encoding"
 	"golang.org/x/text/encoding/charmap"
+	"golang.org/x/text/encoding/ianaindex"
 	"golang.org/x/text/encoding/japanese"
 	"golang.org/x/text/encoding/korean"
 	"golang.org/x/text/encoding/simplifiedchinese"
+	"golang.org/x/text/encoding/traditionalchinese"
 	"golang.org/x/text/encoding/unicode"
 	"golang.org/x/text/encoding/unicode/utf32"
+	"golang.org/x/text/transform"
 )
 
 // Decode converts text in the charset of that label to UTF-8, which is valid
 // whatever comes in. Without a label, with one nobody knows, and when the
 // text is plainly not in it, the charset is guessed, and guessed is true when
 // that made a difference.
-func Decode(label string, b []byte) (text string, guessed bool) {
+func (d *Decoder) Decode(label string, b []byte) (text string, guessed bool) {
 	name := charsetName(label)
 	switch name {
 	case "utf-8":
-		return decodeUTF8(b)
+		return d.decodeUTF8(b)
 	case "", "us-ascii":
 		if ascii(b) {
 			if name := escaped(b); name != "" {
@@ -32,7 +35,7 @@ func Decode(label string, b []byte) (text string, guessed bool) {
 			}
 			return string(b), false
 		}
-		return guess(b), true
+		return convert(d.guess(b), b), true
 	case "windows-1252", "iso-8859-15":
 		if mislabelled(b) {
 			return string(b), true
@@ -41,13 +44,13 @@ func Decode(label string, b []byte) (text string, guessed bool) {
 		return decodeUTF7(b), false
 	case "utf-16", "utf-32":
 		if name = wide(name, b); name == "" {
-			return guess(b), true
+			return convert(d.guess(b), b), true
 		}
 	}
 	if known(name) {
 		return convert(name, b), false
 	}
-	return guess(b), true
+	return convert(d.guess(b), b), true
 }
 
 // mislabelled reports whether text that is said to be Western in one byte each
@@ -66,14 +69,14 @@ func mislabelled(b []byte) bool {
 // decodeUTF8 repairs UTF-8: mostly valid text keeps its valid part, with
 // U+FFFD for the rest; text with no valid sequence at all is in another
 // charset.
-func decodeUTF8(b []byte) (string, bool) {
+func (d *Decoder) decodeUTF8(b []byte) (string, bool) {
 	b = bytes.TrimPrefix(b, []byte("\xEF\xBB\xBF"))
 	if utf8.Valid(b) {
 		return string(b), false
 	}
 	good, bad := countUTF8(b)
 	if bad > good {
-		return guess(b), true
+		return convert(d.guess(b), b), true
 	}
 	return strings.ToValidUTF8(string(b), "\uFFFD"), true
 }
@@ -108,17 +111,19 @@ func ascii(b []byte) bool {
 func convert(name string, b []byte) string {
 	var out strings.Builder
 	var err error
-	if enc := own(name); enc != nil {
+	size := len(b) + growth(name, b)
+	if enc := own(name); enc != nil && len(b) < 16<<10 {
 		var text []byte
-		text, err = enc.NewDecoder().Bytes(b)
+		text, _, err = transform.Append(enc.NewDecoder(), make([]byte, 0, size), b) // a reader has large buffers
 		out.Write(text)
+	} else if enc != nil {
+		err = readAll(&out, transform.NewReader(bytes.NewReader(b), enc.NewDecoder()), size)
 	} else if shift := shiftCharset(name); shift != nil {
 		out.Write(shift(b))
 	} else {
 		var r io.Reader
 		if r, err = charset.Reader(name, bytes.NewReader(b)); err == nil {
-			out.Grow(len(b) + len(b)/2)
-			_, err = io.Copy(&out, r)
+			err = readAll(&out, r, size)
 		}
 	}
 	if err != nil && out.Len() == 0 {
@@ -127,24 +132,65 @@ func convert(name string, b []byte) string {
 	return strings.ToValidUTF8(strings.TrimPrefix(out.String(), "\uFEFF"), "\uFFFD")
 }
 
+// growth is by how much text grows on its way to UTF-8, mostly.
+func growth(name string, b []byte) int {
+	switch {
+	case name == "windows-874":
+		return 2 * high(b) // Thai
+	case strings.HasPrefix(name, "iso-2022-"), strings.HasPrefix(name, "utf-"), strings.HasPrefix(name, "hz-"):
+		return len(b) / 2
+	}
+	return high(b)
+}
+
+// readAll reads about so many octets.
+func readAll(out *strings.Builder, r io.Reader, size int) error {
+	out.Grow(size)
+	buf := make([]byte, min(size+16, 32<<10)) // a header may hold a hundred thousand words
+	for {
+		n, err := r.Read(buf)
+		out.Write(buf[:n])
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
 // known reports whether there is a decoder for a normalised name.
 func known(name string) bool {
-	if own(name) != nil || shiftCharset(name) != nil {
-		return true
-	}
 	if name == "replacement" || len(name) > 40 {
 		return false
+	}
+	if own(name) != nil || shiftCharset(name) != nil {
+		return true
 	}
 	_, err := charset.Reader(name, bytes.NewReader(nil))
 	return err == nil
 }
 
 // own returns the decoder for names that go-message/charset does not know, or
-// reads more narrowly than mail is written.
+// reads more narrowly than mail is written, and for those that are guessed.
 func own(name string) encoding.Encoding {
 	switch name {
+	case "windows-1251":
+		return charmap.Windows1251
 	case "windows-1252":
 		return charmap.Windows1252
+	case "windows-1253":
+		return charmap.Windows1253
+	case "windows-1255":
+		return charmap.Windows1255
+	case "windows-1256":
+		return charmap.Windows1256
+	case "windows-874":
+		return charmap.Windows874
+	case "koi8-r":
+		return charmap.KOI8R
+	case "big5":
+		return traditionalchinese.Big5
 	case "gb18030":
 		return simplifiedchinese.GB18030
 	case "hz-gb-2312":
@@ -167,8 +213,15 @@ func own(name string) encoding.Encoding {
 		return utf32.UTF32(utf32.BigEndian, utf32.IgnoreBOM)
 	case "x-mac-roman":
 		return charmap.Macintosh
+	case "ansi_x3.110-1983":
+		return nil // which go-message reads as what it mostly is
 	}
-	return nil
+	// go-message asks the same, but gives no more than a reader, with buffers.
+	enc, err := ianaindex.MIME.Encoding(name)
+	if err != nil {
+		return nil
+	}
+	return enc
 }
 
 // charsetName normalises a label. Where a charset has a superset under which
@@ -219,7 +272,7 @@ func charsetName(label string) string {
 		return "koi8-r"
 	case "koi8u", "koi8-ru":
 		return "koi8-u"
-	case "cp874", "tis620", "iso-8859-11", "windows-874":
+	case "cp874", "tis620", "tis-620", "iso-8859-11", "windows-874":
 		return "windows-874"
 	case "x-unknown", "unknown", "unknown-8bit", "x-user-defined", "binary", "8bit", "default", "default_charset", "none", "_autodetect", "auto", "iso-8859", "x-user":
 		return "x-unknown"

@@ -2,14 +2,10 @@ package mime
 
 import (
 	"bytes"
+	"sort"
 	"unicode"
 	"unicode/utf8"
 )
-
-// guess decodes text of an unknown charset.
-func guess(b []byte) string {
-	return convert(guessName(b), b)
-}
 
 // escaped recognises the charsets that announce themselves by escape
 // sequences within 7 bits.
@@ -31,23 +27,9 @@ func escaped(b []byte) string {
 	return ""
 }
 
-// guessName names the likeliest charset: a byte order mark, then escape
-// sequences, then UTF-8, then the one whose rules the bytes keep and in which
-// they spell common letters.
-func guessName(b []byte) string {
-	switch {
-	case bytes.HasPrefix(b, []byte("\xFF\xFE")):
-		return "utf-16le"
-	case bytes.HasPrefix(b, []byte("\xFE\xFF")):
-		return "utf-16be"
-	}
-	if name := escaped(b); name != "" && ascii(b) {
-		return name
-	}
-	if good, bad := countUTF8(b); good > 4*bad || bad == 0 {
-		return "utf-8"
-	}
-	sample := highSample(b)
+// likeliest names the charset whose rules a sample keeps, and in which it spells
+// common letters.
+func likeliest(sample []byte) string {
 	if !textual(sample) {
 		return "windows-1252" // a file, whatever it says
 	}
@@ -68,7 +50,7 @@ func guessName(b []byte) string {
 // highSample returns the bytes that say something of the charset: those that
 // are not ASCII, with their second halves, up to a limit.
 func highSample(b []byte) []byte {
-	const limit = 8 << 10
+	const limit = 4 << 10
 	i := bytes.IndexFunc(b, func(r rune) bool { return r >= utf8.RuneSelf })
 	if i < 0 {
 		return nil
@@ -221,17 +203,21 @@ func traditional(r rune) float64 {
 
 // The commonest characters of each way of writing, among which both have some:
 // a running text consists of them by a third and more, one that is decoded
-// wrongly hardly ever.
+// wrongly hardly ever. They are in order, and of three bytes each, for commonHan.
 const (
-	simplifiedCommon  = "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得于着下自之年过发后作里用道行所然家种事成方多经么去法学如都同现当没动面起看定天分还进好小部其些主样理心她本前开但因只从想实日军者意无力它与长把机十民第公此已工使情明性知全三又关点正业外将两高间由问很最重并物手应战向头文体政美相见被利什二等产或新己制身果加西斯月话合回特代内信表化老给世位次度门任常先海通教儿原东声提立及比员解水名真论处走义各入几口认条平系气题活尔更别打女变四神总何电数安少报才结反受目太量再感建务做接必场件计管期市直德资命山金指克许统区保至队形社便空决治展马科司五基眼书非则听白却界达光放强即像难且权思王象完设式色路记南品住告类求据程北边死张该交规万取拉格望觉术领共确传师观清今切院让识候带导争运请订单账户密码重置您好谢谢"
-	traditionalCommon = "的一是不了在人有我他這個們中來上大為和國地到以說時要就出會可也你對生能而子那得於著下自之年過發後作裡用道行所然家種事成方多經麼去法學如都同現當沒動面起看定天分還進好小部其些主樣理心她本前開但因只從想實日軍者意無力它與長把機十民第公此已工使情明性知全三又關點正業外將兩高間由問很最重並物手應戰向頭文體政美相見被利什二等產或新己制身果加西斯月話合回特代內信表化老給世位次度門任常先海通教兒原東聲提立及比員解水名真論處走義各入幾口認條平系氣題活爾更別打女變四神總何電數安少報才結反受目太量再感建務做接必場件計管期市直德資命山金指克許統區保至隊形社便空決治展馬科司五基眼書非則聽白卻界達光放強即像難且權思王象完設式色路記南品住告類求據程北邊死張該交規萬取拉格望覺術領共確傳師觀清今切院讓識候帶導爭運請訂單帳戶密碼重置您好謝謝曰"
+	simplifiedCommon  = "一万三上下不与且世业东两个中为主么义之也书了争事二于五些交产人什今从他代以们件任会传但位住体何作你使便保信候做像儿先光克入全公共关其内再军决几出分切则利别到制前力加务动化北区十单南即却原去又及反发取受变口只可司各合同名后向听告员命和品四回因国在地场基声处外多大天太头女她好如子学它安完定实家密对导将小少尔就展山工己已市师带常平年并应度建开式张强当形很得德心必思性总您情想意感成我或战户所手才打把报拉指据接提放政教数文斯新方无日时明是更最月有望期本术机权条来果样格次正此死比民气水求没治法活海清点然物特王现理生用由电界白的目直相看真眼着知码确社神种科程空立第等管类系经结给统置美老者而能自至色行表被西要见观规觉解计订认让记许论设识话该说请谢象账资走起路身边达过运还这进通道那部都里重量金长门问间队院难非面领题马高"
+	traditionalCommon = "一三上下不且世並中主之也了事二五些交人什今他代以件任但位住何作你使來便保信個們候做傳像先光克兒入內全兩公共其再出分切別利到制則前力加動務化北區十南即卻原去又及反取受口只可司各合同名向告命和品員問單四回因國在地基報場外多大天太女她好如子學它安完定家密實將對導小少就展山工己已市師帳帶常平年幾度建式張強形很後得從德心必思性您情想意感應成我或戰戶所手才打把拉指接提據放政教數文斯新方於日明是時曰更書最會月有望期本東果格條業樣機權次正此死比民氣水求決沒治法活海清為無然爭爾物特王現理生產用由界當發白的目直相看真眼知確碼社神科程種空立第等管系結給統經總置美義老者而聲聽能自至與色萬著處行術表被裡西要見規覺觀解訂計記設許話該認說請論謝識變讓象資走起路身軍這通進運過道達還邊那部都重量金長門開間關院隊難電非面領頭題類馬體高麼點"
 )
 
 func commonHan(r rune, common string) float64 {
-	for _, c := range common {
-		if c == r {
-			return 1
-		}
+	const size = 3
+	at := func(i int) rune {
+		found, _ := utf8.DecodeRuneInString(common[i*size:])
+		return found
+	}
+	n := len(common) / size
+	if i := sort.Search(n, func(i int) bool { return at(i) >= r }); i < n && at(i) == r {
+		return 1
 	}
 	return 0.45
 }

@@ -67,3 +67,33 @@ func TestGuessUndeclaredCharset(t *testing.T) {
 		}
 	}
 }
+
+// commonHan searches: the characters must be in order, and of one length.
+func TestCommonHan(t *testing.T) {
+	for _, common := range []string{simplifiedCommon, traditionalCommon} {
+		before := rune(0)
+		for _, r := range common {
+			if r <= before || len(string(r)) != 3 || commonHan(r, common) != 1 {
+				t.Errorf("%c after %c is not found", r, before)
+			}
+			before = r
+		}
+		if commonHan('a', common) == 1 || commonHan('龘', common) == 1 {
+			t.Error("a rare character is common")
+		}
+	}
+}
+
+// A mail of a thousand undeclared pieces has one guess, not a thousand.
+func TestGuessesAreBounded(t *testing.T) {
+	var d Decoder
+	piece := []byte("\xcf\xf0\xe8\xe2\xe5\xf2")
+	for range 1000 {
+		if text, guessed := d.Decode("", piece); text != "Привет" || !guessed {
+			t.Fatalf("got %q", text)
+		}
+	}
+	if d.looked > mostLooked+len(piece)+128 {
+		t.Errorf("%d octets were looked at", d.looked)
+	}
+}

@@ -90,6 +90,7 @@ type headerReader struct {
 	limits Limits
 	isOpen func(line []byte) bool // whether the line is a boundary in force
 	ahead  int                    // up to here a later header line is known to follow
+	fields *int                   // of the mail so far
 	skips  bool                   // the last line began no field; nor does its continuation count
 	part   *Part
 }
@@ -172,12 +173,13 @@ func skipFolds(b []byte, pos int) int {
 }
 
 func (r *headerReader) append(name, value []byte, size int) {
-	if len(r.part.Header) >= r.limits.HeaderFields || size > r.limits.HeaderBytes {
+	if len(r.part.Header) >= r.limits.HeaderFields || size > r.limits.HeaderBytes || *r.fields >= r.limits.AllFields {
 		r.part.add(OverLimit, "header too long")
 		r.skips = true
 		return
 	}
 	r.skips = false
+	*r.fields++
 	r.part.Header = append(r.part.Header, Field{name, value})
 }
 

@@ -20,6 +20,7 @@ type Limits struct {
 	Parts        int // in all, but for containers; what follows is one opaque part. Default 1000
 	HeaderBytes  int // of one header block; later fields are dropped. Default 1 MiB
 	HeaderFields int // of one header block; later fields are dropped. Default 2000
+	AllFields    int // of all header blocks; later fields are dropped. Default 50,000
 }
 
 func (l Limits) withDefaults() Limits {
@@ -27,6 +28,7 @@ func (l Limits) withDefaults() Limits {
 	setDefault(&l.Parts, 1000)
 	setDefault(&l.HeaderBytes, 1<<20)
 	setDefault(&l.HeaderFields, 2000)
+	setDefault(&l.AllFields, 50_000)
 	return l
 }
 
@@ -51,10 +53,26 @@ type Part struct {
 	Parts []*Part
 
 	Defects []Defect
+
+	// The rest is what the header says, read once.
+	transfer    transferEncoding
+	disposition string
+	named       []Param // of Content-Disposition
+	filename    string
+	decoder     *Decoder
 }
+
+// Decoder is for what else there is to decode of the mail.
+func (p *Part) Decoder() *Decoder { return p.decoder }
 
 // Param returns a Content-Type parameter by its lower-case name, or "".
 func (p *Part) Param(name string) string { return param(p.Params, name) }
+
+// Encoded reports whether the body has to be decoded to find what is in it.
+func (p *Part) Encoded() bool { return p.transfer == encBase64 || p.transfer == encQuoted }
+
+// Quoted reports whether the body is in quoted-printable.
+func (p *Part) Quoted() bool { return p.transfer == encQuoted }
 
 // Container reports whether the part consists of other parts.
 func (p *Part) Container() bool { return len(p.Parts) > 0 }
@@ -67,13 +85,14 @@ func (p *Part) add(kind DefectKind, detail string) {
 			return
 		}
 	}
-	p.Defects = append(p.Defects, Defect{kind, detail})
+	p.Defects = append(p.Defects, Defect{Kind: kind, Detail: detail})
 }
 
 // Defect is something malformed that was read all the same.
 type Defect struct {
 	Kind   DefectKind
-	Detail string
+	Detail string // one line, which may hold words of the mail: for whoever has the mail, and no log
+	Size   int    // of an Epilogue, in octets
 }
 
 // DefectKind is a closed set.

@@ -20,18 +20,21 @@ func param(params []Param, name string) string {
 
 func (p *Part) multipart() bool { return strings.HasPrefix(p.Type, "multipart/") }
 
-// classify sets the media type from the header. A default that the container
+// classify sets what the header says of the body, once: a value of raw 8-bit text
+// is not to be guessed at again whenever somebody asks for it. A default that the container
 // has set stays when there is none (RFC 2045 section 5.2).
 func (p *Part) classify() {
-	v := p.Header.Get("Content-Type")
-	if len(v) == 0 {
-		if p.Type == "" {
-			p.Type = "text/plain"
-		}
-		return
+	p.transfer = p.encoding()
+	if v := p.Header.Get("Content-Disposition"); len(v) > 0 {
+		p.disposition, p.named = p.decoder.parseValue(v)
 	}
-	p.Type, p.Params = parseValue(v)
-	p.Type = mediaType(p.Type)
+	if v := p.Header.Get("Content-Type"); len(v) > 0 {
+		p.Type, p.Params = p.decoder.parseValue(v)
+		p.Type = mediaType(p.Type)
+	} else if p.Type == "" {
+		p.Type = "text/plain"
+	}
+	p.filename = p.nameOfFile()
 }
 
 // mediaType reads what programs write for a media type.
@@ -57,16 +60,16 @@ func mediaType(t string) string {
 // at the first duplicate or bare one): missing semicolons, duplicates (the
 // first counts), unquoted blanks, unclosed quotes, comments, encoded words and
 // raw 8-bit text.
-func parseValue(v []byte) (string, []Param) {
+func (d *Decoder) parseValue(v []byte) (string, []Param) {
 	v = Unfold(v)
 	i := bytes.IndexAny(v, "; \t(\"=")
 	if i >= 0 && v[i] == '=' { // no type, only parameters
-		return "", parseParams(v)
+		return "", d.parseParams(v)
 	}
 	if i < 0 {
 		return token(v), nil
 	}
-	return token(v[:i]), parseParams(v[i:])
+	return token(v[:i]), d.parseParams(v[i:])
 }
 
 func token(b []byte) string {
@@ -80,7 +83,7 @@ type rawParam struct {
 	quoted bool
 }
 
-func parseParams(v []byte) []Param {
+func (d *Decoder) parseParams(v []byte) []Param {
 	var raw []rawParam
 	for len(raw) < 100 {
 		v = skipSeparators(v)
@@ -104,7 +107,7 @@ func parseParams(v []byte) []Param {
 		p.name = name
 		raw = append(raw, p)
 	}
-	return joinParams(raw)
+	return d.joinParams(raw)
 }
 
 // skipSeparators drops semicolons, white space and comments.
@@ -216,26 +219,21 @@ func unescape(v []byte) []byte {
 // would have what is unknown an attachment; other readers show text all the
 // same, and so a body does not become a file by a slip in a word.
 func (p *Part) Disposition() string {
-	v := p.Header.Get("Content-Disposition")
-	if len(v) == 0 {
-		return ""
-	}
-	switch name, _ := parseValue(v); name {
+	switch p.disposition {
 	case "inline", "attachment":
-		return name
+		return p.disposition
 	}
 	return ""
 }
 
 // Filename returns the name that the part gives its content, without a path,
 // or "".
-func (p *Part) Filename() string {
-	name := ""
-	if v := p.Header.Get("Content-Disposition"); len(v) > 0 {
-		_, params := parseValue(v)
-		if name = param(params, "filename"); name == "" {
-			name = param(params, "name")
-		}
+func (p *Part) Filename() string { return p.filename }
+
+func (p *Part) nameOfFile() string {
+	name := param(p.named, "filename")
+	if name == "" {
+		name = param(p.named, "name")
 	}
 	if name == "" {
 		if name = p.Param("name"); name == "" {
@@ -250,5 +248,5 @@ func (p *Part) Filename() string {
 
 // ContentID returns the part's Content-ID without its angles, or "".
 func (p *Part) ContentID() string {
-	return strings.Trim(DecodeWords(p.Header.Get("Content-ID"), ""), "<> ")
+	return strings.Trim(p.decoder.Words(p.Header.Get("Content-ID"), ""), "<> ")
 }

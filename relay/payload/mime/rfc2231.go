@@ -18,15 +18,17 @@ type section struct {
 // joinParams puts RFC 2231's pieces together and decodes every value. The
 // extended form wins over the plain one, which is there for readers that do
 // not know it (RFC 6266 section 4.3); of two plain ones the first counts.
-func joinParams(raw []rawParam) []Param {
+func (d *Decoder) joinParams(raw []rawParam) []Param {
 	params := make([]Param, 0, len(raw))
 	var split []string // names in pieces, in order
 	sections := map[string][]section(nil)
 	for _, r := range raw {
 		name, s, ok := cutSection(r)
 		if !ok {
+			// RFC 2047 section 5 forbids encoded words in a parameter, and every
+			// mailer of the nineties wrote them there.
 			if param(params, r.name) == "" {
-				params = append(params, Param{r.name, decodeParam(r)})
+				params = append(params, Param{r.name, d.Words(r.value, "")})
 			}
 			continue
 		}
@@ -39,7 +41,7 @@ func joinParams(raw []rawParam) []Param {
 		sections[name] = append(sections[name], s)
 	}
 	for _, name := range split {
-		value := joinSections(sections[name])
+		value := d.joinSections(sections[name])
 		if i := slices.IndexFunc(params, func(p Param) bool { return p.Name == name }); i >= 0 {
 			params[i].Value = value
 		} else {
@@ -65,7 +67,7 @@ func cutSection(r rawParam) (string, section, bool) {
 	return name, s, err == nil && n >= 0
 }
 
-func joinSections(list []section) string {
+func (d *Decoder) joinSections(list []section) string {
 	slices.SortStableFunc(list, func(a, b section) int { return cmp.Compare(a.index, b.index) })
 	charset := ""
 	var bytes []byte
@@ -82,9 +84,9 @@ func joinSections(list []section) string {
 		}
 		bytes = append(bytes, v...)
 	}
-	text, _ := Decode(charset, bytes)
+	text, _ := d.Decode(charset, bytes)
 	// Some mailers split an encoded word into sections.
-	return DecodeWords([]byte(text), "")
+	return d.Words([]byte(text), "")
 }
 
 func unpercent(v []byte) []byte {
@@ -103,7 +105,3 @@ func unpercent(v []byte) []byte {
 	}
 	return out
 }
-
-// decodeParam decodes encoded words, which RFC 2047 section 5 forbids in a
-// parameter and every mailer of the nineties wrote there, and 8-bit text.
-func decodeParam(r rawParam) string { return DecodeWords(r.value, "") }

@@ -6,8 +6,15 @@ import (
 )
 
 // Parse reads a mail. The parts are slices of raw, which must not change.
-func Parse(raw []byte, limits Limits) *Part {
-	s := &scanner{limits: limits.withDefaults()}
+func Parse(raw []byte, limits Limits) *Part { return parse(raw, limits, len(raw)) }
+
+// Outline is Parse, but does not look into messages that are encoded, and so
+// takes hardly any memory.
+func Outline(raw []byte, limits Limits) *Part { return parse(raw, limits, 0) }
+
+// parse decodes no more than so many octets of encoded messages.
+func parse(raw []byte, limits Limits, unpack int) *Part {
+	s := &scanner{limits: limits.withDefaults(), decoder: &Decoder{}, unpack: unpack}
 	s.guesses = 8
 	root := s.parse(unwrap(raw), 0)
 	if s.overParts {
@@ -60,7 +67,12 @@ type scanner struct {
 	inner     int            // containers so far
 	overParts bool           // there were too many
 	guesses   int            // boundaries that may still be guessed, each costs a pass
+	fields    int            // header fields so far
+	unpack    int            // octets of encoded messages that may still be decoded
+	decoder   *Decoder
 }
+
+func (s *scanner) part() *Part { return &Part{decoder: s.decoder} }
 
 // open is a container whose end has not been seen.
 type open struct {
@@ -75,7 +87,7 @@ type open struct {
 
 func (s *scanner) parse(b []byte, base int) *Part {
 	s.b, s.base, s.stack, s.levels = b, base, nil, nil
-	root := &Part{}
+	root := s.part()
 	s.parts++
 	pos := s.begin(root, 0)
 	for len(s.stack) > 0 {
@@ -99,7 +111,12 @@ func (s *scanner) parse(b []byte, base int) *Part {
 // that did not read MIME. No mail reader shows it.
 func (o *open) epilogue(text []byte) {
 	if text = bytes.TrimSpace(text); len(text) > 0 {
-		o.part.add(Epilogue, DecodeWords(text[:min(len(text), 60)], ""))
+		o.part.add(Epilogue, o.part.decoder.Words(text[:min(len(text), 60)], ""))
+		for i := range o.part.Defects {
+			if d := &o.part.Defects[i]; d.Kind == Epilogue && d.Size == 0 {
+				d.Size = len(text)
+			}
+		}
 	}
 }
 
@@ -124,7 +141,7 @@ func (s *scanner) boundary(level int, closing bool, at, next int) int {
 
 // child reads a part that begins at pos and returns where it has been read to.
 func (s *scanner) child(pos int) int {
-	p := &Part{}
+	p := s.part()
 	s.parts++
 	top := s.stack[len(s.stack)-1].part
 	s.attach(p)
@@ -154,7 +171,7 @@ func (s *scanner) attach(p *Part) {
 // begin reads a part's header and, when it is a container, opens it. A leaf's
 // body is found with the next boundary.
 func (s *scanner) begin(p *Part, pos int) int {
-	r := headerReader{limits: s.limits, isOpen: s.isOpen, part: p}
+	r := headerReader{limits: s.limits, isOpen: s.isOpen, fields: &s.fields, part: p}
 	for {
 		pos = r.read(s.b, pos)
 		p.classify()
@@ -167,7 +184,7 @@ func (s *scanner) begin(p *Part, pos int) int {
 		case isMessage(p.Type) && s.identity(p) && !s.full():
 			s.inner++
 			s.push(o)
-			child := &Part{}
+			child := s.part()
 			s.attach(child)
 			p, r.part = child, child
 			pos = skipTo(s.b, pos)
@@ -186,8 +203,7 @@ func isMessage(t string) bool { return t == "message/rfc822" || t == "message/gl
 // identity reports whether the part is transferred as it is, as RFC 2046
 // section 5.2.1 wants it of an embedded message.
 func (s *scanner) identity(p *Part) bool {
-	e := p.encoding()
-	return e != encBase64 && e != encQuoted
+	return p.transfer != encBase64 && p.transfer != encQuoted
 }
 
 func (s *scanner) push(o open) {
@@ -291,7 +307,8 @@ func lineEnd(b []byte, start, pos int) int {
 // rest makes everything from pos on one opaque part, once there are too many.
 func (s *scanner) rest(pos int) int {
 	s.overParts = true
-	p := &Part{Type: "application/octet-stream", Body: s.b[pos:]}
+	p := s.part()
+	p.Type, p.Body = "application/octet-stream", s.b[pos:]
 	s.attach(p)
 	for len(s.stack) > 0 {
 		s.stack[len(s.stack)-1].closed = true
@@ -306,8 +323,12 @@ func (s *scanner) embedded(p *Part) {
 	if !isMessage(p.Type) || p.Container() || s.identity(p) || s.base+len(s.stack) >= s.limits.Depth || s.full() {
 		return
 	}
-	inside := scanner{limits: s.limits, parts: s.parts, inner: s.inner, guesses: s.guesses}
+	if s.unpack -= len(p.Body); s.unpack < 0 {
+		p.add(OverLimit, "encoded messages in each other")
+		return
+	}
+	inside := *s
 	p.Parts = []*Part{inside.parse(unwrap(p.Decoded()), s.base+len(s.stack)+1)}
-	s.parts, s.inner, s.guesses = inside.parts, inside.inner, inside.guesses
-	s.overParts = s.overParts || inside.overParts
+	s.parts, s.inner, s.guesses, s.fields, s.unpack, s.overParts =
+		inside.parts, inside.inner, inside.guesses, inside.fields, inside.unpack, inside.overParts
 }

@@ -9,24 +9,70 @@ import (
 )
 
 // Text returns the decoded body of a text part as UTF-8 with line ends of LF
-// alone, without a byte order mark and control characters.
-func (p *Part) Text() string {
+// alone, without a byte order mark and control characters; and how much memory
+// that took, in octets.
+func (p *Part) Text() (text string, memory int) {
 	body := p.Decoded()
+	if p.transfer != encIdentity {
+		memory += len(p.Body)
+	}
 	label := p.Param("charset")
 	if p.Type == "text/html" && !known(charsetName(label)) {
 		if meta := metaCharset(body); meta != "" {
 			label = meta
 		}
 	}
-	text, guessed := Decode(label, body)
-	if guessed {
-		p.add(BadCharset, charsetDefect(label))
+	if b, ok := asIs(label, body); ok {
+		text = clean(b)
+	} else {
+		var guessed bool
+		if text, guessed = p.decoder.Decode(label, body); guessed {
+			p.add(BadCharset, charsetDefect(label))
+		}
+		memory += max(len(body)+high(body), len(text))
+		text = CleanText(text)
 	}
-	text = CleanText(text)
+	memory += len(text)
 	if p.Type == "text/plain" && strings.EqualFold(p.Param("format"), "flowed") {
 		text = unflow(text, strings.EqualFold(p.Param("delsp"), "yes"))
+		memory += len(text)
 	}
-	return text
+	return text, memory
+}
+
+// MostText is an upper bound for the length of Text, but for text that is not in
+// the charset it is said to be in.
+func (p *Part) MostText() int {
+	n := len(p.Body)
+	switch p.transfer {
+	case encQuoted:
+		return n // three octets for one that is not ASCII
+	case encBase64, encUU:
+		n = n * 3 / 4
+	}
+	switch name := charsetName(p.Param("charset")); {
+	case name == "utf-8":
+		return n
+	case strings.HasPrefix(name, "utf-"), strings.HasPrefix(name, "iso-2022-"), strings.HasPrefix(name, "hz-"):
+		return 2 * n // two octets of any value for up to three
+	case p.transfer == encBase64 && name == "us-ascii":
+		return n
+	case p.transfer == encBase64:
+		return 3 * n
+	}
+	if utf8.Valid(p.Body) {
+		return n
+	}
+	return n + 2*high(p.Body)
+}
+
+// high counts the octets that are not ASCII.
+func high(b []byte) int {
+	n := 0
+	for _, c := range b {
+		n += int(c >> 7)
+	}
+	return n
 }
 
 func charsetDefect(label string) string {
@@ -60,30 +106,54 @@ func metaCharset(b []byte) string {
 	}
 }
 
+// asIs returns a text that is in UTF-8 already: a large one is not to be copied
+// once more than it must be.
+func asIs(label string, b []byte) ([]byte, bool) {
+	switch charsetName(label) {
+	case "utf-8":
+		b = bytes.TrimPrefix(b, []byte("\xEF\xBB\xBF"))
+		return b, utf8.Valid(b)
+	case "us-ascii":
+		return b, ascii(b) && escaped(b) == ""
+	}
+	return nil, false
+}
+
 // CleanText makes every line end LF and drops what neither HTML nor a mail
 // reader shows: control characters but tab and line feed.
-func CleanText(s string) string {
+func CleanText(s string) string { return clean(s) }
+
+func clean[T string | []byte](s T) string {
 	i := indexUnclean(s)
 	if i < 0 {
-		return s
+		return string(s)
 	}
 	var out strings.Builder
 	out.Grow(len(s) + 64)
 	var scratch [8]byte
 	for i >= 0 {
-		out.WriteString(s[:i])
-		s = s[i:]
-		clean, n := appendClean(scratch[:0], s)
-		out.Write(clean)
-		s = s[n:]
+		write(&out, s[:i])
+		piece, n := appendClean(scratch[:0], s[i:])
+		out.Write(piece)
+		s = s[i+n:]
 		i = indexUnclean(s)
 	}
-	out.WriteString(s)
+	write(&out, s)
 	return out.String()
 }
 
+// write copies once, whichever s is.
+func write[T string | []byte](b *strings.Builder, s T) {
+	switch s := any(s).(type) {
+	case string:
+		b.WriteString(s)
+	case []byte:
+		b.Write(s)
+	}
+}
+
 // indexUnclean returns the first control character that is not shown, or -1.
-func indexUnclean(s string) int {
+func indexUnclean[T string | []byte](s T) int {
 	for i := 0; i < len(s); i++ {
 		switch c := s[i]; {
 		case c < ' ' && c != '\n' && c != '\t', c == 0x7F:
@@ -97,10 +167,13 @@ func indexUnclean(s string) int {
 
 // appendClean appends what the control character that s begins with stands
 // for, and returns how many bytes of s that took.
-func appendClean(out []byte, s string) ([]byte, int) {
+func appendClean[T string | []byte](out []byte, s T) ([]byte, int) {
 	switch s[0] {
 	case '\r':
-		n := len(s) - len(strings.TrimLeft(s, "\r"))
+		n := 1
+		for n < len(s) && s[n] == '\r' {
+			n++
+		}
 		if n == len(s) || s[n] != '\n' {
 			out = append(out, strings.Repeat("\n", n)...) // bare CRs
 		}
@@ -122,7 +195,7 @@ func appendClean(out []byte, s string) ([]byte, int) {
 
 // escapeLen returns the length of a terminal's escape sequence: programs that
 // colour their output mail it too.
-func escapeLen(s string) int {
+func escapeLen[T string | []byte](s T) int {
 	if len(s) < 2 || s[1] != '[' {
 		return 1
 	}

@@ -22,7 +22,7 @@ func (p *Part) encoding() transferEncoding {
 	if len(v) == 0 {
 		return encIdentity
 	}
-	name, _ := parseValue(v)
+	name, _ := p.decoder.parseValue(v)
 	drop := func(r rune) rune {
 		if r == '-' || r == '_' || r == ' ' {
 			return -1
@@ -49,7 +49,7 @@ func (p *Part) Decoded() []byte {
 	if p.multipart() {
 		return p.Body // RFC 2045 section 6.4: never encoded, whatever it says
 	}
-	switch p.encoding() {
+	switch p.transfer {
 	case encBase64:
 		data, tail, ok := decodeBase64(p.Body)
 		if !ok {
@@ -66,7 +66,7 @@ func (p *Part) Decoded() []byte {
 		}
 		return data
 	case encUU:
-		if list, _ := CutUU(p.Body); len(list) > 0 {
+		if list, _ := p.decoder.CutUU(p.Body, 1); len(list) > 0 {
 			return list[0].Data
 		}
 		p.add(BadEncoding, "broken uuencode")
@@ -91,7 +91,7 @@ func decodeBase64(v []byte) (data, tail []byte, ok bool) {
 	if err == nil {
 		return packed[:n], nil, true
 	}
-	return decodeLoose(v)
+	return decodeLoose(v, packed[:0])
 }
 
 // looseDecoder is a base64 decoder that never gives up: characters outside the
@@ -109,8 +109,9 @@ type looseDecoder struct {
 	lines   int
 }
 
-func decodeLoose(v []byte) (data, tail []byte, ok bool) {
-	var d looseDecoder
+// out is where it goes.
+func decodeLoose(v, out []byte) (data, tail []byte, ok bool) {
+	d := looseDecoder{out: out}
 	for pos := 0; pos < len(v); {
 		line, next := cutLine(v, pos)
 		if d.padded && !alphabetOnly(line) {
@@ -140,7 +141,11 @@ func (d *looseDecoder) line(line []byte) int {
 		}
 	}
 	line = line[:end]
-	if words := len(bytes.Fields(line)); words > 0 {
+	words := 0
+	for range bytes.FieldsSeq(line) {
+		words++
+	}
+	if words > 0 {
 		d.lines++
 		d.gaps += words - 1
 		d.gappy += min(words-1, 1)
@@ -244,10 +249,10 @@ func decodeQuoted(v []byte) (data []byte, ok bool) {
 	return out, ok
 }
 
-// Size returns how long the decoded body is. For base64 that is an estimate by
-// its length, without the cost of decoding it.
+// Size returns how long the decoded body is. For an encoded one that is an
+// estimate, without the cost of decoding it.
 func (p *Part) Size() int64 {
-	switch p.encoding() {
+	switch p.transfer {
 	case encIdentity, encUnknown:
 		return int64(len(p.Body))
 	case encBase64:
@@ -258,14 +263,16 @@ func (p *Part) Size() int64 {
 			n += len(bytes.TrimRight(line, " \t="))
 		}
 		return int64(n) * 3 / 4
+	case encQuoted:
+		return int64(len(p.Body) - 2*bytes.Count(p.Body, []byte("=")))
 	}
-	return int64(len(p.Decoded()))
+	return int64(len(p.Body)) * 3 / 4
 }
 
 // AppendBase64 appends the decoded body in base64 without line breaks. A body
 // that came in clean base64 is copied rather than decoded and encoded again.
 func (p *Part) AppendBase64(dst []byte) []byte {
-	if p.encoding() == encBase64 {
+	if p.transfer == encBase64 {
 		begin := len(dst)
 		for pos := 0; pos < len(p.Body); {
 			var line []byte

@@ -9,12 +9,14 @@ import (
 type UUFile struct {
 	Name string
 	Data []byte
+	Rest bool // it is what follows the last file that was read, as it stands
 }
 
-// CutUU finds the files in a text and returns them and the text without them.
-// Only a complete file counts, from "begin 644 name" to "end": prose may hold
-// a line that begins with "begin".
-func CutUU(text []byte) (files []UUFile, rest []byte) {
+// CutUU finds the files in a text, up to so many, and returns them and the text
+// without them. Only a complete file counts, from "begin 644 name" to "end":
+// prose may hold a line that begins with "begin". When there are more files, all
+// from the one after the last is one more, as it stands.
+func (d *Decoder) CutUU(text []byte, most int) (files []UUFile, rest []byte) {
 	if !bytes.HasPrefix(text, []byte("begin ")) && !bytes.Contains(text, []byte("\nbegin ")) {
 		return nil, text
 	}
@@ -31,8 +33,11 @@ func CutUU(text []byte) (files []UUFile, rest []byte) {
 			pos = max(next, end) // not read twice, so that the cost stays linear
 			continue
 		}
-		files = append(files, UUFile{name, data})
 		rest = append(rest, text[kept:pos]...)
+		if len(files) == most {
+			return append(files, UUFile{Data: text[pos:], Rest: true}), rest
+		}
+		files = append(files, UUFile{Name: d.Words(name, ""), Data: data})
 		pos, kept = end, end
 	}
 	if files == nil {
@@ -41,16 +46,16 @@ func CutUU(text []byte) (files []UUFile, rest []byte) {
 	return files, append(rest, text[kept:]...)
 }
 
-func uuBegin(line []byte) (string, bool) {
+func uuBegin(line []byte) (name []byte, ok bool) {
 	rest, ok := bytes.CutPrefix(line, []byte("begin "))
 	if !ok {
-		return "", false
+		return nil, false
 	}
 	mode, name, ok := bytes.Cut(rest, []byte(" "))
 	if _, err := strconv.ParseUint(string(mode), 8, 16); !ok || err != nil || len(mode) < 3 || len(mode) > 4 {
-		return "", false
+		return nil, false
 	}
-	return DecodeWords(name, ""), true
+	return name, true
 }
 
 // uuDecode reads lines up to "end". When the file is broken, end is where.

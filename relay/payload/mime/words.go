@@ -6,37 +6,36 @@ import (
 	"unicode/utf8"
 )
 
-// DecodeWords decodes a header value to UTF-8: encoded words (RFC 2047)
+// Words decodes a header value to UTF-8: encoded words (RFC 2047)
 // wherever they stand, and text that is not ASCII, which is UTF-8 when it is
 // valid, else in the charset given as a hint, else guessed. Neighbouring words
 // of one charset are decoded as one, because mailers split them in the middle
 // of a character. Control characters come out as spaces: an encoded word
 // may hold a line break, and a header must not.
-func DecodeWords(v []byte, hint string) string {
+func (d *Decoder) Words(v []byte, hint string) string {
 	v = Unfold(v)
 	if bytes.IndexByte(v, '=') < 0 && plain(v) {
 		return string(v)
 	}
-	var d wordDecoder
-	d.hint = hint
+	w := wordDecoder{decoder: d, hint: hint}
 	for {
 		i := bytes.Index(v, []byte("=?"))
 		if i < 0 {
 			break
 		}
-		w, n := cutWord(v[i:])
+		word, n := cutWord(v[i:])
 		if n == 0 {
-			d.literal(v[:i+2])
+			w.literal(v[:i+2])
 			v = v[i+2:]
 			continue
 		}
-		d.literal(v[:i])
-		d.word(w)
+		w.literal(v[:i])
+		w.word(word)
 		v = v[i+n:]
 	}
-	d.literal(v)
-	d.flush()
-	return strings.TrimSpace(OneLine(d.out.String()))
+	w.literal(v)
+	w.flush()
+	return strings.TrimSpace(OneLine(w.out.String()))
 }
 
 func plain(v []byte) bool {
@@ -132,6 +131,7 @@ func isHexPair(b []byte) bool {
 
 // wordDecoder collects literal text and encoded words in order.
 type wordDecoder struct {
+	decoder *Decoder
 	out     strings.Builder
 	hint    string
 	charset string // of pending
@@ -152,7 +152,7 @@ func (d *wordDecoder) literal(v []byte) {
 		d.out.Write(v)
 		return
 	}
-	d.out.WriteString(decodeRaw(v, d.hint))
+	d.out.WriteString(d.decoder.raw(v, d.hint))
 }
 
 func (d *wordDecoder) word(w encodedWord) {
@@ -171,18 +171,18 @@ func (d *wordDecoder) word(w encodedWord) {
 
 func (d *wordDecoder) flush() {
 	if len(d.pending) > 0 {
-		text, _ := Decode(d.charset, d.pending)
+		text, _ := d.decoder.Decode(d.charset, d.pending)
 		d.out.WriteString(text)
 		d.pending = d.pending[:0]
 	}
 }
 
-// decodeRaw decodes header text that is not ASCII and not an encoded word.
-func decodeRaw(v []byte, hint string) string {
+// raw decodes header text that is not ASCII and not an encoded word.
+func (d *Decoder) raw(v []byte, hint string) string {
 	if utf8.Valid(v) {
 		return string(v)
 	}
-	text, _ := Decode(hint, v)
+	text, _ := d.Decode(hint, v)
 	return text
 }
 

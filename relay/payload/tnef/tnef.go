@@ -40,8 +40,12 @@ const (
 	propFilename     = 0x3704
 )
 
-// Parse reads a stream. One that breaks off yields what came before.
-func Parse(b []byte) (*Message, error) {
+// ErrFiles says that there are more files than the caller takes.
+var ErrFiles = errors.New("tnef: too many files")
+
+// Parse reads a stream with at most so many files. One that breaks off yields
+// what came before.
+func Parse(b []byte, files int) (*Message, error) {
 	if len(b) < 6 || binary.LittleEndian.Uint32(b) != signature {
 		return nil, ErrFormat
 	}
@@ -53,6 +57,9 @@ func Parse(b []byte) (*Message, error) {
 			break
 		}
 		m.attribute(id, b[9:9+size])
+		if len(m.Files) > files {
+			return nil, ErrFiles
+		}
 		b = b[9+size:]
 		b = b[min(2, len(b)):] // checksum
 	}

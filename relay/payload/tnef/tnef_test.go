@@ -46,7 +46,7 @@ func TestParse(t *testing.T) {
 		attribute(0x00069002, "") +
 		attribute(0x00018010, "two.txt\x00") +
 		attribute(0x0006800F, "data two")
-	m, err := Parse([]byte(stream))
+	m, err := Parse([]byte(stream), 10)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +58,7 @@ func TestParse(t *testing.T) {
 			t.Errorf("got %q %q, want %q %q", f.Name, f.Data, want.Name, want.Data)
 		}
 	}
-	cut, err := Parse([]byte(stream[:len(stream)-5]))
+	cut, err := Parse([]byte(stream[:len(stream)-5]), 10)
 	if err != nil || len(cut.Files) != 2 || string(cut.Files[0].Data) != "data one" {
 		t.Errorf("cut short: %v, %v", cut, err)
 	}
@@ -66,7 +66,7 @@ func TestParse(t *testing.T) {
 
 func TestParseOther(t *testing.T) {
 	for _, s := range []string{"", "x", "not TNEF at all"} {
-		if _, err := Parse([]byte(s)); !errors.Is(err, ErrFormat) {
+		if _, err := Parse([]byte(s), 10); !errors.Is(err, ErrFormat) {
 			t.Errorf("%q: %v", s, err)
 		}
 	}
@@ -77,7 +77,7 @@ func FuzzParse(f *testing.F) {
 	f.Add([]byte(head + attribute(0x00069003, count(1)+property(0x0102, propBodyHTML, "<p>"))))
 	f.Add([]byte(head + attribute(0x00069002, "") + attribute(0x00069005, count(9)+property(0x101F, propLongFilename, "ab"))))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		m, err := Parse(b)
+		m, err := Parse(b, 10)
 		if err != nil {
 			return
 		}
