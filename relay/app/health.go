@@ -26,13 +26,14 @@ type health struct {
 	alive   func(context.Context) error // the engine's; nil without a queue
 	storage *storageCheck               // nil without a queue
 	writing func() time.Time            // since when the storage is at one write; nil without a queue
+	room    func(context.Context) error // why no new mail can be queued; nil without a queue
 }
 
 // watch says what is to be asked, while the daemon is built.
-func (h *health) watch(alive func(context.Context) error, storage *storageCheck, writing func() time.Time) {
+func (h *health) watch(alive func(context.Context) error, storage *storageCheck, writing func() time.Time, room func(context.Context) error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.alive, h.storage, h.writing = alive, storage, writing
+	h.alive, h.storage, h.writing, h.room = alive, storage, writing, room
 }
 
 func (h *health) set(p phase) {
@@ -75,8 +76,10 @@ func (h *health) ready(ctx context.Context) error {
 	case storage == nil:
 		return nil
 	}
-	_, err := storage.check(ctx)
-	return err
+	if _, err := storage.check(ctx); err != nil {
+		return err
+	}
+	return h.room(ctx)
 }
 
 const (

@@ -115,6 +115,33 @@ func until(t *testing.T, f func() bool) {
 	}
 }
 
+// What the API does not take at once is answered 452 when the queue or its disk is
+// full: nobody should send mail here then.
+func TestNotReadyWithoutRoom(t *testing.T) {
+	for name, tt := range map[string]struct{ settings, reason string }{
+		"disk":  {"min_free = \"1048576GiB\"", "are kept free"},
+		"mails": {"max_mails = 1", "queue.max_mails"},
+		"bytes": {"max_size = \"1MiB\"", "queue.max_size"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := load(t, "http://127.0.0.1:9/api", toml(t, tt.settings+"\n[delivery]\nwait = \"0s\""))
+			a, _ := start(t, c)
+			if name != "disk" {
+				if code, body := fetch(t, c, admin.Readyz); name == "mails" && code != http.StatusOK {
+					t.Errorf("with room: %d %q", code, body)
+				}
+				handOver(t, a, "bob@example.net")
+			}
+			if code, body := fetch(t, c, admin.Readyz); code != http.StatusServiceUnavailable || !strings.Contains(body, tt.reason) {
+				t.Errorf("without room: %d %q", code, body)
+			}
+			if code, body := fetch(t, c, admin.Livez); code != http.StatusOK {
+				t.Errorf("livez: %d %q", code, body)
+			}
+		})
+	}
+}
+
 // Without a queue there is no data directory, and status and health all the
 // same: on a socket of its own, and on an address when one is set.
 func TestHealthWithoutAQueue(t *testing.T) {

@@ -73,6 +73,29 @@ func (p *parts) storageNotes(ctx context.Context, storage *storageCheck) []admin
 	return append(notes, p.fullness(ctx)...)
 }
 
+// roomForOne is what a queue must have left for a mail of ordinary size.
+const roomForOne = 1 << 20
+
+// room is why new mail would be answered 452 if the API did not take it at once;
+// nil when it can be queued.
+func (p *parts) room(ctx context.Context) error {
+	c := p.config().Queue
+	free, err := sqlite.FreeBytes(c.DataDir)
+	if least := max(c.MinFree, sqlite.LeastFree); err == nil && free <= least {
+		return fmt.Errorf("the disk of the queue has %d MiB left, and %d MiB are kept free", free>>20, least>>20)
+	}
+	stats, err := p.store.Stats(ctx)
+	switch {
+	case err != nil:
+		return fmt.Errorf("the queue does not say how full it is: %w", err)
+	case c.MaxMails > 0 && stats.Mails >= int64(c.MaxMails):
+		return fmt.Errorf("the queue is full: it has %d mails of %d that queue.max_mails allows", stats.Mails, c.MaxMails)
+	case c.MaxSize > 0 && stats.Bytes > max(0, c.MaxSize-roomForOne):
+		return fmt.Errorf("the queue is full: it has %d bytes of %d that queue.max_size allows", stats.Bytes, c.MaxSize)
+	}
+	return nil
+}
+
 // fullness tells of a queue that comes near its bounds.
 func (p *parts) fullness(ctx context.Context) []admin.Note {
 	c := p.config().Queue

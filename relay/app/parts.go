@@ -215,7 +215,7 @@ func (p *parts) drain(ctx context.Context, store queue.Queue, writing func() tim
 	p.onStop(func(context.Context) error { storage.end(); return nil })
 	p.tell(func(ctx context.Context, _ time.Time) []admin.Note { return p.storageNotes(ctx, storage) })
 	p.tell(p.troubleNotes)
-	p.health.watch(p.startEngine(store), storage, writing)
+	p.health.watch(p.startEngine(store), storage, writing, p.room)
 	p.reconcile(store)
 	return nil
 }
