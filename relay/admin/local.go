@@ -29,6 +29,8 @@ type Options struct {
 	Started time.Time
 	Pace    func() pace.State
 	Warming func(now time.Time) []warm.DomainState // nil: no domain is being warmed
+	// LastDay, if set, counts what the provider told since a time.
+	LastDay func(ctx context.Context, since time.Time) (LastDay, error)
 	// Notes, if set, adds what others than the queue and the pacer know.
 	Notes func(ctx context.Context, now time.Time) []Note
 	Log   *slog.Logger // of what an operator does; nil: none
@@ -75,6 +77,11 @@ func (l *Local) Status(ctx context.Context) (Status, error) {
 	}
 	for _, d := range v.warming {
 		s.Warming = append(s.Warming, warmingOf(d))
+	}
+	if l.opt.LastDay != nil {
+		if d, err := l.opt.LastDay(ctx, v.now.Add(-24*time.Hour)); err == nil {
+			s.LastDay = &d
+		}
 	}
 	s.Notes = v.notes(s)
 	if err != nil {

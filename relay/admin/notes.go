@@ -3,6 +3,8 @@ package admin
 import (
 	"fmt"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/pace"
@@ -54,7 +56,29 @@ func (v view) notes(s Status) []Note {
 		add(LevelInfo, Note{What: recipients(n) + " failed", Why: why,
 			Do: "'smtp2rest queue list --state failed' says why; then retry or drop them"})
 	}
+	if d := s.LastDay; d.any() {
+		add(LevelInfo, Note{What: "in the last day " + d.words(), Why: "the provider told so after it had taken the mail; the senders were not told",
+			Do: "'smtp2rest history --state bounced,complained --since 2d' says whose mail it was"})
+	}
 	return notes
+}
+
+func (d *LastDay) any() bool { return d != nil && *d != LastDay{} }
+
+// words is the day in a part of a sentence.
+func (d *LastDay) words() string {
+	var parts []string
+	if d.Bounced > 0 {
+		parts = append(parts, recipients(d.Bounced)+" bounced")
+	}
+	if d.Complained > 0 {
+		who := recipients(d.Complained)
+		if d.Bounced > 0 {
+			who = strconv.FormatInt(d.Complained, 10)
+		}
+		parts = append(parts, who+" complained")
+	}
+	return strings.Join(parts, " and ")
 }
 
 // sortNotes puts the most urgent first.
@@ -83,13 +107,18 @@ func (v view) judge(s Status) (state, summary string) {
 		return StateDegraded, v.because(s.Notes[0])
 	case v.pace.PausedUntil.After(v.now):
 		return StateFine, fmt.Sprintf("%s; %s until %s; mail goes on by itself", pace.Paused, v.allMail(open), v.clock(v.pace.PausedUntil))
-	case open > 0 && !s.Queue.Oldest.IsZero():
-		return StateFine, fmt.Sprintf("mail flows; %s, the oldest since %s", waits(open), v.clock(s.Queue.Oldest))
-	case open > 0:
-		return StateFine, "mail flows; " + waits(open)
-	default:
-		return StateFine, "mail flows; nothing waits"
 	}
+	summary = "mail flows; nothing waits"
+	if open > 0 {
+		summary = "mail flows; " + waits(open)
+		if !s.Queue.Oldest.IsZero() {
+			summary += ", the oldest since " + v.clock(s.Queue.Oldest)
+		}
+	}
+	if s.LastDay.any() {
+		summary += "; in the last day " + s.LastDay.words()
+	}
+	return StateFine, summary
 }
 
 // because is a note in one line: the cause, since when, and what it does.

@@ -24,7 +24,8 @@ type Status struct {
 	Queue   Counts    `json:"queue"`
 	Pace    *Pace     `json:"pace,omitempty"` // when Running
 	Warming []Warming `json:"warming"`
-	Notes   []Note    `json:"notes"` // most urgent first
+	LastDay *LastDay  `json:"last_day,omitempty"` // missing where it is not known
+	Notes   []Note    `json:"notes"`              // most urgent first
 }
 
 // The states of a relay.
@@ -40,6 +41,13 @@ const (
 	LevelWarning = "warning" // mail flows, and something needs to be seen to
 	LevelInfo    = "info"    // as it should be
 )
+
+// LastDay is what the provider told in the last 24 hours of mail that it had
+// taken. The senders are not told of it.
+type LastDay struct {
+	Bounced    int64 `json:"bounced"`    // recipients, for good
+	Complained int64 `json:"complained"` // recipients that called a mail spam
+}
 
 // Counts is what is stored.
 type Counts struct {

@@ -6,6 +6,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/config"
@@ -33,6 +34,12 @@ func (p *parts) buildAdmin(ctx context.Context) error {
 	}
 	if p.store != nil {
 		o.Queue = p.store
+	}
+	if p.records != nil {
+		o.LastDay = func(ctx context.Context, since time.Time) (d admin.LastDay, err error) {
+			d.Bounced, d.Complained, err = p.records.BadNews(ctx, since)
+			return d, err
+		}
 	}
 	local := admin.New(o)
 	p.operators = admin.ServerOptions{

@@ -123,6 +123,38 @@ func TestEventsTeachTheNextRCPT(t *testing.T) {
 	}
 }
 
+// TestStatusTellsOfBounces: mail that the API took and that bounced later is told
+// of nowhere else.
+func TestStatusTellsOfBounces(t *testing.T) {
+	h := newHooked(t, "")
+	status := func() admin.Status {
+		t.Helper()
+		s, err := h.operator().Status(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	if s := status(); s.LastDay == nil || *s.LastDay != (admin.LastDay{}) {
+		t.Errorf("at first: %+v", s.LastDay)
+	}
+	h.want("hardbounce@example.net", "250 ")
+	h.want("complaint@example.net", "250 ")
+	h.want("softbounce@example.net", "250 ")
+	h.heard("bounced.hard", 1)
+	h.heard("complained", 1)
+	h.heard("bounced.soft", 1)
+	h.reboot()
+	s := status()
+	if s.LastDay == nil || *s.LastDay != (admin.LastDay{Bounced: 1, Complained: 1}) || s.State != admin.StateFine ||
+		s.Summary != "mail flows; nothing waits; in the last day 1 recipient bounced and 1 complained" {
+		t.Errorf("%+v, %q", s.LastDay, s.Summary)
+	}
+	if len(s.Notes) != 1 || s.Notes[0].Level != admin.LevelInfo || !strings.Contains(s.Notes[0].Do, "smtp2rest history --state bounced,complained") {
+		t.Errorf("the notes are %+v", s.Notes)
+	}
+}
+
 func TestUnsubscribedIsRefusedWhereItIsTurnedOn(t *testing.T) {
 	h := newHooked(t, "[webhook]\nsuppress_unsubscribed = true")
 	h.want("unsubscribe@example.net", "250 ")

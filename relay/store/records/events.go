@@ -52,6 +52,22 @@ func (s *Store) EventsOfAddress(ctx context.Context, address string, limit int) 
 	return s.events(ctx, "SELECT "+eventColumns+" FROM events WHERE address = ? ORDER BY seq DESC LIMIT ?", address, limit)
 }
 
+// eventsIndex finds what senders are not told of, however much else is told.
+const eventsIndex = "CREATE INDEX events_bad ON events(received) WHERE type IN ('bounced.hard', 'complained');"
+
+// BadNews counts the hard bounces and complaints that came since a time.
+func (s *Store) BadNews(ctx context.Context, since time.Time) (bounced, complained int64, err error) {
+	err = s.read(ctx, func(c *db.Conn) error {
+		r, err := c.One("SELECT count(*) FILTER (WHERE type = 'bounced.hard'), count(*) FILTER (WHERE type = 'complained')"+
+			" FROM events WHERE type IN ('bounced.hard', 'complained') AND received >= ?", millis(since))
+		if err == nil && r != nil {
+			bounced, complained = r.Int(0), r.Int(1)
+		}
+		return err
+	})
+	return bounced, complained, err
+}
+
 // Event returns one event by its id.
 func (s *Store) Event(ctx context.Context, id string) (e relay.Event, ok bool, err error) {
 	all, err := s.events(ctx, "SELECT "+eventColumns+" FROM events WHERE id = ?", id)

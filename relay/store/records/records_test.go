@@ -46,6 +46,19 @@ func openTest(t testing.TB, dir string, o Options) *Store {
 	return s
 }
 
+func TestBadNews(t *testing.T) {
+	s := openTest(t, t.TempDir(), Options{})
+	for n, kind := range []string{"bounced.hard", "bounced.hard", "complained", "bounced.soft", "delivered", "bounced.hard"} {
+		e := event(n)
+		e.Type = kind
+		must(t, s.durable(t.Context(), insert(e)))
+	}
+	bounced, complained, err := s.BadNews(t.Context(), event(1).Received)
+	if err != nil || bounced != 2 || complained != 1 {
+		t.Errorf("%d bounced, %d complained, %v", bounced, complained, err)
+	}
+}
+
 func event(n int) relay.Event {
 	at := time.Date(2026, 5, 13, 10, 24, n, 0, time.UTC)
 	return relay.Event{

@@ -13,6 +13,7 @@ func schema() db.Schema {
 		Migrations: []string{
 			suppressionsSchema + eventsSchema,
 			historySchema,
+			eventsIndex,
 		},
 		Newer: ErrNewer,
 		Older: ErrOlder,

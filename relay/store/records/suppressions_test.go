@@ -55,6 +55,8 @@ func TestPlans(t *testing.T) {
 		must(t, err)
 		_, _, err = s.Event(ctx, "e")
 		must(t, err)
+		_, _, err = s.BadNews(ctx, now)
+		must(t, err)
 	}
 	checked := 0
 	for range readers {
