@@ -1,5 +1,7 @@
 package sqlite
 
+import "fmt"
+
 // counts is what Stats needs, kept up to date by each commit instead of being
 // counted. It is stored with the commit, so that it is right after a crash.
 type counts struct {
@@ -32,6 +34,41 @@ func loadCounts(c *conn) (counts, error) {
 	}
 	return n, nil
 }
+
+// rebuildCounts makes the row anew if it is missing, as it may be in a database that
+// was rescued with .recover: without it every mail would be refused. What has lost
+// its mail cannot be sent, and would stop the claims of all others.
+func (s *Store) rebuildCounts(c *conn) error {
+	r, err := c.One("SELECT 1 FROM counts")
+	if err != nil || r != nil {
+		return err
+	}
+	if s.opts.Existing {
+		return fmt.Errorf("%w: its counts are missing", ErrOlder)
+	}
+	if err := c.Script("BEGIN IMMEDIATE"); err != nil {
+		return err
+	}
+	orphans, err := c.Exec("DELETE FROM recipients WHERE mail NOT IN (SELECT seq FROM mails)")
+	if err != nil {
+		return err
+	}
+	if err := c.Script(countAnew + "; COMMIT"); err != nil {
+		return err
+	}
+	s.log.Warn("the queue's counts were missing; they were counted anew", "recipients_without_mail", orphans)
+	return nil
+}
+
+const countAnew = `DELETE FROM attempts WHERE (mail, n) NOT IN (SELECT mail, n FROM recipients);
+INSERT INTO counts SELECT 1, count(*) FILTER (WHERE state IN (0, 1)), count(*) FILTER (WHERE state = 2),
+	count(*) FILTER (WHERE state = 3), count(*) FILTER (WHERE state = 4), count(*) FILTER (WHERE state = 5),
+	0, 0, count(*) FILTER (WHERE state = 5 AND bounced = 0), 0, coalesce(max(fence), 0), 0, 0, 0 FROM recipients;
+UPDATE counts SET fence = max(fence, (SELECT coalesce(max(fence), 0) FROM attempts)),
+	seq = (SELECT coalesce(max(seq), 0) FROM mails),
+	(mails, bytes) = (SELECT count(*), coalesce(sum(size), 0) FROM mails WHERE body <> 0),
+	(failed_mails, failed_bytes) = (SELECT count(*), coalesce(sum(size), 0) FROM mails WHERE body <> 0
+		AND NOT EXISTS (SELECT 1 FROM recipients WHERE mail = seq AND state IN (0, 1, 2, 3)))`
 
 func (n counts) save(c *conn) error {
 	_, err := c.Exec(`UPDATE counts SET waiting=?, claimed=?, held=?, sent=?, failed=?,

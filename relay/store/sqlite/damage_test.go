@@ -272,3 +272,44 @@ func TestTheDatabaseIsMissing(t *testing.T) {
 		}
 	}
 }
+
+// TestTheCountsAreMissing: a database that was rescued without them is counted
+// anew, and works as before.
+func TestTheCountsAreMissing(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Open(Options{Dir: dir, Log: quiet()})
+	must(t, err)
+	mails := manyKinds()
+	must(t, s.Enqueue(ctx, mails...))
+	for range 3 {
+		must(t, s.Enqueue(ctx, testMail(100))) // not in a group
+	}
+	claims := claimAll(t, s)
+	settle(t, s, claims[:2])
+	must(t, s.Settle(ctx, queue.Settlement{Token: claims[2].Token, Result: queue.GaveUp, At: time.Now()}))
+	must(t, s.Close())
+	want := func() counts {
+		s, err := Open(Options{Dir: dir, Log: quiet()})
+		must(t, err)
+		defer func() { must(t, s.Close()) }()
+		return *s.published.Load()
+	}()
+	c, err := db.Connect("file:"+filepath.Join(dir, fileName), "DELETE FROM counts",
+		"INSERT INTO recipients SELECT 1000, n, addr, turn, lane, 0, hold, due, lease, attempts, since, started, ended, fence, settled, bounced, sum FROM recipients WHERE mail = 2")
+	must(t, err)
+	must(t, c.Close())
+	if _, err := Open(Options{Dir: dir, Log: quiet(), Existing: true}); !errors.Is(err, ErrOlder) {
+		t.Errorf("somebody else's queue: %v", err)
+	}
+	s = openTest(t, dir, Options{})
+	got := *s.published.Load()
+	got.place = want.place
+	if got != want {
+		t.Errorf("counted\n%+v, want\n%+v", got, want)
+	}
+	checkConsistent(t, s)
+	must(t, s.Enqueue(ctx, testMail(10)))
+	if n := len(claimAll(t, s)); n == 0 {
+		t.Error("nothing can be claimed")
+	}
+}

@@ -165,6 +165,9 @@ func (s *Store) open() error {
 	if err := checkIntegrity(c, path); err != nil {
 		return err
 	}
+	if err := s.rebuildCounts(c); err != nil {
+		return s.describe(err)
+	}
 	if err := s.recoverClaims(c); err != nil {
 		return s.describe(err)
 	}
