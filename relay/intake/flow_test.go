@@ -323,7 +323,7 @@ func TestNoSecretIsSaid(t *testing.T) {
 		for name, q := range map[string]Queue{"none": NoQueue{}, "full": &fakeQueue{err: errors.New(key + " PlantedText")}} {
 			t.Run(to+" "+name, func(t *testing.T) {
 				t.Parallel()
-				r := newRig(t, plan{queue: q, mapping: func(o *payload.Options) { o.Attachments = payload.StripAttachments }})
+				r := newRig(t, plan{queue: q, timeout: time.Second, mapping: func(o *payload.Options) { o.Attachments = payload.StripAttachments }})
 				said := []string{r.send(t.Context(), raw, "shop@sandbox.example", to+"@example.net", "bob@example.net").String()}
 				if name == "none" { // what a queue says of itself is its own to keep clean
 					said = append(said, r.log.String())

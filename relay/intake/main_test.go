@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
@@ -38,7 +39,8 @@ const key = "sk_planted_key"
 // plan is how a rig differs from the usual.
 type plan struct {
 	api         http.HandlerFunc // in place of the sandbox
-	timeout     time.Duration    // of an API call; default 300 ms
+	before      string           // the sandbox answers nobody until the call for this recipient has come
+	timeout     time.Duration    // of an API call; default patience
 	wait        time.Duration    // default 10 s
 	concurrency int              // default 8
 	queue       Queue            // default NoQueue
@@ -59,12 +61,15 @@ func newRig(t *testing.T, p plan) *rig {
 	t.Helper()
 	r := &rig{t: t, suppressions: suppress.New(suppress.Options{Settings: suppress.Settings{Expire: 100 * 365 * 24 * time.Hour, Unsubscribed: true}}), log: &record{}}
 	url := r.startSandbox()
+	if p.before != "" {
+		url = r.notBefore(p.before)
+	}
 	if p.api != nil {
 		server := httptest.NewServer(p.api)
 		t.Cleanup(server.Close)
 		url = server.URL
 	}
-	client, err := api.New(api.Options{URL: url, Path: "/v1/transactional/send", Key: key, Timeout: or(p.timeout, 300*time.Millisecond)})
+	client, err := api.New(api.Options{URL: url, Path: "/v1/transactional/send", Key: key, Timeout: or(p.timeout, patience)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,6 +97,27 @@ func newRig(t *testing.T, p plan) *rig {
 	}
 	r.Intake = New(o)
 	return r
+}
+
+// notBefore makes an order of calls that race: all are in flight when the first
+// is answered, so that no answer keeps the call for this recipient from being made.
+func (r *rig) notBefore(to string) (url string) {
+	came := make(chan struct{})
+	var once sync.Once
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+		raw, _ := io.ReadAll(req.Body)
+		if strings.Contains(string(raw), to) {
+			once.Do(func() { close(came) })
+		}
+		select {
+		case <-came:
+		case <-req.Context().Done():
+		}
+		req.Body = io.NopCloser(bytes.NewReader(raw))
+		r.box.Handler().ServeHTTP(w, req)
+	}))
+	r.t.Cleanup(server.Close)
+	return server.URL + "/api" // where the sandbox has it
 }
 
 func (r *rig) startSandbox() string {

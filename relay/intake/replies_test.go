@@ -136,17 +136,22 @@ func verdicts(may time.Time) []situation {
 
 // delays are what no verdict came from: 4xx, or a queue's 250.
 func delays() []situation {
+	brief := plan{timeout: 300 * time.Millisecond} // the API's time
 	const misconfigured = `451 4\.3\.5 the relay is not configured correctly, its operator has to mend it; try again later`
 	return []situation{
 		{words: "the API is slow, limited or down", by: "Queued", causes: []cause{
-			{name: "slow", to: "slow+2s@example.net", now: isDown, queued: keptIt, full: isFull},
+			{name: "slow", to: "slow+2s@example.net", plan: brief, now: isDown, queued: keptIt, full: isFull},
 			later("ratelimited+0x30@example.net", `451 4\.3\.2 try again in 30 s`),
 			later("down@example.net", isDown),
 		}},
 		{words: "401, 403", by: "NotConfigured", causes: []cause{
 			{name: "401", prepare: func(r *rig) { _ = r.box.SetKey("another") }, now: misconfigured, queued: keptIt, full: isFull},
 			later("forbidden@example.net", misconfigured),
-			later("forbidden@example.net down@example.net ratelimited+0x30@example.net", misconfigured),
+			{name: "and down, and limited", to: "forbidden@example.net down@example.net ratelimited+0x30@example.net",
+				plan: plan{before: "forbidden@example.net"}, now: misconfigured, queued: keptIt, full: isFull},
+			// Nobody asks the API while it wants to be left alone, so nobody knows.
+			{name: "after a 429 closed the gate", to: "forbidden@example.net", prepare: closeTheGate,
+				now: `451 4\.3\.2 try again in [1-6][0-9] s`, queued: keptIt, full: isFull},
 		}},
 		{words: "429", by: "RateLimited", causes: []cause{
 			later("ratelimited+0x90@example.net", `451 4\.3\.2 try again in 90 s`),
@@ -161,7 +166,7 @@ func delays() []situation {
 			later("redirect@example.net", isDown),
 			later("notfound@example.net", isDown),
 			{name: "408", plan: answering(408, "", "{}"), now: isDown, queued: keptIt, full: isFull},
-			later("timeout@example.net", isDown),
+			{name: "time-out", to: "timeout@example.net", plan: brief, now: isDown, queued: keptIt, full: isFull},
 			later("reset@example.net", isDown),
 			later("lost@example.net", isDown),
 			{name: "nobody listens", prepare: (*rig).stopSandbox, now: isDown, queued: keptIt, full: isFull},
@@ -313,6 +318,14 @@ func refusedNextTime(t *testing.T, r *rig) {
 		`550 5\.7\.1 <suppressed@example\.net> suppressed: on the provider's suppression list since `+time.Now().UTC().Format(time.DateOnly))
 	if len(r.box.Calls()) != calls {
 		t.Error("the API was asked again")
+	}
+}
+
+// closeTheGate has the API say 429 to another mail.
+func closeTheGate(r *rig) {
+	r.sendMail("ratelimited+0x60@example.net")
+	if q, ok := r.opt.Queue.(*fakeQueue); ok {
+		q.rest = nil
 	}
 }
 
