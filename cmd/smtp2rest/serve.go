@@ -20,9 +20,13 @@ import (
 )
 
 // drainTime is how long mail that is being handed over may take to end after
-// SIGTERM. It is below the 40 s of our systemd unit (TimeoutStopSec) and the
-// 30 s that Kubernetes gives by habit, with something left to close the rest.
+// SIGTERM, unless api.timeout makes it more. It is below the 40 s of our systemd
+// unit (TimeoutStopSec) and the 30 s that Kubernetes gives by habit, with
+// something left to close the rest.
 const drainTime = 25 * time.Second
+
+// closingTime is what the end may take beyond that, so that systemd waits for it.
+const closingTime = 10 * time.Second
 
 func serveCommand(t *terminal) *cobra.Command {
 	c := &cobra.Command{
@@ -110,8 +114,9 @@ func serve(ctx context.Context, t *terminal, cfg *config.Config, load func() (*c
 	defer watching()
 	ready(daemon)
 	untilEnd(ctx, t, daemon, hangups)
-	manager.Stopping(fmt.Sprintf("stopping; mail under way is given %s", drainTime))
-	drain, cancel := context.WithTimeout(context.Background(), drainTime)
+	patience := daemon.DrainTime()
+	manager.Stopping(fmt.Sprintf("stopping; mail under way is given %s", patience), patience+closingTime)
+	drain, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	return daemon.Stop(drain)
 }

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -115,9 +116,21 @@ func (a *App) Alive(ctx context.Context) error {
 	return a.health.live(ctx)
 }
 
-// Stop ends the daemon in two stages: no new mail and idle clients told so,
-// then, when ctx ends, whatever is still under way is cut off. It waits for
-// all of it. Stop before Start, or twice, is harmless.
+// DrainTime is how long Stop should have by the configuration in force, so that
+// each call to the API that is under way can end.
+func (a *App) DrainTime() time.Duration {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	if a.parts == nil {
+		return leastDrain
+	}
+	return a.parts.drainTime()
+}
+
+// Stop ends the daemon in two stages: no new mail, no new calls for queued mail,
+// and idle clients told so, then, when ctx ends, sessions that are still under
+// way are cut off. A call to the API that has begun ends by its own time-out. It
+// waits for all of it. Stop before Start, or twice, is harmless.
 func (a *App) Stop(ctx context.Context) error {
 	a.mu.Lock()
 	defer a.mu.Unlock()

@@ -103,9 +103,39 @@ func newParts(o Options, metrics *prometheus.Registry, h *health) *parts {
 
 func (p *parts) onStop(f func(context.Context) error) { p.cleanups = append(p.cleanups, f) }
 
+const (
+	// leastDrain is how long clients have at least to end what they are at.
+	leastDrain = 25 * time.Second
+	// afterCall is what is left at the end of it when the last call has ended.
+	afterCall = time.Second
+)
+
+// drainTime is how long the end has: what is called for when it begins is not
+// cut off.
+func (p *parts) drainTime() time.Duration {
+	return max(leastDrain, p.config().API.Timeout+2*afterCall)
+}
+
+// beginStop has no calls begin that the end would cut off: none for queued mail
+// any more, and none for a mail that comes late in the end. Calls that are under
+// way end by themselves while clients are still being served. The end of ctx is
+// that of the drain; end ends with it.
+func (p *parts) beginStop(ctx context.Context) (end func()) {
+	if p.engine != nil {
+		p.engine.StopClaiming()
+	}
+	by, bounded := ctx.Deadline()
+	if p.intake == nil || !bounded {
+		return func() {}
+	}
+	last := time.AfterFunc(time.Until(by)-p.config().API.Timeout-afterCall, p.intake.EndCalls)
+	return func() { last.Stop() }
+}
+
 // stop takes apart what was built, last to first: no more mail comes in before
 // the queue's workers end, and they end before the store closes.
 func (p *parts) stop(ctx context.Context) error {
+	defer p.beginStop(ctx)()
 	var errs []error
 	for i := len(p.cleanups) - 1; i >= 0; i-- {
 		errs = append(errs, p.cleanups[i](ctx))

@@ -128,6 +128,7 @@ func (w *world) stop(budget time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), budget)
 	defer cancel()
 	defer context.AfterFunc(ctx, p.cut)()
+	defer p.beginStop(ctx)() // as stop does, before it waits for clients
 	p.clients.Wait()
 	w.must(p.parts.stop(ctx))
 	p.cut()
@@ -190,18 +191,23 @@ func (w *world) hand(from, subject, to string) string {
 			continue
 		}
 		defer p.clients.Done()
-		env := &smtpd.Envelope{From: from, Recipients: []string{to}, Client: smtpd.Client{
-			Session: "s", Addr: netip.MustParseAddrPort("127.0.0.1:4711"), Helo: "client.test",
-		}}
-		raw := fmt.Appendf(nil, "From: <%s>\r\nSubject: %s\r\n\r\nIt is on its way.\r\n", from, subject)
-		r := p.intake.Message(p.ctx, env, raw)
-		w.mu.Lock()
-		defer w.mu.Unlock()
-		if p.dead {
-			return ""
-		}
-		return r.String()
+		return w.handTo(p, from, subject, to)
 	}
+}
+
+// handTo hands a mail to a process that may be about to end.
+func (w *world) handTo(p *process, from, subject, to string) string {
+	env := &smtpd.Envelope{From: from, Recipients: []string{to}, Client: smtpd.Client{
+		Session: "s", Addr: netip.MustParseAddrPort("127.0.0.1:4711"), Helo: "client.test",
+	}}
+	raw := fmt.Appendf(nil, "From: <%s>\r\nSubject: %s\r\n\r\nIt is on its way.\r\n", from, subject)
+	r := p.intake.Message(p.ctx, env, raw)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if p.dead {
+		return ""
+	}
+	return r.String()
 }
 
 // pass lets virtual time go by.

@@ -76,12 +76,10 @@ type Attempt struct {
 	Trace    string // the mail's W3C traceparent
 }
 
-// Try makes one attempt. It waits for its turn no longer than turn allows, but
-// a call that has begun goes on until the API's time-out or the end of ctx: a
-// recipient must not be given up while its call is in flight. A 429 is no
-// attempt: while turn allows, it is waited out and tried again, each time
+// Try makes one attempt. It waits for its turn no longer than turn allows. A 429
+// is no attempt: while turn allows, it is waited out and tried again, each time
 // through a gate that stays closed for at least a second.
-func (s *Sender) Try(ctx, turn context.Context, a Attempt) relay.Outcome {
+func (s *Sender) Try(turn context.Context, a Attempt) relay.Outcome {
 	for {
 		pass, err := s.enter(turn)
 		if err != nil {
@@ -89,7 +87,7 @@ func (s *Sender) Try(ctx, turn context.Context, a Attempt) relay.Outcome {
 			s.record(a, out)
 			return out
 		}
-		if out := s.Make(ctx, pass, a); out.Kind != relay.RateLimited {
+		if out := s.Make(pass, a); out.Kind != relay.RateLimited {
 			return out
 		}
 	}
@@ -104,13 +102,16 @@ func (s *Sender) enter(turn context.Context) (*pace.Pass, error) {
 
 // Make makes one attempt with a pass, which it ends. It makes none if the
 // recipient was suppressed while the mail waited for the pass.
-func (s *Sender) Make(ctx context.Context, pass *pace.Pass, a Attempt) relay.Outcome {
+//
+// Nothing but the API's time-out ends a call that has begun: the API may send a
+// mail whose call was cut off, and it would be sent again.
+func (s *Sender) Make(pass *pace.Pass, a Attempt) relay.Outcome {
 	if out, ok := s.Suppressed(a); ok {
 		pass.Return()
 		return out
 	}
 	pass.For(a.MessageID, a.From)
-	out := s.opt.API.Send(ctx, api.Request{
+	out := s.opt.API.Send(context.Background(), api.Request{
 		IdempotencyKey: IdempotencyKey(a.MessageID, a.To),
 		Open:           func() io.Reader { return a.Body.Open(a.To) },
 		Size:           a.Body.Len(a.To),

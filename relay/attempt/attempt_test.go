@@ -92,7 +92,7 @@ func newRig(takes time.Duration, answers ...relay.Outcome) *rig {
 func (r *rig) try(t *testing.T, wait time.Duration) relay.Outcome {
 	turn, cancel := context.WithTimeout(t.Context(), wait)
 	defer cancel()
-	return r.Try(t.Context(), turn, Attempt{
+	return r.Try(turn, Attempt{
 		MessageID: "id1", From: "alice@example.com", To: "bob@example.net", Number: 1, Body: text("mail for "),
 	})
 }
@@ -225,18 +225,6 @@ func TestACallOutlivesTheTurn(t *testing.T) {
 		}
 		if took := time.Since(begin); took != 8*time.Second {
 			t.Errorf("it took %s", took)
-		}
-	})
-}
-
-func TestTheEndOfTheDaemonEndsACall(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		r := newRig(time.Hour, accepted)
-		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
-		defer cancel()
-		out := r.Try(ctx, ctx, Attempt{MessageID: "id1", To: "bob@example.net", Number: 1, Body: text("")})
-		if out.Kind != relay.Ambiguous || len(r.lines(t)) != 1 {
-			t.Errorf("the outcome is %+v", out)
 		}
 	})
 }

@@ -114,11 +114,13 @@ func (b *bodies) get(ctx context.Context, m queue.Mail) (*mapped, error) {
 }
 
 func (b *bodies) await(ctx context.Context, one *mapped) (*mapped, error) {
-	err := ctx.Err()
 	select {
 	case <-one.ready:
-		err = one.err
 	case <-ctx.Done():
+	}
+	err := ctx.Err()
+	if err == nil {
+		err = one.err
 	}
 	if err != nil {
 		b.put(one)

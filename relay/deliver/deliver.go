@@ -99,7 +99,7 @@ type Engine struct {
 
 	mu       sync.Mutex
 	stopping context.CancelFunc // ends claiming; nil before Start
-	cutOff   context.CancelFunc // ends attempts
+	cutOff   context.CancelFunc // ends what attempts wait for besides the API
 	loops    sync.WaitGroup
 	attempts sync.WaitGroup
 }
@@ -148,17 +148,27 @@ func (e *Engine) Start() {
 	e.loops.Go(func() { e.purge(claiming) })
 }
 
-// Stop ends the engine in two stages: nothing more is claimed, and attempts
-// that are under way end until ctx does; then they are cut off, and settled as
-// ambiguous. It waits for all of it. Stop before Start, or twice, is harmless.
-func (e *Engine) Stop(ctx context.Context) {
+// StopClaiming begins the end: no call begins any more. It does not wait.
+func (e *Engine) StopClaiming() {
 	e.mu.Lock()
-	stopping, cutOff := e.stopping, e.cutOff
+	defer e.mu.Unlock()
+	if e.stopping != nil {
+		e.stopping()
+	}
+}
+
+// Stop ends the engine in two stages: nothing more is claimed, and attempts that
+// are under way end, which the API's time-out bounds; a storage that does not
+// take what came of them is asked again and again until ctx ends. It waits for
+// all of it. Stop before Start, or twice, is harmless.
+func (e *Engine) Stop(ctx context.Context) {
+	e.StopClaiming()
+	e.mu.Lock()
+	cutOff := e.cutOff
 	e.mu.Unlock()
-	if stopping == nil {
+	if cutOff == nil {
 		return
 	}
-	stopping()
 	stop := context.AfterFunc(ctx, cutOff)
 	defer stop()
 	e.loops.Wait()
@@ -182,7 +192,7 @@ func (e *Engine) dispatch(ctx, trying context.Context) {
 			}
 			e.attempts.Go(func() {
 				defer e.places.Return()
-				e.try(trying, pass, claims[i])
+				e.try(ctx, trying, pass, claims[i])
 			})
 		}
 		switch {

@@ -80,7 +80,7 @@ func (r *rig) fresh(wait time.Duration) (relay.Outcome, time.Duration) {
 	turn, cancel := context.WithTimeout(r.t.Context(), wait)
 	defer cancel()
 	begin := time.Now()
-	out := r.tries.Try(r.t.Context(), turn, attempt.Attempt{MessageID: m.ID, From: m.From, To: m.Recipients[0], Number: 1, Body: body})
+	out := r.tries.Try(turn, attempt.Attempt{MessageID: m.ID, From: m.From, To: m.Recipients[0], Number: 1, Body: body})
 	return out, time.Since(begin)
 }
 

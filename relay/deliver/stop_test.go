@@ -76,28 +76,55 @@ func TestStop(t *testing.T) {
 	}
 }
 
-// A call that is under way when the budget ends is cut off. It may have been
-// sent, which its record says, and it is tried again with the same key.
-func TestStopCutsOff(t *testing.T) {
+// A call that is under way when the budget ends goes on until the API has
+// answered, or its time-out: cut off, it would be made again after the start.
+func TestStopCutsOffNoCall(t *testing.T) {
 	inBubble(t, plan{}, func(r *rig) {
 		id := r.keep(shop, "s", "slow+9s@example.net")
-		waiting := r.keep(shop, "s", "bob@example.net")
-		r.must(r.box.SetLatency(0))
 		r.pass(time.Second)
-		if took := r.stopWithin(2 * time.Second); took != 2*time.Second {
+		if took := r.stopWithin(2 * time.Second); took != 8*time.Second {
+			t.Errorf("it took %s", took)
+		}
+		r.wantStates(id, "sent")
+		r.restart()
+		r.pass(10 * time.Minute)
+		if s := r.box.Stats(); s.Calls != 1 || s.Duplicates != 0 {
+			t.Errorf("%d calls", s.Calls)
+		}
+	})
+}
+
+// scarce is memory of which there is none until it is given.
+type scarce struct{ given chan struct{} }
+
+func (m scarce) Hold(ctx context.Context, _ int64) error {
+	select {
+	case <-m.given:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (scarce) Release() {}
+
+// What was claimed and still waits for memory is not begun any more when the end
+// begins, and is the next process's at once.
+func TestStopBeginsNoCall(t *testing.T) {
+	inBubbleStopped(t, plan{}, func(r *rig) {
+		o := r.options(r.engine.opt.Log)
+		o.Memory = func() Memory { return scarce{make(chan struct{})} }
+		r.engine = New(o)
+		id := r.keep(shop, "s", "bob@example.net")
+		r.engine.Start()
+		r.pass(time.Second)
+		r.wantStates(id, "sending")
+		if took := r.stopWithin(30 * time.Second); took != 0 {
 			t.Errorf("it took %s", took)
 		}
 		r.wantStates(id, "waiting")
-		r.wantStates(waiting, "sent")
-		rcpt := r.mail(id).Recipients[0]
-		if last, ok := rcpt.Last(); !ok || last.Outcome.Kind != relay.Ambiguous || rcpt.Attempts != 1 {
-			t.Errorf("the record is %+v", rcpt)
-		}
-		r.restart()
-		r.pass(10 * time.Minute)
-		r.wantStates(id, "sent")
-		if s := r.box.Stats(); s.Keys != 2 || s.Duplicates != 1 {
-			t.Errorf("%d keys, %d of them twice; want 2 and 1", s.Keys, s.Duplicates)
+		if rcpt := r.mail(id).Recipients[0]; rcpt.Attempts != 0 || r.box.Stats().Calls != 0 {
+			t.Errorf("%d calls, %d attempts", r.box.Stats().Calls, rcpt.Attempts)
 		}
 	})
 }

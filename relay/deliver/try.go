@@ -15,17 +15,19 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/retry"
 )
 
-// try makes the attempt that was claimed and settles it.
-func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
+// try makes the attempt that was claimed and settles it. When claiming ends
+// before the call has begun, it does not begin: the end of the engine need not
+// wait for it.
+func (e *Engine) try(claiming, ctx context.Context, pass *pace.Pass, c queue.Claim) {
 	if out, ok := e.opt.Attempts.Suppressed(attemptAt(c)); ok { // learnt since the mail came
 		pass.Return()
 		e.settle(ctx, c, e.decide(c, out, e.opt.Now()))
 		return
 	}
-	mail, err := e.bodies.get(ctx, c.Mail)
+	mail, err := e.bodies.get(claiming, c.Mail)
 	if err != nil {
 		pass.Return()
-		e.settle(ctx, c, e.unreadable(ctx, c, err))
+		e.settle(ctx, c, e.unreadable(claiming, c, err))
 		return
 	}
 	defer e.bodies.put(mail)
@@ -39,7 +41,7 @@ func (e *Engine) try(ctx context.Context, pass *pace.Pass, c queue.Claim) {
 	}
 	a := attemptAt(c)
 	a.Body, a.Trace = mail.body, mail.trace
-	out := e.opt.Attempts.Make(ctx, pass, a)
+	out := e.opt.Attempts.Make(pass, a)
 	now := e.opt.Now()
 	s := e.decide(c, out, now)
 	if e.opt.Warming != nil {

@@ -3,6 +3,7 @@ package intake
 import (
 	"context"
 	"errors"
+	"io"
 	"maps"
 	"net/http"
 	"slices"
@@ -211,25 +212,34 @@ func TestAHangingAPIIsBounded(t *testing.T) {
 	}
 }
 
-// The hard end of the daemon ends a call, and the client is told to come again.
-func TestTheEndOfTheDaemonEndsACall(t *testing.T) {
-	r := newRig(t, plan{timeout: time.Minute, wait: time.Minute})
+// The hard end of the daemon does not end a call that has begun: the API may send
+// the mail all the same, and its recipient would get it again.
+func TestTheEndOfTheDaemonEndsNoCall(t *testing.T) {
+	begun, answer := make(chan struct{}), make(chan struct{})
+	r := newRig(t, plan{timeout: patience, api: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		begun <- struct{}{}
+		<-answer
+		_, _ = io.WriteString(w, `{"message_id":"msg_1"}`)
+	})})
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan *reply.Reply)
 	go func() {
-		done <- r.Message(ctx, envelope("shop@sandbox.example", "timeout@example.net", "bob@example.net"), []byte(mail))
+		done <- r.Message(ctx, envelope("shop@sandbox.example", "bob@example.net"), []byte(mail))
 	}()
-	bounded, stop := context.WithTimeout(t.Context(), patience)
-	defer stop()
-	if err := r.box.WaitFor(bounded, func(s sandbox.Stats) bool { return s.Calls == 2 }); err != nil {
-		t.Fatal(err)
-	}
+	<-begun
 	cancel()
-	select {
-	case got := <-done:
-		compare(t, got, `4.. 4\..*`)
-	case <-bounded.Done():
-		t.Fatal("the call goes on")
+	close(answer)
+	compare(t, <-done, `250 2\.0\.0 accepted .*`)
+}
+
+// A mail that comes when no call may begin any more is queued at once.
+func TestEndCalls(t *testing.T) {
+	q := &fakeQueue{}
+	r := newRig(t, plan{queue: q})
+	r.EndCalls()
+	compare(t, r.sendMail("bob@example.net"), `250 2\.0\.0 queued .*`)
+	if n := len(r.box.Calls()); n != 0 {
+		t.Errorf("the API got %d calls", n)
 	}
 }
 

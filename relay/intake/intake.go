@@ -84,6 +84,9 @@ type Intake struct {
 	set     atomic.Pointer[Settings]
 	recall  *recall
 	metrics *metrics
+
+	calls    context.Context // ends when no call may begin any more
+	endCalls context.CancelFunc
 }
 
 var _ smtpd.Backend = (*Intake)(nil)
@@ -100,6 +103,7 @@ func New(o Options) *Intake {
 		o.History = history.Nothing{}
 	}
 	in := &Intake{opt: o, recall: newRecall(), metrics: newMetrics(o.Metrics)}
+	in.calls, in.endCalls = context.WithCancel(context.Background())
 	in.Configure(o.Settings)
 	return in
 }
@@ -114,6 +118,11 @@ type Settings struct {
 
 // Configure deals with what comes from now on by other settings.
 func (in *Intake) Configure(s Settings) { in.set.Store(&s) }
+
+// EndCalls has no call begin any more: what is not settled by then is queued, or
+// refused for now, at once. It is for the end of the daemon, which a call that
+// begins late would outlast. Calls that are under way go on.
+func (in *Intake) EndCalls() { in.endCalls() }
 
 // Recipient refuses who is known to be suppressed, or stands for nobody but
 // such.

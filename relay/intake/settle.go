@@ -21,17 +21,18 @@ import (
 // time-out bounds.
 func (in *Intake) tryAll(ctx context.Context, r relay.Remainder, body *payload.Body) []relay.Outcome {
 	wait := in.set.Load().Wait
-	if wait == 0 { // all mail goes to the queue
+	if wait == 0 || in.calls.Err() != nil { // all mail goes to the queue
 		return slices.Repeat([]relay.Outcome{{Kind: relay.Unavailable, Untried: true}}, len(r.Message.Recipients))
 	}
 	turn, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
+	defer context.AfterFunc(in.calls, cancel)()
 	trace := attempt.Trace(r.Message.Raw)
 	outcomes := make([]relay.Outcome, len(r.Message.Recipients))
 	var wg sync.WaitGroup
 	for i, to := range r.Message.Recipients {
 		wg.Go(func() {
-			outcomes[i] = in.try(ctx, turn, r, attempt.Attempt{
+			outcomes[i] = in.try(turn, r, attempt.Attempt{
 				MessageID: r.Message.ID, From: r.Message.From, To: to, Number: 1, Body: body,
 				Session: r.Message.Client.Session, Trace: trace,
 			})
@@ -42,7 +43,7 @@ func (in *Intake) tryAll(ctx context.Context, r relay.Remainder, body *payload.B
 }
 
 // try tries one recipient, if its sender's domain may still send today.
-func (in *Intake) try(ctx, turn context.Context, r relay.Remainder, a attempt.Attempt) relay.Outcome {
+func (in *Intake) try(turn context.Context, r relay.Remainder, a attempt.Attempt) relay.Outcome {
 	now := time.Now()
 	if _, aliased := r.Message.Aliases[a.To]; aliased {
 		// RCPT lets an alias through for the others it stands for.
@@ -53,7 +54,7 @@ func (in *Intake) try(ctx, turn context.Context, r relay.Remainder, a attempt.At
 	if !in.opt.Warming.Take(r.Domain, r.Urgent, now) {
 		return in.untried(a, relay.Outcome{Kind: relay.RateLimited, Untried: true, Cause: errWarming, RetryAfter: untilTomorrow(now)})
 	}
-	out := in.opt.Attempts.Try(ctx, turn, a)
+	out := in.opt.Attempts.Try(turn, a)
 	if out.Kind == relay.Accepted {
 		in.opt.Warming.Sent(r.Domain, now)
 	} else {

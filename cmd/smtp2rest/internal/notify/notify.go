@@ -62,8 +62,11 @@ func (m *Manager) Reloading() {
 	m.send("RELOADING=1\nMONOTONIC_USEC="+strconv.FormatInt(now.Nano()/1000, 10), "reloading")
 }
 
-// Stopping says that the end has begun.
-func (m *Manager) Stopping(status string) { m.send("STOPPING=1", status) }
+// Stopping says that the end has begun, and has systemd wait for it so long,
+// should its unit say less (TimeoutStopSec).
+func (m *Manager) Stopping(status string, within time.Duration) {
+	m.send("STOPPING=1\nEXTEND_TIMEOUT_USEC="+strconv.FormatInt(within.Microseconds(), 10), status)
+}
 
 func (m *Manager) send(state, status string) {
 	if m.socket == "" {

@@ -56,8 +56,8 @@ func TestStates(t *testing.T) {
 	if n, err := strconv.ParseInt(usec, 10, 64); state != "RELOADING=1" || err != nil || n <= 0 {
 		t.Errorf("Reloading: %q", got)
 	}
-	m.Stopping("")
-	if got := next(); got != "STOPPING=1" {
+	m.Stopping("", 35*time.Second)
+	if got := next(); got != "STOPPING=1\nEXTEND_TIMEOUT_USEC=35000000" {
 		t.Errorf("Stopping: %q", got)
 	}
 }
@@ -117,8 +117,8 @@ func TestWatch(t *testing.T) {
 	}
 	asked <- errors.New("the loop hangs")
 	asked <- errors.New("the loop hangs")
-	m.Stopping("")
-	if got := next(); got != "STOPPING=1" {
+	m.Stopping("", 35*time.Second)
+	if got := next(); got != "STOPPING=1\nEXTEND_TIMEOUT_USEC=35000000" {
 		t.Errorf("the watchdog was told %q of a daemon that hangs", got)
 	}
 	asked <- nil
