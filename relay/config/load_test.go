@@ -7,6 +7,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/payload"
 )
 
 // file makes text the configuration, and the only file there is.
@@ -242,6 +244,29 @@ func TestTableIsWhole(t *testing.T) {
 		seen[s.path] = true
 		if s.def == nil && s.defWord == "" && s.example == "" && !s.secret() {
 			t.Errorf("%s has neither default nor example", s.path)
+		}
+	}
+}
+
+// What clients are told that they may send fits into memory with all that is
+// made of it, whatever else is set; and the defaults fit each other.
+func TestMessageSizeFits(t *testing.T) {
+	for more, want := range map[string]int64{
+		"":                                    25 << 20,
+		"memory = \"1GiB\"":                   25 << 20,
+		"memory = \"64MiB\"":                  0,
+		"memory = \"16MiB\"":                  0,
+		"memory = \"16MiB\"\nconnections=256": 0,
+		"connections = 3000":                  0,
+	} {
+		c := load(t, file("[limits]\n"+more+"\n", nil))
+		size := c.Limits.MessageSize
+		takes := size + payload.MostCost(size) + int64(c.Limits.Connections)*connectionBytes
+		switch {
+		case takes > c.Limits.Memory, size > c.Limits.Memory/2:
+			t.Errorf("%q: %d octets take %d of %d", more, size, takes, c.Limits.Memory)
+		case want != 0 && size != want, size < 64<<10:
+			t.Errorf("%q: message_size is %d, want %d", more, size, want)
 		}
 	}
 }

@@ -2,9 +2,12 @@ package config
 
 import (
 	"fmt"
+	"sort"
 	"strconv"
 	"strings"
 	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/payload"
 )
 
 // Limits bound what clients can use.
@@ -37,7 +40,7 @@ type Rate struct {
 
 func limitSettings(l *Limits) []setting {
 	return append([]setting{
-		{path: "limits.memory", value: sizeValue{&l.Memory, 16 * mib, 1024 * gib}, def: "128MiB",
+		{path: "limits.memory", value: sizeValue{&l.Memory, 16 * mib, 1024 * gib}, def: "192MiB",
 			doc: "The memory of all mail in flight, two to seven times its size, and of connections, 32KiB\neach. Is it used up, clients wait 5 s and are then told to come again (docs/limits.md)."},
 		{path: "limits.message_size", value: sizeValue{&l.MessageSize, 64 * kib, gib}, def: "25MiB",
 			doc: "The largest mail that is taken."},
@@ -129,13 +132,30 @@ func (l *loader) validateLimits() {
 	if idle := int64(c.Connections) * connectionBytes; idle > c.Memory/2 && !l.bad["limits.connections"] {
 		l.problem("limits.memory", "found %s, of which limits.connections = %d alone may take %s; write at least %s, or allow fewer connections",
 			quote(FormatSize(c.Memory)), c.Connections, quote(FormatSize(idle)), quote(FormatSize(2*idle)))
+		return
 	}
-	if c.MessageSize > c.Memory/2 && !l.bad["limits.message_size"] {
+	if fits := LargestMail(*c); c.MessageSize > fits && !l.bad["limits.message_size"] && !l.bad["limits.connections"] {
 		if l.find("limits.message_size").origin == "default" {
-			c.MessageSize = c.Memory / 2
+			c.MessageSize = fits
 			return
 		}
-		l.problem("limits.message_size", "found %s, and a mail may take no more than half of limits.memory while it comes; write at most %s, or limits.memory = %s",
-			quote(FormatSize(c.MessageSize)), quote(FormatSize(c.Memory/2)), quote(FormatSize(2*c.MessageSize)))
+		// Clients are told limits.message_size before they send (RFC 1870). Mail
+		// that is as large as that and can never be dealt with would be lost.
+		needs := (memoryFor(c.MessageSize, c.Connections) + mib - 1) / mib * mib
+		l.problem("limits.message_size", "found %s, and a text of that size needs more than limits.memory; write at most %s, or limits.memory = %s",
+			quote(FormatSize(c.MessageSize)), quote(FormatSize(fits)), quote(FormatSize(needs)))
 	}
+}
+
+// LargestMail is the largest mail of ordinary text for which there is memory
+// when nothing but connections takes any.
+func LargestMail(c Limits) int64 {
+	fits := int64(sort.Search(int(c.Memory/2/kib), func(n int) bool { return memoryFor(int64(n+1)*kib, c.Connections) > c.Memory }))
+	return fits * kib
+}
+
+// memoryFor is what a mail of ordinary text takes beside the connections: while
+// it comes no more than half of all memory, and then what mapping it takes.
+func memoryFor(size int64, connections int) int64 {
+	return max(2*size, size+payload.MostCost(size)+int64(connections)*connectionBytes)
 }
