@@ -516,7 +516,7 @@ func (w *wire) record(line string) {
 	if line[0] != '4' && line[0] != '5' {
 		return
 	}
-	attrs := []any{"command", w.dialog.verb, "reply", printable(line)}
+	attrs := []any{"command", w.dialog.verb, "reply", printable(reply.Logged(line))}
 	if w.dialog.path.address != "" {
 		attrs = append(attrs, "address", w.dialog.path.address)
 	}

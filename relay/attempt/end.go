@@ -2,12 +2,14 @@ package attempt
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/history"
+	"github.com/smtp2rest/smtp2rest/relay/payload"
 )
 
 // Way is how a recipient came to its end.
@@ -66,6 +68,9 @@ func (s *Sender) Ended(way Way, a Attempt, out relay.Outcome, received time.Time
 		slog.Int("attempts", a.Number), slog.Duration("age", now.Sub(received)))
 	s.opt.Log.LogAttrs(context.Background(), slog.LevelWarn, "recipient", attrs...)
 	why := out.Detail
+	if refusal, ok := errors.AsType[*payload.Refusal](out.Cause); ok {
+		why = refusal.Logged()
+	}
 	if end == Expired {
 		why = fmt.Sprintf("tried %d times in %s", a.Number, now.Sub(received).Round(time.Second))
 	}

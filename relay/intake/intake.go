@@ -189,7 +189,7 @@ func (in *Intake) handle(ctx context.Context, env *smtpd.Envelope, data []byte, 
 	r, took := v.main(), time.Since(m.ReceivedAt)
 	in.metrics.answered(fateOf(r, v.kept, again), len(m.Raw), took)
 	log.Info("message", "from", m.From, "recipients", len(m.Recipients), "bytes", len(m.Raw), "client", m.Client.Addr,
-		"reply", r.Error(), "again", again, "duration", took)
+		"reply", reply.Logged(r.Error()), "again", again, "duration", took)
 	return v
 }
 

@@ -63,13 +63,13 @@ func (in *Intake) answered(s *story, v verdict) {
 			in.metrics.leftOut.WithLabelValues(o.Kind.String()).Add(float64(o.Count))
 		}
 	}
-	said := history.Answered{ID: s.message.ID, To: s.message.Recipients, Reply: r.String(), Taken: r.Positive(), At: time.Now()}
+	said := history.Answered{ID: s.message.ID, To: s.message.Recipients, Reply: reply.Logged(r.String()), Taken: r.Positive(), At: time.Now()}
 	if v.of == nil {
 		in.opt.History.Note(said)
 		return
 	}
 	for i, r := range v.each {
-		said.To, said.Reply, said.Taken, said.Each = s.list[i].to, r.String(), r.Positive(), true
+		said.To, said.Reply, said.Taken, said.Each = s.list[i].to, reply.Logged(r.String()), r.Positive(), true
 		in.opt.History.Note(said)
 	}
 }

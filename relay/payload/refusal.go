@@ -37,7 +37,17 @@ type Refusal struct {
 	Read   *Mail  // what was read all the same, for people to look at and never to be sent; nil for Unparsable
 }
 
-func (r *Refusal) Error() string { return "payload: " + r.Reason.String() + ": " + r.Detail }
+// Error has no word of the mail, so that it can be logged.
+func (r *Refusal) Error() string { return "payload: " + r.Reason.String() + ": " + r.Logged() }
+
+// Logged is Detail without the names of files.
+func (r *Refusal) Logged() string {
+	if r.Reason == HasAttachment {
+		before, _, _ := strings.Cut(r.Detail, ": ")
+		return before
+	}
+	return r.Detail
+}
 
 // maxDetail keeps a reply within RFC 5321 section 4.5.3.1.5's 512 octets.
 const maxDetail = 400

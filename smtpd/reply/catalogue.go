@@ -90,7 +90,8 @@ func APIUnavailable() *Reply {
 	return newReply(451, 4, 2, "the mail API does not answer, try again later")
 }
 
-// CannotCarry: the mail has a part that the payload cannot carry.
+// CannotCarry: the mail has a part that the payload cannot carry. What is after a
+// colon names it, and is for the client alone (Logged).
 func CannotCarry(what string) *Reply { return newReply(554, 6, 1, "%s", what) }
 
 // Unparsable: the mail is broken beyond repair.

@@ -71,6 +71,15 @@ func (r *Reply) String() string {
 	return fmt.Sprintf("%d %s %s", r.code, r.Enhanced(), r.text)
 }
 
+// Logged is a reply as a log or a record may keep it: without the names of files
+// in the mail, which CannotCarry tells the client.
+func Logged(line string) string {
+	if before, _, named := strings.Cut(line, ": "); named && strings.HasPrefix(line, "554 5.6.1 ") {
+		return before
+	}
+	return line
+}
+
 // Error is the reply with its private cause: for the log, never for a client.
 func (r *Reply) Error() string {
 	if r.cause == nil {
