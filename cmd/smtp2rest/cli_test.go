@@ -2,7 +2,6 @@ package main
 
 import (
 	"bytes"
-	"io"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -12,6 +11,9 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/cli"
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 )
 
 // What a person types, right or wrong, and what they are told.
@@ -87,7 +89,7 @@ func everyCommand() (all []*cobra.Command) {
 			walk(sub)
 		}
 	}
-	walk(root(&terminal{}))
+	walk(cli.Root(&terminal.Terminal{}))
 	return all
 }
 
@@ -268,34 +270,19 @@ func TestCheckFindsTheServicesConfiguration(t *testing.T) {
 	path := configFile(t, "[sender]\nemail = \"hello@mail.example.com\"\nforeign = \"perhaps\"\n")
 	check := func(service string, env map[string]string) (int, string) {
 		var out bytes.Buffer
-		term := &terminal{name: "smtp2rest", in: strings.NewReader(""), out: &out, err: &out, service: service,
-			env: func(name string) (string, bool) { v, ok := env[name]; return v, ok }}
-		code := run(t.Context(), term, []string{"check"})
+		term := &terminal.Terminal{Name: "smtp2rest", In: strings.NewReader(""), Out: &out, Err: &out, Service: service,
+			Env: func(name string) (string, bool) { v, ok := env[name]; return v, ok }}
+		code := cli.Run(t.Context(), term, []string{"check"})
 		return code, out.String()
 	}
-	if code, out := check(path, nil); code != exitConfig || !strings.Contains(out, path+":3: sender.foreign") {
+	if code, out := check(path, nil); code != terminal.ExitConfig || !strings.Contains(out, path+":3: sender.foreign") {
 		t.Errorf("exit code %d: %s", code, out)
 	}
 	environment := map[string]string{"FROM_EMAIL": "hello@example.de", "NEXUSPROMAIL_API_KEY": plantedKey}
-	if code, out := check(path, environment); code != exitOK || !strings.Contains(out, "The configuration is good.") {
+	if code, out := check(path, environment); code != terminal.ExitOK || !strings.Contains(out, "The configuration is good.") {
 		t.Errorf("with the environment of a relay, exit code %d: %s", code, out)
 	}
-	if code, out := check(path+"-not-there", nil); code != exitConfig || !strings.Contains(out, "sender.email") {
+	if code, out := check(path+"-not-there", nil); code != terminal.ExitConfig || !strings.Contains(out, "sender.email") {
 		t.Errorf("without a service, exit code %d: %s", code, out)
-	}
-}
-
-func TestPaletteAndShorten(t *testing.T) {
-	if got := (palette{}).red("x"); got != "x" {
-		t.Errorf("without colour: %q", got)
-	}
-	if got := (palette{true}).red("x"); got != "\x1b[31mx\x1b[0m" {
-		t.Errorf("with colour: %q", got)
-	}
-	if got := shorten(strings.Repeat("ü", 100) + "\n" + strings.Repeat("ü", 101)); got != strings.Repeat("ü", 100)+"\n"+strings.Repeat("ü", 99)+"…" {
-		t.Errorf("shorten gives %q", got)
-	}
-	if _, err := prettyJSON(io.LimitReader(strings.NewReader(`{"a": 1, "b"`), 100)); err == nil {
-		t.Error("JSON that is cut short is printed")
 	}
 }

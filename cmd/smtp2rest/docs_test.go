@@ -11,7 +11,9 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/cli"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/sendmail"
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 )
 
@@ -105,7 +107,7 @@ func ourCommands(line string) (all [][]string) {
 }
 
 func parseable(args []string) error {
-	c, rest, err := root(&terminal{}).Find(args)
+	c, rest, err := cli.Root(&terminal.Terminal{}).Find(args)
 	switch {
 	case err != nil:
 		return err
@@ -117,7 +119,7 @@ func parseable(args []string) error {
 		return err
 	}
 	if len(c.Flags().Args()) > 0 && c.HasSubCommands() && c.Name() != "queue" {
-		return unknownCommand(c, c.Flags().Arg(0))
+		return terminal.UnknownCommand(c, c.Flags().Arg(0))
 	}
 	return nil
 }

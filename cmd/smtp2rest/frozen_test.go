@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/dialogue"
 )
 
 // frozenDisk is a file system of its own, and what freezes and thaws it: a write
@@ -92,9 +94,9 @@ func TestADiskThatHangs(t *testing.T) {
 	freeze()
 	answer := make(chan error, 1)
 	go func() {
-		d, err := converse(t.Context(), address, envelope{from: "a@sandbox.example", to: []string{"bob@example.net"}, data: note("bob@example.net", "s")})
-		if err == nil && !strings.HasPrefix(d.reply(), "250 2.0.0 queued") {
-			err = errors.New(d.reply())
+		d, err := dialogue.Converse(t.Context(), address, dialogue.Envelope{From: "a@sandbox.example", To: []string{"bob@example.net"}, Data: letter("bob@example.net", "s")})
+		if err == nil && !strings.HasPrefix(d.Reply(), "250 2.0.0 queued") {
+			err = errors.New(d.Reply())
 		}
 		answer <- err
 	}()

@@ -8,6 +8,9 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/reach"
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 )
 
 // TestJSONOfEveryCommand: a command has --json, or its help says why not.
@@ -94,7 +97,7 @@ func TestCheckAsJSON(t *testing.T) {
 	path := configFile(t, "[api]\ntimout = \"5s\"\n[limits]\nrecipients = 0\n")
 	r := execute(t, environ(t), "", "check", "--json", "--config", path)
 	v := object(t, "standard output", r.out)
-	if r.code != exitConfig || r.err != "" {
+	if r.code != terminal.ExitConfig || r.err != "" {
 		t.Errorf("%+v", r)
 	}
 	wantJSON(t, v, "good", false)
@@ -106,7 +109,7 @@ func TestCheckAsJSON(t *testing.T) {
 	}
 	r = execute(t, environ(t, "NEXUSPROMAIL_API_KEY="+plantedKey, "FROM_EMAIL=a@mail.example.com"), "", "check", "--json")
 	v = object(t, "standard output", r.out)
-	if r.code != exitOK || strings.Contains(r.all(), plantedKey) {
+	if r.code != terminal.ExitOK || strings.Contains(r.all(), plantedKey) {
 		t.Errorf("%+v", r)
 	}
 	wantJSON(t, v, "good", true)
@@ -211,20 +214,11 @@ func TestSandboxAsJSON(t *testing.T) {
 
 func TestSetAsideAsJSON(t *testing.T) {
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, queueFile), []byte("damaged"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, reach.QueueFile), []byte("damaged"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	r := execute(t, environ(t), "", "queue", "set-aside", "--data-dir", dir, "--json")
-	if name, _ := object(t, "set-aside", r.out)["renamed"].(string); !strings.HasPrefix(filepath.Base(name), queueFile) {
+	if name, _ := object(t, "set-aside", r.out)["renamed"].(string); !strings.HasPrefix(filepath.Base(name), reach.QueueFile) {
 		t.Errorf("%+v", r)
-	}
-}
-
-// TestQuoted: what is told to be typed can be.
-func TestQuoted(t *testing.T) {
-	for in, want := range map[string]string{"/tmp/a": "/tmp/a", "": "''", "/tmp/a b": "'/tmp/a b'", "it's": `'it'\''s'`, "$(x)": "'$(x)'", "a\n": "'a\n'"} {
-		if got := quoted(in); got != want {
-			t.Errorf("%q is quoted %s, want %s", in, got, want)
-		}
 	}
 }

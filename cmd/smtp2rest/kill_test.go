@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/cli/serve"
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
@@ -313,7 +314,7 @@ func TestTerminate(t *testing.T) {
 		<-time.After(rig.upTo(600 * time.Millisecond))
 		begin := time.Now()
 		rig.terminate(r)
-		if took := time.Since(begin); took > drainTime {
+		if took := time.Since(begin); took > serve.DrainTime {
 			t.Errorf("life %d took %s to end", r.life, took)
 		}
 	}

@@ -15,6 +15,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 )
 
 // TestALife is a relay as an operator has it: started, changed for better and
@@ -78,7 +80,7 @@ func TestALife(t *testing.T) {
 	open.do("NOOP", "250 ")
 
 	kept := stopUnderLoad(t, p, address)
-	if r := execute(t, environ(t), "", "reload", "--socket", socket); r.code != exitStopped {
+	if r := execute(t, environ(t), "", "reload", "--socket", socket); r.code != terminal.ExitStopped {
 		t.Errorf("reload of a stopped relay: %+v", r)
 	}
 	p = launch(t, s.env, "serve", "--config", file)

@@ -318,3 +318,8 @@ func firstDifference(got, want string) string {
 	}
 	return "nothing"
 }
+
+// letter is a small mail.
+func letter(to, subject string) []byte {
+	return []byte("From: a@sandbox.example\r\nTo: " + to + "\r\nSubject: " + subject + "\r\n\r\nHello.\r\n")
+}

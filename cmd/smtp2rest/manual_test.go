@@ -6,13 +6,15 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 )
 
 // Every command has a page and every page is one that man(1) can show without
 // a warning.
 func TestManualPages(t *testing.T) {
 	dir := t.TempDir()
-	if r := execute(t, environ(t), "", "man", "--dir", dir); r.code != exitOK {
+	if r := execute(t, environ(t), "", "man", "--dir", dir); r.code != terminal.ExitOK {
 		t.Fatalf("%+v", r)
 	}
 	pages, err := filepath.Glob(filepath.Join(dir, "man[15]", "*"))
@@ -39,25 +41,25 @@ func TestOneManualPage(t *testing.T) {
 	for page, want := range map[string]string{"": "SYNOPSIS", "config": "api.timeout", "queue": "smtp2rest-queue-drop", "queue drop": "cannot be undone", "sendmail": "sysexits"} {
 		args := []string{"man"}
 		args = append(args, strings.Fields(page)...)
-		if r := execute(t, environ(t), "", args...); r.code != exitOK || !strings.Contains(r.out, want) {
+		if r := execute(t, environ(t), "", args...); r.code != terminal.ExitOK || !strings.Contains(r.out, want) {
 			t.Errorf("man %s: no %q in %+v", page, want, r)
 		}
 	}
-	if r := execute(t, environ(t), "", "man", "queu"); r.code != exitUsage || !strings.Contains(r.err, `"queue"`) {
+	if r := execute(t, environ(t), "", "man", "queu"); r.code != terminal.ExitUsage || !strings.Contains(r.err, `"queue"`) {
 		t.Errorf("%+v", r)
 	}
 }
 
 func TestCompletionScripts(t *testing.T) {
 	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
-		if r := execute(t, environ(t), "", "completion", shell); r.code != exitOK || !strings.Contains(r.out, "smtp2rest") {
+		if r := execute(t, environ(t), "", "completion", shell); r.code != terminal.ExitOK || !strings.Contains(r.out, "smtp2rest") {
 			t.Errorf("%s: %+v", shell, r)
 		}
 	}
 	// The scripts ask the program itself what can follow.
 	for line, want := range map[string]string{"que": "queue", "queue sh": "show", "queue drop --y": "--yes", "help tra": "trace", "check --pro": "--probe"} {
 		r := execute(t, environ(t), "", append([]string{"__complete"}, strings.Split(line, " ")...)...)
-		if r.code != exitOK || !strings.HasPrefix(r.out, want) {
+		if r.code != terminal.ExitOK || !strings.HasPrefix(r.out, want) {
 			t.Errorf("%q is completed by %+v, want %q", line, r, want)
 		}
 	}

@@ -9,6 +9,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/cli/serve"
 )
 
 // supervisor stands in for systemd: it hears what the daemon says.
@@ -99,7 +101,7 @@ func TestWhatTheServiceManagerHears(t *testing.T) {
 	p.signal(syscall.SIGCONT)
 	s.want("WATCHDOG=1")
 	p.signal(syscall.SIGTERM)
-	if got := s.want("STOPPING=1"); !strings.Contains(got, fmt.Sprintf("mail under way is given %s", drainTime)) {
+	if got := s.want("STOPPING=1"); !strings.Contains(got, fmt.Sprintf("mail under way is given %s", serve.DrainTime)) {
 		t.Errorf("stopping: %q", got)
 	}
 	idle.do("", "421 4.3.2")

@@ -11,6 +11,7 @@ import (
 	"syscall"
 	"testing"
 
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 	"github.com/smtp2rest/smtp2rest/relay/store/records"
 )
 
@@ -79,7 +80,7 @@ func TestStoppedCommandsMakeNothing(t *testing.T) {
 			giveAway(t, dir)
 			before := contents(t, dir)
 			for _, args := range commands {
-				r := typed(t, &screen{}, append(args, "--data-dir", dir)...)
+				r := execute(t, environ(t), "", append(args, "--data-dir", dir)...) // a process of its own: it becomes the owner
 				for path, is := range contents(t, dir) {
 					was, there := before[path]
 					if !there || strings.HasSuffix(was, "nobody") != strings.HasSuffix(is, "nobody") {
@@ -110,13 +111,13 @@ func TestStoppedCommandsConvertNothing(t *testing.T) {
 		code    int
 		want    string
 	}{
-		{"queue.db", makeOlder, "status", exitStopped, "start it, then ask again (the queue was written by an older version"},
-		{"queue.db", makeOlder, "queue flush", exitFailed, "start it, then ask again (the queue was written by an older version"},
-		{"records.db", makeOlder, "status", exitStopped, "stopped: "},
-		{"records.db", makeOlder, "trace a@example.net", exitFailed, "start it, then ask again (the records were written by an older version"},
-		{"records.db", makeOlder, "suppressions remove a@example.net", exitFailed, "start it, then ask again (the records were written by an older version"},
-		{"records.db", makeDamaged, "queue", exitOK, "late@example.net"},
-		{"records.db", makeDamaged, "forget a@example.net --yes", exitFailed, "the records are damaged; the daemon sets them aside when it starts"},
+		{"queue.db", makeOlder, "status", terminal.ExitStopped, "start it, then ask again (the queue was written by an older version"},
+		{"queue.db", makeOlder, "queue flush", terminal.ExitFailed, "start it, then ask again (the queue was written by an older version"},
+		{"records.db", makeOlder, "status", terminal.ExitStopped, "stopped: "},
+		{"records.db", makeOlder, "trace a@example.net", terminal.ExitFailed, "start it, then ask again (the records were written by an older version"},
+		{"records.db", makeOlder, "suppressions remove a@example.net", terminal.ExitFailed, "start it, then ask again (the records were written by an older version"},
+		{"records.db", makeDamaged, "queue", terminal.ExitOK, "late@example.net"},
+		{"records.db", makeDamaged, "forget a@example.net --yes", terminal.ExitFailed, "the records are damaged; the daemon sets them aside when it starts"},
 	} {
 		t.Run(c.file+" "+c.command, func(t *testing.T) {
 			dir := queueDir(t)
@@ -125,7 +126,7 @@ func TestStoppedCommandsConvertNothing(t *testing.T) {
 			}
 			c.damage(t, filepath.Join(dir, c.file))
 			before := contents(t, dir)
-			r := typed(t, &screen{}, append(strings.Fields(c.command), "--data-dir", dir)...)
+			r := execute(t, environ(t), "", append(strings.Fields(c.command), "--data-dir", dir)...)
 			if r.code != c.code || !strings.Contains(r.all(), c.want) {
 				t.Errorf("exit code %d, want %d and %q:\n%s", r.code, c.code, c.want, r.all())
 			}

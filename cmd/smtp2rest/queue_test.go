@@ -16,6 +16,8 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/cli"
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
@@ -93,23 +95,23 @@ func queueDir(t *testing.T, mails ...queue.Mail) string {
 
 // screen is a terminal of a test.
 type screen struct {
-	terminal
+	terminal.Terminal
 	out, err bytes.Buffer
 }
 
 // typed runs a command line in this process.
 func typed(t *testing.T, s *screen, args ...string) result {
 	t.Helper()
-	s.terminal.out, s.terminal.err = &s.out, &s.err
-	if s.in == nil {
-		s.in = strings.NewReader("")
+	s.Terminal.Out, s.Terminal.Err = &s.out, &s.err
+	if s.In == nil {
+		s.In = strings.NewReader("")
 	}
-	if s.env == nil {
-		s.env = func(name string) (string, bool) {
+	if s.Env == nil {
+		s.Env = func(name string) (string, bool) {
 			return map[string]string{"HOME": "/nonexistent", "SMTP2REST_DATA_DIR": "/nonexistent/data"}[name], name == "HOME" || name == "SMTP2REST_DATA_DIR"
 		}
 	}
-	code := run(t.Context(), &s.terminal, args)
+	code := cli.Run(t.Context(), &s.Terminal, args)
 	r := result{s.out.String(), s.err.String(), code}
 	s.out.Reset()
 	s.err.Reset()
@@ -154,7 +156,7 @@ func TestQueueGolden(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			args := append([]string{"queue"}, strings.Fields(tt.args)...)
-			r := typed(t, &screen{terminal: terminal{width: tt.width}}, append(args, "--data-dir", dir)...)
+			r := typed(t, &screen{Terminal: terminal.Terminal{Width: tt.width}}, append(args, "--data-dir", dir)...)
 			golden(t, "queue/"+tt.name+".txt", maskTimes(fmt.Sprintf("%s%s(exit code %d)\n", r.out, r.err, r.code)))
 			if tt.width > 0 || !strings.Contains(tt.args, "--raw") {
 				harmless(t, r.all())
@@ -261,28 +263,11 @@ func TestQueueStatusOfADaemon(t *testing.T) {
 	}
 }
 
-// What is due and cannot go out yet is not said to go out now.
-func TestNextWaitsForTheAPI(t *testing.T) {
-	now := time.Now()
-	for want, p := range map[string]admin.Progress{
-		"now": {State: "waiting", Due: now, Next: now},
-		"2m":  {State: "waiting", Due: now, Next: now.Add(90 * time.Second)},
-		"-":   {State: "held", Due: now},
-	} {
-		if got := next(p); got != want {
-			t.Errorf("%+v: %q, want %q", p, got, want)
-		}
-	}
-	if got := progressText(admin.Progress{State: "waiting", Due: now, Next: now.Add(90 * time.Second), Why: "the API is down"}); got != "waiting, next try in 2m: the API is down" {
-		t.Errorf("show says %q", got)
-	}
-}
-
 // Whoever is asked before a drop must say yes.
 func TestDropAsks(t *testing.T) {
 	dir := queueDir(t)
 	drop := func(answer string, args ...string) result {
-		s := &screen{terminal: terminal{asks: true, in: strings.NewReader(answer)}}
+		s := &screen{Terminal: terminal.Terminal{Asks: true, In: strings.NewReader(answer)}}
 		return typed(t, s, append([]string{"queue", "drop", "--data-dir", dir}, args...)...)
 	}
 	for _, answer := range []string{"", "\n", "n\n", "yess\n", "y e s\n"} {
@@ -308,7 +293,7 @@ func TestDropIsNotAskedForEver(t *testing.T) {
 	cancel()
 	in, out := io.Pipe()
 	defer func() { _ = out.Close() }()
-	if _, err := ask(ctx, &terminal{in: in}); !errors.Is(err, errNotConfirmed) {
+	if _, err := terminal.Ask(ctx, &terminal.Terminal{In: in}); !errors.Is(err, terminal.ErrNotConfirmed) {
 		t.Errorf("ask: %v", err)
 	}
 }
@@ -348,7 +333,7 @@ func TestQueueIsFound(t *testing.T) {
 			if _, err := os.Stat("/var/lib/smtp2rest"); err == nil && name == "nowhere" {
 				t.Skip("this machine has a queue of its own in /var/lib/smtp2rest, which is found")
 			}
-			s := &screen{terminal: terminal{env: func(name string) (string, bool) { v, ok := tt.env[name]; return v, ok }}}
+			s := &screen{Terminal: terminal.Terminal{Env: func(name string) (string, bool) { v, ok := tt.env[name]; return v, ok }}}
 			r := typed(t, s, append([]string{"queue", "list"}, tt.args...)...)
 			if r.code != tt.code || !strings.Contains(r.all(), tt.want) {
 				t.Errorf("exit code %d\n%swant %d and %q", r.code, r.all(), tt.code, tt.want)
@@ -357,17 +342,6 @@ func TestQueueIsFound(t *testing.T) {
 	}
 	if left, err := os.ReadDir(empty); err != nil || len(left) > 0 {
 		t.Errorf("looking for a queue made %v (%v)", left, err)
-	}
-}
-
-// The words that help; root, who may run this test, is denied nothing.
-func TestDenied(t *testing.T) {
-	err := denied("/var/lib/smtp2rest", &os.PathError{Op: "open", Path: "/var/lib/smtp2rest/lock", Err: os.ErrPermission})
-	if want := "this user may not use /var/lib/smtp2rest; try again with sudo, or as the daemon's user: open /var/lib/smtp2rest/lock: permission denied"; err.Error() != want {
-		t.Errorf("got %q", err)
-	}
-	if err := denied("x", io.ErrClosedPipe); err != io.ErrClosedPipe {
-		t.Errorf("another error became %v", err)
 	}
 }
 
@@ -409,122 +383,6 @@ func TestQueueCommandLines(t *testing.T) {
 			t.Errorf("%s: exit code %d\n%swant %d and %q", tt.args, r.code, r.all(), tt.code, tt.want)
 		}
 	}
-}
-
-// A list that a script reads must not look whole when it is not.
-func TestJSONThatIsCutShortIsNoJSON(t *testing.T) {
-	var out bytes.Buffer
-	err := printJSONList(&out, admin.All(t.Context(), halfList{}, admin.Filter{}), -1)
-	if !errors.Is(err, queue.ErrClosed) || json.Valid(out.Bytes()) {
-		t.Errorf("%v with %q", err, out.String())
-	}
-}
-
-// halfList fails on its second page.
-type halfList struct{ admin.Admin }
-
-func (halfList) List(_ context.Context, f admin.Filter) (admin.Page, error) {
-	if f.Cursor != "" {
-		return admin.Page{}, queue.ErrClosed
-	}
-	return admin.Page{Entries: make([]admin.Entry, 2), Cursor: "on"}, nil
-}
-
-// A table of any length is printed in chunks.
-func TestLongTable(t *testing.T) {
-	var out bytes.Buffer
-	tb := newTable(&terminal{out: &out}, "N", "TEXT")
-	const rows = 10_000
-	for i := range rows {
-		if err := tb.add(fmt.Sprint(i), "x"); err != nil {
-			t.Fatal(err)
-		}
-		if len(tb.rows) > tableChunk {
-			t.Fatalf("%d rows are kept", len(tb.rows))
-		}
-	}
-	if err := tb.flush(); err != nil {
-		t.Fatal(err)
-	}
-	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
-	if len(lines) != rows+1 || lines[0] != "N    TEXT" && lines[0] != "N    TEXT"[:len(lines[0])] {
-		t.Errorf("%d lines, beginning with %q", len(lines), lines[0])
-	}
-	if lines[rows] != "9999  x" {
-		t.Errorf("the last line is %q", lines[rows])
-	}
-}
-
-func TestPrintable(t *testing.T) {
-	for in, want := range map[string]string{
-		"a@b.example":         "a@b.example",
-		"Jörg <j@ü.example>":  "Jörg <j@ü.example>",
-		"a\x1b[2Jb":           `a\x1b[2Jb`,
-		"a\r\nb\tc":           `a\r\nb\tc`,
-		"\u202ex\u2028\u200b": `\u202ex\u2028\u200b`,
-		"\u009b31m\x7f":       `\u009b31m\x7f`,
-		"a\xffb":              `a\ufffdb`,
-		"\U000e0041":          `\U000e0041`,
-	} {
-		if got := printable(in); got != want {
-			t.Errorf("printable(%q) = %q, want %q", in, got, want)
-		}
-		harmless(t, printable(in))
-	}
-}
-
-// JSON means the same with and without the escapes.
-func TestPlainJSON(t *testing.T) {
-	in := "\x1b[2J \u009b \u202e \U000e0041 ü <&> \x7f \u2028 \"\\"
-	line, err := plainJSON(map[string]string{"a": in})
-	if err != nil {
-		t.Fatal(err)
-	}
-	harmless(t, line)
-	var out map[string]string
-	if err := json.Unmarshal([]byte(line), &out); err != nil || out["a"] != in {
-		t.Errorf("%s is read as %q (%v)", line, out["a"], err)
-	}
-	if strings.ContainsRune(line, '\n') || !strings.Contains(line, "<&>") {
-		t.Errorf("written as %s", line)
-	}
-}
-
-func TestSpans(t *testing.T) {
-	for d, want := range map[time.Duration]string{
-		-time.Hour: "0s", 0: "0s", 59 * time.Second: "59s", time.Minute: "1m", 59*time.Minute + 59*time.Second: "59m",
-		time.Hour: "1h", 47 * time.Hour: "47h", 48 * time.Hour: "2d", 1000 * 24 * time.Hour: "1000d",
-	} {
-		if got := span(d); got != want {
-			t.Errorf("span(%s) = %s, want %s", d, got, want)
-		}
-	}
-	for n, want := range map[int64]string{0: "0 bytes", 1023: "1023 bytes", 1536: "1.5 KiB", 5 << 20: "5.0 MiB"} {
-		if got := size(n); got != want {
-			t.Errorf("size(%d) = %s, want %s", n, got, want)
-		}
-	}
-}
-
-// Between the question whose an id is and the change another mail may come
-// that begins alike.
-func TestIDsAreChangedInFull(t *testing.T) {
-	filters, err := narrow(t.Context(), oneMail{}, admin.Filter{Recipient: "a@b"}, []string{"aa", "bb"})
-	want := "[{ID:aa-whole Recipient:a@b} {ID:bb-whole Recipient:a@b}]"
-	short := make([]struct{ ID, Recipient string }, len(filters))
-	for i, f := range filters {
-		short[i].ID, short[i].Recipient = f.ID, f.Recipient
-	}
-	if got := fmt.Sprintf("%+v", short); got != want || err != nil {
-		t.Errorf("got %s, %v, want %s", got, err, want)
-	}
-}
-
-// oneMail has a mail for each beginning.
-type oneMail struct{ admin.Admin }
-
-func (oneMail) Get(_ context.Context, id string) (admin.Mail, error) {
-	return admin.Mail{Envelope: admin.Envelope{ID: id + "-whole"}}, nil
 }
 
 // The real daemon, and the command beside it and after it.

@@ -10,6 +10,9 @@ import (
 	"testing"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/cli"
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 )
 
 func hashOf(t *testing.T, password string) string {
@@ -34,12 +37,12 @@ func TestHashPassword(t *testing.T) {
 		args  []string
 		code  int
 	}{
-		"nothing":    {"", nil, exitFailed},
-		"empty":      {"\n", nil, exitFailed},
-		"long":       {strings.Repeat("x", 73), nil, exitFailed},
-		"argument":   {"x\n", []string{"hunter2"}, exitUsage},
-		"user name":  {"x\n", []string{"--user", "a:b"}, exitUsage},
-		"user space": {"x\n", []string{"--user", " a"}, exitUsage},
+		"nothing":    {"", nil, terminal.ExitFailed},
+		"empty":      {"\n", nil, terminal.ExitFailed},
+		"long":       {strings.Repeat("x", 73), nil, terminal.ExitFailed},
+		"argument":   {"x\n", []string{"hunter2"}, terminal.ExitUsage},
+		"user name":  {"x\n", []string{"--user", "a:b"}, terminal.ExitUsage},
+		"user space": {"x\n", []string{"--user", " a"}, terminal.ExitUsage},
 	} {
 		r := execute(t, environ(t), tt.stdin, append([]string{"hash-password"}, tt.args...)...)
 		if r.code != tt.code || r.out != "" || strings.Contains(r.err, "hunter2") {
@@ -60,23 +63,15 @@ func TestHashPasswordAtATerminal(t *testing.T) {
 			t.Fatal(err)
 		}
 		var out, prompt strings.Builder
-		term := &terminal{in: tty, out: &out, err: &prompt, env: os.LookupEnv, asks: true}
-		code := run(t.Context(), term, []string{"hash-password"})
-		if (code == exitOK) != tt.good || strings.HasPrefix(out.String(), "$2a$") != tt.good || !strings.Contains(prompt.String(), "Password: \nOnce more: \n") {
+		term := &terminal.Terminal{In: tty, Out: &out, Err: &prompt, Env: os.LookupEnv, Asks: true}
+		code := cli.Run(t.Context(), term, []string{"hash-password"})
+		if (code == terminal.ExitOK) != tt.good || strings.HasPrefix(out.String(), "$2a$") != tt.good || !strings.Contains(prompt.String(), "Password: \nOnce more: \n") {
 			t.Errorf("%q: exit %d, %q, %q", tt.typed, code, &out, &prompt)
 		}
 	}
 	state, err := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS)
 	if err != nil || state.Lflag&unix.ECHO == 0 {
 		t.Errorf("the terminal shows nothing: %v", err)
-	}
-	if show, err := hideInput(tty); err != nil {
-		t.Error(err)
-	} else {
-		state, _ := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS)
-		if show(); state.Lflag&unix.ECHO != 0 {
-			t.Error("what is typed is shown")
-		}
 	}
 }
 
@@ -257,10 +252,10 @@ func TestUsersFile(t *testing.T) {
 	if r := check("app:" + hash + "\n"); r.code != 0 || strings.Contains(r.all(), hash) {
 		t.Errorf("%+v", r)
 	}
-	if r := check("app:hunter2\n"); r.code != exitConfig || strings.Contains(r.all(), "hunter2") || !strings.Contains(r.err, "line 1: ") {
+	if r := check("app:hunter2\n"); r.code != terminal.ExitConfig || strings.Contains(r.all(), "hunter2") || !strings.Contains(r.err, "line 1: ") {
 		t.Errorf("%+v", r)
 	}
-	if r := check(""); r.code != exitConfig || !strings.Contains(r.err, "nobody who could log in") {
+	if r := check(""); r.code != terminal.ExitConfig || !strings.Contains(r.err, "nobody who could log in") {
 		t.Errorf("%+v", r)
 	}
 }

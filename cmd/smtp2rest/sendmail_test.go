@@ -13,6 +13,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
+
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/cli"
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/cli/sendmail"
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 )
 
 // fakeSMTP answers each command with what the test says, by its beginning;
@@ -112,12 +116,12 @@ func (f *fakeSMTP) heard() string {
 func sendmailTo(t *testing.T, server, stdin string, args ...string) result {
 	t.Helper()
 	var out, errs bytes.Buffer
-	term := &terminal{in: strings.NewReader(stdin), out: &out, err: &errs, env: func(name string) (string, bool) {
+	term := &terminal.Terminal{In: strings.NewReader(stdin), Out: &out, Err: &errs, Env: func(name string) (string, bool) {
 		return map[string]string{"SMTP2REST_SMTP": server}[name], name == "SMTP2REST_SMTP"
 	}}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	code := run(ctx, term, append([]string{"sendmail"}, args...))
+	code := cli.Run(ctx, term, append([]string{"sendmail"}, args...))
 	return result{out.String(), errs.String(), code}
 }
 
@@ -335,7 +339,7 @@ func TestCalledAs(t *testing.T) {
 		"/usr/sbin/sendmail -t": "sendmail -t", "mailq -v": "sendmail -bp -v", "/usr/bin/newaliases": "sendmail -bi",
 		"smtp2rest serve": "serve", "smtp2rest": "", "": "",
 	} {
-		if got := calledAs(strings.Fields(called)); !slices.Equal(got, strings.Fields(want)) {
+		if got := sendmail.CalledAs(strings.Fields(called)); !slices.Equal(got, strings.Fields(want)) {
 			t.Errorf("%s: %q", called, got)
 		}
 	}

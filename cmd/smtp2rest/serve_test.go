@@ -14,6 +14,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/cli/serve"
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 )
 
 // call is what a sandbox lists of a call.
@@ -210,10 +213,10 @@ func TestASecondSignalEndsItAtOnce(t *testing.T) {
 	begin := time.Now()
 	s.signal(syscall.SIGTERM) // as timeout(1) does: not meant
 	s.signal(syscall.SIGINT)
-	if code := s.exit(); code != exitFailed {
-		t.Errorf("exit code %d, want %d", code, exitFailed)
+	if code := s.exit(); code != terminal.ExitFailed {
+		t.Errorf("exit code %d, want %d", code, terminal.ExitFailed)
 	}
-	if took := time.Since(begin); took > drainTime/2 {
+	if took := time.Since(begin); took > serve.DrainTime/2 {
 		t.Errorf("it took %s: the drain was waited for", took)
 	}
 }

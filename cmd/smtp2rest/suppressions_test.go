@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/dialogue"
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/store/records"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
@@ -83,18 +85,18 @@ func storyOfSuppressions(t *testing.T, dir string) {
 // program gets it all.
 func TestLongListOfSuppressions(t *testing.T) {
 	var entries []suppress.Entry
-	for i := range tableLimit + 1 {
+	for i := range terminal.TableLimit + 1 {
 		e := bouncedEntry()
 		e.Address = fmt.Sprintf("n%03d@example.net", i)
 		entries = append(entries, e)
 	}
 	dir := recordsDir(t, entries...)
-	for args, want := range map[string]int{"": tableLimit, "--limit 0": tableLimit + 1, "--limit 2": 2, "--json": tableLimit + 1} {
+	for args, want := range map[string]int{"": terminal.TableLimit, "--limit 0": terminal.TableLimit + 1, "--limit 2": 2, "--json": terminal.TableLimit + 1} {
 		r := suppressionsOf(t, dir, "", append([]string{"list"}, strings.Fields(args)...)...)
 		if got := strings.Count(r.out, "@example.net"); got != want {
 			t.Errorf("list %s: %d addresses, want %d", args, got, want)
 		}
-		if more := strings.Contains(r.out, "--limit 0 shows all"); more != (want <= tableLimit) {
+		if more := strings.Contains(r.out, "--limit 0 shows all"); more != (want <= terminal.TableLimit) {
 			t.Errorf("list %s says that there are more: %v", args, more)
 		}
 	}
@@ -117,11 +119,11 @@ func TestSuppressionsOfARunningDaemon(t *testing.T) {
 	}
 	wantOut(t, suppressionsOf(t, used, "", "import", file), 0, "1 address imported.\n", "")
 	send := func(to string) string {
-		d, err := converse(context.Background(), smtp, envelope{from: "shop@sandbox.example", to: []string{to}, data: note(to, "s")})
+		d, err := dialogue.Converse(context.Background(), smtp, dialogue.Envelope{From: "shop@sandbox.example", To: []string{to}, Data: letter(to, "s")})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return d.reply()
+		return d.Reply()
 	}
 	if got := send("Bob@example.net"); got != "550 5.1.1 <Bob@example.net> suppressed: hard bounce on 2026-05-13" {
 		t.Error(got)

@@ -12,6 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/cli/serve"
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/reach"
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 )
@@ -52,16 +55,16 @@ func TestTheUnitAgreesWithTheProgram(t *testing.T) {
 		}
 		return d
 	}
-	for _, code := range []int{exitUsage, exitConfig} {
+	for _, code := range []int{terminal.ExitUsage, terminal.ExitConfig} {
 		if !slices.Contains(strings.Fields(one("RestartPreventExitStatus")), strconv.Itoa(code)) {
 			t.Errorf("exit code %d makes systemd start it again", code)
 		}
 	}
-	if slices.Contains(strings.Fields(one("RestartPreventExitStatus")), strconv.Itoa(exitFailed)) {
+	if slices.Contains(strings.Fields(one("RestartPreventExitStatus")), strconv.Itoa(terminal.ExitFailed)) {
 		t.Error("a failure that may mend itself is final")
 	}
-	if stop := span("TimeoutStopSec"); stop < drainTime+10*time.Second {
-		t.Errorf("systemd kills it after %s; mail in flight is given %s, and closing takes its time", stop, drainTime)
+	if stop := span("TimeoutStopSec"); stop < serve.DrainTime+10*time.Second {
+		t.Errorf("systemd kills it after %s; mail in flight is given %s, and closing takes its time", stop, serve.DrainTime)
 	}
 	if w := span("WatchdogSec"); w < 30*time.Second {
 		t.Errorf("with a watchdog of %s a storage that is slow for once ends the process", w)
@@ -70,8 +73,8 @@ func TestTheUnitAgreesWithTheProgram(t *testing.T) {
 		t.Error("systemd does not wait until clients can connect")
 	}
 	state := "/var/lib/" + one("StateDirectory")
-	if state != serviceDir {
-		t.Errorf("the queue is in %s, and the commands look in %s", state, serviceDir)
+	if state != reach.ServiceDir {
+		t.Errorf("the queue is in %s, and the commands look in %s", state, reach.ServiceDir)
 	}
 	for _, key := range []string{"ExecStart", "ExecReload"} {
 		line := strings.Fields(one(key))

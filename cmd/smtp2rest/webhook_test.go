@@ -6,6 +6,9 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/dialogue"
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 )
 
 // TestWebhook: from a configuration without a secret to an event that is taken.
@@ -33,10 +36,10 @@ func TestWebhook(t *testing.T) {
 		return strings.TrimSpace(string(data))
 	}
 
-	if r := execute(t, env, "", "serve", "--config", conf); r.code != exitConfig || !strings.Contains(r.err, "webhook.secret_file") {
+	if r := execute(t, env, "", "serve", "--config", conf); r.code != terminal.ExitConfig || !strings.Contains(r.err, "webhook.secret_file") {
 		t.Errorf("without a secret: %+v", r)
 	}
-	wantOut(t, execute(t, env, "", "webhook", "test", "--config", conf), exitConfig, "", "webhook.secret_file")
+	wantOut(t, execute(t, env, "", "webhook", "test", "--config", conf), terminal.ExitConfig, "", "webhook.secret_file")
 	r := register()
 	wantOut(t, r, 0, "Registered http://127.0.0.1:1/webhook for bounced.hard, complained.\nThe secret is in "+filepath.Join(dir, "secret"), "")
 	first := read("secret")
@@ -86,11 +89,11 @@ func TestSandboxTellsTheRelay(t *testing.T) {
 	smtp := p.await(p.err, `msg=listening.* address=(\S+)`)
 	p.await(p.err, `(listening for events)`)
 	send := func() string {
-		d, err := converse(t.Context(), smtp, envelope{from: "shop@sandbox.example", to: []string{"hardbounce@example.net"}, data: note("hardbounce@example.net", "s")})
+		d, err := dialogue.Converse(t.Context(), smtp, dialogue.Envelope{From: "shop@sandbox.example", To: []string{"hardbounce@example.net"}, Data: letter("hardbounce@example.net", "s")})
 		if err != nil {
 			t.Fatal(err)
 		}
-		return d.reply()
+		return d.Reply()
 	}
 	if got := send(); !strings.HasPrefix(got, "250 2.0.0 accepted") {
 		t.Fatal(got)
@@ -106,12 +109,12 @@ func TestWebhookRegisterRefusals(t *testing.T) {
 	run := func(env []string, args ...string) result {
 		return execute(t, env, "", append([]string{"webhook", "register"}, args...)...)
 	}
-	wantOut(t, run(env), exitUsage, "", "--url must be the address")
-	wantOut(t, run(env, "--url", "relay.example.com"), exitUsage, "", "--url must be the address")
+	wantOut(t, run(env), terminal.ExitUsage, "", "--url must be the address")
+	wantOut(t, run(env, "--url", "relay.example.com"), terminal.ExitUsage, "", "--url must be the address")
 	wantOut(t, run(env, "--url", "https://relay.example.com/webhook"), 1, "", "nowhere to keep the secret")
 	wantOut(t, run(env, "--url", "https://relay.example.com/webhook", "--print"), 0, "whsec_", "")
 	wantOut(t, run(append(env, "NEXUSPROMAIL_API_KEY=wrong"), "--url", "https://relay.example.com/webhook", "--print"), 1, "", "401 the API key is wrong or missing")
-	wantOut(t, run(append(env, "NEXUSPROMAIL_API_KEY="), "--url", "https://relay.example.com/webhook", "--print"), exitConfig, "", "api.key: is not set")
+	wantOut(t, run(append(env, "NEXUSPROMAIL_API_KEY="), "--url", "https://relay.example.com/webhook", "--print"), terminal.ExitConfig, "", "api.key: is not set")
 	conf := filepath.Join(t.TempDir(), "config.toml")
 	if err := os.WriteFile(conf, []byte("[webhook]\nsecret_file = \"/nonexistent/dir/secret\"\n"), 0o600); err != nil {
 		t.Fatal(err)
@@ -119,5 +122,5 @@ func TestWebhookRegisterRefusals(t *testing.T) {
 	wantOut(t, run(env, "--config", conf, "--url", "https://relay.example.com/webhook"), 1, "", "webhook.secret_file: ")
 	wantOut(t, execute(t, env, "", "webhook", "test"), 1, "", "no secret to sign with")
 	wantOut(t, execute(t, append(env, "WEBHOOK_SECRET=x"), "", "webhook", "test"), 1, "", "webhook.address is not set")
-	wantOut(t, execute(t, env, "", "webhook"), exitUsage, "", "name a verb")
+	wantOut(t, execute(t, env, "", "webhook"), terminal.ExitUsage, "", "name a verb")
 }

@@ -232,7 +232,7 @@ func constantByNature(s source, g *ast.GenDecl, v *ast.ValueSpec) bool {
 	if v.Names[0].Name == "_" || embedded(g.Doc) || embedded(v.Doc) {
 		return true
 	}
-	if s.path == "cmd/smtp2rest/version.go" && v.Names[0].Name == "version" {
+	if s.path == "cmd/smtp2rest/main.go" && v.Names[0].Name == "version" {
 		return true // written by the linker
 	}
 	if len(v.Values) != 1 {

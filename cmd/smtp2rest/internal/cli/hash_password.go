@@ -1,0 +1,114 @@
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/sys/unix"
+
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
+	"github.com/smtp2rest/smtp2rest/smtpd/auth"
+)
+
+func hashPasswordCommand(t *terminal.Terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "hash-password",
+		Short: "Make the hash of a password for the configuration.",
+		Long: `Reads a password and prints its bcrypt hash, for password_hash in a [[user]] of
+the configuration or, with --user, as a line of users_file. At a terminal it
+asks, and shows nothing of what is typed; else it reads the first line of its
+input. The password is never an argument, where others could see it.`,
+		Example: terminal.Examples(
+			"smtp2rest hash-password",
+			"smtp2rest hash-password --user app <password.txt >>/etc/smtp2rest/users",
+			"smtp2rest hash-password --json <password.txt",
+		),
+	}
+	fs := c.Flags()
+	user := fs.String("user", "", "print a line of users_file for this `name`")
+	var asJSON bool
+	terminal.DeclareJSON(fs, &asJSON)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		switch {
+		case len(args) > 0: // not shown: it is a password
+			return terminal.Usagef("unexpected argument; the password is read from the input")
+		case strings.ContainsAny(*user, ":\r\n") || strings.TrimSpace(*user) != *user:
+			return terminal.Usagef("a user's name has no colon and no line end in it, and no space around it")
+		}
+		password, err := readPassword(ctx, t)
+		if err != nil {
+			return err
+		}
+		hash, err := auth.Hash(password)
+		if err != nil {
+			return err
+		}
+		if asJSON {
+			return terminal.PrintJSON(t.Out, struct {
+				User string `json:"user,omitempty"`
+				Hash string `json:"password_hash"`
+			}{*user, hash})
+		}
+		if *user != "" {
+			hash = *user + ":" + hash
+		}
+		_, err = fmt.Fprintln(t.Out, hash)
+		return err
+	}
+	return c
+}
+
+// readPassword reads one line, twice from a person.
+func readPassword(ctx context.Context, t *terminal.Terminal) (string, error) {
+	in := bufio.NewReader(t.In)
+	tty, isFile := t.In.(*os.File)
+	if !t.Asks || !isFile {
+		return readLine(in)
+	}
+	echo, err := hideInput(tty)
+	if err != nil {
+		return "", fmt.Errorf("cannot hide what is typed: %w", err)
+	}
+	defer echo()
+	defer context.AfterFunc(ctx, echo)() // Ctrl-C must not leave a terminal that shows nothing
+	fmt.Fprint(t.Err, "Password: ")
+	first, err := readLine(in)
+	if err == nil {
+		var second string
+		fmt.Fprint(t.Err, "\nOnce more: ")
+		if second, err = readLine(in); err == nil && first != second {
+			err = errors.New("these are two different passwords")
+		}
+	}
+	fmt.Fprintln(t.Err)
+	return first, errors.Join(err, ctx.Err())
+}
+
+func readLine(in *bufio.Reader) (string, error) {
+	line, err := in.ReadString('\n')
+	if err != nil && (!errors.Is(err, io.EOF) || line == "") {
+		return "", fmt.Errorf("no password on the input: %w", err)
+	}
+	return strings.TrimRight(line, "\r\n"), nil
+}
+
+// hideInput keeps a terminal from showing what is typed until show is called.
+func hideInput(tty *os.File) (show func(), err error) {
+	before, err := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS)
+	if err != nil {
+		return nil, err
+	}
+	hidden := *before
+	hidden.Lflag &^= unix.ECHO
+	if err := unix.IoctlSetTermios(int(tty.Fd()), unix.TCSETS, &hidden); err != nil {
+		return nil, err
+	}
+	return func() { _ = unix.IoctlSetTermios(int(tty.Fd()), unix.TCSETS, before) }, nil
+}

@@ -1,0 +1,147 @@
+package cli
+
+import (
+	"bytes"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/cpuguy83/go-md2man/v2/md2man"
+	"github.com/spf13/cobra"
+	"github.com/spf13/cobra/doc"
+
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
+	"github.com/smtp2rest/smtp2rest/relay/config"
+)
+
+func manCommand(t *terminal.Terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "man [COMMAND]",
+		Short: "Print a manual page, or write all of them.",
+		Long: `Prints a page for man(1): of a command, of the configuration file ("config") or,
+without a name, of the program. The pages say what the help says. --dir writes all
+of them below a directory as packages install them, in man1 and man5.`,
+		Example: terminal.Examples("smtp2rest man queue drop | man -l -", "smtp2rest man config | man -l -", "smtp2rest man --dir /usr/local/share/man"),
+	}
+	c.Long += terminal.NoJSON("what is printed is read by man")
+	dir := c.Flags().String("dir", "", "write every page below this `directory`")
+	c.RunE = func(_ *cobra.Command, args []string) error {
+		switch {
+		case *dir != "" && len(args) > 0:
+			return terminal.Usagef("one page at a time, or --dir for all of them")
+		case *dir != "":
+			return writePages(t, *dir)
+		}
+		page, err := manualPage(t, args)
+		if err != nil {
+			return err
+		}
+		_, err = t.Out.Write(page)
+		return err
+	}
+	return c
+}
+
+func manualPage(t *terminal.Terminal, args []string) ([]byte, error) {
+	if len(args) == 1 && args[0] == "config" {
+		return configPage(t.Version), nil
+	}
+	found, rest, err := documented(t).Find(args)
+	if err != nil || len(rest) > 0 {
+		return nil, terminal.UnknownCommand(found, rest[0])
+	}
+	var page bytes.Buffer
+	err = doc.GenMan(found, manHeader(t, "1"), &page)
+	return page.Bytes(), err
+}
+
+// manHeader is the same for a version wherever it is built, so that a package
+// that is built twice is the same twice.
+func manHeader(t *terminal.Terminal, section string) *doc.GenManHeader {
+	return &doc.GenManHeader{Section: section, Source: "smtp2rest " + t.Version, Manual: "smtp2rest", Date: new(time.Unix(0, 0))}
+}
+
+// documented is the program with texts that md2man lays out as the help has
+// them: what is indented there is a table, and no prose.
+func documented(t *terminal.Terminal) *cobra.Command {
+	c := Root(t)
+	c.DisableAutoGenTag = true
+	var walk func(*cobra.Command)
+	walk = func(c *cobra.Command) {
+		c.Long = tables(c.Long)
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+	}
+	walk(c)
+	return c
+}
+
+// tables indents the lines that begin with a space as Markdown wants it for
+// text that is shown as it stands.
+func tables(text string) string {
+	var b strings.Builder
+	inside := false
+	for line := range strings.Lines(text) {
+		indented := strings.HasPrefix(line, " ")
+		if indented != inside && strings.TrimSpace(line) != "" {
+			b.WriteString("\n")
+			inside = indented
+		}
+		if indented {
+			b.WriteString("    ")
+		}
+		b.WriteString(line)
+	}
+	return b.String()
+}
+
+// writePages writes what packages install.
+func writePages(t *terminal.Terminal, dir string) error {
+	for _, section := range []string{"man1", "man5"} {
+		if err := os.MkdirAll(filepath.Join(dir, section), 0o755); err != nil {
+			return err
+		}
+	}
+	options := doc.GenManTreeOptions{Header: manHeader(t, "1"), Path: filepath.Join(dir, "man1"), CommandSeparator: "-"}
+	if err := doc.GenManTreeFromOpts(documented(t), options); err != nil {
+		return err
+	}
+	return os.WriteFile(filepath.Join(dir, "man5", "smtp2rest.toml.5"), configPage(t.Version), 0o644)
+}
+
+// configPage is smtp2rest.toml(5).
+func configPage(version string) []byte {
+	var b strings.Builder
+	fmt.Fprintf(&b, "%% SMTP2REST.TOML 5 \"\" \"smtp2rest %s\" smtp2rest\n\n# NAME\n\nsmtp2rest.toml - the settings of smtp2rest\n\n# DESCRIPTION\n\n", version)
+	b.WriteString("A TOML file, as a rule /etc/smtp2rest/config.toml. A variable of the environment, where one is named, comes before the file.\n\n")
+	for _, section := range config.Reference() {
+		name := strings.ToUpper(section.Name)
+		switch {
+		case name == "":
+			name = "BEFORE THE FIRST TABLE"
+		case section.Repeated:
+			name += " (none or several tables)"
+		}
+		fmt.Fprintf(&b, "# %s\n\n%s\n\n", name, escaped(section.Doc))
+		for _, s := range section.Settings {
+			fmt.Fprintf(&b, "**%s**\n: %s", escaped(s.Path), escaped(s.Doc))
+			if s.Default != "" {
+				fmt.Fprintf(&b, " Default: %s.", escaped(s.Default))
+			}
+			if s.Env != "" {
+				fmt.Fprintf(&b, " Environment: %s.", escaped(s.Env))
+			}
+			b.WriteString("\n\n")
+		}
+	}
+	b.WriteString("# SEE ALSO\n\nsmtp2rest(1)\n")
+	return md2man.Render([]byte(b.String()))
+}
+
+// escaped is text in which nothing is Markdown.
+func escaped(s string) string {
+	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `_`, `\_`, "`", "\\`", `[`, `\[`, `]`, `\]`, `<`, `\<`, `>`, `\>`, "\n", " ").Replace(s)
+}

@@ -1,0 +1,187 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/probe"
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
+	"github.com/smtp2rest/smtp2rest/relay/config"
+)
+
+// probeRecipient is outside whatever relay this is.
+const probeRecipient = "relay-probe@example.com"
+
+// stranger is whom a proxy is made to name: an address that is for
+// documentation only (RFC 5737), and so in nobody's networks.
+func stranger() netip.Addr { return netip.MustParseAddr("192.0.2.1") }
+
+// prober asks each listener of a configuration whether it relays for strangers.
+type prober struct {
+	cfg     *config.Config
+	sources []netip.Addr // of this machine, without loopback
+	ask     func(context.Context, probe.Question) (probe.Answer, error)
+	tell    func(answered) // as it comes: a listener that is silent takes its time
+
+	asked []answered
+}
+
+// answered is what came of one question to a listener.
+type answered struct {
+	Listener string  `json:"listener"`
+	Verdict  verdict `json:"verdict"`
+	Text     string  `json:"text"`
+}
+
+// verdict is what an answer means.
+type verdict string
+
+const (
+	notAsked verdict = "not_asked" // its address is not known
+	closed   verdict = "closed"    // who asked is refused
+	known    verdict = "known"     // who asked may send, and is no stranger
+	open     verdict = "open"      // a stranger is let in
+	unsure   verdict = "unsure"    // nobody answered
+)
+
+func (a answered) print(t *terminal.Terminal) {
+	text := a.Text
+	if a.Verdict == open {
+		text = t.Palette().Red(text)
+	}
+	fmt.Fprintf(t.Out, "%s: %s\n", a.Listener, text)
+}
+
+// probeListeners tells what strangers are told.
+func probeListeners(ctx context.Context, cfg *config.Config, tell func(answered)) ([]answered, error) {
+	sources, err := ownAddresses()
+	if err != nil {
+		return nil, err
+	}
+	p := &prober{cfg: cfg, sources: sources, ask: probe.Ask, tell: tell}
+	for _, l := range cfg.Listeners {
+		p.listener(ctx, l)
+	}
+	return p.asked, nil
+}
+
+// judge fails when a stranger was let in, or when a listener could not be asked.
+func judge(asked []answered) error {
+	switch is := func(v verdict) func(answered) bool { return func(a answered) bool { return a.Verdict == v } }; {
+	case slices.ContainsFunc(asked, is(open)):
+		return errors.New("strangers can send through this relay: narrow listener.networks and proxy_from, or set require_auth = true")
+	case slices.ContainsFunc(asked, is(unsure)):
+		return errors.New("not every listener could be asked, so nothing is known of it; is 'smtp2rest serve' running with this configuration?")
+	}
+	return nil
+}
+
+// ownAddresses are those of this machine that others can reach it by, or would.
+func ownAddresses() ([]netip.Addr, error) {
+	list, err := net.InterfaceAddrs()
+	if err != nil {
+		return nil, fmt.Errorf("the addresses of this machine cannot be read: %w", err)
+	}
+	var own []netip.Addr
+	for _, a := range list {
+		prefix, err := netip.ParsePrefix(a.String())
+		if addr := prefix.Addr().Unmap(); err == nil && !addr.IsLoopback() && !addr.IsLinkLocalUnicast() {
+			own = append(own, addr)
+		}
+	}
+	return own, nil
+}
+
+func (p *prober) say(l config.Listener, v verdict, format string, args ...any) {
+	a := answered{l.Address, v, fmt.Sprintf(format, args...)}
+	p.asked = append(p.asked, a)
+	p.tell(a)
+}
+
+func (p *prober) listener(ctx context.Context, l config.Listener) {
+	host, port, err := net.SplitHostPort(l.Address)
+	bound, addrErr := netip.ParseAddr(host)
+	switch {
+	case strings.HasPrefix(l.Address, "unix:"):
+		p.local(ctx, l, fmt.Sprintf("only whoever may open the file can reach it (its mode is %04o)", l.SocketMode))
+		return
+	case err != nil || strings.HasPrefix(l.Address, "systemd:"):
+		p.say(l, notAsked, "not asked: only systemd knows its address")
+		return
+	case port == "0":
+		p.say(l, notAsked, "not asked: its port is another at each start")
+		return
+	case (addrErr == nil && bound.IsLoopback() || host == "localhost") && len(l.ProxyFrom) == 0:
+		p.local(ctx, l, "only this machine can reach it")
+		return
+	}
+	asked := false
+	for _, source := range p.sources {
+		if addrErr == nil && !bound.IsUnspecified() && bound.Unmap().Is4() != source.Is4() {
+			continue
+		}
+		at := l.Address
+		if host == "" || addrErr == nil && bound.IsUnspecified() {
+			at = net.JoinHostPort(source.String(), port)
+		}
+		asked = true
+		p.from(ctx, l, at, source)
+	}
+	if !asked {
+		p.say(l, unsure, "not asked: this machine has no address of its kind but loopback")
+	}
+}
+
+// local asks a listener that no stranger can reach, to see that it answers.
+func (p *prober) local(ctx context.Context, l config.Listener, who string) {
+	q := probe.Question{Address: l.Address, TLS: l.TLS == config.ImplicitTLS, LMTP: l.Protocol == config.LMTP, Sender: p.cfg.Sender.Email, To: probeRecipient}
+	switch answer, err := p.ask(ctx, q); {
+	case err != nil:
+		p.say(l, unsure, "no answer: %v; %s", err, who)
+	case answer.Taken:
+		p.say(l, known, "%s, and may send", who)
+	default:
+		p.say(l, closed, "%s, and is told %s", who, answer.Said)
+	}
+}
+
+// from asks from one address, or, where that is a proxy's, for a stranger
+// behind it.
+func (p *prober) from(ctx context.Context, l config.Listener, at string, source netip.Addr) {
+	q := probe.Question{Address: at, Source: source, TLS: l.TLS == config.ImplicitTLS, LMTP: l.Protocol == config.LMTP, To: probeRecipient}
+	who := source
+	if within(l.ProxyFrom, source) {
+		who = stranger()
+		q.Claim = who
+	}
+	label := who.String()
+	if q.Claim.IsValid() {
+		label += " behind the proxy " + source.String()
+	}
+	for _, sender := range []string{p.cfg.Sender.Email, ""} {
+		q.Sender = sender
+		answer, err := p.ask(ctx, q)
+		switch {
+		case err != nil:
+			p.say(l, unsure, "%s gets no answer: %v", label, err)
+			return
+		case answer.Taken && within(l.Networks, who) && !l.RequireAuth:
+			p.say(l, known, "%s may send: it is in networks, and so no stranger", label)
+			return
+		case answer.Taken:
+			p.say(l, open, "%s is a stranger and MAY SEND: %s", label, answer.Said)
+			return
+		case sender == "":
+			p.say(l, closed, "%s is told %s", label, answer.Said)
+		}
+	}
+}
+
+func within(networks []netip.Prefix, addr netip.Addr) bool {
+	return slices.ContainsFunc(networks, func(n netip.Prefix) bool { return n.Contains(addr) })
+}

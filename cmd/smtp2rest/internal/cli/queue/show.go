@@ -1,0 +1,135 @@
+package queue
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"text/tabwriter"
+
+	"github.com/spf13/cobra"
+
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/reach"
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
+	"github.com/smtp2rest/smtp2rest/relay/admin"
+)
+
+func queueShowCommand(t *terminal.Terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "show ID",
+		Short: "Show one mail: its recipients and what came of each attempt.",
+		Long: `Shows who handed a mail over, and each recipient with its attempts. --raw prints
+the mail as it came: to a file or a pipe byte for byte, to a screen with what it
+could act on escaped.`,
+		Example: terminal.Examples("smtp2rest queue show 06h0kq3n2a", "smtp2rest queue show 06h0kq3n2a --raw > mail.eml"),
+	}
+	fs := c.Flags()
+	var q reach.Flags
+	q.Declare(fs)
+	raw := fs.Bool("raw", false, "print the mail as it came")
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		if len(args) != 1 {
+			return terminal.Usagef("name one mail by its id")
+		}
+		if *raw && q.JSON {
+			return terminal.Usagef("--raw is not JSON")
+		}
+		return q.With(ctx, t, func(a reach.Operator) error {
+			if *raw {
+				return showRaw(ctx, t, a, args[0])
+			}
+			m, err := a.Get(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			if q.JSON {
+				return terminal.PrintJSON(t.Out, m)
+			}
+			return showMail(t, m)
+		})
+	}
+	return c
+}
+
+func showRaw(ctx context.Context, t *terminal.Terminal, a admin.Admin, id string) error {
+	r, err := a.Raw(ctx, id)
+	if err != nil {
+		return err
+	}
+	return errors.Join(terminal.CopyRaw(t, r), r.Close())
+}
+
+func showMail(t *terminal.Terminal, m admin.Mail) error {
+	p := t.Palette()
+	w := tabwriter.NewWriter(t.Out, 0, 0, 2, ' ', 0)
+	line := func(name, value string) {
+		if value != "" {
+			fmt.Fprintf(w, "%s\t%s\n", name, value)
+		}
+	}
+	line("id", m.ID)
+	line("received", fmt.Sprintf("%s, %s ago", terminal.Clock(m.Received), terminal.Age(m.Received)))
+	line("from", PeerText(m.Client))
+	line("sender", terminal.Address(m.Sender))
+	line("size", terminal.Size(m.Size))
+	line("bounce of", terminal.Printable(m.BounceOf))
+	if m.Urgent {
+		line("urgent", "not bound by the warming of its domain")
+	}
+	for _, l := range m.LeftOut {
+		line("left out", l.Kind+": "+terminal.Printable(l.Detail))
+	}
+	if m.Damaged {
+		line("damaged", p.Red("what is stored is not what came; it cannot be sent"))
+	}
+	for _, r := range m.Recipients {
+		fmt.Fprintf(w, "\n%s\t%s\n", p.Bold(terminal.Printable(r.Recipient)), ProgressText(r.Progress))
+		for _, a := range r.History {
+			fmt.Fprintf(w, "  %s\t%s (took %s)\n", terminal.Clock(a.Started), terminal.Printable(a.Text), Millis(a.TookMS))
+		}
+	}
+	return w.Flush()
+}
+
+func PeerText(c admin.Peer) string {
+	text := terminal.Printable(c.Addr)
+	var more []string
+	for _, f := range []struct{ name, value string }{{"HELO", c.Helo}, {"user", c.User}, {"session", c.Session}} {
+		if f.value != "" {
+			more = append(more, f.name+" "+terminal.Printable(f.value))
+		}
+	}
+	if len(more) > 0 {
+		text += " (" + strings.Join(more, ", ") + ")"
+	}
+	return text
+}
+
+func ProgressText(p admin.Progress) string {
+	text := p.State
+	switch {
+	case p.State == "waiting":
+		if n := next(p); n == "now" {
+			text += ", due now"
+		} else {
+			text += ", next try in " + n
+		}
+		text += ": " + terminal.Printable(p.Why)
+	case !p.Ended.IsZero():
+		text += " " + terminal.Clock(p.Ended)
+	case p.State == "held":
+		text += ": " + terminal.Printable(p.Why)
+	}
+	if p.State == "failed" && p.Bounced {
+		text += ", and the sender knows"
+	}
+	return text
+}
+
+func Millis(ms int64) string {
+	if ms < 1000 {
+		return fmt.Sprintf("%d ms", ms)
+	}
+	return fmt.Sprintf("%.1f s", float64(ms)/1000)
+}

@@ -1,0 +1,234 @@
+// Package sendmail is this program when it is called as sendmail, mailq or
+// newaliases. The rules of sendmail(1) are in internal/sendmail; this package has
+// what reads, connects and prints.
+package sendmail
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"os/user"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/reach"
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/sendmail"
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
+	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/config"
+)
+
+// sendmailConf is read if it is there.
+const sendmailConf = "/etc/smtp2rest/sendmail.conf"
+
+// maxSendmail bounds what is read of a mail. What the daemon takes is the
+// daemon's to say; this keeps a runaway job from filling the memory.
+const maxSendmail = 256 << 20
+
+// Command is sendmail(1). other runs another command of this program,
+// and returns its exit code.
+func Command(t *terminal.Terminal, other func(ctx context.Context, args ...string) int) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "sendmail [-t] [-i] [-f ADDRESS] [-F NAME] [RECIPIENT...]",
+		Short: "Take mail as /usr/sbin/sendmail does.",
+		Long: `What cron, PHP's mail(), git send-email, mutt and others expect of
+/usr/sbin/sendmail: reads a mail from standard input and hands it to the daemon.
+A link to this program called sendmail, mailq or newaliases does the same:
+
+  ln -s /usr/local/bin/smtp2rest /usr/sbin/sendmail
+
+  -t          take recipients from To, Cc and Bcc, besides those named
+  -i, -oi     a line with a dot alone does not end the mail
+  -f ADDRESS  the sender of the envelope; -r is the same
+  -F NAME     the sender's full name, where From is missing
+  -bs         speak SMTP on standard input and output
+  -bp         print the queue, as mailq
+  -bi         check the aliases, as newaliases
+  -q          try now what waits in the queue
+  -v          show the dialogue
+  -C FILE     settings, instead of ` + sendmailConf + `
+
+Options of sendmail that make no difference here are ignored. From, Date and
+Message-ID are added where they are missing; Bcc is taken out. Either all
+recipients are accepted or nothing is sent.
+
+The daemon is looked for at the address in the environment variable
+SMTP2REST_SMTP, else in the settings ("server = 127.0.0.1:2525" or the path of a
+socket; "domain = web1.example.com" for senders without one), else at
+` + sendmail.DefaultServer + `.
+
+The exit code is one of sysexits(3): 0 when the daemon took the mail, 75 when it
+is away or says "later" and nothing was taken, 64 for a wrong command line, 65
+for a wrong mail, 67 for a recipient that does not exist, 77 for one that is not
+allowed or wants no mail, 69 for other refusals.`,
+		Example: terminal.Examples(
+			"smtp2rest sendmail -t < mail.eml",
+			"smtp2rest sendmail -f app@mail.example.com bob@example.net < mail.eml",
+		),
+	}
+	c.DisableFlagParsing = true // its options are those of sendmail
+	c.Long += terminal.NoJSON("what sendmail prints and its exit codes are what programs have always expected")
+	c.RunE = func(cmd *cobra.Command, args []string) error { return runSendmail(cmd, t, args, other) }
+	return c
+}
+
+// CalledAs are the arguments of a program that was called by another name.
+func CalledAs(argv []string) []string {
+	if len(argv) == 0 {
+		return nil
+	}
+	switch filepath.Base(argv[0]) {
+	case "sendmail":
+		return append([]string{"sendmail"}, argv[1:]...)
+	case "mailq":
+		return append([]string{"sendmail", "-bp"}, argv[1:]...)
+	case "newaliases":
+		return append([]string{"sendmail", "-bi"}, argv[1:]...)
+	}
+	return argv[1:]
+}
+
+func runSendmail(cmd *cobra.Command, t *terminal.Terminal, args []string, other func(context.Context, ...string) int) error {
+	ctx := cmd.Context()
+	c, err := sendmail.Parse(args)
+	if err != nil {
+		return err
+	}
+	switch c.Mode {
+	case sendmail.Help:
+		return cmd.Help()
+	case sendmail.List:
+		return asSendmail(other(ctx, "queue", "list"))
+	case sendmail.Flush:
+		return asSendmail(other(ctx, "queue", "flush"))
+	case sendmail.Aliases:
+		return checkAliases(t, c)
+	}
+	settings, err := sendmailSettings(t, c.Settings)
+	if err != nil {
+		return err
+	}
+	if c.Mode == sendmail.Speak {
+		return speak(ctx, t, settings.Server)
+	}
+	raw, err := io.ReadAll(io.LimitReader(t.In, maxSendmail+1))
+	switch {
+	case err != nil:
+		return sendmail.Errorf(sendmail.IOErr, "cannot read the mail: %s", err)
+	case len(raw) > maxSendmail:
+		return sendmail.Errorf(sendmail.DataErr, "the mail is larger than 256 MiB")
+	}
+	m, err := sendmail.Compose(c, raw, local(settings))
+	if err != nil {
+		return err
+	}
+	return submit(ctx, t, settings.Server, m, c.Verbose)
+}
+
+// asSendmail turns the exit code of a command of ours into sendmail's. It has
+// said already what is wrong.
+func asSendmail(code int) error {
+	switch code {
+	case terminal.ExitOK:
+		return nil
+	case terminal.ExitConfig:
+		return sendmail.Errorf(sendmail.Config, "")
+	default:
+		return sendmail.Errorf(sendmail.Unavailable, "")
+	}
+}
+
+// sendmailSettings are in a file that must be there if it was named.
+func sendmailSettings(t *terminal.Terminal, path string) (sendmail.Settings, error) {
+	named := path != ""
+	if !named {
+		path = sendmailConf
+	}
+	text, err := os.ReadFile(path)
+	if err != nil && (named || !errors.Is(err, fs.ErrNotExist)) {
+		return sendmail.Settings{}, sendmail.Errorf(sendmail.Config, "%s", err)
+	}
+	s, err := sendmail.ParseSettings(string(text))
+	if err != nil {
+		return s, sendmail.Errorf(sendmail.Config, "%s: %s", path, err)
+	}
+	if server, _ := t.Env("SMTP2REST_SMTP"); server != "" {
+		s.Server = server
+	}
+	return s, nil
+}
+
+// local is who calls, where and when. The environment is not asked for the
+// name: the user behind the process is who sends.
+func local(s sendmail.Settings) sendmail.Local {
+	now := time.Now()
+	l := sendmail.Local{User: "uid" + strconv.Itoa(os.Getuid()), Domain: s.Domain, Now: now, ID: relay.NewID(now)}
+	if u, err := user.Current(); err == nil {
+		l.User = u.Username
+		// passwd(5): an ampersand in the full name stands for the login name.
+		l.Name = strings.ReplaceAll(u.Name, "&", capital(u.Username))
+	}
+	if l.Domain == "" {
+		name, _ := os.Hostname() // none is no domain
+		l.Domain = sendmail.Domain(name)
+	}
+	return l
+}
+
+func capital(s string) string {
+	if s == "" {
+		return s
+	}
+	return strings.ToUpper(s[:1]) + s[1:]
+}
+
+// Failed says on one line what went wrong as sendmail, if it did, and
+// returns the exit code. What has no text was said before.
+func Failed(t *terminal.Terminal, err error) (code int, failed bool) {
+	failure, failed := errors.AsType[*sendmail.Error](err)
+	if !failed {
+		return 0, false
+	}
+	if failure.Text != "" {
+		fmt.Fprintf(t.Err, "sendmail: %s\n", terminal.Printable(failure.Text))
+	}
+	return failure.Code, true
+}
+
+// checkAliases is newaliases: there is no database to build, as the daemon
+// reads the file by itself, but a mistake is better told here than in its log.
+func checkAliases(t *terminal.Terminal, c sendmail.Command) error {
+	path := reach.ServiceConfig(t)
+	cfg, err := reach.LoadForeign(t, config.Source{Path: path, FallbackSender: "default-sender@example.com"})
+	if err != nil {
+		return sendmail.Errorf(sendmail.Config, "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
+	file := cfg.Addresses.AliasFile
+	if c.AliasesFile != "" {
+		file = c.AliasesFile
+	}
+	if file == "" && path == "" {
+		return sendmail.Errorf(sendmail.Config, "there is no %s, so no aliases were checked; -oAFILE names a file", reach.DaemonConfig)
+	}
+	if file == "" {
+		_, err := fmt.Fprintf(t.Out, "There is no alias_file in the configuration; the aliases in it are good: %d.\n", len(cfg.Addresses.Aliases))
+		return err
+	}
+	text, err := config.ReadAliases(file, nil)
+	if err != nil {
+		return sendmail.Errorf(sendmail.Config, "%s: %s", file, err)
+	}
+	table, err := cfg.Addresses.Table(text)
+	if err != nil {
+		return sendmail.Errorf(sendmail.Config, "%s: %s", file, strings.ReplaceAll(err.Error(), "\n", "; "))
+	}
+	_, err = fmt.Fprintf(t.Out, "%s: all good; aliases: %d.\n", terminal.Printable(file), table.Len())
+	return err
+}

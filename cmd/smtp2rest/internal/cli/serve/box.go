@@ -1,0 +1,191 @@
+package serve
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"os"
+	"regexp"
+	"strings"
+	"syscall"
+
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/endpoint"
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/reach"
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
+	"github.com/smtp2rest/smtp2rest/relay/app"
+	"github.com/smtp2rest/smtp2rest/relay/config"
+	"github.com/smtp2rest/smtp2rest/relay/sandbox"
+)
+
+func serveSandboxed(ctx context.Context, t *terminal.Terminal, path string, asJSON bool) (err error) {
+	boxed := withSandboxEnv(t)
+	cfg, err := reach.LoadConfig(boxed, sandboxed(path))
+	if err != nil {
+		return err
+	}
+	if s := reach.Setting(cfg, "queue.data_dir"); s.Origin != "default" {
+		fmt.Fprintf(t.Err, "note: %s is not used: with --sandbox the queue is in a directory of its own and thrown away at the end\n", s.Origin)
+	}
+	cleanUp, err := scratchQueue(cfg)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, cleanUp()) }()
+	box, taken, err := startSandbox(ctx, cfg, "127.0.0.1:8525")
+	if err != nil {
+		return err
+	}
+	if taken != nil {
+		fmt.Fprintf(t.Err, "note: %v by another program, so the sandbox is at %s\n", taken, box.Addr())
+	}
+	withEvents(cfg)
+	load := func() (*config.Config, error) {
+		next, err := reach.LoadConfig(boxed, sandboxed(path))
+		if err == nil {
+			next.Queue.DataDir, next.API.URL, next.Webhook = cfg.Queue.DataDir, box.URL(), cfg.Webhook
+		}
+		return next, err
+	}
+	err = serve(ctx, t, cfg, load, true, func(daemon *app.App) {
+		tellEvents(box, daemon, cfg.Webhook)
+		if !asJSON {
+			announce(t, daemon, cfg.Queue.DataDir, cfg.Webhook.Secret.Reveal(), box)
+			return
+		}
+		w := whereOf(daemon, cfg)
+		w.Sandbox, w.API = origin(box), box.URL()
+		_ = terminal.PrintJSON(t.Out, w)
+	})
+	stop, cancel := context.WithTimeout(context.Background(), DrainTime)
+	defer cancel()
+	return errors.Join(err, box.Stop(stop))
+}
+
+// scratchQueue gives a relay whose mail goes nowhere a queue that is removed
+// with it, so that it never meets the mail of a real one.
+func scratchQueue(cfg *config.Config) (cleanUp func() error, err error) {
+	dir, err := os.MkdirTemp("", "smtp2rest-sandbox-")
+	if err != nil {
+		return nil, err
+	}
+	cfg.Queue.DataDir = dir
+	return func() error { return os.RemoveAll(dir) }, nil
+}
+
+// startSandbox starts a sandbox on the address and points cfg at it. When the
+// address is taken it says so, and starts one on a free port.
+func startSandbox(ctx context.Context, cfg *config.Config, address string) (box *sandbox.Server, taken, err error) {
+	o := sandbox.Options{Address: address, Key: cfg.API.Key.Reveal(), Path: cfg.API.Path}
+	box = sandbox.New(o)
+	err = box.Start(context.WithoutCancel(ctx))
+	if errors.Is(err, syscall.EADDRINUSE) {
+		taken = fmt.Errorf("%s is taken", address)
+		o.Address = "127.0.0.1:0"
+		box = sandbox.New(o)
+		err = box.Start(context.WithoutCancel(ctx))
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	cfg.API.URL = box.URL()
+	return box, taken, nil
+}
+
+// sandboxed is a source in which nothing needs to be set.
+func sandboxed(path string) config.Source {
+	return config.Source{Path: path, NeedAPI: true, FallbackSender: "relay@sandbox.example"}
+}
+
+// withSandboxEnv is t with an environment in which everything that a relay
+// needs is set, and nothing that could reach the real API.
+func withSandboxEnv(t *terminal.Terminal) *terminal.Terminal {
+	real, boxed := t.Env, *t
+	boxed.Env = func(name string) (string, bool) {
+		switch name {
+		case "NEXUSPROMAIL_API_KEY":
+			return "sandbox-key", true
+		case "NEXUSPROMAIL_API_KEY_FILE", "CREDENTIALS_DIRECTORY":
+			return "", false
+		case "NEXUSPROMAIL_API_URL":
+			return "http://127.0.0.1:8525/api", true
+		}
+		return real(name)
+	}
+	return &boxed
+}
+
+// withEvents gives a relay before a sandbox an endpoint for the sandbox's
+// events, unless its configuration has one.
+func withEvents(cfg *config.Config) {
+	if cfg.Webhook.Address == "" {
+		cfg.Webhook.Address, cfg.Webhook.CertFile = "127.0.0.1:0", ""
+	}
+	if !cfg.Webhook.Secret.IsSet() {
+		cfg.Webhook.Secret = config.NewSecret("whsec_" + rand.Text())
+	}
+}
+
+// tellEvents has the sandbox send its events to the relay, as the provider
+// does after 'webhook register'.
+func tellEvents(box *sandbox.Server, daemon *app.App, w config.Webhook) {
+	w.Address = daemon.WebhookAddr().String()
+	box.SetWebhook(sandbox.Webhook{URL: endpoint.URL(w), Secret: w.Secret.Reveal()})
+}
+
+// where is where a relay can be reached.
+type where struct {
+	SMTP    []string `json:"smtp"`
+	Webhook string   `json:"webhook,omitempty"`
+	DataDir string   `json:"data_dir,omitempty"`
+	Sandbox string   `json:"sandbox,omitempty"` // its root; /sandbox/calls has what it got
+	API     string   `json:"api"`
+}
+
+func whereOf(daemon *app.App, cfg *config.Config) where {
+	w := where{SMTP: []string{}, DataDir: cfg.Queue.DataDir, API: cfg.API.URL}
+	for _, a := range daemon.Addrs() {
+		w.SMTP = append(w.SMTP, a.String())
+	}
+	if a := daemon.WebhookAddr(); a != nil {
+		hook := cfg.Webhook
+		hook.Address = a.String()
+		w.Webhook = endpoint.URL(hook)
+	}
+	return w
+}
+
+func announce(t *terminal.Terminal, daemon *app.App, dataDir, secret string, box *sandbox.Server) {
+	smtp := daemon.Addrs()[0].String()
+	fmt.Fprintf(t.Out, `
+  SMTP     %s
+  sandbox  %s   (no mail leaves this machine)
+  events   %s   (what the sandbox tells of mail it took)
+
+Try, in another terminal:
+
+  export SMTP2REST_DATA_DIR=%s
+  %[5]s send --server %[1]s --to bob@example.net
+  %[5]s send --server %[1]s --to suppressed@example.net
+  %[5]s send --server %[1]s --to hardbounce@example.net
+  %[5]s trace bob@example.net
+  %[5]s suppressions
+  %[5]s status
+  curl %[6]s/sandbox/calls
+  WEBHOOK_SECRET=%[7]s %[5]s webhook test --url %[3]s
+
+'%[5]s help sandbox' lists the recipients that force an outcome. Stop with Ctrl-C.
+
+`, smtp, box.URL(), box.Webhook().URL, quoted(dataDir), quoted(t.Name), origin(box), secret)
+}
+
+// quoted is s as one word of a shell.
+func quoted(s string) string {
+	if regexp.MustCompile(`^[\w./+,:@%-]+$`).MatchString(s) {
+		return s
+	}
+	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
+}
+
+// origin is the sandbox's address without the path of the API.
+func origin(box *sandbox.Server) string { return "http://" + box.Addr() }

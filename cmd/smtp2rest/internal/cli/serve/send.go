@@ -1,0 +1,83 @@
+package serve
+
+import (
+	"errors"
+	"fmt"
+	"mime"
+	"net"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/dialogue"
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
+)
+
+func SendCommand(t *terminal.Terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "send",
+		Short: "Send one test mail to a running relay and print the dialogue.",
+		Long: `Connects to an SMTP server, hands one mail over and prints what both sides
+said. It exits 0 when the mail was taken for every recipient, 1 when not.`,
+		Example: terminal.Examples(
+			"smtp2rest send --to bob@example.net",
+			"smtp2rest send --to bob@example.net --json | jq -r .id",
+			"smtp2rest send --server relay.internal:25 --from app@example.com --to bob@example.net,eve@example.net",
+		),
+	}
+	fs := c.Flags()
+	server := fs.String("server", "127.0.0.1:2525", "`address` of the relay")
+	from := fs.String("from", "smtp2rest@localhost", "envelope `sender` and From")
+	to := fs.String("to", "", "`recipients`, separated by commas")
+	subject := fs.String("subject", "A test from smtp2rest", "`subject` of the mail")
+	text := fs.String("text", "This mail was sent by 'smtp2rest send'.", "`text` of the mail")
+	var asJSON bool
+	terminal.DeclareJSON(fs, &asJSON)
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		ctx := cmd.Context()
+		recipients := terminal.SplitList(*to)
+		if len(args) > 0 || len(recipients) == 0 {
+			return terminal.Usagef("say with --to whom to send to")
+		}
+		d, err := dialogue.Converse(ctx, withPort(*server), dialogue.Envelope{
+			From: *from, To: recipients, Data: testMail(*from, recipients, *subject, *text),
+		})
+		if d != nil && asJSON {
+			err = errors.Join(err, terminal.PrintJSON(t.Out, d.Sent(recipients)))
+		} else if d != nil {
+			d.Print(t.Out, t.Palette())
+		}
+		if err == nil && !d.TakenForAll() {
+			err = errors.New("not everything was taken: " + d.Reply())
+		}
+		return err
+	}
+	return c
+}
+
+// withPort adds the relay's usual port to an address that has none.
+func withPort(server string) string {
+	if _, _, err := net.SplitHostPort(server); err == nil {
+		return server
+	}
+	return net.JoinHostPort(strings.Trim(server, "[]"), "2525")
+}
+
+// testMail writes a small plain-text mail.
+func testMail(from string, to []string, subject, text string) []byte {
+	lines := []string{
+		"From: <" + from + ">",
+		"To: <" + strings.Join(to, ">, <") + ">",
+		"Subject: " + mime.QEncoding.Encode("utf-8", subject),
+		"Date: " + time.Now().Format(time.RFC1123Z),
+		fmt.Sprintf("Message-ID: <%d@smtp2rest.test>", time.Now().UnixNano()),
+		"MIME-Version: 1.0",
+		"Content-Type: text/plain; charset=utf-8",
+		"Content-Transfer-Encoding: 8bit",
+		"",
+		text,
+		"",
+	}
+	return []byte(strings.Join(lines, "\r\n"))
+}
