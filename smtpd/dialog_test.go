@@ -30,6 +30,7 @@ import (
 //	deny WHAT LIST     of everybody: senders or recipients; so does allow
 //	auth_without_tls   of the listener
 //	limit NAME VALUE   sets a field of Limits; of a Rate, the number in an hour
+//	hurry NAME VALUE   shortens a time of Limits for the session from here on
 //	networks           of the listener: none, instead of loopback
 //	tls MODE           of the listener: starttls or implicit, with a certificate of its own
 //	bug                one error is logged; else none may be
@@ -88,7 +89,11 @@ func play(t *testing.T, lines []string) {
 		kind, text, _ := strings.Cut(l, " ")
 		text, err := unescape(text)
 		if err == nil {
-			seen, err = c.step(kind, text, backend, seen)
+			if kind == "hurry" {
+				err = hurry(s, func(o *Options) error { return configure(o, strings.Fields(l)) })
+			} else {
+				seen, err = c.step(kind, text, backend, seen)
+			}
 		}
 		if err != nil {
 			t.Fatalf("line %d: %s\n%v", i+1, l, err)
@@ -152,6 +157,33 @@ func (c *client) step(kind, text string, b *fakeBackend, seen int) (int, error) 
 		}
 	}
 	return seen, nil
+}
+
+// hurry shortens times of sessions that are there already: what a client has to
+// do before it is to be too slow needs all the time that a busy machine takes.
+func hurry(s *Server, change func(*Options) error) error {
+	s.roster.mu.Lock()
+	defer s.roster.mu.Unlock()
+	for w := range s.roster.wires {
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		o := Options{Listeners: make([]Listener, 1), Limits: w.clock.limits}
+		if err := change(&o); err != nil {
+			return err
+		}
+		w.clock.limits, w.limits.WriteTime = o.Limits, o.Limits.WriteTime
+		now := time.Now()
+		if !w.clock.lineEnd.IsZero() {
+			w.clock.startLine(now)
+		}
+		if !w.clock.messageEnd.IsZero() {
+			w.clock.messageEnd = now.Add(o.Limits.MessageTime)
+		}
+		if err := w.socket.SetReadDeadline(w.clock.deadline(now)); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func configure(o *Options, words []string) error {

@@ -181,12 +181,13 @@ func TestStopInTLS(t *testing.T) {
 func TestClientThatDoesNotReadInTLS(t *testing.T) {
 	s := start(t, &fakeBackend{}, func(o *Options) {
 		o.Listeners[0].TLS = TLS{Mode: ImplicitTLS, SelfSigned: true}
-		o.Limits.WriteTime = 50 * time.Millisecond
 	})
 	c := dial(t, s)
 	if err := c.secure(nil); err != nil {
 		t.Fatal(err)
 	}
+	c.want("220 ")
+	c.hurry(s, func(l *Limits) { l.WriteTime = soon() })
 	noops := strings.Repeat("NOOP\r\n", 1000)
 	for {
 		if _, err := io.WriteString(c.rw, noops); err != nil {

@@ -19,8 +19,7 @@ func TestStatusOfDamagedRecords(t *testing.T) {
 	if err := stop(first, patience); err != nil {
 		t.Fatal(err)
 	}
-	// Its last pages, which are the history's: a start waits for the suppressions
-	// alone, and the history is read beside the mail.
+	// Its last pages, which are the history's: a start reads the suppressions.
 	file, err := os.OpenFile(filepath.Join(dir, records.FileName), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -37,6 +36,9 @@ func TestStatusOfDamagedRecords(t *testing.T) {
 		t.Fatal(err)
 	}
 	a, _ := start(t, load(t, box.URL(), inDir(dir, "")))
+	if got := notes(t, dir); got != "" {
+		t.Fatalf("at the start: %s", got)
+	}
 	if got := handOver(t, a, "bob@example.net"); !strings.HasPrefix(got, "250 ") {
 		t.Errorf("the mail is answered %q", got)
 	}
