@@ -61,19 +61,29 @@ func listenUnix(ctx context.Context, path string, mode fs.FileMode) (net.Listene
 			_ = os.Remove(path) // if it stays, listening says why
 		}
 	}
-	var config net.ListenConfig
-	l, err := config.Listen(ctx, "unix", path)
-	if err != nil {
-		return nil, fmt.Errorf("cannot listen on %s: %w", path, err)
-	}
 	if mode == 0 {
 		mode = 0o660
+	}
+	l, err := bindUnix(ctx, path, mode)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on %s: %w", path, err)
 	}
 	if err := os.Chmod(path, mode); err != nil {
 		_ = l.Close()
 		return nil, fmt.Errorf("cannot listen on %s: %w", path, err)
 	}
 	return l, nil
+}
+
+// bindUnix opens a socket that nobody can connect to whom its mode keeps out, not
+// even for a moment: the umask, which net leaves it to, may let in more. Linux
+// makes the file with the mode that the socket has, less the umask; elsewhere
+// only the directory keeps others out until the mode is set.
+func bindUnix(ctx context.Context, path string, mode fs.FileMode) (net.Listener, error) {
+	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		return c.Control(func(fd uintptr) { chmodSocket(fd, mode) })
+	}}
+	return config.Listen(ctx, "unix", path)
 }
 
 // unwanted are the names of sockets that systemd opened for this process and no

@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 	"testing"
@@ -53,6 +54,26 @@ func TestUnixSocket(t *testing.T) {
 	stopWithin(t, s, patience)
 	if _, err := os.Lstat(path); !os.IsNotExist(err) {
 		t.Errorf("the socket is left: %v", err)
+	}
+}
+
+// From its first moment the socket is open to no more than its mode says,
+// whatever the umask is.
+func TestUnixSocketBeforeItsMode(t *testing.T) {
+	if runtime.GOOS != "linux" {
+		t.Skip("only Linux makes a socket's file with the mode of the socket")
+	}
+	defer syscall.Umask(syscall.Umask(0))
+	for _, mode := range []os.FileMode{0o600, 0o660, 0o666} {
+		path := filepath.Join(t.TempDir(), "smtp")
+		l, err := bindUnix(t.Context(), path, mode)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info, err := os.Stat(path); err != nil || info.Mode().Perm() != mode {
+			t.Errorf("%v, %v, want %v", info.Mode(), err, mode)
+		}
+		_ = l.Close()
 	}
 }
 

@@ -7,8 +7,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"fmt"
 	"math/big"
+	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"testing"
@@ -104,6 +107,30 @@ func TestUnlikeHashes(t *testing.T) {
 		}
 		if got := strings.Join(load(t, src).Warnings, "\n"); got != want {
 			t.Errorf("got %q, want %q", got, want)
+		}
+	}
+}
+
+// Whoever can read the hashes can guess at them for as long as they like.
+func TestHashesInAFileThatAllCanRead(t *testing.T) {
+	table := "[[user]]\nname = \"ann\"\npassword_hash = \"" + someHash + "\"\n[[listener]]\nauth_without_tls = true\naddress = \"127.0.0.1:2525\"\n"
+	for _, tt := range []struct {
+		text  string
+		mode  os.FileMode
+		warns bool
+	}{
+		{table, 0o644, true}, {table, 0o660, true}, {table, 0o640, false}, {table, 0o600, false}, {"", 0o644, false},
+	} {
+		path := filepath.Join(t.TempDir(), "config.toml")
+		if err := errors.Join(os.WriteFile(path, []byte(tt.text), 0o600), os.Chmod(path, tt.mode)); err != nil {
+			t.Fatal(err)
+		}
+		want := ""
+		if tt.warns {
+			want = fmt.Sprintf("user: %s has mode %04o, so that others than its owner can read or change it, and it has password hashes; 0640 and a group that the relay is in are enough, or write the users into users_file", path, tt.mode)
+		}
+		if got := strings.Join(load(t, Source{Path: path, Env: env{}.lookup}).Warnings, "\n"); got != want {
+			t.Errorf("mode %04o: got %q, want %q", tt.mode, got, want)
 		}
 	}
 }

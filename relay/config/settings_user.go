@@ -101,6 +101,9 @@ func (l *loader) readUsers() {
 		l.validateUser(i, tables)
 	}
 	l.cfg.tableUsers = tables
+	if mode, loose := l.looseMode(l.src.Path); loose && tables > 0 {
+		l.warn("user: "+looseFile+", and it has password hashes; 0640 and a group that the relay is in are enough, or write the users into users_file", l.src.Path, mode)
+	}
 	name := l.cfg.UsersFile
 	if name == "" {
 		return
