@@ -126,6 +126,9 @@ func TestStopBeginsNoCall(t *testing.T) {
 		if rcpt := r.mail(id).Recipients[0]; rcpt.Attempts != 0 || r.box.Stats().Calls != 0 {
 			t.Errorf("%d calls, %d attempts", r.box.Stats().Calls, rcpt.Attempts)
 		}
+		r.restart()
+		r.pass(time.Second)
+		r.wantStates(id, "sent")
 	})
 }
 

@@ -117,8 +117,12 @@ const readPause = time.Minute
 func (e *Engine) unreadable(ctx context.Context, c queue.Claim, err error) queue.Settlement {
 	now := e.opt.Now()
 	if ctx.Err() != nil || errors.Is(err, errMemory) {
+		due := now.Add(memoryPause)
+		if ctx.Err() != nil { // the engine ends; the next one need not wait
+			due = now
+		}
 		e.opt.Log.Info("a queued mail is tried later", "id", c.Mail.Message.ID, "to", c.Addr, "cause", err)
-		return queue.Settlement{Result: queue.Later, At: now, Due: now.Add(memoryPause), NotAnAttempt: true,
+		return queue.Settlement{Result: queue.Later, At: now, Due: due, NotAnAttempt: true,
 			Outcome: relay.Outcome{Kind: relay.Unavailable, Untried: true, Cause: err}}
 	}
 	e.opt.Log.Error("a queued mail cannot be sent", "id", c.Mail.Message.ID, "to", c.Addr, "cause", err)
