@@ -2,8 +2,8 @@
 // address, a message and its envelope, and the outcome of one attempt to send
 // it. It has no behaviour beyond naming things and imports nothing of ours.
 //
-// The packages below it are the promises: relay/payload turns mail into what
-// the API takes, relay/api sends it, relay/pace holds it to the account's
+// The packages below it are the promises: relay/mail turns mail into what
+// the API takes, relay/provider/nexuspromail sends it, relay/pace holds it to the account's
 // rate, relay/intake answers the SMTP client, and relay/app wires them.
 package relay
 

@@ -15,7 +15,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/smtp2rest/smtp2rest/relay/sandbox"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
 )
 
 // killProvider is the sandbox behind a look at every call: that its body is

@@ -18,7 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/smtp2rest/smtp2rest/relay/config"
-	"github.com/smtp2rest/smtp2rest/relay/sandbox"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }

@@ -19,7 +19,7 @@ import (
 	"github.com/emersion/go-smtp"
 
 	"github.com/smtp2rest/smtp2rest/relay/config"
-	"github.com/smtp2rest/smtp2rest/relay/sandbox"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
 )
 
 // BenchmarkDirect measures mail that the API takes at once, from SMTP to REST

@@ -11,8 +11,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
-	"github.com/smtp2rest/smtp2rest/relay/sandbox"
 )
 
 var daySeed = flag.Uint64("day.seed", 1, "of the day of trouble")

@@ -4,7 +4,7 @@ import (
 	"slices"
 	"time"
 
-	"github.com/smtp2rest/smtp2rest/relay/sandbox"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
 )
 
 // check holds all calls so far against what is promised. The sandbox saw them

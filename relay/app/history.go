@@ -7,7 +7,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/history"
-	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/store/records"
 )
@@ -93,10 +93,10 @@ func (p *parts) pastOf(a admin.Admin) admin.History {
 // when it is asked.
 func LeftOut(current func() *config.Config) func(raw []byte, from string) []history.LeftOut {
 	return func(raw []byte, from string) []history.LeftOut {
-		mail, err := payload.Map(raw, from, Mapping(current()))
+		parsed, err := mail.Map(raw, from, Mapping(current()))
 		if err != nil {
 			return nil // it is refused, and its attempts say so
 		}
-		return history.LeftOutOf(mail.Omissions)
+		return history.LeftOutOf(parsed.Omissions)
 	}
 }

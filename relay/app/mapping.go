@@ -3,19 +3,19 @@ package app
 import (
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/config"
-	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/relay/mail"
 )
 
 // Mapping is how a configuration wants mail mapped; 'smtp2rest explain' uses
 // it as well, so that it shows what the daemon would do.
-func Mapping(c *config.Config) payload.Options {
-	return payload.Options{
+func Mapping(c *config.Config) mail.Options {
+	return mail.Options{
 		Default:       defaultSender(c),
 		Defaults:      defaultSenders(c.Users),
 		Domains:       c.Sender.Domains,
 		ForeignSender: senderPolicies()[c.Sender.Foreign],
 		Attachments:   attachmentPolicies()[c.Mail.Attachments],
-		AttachmentFields: payload.AttachmentFields{
+		AttachmentFields: mail.AttachmentFields{
 			List:        c.Mail.Fields.Array,
 			Filename:    orDash(c.Mail.Fields.Filename),
 			Content:     c.Mail.Fields.Content,
@@ -45,17 +45,17 @@ func orDash(field string) string {
 	return field
 }
 
-func senderPolicies() map[config.Foreign]payload.SenderPolicy {
-	return map[config.Foreign]payload.SenderPolicy{
-		config.Rewrite:       payload.Rewrite,
-		config.RefuseForeign: payload.Refuse,
+func senderPolicies() map[config.Foreign]mail.SenderPolicy {
+	return map[config.Foreign]mail.SenderPolicy{
+		config.Rewrite:       mail.Rewrite,
+		config.RefuseForeign: mail.Refuse,
 	}
 }
 
-func attachmentPolicies() map[config.Attachments]payload.AttachmentPolicy {
-	return map[config.Attachments]payload.AttachmentPolicy{
-		config.RefuseAttachments: payload.RefuseAttachments,
-		config.StripAttachments:  payload.StripAttachments,
-		config.SendAttachments:   payload.SendAttachments,
+func attachmentPolicies() map[config.Attachments]mail.AttachmentPolicy {
+	return map[config.Attachments]mail.AttachmentPolicy{
+		config.RefuseAttachments: mail.RefuseAttachments,
+		config.StripAttachments:  mail.StripAttachments,
+		config.SendAttachments:   mail.SendAttachments,
 	}
 }

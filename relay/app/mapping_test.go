@@ -7,21 +7,21 @@ import (
 	"testing"
 
 	"github.com/smtp2rest/smtp2rest/relay/config"
-	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/relay/mail"
 )
 
 // Every word of the configuration has its policy: a missing line in a map
 // would be the first policy, silently.
 func TestMapping(t *testing.T) {
-	for word, want := range map[string]payload.AttachmentPolicy{
-		"refuse": payload.RefuseAttachments, "strip": payload.StripAttachments, "send": payload.SendAttachments,
+	for word, want := range map[string]mail.AttachmentPolicy{
+		"refuse": mail.RefuseAttachments, "strip": mail.StripAttachments, "send": mail.SendAttachments,
 	} {
 		c := load(t, "https://api.example.com/api", "[mail]\nattachments = \""+word+"\"\n")
 		if got := Mapping(c).Attachments; got != want {
 			t.Errorf("attachments = %q is policy %d, want %d", word, got, want)
 		}
 	}
-	for word, want := range map[string]payload.SenderPolicy{"rewrite": payload.Rewrite, "refuse": payload.Refuse} {
+	for word, want := range map[string]mail.SenderPolicy{"rewrite": mail.Rewrite, "refuse": mail.Refuse} {
 		c := load(t, "https://api.example.com/api", "[sender]\nforeign = \""+word+"\"\n")
 		if got := Mapping(c).ForeignSender; got != want {
 			t.Errorf("foreign = %q is policy %d, want %d", word, got, want)
@@ -29,7 +29,7 @@ func TestMapping(t *testing.T) {
 	}
 	o := Mapping(load(t, "https://api.example.com/api", "[mail]\nattachments_field = \"files\"\nattachment_filename = \"\"\n"+
 		"attachment_content = \"data\"\nattachment_content_type = \"\"\nattachment_content_id = \"cid\"\nheader_field = \"headers\"\n"))
-	want := payload.AttachmentFields{List: "files", Filename: "-", Content: "data", ContentType: "-", ContentID: "cid"}
+	want := mail.AttachmentFields{List: "files", Filename: "-", Content: "data", ContentType: "-", ContentID: "cid"}
 	if o.AttachmentFields != want || o.HeaderField != "headers" || o.Default.Email != "relay@sandbox.example" || len(o.Domains) != 1 {
 		t.Errorf("the mapping is %+v", o)
 	}

@@ -12,7 +12,6 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/admin"
-	"github.com/smtp2rest/smtp2rest/relay/api"
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
 	"github.com/smtp2rest/smtp2rest/relay/config"
@@ -20,6 +19,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/intake"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/retry"
 	"github.com/smtp2rest/smtp2rest/relay/store/records"
@@ -61,7 +61,7 @@ type known struct {
 
 // outbound is the way to the API.
 type outbound struct {
-	client   *api.Client
+	client   *nexuspromail.Client
 	pacer    *pace.Pacer
 	keeper   *gatekeeper // of the pacer's state over a restart
 	attempts *attempt.Sender
@@ -157,16 +157,16 @@ func (p *parts) build(ctx context.Context) error {
 }
 
 // apiWithoutCAs is all but the content of a file.
-func (p *parts) apiWithoutCAs(c *config.Config) api.Options {
+func (p *parts) apiWithoutCAs(c *config.Config) nexuspromail.Options {
 	a := c.API
-	return api.Options{
+	return nexuspromail.Options{
 		URL: a.URL, Path: a.Path, Key: a.Key.Reveal(), UserAgent: "smtp2rest/" + p.opt.Version,
 		Timeout: a.Timeout, ConnectTimeout: a.ConnectTimeout, Concurrency: a.Concurrency,
 		Dial: p.opt.dial, Metrics: p.metrics,
 	}
 }
 
-func (p *parts) apiOptions(c *config.Config) (api.Options, error) {
+func (p *parts) apiOptions(c *config.Config) (nexuspromail.Options, error) {
 	o := p.apiWithoutCAs(c)
 	if c.API.CAFile != "" {
 		pem, err := os.ReadFile(c.API.CAFile)
@@ -188,7 +188,7 @@ func (p *parts) buildAPI(context.Context) error {
 	if err != nil {
 		return err
 	}
-	client, err := api.New(o)
+	client, err := nexuspromail.New(o)
 	if err != nil {
 		return fmt.Errorf("api: %w", err)
 	}

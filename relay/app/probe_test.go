@@ -5,7 +5,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/smtp2rest/smtp2rest/relay/sandbox"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
 	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
 )
 

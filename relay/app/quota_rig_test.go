@@ -10,15 +10,15 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay"
-	"github.com/smtp2rest/smtp2rest/relay/api"
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
 	"github.com/smtp2rest/smtp2rest/relay/deliver"
+	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
-	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/retry"
-	"github.com/smtp2rest/smtp2rest/relay/sandbox"
 	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
@@ -80,7 +80,7 @@ func (q quota) start(t testing.TB, box *sandbox.Server, store queue.Queue, dial 
 	if dial != nil {
 		url = "http://sandbox.example/api"
 	}
-	client, err := api.New(api.Options{URL: url, Path: "/v1/transactional/send", Key: "sandbox-key", Concurrency: concurrency, Dial: dial})
+	client, err := nexuspromail.New(nexuspromail.Options{URL: url, Path: "/v1/transactional/send", Key: "sandbox-key", Concurrency: concurrency, Dial: dial})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -92,7 +92,7 @@ func (q quota) start(t testing.TB, box *sandbox.Server, store queue.Queue, dial 
 	pacer := pace.New(o)
 	from := relay.Address{Email: "hello@mail.example.com"}
 	engine := deliver.New(deliver.Options{
-		Settings: deliver.Settings{Mapping: payload.Options{Default: from, Domains: []string{"mail.example.com"}}, Schedule: retry.Schedule{First: 5 * time.Second, Max: 15 * time.Minute, MaxAge: 48 * time.Hour}, Workers: concurrency - concurrency/4, KeepSent: time.Hour, Bounce: bounce.Options{From: from}},
+		Settings: deliver.Settings{Mapping: mail.Options{Default: from, Domains: []string{"mail.example.com"}}, Schedule: retry.Schedule{First: 5 * time.Second, Max: 15 * time.Minute, MaxAge: 48 * time.Hour}, Workers: concurrency - concurrency/4, KeepSent: time.Hour, Bounce: bounce.Options{From: from}},
 		Queue:    store,
 		Pace:     pacer,
 		Log:      log,

@@ -8,8 +8,8 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
-	"github.com/smtp2rest/smtp2rest/relay/api"
 	"github.com/smtp2rest/smtp2rest/relay/config"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 )
 
 // hook is where one part of the daemon takes part in a reload. What a new part
@@ -174,7 +174,7 @@ func (p *parts) prepareAPI(_ context.Context, c *config.Config) (change, error) 
 // cannot fail.
 func (p *parts) apiSettings(c *config.Config) any {
 	return struct {
-		options api.Options
+		options nexuspromail.Options
 		caFile  string
 	}{p.apiWithoutCAs(c), c.API.CAFile}
 }

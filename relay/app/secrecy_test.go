@@ -15,7 +15,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/logs"
-	"github.com/smtp2rest/smtp2rest/relay/sandbox"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
 )
 
 // planted are the words that no line may have: secrets, and what mails say.

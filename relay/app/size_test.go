@@ -7,7 +7,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/smtp2rest/smtp2rest/relay/sandbox"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
 )
 
 // A text as large as EHLO says is taken, and one octet more is refused at MAIL.

@@ -1,5 +1,5 @@
 // Package attempt makes one attempt to send one mail to one recipient: through
-// relay/pace, by relay/api, with its line in the log and what it teaches
+// relay/pace, by relay/provider/nexuspromail, with its line in the log and what it teaches
 // relay/suppress. relay/intake uses it while the client waits and the queue's
 // workers use it later, so that both behave the same.
 package attempt
@@ -14,18 +14,18 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/smtp2rest/smtp2rest/relay"
-	"github.com/smtp2rest/smtp2rest/relay/api"
 	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
 
-// Caller makes one call to the API; *api.Client does.
+// Caller makes one call to the API; *nexuspromail.Client does.
 type Caller interface {
-	Send(ctx context.Context, r api.Request) relay.Outcome
+	Send(ctx context.Context, r nexuspromail.Request) relay.Outcome
 }
 
-// Body is a mail's JSON, for any recipient; *payload.Body is one.
+// Body is a mail's JSON, for any recipient; *mail.Body is one.
 type Body interface {
 	Len(to string) int64
 	Open(to string) io.Reader
@@ -111,7 +111,7 @@ func (s *Sender) Make(pass *pace.Pass, a Attempt) relay.Outcome {
 		return out
 	}
 	pass.For(a.MessageID, a.From)
-	out := s.opt.API.Send(context.Background(), api.Request{
+	out := s.opt.API.Send(context.Background(), nexuspromail.Request{
 		IdempotencyKey: IdempotencyKey(a.MessageID, a.To),
 		Open:           func() io.Reader { return a.Body.Open(a.To) },
 		Size:           a.Body.Len(a.To),

@@ -19,8 +19,8 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/smtp2rest/smtp2rest/relay"
-	"github.com/smtp2rest/smtp2rest/relay/api"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
 
@@ -37,7 +37,7 @@ type script struct {
 	bodies []string
 }
 
-func (s *script) Send(ctx context.Context, r api.Request) relay.Outcome {
+func (s *script) Send(ctx context.Context, r nexuspromail.Request) relay.Outcome {
 	body, _ := io.ReadAll(r.Open())
 	s.mu.Lock()
 	out := s.answers[min(len(s.keys), len(s.answers)-1)]

@@ -9,7 +9,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/history"
-	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/relay/mail"
 )
 
 // Way is how a recipient came to its end.
@@ -68,7 +68,7 @@ func (s *Sender) Ended(way Way, a Attempt, out relay.Outcome, received time.Time
 		slog.Int("attempts", a.Number), slog.Duration("age", now.Sub(received)))
 	s.opt.Log.LogAttrs(context.Background(), slog.LevelWarn, "recipient", attrs...)
 	why := out.Detail
-	if refusal, ok := errors.AsType[*payload.Refusal](out.Cause); ok {
+	if refusal, ok := errors.AsType[*mail.Refusal](out.Cause); ok {
 		why = refusal.Logged()
 	}
 	if end == Expired {

@@ -8,7 +8,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/relay/mail"
 )
 
 // file makes text the configuration, and the only file there is.
@@ -261,7 +261,7 @@ func TestMessageSizeFits(t *testing.T) {
 	} {
 		c := load(t, file("[limits]\n"+more+"\n", nil))
 		size := c.Limits.MessageSize
-		takes := size + payload.MostCost(size) + int64(c.Limits.Connections)*connectionBytes
+		takes := size + mail.MostCost(size) + int64(c.Limits.Connections)*connectionBytes
 		switch {
 		case takes > c.Limits.Memory, size > c.Limits.Memory/2:
 			t.Errorf("%q: %d octets take %d of %d", more, size, takes, c.Limits.Memory)

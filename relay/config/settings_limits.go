@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/relay/mail"
 )
 
 // Limits bound what clients can use.
@@ -157,5 +157,5 @@ func LargestMail(c Limits) int64 {
 // memoryFor is what a mail of ordinary text takes beside the connections: while
 // it comes no more than half of all memory, and then what mapping it takes.
 func memoryFor(size int64, connections int) int64 {
-	return max(2*size, size+payload.MostCost(size)+int64(connections)*connectionBytes)
+	return max(2*size, size+mail.MostCost(size)+int64(connections)*connectionBytes)
 }

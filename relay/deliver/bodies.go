@@ -12,7 +12,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
-	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
 
@@ -36,13 +36,13 @@ const memoryPause = 10 * time.Second
 // memory that grows with the size of mail.
 type bodies struct {
 	queue  queue.Queue
-	encode func(raw []byte, m *relay.Message, o payload.Options) (*payload.Body, error)
+	encode func(raw []byte, m *relay.Message, o mail.Options) (*mail.Body, error)
 	memory func() Memory
 
 	mu      sync.Mutex
 	latest  *mapped
 	idle    bool // no other recipient is due
-	mapping payload.Options
+	mapping mail.Options
 }
 
 // mapped is a mail as the API gets it, from when it is ready.
@@ -53,7 +53,7 @@ type mapped struct {
 
 	ready chan struct{} // closed when the rest is set
 	err   error
-	body  *payload.Body
+	body  *mail.Body
 	trace string // in its header
 }
 
@@ -65,12 +65,12 @@ var (
 )
 
 func newBodies(o Options) *bodies {
-	b := &bodies{queue: o.Queue, memory: o.Memory, mapping: o.Mapping, encode: func(raw []byte, m *relay.Message, o payload.Options) (*payload.Body, error) {
-		mail, err := payload.Map(raw, m.From, o.For(m.Client.User))
+	b := &bodies{queue: o.Queue, memory: o.Memory, mapping: o.Mapping, encode: func(raw []byte, m *relay.Message, o mail.Options) (*mail.Body, error) {
+		parsed, err := mail.Map(raw, m.From, o.For(m.Client.User))
 		if err != nil {
 			return nil, err
 		}
-		return mail.Encode()
+		return parsed.Encode()
 	}}
 	if b.memory == nil {
 		b.memory = func() Memory { return unbounded{} }
@@ -84,7 +84,7 @@ func (unbounded) Hold(context.Context, int64) error { return nil }
 func (unbounded) Release()                          {}
 
 // configure maps what comes from now on in another way.
-func (b *bodies) configure(o payload.Options) {
+func (b *bodies) configure(o mail.Options) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.mapping = o
@@ -179,10 +179,10 @@ func (m *mapped) drop() {
 }
 
 // load reads and maps a mail, once there is memory for it.
-func (b *bodies) load(ctx context.Context, one *mapped, m queue.Mail, o payload.Options) error {
+func (b *bodies) load(ctx context.Context, one *mapped, m queue.Mail, o mail.Options) error {
 	wait, cancel := context.WithTimeout(ctx, memoryWait)
 	defer cancel()
-	held := m.Size + payload.MostCost(m.Size)
+	held := m.Size + mail.MostCost(m.Size)
 	if err := one.memory.Hold(wait, held); err != nil {
 		return fmt.Errorf("%w: %w", errMemory, err)
 	}
@@ -190,7 +190,7 @@ func (b *bodies) load(ctx context.Context, one *mapped, m queue.Mail, o payload.
 	if err != nil {
 		return err
 	}
-	if need := m.Size + payload.Cost(raw, o.Limits); need > held {
+	if need := m.Size + mail.Cost(raw, o.Limits); need > held {
 		// Two mails that each hold some and wait for more would wait for each
 		// other. To hold less always works.
 		_ = one.memory.Hold(wait, 0)
@@ -210,7 +210,7 @@ func (b *bodies) load(ctx context.Context, one *mapped, m queue.Mail, o payload.
 
 // guarded turns a panic in the mapping of one mail into an error: it must not
 // end the daemon, which would meet the same mail again at its next start.
-func (b *bodies) guarded(raw []byte, m *relay.Message, o payload.Options) (body *payload.Body, err error) {
+func (b *bodies) guarded(raw []byte, m *relay.Message, o mail.Options) (body *mail.Body, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			body, err = nil, fmt.Errorf("%w: %v\n%s", errMapping, r, debug.Stack())

@@ -10,7 +10,7 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay"
-	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
 
@@ -75,7 +75,7 @@ func TestBodiesHoldMemory(t *testing.T) {
 		if again := get(0); again != first || l.shares != 1 {
 			t.Errorf("mapped twice, %d shares", l.shares)
 		}
-		if least := mails[0].Size + payload.MostCost(mails[0].Size); l.most < least || l.most > 2*least || l.held != first.body.Len("") {
+		if least := mails[0].Size + mail.MostCost(mails[0].Size); l.most < least || l.most > 2*least || l.held != first.body.Len("") {
 			t.Errorf("%d held at most, want %d or somewhat more; then %d", l.most, least, l.held)
 		}
 		second := get(1)
@@ -121,7 +121,7 @@ func TestBodiesAreMappedOnce(t *testing.T) {
 		b := r.engine.bodies
 		b.memory = l.share
 		encode, calls, goOn := b.encode, 0, make(chan error)
-		b.encode = func(raw []byte, m *relay.Message, o payload.Options) (*payload.Body, error) {
+		b.encode = func(raw []byte, m *relay.Message, o mail.Options) (*mail.Body, error) {
 			calls++
 			if err := <-goOn; err != nil {
 				return nil, err

@@ -10,7 +10,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
-	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/relay/mail"
 )
 
 // One sender's bulk does not hold up another's single mail, and each sender's
@@ -73,7 +73,7 @@ func TestALateMailIsNext(t *testing.T) {
 func (r *rig) fresh(wait time.Duration) (relay.Outcome, time.Duration) {
 	r.t.Helper()
 	m := message("app@sandbox.example", "fresh", "fresh@example.net")
-	mail, err := payload.Map(m.Raw, m.From, payload.Options{Default: relay.Address{Email: "relay@sandbox.example"}, Domains: []string{"sandbox.example"}})
+	mail, err := mail.Map(m.Raw, m.From, mail.Options{Default: relay.Address{Email: "relay@sandbox.example"}, Domains: []string{"sandbox.example"}})
 	r.must(err)
 	body, err := mail.Encode()
 	r.must(err)

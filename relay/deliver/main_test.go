@@ -19,15 +19,15 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/smtp2rest/smtp2rest/relay"
-	"github.com/smtp2rest/smtp2rest/relay/api"
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
 	"github.com/smtp2rest/smtp2rest/relay/internal/memnet"
+	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
-	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/retry"
-	"github.com/smtp2rest/smtp2rest/relay/sandbox"
 	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
@@ -54,7 +54,7 @@ type plan struct {
 	grace      time.Duration  // default 1 h
 	perHour    int            // default no bound
 	postmaster string
-	mapping    payload.Options
+	mapping    mail.Options
 	queue      queue.Options
 	wrap       func(queue.Queue) queue.Queue
 	warming    Warming
@@ -74,7 +74,7 @@ type rig struct {
 
 	store  queue.Queue
 	pace   *pace.Pacer
-	client *api.Client
+	client *nexuspromail.Client
 	tries  *attempt.Sender
 
 	suppressed *suppress.List
@@ -145,7 +145,7 @@ func (r *rig) build() {
 	if p.wrap != nil {
 		r.store = p.wrap(store)
 	}
-	r.client, err = api.New(api.Options{
+	r.client, err = nexuspromail.New(nexuspromail.Options{
 		URL: "http://sandbox.example/api", Path: "/v1/transactional/send", Key: key,
 		Timeout: apiTimeout, Concurrency: or(p.concurrency, 8), Dial: r.net.Dial,
 	})
@@ -166,7 +166,7 @@ func (r *rig) build() {
 func (r *rig) options(log *slog.Logger) Options {
 	p := r.plan
 	if p.mapping.Default.Email == "" {
-		p.mapping = payload.Options{Default: relay.Address{Email: "relay@sandbox.example"}, Domains: []string{"sandbox.example"}}
+		p.mapping = mail.Options{Default: relay.Address{Email: "relay@sandbox.example"}, Domains: []string{"sandbox.example"}}
 	}
 	return Options{
 		Settings: Settings{

@@ -9,8 +9,8 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
+	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
-	"github.com/smtp2rest/smtp2rest/relay/payload"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/retry"
 )
@@ -127,7 +127,7 @@ func (e *Engine) unreadable(ctx context.Context, c queue.Claim, err error) queue
 	}
 	e.opt.Log.Error("a queued mail cannot be sent", "id", c.Mail.Message.ID, "to", c.Addr, "cause", err)
 	out := relay.Outcome{Kind: relay.Refused, Detail: publicCause(err), Cause: err}
-	var refusal *payload.Refusal
+	var refusal *mail.Refusal
 	switch {
 	case errors.As(err, &refusal), errors.Is(err, queue.ErrDamaged):
 		return queue.Settlement{Result: queue.GaveUp, At: now, Outcome: out}
@@ -141,7 +141,7 @@ func (e *Engine) unreadable(ctx context.Context, c queue.Claim, err error) queue
 }
 
 func publicCause(err error) string {
-	var refusal *payload.Refusal
+	var refusal *mail.Refusal
 	switch {
 	case errors.As(err, &refusal):
 		return refusal.Detail

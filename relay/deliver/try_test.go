@@ -13,7 +13,7 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay"
-	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/retry"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
@@ -113,15 +113,15 @@ const withAttachment = "From: shop@sandbox.example\r\nSubject: s\r\nMIME-Version
 // Mail that was taken under other settings is mapped by those in force: what
 // they refuse fails for good and says so, what they allow now goes.
 func TestTheSettingsInForceDecide(t *testing.T) {
-	mapping := payload.Options{Default: relay.Address{Email: "relay@sandbox.example"}, Domains: []string{"sandbox.example"}}
-	for _, policy := range []payload.AttachmentPolicy{payload.RefuseAttachments, payload.StripAttachments} {
+	mapping := mail.Options{Default: relay.Address{Email: "relay@sandbox.example"}, Domains: []string{"sandbox.example"}}
+	for _, policy := range []mail.AttachmentPolicy{mail.RefuseAttachments, mail.StripAttachments} {
 		mapping.Attachments = policy
 		inBubble(t, plan{mapping: mapping}, func(r *rig) {
 			m := message(shop, "s", "bob@example.net")
 			m.Raw = []byte(withAttachment)
 			r.must(r.engine.Keep(r.t.Context(), relay.Remainder{Message: m, Outcomes: untried(1)}))
 			r.pass(time.Minute)
-			if policy == payload.StripAttachments {
+			if policy == mail.StripAttachments {
 				r.wantStates(m.ID, "sent")
 				return
 			}
@@ -261,7 +261,7 @@ func TestBouncesOutliveAStorageThatFails(t *testing.T) {
 func TestAMappingThatPanics(t *testing.T) {
 	inBubbleStopped(t, plan{schedule: hours(6)}, func(r *rig) {
 		encode := r.engine.bodies.encode
-		r.engine.bodies.encode = func(raw []byte, m *relay.Message, o payload.Options) (*payload.Body, error) {
+		r.engine.bodies.encode = func(raw []byte, m *relay.Message, o mail.Options) (*mail.Body, error) {
 			if strings.Contains(string(raw), "\r\nSubject: poison") {
 				panic("index out of range")
 			}

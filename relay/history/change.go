@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay"
-	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
 
@@ -227,7 +227,7 @@ func clip(s string, n int) string {
 // LeftOutOf is what of a mail the API is not given, of all that was omitted,
 // changed or repaired: how many pieces of each kind, and how large. Not what they
 // were called: that is the mail's, and the history has no word of it.
-func LeftOutOf(omissions []payload.Omission) []LeftOut {
+func LeftOutOf(omissions []mail.Omission) []LeftOut {
 	var left []LeftOut
 	for _, o := range omissions {
 		if o.Kind.LeftOut() {

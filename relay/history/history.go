@@ -54,7 +54,7 @@ type Client struct {
 
 // LeftOut is a piece of a mail that the API was not given.
 type LeftOut struct {
-	Kind   string `json:"kind"`   // a payload.OmissionKind
+	Kind   string `json:"kind"`   // a mail.OmissionKind
 	Detail string `json:"detail"` // for a file its name, type and size
 }
 

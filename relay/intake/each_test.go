@@ -60,7 +60,7 @@ func TestEachRecipientHasItsOwnVerdict(t *testing.T) {
 				q = kept
 			}
 			r := newAliasRig(t, map[string]string{"all@x": "suppressed@example.net suppressed+2@example.net"}, q)
-			got := r.sendEach(or(tt.raw, mail), strings.Fields(tt.to)...)
+			got := r.sendEach(or(tt.raw, aMail), strings.Fields(tt.to)...)
 			if len(got) != len(tt.want) {
 				t.Fatalf("%d replies: %v", len(got), got)
 			}
@@ -70,7 +70,7 @@ func TestEachRecipientHasItsOwnVerdict(t *testing.T) {
 			var keeps []string
 			for _, rest := range kept.rest {
 				keeps = append(keeps, rest.Message.Recipients...)
-				if len(rest.Message.Recipients) != len(rest.Outcomes) || string(rest.Message.Raw) != mail {
+				if len(rest.Message.Recipients) != len(rest.Outcomes) || string(rest.Message.Raw) != aMail {
 					t.Errorf("the queue is given %+v", rest)
 				}
 			}
@@ -98,7 +98,7 @@ func TestEachRecipientHasItsOwnVerdict(t *testing.T) {
 // The message id in a reply is the one of that recipient's mail.
 func TestEachReplyNamesItsMail(t *testing.T) {
 	r := newRig(t, plan{})
-	got := r.sendEach(mail, "bob@example.net", "eve@example.net")
+	got := r.sendEach(aMail, "bob@example.net", "eve@example.net")
 	for i, to := range []string{"bob@example.net", "eve@example.net"} {
 		for _, c := range r.box.Calls() {
 			if c.To == to && !strings.HasSuffix(got[i].Text(), " "+c.MessageID) {

@@ -12,8 +12,8 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay"
-	"github.com/smtp2rest/smtp2rest/relay/payload"
-	"github.com/smtp2rest/smtp2rest/relay/sandbox"
+	"github.com/smtp2rest/smtp2rest/relay/mail"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
 	"github.com/smtp2rest/smtp2rest/smtpd"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
@@ -82,7 +82,7 @@ func TestNoBounceToNobody(t *testing.T) {
 	for name, from := range map[string]string{"a bounce": "", "a sender without a domain": "root", "a local sender": "root@localhost"} {
 		t.Run(name, func(t *testing.T) {
 			r := newRig(t, plan{})
-			got := r.send(t.Context(), mail, from, "bob@example.net", "suppressed@example.net")
+			got := r.send(t.Context(), aMail, from, "bob@example.net", "suppressed@example.net")
 			compare(t, got, `250 2\.0\.0 accepted `+queueID+` except <suppressed@example\.net>`)
 			if n := len(r.box.Calls()); n != 2 {
 				t.Errorf("the API got %d calls", n)
@@ -96,7 +96,7 @@ func TestNoBounceToNobody(t *testing.T) {
 
 func TestABounceThatFailsIsLoud(t *testing.T) {
 	r := newRig(t, plan{})
-	got := r.send(t.Context(), mail, "down@sandbox.example", "bob@example.net", "suppressed@example.net")
+	got := r.send(t.Context(), aMail, "down@sandbox.example", "bob@example.net", "suppressed@example.net")
 	compare(t, got, `250 2\.0\.0 accepted `+queueID+` except <suppressed@example\.net>`)
 	if l := r.lines("the bounce could not be sent"); len(l) != 1 || l[0]["level"] != "ERROR" || l[0]["outcome"] != "unavailable" {
 		t.Errorf("the log says %v", l)
@@ -115,7 +115,7 @@ func TestTheQueueIsToldEverything(t *testing.T) {
 	}
 	rest := q.rest[0]
 	m := rest.Message
-	if m.ID != strings.Fields(got.Text())[1] || string(m.Raw) != mail || m.From != "shop@sandbox.example" ||
+	if m.ID != strings.Fields(got.Text())[1] || string(m.Raw) != aMail || m.From != "shop@sandbox.example" ||
 		m.Client.Addr != "127.0.0.1:4711" || m.Client.Session != "s1" || m.Client.Helo != "client.test" || m.Client.User != "app" || rest.Domain != "sandbox.example" {
 		t.Errorf("the queue keeps %+v of %+v", m, rest)
 	}
@@ -224,7 +224,7 @@ func TestTheEndOfTheDaemonEndsNoCall(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan *reply.Reply)
 	go func() {
-		done <- r.Message(ctx, envelope("shop@sandbox.example", "bob@example.net"), []byte(mail))
+		done <- r.Message(ctx, envelope("shop@sandbox.example", "bob@example.net"), []byte(aMail))
 	}()
 	<-begun
 	cancel()
@@ -248,7 +248,7 @@ func TestNoCallAfterTheEnd(t *testing.T) {
 	r := newRig(t, plan{})
 	ctx, cancel := context.WithCancel(t.Context())
 	cancel()
-	compare(t, r.Message(ctx, envelope("shop@sandbox.example", "bob@example.net"), []byte(mail)), `4.. 4\..*`)
+	compare(t, r.Message(ctx, envelope("shop@sandbox.example", "bob@example.net"), []byte(aMail)), `4.. 4\..*`)
 	if n := len(r.box.Calls()); n != 0 {
 		t.Errorf("the API got %d calls", n)
 	}
@@ -333,7 +333,7 @@ func TestNoSecretIsSaid(t *testing.T) {
 		for name, q := range map[string]Queue{"none": NoQueue{}, "full": &fakeQueue{err: errors.New(key + " PlantedText")}} {
 			t.Run(to+" "+name, func(t *testing.T) {
 				t.Parallel()
-				r := newRig(t, plan{queue: q, timeout: time.Second, mapping: func(o *payload.Options) { o.Attachments = payload.StripAttachments }})
+				r := newRig(t, plan{queue: q, timeout: time.Second, mapping: func(o *mail.Options) { o.Attachments = mail.StripAttachments }})
 				said := []string{r.send(t.Context(), raw, "shop@sandbox.example", to+"@example.net", "bob@example.net").String()}
 				if name == "none" { // what a queue says of itself is its own to keep clean
 					said = append(said, r.log.String())
@@ -360,7 +360,7 @@ func TestManyAtOnce(t *testing.T) {
 	replies := make(chan *reply.Reply, clients)
 	for range clients {
 		go func() {
-			replies <- r.Message(t.Context(), envelope("shop@sandbox.example", "bob@example.net", "eve@example.net"), []byte(mail))
+			replies <- r.Message(t.Context(), envelope("shop@sandbox.example", "bob@example.net", "eve@example.net"), []byte(aMail))
 		}()
 	}
 	for range clients {

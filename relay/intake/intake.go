@@ -1,5 +1,5 @@
 // Package intake is the one bridge between SMTP and REST: smtpd's Backend. At
-// RCPT it asks relay/suppress; on DATA it maps the mail (relay/payload), tries
+// RCPT it asks relay/suppress; on DATA it maps the mail (relay/mail), tries
 // each recipient once while the client waits (relay/attempt), hands what is
 // left to the queue, and turns what came of it into the reply.
 package intake
@@ -18,7 +18,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
 	"github.com/smtp2rest/smtp2rest/relay/history"
-	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/smtpd"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
@@ -110,7 +110,7 @@ func New(o Options) *Intake {
 
 // Settings are the Options that Configure can change.
 type Settings struct {
-	Mapping  payload.Options
+	Mapping  mail.Options
 	Bounce   bounce.Options
 	Wait     time.Duration // how long a client is kept for the API's verdict
 	Subjects bool          // the history has them
@@ -199,17 +199,17 @@ func (in *Intake) deal(ctx context.Context, log *slog.Logger, s *story, env *smt
 	v = forAll(reply.Bug()) // smtpd's word, should this panic
 	defer func() { in.answered(s, v) }()
 	m, list := s.message, s.list
-	mail, body, err := in.mapped(ctx, log, m, env)
+	parsed, body, err := in.mapped(ctx, log, m, env)
 	if err != nil {
 		return forAll(reply.From(err))
 	}
-	for _, author := range mail.Authors {
+	for _, author := range parsed.Authors {
 		if !env.Author(author) {
 			return forAll(reply.FromNotAllowed(author))
 		}
 	}
-	in.came(s, mail)
-	r := relay.Remainder{Message: m, Domain: domainOf(mail.From.Email)}
+	in.came(s, parsed)
+	r := relay.Remainder{Message: m, Domain: domainOf(parsed.From.Email)}
 	r.Urgent = in.opt.Warming.Urgent(r.Domain, m.From)
 	r.Outcomes = in.tryAll(ctx, r, body)
 	in.ended(r)
@@ -271,23 +271,23 @@ func unique(recipients []string) []string {
 // sent is refused while the client still listens. There is memory for all of it
 // before it begins: two mails that each hold some and wait for more would wait
 // for each other.
-func (in *Intake) mapped(ctx context.Context, log *slog.Logger, m *relay.Message, env *smtpd.Envelope) (*payload.Mail, *payload.Body, error) {
+func (in *Intake) mapped(ctx context.Context, log *slog.Logger, m *relay.Message, env *smtpd.Envelope) (*mail.Mail, *mail.Body, error) {
 	mapping := in.set.Load().Mapping
-	if err := env.Reserve(ctx, payload.Cost(m.Raw, mapping.Limits)); err != nil {
+	if err := env.Reserve(ctx, mail.Cost(m.Raw, mapping.Limits)); err != nil {
 		return nil, nil, err
 	}
-	mail, err := payload.Map(m.Raw, m.From, mapping.For(m.Client.User))
+	parsed, err := mail.Map(m.Raw, m.From, mapping.For(m.Client.User))
 	if err != nil {
 		return nil, nil, Refusal(err)
 	}
-	for _, o := range mail.Omissions {
+	for _, o := range parsed.Omissions {
 		log.Info("mapping", "kind", o.Kind.String(), "count", o.Count, "bytes", o.Size)
 	}
-	body, err := mail.Encode()
+	body, err := parsed.Encode()
 	if err != nil {
 		return nil, nil, err
 	}
-	return mail, body, env.Reserve(ctx, body.Len("")) // to hold less never fails
+	return parsed, body, env.Reserve(ctx, body.Len("")) // to hold less never fails
 }
 
 // domainOf is the domain by which warming counts.

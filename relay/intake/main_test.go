@@ -17,12 +17,12 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/smtp2rest/smtp2rest/relay"
-	"github.com/smtp2rest/smtp2rest/relay/api"
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
+	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
-	"github.com/smtp2rest/smtp2rest/relay/payload"
-	"github.com/smtp2rest/smtp2rest/relay/sandbox"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/smtpd"
 	"github.com/smtp2rest/smtp2rest/smtpd/policy"
@@ -44,7 +44,7 @@ type plan struct {
 	wait        time.Duration    // default 10 s
 	concurrency int              // default 8
 	queue       Queue            // default NoQueue
-	mapping     func(*payload.Options)
+	mapping     func(*mail.Options)
 }
 
 // rig is an Intake on the real API client and the sandbox.
@@ -69,7 +69,7 @@ func newRig(t *testing.T, p plan) *rig {
 		t.Cleanup(server.Close)
 		url = server.URL
 	}
-	client, err := api.New(api.Options{URL: url, Path: "/v1/transactional/send", Key: key, Timeout: or(p.timeout, patience)})
+	client, err := nexuspromail.New(nexuspromail.Options{URL: url, Path: "/v1/transactional/send", Key: key, Timeout: or(p.timeout, patience)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -77,7 +77,7 @@ func newRig(t *testing.T, p plan) *rig {
 	log := slog.New(slog.NewJSONHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	o := Options{
 		Settings: Settings{
-			Mapping: payload.Options{Default: relay.Address{Email: "relay@sandbox.example"}, Domains: []string{"sandbox.example"}},
+			Mapping: mail.Options{Default: relay.Address{Email: "relay@sandbox.example"}, Domains: []string{"sandbox.example"}},
 			Bounce:  bounce.Options{From: relay.Address{Email: "relay@sandbox.example"}, Hostname: "relay.test"},
 			Wait:    or(p.wait, 10*time.Second),
 		},
@@ -146,7 +146,7 @@ func or[T comparable](v, otherwise T) T {
 	return v
 }
 
-const mail = "From: Shop <shop@sandbox.example>\r\nTo: everybody\r\nSubject: Order 4711\r\n\r\nIt is on its way.\r\n"
+const aMail = "From: Shop <shop@sandbox.example>\r\nTo: everybody\r\nSubject: Order 4711\r\n\r\nIt is on its way.\r\n"
 
 func envelope(from string, to ...string) *smtpd.Envelope {
 	return &smtpd.Envelope{From: from, Recipients: to, Client: smtpd.Client{
@@ -177,7 +177,7 @@ func (r *rig) send(ctx context.Context, raw, from string, to ...string) *reply.R
 // sendMail is send with the usual mail and sender.
 func (r *rig) sendMail(to ...string) *reply.Reply {
 	r.t.Helper()
-	return r.send(r.t.Context(), mail, "shop@sandbox.example", to...)
+	return r.send(r.t.Context(), aMail, "shop@sandbox.example", to...)
 }
 
 // body is a call's JSON as far as tests look at it.

@@ -8,7 +8,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
-	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
@@ -71,7 +71,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			Help: "Pieces of mail that was taken which the API was not given, by kind: 'smtp2rest trace' names those of one mail.",
 		}, []string{"kind"}),
 	}
-	for _, kind := range payload.OmissionKinds() {
+	for _, kind := range mail.OmissionKinds() {
 		if kind.LeftOut() {
 			m.leftOut.WithLabelValues(kind.String())
 		}

@@ -16,7 +16,7 @@ import (
 )
 
 const (
-	withID = "Message-ID: <1@app>\r\n" + mail
+	withID = "Message-ID: <1@app>\r\n" + aMail
 	slow   = "slow+300ms@example.net"
 )
 
@@ -136,9 +136,9 @@ func TestAClientThatGotItsReplyMayRepeatItself(t *testing.T) {
 func TestWithoutAMessageIDEveryMailIsANewOne(t *testing.T) {
 	r := newRig(t, plan{timeout: patience})
 	addr := r.listen()
-	submit(t, addr, mail, slow, true)
+	submit(t, addr, aMail, slow, true)
 	r.waitFor("the first is sent", func() bool { return r.box.AcceptedFor(slow) == 1 })
-	if got := submit(t, addr, mail, slow, false); !strings.HasPrefix(got, "250") || r.box.AcceptedFor(slow) != 2 {
+	if got := submit(t, addr, aMail, slow, false); !strings.HasPrefix(got, "250") || r.box.AcceptedFor(slow) != 2 {
 		t.Errorf("%q, sent %d times", got, r.box.AcceptedFor(slow))
 	}
 }

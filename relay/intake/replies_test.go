@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay"
-	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/smtpd/policy"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
@@ -179,9 +179,9 @@ func delays() []situation {
 
 // contents are decided by the mapping, before anything is sent.
 func contents() []situation {
-	strip := plan{mapping: func(o *payload.Options) { o.Attachments = payload.StripAttachments }}
-	foreign := plan{mapping: func(o *payload.Options) { o.ForeignSender = payload.Refuse }}
-	send := plan{mapping: func(o *payload.Options) { o.Attachments = payload.SendAttachments },
+	strip := plan{mapping: func(o *mail.Options) { o.Attachments = mail.StripAttachments }}
+	foreign := plan{mapping: func(o *mail.Options) { o.ForeignSender = mail.Refuse }}
+	send := plan{mapping: func(o *mail.Options) { o.Attachments = mail.SendAttachments },
 		api: func(w http.ResponseWriter, r *http.Request) {
 			json, _ := io.ReadAll(r.Body)
 			if !strings.Contains(string(json), `"content":"JVBERg=="`) {
@@ -214,7 +214,7 @@ func contents() []situation {
 		{words: "MAIL and RCPT taken (beyond the table)", by: "Ok",
 			edge: []said{{reply.Ok("MAIL"), `250 2\.1\.0 sender ok`}, {reply.Ok("RCPT"), `250 2\.1\.5 recipient ok`}}},
 		{words: "unparsable beyond repair", by: "Unparsable",
-			edge: []said{{reply.From(Refusal(&payload.Refusal{Reason: payload.Unparsable, Detail: "nothing in it can be read"})),
+			edge: []said{{reply.From(Refusal(&mail.Refusal{Reason: mail.Unparsable, Detail: "nothing in it can be read"})),
 				`554 5\.6\.0 nothing in it can be read`}}},
 		{words: `From outside the verified domains, policy "refuse"`, by: "SenderDomainRefused", causes: []cause{
 			{name: "refused", raw: "From: eve@elsewhere.example\r\nSubject: s\r\n\r\nb\r\n", plan: foreign,
@@ -297,7 +297,7 @@ func (c cause) play(t *testing.T, q Queue, want string, check func(*testing.T, *
 		c.prepare(r)
 	}
 	r.rules = policy.Chain{{}, c.rules}
-	got := r.send(t.Context(), or(c.raw, mail), or(c.from, "shop@sandbox.example"), strings.Fields(or(c.to, "bob@example.net"))...)
+	got := r.send(t.Context(), or(c.raw, aMail), or(c.from, "shop@sandbox.example"), strings.Fields(or(c.to, "bob@example.net"))...)
 	compare(t, got, want)
 	if check != nil {
 		check(t, r)
@@ -379,15 +379,15 @@ func TestEveryReplyHasItsSituation(t *testing.T) {
 
 // Each reason of the mapping has a permanent reply of its own kind.
 func TestEveryRefusalHasItsReply(t *testing.T) {
-	want := map[payload.RefusalReason]string{
-		payload.Unparsable:    `554 5\.6\.0 why`,
-		payload.HasAttachment: `554 5\.6\.1 why`,
-		payload.SenderDomain:  `550 5\.7\.1 .*why.*`,
-		payload.Encrypted:     `554 5\.6\.1 why`,
-		payload.TooCostly:     `552 5\.3\.4 message too large`,
+	want := map[mail.RefusalReason]string{
+		mail.Unparsable:    `554 5\.6\.0 why`,
+		mail.HasAttachment: `554 5\.6\.1 why`,
+		mail.SenderDomain:  `550 5\.7\.1 .*why.*`,
+		mail.Encrypted:     `554 5\.6\.1 why`,
+		mail.TooCostly:     `552 5\.3\.4 message too large`,
 	}
-	for _, reason := range payload.RefusalReasons() {
-		compare(t, reply.From(Refusal(fmt.Errorf("wrapped: %w", &payload.Refusal{Reason: reason, Detail: "why"}))), or(want[reason], "a line in this test"))
+	for _, reason := range mail.RefusalReasons() {
+		compare(t, reply.From(Refusal(fmt.Errorf("wrapped: %w", &mail.Refusal{Reason: reason, Detail: "why"}))), or(want[reason], "a line in this test"))
 	}
 	compare(t, reply.From(Refusal(errors.New("out of paper"))), `451 4\.3\.0 local error, try again later`)
 }
@@ -407,7 +407,7 @@ func TestEveryKindHasItsReply(t *testing.T) {
 	for _, k := range relay.Kinds() {
 		t.Run(k.String(), func(t *testing.T) {
 			r := newRig(t, plan{})
-			m := &relay.Message{ID: "id1", Recipients: []string{"bob@example.net"}, From: "shop@sandbox.example", Raw: []byte(mail)}
+			m := &relay.Message{ID: "id1", Recipients: []string{"bob@example.net"}, From: "shop@sandbox.example", Raw: []byte(aMail)}
 			rest := relay.Remainder{Message: m, Outcomes: []relay.Outcome{
 				{Kind: k, MessageID: "msg_1", Detail: "why", RetryAfter: 7 * time.Second, Cause: errors.New("private")}}}
 			got, _ := r.settle(t.Context(), rest, []relay.Remainder{rest})

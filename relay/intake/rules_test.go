@@ -4,7 +4,7 @@ import (
 	"testing"
 
 	"github.com/smtp2rest/smtp2rest/relay"
-	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/smtpd/policy"
 )
 
@@ -56,7 +56,7 @@ func TestOwnSender(t *testing.T) {
 		{"app", "From: shop@sandbox.example\r\n\r\n", relay.Address{Email: "shop@sandbox.example"}},
 		{"other", "From: Eve <eve@elsewhere.example>\r\n\r\n", relay.Address{Email: "relay@sandbox.example", Name: "Eve"}},
 	} {
-		r := newRig(t, plan{mapping: func(o *payload.Options) { o.Defaults = map[string]relay.Address{"app": app} }})
+		r := newRig(t, plan{mapping: func(o *mail.Options) { o.Defaults = map[string]relay.Address{"app": app} }})
 		env := envelope("", "bob@example.net")
 		env.Client.User = tt.user
 		compare(t, r.Message(t.Context(), env, []byte(tt.raw)), `250 2\.0\.0 accepted .*`)

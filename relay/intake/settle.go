@@ -11,7 +11,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
 	"github.com/smtp2rest/smtp2rest/relay/history"
-	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/smtpd"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
@@ -19,7 +19,7 @@ import (
 // tryAll tries every recipient at once; relay/pace bounds how many calls are
 // made. It returns when no call is in flight any more, which the API's
 // time-out bounds.
-func (in *Intake) tryAll(ctx context.Context, r relay.Remainder, body *payload.Body) []relay.Outcome {
+func (in *Intake) tryAll(ctx context.Context, r relay.Remainder, body *mail.Body) []relay.Outcome {
 	wait := in.set.Load().Wait
 	if wait == 0 || in.calls.Err() != nil { // all mail goes to the queue
 		return slices.Repeat([]relay.Outcome{{Kind: relay.Unavailable, Untried: true}}, len(r.Message.Recipients))

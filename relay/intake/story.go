@@ -5,7 +5,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/history"
-	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/smtpd"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
@@ -17,16 +17,16 @@ type story struct {
 	trace   string  // the mail's W3C traceparent
 	list    []named // for whom the client is answered one by one; nil: for all at once
 	came    bool
-	leftOut []payload.Omission
+	leftOut []mail.Omission
 }
 
 // came notes a mail that could be mapped.
-func (in *Intake) came(s *story, mail *payload.Mail) {
+func (in *Intake) came(s *story, parsed *mail.Mail) {
 	head := history.Head{
-		MessageID: mail.MessageID, Author: mail.From.Email, Subject: in.subject(mail.Subject), TraceParent: s.trace,
-		LeftOut: history.LeftOutOf(mail.Omissions),
+		MessageID: parsed.MessageID, Author: parsed.From.Email, Subject: in.subject(parsed.Subject), TraceParent: s.trace,
+		LeftOut: history.LeftOutOf(parsed.Omissions),
 	}
-	for _, o := range mail.Omissions {
+	for _, o := range parsed.Omissions {
 		if o.Kind.LeftOut() {
 			s.leftOut = append(s.leftOut, o)
 		}
@@ -37,7 +37,7 @@ func (in *Intake) came(s *story, mail *payload.Mail) {
 
 // cameUnmapped notes a mail that could not.
 func (in *Intake) cameUnmapped(s *story) {
-	id := payload.Identify(s.message.Raw)
+	id := mail.Identify(s.message.Raw)
 	s.came = true
 	in.opt.History.Note(history.NewCame(s.message, history.Head{
 		MessageID: id.MessageID, Author: id.Author, Subject: in.subject(id.Subject), TraceParent: s.trace,

@@ -8,7 +8,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/smtp2rest/smtp2rest/relay/history"
-	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/relay/mail"
 )
 
 // notes are the facts of a test.
@@ -39,15 +39,15 @@ const mailWithFile = "From: shop@sandbox.example\r\nSubject: Secret\r\nMessage-I
 	"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\nMIME-Version: 1.0\r\n" +
 	"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nText.\r\n--b\r\nContent-Type: application/pdf; name=a.pdf\r\n\r\npdf\r\n--b--\r\n"
 
-func newStoryRig(t *testing.T, policy payload.AttachmentPolicy) (*rig, *notes) {
-	r := newRig(t, plan{mapping: func(o *payload.Options) { o.Attachments = policy }})
+func newStoryRig(t *testing.T, policy mail.AttachmentPolicy) (*rig, *notes) {
+	r := newRig(t, plan{mapping: func(o *mail.Options) { o.Attachments = policy }})
 	n := &notes{}
 	r.opt.History = n
 	return r, n
 }
 
 func TestWhatIsLeftOutIsRecordedAndCounted(t *testing.T) {
-	r, n := newStoryRig(t, payload.StripAttachments)
+	r, n := newStoryRig(t, mail.StripAttachments)
 	told := r.send(t.Context(), mailWithFile, "shop@sandbox.example", "bob@example.net")
 	c := n.change(t)
 	want := []history.LeftOut{{Kind: "attachment_stripped", Detail: "1 (3 bytes)"}, {Kind: "headers_dropped", Detail: "1 (2 bytes)"}}
@@ -60,7 +60,7 @@ func TestWhatIsLeftOutIsRecordedAndCounted(t *testing.T) {
 	if c.Head.Subject != "" {
 		t.Errorf("the subject is kept, which nobody wanted: %q", c.Head.Subject)
 	}
-	for kind, want := range map[payload.OmissionKind]float64{payload.AttachmentStripped: 1, payload.HeadersDropped: 1, payload.PartDropped: 0} {
+	for kind, want := range map[mail.OmissionKind]float64{mail.AttachmentStripped: 1, mail.HeadersDropped: 1, mail.PartDropped: 0} {
 		if got := testutil.ToFloat64(r.metrics.leftOut.WithLabelValues(kind.String())); got != want {
 			t.Errorf("%s is counted %v times, want %v", kind, got, want)
 		}
@@ -70,7 +70,7 @@ func TestWhatIsLeftOutIsRecordedAndCounted(t *testing.T) {
 // A mail that cannot be mapped has its record by what its header says, and
 // what would have been left out of it does not count.
 func TestARefusedMailHasItsRecord(t *testing.T) {
-	r, n := newStoryRig(t, payload.RefuseAttachments)
+	r, n := newStoryRig(t, mail.RefuseAttachments)
 	with := *r.set.Load()
 	with.Subjects = true
 	r.Configure(with)
@@ -82,15 +82,15 @@ func TestARefusedMailHasItsRecord(t *testing.T) {
 	if len(c.Recipients) != 2 || c.Recipients[0].Refused.IsZero() {
 		t.Errorf("%+v", c.Recipients)
 	}
-	if got := testutil.ToFloat64(r.metrics.leftOut.WithLabelValues(payload.HeadersDropped.String())); got != 0 {
+	if got := testutil.ToFloat64(r.metrics.leftOut.WithLabelValues(mail.HeadersDropped.String())); got != 0 {
 		t.Errorf("counted %v times", got)
 	}
 }
 
 // A client that hears of each recipient has its replies in the record.
 func TestEachReplyIsRecorded(t *testing.T) {
-	r, n := newStoryRig(t, payload.RefuseAttachments)
-	replies := r.sendEach(mail, "bob@example.net", "invalid@example.net")
+	r, n := newStoryRig(t, mail.RefuseAttachments)
+	replies := r.sendEach(aMail, "bob@example.net", "invalid@example.net")
 	c := n.change(t)
 	for i, want := range replies {
 		steps := c.Recipients[i].Steps
@@ -104,7 +104,7 @@ func TestEachReplyIsRecorded(t *testing.T) {
 }
 
 func TestARefusalAtRcptHasItsRecord(t *testing.T) {
-	r, n := newStoryRig(t, payload.RefuseAttachments)
+	r, n := newStoryRig(t, mail.RefuseAttachments)
 	r.sendMail("suppressed@example.net")
 	n.facts = nil
 	told := r.sendMail("suppressed@example.net")

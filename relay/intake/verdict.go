@@ -6,7 +6,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
-	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
@@ -122,16 +122,16 @@ func suppression(address string, e suppress.Entry) reply.Suppression {
 
 // Refusal turns what the mapping says of a mail into a reply.
 func Refusal(err error) error {
-	var r *payload.Refusal
+	var r *mail.Refusal
 	if !errors.As(err, &r) {
 		return err
 	}
 	switch r.Reason {
-	case payload.HasAttachment, payload.Encrypted:
+	case mail.HasAttachment, mail.Encrypted:
 		return reply.CannotCarry(r.Detail)
-	case payload.TooCostly:
+	case mail.TooCostly:
 		return reply.TooLarge()
-	case payload.SenderDomain:
+	case mail.SenderDomain:
 		return reply.SenderDomainRefused(r.Detail)
 	default:
 		return reply.Unparsable(r.Detail)

@@ -1,4 +1,4 @@
-// Command corpora compares what relay/payload makes of mails with what other
+// Command corpora compares what relay/mail makes of mails with what other
 // parsers read in them. It is run by hand, by run.sh, and knows no mail itself.
 //
 //	corpora [-strict] [-diff] [-suite] [-corpus NAME] READ_DIR MAIL_DIR
@@ -22,8 +22,8 @@ import (
 	"unicode/utf8"
 
 	"github.com/smtp2rest/smtp2rest/relay"
-	"github.com/smtp2rest/smtp2rest/relay/payload"
-	"github.com/smtp2rest/smtp2rest/relay/payload/mime"
+	"github.com/smtp2rest/smtp2rest/relay/mail"
+	"github.com/smtp2rest/smtp2rest/relay/mail/mime"
 )
 
 const us = "smtp2rest"
@@ -219,8 +219,8 @@ func read(raw []byte) *reading {
 			Email string `json:"email"`
 		}{a.Name, a.Email})
 	}
-	m, err := payload.Map(raw, "", payload.Options{Default: relay.Address{Email: "a@b.example"}, Attachments: payload.SendAttachments})
-	var refusal *payload.Refusal
+	m, err := mail.Map(raw, "", mail.Options{Default: relay.Address{Email: "a@b.example"}, Attachments: mail.SendAttachments})
+	var refusal *mail.Refusal
 	if errors.As(err, &refusal) && refusal.Read != nil {
 		m, r.Refused = refusal.Read, refusal.Reason.String()
 	} else if err != nil {

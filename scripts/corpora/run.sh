@@ -1,5 +1,5 @@
 #!/bin/sh
-# Compares relay/payload with four other mail parsers on the mails of test
+# Compares relay/mail with four other mail parsers on the mails of test
 # suites. Run by hand; nothing of the suites is in this repository.
 #
 #   scripts/corpora/run.sh WORK ENMIME MAILPARSER MAIL [CHECKOUT...]

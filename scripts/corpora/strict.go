@@ -10,7 +10,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/smtp2rest/smtp2rest/relay/payload/mime"
+	"github.com/smtp2rest/smtp2rest/relay/mail/mime"
 )
 
 // jury is how many of the other four readers must agree. Any three have two

@@ -16,7 +16,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/app"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/intake"
-	"github.com/smtp2rest/smtp2rest/relay/payload"
+	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
@@ -71,17 +71,17 @@ and limits: for those, 'smtp2rest send' asks the relay itself.`,
 // errRefused is why explaining a mail that would be refused fails.
 var errRefused = errors.New("this mail would be refused")
 
-func explain(t *terminal.Terminal, raw []byte, from string, to []string, o payload.Options) error {
+func explain(t *terminal.Terminal, raw []byte, from string, to []string, o mail.Options) error {
 	var told explanations
 	o.Explain = told.add
-	mail, err := payload.Map(raw, from, o)
+	parsed, err := mail.Map(raw, from, o)
 	if err != nil {
 		fmt.Fprintf(t.Out, "refused: %s\n", reply.From(intake.Refusal(err)))
 		explainRefused(t, err)
 		told.print(t)
 		return errRefused
 	}
-	body, err := mail.Encode()
+	body, err := parsed.Encode()
 	if err != nil {
 		return err
 	}
@@ -101,7 +101,7 @@ func explain(t *terminal.Terminal, raw []byte, from string, to []string, o paylo
 // explainRefused prints what was read of a mail that is not taken: whoever
 // asks why wants to see which mail it is, and everything that is in the way.
 func explainRefused(t *terminal.Terminal, err error) {
-	var r *payload.Refusal
+	var r *mail.Refusal
 	if !errors.As(err, &r) || r.Read == nil {
 		return
 	}
@@ -115,11 +115,11 @@ func explainRefused(t *terminal.Terminal, err error) {
 type explanations []explained
 
 type explained struct {
-	kind  payload.OmissionKind
+	kind  mail.OmissionKind
 	words string
 }
 
-func (l *explanations) add(kind payload.OmissionKind, words string) {
+func (l *explanations) add(kind mail.OmissionKind, words string) {
 	if e := (explained{kind, words}); !slices.Contains(*l, e) {
 		*l = append(*l, e)
 	}
@@ -165,14 +165,14 @@ type explainedNote struct {
 	LeftOut bool   `json:"left_out"` // the API does not get it; else it was read or changed so
 }
 
-func explainJSON(t *terminal.Terminal, raw []byte, from, assumed string, to []string, o payload.Options) error {
+func explainJSON(t *terminal.Terminal, raw []byte, from, assumed string, to []string, o mail.Options) error {
 	e := explanation{Assumed: assumed, Calls: []explainedCall{}, Notes: []explainedNote{}}
 	var told explanations
 	o.Explain = told.add
-	mail, err := payload.Map(raw, from, o)
+	parsed, err := mail.Map(raw, from, o)
 	if err != nil {
 		e.Refused = reply.From(intake.Refusal(err)).String()
-		if r, ok := errors.AsType[*payload.Refusal](err); ok && r.Read != nil {
+		if r, ok := errors.AsType[*mail.Refusal](err); ok && r.Read != nil {
 			e.Read = &explainedRead{From: r.Read.From.Email, Subject: r.Read.Subject, Files: []string{}}
 			for i := range r.Read.Attachments {
 				e.Read.Files = append(e.Read.Files, r.Read.Attachments[i].Describe())
@@ -181,7 +181,7 @@ func explainJSON(t *terminal.Terminal, raw []byte, from, assumed string, to []st
 		}
 		return errors.Join(terminal.PrintJSON(t.Out, e), &terminal.ExitError{Code: terminal.ExitFailed, Err: errRefused})
 	}
-	body, err := mail.Encode()
+	body, err := parsed.Encode()
 	if err != nil {
 		return err
 	}

@@ -16,7 +16,7 @@ const maxAddress = 254
 // error, as each piece that is guessed at or left out is a person who does not
 // get the mail. A local name without a domain is an address here.
 //
-// relay/payload/mime reads the same fields to show them and forgives
+// relay/mail/mime reads the same fields to show them and forgives
 // everything: it takes "root" in "root, Bob <bob@example.net>" for Bob's name,
 // and stops after 200. net/mail refuses a list for one local name in it.
 func Addresses(field string) ([]string, error) {

@@ -52,7 +52,7 @@ func TestAddressesRefuses(t *testing.T) {
 	}
 }
 
-// All 5,000 are read: relay/payload/mime would stop at 200.
+// All 5,000 are read: relay/mail/mime would stop at 200.
 func TestAddressesAreNotCut(t *testing.T) {
 	got, err := Addresses(strings.Repeat("bob@example.net, ", 5000))
 	if err != nil || len(got) != 5000 {

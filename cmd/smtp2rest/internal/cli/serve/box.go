@@ -15,7 +15,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 	"github.com/smtp2rest/smtp2rest/relay/app"
 	"github.com/smtp2rest/smtp2rest/relay/config"
-	"github.com/smtp2rest/smtp2rest/relay/sandbox"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
 )
 
 func serveSandboxed(ctx context.Context, t *terminal.Terminal, path string, asJSON bool) (err error) {

@@ -10,7 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
-	"github.com/smtp2rest/smtp2rest/relay/sandbox"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
 )
 
 func SandboxCommand(t *terminal.Terminal) *cobra.Command {

@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/dialogue"
-	"github.com/smtp2rest/smtp2rest/relay/sandbox"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
 )
 
 // scene is one mail of the demo and what should come of it.

@@ -1,0 +1,94 @@
+package mail
+
+import (
+	"encoding/base64"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"testing"
+
+	"github.com/smtp2rest/smtp2rest/relay/mail/mime"
+)
+
+// All that mapping and encoding a mail allocates, garbage as well, is within
+// its Cost, and what people write is never refused for it.
+func TestCost(t *testing.T) {
+	o := testOptions()
+	o.Attachments = SendAttachments
+	const size = 4 << 20
+	head := func(kind, more string) string {
+		return "From: a@example.com\r\nSubject: x\r\nMIME-Version: 1.0\r\nContent-Type: text/" + kind + "; charset=utf-8\r\n" + more + "\r\n"
+	}
+	lines := strings.Repeat(strings.Repeat("x", 76)+"\r\n", size/78)
+	rows := strings.Repeat("<tr><td>"+strings.Repeat("x", 40)+"</td></tr>\r\n", size/61)
+	var base64Lines strings.Builder
+	for text := base64.StdEncoding.EncodeToString([]byte(lines[:size*3/4])); text != ""; text = text[min(76, len(text)):] {
+		base64Lines.WriteString(text[:min(76, len(text))] + "\r\n")
+	}
+	for name, raw := range map[string]string{
+		"small":       head("plain", "") + "Hello\r\n",
+		"text":        head("plain", "") + lines,
+		"base64":      head("plain", "Content-Transfer-Encoding: base64\r\n") + base64Lines.String(),
+		"html":        head("html", "") + rows,
+		"html in QP":  head("html", "Content-Transfer-Encoding: quoted-printable\r\n") + rows,
+		"alternative": string(benchAlternative()),
+		"Russian":     strings.ReplaceAll(head("plain", ""), "utf-8", "koi8-r") + strings.Repeat(strings.Repeat("\xd0\xd2\xc9\xd7\xc5\xd4 ", 10)+"\r\n", size/72),
+		"Thai":        strings.ReplaceAll(head("plain", ""), "utf-8", "tis-620") + strings.Repeat(strings.Repeat("\xca\xc7\xd1\xca\xb4\xd5", 10)+"\r\n", size/62),
+		"Japanese":    strings.ReplaceAll(head("plain", ""), "utf-8", "iso-2022-jp") + strings.Repeat("\x1b$B"+strings.Repeat("F|K\\", 10)+"\x1b(B\r\n", size/48),
+		"indented":    head("plain", "") + strings.Repeat("        if (a && b) {\r\n            c(\"d\");\r\n", size/44),
+		"list":        mixed(head("plain", "")+lines, head("html", "")+rows, head("plain", "")+"the footer\r\n"),
+		"file":        string(benchAttachment()),
+		"broken file": mixed("Content-Type: image/png\r\nContent-Transfer-Encoding: base64\r\n\r\n*" + base64Lines.String()),
+		"file in QP":  mixed("Content-Type: image/png\r\nContent-Transfer-Encoding: quoted-printable\r\n\r\n" + lines),
+	} {
+		taken, err := allocations(t, []byte(raw), o)
+		cost := Cost([]byte(raw), mime.Limits{})
+		t.Logf("%-12s %8d bytes: %.2f times that is taken, Cost is %.2f", name, len(raw), float64(taken)/float64(len(raw)), float64(cost)/float64(len(raw)))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if taken > cost {
+			t.Errorf("%s: %d bytes are allocated, Cost is %d", name, taken, cost)
+		}
+	}
+	if file := benchAttachment(); Cost(file, mime.Limits{}) > 3*int64(len(file)) {
+		t.Error("a file costs like text")
+	}
+}
+
+// TestHostileMailKeepsToItsCost: a mail that is made to take more than its share
+// is refused before it did.
+func TestHostileMailKeepsToItsCost(t *testing.T) {
+	for name, of := range hostile() {
+		for _, policy := range []AttachmentPolicy{StripAttachments, SendAttachments} {
+			o := testOptions()
+			o.Attachments = policy
+			raw := []byte(of(512 << 10))
+			taken, err := allocations(t, raw, o)
+			if cost := Cost(raw, o.Limits); taken > cost {
+				t.Errorf("%s, policy %d: %d bytes take %.2f times that, Cost is %.2f (%v)", name, policy, len(raw),
+					float64(taken)/float64(len(raw)), float64(cost)/float64(len(raw)), err)
+			}
+		}
+	}
+}
+
+// mixed is a mail of those parts.
+func mixed(parts ...string) string {
+	return "From: a@example.com\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n" + strings.Join(parts, "\r\n--b\r\n") + "\r\n--b--\r\n"
+}
+
+// allocations is what mapping and encoding a mail takes, garbage as well.
+func allocations(t *testing.T, raw []byte, o Options) (int64, error) {
+	t.Helper()
+	defer debug.SetGCPercent(debug.SetGCPercent(-1))
+	runtime.GC()
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	m, err := Map(raw, "a@example.com", o)
+	if err == nil {
+		_, err = m.Encode()
+	}
+	runtime.ReadMemStats(&after)
+	return int64(after.TotalAlloc - before.TotalAlloc), err
+}

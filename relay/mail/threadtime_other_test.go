@@ -1,0 +1,8 @@
+//go:build !linux
+
+package mail
+
+import "time"
+
+// threadTime stands for what other systems do not count by thread.
+func threadTime() time.Duration { return time.Duration(time.Now().UnixNano()) }
