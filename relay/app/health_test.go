@@ -213,7 +213,7 @@ func TestStatusOfFailedMail(t *testing.T) {
 		t.Fatal(got)
 	}
 	body := ""
-	for begin := time.Now(); !strings.Contains(body, "failed mails of 1"); _, body = fetch(t, c, "/status") {
+	for begin := time.Now(); !strings.Contains(body, `"waiting":0,"sending":0,"held":0,"sent":1,"failed":1`); _, body = fetch(t, c, "/status") {
 		if time.Since(begin) > patience {
 			t.Fatal(body)
 		}

@@ -40,6 +40,20 @@ func (p *parts) tell(f func(ctx context.Context, now time.Time) []admin.Note) {
 	p.noteSources = append(p.noteSources, f)
 }
 
+// untoldFor is how long an operator is told that somebody could not be.
+const untoldFor = 24 * time.Hour
+
+// untoldNotes tell of recipients that failed without anybody hearing of it.
+func (p *parts) untoldNotes(_ context.Context, now time.Time) []admin.Note {
+	n, latest := p.tally.Untold()
+	if n == 0 || now.Sub(latest) >= untoldFor {
+		return nil
+	}
+	return []admin.Note{{Level: admin.LevelInfo, What: fmt.Sprintf("of %d failed recipients nobody was told since the start", n), Since: p.started.Round(0).UTC(),
+		Why: "their sender has no address that can receive mail and there is no bounce.postmaster, or was told of bounce.per_hour failures already; the latest was at " + latest.UTC().Format(time.RFC3339),
+		Do:  "the log says of which mails: 'given up', or 'the sender cannot be told'"}}
+}
+
 // troubleNotes tell of a queue whose mail is kept and cannot be sent.
 func (p *parts) troubleNotes(context.Context, time.Time) []admin.Note {
 	since, err := p.engine.Trouble()

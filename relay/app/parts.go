@@ -88,6 +88,7 @@ type inbound struct {
 
 // operated is what operators and monitoring have.
 type operated struct {
+	tally       *bounce.Tally // of senders that were told, or could not be
 	admin       *endpoint
 	operators   admin.ServerOptions // of every server for them
 	noteSources []func(context.Context, time.Time) []admin.Note
@@ -96,6 +97,7 @@ type operated struct {
 
 func newParts(o Options, metrics *prometheus.Registry, h *health) *parts {
 	p := &parts{opt: o, metrics: metrics, health: h}
+	p.tally = bounce.NewTally(metrics)
 	p.conf.Store(o.Config)
 	p.opt.Config = nil // what is in force is conf
 	return p
@@ -148,6 +150,7 @@ func (p *parts) build(ctx context.Context) error {
 	p.started = time.Now()
 	p.meter = warm.New(plans(p.config().Warming))
 	p.memory = budget.New(p.config().Limits.Memory, p.metrics)
+	p.tell(p.untoldNotes)
 	for _, step := range []func(context.Context) error{p.buildAliases, p.buildRecords, p.buildSuppressions, p.buildAPI, p.buildQueue, p.buildEvents, p.buildAdmin, p.buildServer, p.buildWebhook} {
 		if err := step(ctx); err != nil {
 			return err
@@ -298,6 +301,7 @@ func (p *parts) startEngine(store queue.Queue) (alive func(context.Context) erro
 		Pace:     p.pacer,
 		Warming:  p.meter,
 		History:  p.history,
+		Tally:    p.tally,
 		Memory:   p.backlogMemory,
 		Log:      p.opt.Log,
 		Metrics:  p.metrics,
@@ -328,11 +332,15 @@ func (p *parts) backend() *intake.Intake {
 		Queue:        p.queue,
 		Warming:      freshWarming{p.meter, p.marks, p.opt.Log},
 		History:      p.history,
+		Tally:        p.tally,
 		Log:          p.opt.Log,
 		Metrics:      p.metrics,
 	}
 	if p.aliases != nil {
 		o.Aliases = p.aliases
+	}
+	if p.marks != nil {
+		o.Marks = p.marks
 	}
 	p.intake = intake.New(o)
 	return p.intake
@@ -347,7 +355,11 @@ func (p *parts) buildServer(ctx context.Context) error {
 		return err
 	}
 	o := smtpSettings(c)
-	o.Backend, o.Users, o.Log = p.backend(), p.usersOf(c), p.opt.Log
+	backend := p.backend()
+	if err := backend.Restore(ctx); err != nil {
+		return err
+	}
+	o.Backend, o.Users, o.Log = backend, p.usersOf(c), p.opt.Log
 	o.Memory, o.Metrics = p.memory, p.metrics
 	server, err := smtpd.New(o)
 	if err != nil {

@@ -6,7 +6,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
@@ -111,20 +110,20 @@ func TestEachReplyNamesItsMail(t *testing.T) {
 // A client that did not hear the replies hears the same ones again, but not in
 // place of a single one: who was refused would be told of nowhere.
 func TestEachAgain(t *testing.T) {
-	rc := newRecall()
-	m := &relay.Message{From: "a@b", Recipients: []string{"c@d", "e@f"}, Raw: []byte(withID)}
-	h := newHandled()
+	rc, m := newRecall(), copyFor("c@d", "e@f")
+	h := newHandled(m)
 	h.verdict = verdict{each: []*reply.Reply{reply.TooLarge(), reply.Queued("q1")}, of: []string{"c@d", "e@f"}}
-	h.end()
-	rc.remember(fingerprintOf(m), h)
-	v, again := rc.again(t.Context(), m, []string{"e@f", "c@d"}, true, lostAgain)
+	close(h.done)
+	rc.lost(digestOf(m), h)
+	before := rc.look(m)
+	v, again := before.repeat(m.Recipients, []string{"e@f", "c@d"}, true)
 	if !again || len(v.each) != 2 || v.each[0].Text() != "queued q1" || v.each[1].Code() != 552 {
 		t.Errorf("again: %v, %+v", again, v)
 	}
-	if _, again := rc.again(t.Context(), m, []string{"e@f", "C@d"}, true, lostAgain); again {
+	if _, again := before.repeat(m.Recipients, []string{"e@f", "C@d"}, true); again {
 		t.Error("a recipient that was named in another way is told of another's verdict")
 	}
-	if _, again := rc.again(t.Context(), m, m.Recipients, false, lostAgain); again {
+	if _, again := before.repeat(m.Recipients, m.Recipients, false); again {
 		t.Error("one reply stands for two that differ")
 	}
 }

@@ -94,12 +94,36 @@ func TestNoBounceToNobody(t *testing.T) {
 	}
 }
 
-func TestABounceThatFailsIsLoud(t *testing.T) {
-	r := newRig(t, plan{})
-	got := r.send(t.Context(), aMail, "down@sandbox.example", "bob@example.net", "suppressed@example.net")
-	compare(t, got, `250 2\.0\.0 accepted `+queueID+` except <suppressed@example\.net>`)
-	if l := r.lines("the bounce could not be sent"); len(l) != 1 || l[0]["level"] != "ERROR" || l[0]["outcome"] != "unavailable" {
-		t.Errorf("the log says %v", l)
+// A bounce that is lost must not be answered 250: the client comes again, and
+// then nobody gets a second copy, and the bounce the same key.
+func TestABounceThatFailsIsNo250(t *testing.T) {
+	for name, tt := range map[string]struct {
+		queue Queue
+		want  string
+	}{"without a queue": {NoQueue{}, isDown}, "with a full queue": {&fakeQueue{err: errors.New("full")}, isFull}} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, plan{queue: tt.queue})
+			hand := func() *reply.Reply {
+				return r.send(t.Context(), withID, "down+2@sandbox.example", "bob@example.net", "invalid@example.net", "suppressed@example.net")
+			}
+			compare(t, hand(), tt.want)
+			compare(t, hand(), tt.want) // suppressed@ is refused at RCPT now
+			if l := r.lines("the bounce could not be sent; the client has to come again"); len(l) != 2 || l[0]["level"] != "ERROR" || l[0]["outcome"] != "unavailable" {
+				t.Errorf("the log says %v", l)
+			}
+			compare(t, hand(), `250 2\.0\.0 accepted `+queueID+` except <invalid@example\.net>`)
+			for to, want := range map[string]int{"bob@example.net": 1, "down+2@sandbox.example": 1} {
+				if n := r.box.AcceptedFor(to); n != want {
+					t.Errorf("%s got %d mails, want %d", to, n, want)
+				}
+			}
+			if n := r.box.Stats().ByStatus[422]; n != 2 {
+				t.Errorf("the API was asked %d times about who it refuses, want 2", n)
+			}
+			if untold, _ := r.opt.Tally.Untold(); untold != 0 {
+				t.Errorf("%d count as untold", untold)
+			}
+		})
 	}
 }
 

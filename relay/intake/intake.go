@@ -9,6 +9,7 @@ import (
 	"errors"
 	"log/slog"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -73,7 +74,9 @@ type Options struct {
 	Queue        Queue
 	Warming      Warming       // nil: NoWarming
 	Aliases      Aliases       // nil: NoAliases
+	Marks        Marks         // nil: a restart forgets who has a mail that is to come again
 	History      history.Noter // nil: history.Nothing
+	Tally        *bounce.Tally // nil: one of its own
 	Log          *slog.Logger
 	Metrics      prometheus.Registerer // nil: none
 }
@@ -101,6 +104,9 @@ func New(o Options) *Intake {
 	}
 	if o.History == nil {
 		o.History = history.Nothing{}
+	}
+	if o.Tally == nil {
+		o.Tally = bounce.NewTally(o.Metrics)
 	}
 	in := &Intake{opt: o, recall: newRecall(), metrics: newMetrics(o.Metrics)}
 	in.calls, in.endCalls = context.WithCancel(context.Background())
@@ -148,9 +154,9 @@ func (in *Intake) Recipient(_ context.Context, env *smtpd.Envelope, rcpt string)
 	return r
 }
 
-// Message sends a mail, or keeps it, or says why not. The same mail again, from
-// a client that hung up before it got the reply, is answered as it was then,
-// until the client got that.
+// Message sends a mail, or keeps it, or says why not. A copy from a client that
+// hung up before it had the reply, or that was told to come again, is recognised: see
+// recall.
 func (in *Intake) Message(ctx context.Context, env *smtpd.Envelope, data []byte) *reply.Reply {
 	return in.handle(ctx, env, data, false).main()
 }
@@ -160,37 +166,73 @@ func (in *Intake) handle(ctx context.Context, env *smtpd.Envelope, data []byte, 
 	m := newMessage(env, data)
 	list := in.lookUp(env.Recipients)
 	m.Recipients, m.Aliases = resolve(list)
+	h := newHandled(m)
+	sum := sync.OnceValue(func() digest { return digestOf(m) })
+	before, err := in.recall.begin(ctx, h, sum)
+	if id := before.id(m.Recipients); id != "" {
+		m.ID, h.id = id, id
+	}
 	log := in.opt.Log.With("id", m.ID, "session", m.Client.Session)
 	trace := attempt.Trace(data)
 	if trace != "" {
 		log = log.With("trace", trace)
 	}
-	v, again := in.recall.again(ctx, m, env.Recipients, each, env.OnLost)
-	if !again {
-		h := newHandled()
-		defer h.end() // after a panic as well: nobody may wait for it in vain
-		env.OnLost(func() { in.recall.remember(fingerprintOf(m), h) })
+	v, again := before.repeat(m.Recipients, env.Recipients, each)
+	switch {
+	case err != nil: // the end of the daemon, while an earlier copy was dealt with
+		v = forAll(reply.From(err))
+	case again:
+		in.again(h, before, sum, v, env)
+	default:
 		if !each {
 			list = nil
 		}
-		v = in.deal(ctx, log, &story{message: m, trace: trace, list: list}, env)
-		h.verdict = v
-		// The client may not say for a long time that it has the reply. Until
-		// then a few bytes stand for the mail.
-		key := fingerprint{}
-		if v.main().Positive() {
-			key = fingerprintOf(m)
-		}
-		env.OnLost(func() { in.recall.remember(key, h) })
-		if each {
-			v, _ = v.to(env.Recipients)
-		}
+		v = in.first(ctx, log, &story{message: m, trace: trace, list: list, before: before, handled: h}, env, sum)
+	}
+	if each {
+		v, _ = v.to(env.Recipients)
 	}
 	r, took := v.main(), time.Since(m.ReceivedAt)
 	in.metrics.answered(fateOf(r, v.kept, again), len(m.Raw), took)
 	log.Info("message", "from", m.From, "recipients", len(m.Recipients), "bytes", len(m.Raw), "client", m.Client.Addr,
-		"reply", reply.Logged(r.Error()), "again", again, "duration", took)
+		"reply", reply.Logged(r.Error()), "again", again, "known", len(before), "duration", took)
 	return v
+}
+
+// again sees to a copy that is answered like an earlier one, which is forgotten
+// unless the client of this one is gone as well.
+func (in *Intake) again(h *handled, before earlier, sum func() digest, v verdict, env *smtpd.Envelope) {
+	h.verdict, h.mail, h.kept = v, sum(), true
+	for to, one := range before {
+		h.ends[to] = one.ends[to]
+	}
+	close(h.done)
+	in.recall.settled(h.mail, h)
+	env.OnLost(func() { in.recall.lost(h.mail, h) })
+}
+
+// first sees to a message that is no mere copy, and has it recognised if it has
+// to be.
+func (in *Intake) first(ctx context.Context, log *slog.Logger, s *story, env *smtpd.Envelope, sum func() digest) verdict {
+	h := s.handled
+	env.OnLost(func() { in.recall.lost(sum(), h) })
+	defer func() { // after a panic as well: nobody may wait for it in vain
+		h.ended(s)
+		if h.owes() || h.verdict.main().Positive() || len(s.before) > 0 {
+			h.mail = sum()
+		}
+		in.mark(ctx, h, s.before)
+		close(h.done)
+		if len(s.before) > 0 {
+			in.recall.settled(h.mail, h)
+		}
+		in.recall.owes(h)
+		// The client may not say for a long time that it has the reply. Until
+		// then a few bytes stand for the mail.
+		env.OnLost(func() { in.recall.lost(h.mail, h) })
+	}()
+	h.verdict = in.deal(ctx, log, s, env)
+	return h.verdict
 }
 
 // deal maps a mail, tries it and settles what came of it, for each of the list
@@ -211,16 +253,18 @@ func (in *Intake) deal(ctx context.Context, log *slog.Logger, s *story, env *smt
 	in.came(s, parsed)
 	r := relay.Remainder{Message: m, Domain: domainOf(parsed.From.Email)}
 	r.Urgent = in.opt.Warming.Urgent(r.Domain, m.From)
-	r.Outcomes = in.tryAll(ctx, r, body)
-	in.ended(r)
-	parts, of := []relay.Remainder{r}, []string(nil)
+	r.Outcomes = in.tryAll(ctx, r, body, s.before)
+	s.tried = r
+	in.ended(r, s.before)
+	s.parts = []relay.Remainder{r}
+	var of []string
 	if list != nil {
-		parts = partsOf(r, list)
+		s.parts = partsOf(r, list)
 		for _, n := range list {
 			of = append(of, n.rcpt)
 		}
 	}
-	each, kept := in.settle(ctx, r, parts)
+	each, kept := in.settle(ctx, s)
 	return verdict{each, of, kept}
 }
 

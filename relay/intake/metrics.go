@@ -89,10 +89,10 @@ func (m *metrics) answered(f fate, size int, took time.Duration) {
 	m.bytes.Add(float64(size))
 }
 
-// ended counts the recipients for whom nothing is left to do.
-func (in *Intake) ended(r relay.Remainder) {
+// ended counts the recipients for whom nothing is left to do, and was before.
+func (in *Intake) ended(r relay.Remainder, before earlier) {
 	for i, out := range r.Outcomes {
-		if out.Kind.Settled() {
+		if _, _, known := before.end(r.Message.Recipients[i]); !known && out.Kind.Settled() {
 			in.opt.Attempts.Ended(attempt.Direct, attempt.Attempt{MessageID: r.Message.ID, From: r.Message.From,
 				To: r.Message.Recipients[i], Number: 1}, out, r.Message.ReceivedAt)
 		}

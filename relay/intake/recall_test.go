@@ -43,8 +43,9 @@ func (r *rig) listen() string {
 	return s.Addrs()[0].String()
 }
 
-// submit hands a mail over and returns the reply; a client in a hurry hangs up
-// as soon as it has sent the last dot, and gets none.
+// submit hands a mail over for recipients, of whom some may be refused, and
+// returns the reply; a client in a hurry hangs up as soon as it has sent the last
+// dot, and gets none.
 func submit(t *testing.T, addr, raw, to string, hurry bool) string {
 	t.Helper()
 	conn, err := net.DialTimeout("tcp", addr, patience)
@@ -54,7 +55,12 @@ func submit(t *testing.T, addr, raw, to string, hurry bool) string {
 	defer func() { _ = conn.Close() }()
 	_ = conn.SetDeadline(time.Now().Add(patience))
 	r := bufio.NewReader(conn)
-	for _, line := range []string{"", "HELO app", "MAIL FROM:<shop@sandbox.example>", "RCPT TO:<" + to + ">", "DATA", raw + "."} {
+	lines := []string{"", "HELO app", "MAIL FROM:<shop@sandbox.example>"}
+	for rcpt := range strings.FieldsSeq(to) {
+		lines = append(lines, "RCPT TO:<"+rcpt+">")
+	}
+	answer := ""
+	for _, line := range append(lines, "DATA", raw+".") {
 		if line != "" {
 			if _, err := fmt.Fprintf(conn, "%s\r\n", line); err != nil {
 				t.Fatal(err)
@@ -63,12 +69,11 @@ func submit(t *testing.T, addr, raw, to string, hurry bool) string {
 		if hurry && line == raw+"." {
 			return ""
 		}
-		answer, err := r.ReadString('\n')
-		if err != nil || answer[0] == '5' || answer[0] == '4' || line == raw+"." {
-			return strings.TrimSpace(answer)
+		if answer, err = r.ReadString('\n'); err != nil {
+			t.Fatal(err)
 		}
 	}
-	return ""
+	return strings.TrimSpace(answer)
 }
 
 func TestAClientThatHungUpIsAnsweredLikeTheFirstTime(t *testing.T) {
@@ -143,30 +148,57 @@ func TestWithoutAMessageIDEveryMailIsANewOne(t *testing.T) {
 	}
 }
 
+// copyFor is a mail that can be recognised.
+func copyFor(to ...string) *relay.Message {
+	return &relay.Message{From: "a@b", Recipients: to, Raw: []byte(withID)}
+}
+
+// took is a message that was queued.
+func took(m *relay.Message, id string) *handled {
+	h := newHandled(m)
+	h.verdict = forAll(reply.Queued(id))
+	for _, to := range h.to {
+		h.ends[to] = end{taken: true}
+	}
+	close(h.done)
+	return h
+}
+
+// look is what is known of a copy, without its taking anything's place.
+func (r *recall) look(m *relay.Message) earlier {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	found := earlier{}
+	for _, to := range newHandled(m).to {
+		if e, known := r.known[fingerprint{digestOf(m), to}]; known {
+			found[to] = e.Value.(*memory).mail
+		}
+	}
+	return found
+}
+
 // What was refused was not taken: the same mail again gets a new chance.
 func TestARefusalIsNotRemembered(t *testing.T) {
-	r := newRig(t, plan{})
-	m := &relay.Message{From: "a@b", Recipients: []string{"c@d"}, Raw: []byte(withID)}
-	h := newHandled()
-	h.end() // as after a panic
-	r.recall.remember(fingerprintOf(m), h)
-	if _, again := r.recall.again(t.Context(), m, m.Recipients, false, nobody); again {
-		t.Error("a mail that was not taken counts as taken")
+	rc, m := newRecall(), copyFor("c@d")
+	h := newHandled(m)
+	rc.lost(digestOf(m), h)
+	close(h.done) // as after a panic
+	if before, err := rc.begin(t.Context(), newHandled(m), func() digest { return digestOf(m) }); err != nil || len(before) > 0 {
+		t.Errorf("a mail that was not taken counts as taken: %v, %v", before, err)
 	}
 }
 
 // A second copy that was taken, and whose client hung up as well, takes the
 // place of a first one that was not.
 func TestALaterAcceptanceReplacesARefusal(t *testing.T) {
-	rc := newRecall()
-	m := &relay.Message{From: "a@b", Recipients: []string{"c@d"}, Raw: []byte(withID)}
-	refused, taken := newHandled(), newHandled()
-	refused.end()
-	rc.remember(fingerprintOf(m), refused)
-	taken.verdict = forAll(reply.Queued("q1"))
-	taken.end()
-	rc.remember(fingerprintOf(m), taken)
-	if v, again := rc.again(t.Context(), m, m.Recipients, false, lostAgain); !again || v.main().Text() != "queued q1" {
+	rc, m := newRecall(), copyFor("c@d")
+	refused := newHandled(m)
+	close(refused.done)
+	rc.lost(digestOf(m), refused)
+	rc.put(digestOf(m), "c@d", refused)
+	rc.lost(digestOf(m), took(m, "q1"))
+	v, again := rc.look(m).repeat(m.Recipients, m.Recipients, false)
+	if !again || v.main().Text() != "queued q1" {
 		t.Errorf("the third copy gets %v, %t", v, again)
 	}
 	if rc.size() != 1 || rc.oldest.Len() != 1 {
@@ -174,38 +206,31 @@ func TestALaterAcceptanceReplacesARefusal(t *testing.T) {
 	}
 }
 
-func nobody(func())         {} // is lost
-func lostAgain(tell func()) { tell() }
-
 // A copy whose client is lost as well leaves the mail remembered, whenever that
 // turns out; one whose client is not leaves nothing.
 func TestRecallOfCopies(t *testing.T) {
-	for name, tt := range map[string]struct {
-		lost   func(tell func(), after *func())
-		copies bool // are recognised afterwards
-	}{
-		"not lost":          {func(func(), *func()) {}, false},
-		"lost before":       {func(tell func(), _ *func()) { tell() }, true},
-		"lost soon after":   {func(tell func(), after *func()) { *after = tell }, true},
-		"lost, and said so": {func(tell func(), after *func()) { tell(); *after = tell }, true},
-	} {
+	q := &fakeQueue{}
+	r := newRig(t, plan{queue: q})
+	for name, lost := range map[string]bool{"not lost": false, "lost": true} {
 		t.Run(name, func(t *testing.T) {
-			rc := newRecall()
-			m := &relay.Message{From: "a@b", Recipients: []string{"c@d"}, Raw: []byte(withID)}
-			first := newHandled()
-			first.verdict = forAll(reply.Queued("q1"))
-			first.end()
-			rc.remember(fingerprintOf(m), first)
-			after := func() {}
-			if v, again := rc.again(t.Context(), m, m.Recipients, false, func(tell func()) { tt.lost(tell, &after) }); !again || v.main().Text() != "queued q1" {
-				t.Fatalf("the second copy gets %v, %t", v, again)
+			m := copyFor("c@d")
+			r.recall.lost(digestOf(m), took(m, "q1"))
+			h := newHandled(m)
+			before, err := r.recall.begin(t.Context(), h, func() digest { return digestOf(m) })
+			v, again := before.repeat(m.Recipients, m.Recipients, false)
+			if err != nil || !again || v.main().Text() != "queued q1" {
+				t.Fatalf("the second copy gets %v, %t, %v", v, again, err)
 			}
-			after()
-			if _, again := rc.again(t.Context(), m, m.Recipients, false, nobody); again != tt.copies {
-				t.Errorf("the third copy is recognised: %t", again)
+			r.again(h, before, func() digest { return digestOf(m) }, v, envelope("a@b", "c@d"))
+			if lost {
+				r.recall.lost(digestOf(m), h)
 			}
-			if rc.size() != 0 || rc.oldest.Len() != 0 {
-				t.Errorf("%d are remembered, %d in order", rc.size(), rc.oldest.Len())
+			if before := r.recall.look(m); (len(before) == 1) != lost {
+				t.Errorf("the third copy is recognised: %t", len(before) == 1)
+			}
+			r.recall.forget(time.Now().Add(lostTime))
+			if r.recall.size() != 0 || r.recall.oldest.Len() != 0 {
+				t.Errorf("%d are remembered, %d in order", r.recall.size(), r.recall.oldest.Len())
 			}
 		})
 	}
@@ -213,13 +238,14 @@ func TestRecallOfCopies(t *testing.T) {
 
 func TestRecallIsBounded(t *testing.T) {
 	rc := newRecall()
-	for i := range recallMost + 100 {
-		rc.remember(fingerprintOf(&relay.Message{Raw: fmt.Appendf(nil, "Message-ID: %d\r\n\r\n", i)}), newHandled())
+	for i := range recallMost/2 + 100 {
+		m := &relay.Message{Raw: fmt.Appendf(nil, "Message-ID: %d\r\n\r\n", i), Recipients: []string{"a@b", "c@d"}}
+		rc.lost(digestOf(m), newHandled(m))
 	}
 	if rc.size() != recallMost || rc.oldest.Len() != recallMost {
 		t.Errorf("%d remembered, want %d", rc.size(), recallMost)
 	}
-	rc.forget(time.Now().Add(recallTime))
+	rc.forget(time.Now().Add(lostTime))
 	if rc.size() != 0 || rc.oldest.Len() != 0 {
 		t.Errorf("%d remembered after an hour", rc.size())
 	}
@@ -228,5 +254,5 @@ func TestRecallIsBounded(t *testing.T) {
 func (r *recall) size() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.lost)
+	return len(r.known)
 }

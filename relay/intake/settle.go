@@ -12,18 +12,16 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
 	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/mail"
+	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/smtpd"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
-// tryAll tries every recipient at once; relay/pace bounds how many calls are
-// made. It returns when no call is in flight any more, which the API's
-// time-out bounds.
-func (in *Intake) tryAll(ctx context.Context, r relay.Remainder, body *mail.Body) []relay.Outcome {
+// tryAll tries every recipient at once, but for those of whom an earlier copy
+// said enough; relay/pace bounds how many calls are made. It returns when no call
+// is in flight any more, which the API's time-out bounds.
+func (in *Intake) tryAll(ctx context.Context, r relay.Remainder, body *mail.Body, before earlier) []relay.Outcome {
 	wait := in.set.Load().Wait
-	if wait == 0 || in.calls.Err() != nil { // all mail goes to the queue
-		return slices.Repeat([]relay.Outcome{{Kind: relay.Unavailable, Untried: true}}, len(r.Message.Recipients))
-	}
 	turn, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	defer context.AfterFunc(in.calls, cancel)()
@@ -31,6 +29,14 @@ func (in *Intake) tryAll(ctx context.Context, r relay.Remainder, body *mail.Body
 	outcomes := make([]relay.Outcome, len(r.Message.Recipients))
 	var wg sync.WaitGroup
 	for i, to := range r.Message.Recipients {
+		if out, _, known := before.end(to); known {
+			outcomes[i] = out
+			continue
+		}
+		if wait == 0 || in.calls.Err() != nil { // all mail goes to the queue
+			outcomes[i] = relay.Outcome{Kind: relay.Unavailable, Untried: true}
+			continue
+		}
 		wg.Go(func() {
 			outcomes[i] = in.try(turn, r, attempt.Attempt{
 				MessageID: r.Message.ID, From: r.Message.From, To: to, Number: 1, Body: body,
@@ -78,40 +84,94 @@ func untilTomorrow(now time.Time) time.Duration {
 	return now.UTC().Truncate(24 * time.Hour).Add(24 * time.Hour).Sub(now)
 }
 
-// settle sees to what the outcomes leave to do and answers each of the parts,
-// which are whom the client is to be answered for. kept is whether any of it is
-// to be sent later.
+// settle sees to what the outcomes leave to do and answers each of the parts.
+// kept is whether any of it is to be sent later.
 //
 // A part that nobody in it will get is refused, and whoever hears that tells
 // the sender: it has no place in the queue, and no bounce.
-func (in *Intake) settle(ctx context.Context, r relay.Remainder, parts []relay.Remainder) (answers []*reply.Reply, kept bool) {
-	var rest []relay.Remainder
-	for _, part := range parts {
-		if t := tallyOf(part.Outcomes); t.accepted < len(part.Outcomes) && t.permanent < len(part.Outcomes) {
-			rest = append(rest, part)
+func (in *Intake) settle(ctx context.Context, s *story) (answers []*reply.Reply, kept bool) {
+	var open, told []relay.Remainder // to be sent to somebody yet; to be told of only
+	for _, part := range s.parts {
+		switch t := tallyOf(part.Outcomes); {
+		case t.unsettled > 0:
+			open = append(open, part)
+		case t.accepted > 0 && t.permanent > 0:
+			told = append(told, part)
 		}
 	}
-	var err error
-	if len(rest) > 0 {
-		err = in.keep(ctx, r, rest)
+	err := in.keep(ctx, s, append(slices.Clone(open), told...))
+	var refusal *reply.Reply
+	if err != nil && len(told) > 0 {
+		refusal = in.bounceFor(ctx, s, told, len(open) > 0, err)
 	}
-	answers = make([]*reply.Reply, len(parts))
-	for i, part := range parts {
-		answers[i] = in.answer(ctx, part, err)
-		kept = kept || err == nil && tallyOf(part.Outcomes).unsettled > 0
+	answers = make([]*reply.Reply, len(s.parts))
+	for i, part := range s.parts {
+		t := tallyOf(part.Outcomes)
+		switch {
+		case t.accepted == len(part.Outcomes):
+			answers[i] = acceptedAll(part)
+		case t.permanent == len(part.Outcomes):
+			answers[i] = in.refusedAll(part)
+		case t.unsettled > 0:
+			answers[i] = notKept(part, err)
+			kept = kept || err == nil
+		case refusal != nil:
+			answers[i] = refusal
+		default:
+			answers[i] = acceptedExcept(part)
+		}
 	}
 	return answers, kept
 }
 
-// keep has the queue keep those of a message that are in any of the parts.
-func (in *Intake) keep(ctx context.Context, r relay.Remainder, parts []relay.Remainder) error {
-	err := in.opt.Queue.Keep(ctx, only(r, func(to string) bool {
+// notKept is the reply to a part that is not settled; err is the queue's, nil
+// if it keeps it.
+func notKept(part relay.Remainder, err error) *reply.Reply {
+	switch {
+	case err == nil:
+		return reply.Queued(part.Message.ID)
+	case errors.Is(err, ErrNoQueue):
+		return notNow(part.Outcomes)
+	default:
+		return reply.StorageFull().Because(err)
+	}
+}
+
+// keep has the queue keep those of a message that are in any of the parts, but
+// for those whom an earlier copy was taken for.
+func (in *Intake) keep(ctx context.Context, s *story, parts []relay.Remainder) error {
+	if len(parts) == 0 {
+		return nil
+	}
+	err := in.opt.Queue.Keep(ctx, only(s.tried, func(to string) bool {
+		if _, taken, _ := s.before.end(to); taken {
+			return false
+		}
 		return slices.ContainsFunc(parts, func(p relay.Remainder) bool { return slices.Contains(p.Message.Recipients, to) })
 	}))
-	if err != nil && !errors.Is(err, ErrNoQueue) {
-		in.opt.Log.Error("the mail cannot be kept", "id", r.Message.ID, "cause", err)
+	switch {
+	case err == nil:
+		s.handled.kept = true
+	case !errors.Is(err, ErrNoQueue):
+		in.opt.Log.Error("the mail cannot be kept", "id", s.message.ID, "cause", err)
 	}
 	return err
+}
+
+// bounceFor has the sender told of the recipients that were refused, of parts of
+// which nothing else is left to do and which the queue did not take, for a cause:
+// together with others that are to be sent, or alone. If the sender cannot be told either it returns
+// what the client is told, who is the last that can be.
+func (in *Intake) bounceFor(ctx context.Context, s *story, parts []relay.Remainder, together bool, cause error) *reply.Reply {
+	if together {
+		if cause = in.keep(ctx, s, parts); cause == nil {
+			return nil
+		}
+	}
+	r := only(s.tried, func(to string) bool {
+		return slices.ContainsFunc(parts, func(p relay.Remainder) bool { return slices.Contains(p.Message.Recipients, to) })
+	})
+	return in.bounceNow(ctx, r, cause)
 }
 
 // only is what is left of a message for some of its recipients.
@@ -128,49 +188,43 @@ func only(r relay.Remainder, in func(to string) bool) relay.Remainder {
 	return r
 }
 
-// answer is the reply to one part; err is the queue's.
-func (in *Intake) answer(ctx context.Context, part relay.Remainder, err error) *reply.Reply {
-	t := tallyOf(part.Outcomes)
-	switch {
-	case t.accepted == len(part.Outcomes):
-		return acceptedAll(part)
-	case t.permanent == len(part.Outcomes):
-		return in.refusedAll(part)
-	case errors.Is(err, ErrNoQueue) && t.unsettled > 0:
-		return notNow(part.Outcomes)
-	case err != nil && t.unsettled > 0:
-		return reply.StorageFull().Because(err)
-	case err != nil:
-		// Some have the mail already, and a client that is told no would send it
-		// to them again.
-		in.bounceNow(ctx, part)
-	case t.unsettled > 0:
-		return reply.Queued(part.Message.ID)
-	}
-	return acceptedExcept(part)
-}
-
-// bounceNow tells the sender at once of the recipients that failed: without a
-// queue there is nowhere to keep the bounce. If that fails too the log is the
-// only place left, and it says so loudly.
-func (in *Intake) bounceNow(ctx context.Context, r relay.Remainder) {
-	m := r.Message
+// bounceNow tells the sender at once of the recipients that failed, because the
+// queue does not keep the bounce, for a cause. A bounce that cannot be sent either
+// would be lost: then it returns a reply by which the client comes again. The
+// bounce has the same id then, and so the same key, for it may have been sent.
+func (in *Intake) bounceNow(ctx context.Context, r relay.Remainder, cause error) *reply.Reply {
+	m, now := r.Message, time.Now()
 	log := in.opt.Log.With("id", m.ID, "from", m.From)
-	raw, to, ok := bounce.Compose(in.set.Load().Bounce, m, failures(r), time.Now())
+	failed, numbers := failures(r)
+	raw, to, ok := bounce.Compose(in.set.Load().Bounce, m, failed, now)
 	if !ok {
+		in.opt.Tally.Count(bounce.Nobody, len(failed), now)
 		log.Error("some recipients failed and the sender cannot be told")
-		return
+		return nil
 	}
-	now := time.Now()
-	b := &relay.Message{ID: relay.NewID(now), ReceivedAt: now, Recipients: []string{to}, Raw: raw}
+	b := &relay.Message{ID: queue.BounceID(m.ID, numbers), ReceivedAt: now, Recipients: []string{to}, Raw: raw}
 	_, body, err := in.mapped(ctx, log, b, &smtpd.Envelope{}) // a bounce is small
 	if err != nil {
 		log.Error("the bounce could not be made", "bounce", b.ID, "cause", err)
-		return
+		return reply.LocalError().Because(err)
 	}
-	in.noteBounce(m, b, failedOf(r))
-	if out := in.tryAll(ctx, relay.Remainder{Message: b, Urgent: true}, body)[0]; out.Kind != relay.Accepted {
-		log.Error("the bounce could not be sent", "bounce", b.ID, "to", to, "outcome", out.Kind.String())
-		in.opt.History.Note(history.GaveUp{ID: b.ID, To: to, Why: "there is no queue to try again from", At: time.Now()})
+	in.opt.History.Note(history.NewCame(b, history.Head{BounceOf: m.ID}))
+	out := in.tryAll(ctx, relay.Remainder{Message: b, Urgent: true}, body, nil)[0]
+	if out.Kind == relay.Accepted {
+		in.opt.Tally.Count(bounce.Told, len(failed), now)
+		in.opt.History.Note(history.Told{ID: m.ID, Recipients: addresses(failed), Bounce: b.ID, At: now})
+		return nil
+	}
+	log.Error("the bounce could not be sent; the client has to come again", "bounce", b.ID, "to", to, "outcome", out.Kind.String())
+	in.opt.History.Note(history.GaveUp{ID: b.ID, To: to, Why: "the client was told to come again", At: time.Now()})
+	switch {
+	case !errors.Is(cause, ErrNoQueue):
+		return reply.StorageFull().Because(cause)
+	case out.Kind.Permanent():
+		return reply.LocalError().Because(errNoBounce)
+	default:
+		return notNow([]relay.Outcome{out})
 	}
 }
+
+var errNoBounce = errors.New("the API refuses the bounce to the sender")

@@ -10,12 +10,16 @@ import (
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
-// story is what is noted of one message in the history, and counted, once it is
-// known.
+// story is one message that is dealt with: what is known of it, and what is to be
+// noted of it in the history, and counted.
 type story struct {
 	message *relay.Message
 	trace   string  // the mail's W3C traceparent
 	list    []named // for whom the client is answered one by one; nil: for all at once
+	before  earlier
+	handled *handled
+	tried   relay.Remainder   // what came of it, once it was tried
+	parts   []relay.Remainder // of it: whom the client is answered for
 	came    bool
 	leftOut []mail.Omission
 }
@@ -82,10 +86,4 @@ func (in *Intake) noteRefused(env *smtpd.Envelope, rcpt string, r *reply.Reply) 
 	m := &relay.Message{ID: relay.NewID(now), ReceivedAt: now, Client: clientOf(env), From: env.From, Recipients: []string{rcpt}}
 	in.opt.History.Note(history.NewCame(m, history.Head{}))
 	in.opt.History.Note(history.Answered{ID: m.ID, To: m.Recipients, Reply: r.String(), At: now})
-}
-
-// noteBounce notes a bounce that is sent while the client of its mail waits.
-func (in *Intake) noteBounce(of, b *relay.Message, failed []string) {
-	in.opt.History.Note(history.NewCame(b, history.Head{BounceOf: of.ID}))
-	in.opt.History.Note(history.Told{ID: of.ID, Recipients: failed, Bounce: b.ID, At: b.ReceivedAt})
 }

@@ -30,9 +30,11 @@ func tallyOf(outcomes []relay.Outcome) tally {
 }
 
 func acceptedAll(r relay.Remainder) *reply.Reply {
-	ids := make([]string, len(r.Outcomes))
-	for i, out := range r.Outcomes {
-		ids[i] = out.MessageID
+	var ids []string
+	for _, out := range r.Outcomes {
+		if out.MessageID != "" { // that of who is in the queue is not known yet
+			ids = append(ids, out.MessageID)
+		}
 	}
 	return reply.Accepted(r.Message.ID, ids...)
 }
@@ -89,26 +91,24 @@ func notNow(outcomes []relay.Outcome) *reply.Reply {
 	return reply.APIUnavailable()
 }
 
-// failures are the recipients that were permanently refused, for the bounce.
-func failures(r relay.Remainder) []bounce.Failure {
-	var failed []bounce.Failure
+// failures are the recipients that were permanently refused, for the bounce,
+// with their places in the message.
+func failures(r relay.Remainder) (failed []bounce.Failure, places []int) {
 	for i, out := range r.Outcomes {
 		if out.Kind.Permanent() {
 			failed = append(failed, bounce.Failure{Recipient: r.Message.Recipients[i], Reason: bounce.Reason(out)})
+			places = append(places, i)
 		}
 	}
-	return failed
+	return failed, places
 }
 
-// failedOf are their addresses.
-func failedOf(r relay.Remainder) []string {
-	var failed []string
-	for i, out := range r.Outcomes {
-		if out.Kind.Permanent() {
-			failed = append(failed, r.Message.Recipients[i])
-		}
+func addresses(failed []bounce.Failure) []string {
+	list := make([]string, len(failed))
+	for i, f := range failed {
+		list[i] = f.Recipient
 	}
-	return failed
+	return list
 }
 
 func suppression(address string, e suppress.Entry) reply.Suppression {

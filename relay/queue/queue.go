@@ -323,9 +323,10 @@ type Stats struct {
 	Unbounced int64
 }
 
-// Marks are a few small facts that outlive a restart: until when the gate is
-// closed, the rate that was found, what a domain sent today. Names and values
-// are short; there are some hundreds of them at most.
+// Marks are small facts that outlive a restart: until when the gate is closed,
+// the rate that was found, what a domain sent today, who has a mail that its
+// client is to send again. There are some thousand of them at most. Most are
+// short; the last may have some hundred bytes for each recipient of a mail.
 type Marks interface {
 	// Mark returns a mark's value, "" when it is not set.
 	Mark(ctx context.Context, name string) (string, error)

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"sync"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 var markTests = []test{
 	{"set, read, remove", queue.Options{}, marks},
 	{"add", queue.Options{}, addMark},
+	{"long", queue.Options{}, longMarks},
 	{"concurrent", queue.Options{}, concurrentMarks},
 }
 
@@ -58,6 +60,23 @@ func addMark(s *suite) {
 	v, err := s.Mark(s.ctx, "c")
 	s.must(err)
 	s.equal("c", v, "-1")
+}
+
+func longMarks(s *suite) {
+	long := strings.Repeat("0123456789", 30_000)
+	s.must(s.SetMark(s.ctx, "long/1", long))
+	s.reopen()
+	got, err := s.Mark(s.ctx, "long/1")
+	s.must(err)
+	if got != long {
+		s.Fatalf("a value of %d bytes came back as one of %d", len(long), len(got))
+	}
+	for i := range 100 {
+		s.must(s.SetMark(s.ctx, fmt.Sprintf("many/%d", i), "x"))
+	}
+	many, err := s.Marks(s.ctx, "many/")
+	s.must(err)
+	s.equal("marks", len(many), 100)
 }
 
 func concurrentMarks(s *suite) {

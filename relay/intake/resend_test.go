@@ -1,0 +1,320 @@
+package intake
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/smtpd/reply"
+)
+
+// fakeMarks are marks in memory that may fail.
+type fakeMarks struct {
+	mu     sync.Mutex
+	values map[string]string
+	err    error
+}
+
+func newFakeMarks() *fakeMarks { return &fakeMarks{values: map[string]string{}} }
+
+func (f *fakeMarks) Marks(_ context.Context, prefix string) (map[string]string, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	list := map[string]string{}
+	for name, value := range f.values {
+		if strings.HasPrefix(name, prefix) {
+			list[name] = value
+		}
+	}
+	return list, f.err
+}
+
+func (f *fakeMarks) SetMark(_ context.Context, name, value string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.err != nil {
+		return f.err
+	}
+	if value == "" {
+		delete(f.values, name)
+	} else {
+		f.values[name] = value
+	}
+	return nil
+}
+
+func (f *fakeMarks) names() []string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Sorted(maps.Keys(f.values))
+}
+
+// sendResent is sendMail with a mail that can be recognised.
+func (r *rig) sendResent(to ...string) *reply.Reply {
+	r.t.Helper()
+	return r.send(r.t.Context(), withID, "shop@sandbox.example", to...)
+}
+
+func (r *rig) wantAccepted(want map[string]int) {
+	r.t.Helper()
+	for to, n := range want {
+		if got := r.box.AcceptedFor(to); got != n {
+			r.t.Errorf("%s got %d mails, want %d", to, got, n)
+		}
+	}
+}
+
+// keysOf are the keys of the calls for a recipient.
+func (r *rig) keysOf(to string) map[string]bool {
+	keys := map[string]bool{}
+	for _, c := range r.box.Calls() {
+		if c.To == to {
+			keys[c.IdempotencyKey] = true
+		}
+	}
+	return keys
+}
+
+// A recipient who was found to be suppressed while the client hung up is refused
+// at RCPT when it comes again; the others get no second copy for that.
+func TestWhoWasSuppressedMeanwhileChangesNothingForTheOthers(t *testing.T) {
+	r := newRig(t, plan{timeout: patience})
+	addr := r.listen()
+	submit(t, addr, withID, slow+" suppressed@example.net", true)
+	r.waitFor("the mail and the bounce are sent", func() bool { return r.box.Stats().Accepted == 2 })
+	r.waitFor("the client is known to be gone", func() bool { return r.recall.size() == 2 })
+	if got := submit(t, addr, withID, slow+" suppressed@example.net", false); !strings.HasPrefix(got, "250 2.0.0 accepted") {
+		t.Errorf("the same mail again: %q", got)
+	}
+	r.wantAccepted(map[string]int{slow: 1, "shop@sandbox.example": 1})
+}
+
+// The answer to a call was lost, so the recipient may have the mail: it is tried
+// by the same key when the client comes again.
+func TestAResendUsesTheSameKey(t *testing.T) {
+	r := newRig(t, plan{})
+	compare(t, r.sendResent("lost+1@example.net"), isDown)
+	compare(t, r.sendResent("lost+1@example.net"), acceptedIt)
+	if n := len(r.keysOf("lost+1@example.net")); n != 1 {
+		t.Errorf("%d keys", n)
+	}
+	if n := r.recall.size(); n != 0 {
+		t.Errorf("%d are remembered in the end", n)
+	}
+}
+
+// A mail that nobody can have had is a new one when it comes again, and costs
+// no memory in an outage.
+func TestAMailThatNobodyHasIsNotRemembered(t *testing.T) {
+	marks := newFakeMarks()
+	r := newRig(t, plan{})
+	r.opt.Marks = marks
+	compare(t, r.sendResent("down+1@example.net", "invalid@example.net"), isDown)
+	if n := r.recall.size(); n != 0 || len(marks.names()) != 0 {
+		t.Errorf("%d are remembered, %v", n, marks.names())
+	}
+}
+
+// Without a Message-ID a mail cannot be told from one that is the same on
+// purpose: some of its recipients get it twice.
+func TestAResendWithoutAMessageID(t *testing.T) {
+	r := newRig(t, plan{})
+	compare(t, r.sendMail("bob@example.net", "down+1@example.net"), isDown)
+	compare(t, r.sendMail("bob@example.net", "down+1@example.net"), `250 2\.0\.0 accepted .*`)
+	r.wantAccepted(map[string]int{"bob@example.net": 2})
+}
+
+// A resend that fails before anything is tried leaves what was known.
+func TestAResendThatFailsEarlyForgetsNothing(t *testing.T) {
+	marks := newFakeMarks()
+	r := newRig(t, plan{})
+	r.opt.Marks = marks
+	compare(t, r.sendResent("bob@example.net", "down+1@example.net"), isDown)
+	m := copyFor("bob@example.net", "down+1@example.net")
+	m.From, m.Raw = "shop@sandbox.example", []byte(withID)
+	h := newHandled(m)
+	known, err := r.recall.begin(t.Context(), h, func() digest { return digestOf(m) })
+	if err != nil || len(known) != 2 {
+		t.Fatalf("known: %v, %v", known, err)
+	}
+	h.id, h.mail, h.verdict = known.id(m.Recipients), digestOf(m), forAll(reply.MemorySpent())
+	h.ended(&story{message: m, before: known, handled: h})
+	r.mark(t.Context(), h, known)
+	close(h.done)
+	r.recall.settled(h.mail, h)
+	r.recall.owes(h)
+	if names := marks.names(); len(names) != 1 || names[0] != resendMarks+h.id {
+		t.Errorf("the marks are %v, the id %s", names, h.id)
+	}
+	compare(t, r.sendResent("bob@example.net", "down+1@example.net"), `250 2\.0\.0 accepted `+h.id+` .*`)
+	r.wantAccepted(map[string]int{"bob@example.net": 1, "down+1@example.net": 1})
+	if names := marks.names(); len(names) != 0 {
+		t.Errorf("marks in the end: %v", names)
+	}
+}
+
+// panicking is a queue with a bug.
+type panicking struct{ Queue }
+
+func (panicking) Keep(context.Context, relay.Remainder) error { panic("a bug") }
+
+// A panic after some have the mail is a 421, and the copy goes on after it.
+func TestAResendAfterAPanic(t *testing.T) {
+	r := newRig(t, plan{queue: panicking{}})
+	func() {
+		defer func() { _ = recover() }()
+		r.sendResent("bob@example.net", "down+1@example.net")
+		t.Error("no panic: this test proves nothing")
+	}()
+	r.opt.Queue = NoQueue{}
+	compare(t, r.sendResent("bob@example.net", "down+1@example.net"), `250 2\.0\.0 accepted .*`)
+	r.wantAccepted(map[string]int{"bob@example.net": 1, "down+1@example.net": 1})
+}
+
+// Copies that come at once wait for each other.
+func TestResendsAtOnce(t *testing.T) {
+	r := newRig(t, plan{timeout: patience})
+	compare(t, r.sendResent("bob@example.net", "reset+1@example.net", slow), isDown)
+	const copies = 5
+	replies := make(chan *reply.Reply, copies)
+	for range copies {
+		go func() { replies <- r.sendResent("bob@example.net", "reset+1@example.net", slow) }()
+	}
+	for range copies {
+		compare(t, <-replies, `250 2\.0\.0 accepted .*`)
+	}
+	for to, n := range map[string]int{"bob@example.net": 1, slow: 1} {
+		if got := r.box.AcceptedFor(to); got != n {
+			t.Errorf("%s got %d mails, want %d", to, got, n)
+		}
+	}
+}
+
+// What an earlier copy was taken for is not handed to the queue again, and a mail
+// of which the queue has some goes on by an id of its own: by one id the queue
+// takes one mail.
+func TestACopyForMoreThanBefore(t *testing.T) {
+	q := &fakeQueue{}
+	r := newRig(t, plan{queue: q})
+	m := copyFor("later@example.net")
+	m.From = "shop@sandbox.example"
+	h := took(m, "q1")
+	h.kept = true
+	r.recall.lost(digestOf(m), h)
+	got := r.sendResent("later@example.net", "down@example.net")
+	compare(t, got, keptIt)
+	if q.kept() != 1 || !slices.Equal(q.rest[0].Message.Recipients, []string{"down@example.net"}) || q.rest[0].Message.ID == "q1" {
+		t.Errorf("the queue keeps %+v", q.rest)
+	}
+	if n := len(r.keysOf("later@example.net")); n != 0 {
+		t.Error("who is in the queue is sent to")
+	}
+}
+
+// Over LMTP a mail that an alias's people have in part comes again for the alias
+// alone.
+func TestAnAliasThatIsReachedInPart(t *testing.T) {
+	r := newAliasRig(t, map[string]string{"both@x": "bob@example.net down+1@example.net"}, NoQueue{})
+	got := r.sendEach(withID, "eve@example.net", "both@x")
+	compare(t, got[0], acceptedIt)
+	compare(t, got[1], isDown)
+	got = r.sendEach(withID, "both@x")
+	compare(t, got[0], `250 2\.0\.0 accepted .*`)
+	r.wantAccepted(map[string]int{"eve@example.net": 1, "bob@example.net": 1, "down+1@example.net": 1})
+}
+
+// Two aliases of which some are refused make one bounce, beside a recipient that
+// cannot be kept.
+func TestOneBounceForSeveralAliases(t *testing.T) {
+	r := newAliasRig(t, map[string]string{"more@x": "eve@example.net suppressed+2@example.net"}, NoQueue{})
+	got := r.sendEach(aMail, "half@x", "more@x", "down@example.net")
+	compare(t, got[0], `250 2\.0\.0 accepted `+queueID+` except <half@x>`)
+	compare(t, got[1], `250 2\.0\.0 accepted `+queueID+` except <more@x>`)
+	compare(t, got[2], isDown)
+	b := r.callTo("shop@sandbox.example")
+	if r.box.AcceptedFor("shop@sandbox.example") != 1 || !strings.Contains(b.Text, "<suppressed@example.net>") || !strings.Contains(b.Text, "<suppressed+2@example.net>") {
+		t.Errorf("the bounce says %s", b.Text)
+	}
+}
+
+// A disk that takes no mark keeps nobody from being recognised until a restart.
+func TestAMarkThatCannotBeWritten(t *testing.T) {
+	marks := newFakeMarks()
+	marks.err = errors.New("no space left on device")
+	r := newRig(t, plan{})
+	r.opt.Marks = marks
+	compare(t, r.sendResent("bob@example.net", "down+1@example.net"), isDown)
+	compare(t, r.sendResent("bob@example.net", "down+1@example.net"), `250 2\.0\.0 accepted .*`)
+	r.wantAccepted(map[string]int{"bob@example.net": 1})
+	if n := len(r.lines("who has a mail that is to come again cannot be written down, so that a restart forgets it")); n != 1 {
+		t.Errorf("the log says so %d times", n)
+	}
+}
+
+// A start takes up what is not too old, and removes what is, and what it cannot
+// read.
+func TestRestore(t *testing.T) {
+	marks := newFakeMarks()
+	r := newRig(t, plan{})
+	r.opt.Marks = marks
+	compare(t, r.sendResent("Bob@example.net", "down+1@example.net", "invalid@example.net"), isDown)
+	names := marks.names()
+	if len(names) != 1 {
+		t.Fatalf("the marks are %v", names)
+	}
+	value := marks.values[names[0]]
+	for name, bad := range map[string]string{
+		"old":   strings.Replace(value, time.Now().UTC().Format("2006-01-02"), "2020-01-01", 1),
+		"short": `{"mail":"AAAA"}`, "garbage": "1", "empty": `{}`,
+	} {
+		marks.values[resendMarks+name] = bad
+	}
+	marks.values[resendMarks+"ahead"] = strings.Replace(value, time.Now().UTC().Format("2006"), "2999", 1)
+
+	next := &rig{Intake: New(r.opt), t: t, box: r.box, suppressions: r.suppressions, log: r.log}
+	if err := next.Restore(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := marks.names(); !slices.Equal(got, []string{names[0], resendMarks + "ahead"}) {
+		t.Errorf("the marks are %v", got)
+	}
+	compare(t, next.sendResent("Bob@example.net", "down+1@example.net", "invalid@example.net"), `250 2\.0\.0 accepted .* except <invalid@example\.net>`)
+	r.wantAccepted(map[string]int{"Bob@example.net": 1, "down+1@example.net": 1, "shop@sandbox.example": 1})
+	if n := r.box.Stats().ByStatus[422]; n != 1 {
+		t.Errorf("the API was asked %d times about who it refuses", n)
+	}
+	next.recall.forget(time.Now().Add(partlyTime))
+	if n := next.recall.size(); n != 0 {
+		t.Errorf("%d are remembered after a day", n)
+	}
+	marks.err = errors.New("broken")
+	if err := next.Restore(t.Context()); err == nil {
+		t.Error("marks that cannot be read go unnoticed")
+	}
+}
+
+// Marks are bounded like memory: what is forgotten has none for long.
+func TestMarksAreBounded(t *testing.T) {
+	marks := newFakeMarks()
+	r := newRig(t, plan{})
+	r.opt.Marks = marks
+	for i := range recallMost/2 + 500 {
+		m := &relay.Message{ID: fmt.Sprint(i), Recipients: []string{"a@b", "c@d"}, Raw: fmt.Appendf(nil, "Message-ID: %d\r\n\r\n", i)}
+		h := newHandled(m)
+		h.mail, h.verdict = digestOf(m), forAll(reply.APIUnavailable())
+		h.came(relay.Remainder{Message: m, Outcomes: []relay.Outcome{{Kind: relay.Accepted}, {Kind: relay.Unavailable}}}, h.verdict.main(), nil)
+		r.mark(t.Context(), h, nil)
+		close(h.done)
+		r.recall.owes(h)
+	}
+	if n := len(marks.names()); n > recallMost/2+1 || r.recall.size() != recallMost || len(r.recall.stale) > staleAtOnce {
+		t.Errorf("%d marks, %d remembered, %d stale", n, r.recall.size(), len(r.recall.stale))
+	}
+}
