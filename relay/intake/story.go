@@ -37,6 +37,21 @@ func (in *Intake) came(s *story, parsed *mail.Mail) {
 	}
 	s.came = true
 	in.opt.History.Note(history.NewCame(s.message, head))
+	in.cameAgain(s)
+}
+
+// cameAgain notes who is tried again of a mail that goes on by its earlier id.
+func (in *Intake) cameAgain(s *story) {
+	if s.before.id(s.message.Recipients) != s.message.ID {
+		return
+	}
+	var again []string
+	for _, to := range s.message.Recipients {
+		if _, _, known := s.before.end(to); !known {
+			again = append(again, to)
+		}
+	}
+	in.opt.History.Note(history.CameAgain{ID: s.message.ID, To: again, At: time.Now()})
 }
 
 // cameUnmapped notes a mail that could not.

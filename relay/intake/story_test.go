@@ -1,6 +1,7 @@
 package intake
 
 import (
+	"errors"
 	"strings"
 	"sync"
 	"testing"
@@ -110,5 +111,23 @@ func TestARefusalAtRcptHasItsRecord(t *testing.T) {
 	told := r.sendMail("suppressed@example.net")
 	if c := n.change(t); c.Reply != told.String() || len(c.Recipients) != 1 || c.Recipients[0].Refused.IsZero() {
 		t.Errorf("%+v, told %s", c, told)
+	}
+}
+
+// The record of a mail that comes again goes on: who was refused waits, and who
+// has it has it.
+func TestAResendGoesOnInItsRecord(t *testing.T) {
+	r, n := newStoryRig(t, mail.RefuseAttachments)
+	q := &fakeQueue{err: errors.New("full")}
+	r.opt.Queue = q
+	compare(t, r.sendResent("bob@example.net", "down@example.net"), isFull)
+	q.err = nil
+	compare(t, r.sendResent("bob@example.net", "down@example.net"), keptIt)
+	states := map[string]history.State{}
+	for _, one := range n.change(t).Recipients {
+		states[one.Addr] = one.State
+	}
+	if states["bob@example.net"] == history.Waiting || states["down@example.net"] != history.Waiting {
+		t.Errorf("the record says %v", states)
 	}
 }
