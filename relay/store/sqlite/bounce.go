@@ -2,6 +2,7 @@ package sqlite
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/queue"
@@ -26,6 +27,9 @@ func (s *Store) BouncesDue(ctx context.Context, now time.Time, grace time.Durati
 				continue
 			}
 			b, err := readBounce(c, after)
+			if errors.Is(err, queue.ErrNotFound) {
+				continue // a repaired database may have lost the mail: there is nobody to tell
+			}
 			if err != nil {
 				return err
 			}

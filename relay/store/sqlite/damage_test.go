@@ -313,3 +313,26 @@ func TestTheCountsAreMissing(t *testing.T) {
 		t.Error("nothing can be claimed")
 	}
 }
+
+// TestBouncesBesideALostMail: recipients whose mail a repair lost hold up no
+// other's bounce.
+func TestBouncesBesideALostMail(t *testing.T) {
+	dir := t.TempDir()
+	s, err := Open(Options{Dir: dir, Log: quiet()})
+	must(t, err)
+	lost, other := testMail(10), testMail(10)
+	for _, m := range []*queue.Mail{&lost, &other} {
+		m.Recipients[0].State, m.Recipients[0].Ended = queue.Failed, time.Now()
+		must(t, s.Enqueue(ctx, *m))
+	}
+	must(t, s.do(ctx, func(t *tx) error {
+		_, err := t.change("DELETE FROM mails WHERE id = ?", lost.Message.ID)
+		return err
+	}))
+	due, err := s.BouncesDue(ctx, time.Now(), time.Hour, 10)
+	must(t, err)
+	if len(due) != 1 || due[0].Mail.Message.ID != other.Message.ID {
+		t.Errorf("%d bounces are due", len(due))
+	}
+	must(t, s.Close())
+}
