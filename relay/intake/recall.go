@@ -127,7 +127,8 @@ func (h *handled) came(part relay.Remainder, r *reply.Reply, before earlier) {
 			continue
 		}
 		_, taken, _ := before.end(addr)
-		e := end{Outcome: part.Outcomes[i], taken: taken || r.Positive()}
+		out := part.Outcomes[i]
+		e := end{taken: taken || r.Positive(), Outcome: relay.Outcome{Kind: out.Kind, MessageID: out.MessageID, Detail: out.Detail}}
 		if reached && temporary(r) {
 			e = e.owing()
 		}
