@@ -219,6 +219,27 @@ func TestTrace(t *testing.T) {
 }
 
 // awaitBounce waits until the sender of a mail was told, and returns by what.
+// An alias leads to the mail that was for it, and a client that was told to come
+// again is not among those that were refused.
+func TestTraceOfAnAliasAndOfADeferredMail(t *testing.T) {
+	s := newTold(t, "[aliases]\nroot = [\"ops@example.com\"]\n[queue]\nmax_mails = 1\n")
+	if said := s.hand("shop@mail.example.com", "m1", "root"); !strings.HasPrefix(said, "250 2.0.0 accepted ") {
+		t.Fatal(said)
+	}
+	if m, r := s.one("root"); m.MessageID != "m1@app.example" || r.Addr != "ops@example.com" {
+		t.Errorf("root leads to %+v", m)
+	}
+	if said := s.hand("shop@mail.example.com", "m2", "down@example.net"); !strings.HasPrefix(said, "250 2.0.0 queued ") {
+		t.Fatal(said)
+	}
+	if said := s.hand("shop@mail.example.com", "m3", "down@example.net"); !strings.HasPrefix(said, "452 4.3.1 ") {
+		t.Fatal(said)
+	}
+	if m, r := s.one("m3@app.example"); r.State != history.Deferred || !strings.HasPrefix(m.Reply, "452 ") {
+		t.Errorf("what was deferred: %+v", m)
+	}
+}
+
 func (s *told) awaitBounce(id string) string {
 	s.t.Helper()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {

@@ -32,8 +32,19 @@ type RecipientChange struct {
 	// Refused, if State is not set and the recipient waits, failed or is Unknown: the
 	// client was told no then, and sees to it itself.
 	Refused time.Time
+	Later   bool // of Refused: it was told to come again
 	APIID   string
 	Steps   []Step // to add
+}
+
+// StateOfRefused is the state that Refused stands for.
+func (r RecipientChange) StateOfRefused() State { return refused(r.Later) }
+
+func refused(later bool) State {
+	if later {
+		return Deferred
+	}
+	return Refused
 }
 
 // What a record holds of strings that come from outside is bounded.
@@ -139,9 +150,9 @@ func (f Answered) apply(b *batch) {
 		switch {
 		case f.Taken:
 		case r.State == "":
-			r.Refused = stamp(f.At)
+			r.Refused, r.Later = stamp(f.At), f.Later()
 		case r.State == Waiting || r.State == Failed:
-			r.State, r.Ended = Refused, stamp(f.At)
+			r.State, r.Ended = refused(f.Later()), stamp(f.At)
 		}
 	}
 }

@@ -1,6 +1,7 @@
 package history
 
 import (
+	"strings"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay"
@@ -55,6 +56,9 @@ type Answered struct {
 	Taken bool
 	At    time.Time
 }
+
+// Later reports whether the client was told to come again.
+func (f Answered) Later() bool { return strings.HasPrefix(f.Reply, "4") }
 
 // Tried: one attempt was made, or could not be.
 type Tried struct {

@@ -76,10 +76,12 @@ type State string
 // which counts, whatever order they came in.
 const (
 	Waiting State = "waiting" // not settled: in the queue, or being tried
-	Refused State = "refused" // the client was told no, and has the mail still
-	Sent    State = "sent"    // the API took it
-	Failed  State = "failed"  // given up
-	Dropped State = "dropped" // by an operator
+	Refused State = "refused" // the client was told no for good (5xx), and has the mail still
+	// Deferred: the client was told to come again (4xx), and has the mail still.
+	Deferred State = "deferred"
+	Sent     State = "sent"    // the API took it
+	Failed   State = "failed"  // given up
+	Dropped  State = "dropped" // by an operator
 	// Unknown: it waited when the relay crashed and is not in the queue. Most
 	// often it was sent and the crash took the note of it; or its client was
 	// not answered and has the mail still.
@@ -92,7 +94,7 @@ const (
 
 // States lists every state, for tables that must be complete.
 func States() []State {
-	return []State{Waiting, Refused, Sent, Failed, Dropped, Unknown, Delivered, Bounced, Complained}
+	return []State{Waiting, Refused, Deferred, Sent, Failed, Dropped, Unknown, Delivered, Bounced, Complained}
 }
 
 // Step is one thing that happened to a recipient.
@@ -186,8 +188,10 @@ type Store interface {
 
 // Query selects recipients of mails; they must match all fields that are set.
 type Query struct {
-	ID        string    `json:"id,omitempty"`     // a mail's id, or the beginning of one
-	Name      string    `json:"name,omitempty"`   // a Message-ID, the API's message_id or an address, whichever matches
+	ID string `json:"id,omitempty"` // a mail's id, or the beginning of one
+	// Name is a Message-ID, the API's message_id, an address, or the local part of
+	// an alias, as in "root"; whichever matches.
+	Name      string    `json:"name,omitempty"`
 	Sender    string    `json:"sender,omitempty"` // of the envelope
 	Recipient string    `json:"recipient,omitempty"`
 	Subject   string    `json:"subject,omitempty"` // a part of it, without case in ASCII

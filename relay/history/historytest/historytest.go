@@ -151,7 +151,7 @@ func (m *model) apply(c history.Change) {
 		case r.State != "" && r.State != have.State:
 			have.State, have.Ended = r.State, r.Ended
 		case r.State == "" && !r.Refused.IsZero() && slices.Contains([]history.State{history.Waiting, history.Failed, history.Unknown}, have.State):
-			have.State, have.Ended = history.Refused, r.Refused
+			have.State, have.Ended = r.StateOfRefused(), r.Refused
 		case r.State == "" && have.State == history.Unknown:
 			have.State, have.Ended = history.Waiting, time.Time{}
 		}
@@ -199,7 +199,7 @@ func (m *model) came(*rapid.T) {
 
 func (m *model) refused(*rapid.T) {
 	if mail, ok := m.some(); ok {
-		said := history.Answered{ID: mail.ID, Reply: "451 4.4.2 no", Each: rapid.Bool().Draw(m.T, "each"), At: m.tick()}
+		said := history.Answered{ID: mail.ID, Reply: rapid.SampledFrom([]string{"451 4.4.2 no", "550 5.7.1 no"}).Draw(m.T, "reply"), Each: rapid.Bool().Draw(m.T, "each"), At: m.tick()}
 		for _, r := range mail.Recipients[:rapid.IntRange(0, len(mail.Recipients)).Draw(m.T, "of them")] {
 			said.To = append(said.To, r.Addr)
 		}

@@ -132,7 +132,7 @@ func (t *tx) writeRecipient(c history.Change, r history.RecipientChange) error {
 	case state == "" && r.Refused.IsZero():
 		state = history.Waiting
 	case state == "":
-		state, ended = history.Refused, r.Refused
+		state, ended = r.StateOfRefused(), r.Refused
 	}
 	_, err = t.Exec(`INSERT INTO mail_recipients (mail, key, received, addr, named, named_key, state, ended, api_id, steps)
 		VALUES (?1, ?2, (SELECT received FROM mails WHERE id = ?1), ?3, ?4, ?5, ?6, ?7, ?8, ?9)

@@ -59,6 +59,7 @@ func (s *Store) Find(ctx context.Context, q history.Query) (found []history.Mail
 // byName are the recipients that a name leads to, whatever it is a name of.
 const byName = `SELECT mail, key FROM mail_recipients WHERE key = ?
 	UNION SELECT mail, key FROM mail_recipients WHERE named_key = ? AND named_key <> ''
+	UNION SELECT mail, key FROM mail_recipients WHERE named_key >= ? AND named_key < ? AND named_key <> ''
 	UNION SELECT mail, key FROM mail_recipients WHERE api_id = ? AND api_id <> ''
 	UNION SELECT mail, key FROM mail_recipients WHERE mail IN (
 		SELECT id FROM mails WHERE sender_key = ? UNION SELECT id FROM mails WHERE message_id = ? AND message_id <> '')`
@@ -74,7 +75,11 @@ func findQuery(q history.Query, limit int) (string, []any, error) {
 	case q.Name != "":
 		key, id := suppress.Normalise(q.Name), strings.Trim(q.Name, "<> ")
 		from, lead = "("+byName+") n CROSS JOIN mail_recipients r ON r.mail = n.mail AND r.key = n.key CROSS JOIN mails m ON m.id = r.mail", "r"
-		args = []any{key, key, q.Name, key, id}
+		atAny, afterAny := "", "" // aliases of that local part, at whatever domain
+		if !strings.Contains(key, "@") {
+			atAny, afterAny = key+"@", key+"A" // "A" follows "@"
+		}
+		args = []any{key, key, atAny, afterAny, q.Name, key, id}
 	case q.Recipient != "":
 		from, lead = "mail_recipients r CROSS JOIN mails m ON m.id = r.mail", "r"
 	}

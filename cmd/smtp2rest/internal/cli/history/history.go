@@ -28,9 +28,10 @@ first: when, its queue id, where the recipient stands, and its subject if
 history.subjects is on, else what its client was told. 'smtp2rest trace ID' tells
 the whole story of one.
 
-States are: waiting, refused (the client was told no), sent, failed, dropped (by
-an operator), unknown (a crash took the note of how it ended), and, by what the
-provider told after it was sent, delivered, bounced and complained.
+States are: waiting, refused (the client was told no for good), deferred (it was told
+to come again), sent, failed, dropped (by an operator), unknown (a crash took the note
+of how it ended), and, by what the provider told after it was sent, delivered, bounced
+and complained.
 
 It asks the running daemon, or opens the data directory of one that is stopped.`,
 		Example: terminal.Examples(

@@ -18,6 +18,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/history"
 )
 
+// TraceCommand is 'smtp2rest trace'.
 func TraceCommand(t *terminal.Terminal) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "trace NAME",
@@ -27,9 +28,10 @@ its client was told, each attempt with the API's answer, and what the provider
 told afterwards: delivered, opened, bounced with its code and reason, complained.
 
 NAME is the queue id or its beginning (four characters or more), the Message-ID of
-the mail's header, the message_id of the API, or the address of its sender or of a
-recipient. Where that leads to several mails they are listed, the newest first; their
-ids tell more, or 'smtp2rest history' searches among them.
+the mail's header, the message_id of the API, the address of its sender or of a
+recipient, or an alias that the client named, such as root. Where that leads to
+several mails they are listed, the newest first; their ids tell more, or
+'smtp2rest history' searches among them.
 
 It asks the running daemon, or opens the data directory of one that is stopped,
 as 'smtp2rest queue' does. How long the history is kept is history.keep in the
