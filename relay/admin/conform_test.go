@@ -168,7 +168,7 @@ func TestEveryStateHasItsWords(t *testing.T) {
 		}
 	}
 	for _, k := range relay.Kinds() {
-		words := kindText(k)
+		words := kindText(relay.Outcome{Kind: k})
 		if seen[words] || words == "" {
 			t.Errorf("%s is called %q, as is another", k, words)
 		}

@@ -61,7 +61,7 @@ func paceOf(s pace.State) *Pace {
 	return &Pace{
 		PausedUntil: utc(s.PausedUntil), Rate: s.Rate, RateFound: s.Found, InFlight: s.InFlight,
 		Breaker: Breaker{
-			Open: s.Breaker.Open, Why: string(s.Breaker.Why),
+			Open: s.Breaker.Open, Why: string(s.Breaker.Why), Cause: saidText(s.Breaker.Last),
 			Since: utc(s.Breaker.Since), ProbeAt: utc(s.Breaker.ProbeAt),
 		},
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
@@ -180,6 +181,14 @@ func TestSummary(t *testing.T) {
 			"the API refuses the key since 14:02; 112 recipients wait; nothing is lost", LevelTrouble, "put the right API key in place"},
 		{view{running: true, pace: down(pace.Down, ago)}, Counts{}, nil, StateDegraded,
 			"the API is down since 14:02; mail that comes now will wait; nothing is lost", LevelTrouble, "mail goes out by itself"},
+		{view{running: true, pace: pace.State{Breaker: pace.BreakerState{Open: true, Why: pace.Down, Since: ago, ProbeAt: now,
+			Last: relay.Outcome{Status: 503, Detail: "down for maintenance", Cause: errors.New("the API answered 503")}}}}, Counts{}, nil, StateDegraded,
+			"the API is down (HTTP 503 down for maintenance) since 14:02; mail that comes now will wait; nothing is lost", LevelTrouble, "mail goes out by itself"},
+		{view{running: true, pace: pace.State{Breaker: pace.BreakerState{Open: true, Why: pace.Down, Since: ago, ProbeAt: now,
+			Last: relay.Outcome{Cause: errors.New("dial tcp: connection refused")}}}}, Counts{}, nil, StateDegraded,
+			"the API is down (dial tcp: connection refused) since 14:02; mail that comes now will wait; nothing is lost", LevelTrouble, "mail goes out by itself"},
+		{view{running: true, pace: down(pace.Forbidden, ago)}, Counts{Waiting: 1}, nil, StateDegraded,
+			"the API forbids what it is sent since 14:02; 1 recipient waits; nothing is lost", LevelTrouble, "that sender's domain"},
 		{view{running: true, pace: pace.State{PausedUntil: now.Add(time.Minute)}}, Counts{Waiting: 2}, nil, StateFine,
 			"the API said 429 and is left alone; 2 recipients wait until 15:01; mail goes on by itself", LevelInfo, "by itself"},
 		{view{running: true, pace: pace.State{PausedUntil: now.Add(time.Minute)}}, Counts{}, nil, StateFine,

@@ -55,7 +55,7 @@ func attemptText(a history.Attempt) string {
 		if a.Cause != "" {
 			return "not tried: " + a.Cause
 		}
-		return "not tried: " + kindText(o.Kind)
+		return "not tried: " + kindText(o)
 	}
 	return fmt.Sprintf("attempt %d: %s", a.Number, outcomeText(queue.Attempt{Outcome: o, Unknown: a.Outcome == "unknown"}))
 }

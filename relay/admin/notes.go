@@ -25,12 +25,8 @@ func (v view) notes(s Status) []Note {
 		add(LevelTrouble, Note{What: waits(open), Why: "no daemon runs on this queue", Do: "start smtp2rest"})
 	}
 	switch b := v.pace.Breaker; {
-	case b.Open && b.Why == pace.KeyBad:
-		add(LevelTrouble, Note{What: v.allMail(open), Why: string(b.Why), Since: utc(b.Since), Until: utc(b.ProbeAt),
-			Do: "put the right API key in place, then 'smtp2rest reload' (a key from the environment or a systemd credential takes a restart); no mail is lost or bounced for this"})
 	case b.Open:
-		add(LevelTrouble, Note{What: v.allMail(open), Why: string(b.Why), Since: utc(b.Since), Until: utc(b.ProbeAt),
-			Do: "nothing, if the provider knows of it: mail goes out by itself when the API is back; the log has the errors"})
+		add(LevelTrouble, Note{What: v.allMail(open), Why: breakerWhy(b), Since: utc(b.Since), Until: utc(b.ProbeAt), Do: breakerDo(b.Why)})
 	case v.pace.PausedUntil.After(v.now):
 		level := LevelInfo
 		if v.pace.PausedUntil.Sub(v.now) > longPause {
@@ -61,6 +57,26 @@ func (v view) notes(s Status) []Note {
 			Do: "'smtp2rest history --state bounced,complained --since 2d' says whose mail it was"})
 	}
 	return notes
+}
+
+// breakerWhy is why mail waits, with what the API or the network said.
+func breakerWhy(b pace.BreakerState) string {
+	if said := saidText(b.Last); said != "" {
+		return fmt.Sprintf("%s (%s)", b.Why, said)
+	}
+	return string(b.Why)
+}
+
+// breakerDo is what an operator can do about it.
+func breakerDo(why pace.Why) string {
+	switch why {
+	case pace.KeyBad:
+		return "put the right API key in place, then 'smtp2rest reload' (a key from the environment or a systemd credential takes a restart); no mail is lost or bounced for this"
+	case pace.Forbidden:
+		return "if it takes no mail at all, see to the rights of the API key; if it is one sender's mail, 'smtp2rest queue' says whose, and that sender's domain may not be verified with the provider; others' mail goes on within minutes, and none is lost or bounced for this"
+	default:
+		return "nothing, if the provider knows of it: mail goes out by itself when the API is back; the log has the errors"
+	}
 }
 
 func (d *LastDay) any() bool { return d != nil && *d != LastDay{} }

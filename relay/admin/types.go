@@ -74,8 +74,9 @@ type Pace struct {
 // Breaker is open while the API is taken to be down.
 type Breaker struct {
 	Open    bool      `json:"open"`
-	Why     string    `json:"why,omitempty"`
-	Since   time.Time `json:"since,omitzero"`
+	Why     string    `json:"why,omitempty"`   // mail waits now
+	Since   time.Time `json:"since,omitzero"`  // when that began
+	Cause   string    `json:"cause,omitempty"` // what the API, or the network, said last
 	ProbeAt time.Time `json:"probe_at,omitzero"`
 }
 

@@ -3,6 +3,7 @@ package admin
 import (
 	"cmp"
 	"fmt"
+	"net/http"
 	"strings"
 	"time"
 
@@ -52,9 +53,9 @@ func (v view) turn(m queue.Mail) (why string, until time.Time) {
 	case !v.running:
 		return "no daemon runs", time.Time{}
 	case b.Open && v.pace.PausedUntil.After(b.ProbeAt):
-		return string(b.Why), v.pace.PausedUntil
+		return breakerWhy(b), v.pace.PausedUntil
 	case b.Open:
-		return string(b.Why), b.ProbeAt
+		return breakerWhy(b), b.ProbeAt
 	case v.pace.PausedUntil.After(v.now):
 		return string(pace.Paused), v.pace.PausedUntil
 	}
@@ -87,13 +88,22 @@ func outcomeText(a queue.Attempt) string {
 	if a.Unknown {
 		return "interrupted: it may have been sent"
 	}
-	words := kindText(o.Kind)
+	words := kindText(o)
 	if o.Kind == relay.RateLimited && o.RetryAfter > 0 {
 		words += fmt.Sprintf(" for %s", o.RetryAfter.Round(time.Second))
 	}
 	if o.Kind == relay.Unavailable && o.Status == 0 && o.Cause == nil && o.Detail != "" {
 		return text(o.Detail) // not the API's fault: the relay's own note
 	}
+	if said := saidText(o); said != "" {
+		return words + ": " + said
+	}
+	return words
+}
+
+// saidText is what the API answered, or what stood in the way of an answer; ""
+// when nothing is known.
+func saidText(o relay.Outcome) string {
 	var more []string
 	if o.Status != 0 {
 		more = append(more, fmt.Sprintf("HTTP %d", o.Status))
@@ -106,15 +116,12 @@ func outcomeText(a queue.Attempt) string {
 	case o.MessageID != "":
 		more = append(more, text(o.MessageID))
 	}
-	if len(more) == 0 {
-		return words
-	}
-	return words + ": " + strings.Join(more, " ")
+	return strings.Join(more, " ")
 }
 
-// kindText is a kind for people.
-func kindText(k relay.Kind) string {
-	switch k {
+// kindText is an outcome's kind for people.
+func kindText(o relay.Outcome) string {
+	switch o.Kind {
 	case relay.Accepted:
 		return "sent"
 	case relay.Suppressed:
@@ -124,6 +131,9 @@ func kindText(k relay.Kind) string {
 	case relay.TooLarge:
 		return "too large for the API"
 	case relay.Unauthorized:
+		if o.Status == http.StatusForbidden {
+			return "forbidden by the API"
+		}
 		return "the API refused the key"
 	case relay.RateLimited:
 		return "the API asked to wait"

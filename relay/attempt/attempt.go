@@ -147,7 +147,7 @@ func (s *Sender) notMade(err error) relay.Outcome {
 	switch busy.Why {
 	case pace.Down:
 		out.Kind = relay.Unavailable
-	case pace.KeyBad:
+	case pace.KeyBad, pace.Forbidden:
 		out.Kind = relay.Unauthorized
 	}
 	return out

@@ -42,7 +42,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, result := range []string{"sent", "failed"} {
 		m.settled.WithLabelValues(result)
 	}
-	for _, why := range []pace.Why{pace.Rate, pace.Paused, pace.Down, pace.KeyBad} {
+	for _, why := range []pace.Why{pace.Rate, pace.Paused, pace.Down, pace.KeyBad, pace.Forbidden} {
 		m.postponed.WithLabelValues(whyLabel(why))
 	}
 	return m
@@ -56,6 +56,8 @@ func whyLabel(w pace.Why) string {
 		return "api_down"
 	case pace.KeyBad:
 		return "key_refused"
+	case pace.Forbidden:
+		return "forbidden"
 	default:
 		return "rate_used_up"
 	}

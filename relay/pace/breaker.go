@@ -19,8 +19,10 @@ type breaker struct {
 	threshold int
 	failures  int // in a row
 	open      bool
-	why       Why
-	since     time.Time
+	opened    time.Time
+	why       Why           // mail waits now
+	since     time.Time     // when that began
+	last      relay.Outcome // of the latest call that failed
 	gap       time.Duration
 	probeAt   time.Time
 	probing   bool
@@ -28,17 +30,21 @@ type breaker struct {
 
 // BreakerState is how the breaker stands, for people and metrics.
 type BreakerState struct {
-	Open    bool
-	Why     Why       // when open
-	Since   time.Time // when open
-	ProbeAt time.Time // when open: the next probe is made with the mail that comes after it
+	Open bool
+
+	// When it is open:
+	Opened  time.Time
+	Why     Why           // mail waits now
+	Since   time.Time     // when that began: it may have opened for another reason
+	Last    relay.Outcome // of the latest call that failed: the cause
+	ProbeAt time.Time     // the next probe is made with the mail that comes after it
 }
 
 func (b *breaker) state() BreakerState {
 	if !b.open {
 		return BreakerState{}
 	}
-	return BreakerState{Open: true, Why: b.why, Since: b.since, ProbeAt: b.probeAt}
+	return BreakerState{Open: true, Opened: b.opened, Why: b.why, Since: b.since, Last: b.last, ProbeAt: b.probeAt}
 }
 
 func (b *breaker) busy(now time.Time) *Busy {
@@ -109,7 +115,7 @@ func (p *Pacer) learnOpen(now time.Time, pass *Pass, out relay.Outcome, works bo
 	default:
 		b.gap = min(b.gap*2, maxGap)
 		b.probeAt = now.Add(b.gap)
-		b.why = whyOf(out)
+		b.because(now, out)
 	}
 }
 
@@ -132,10 +138,19 @@ func (p *Pacer) learnClosed(now time.Time, pass *Pass, out relay.Outcome, works 
 	}
 }
 
+// because notes why mail waits, and since when it is for that.
+func (b *breaker) because(now time.Time, out relay.Outcome) {
+	if why := whyOf(out); why != b.why {
+		b.why, b.since = why, now
+	}
+	b.last = out
+}
+
 func (p *Pacer) openBreaker(now time.Time, out relay.Outcome) {
 	b := &p.breaker
-	b.open, b.why, b.since = true, whyOf(out), now
-	b.gap = firstGap
+	b.open, b.opened, b.gap = true, now, firstGap
+	b.why = "" // it was of another time
+	b.because(now, out)
 	p.metrics.opened.WithLabelValues(whyLabel(b.why)).Inc()
 	b.probeAt = now.Add(b.gap)
 	p.opt.Log.Error("breaker open: mail is kept and one call at a time tests the API",
@@ -146,7 +161,7 @@ func (p *Pacer) openBreaker(now time.Time, out relay.Outcome) {
 // what gathered meanwhile.
 func (p *Pacer) closeBreaker(now time.Time) {
 	b := &p.breaker
-	p.opt.Log.Info("breaker closed: the API works again", "after", now.Sub(b.since), "why", string(b.why))
+	p.opt.Log.Info("breaker closed: the API works again", "after", now.Sub(b.opened), "why", string(b.why))
 	b.open, b.failures = false, 0
 	p.suspects.cleared()
 	p.tuner.startSlowly()
@@ -154,8 +169,12 @@ func (p *Pacer) closeBreaker(now time.Time) {
 }
 
 func whyOf(out relay.Outcome) Why {
-	if out.Kind == relay.Unauthorized {
+	switch {
+	case forbidden(out):
+		return Forbidden
+	case out.Kind == relay.Unauthorized:
 		return KeyBad
+	default:
+		return Down
 	}
-	return Down
 }

@@ -16,10 +16,14 @@ type metrics struct {
 
 // whyLabel is what opened the breaker, as a label.
 func whyLabel(w Why) string {
-	if w == KeyBad {
+	switch w {
+	case KeyBad:
 		return "key_refused"
+	case Forbidden:
+		return "forbidden"
+	default:
+		return "api_down"
 	}
-	return "api_down"
 }
 
 func newMetrics(reg prometheus.Registerer, p *Pacer) *metrics {
@@ -32,10 +36,10 @@ func newMetrics(reg prometheus.Registerer, p *Pacer) *metrics {
 		opened: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "smtp2rest_breaker_opened_total",
 			Help: "How often the API was taken to be out of order, so that mail was kept and one call at a time tested it: " +
-				"api_down after failures in a row, key_refused at once.",
+				"api_down after failures in a row, key_refused (401) and forbidden (403, for the key or for one sender) at once.",
 		}, []string{"why"}),
 	}
-	for _, why := range []Why{Down, KeyBad} {
+	for _, why := range []Why{Down, KeyBad, Forbidden} {
 		m.opened.WithLabelValues(whyLabel(why))
 		auto.NewGaugeFunc(prometheus.GaugeOpts{
 			Name:        "smtp2rest_breaker_open",
@@ -50,7 +54,7 @@ func newMetrics(reg prometheus.Registerer, p *Pacer) *metrics {
 		auto.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return value(p.State()) })
 	}
 	gauge("smtp2rest_breaker_open_since_timestamp_seconds", "Since when the API is taken to be out of order, as Unix time; 0 while it is not.",
-		func(s State) float64 { return unix(s.Breaker.Since) })
+		func(s State) float64 { return unix(s.Breaker.Opened) })
 	gauge("smtp2rest_pace_paused_until_timestamp_seconds", "Until when the API asked to be left alone (429, Retry-After), as Unix time; 0 when it did not.",
 		func(s State) float64 { return unix(s.PausedUntil) })
 	gauge("smtp2rest_pace_rate_calls_per_second", "Calls a second that are made at most: as configured, or as found; 0 while none is known and none needed.",

@@ -98,6 +98,9 @@ const (
 	Paused Why = "the API said 429 and is left alone"
 	Down   Why = "the API is down"
 	KeyBad Why = "the API refuses the key"
+	// Forbidden is a 403: of the key, or of one sender, which is not known before
+	// another's mail gets through.
+	Forbidden Why = "the API forbids what it is sent"
 )
 
 func (b *Busy) Error() string {

@@ -132,6 +132,30 @@ func TestManySendersThatAreForbidden(t *testing.T) {
 	})
 }
 
+// What a person reads is why and since when mail waits now, which may be another
+// reason than the one for which the breaker opened.
+func TestTheReasonOfNow(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := New(Options{Settings: Settings{Concurrency: 1}, Failures: 1})
+		opened := time.Now()
+		since := opened
+		for i, tt := range []struct {
+			out  relay.Outcome
+			want Why
+		}{{broken, Down}, {down, Down}, {wrongKey, KeyBad}, {wrongKey, KeyBad}, {forbid, Forbidden}, {broken, Down}} {
+			if i == 2 || i > 3 {
+				since = time.Now()
+			}
+			callFor(t, p, fmt.Sprint(i), "a@x", tt.out)
+			b := p.State().Breaker
+			if !b.Open || b.Why != tt.want || !b.Since.Equal(since) || !b.Opened.Equal(opened) || b.Last.Status != tt.out.Status {
+				t.Errorf("after call %d: %+v, want %s since %s", i, b, tt.want, since)
+			}
+			time.Sleep(time.Minute)
+		}
+	})
+}
+
 // A probe of a suspect that gets through shows that it was the API.
 func TestASuspectThatIsCleared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

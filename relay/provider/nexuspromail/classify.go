@@ -46,9 +46,12 @@ func classify(status int, header http.Header, body []byte, now time.Time) relay.
 		out.Kind = relay.Refused
 	case status == http.StatusRequestEntityTooLarge:
 		out.Kind = relay.TooLarge
-	case status == http.StatusUnauthorized || status == http.StatusForbidden:
+	case status == http.StatusUnauthorized:
 		out.Kind = relay.Unauthorized
 		out.Cause = errors.New("the API refuses the key")
+	case status == http.StatusForbidden:
+		out.Kind = relay.Unauthorized
+		out.Cause = errors.New("the API forbids it, for the key or for the sender")
 	case status == http.StatusTooManyRequests:
 		out.Kind = relay.RateLimited
 		out.RetryAfter = retryAfter(header.Get("Retry-After"), now)

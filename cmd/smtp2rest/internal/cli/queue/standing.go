@@ -67,7 +67,11 @@ func showStatus(t *terminal.Terminal, s admin.Status) error {
 func apiText(p admin.Pace) string {
 	switch {
 	case p.Breaker.Open:
-		return fmt.Sprintf("%s, for %s; next try in %s", terminal.Printable(p.Breaker.Why), terminal.Age(p.Breaker.Since), terminal.Until(p.Breaker.ProbeAt))
+		why := p.Breaker.Why
+		if p.Breaker.Cause != "" {
+			why += " (" + p.Breaker.Cause + ")"
+		}
+		return fmt.Sprintf("%s, for %s; next try in %s", terminal.Printable(why), terminal.Age(p.Breaker.Since), terminal.Until(p.Breaker.ProbeAt))
 	case !p.PausedUntil.IsZero():
 		return "asked for a pause; next try in " + terminal.Until(p.PausedUntil)
 	default:
