@@ -18,7 +18,7 @@ const spoolDir = "spool"
 
 // spoolAbove: larger bodies do not go through the database, where they would
 // be written twice and hold up the commits of small mail meanwhile. See
-// docs/storage.md for the measurement.
+// docs/internals/storage.md for the measurement.
 const spoolAbove = 128 << 10
 
 // spoolFS is what the spool needs of a file system, so that tests can make it

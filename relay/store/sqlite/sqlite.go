@@ -1,6 +1,6 @@
 // Package sqlite keeps the queue in one SQLite database in the data
 // directory, with large bodies as files beside it. It implements
-// relay/queue's contract for one process on one machine; docs/storage.md says
+// relay/queue's contract for one process on one machine; docs/internals/storage.md says
 // what was measured and why it is built this way.
 //
 // One goroutine changes the database (writer.go) and lets callers that wait
