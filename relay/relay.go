@@ -2,18 +2,15 @@
 // address, a message and its envelope, and the outcome of one attempt to send
 // it. It has no behaviour beyond naming things and imports nothing of ours.
 //
-// The packages below it are the promises: relay/mail turns mail into what
-// the API takes, relay/provider/nexuspromail sends it, relay/pace holds it to the account's
-// rate, relay/intake answers the SMTP client, and relay/app wires them.
+// The packages below it are the promises: relay/mail reads mail as an API takes it,
+// relay/provider sends it, relay/pace holds it to the account's rate, relay/intake
+// answers the SMTP client, and relay/app wires them.
 package relay
 
 import "time"
 
-// Address is a mailbox in the form of the API's JSON.
-type Address struct {
-	Email string `json:"email"`
-	Name  string `json:"name,omitempty"`
-}
+// Address is a mailbox.
+type Address struct{ Email, Name string }
 
 // Message is one mail as an SMTP client handed it over. Raw is never changed:
 // what the API gets is derived from it at each attempt, so that a corrected

@@ -15,7 +15,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/history"
-	"github.com/smtp2rest/smtp2rest/relay/webhook"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 )
 
 // newHeard is a relay that the sandbox tells of what became of mail, once the
@@ -154,7 +154,7 @@ func TestOpenedIsInTheStory(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	req.Header.Set(webhook.SignatureHeader, webhook.Sign("whsec_first", []byte(body)))
+	req.Header.Set(nexuspromail.SignatureHeader, nexuspromail.Sign("whsec_first", []byte(body)))
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		t.Fatal(err)

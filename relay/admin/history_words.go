@@ -72,10 +72,10 @@ func kindOf(name string) relay.Kind {
 // eventText says what the provider told.
 func eventText(e history.Event) string {
 	words := map[string]string{
-		history.EventHardBounce: "bounced for good",
-		"bounced.soft":          "bounced for now",
-		history.EventComplaint:  "the recipient complained of it as spam",
-		"unsubscribed":          "the recipient unsubscribed",
+		relay.EventHardBounce:  "bounced for good",
+		relay.EventSoftBounce:  "bounced for now",
+		relay.EventComplaint:   "the recipient complained of it as spam",
+		relay.EventUnsubscribe: "the recipient unsubscribed",
 	}[e.Type]
 	if words == "" {
 		words = e.Type // delivered, opened, clicked, sent, or one that is new

@@ -15,7 +15,7 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
-	"github.com/smtp2rest/smtp2rest/relay/webhook"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 )
 
 // get asks for a page of an endpoint.
@@ -136,7 +136,7 @@ func TestReloadOfTheWebhook(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		req.Header.Set(webhook.SignatureHeader, webhook.Sign("whsec_1", body))
+		req.Header.Set(nexuspromail.SignatureHeader, nexuspromail.Sign("whsec_1", body))
 		resp, err := c.Do(req)
 		if err != nil {
 			t.Fatal(err)

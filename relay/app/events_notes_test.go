@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 	"github.com/smtp2rest/smtp2rest/relay/webhook"
 )
 
@@ -47,7 +48,7 @@ func TestTheEndpointStands(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.Header.Set(webhook.SignatureHeader, webhook.Sign(secret, body))
+		r.Header.Set(nexuspromail.SignatureHeader, nexuspromail.Sign(secret, body))
 		resp, err := http.DefaultClient.Do(r)
 		if err != nil {
 			t.Fatal(err)

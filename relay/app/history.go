@@ -93,7 +93,7 @@ func (p *parts) pastOf(a admin.Admin) admin.History {
 // when it is asked.
 func LeftOut(current func() *config.Config) func(raw []byte, from string) []history.LeftOut {
 	return func(raw []byte, from string) []history.LeftOut {
-		parsed, err := mail.Map(raw, from, Mapping(current()))
+		parsed, err := mail.Map(raw, from, Mapping(current()).Options)
 		if err != nil {
 			return nil // it is refused, and its attempts say so
 		}

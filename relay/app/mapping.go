@@ -1,29 +1,35 @@
 package app
 
 import (
+	"fmt"
+	"os"
+
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/mail"
+	"github.com/smtp2rest/smtp2rest/relay/provider"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 )
 
 // Mapping is how a configuration wants mail mapped; 'smtp2rest explain' uses
 // it as well, so that it shows what the daemon would do.
-func Mapping(c *config.Config) mail.Options {
-	return mail.Options{
+func Mapping(c *config.Config) provider.Mapping {
+	o := mail.Options{
 		Default:       defaultSender(c),
 		Defaults:      defaultSenders(c.Users),
 		Domains:       c.Sender.Domains,
 		ForeignSender: senderPolicies()[c.Sender.Foreign],
 		Attachments:   attachmentPolicies()[c.Mail.Attachments],
-		AttachmentFields: mail.AttachmentFields{
-			List:        c.Mail.Fields.Array,
-			Filename:    orDash(c.Mail.Fields.Filename),
-			Content:     c.Mail.Fields.Content,
-			ContentType: orDash(c.Mail.Fields.ContentType),
-			ContentID:   orDash(c.Mail.Fields.ContentID),
-		},
-		HeaderField: c.Mail.HeaderField,
+		PassHeaders:   c.Mail.HeaderField != "",
 	}
+	return provider.Mapping{Options: o, Format: nexuspromail.Format{
+		Attachments: c.Mail.Fields.Array,
+		Filename:    orDash(c.Mail.Fields.Filename),
+		Content:     c.Mail.Fields.Content,
+		ContentType: orDash(c.Mail.Fields.ContentType),
+		ContentID:   orDash(c.Mail.Fields.ContentID),
+		Headers:     c.Mail.HeaderField,
+	}}
 }
 
 // defaultSenders are those of users who have their own.
@@ -37,7 +43,7 @@ func defaultSenders(users []config.User) map[string]relay.Address {
 	return senders
 }
 
-// orDash says "no such field" as payload does.
+// orDash says "no such field" as the provider's package does.
 func orDash(field string) string {
 	if field == "" {
 		return "-"
@@ -58,4 +64,25 @@ func attachmentPolicies() map[config.Attachments]mail.AttachmentPolicy {
 		config.StripAttachments:  mail.StripAttachments,
 		config.SendAttachments:   mail.SendAttachments,
 	}
+}
+
+// Events reads what the provider tells.
+func Events() provider.Events { return nexuspromail.Events{} }
+
+// Registrar registers endpoints with the provider.
+func Registrar(c *config.Config) (provider.Registrar, error) {
+	cas, err := ExtraCAs(c)
+	return nexuspromail.Registrar{URL: c.API.URL + c.Webhook.RegisterPath, Key: c.API.Key.Reveal(), ExtraCAs: cas}, err
+}
+
+// ExtraCAs are the certificates that are trusted besides the system's.
+func ExtraCAs(c *config.Config) ([]byte, error) {
+	if c.API.CAFile == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(c.API.CAFile)
+	if err != nil {
+		return nil, fmt.Errorf("api.ca_file: %w", err)
+	}
+	return pem, nil
 }

@@ -8,6 +8,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/mail"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 )
 
 // Every word of the configuration has its policy: a missing line in a map
@@ -29,8 +30,8 @@ func TestMapping(t *testing.T) {
 	}
 	o := Mapping(load(t, "https://api.example.com/api", "[mail]\nattachments_field = \"files\"\nattachment_filename = \"\"\n"+
 		"attachment_content = \"data\"\nattachment_content_type = \"\"\nattachment_content_id = \"cid\"\nheader_field = \"headers\"\n"))
-	want := mail.AttachmentFields{List: "files", Filename: "-", Content: "data", ContentType: "-", ContentID: "cid"}
-	if o.AttachmentFields != want || o.HeaderField != "headers" || o.Default.Email != "relay@sandbox.example" || len(o.Domains) != 1 {
+	want := nexuspromail.Format{Attachments: "files", Filename: "-", Content: "data", ContentType: "-", ContentID: "cid", Headers: "headers"}
+	if o.Format != want || !o.PassHeaders || o.Default.Email != "relay@sandbox.example" || len(o.Domains) != 1 {
 		t.Errorf("the mapping is %+v", o)
 	}
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"sync/atomic"
 	"time"
 
@@ -171,14 +170,9 @@ func (p *parts) apiWithoutCAs(c *config.Config) nexuspromail.Options {
 
 func (p *parts) apiOptions(c *config.Config) (nexuspromail.Options, error) {
 	o := p.apiWithoutCAs(c)
-	if c.API.CAFile != "" {
-		pem, err := os.ReadFile(c.API.CAFile)
-		if err != nil {
-			return o, fmt.Errorf("api.ca_file: %w", err)
-		}
-		o.ExtraCAs = pem
-	}
-	return o, nil
+	var err error
+	o.ExtraCAs, err = ExtraCAs(c)
+	return o, err
 }
 
 func paceSettings(c *config.Config) pace.Settings {

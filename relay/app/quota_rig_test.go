@@ -15,6 +15,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/deliver"
 	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
+	"github.com/smtp2rest/smtp2rest/relay/provider"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
@@ -92,7 +93,7 @@ func (q quota) start(t testing.TB, box *sandbox.Server, store queue.Queue, dial 
 	pacer := pace.New(o)
 	from := relay.Address{Email: "hello@mail.example.com"}
 	engine := deliver.New(deliver.Options{
-		Settings: deliver.Settings{Mapping: mail.Options{Default: from, Domains: []string{"mail.example.com"}}, Schedule: retry.Schedule{First: 5 * time.Second, Max: 15 * time.Minute, MaxAge: 48 * time.Hour}, Workers: concurrency - concurrency/4, KeepSent: time.Hour, Bounce: bounce.Options{From: from}},
+		Settings: deliver.Settings{Mapping: provider.Mapping{Options: mail.Options{Default: from, Domains: []string{"mail.example.com"}}, Format: nexuspromail.Format{}}, Schedule: retry.Schedule{First: 5 * time.Second, Max: 15 * time.Minute, MaxAge: 48 * time.Hour}, Workers: concurrency - concurrency/4, KeepSent: time.Hour, Bounce: bounce.Options{From: from}},
 		Queue:    store,
 		Pace:     pacer,
 		Log:      log,

@@ -58,6 +58,7 @@ func eventSettings(c *config.Config) webhook.Settings {
 func (p *parts) buildEvents(context.Context) error {
 	p.events = webhook.NewHandler(webhook.Options{
 		Settings: eventSettings(p.config()),
+		Provider: Events(),
 		Taker:    p.suppressions,
 		Log:      p.opt.Log,
 		Metrics:  p.metrics,

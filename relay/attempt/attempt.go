@@ -1,5 +1,5 @@
 // Package attempt makes one attempt to send one mail to one recipient: through
-// relay/pace, by relay/provider/nexuspromail, with its line in the log and what it teaches
+// relay/pace, by relay/provider, with its line in the log and what it teaches
 // relay/suppress. relay/intake uses it while the client waits and the queue's
 // workers use it later, so that both behave the same.
 package attempt
@@ -7,7 +7,6 @@ package attempt
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
 	"time"
 
@@ -16,24 +15,13 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
-	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
+	"github.com/smtp2rest/smtp2rest/relay/provider"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
 
-// Caller makes one call to the API; *nexuspromail.Client does.
-type Caller interface {
-	Send(ctx context.Context, r nexuspromail.Request) relay.Outcome
-}
-
-// Body is a mail's JSON, for any recipient; *mail.Body is one.
-type Body interface {
-	Len(to string) int64
-	Open(to string) io.Reader
-}
-
 // Options are what a Sender is made from.
 type Options struct {
-	API          Caller
+	API          provider.Client
 	Pace         *pace.Pacer
 	Suppressions *suppress.List
 	History      history.Noter // nil: history.Nothing
@@ -68,7 +56,7 @@ type Attempt struct {
 	From      string // envelope sender, for the log
 	To        string
 	Number    int // 1 for the first
-	Body      Body
+	Body      provider.Body
 
 	// For the log, where they are known.
 	Session  string // of the SMTP client
@@ -111,10 +99,10 @@ func (s *Sender) Make(pass *pace.Pass, a Attempt) relay.Outcome {
 		return out
 	}
 	pass.For(a.MessageID, a.From)
-	out := s.opt.API.Send(context.Background(), nexuspromail.Request{
+	out := s.opt.API.Send(context.Background(), provider.Request{
 		IdempotencyKey: IdempotencyKey(a.MessageID, a.To),
-		Open:           func() io.Reader { return a.Body.Open(a.To) },
-		Size:           a.Body.Len(a.To),
+		To:             a.To,
+		Body:           a.Body,
 	})
 	pass.Leave(out)
 	s.record(a, out)

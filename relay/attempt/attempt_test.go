@@ -20,7 +20,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
-	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
+	"github.com/smtp2rest/smtp2rest/relay/provider"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
 
@@ -37,14 +37,14 @@ type script struct {
 	bodies []string
 }
 
-func (s *script) Send(ctx context.Context, r nexuspromail.Request) relay.Outcome {
-	body, _ := io.ReadAll(r.Open())
+func (s *script) Send(ctx context.Context, r provider.Request) relay.Outcome {
+	body, _ := io.ReadAll(r.Body.Open(r.To))
 	s.mu.Lock()
 	out := s.answers[min(len(s.keys), len(s.answers)-1)]
 	s.keys = append(s.keys, r.IdempotencyKey)
 	s.bodies = append(s.bodies, string(body))
 	s.mu.Unlock()
-	if int64(len(body)) != r.Size {
+	if int64(len(body)) != r.Body.Len(r.To) {
 		return relay.Outcome{Kind: relay.Refused, Status: 400, Detail: "the size is wrong"}
 	}
 	select {

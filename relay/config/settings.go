@@ -1,6 +1,10 @@
 package config
 
-import "time"
+import (
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
+)
 
 //go:generate go test -run ^(TestExampleFile|TestReferenceDocument)$ -update .
 
@@ -89,9 +93,9 @@ func settingsOf(c *Config) []setting {
 
 func apiSettings(a *API) []setting {
 	return []setting{
-		{path: "api.url", value: textValue{&a.URL, checkURL}, def: "https://app.nexuspromail.com/api", env: "NEXUSPROMAIL_API_URL",
+		{path: "api.url", value: textValue{&a.URL, checkURL}, def: nexuspromail.DefaultURL, env: "NEXUSPROMAIL_API_URL",
 			doc: "Where the API is."},
-		{path: "api.path", value: textValue{&a.Path, checkPath}, def: "/v1/transactional/send",
+		{path: "api.path", value: textValue{&a.Path, checkPath}, def: nexuspromail.DefaultPath,
 			doc: "The path of the sending call, below url."},
 		{path: "api.allow_insecure", value: flagValue{&a.AllowInsecure}, def: false,
 			doc: "Allows an http:// url of another machine, to which the key travels in the clear."},

@@ -3,6 +3,8 @@ package config
 import (
 	"net"
 	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 )
 
 // Suppression is how long what the provider says of an address is believed.
@@ -65,7 +67,7 @@ func webhookSettings(w *Webhook) []setting {
 			doc: "File that holds the secret before it, if there was one; 'webhook register' writes it."},
 		{path: "webhook.suppress_unsubscribed", value: flagValue{&w.SuppressUnsubscribed}, def: false,
 			doc: "Refuses mail to who unsubscribed. Without it they are only marked: a receipt or a\npassword reset may still be due to them."},
-		{path: "webhook.register_path", value: textValue{&w.RegisterPath, checkPath}, def: "/v1/api/webhooks",
+		{path: "webhook.register_path", value: textValue{&w.RegisterPath, checkPath}, def: nexuspromail.DefaultRegisterPath,
 			doc: "The path of the call that registers the endpoint, below api.url."},
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/mail"
+	"github.com/smtp2rest/smtp2rest/relay/provider"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
 
@@ -36,13 +37,13 @@ const memoryPause = 10 * time.Second
 // memory that grows with the size of mail.
 type bodies struct {
 	queue  queue.Queue
-	encode func(raw []byte, m *relay.Message, o mail.Options) (*mail.Body, error)
+	encode func(raw []byte, m *relay.Message, o provider.Mapping) (provider.Body, error)
 	memory func() Memory
 
 	mu      sync.Mutex
 	latest  *mapped
 	idle    bool // no other recipient is due
-	mapping mail.Options
+	mapping provider.Mapping
 }
 
 // mapped is a mail as the API gets it, from when it is ready.
@@ -53,7 +54,7 @@ type mapped struct {
 
 	ready chan struct{} // closed when the rest is set
 	err   error
-	body  *mail.Body
+	body  provider.Body
 	trace string // in its header
 }
 
@@ -65,12 +66,12 @@ var (
 )
 
 func newBodies(o Options) *bodies {
-	b := &bodies{queue: o.Queue, memory: o.Memory, mapping: o.Mapping, encode: func(raw []byte, m *relay.Message, o mail.Options) (*mail.Body, error) {
+	b := &bodies{queue: o.Queue, memory: o.Memory, mapping: o.Mapping, encode: func(raw []byte, m *relay.Message, o provider.Mapping) (provider.Body, error) {
 		parsed, err := mail.Map(raw, m.From, o.For(m.Client.User))
 		if err != nil {
 			return nil, err
 		}
-		return parsed.Encode()
+		return o.Format.Encode(parsed)
 	}}
 	if b.memory == nil {
 		b.memory = func() Memory { return unbounded{} }
@@ -84,7 +85,7 @@ func (unbounded) Hold(context.Context, int64) error { return nil }
 func (unbounded) Release()                          {}
 
 // configure maps what comes from now on in another way.
-func (b *bodies) configure(o mail.Options) {
+func (b *bodies) configure(o provider.Mapping) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.mapping = o
@@ -179,7 +180,7 @@ func (m *mapped) drop() {
 }
 
 // load reads and maps a mail, once there is memory for it.
-func (b *bodies) load(ctx context.Context, one *mapped, m queue.Mail, o mail.Options) error {
+func (b *bodies) load(ctx context.Context, one *mapped, m queue.Mail, o provider.Mapping) error {
 	wait, cancel := context.WithTimeout(ctx, memoryWait)
 	defer cancel()
 	held := m.Size + mail.MostCost(m.Size)
@@ -210,7 +211,7 @@ func (b *bodies) load(ctx context.Context, one *mapped, m queue.Mail, o mail.Opt
 
 // guarded turns a panic in the mapping of one mail into an error: it must not
 // end the daemon, which would meet the same mail again at its next start.
-func (b *bodies) guarded(raw []byte, m *relay.Message, o mail.Options) (body *mail.Body, err error) {
+func (b *bodies) guarded(raw []byte, m *relay.Message, o provider.Mapping) (body provider.Body, err error) {
 	defer func() {
 		if r := recover(); r != nil {
 			body, err = nil, fmt.Errorf("%w: %v\n%s", errMapping, r, debug.Stack())

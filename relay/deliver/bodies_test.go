@@ -11,6 +11,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/mail"
+	"github.com/smtp2rest/smtp2rest/relay/provider"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
 
@@ -121,7 +122,7 @@ func TestBodiesAreMappedOnce(t *testing.T) {
 		b := r.engine.bodies
 		b.memory = l.share
 		encode, calls, goOn := b.encode, 0, make(chan error)
-		b.encode = func(raw []byte, m *relay.Message, o mail.Options) (*mail.Body, error) {
+		b.encode = func(raw []byte, m *relay.Message, o provider.Mapping) (provider.Body, error) {
 			calls++
 			if err := <-goOn; err != nil {
 				return nil, err

@@ -4,13 +4,13 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
-	"github.com/smtp2rest/smtp2rest/relay/mail"
+	"github.com/smtp2rest/smtp2rest/relay/provider"
 	"github.com/smtp2rest/smtp2rest/relay/retry"
 )
 
 // Settings are the Options that Configure can change.
 type Settings struct {
-	Mapping  mail.Options
+	Mapping  provider.Mapping
 	Schedule retry.Schedule
 
 	Workers  int           // attempts of queued mail at once; at least 1

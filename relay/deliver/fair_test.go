@@ -11,6 +11,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/mail"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 )
 
 // One sender's bulk does not hold up another's single mail, and each sender's
@@ -73,9 +74,9 @@ func TestALateMailIsNext(t *testing.T) {
 func (r *rig) fresh(wait time.Duration) (relay.Outcome, time.Duration) {
 	r.t.Helper()
 	m := message("app@sandbox.example", "fresh", "fresh@example.net")
-	mail, err := mail.Map(m.Raw, m.From, mail.Options{Default: relay.Address{Email: "relay@sandbox.example"}, Domains: []string{"sandbox.example"}})
+	parsed, err := mail.Map(m.Raw, m.From, mail.Options{Default: relay.Address{Email: "relay@sandbox.example"}, Domains: []string{"sandbox.example"}})
 	r.must(err)
-	body, err := mail.Encode()
+	body, err := nexuspromail.Format{}.Encode(parsed)
 	r.must(err)
 	turn, cancel := context.WithTimeout(r.t.Context(), wait)
 	defer cancel()

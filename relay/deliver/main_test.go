@@ -24,6 +24,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/internal/memnet"
 	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
+	"github.com/smtp2rest/smtp2rest/relay/provider"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
@@ -170,7 +171,7 @@ func (r *rig) options(log *slog.Logger) Options {
 	}
 	return Options{
 		Settings: Settings{
-			Mapping: p.mapping, Schedule: or(p.schedule, hours(48)),
+			Mapping: provider.Mapping{Options: p.mapping, Format: nexuspromail.Format{}}, Schedule: or(p.schedule, hours(48)),
 			Workers: or(p.workers, 4), KeepSent: or(p.keepSent, 100*time.Hour),
 			Bounce:      bounce.Options{From: relay.Address{Email: "relay@sandbox.example"}, Hostname: "relay.test", Postmaster: p.postmaster},
 			BounceGrace: or(p.grace, time.Hour), BouncesPerHour: p.perHour,

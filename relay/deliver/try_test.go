@@ -14,6 +14,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/mail"
+	"github.com/smtp2rest/smtp2rest/relay/provider"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/retry"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
@@ -261,7 +262,7 @@ func TestBouncesOutliveAStorageThatFails(t *testing.T) {
 func TestAMappingThatPanics(t *testing.T) {
 	inBubbleStopped(t, plan{schedule: hours(6)}, func(r *rig) {
 		encode := r.engine.bodies.encode
-		r.engine.bodies.encode = func(raw []byte, m *relay.Message, o mail.Options) (*mail.Body, error) {
+		r.engine.bodies.encode = func(raw []byte, m *relay.Message, o provider.Mapping) (provider.Body, error) {
 			if strings.Contains(string(raw), "\r\nSubject: poison") {
 				panic("index out of range")
 			}

@@ -15,6 +15,8 @@ import (
 	"context"
 	"slices"
 	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay"
 )
 
 // Mail is the record of one mail. The types below are printed by --json and
@@ -214,25 +216,16 @@ type Forgotten struct {
 	Clean bool `json:"clean"`
 }
 
-// Event types of the provider, as far as they say where a recipient stands.
-const (
-	EventHardBounce = "bounced.hard"
-	EventComplaint  = "complained"
-	EventDelivered  = "delivered"
-	EventOpened     = "opened"
-	EventClicked    = "clicked"
-)
-
 // TypesOf are the types of events that lead to a state. Nobody opens what was
 // not delivered.
 func TypesOf(s State) []string {
 	switch s {
 	case Bounced:
-		return []string{EventHardBounce}
+		return []string{relay.EventHardBounce}
 	case Complained:
-		return []string{EventComplaint}
+		return []string{relay.EventComplaint}
 	case Delivered:
-		return []string{EventDelivered, EventOpened, EventClicked}
+		return []string{relay.EventDelivered, relay.EventOpened, relay.EventClicked}
 	}
 	return nil
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
 	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/mail"
+	"github.com/smtp2rest/smtp2rest/relay/provider"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/smtpd"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
@@ -116,7 +117,7 @@ func New(o Options) *Intake {
 
 // Settings are the Options that Configure can change.
 type Settings struct {
-	Mapping  mail.Options
+	Mapping  provider.Mapping
 	Bounce   bounce.Options
 	Wait     time.Duration // how long a client is kept for the API's verdict
 	Subjects bool          // the history has them
@@ -315,7 +316,7 @@ func unique(recipients []string) []string {
 // sent is refused while the client still listens. There is memory for all of it
 // before it begins: two mails that each hold some and wait for more would wait
 // for each other.
-func (in *Intake) mapped(ctx context.Context, log *slog.Logger, m *relay.Message, env *smtpd.Envelope) (*mail.Mail, *mail.Body, error) {
+func (in *Intake) mapped(ctx context.Context, log *slog.Logger, m *relay.Message, env *smtpd.Envelope) (*mail.Mail, provider.Body, error) {
 	mapping := in.set.Load().Mapping
 	if err := env.Reserve(ctx, mail.Cost(m.Raw, mapping.Limits)); err != nil {
 		return nil, nil, err
@@ -327,7 +328,7 @@ func (in *Intake) mapped(ctx context.Context, log *slog.Logger, m *relay.Message
 	for _, o := range parsed.Omissions {
 		log.Info("mapping", "kind", o.Kind.String(), "count", o.Count, "bytes", o.Size)
 	}
-	body, err := parsed.Encode()
+	body, err := mapping.Format.Encode(parsed)
 	if err != nil {
 		return nil, nil, err
 	}

@@ -21,6 +21,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
 	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
+	"github.com/smtp2rest/smtp2rest/relay/provider"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
@@ -77,7 +78,7 @@ func newRig(t *testing.T, p plan) *rig {
 	log := slog.New(slog.NewJSONHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	o := Options{
 		Settings: Settings{
-			Mapping: mail.Options{Default: relay.Address{Email: "relay@sandbox.example"}, Domains: []string{"sandbox.example"}},
+			Mapping: provider.Mapping{Options: mail.Options{Default: relay.Address{Email: "relay@sandbox.example"}, Domains: []string{"sandbox.example"}}, Format: nexuspromail.Format{}},
 			Bounce:  bounce.Options{From: relay.Address{Email: "relay@sandbox.example"}, Hostname: "relay.test"},
 			Wait:    or(p.wait, 10*time.Second),
 		},
@@ -93,7 +94,7 @@ func newRig(t *testing.T, p plan) *rig {
 		o.Queue = p.queue
 	}
 	if p.mapping != nil {
-		p.mapping(&o.Mapping)
+		p.mapping(&o.Mapping.Options)
 	}
 	r.Intake = New(o)
 	return r

@@ -11,7 +11,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
 	"github.com/smtp2rest/smtp2rest/relay/history"
-	"github.com/smtp2rest/smtp2rest/relay/mail"
+	"github.com/smtp2rest/smtp2rest/relay/provider"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/smtpd"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
@@ -20,7 +20,7 @@ import (
 // tryAll tries every recipient at once, but for those of whom an earlier copy
 // said enough; relay/pace bounds how many calls are made. It returns when no call
 // is in flight any more, which the API's time-out bounds.
-func (in *Intake) tryAll(ctx context.Context, r relay.Remainder, body *mail.Body, before earlier) []relay.Outcome {
+func (in *Intake) tryAll(ctx context.Context, r relay.Remainder, body provider.Body, before earlier) []relay.Outcome {
 	wait := in.set.Load().Wait
 	turn, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()

@@ -1,4 +1,4 @@
-package mail
+package mail_test
 
 import (
 	"bytes"
@@ -12,6 +12,9 @@ import (
 
 	_ "github.com/emersion/go-message/charset"
 	"github.com/emersion/go-message/mail"
+
+	. "github.com/smtp2rest/smtp2rest/relay/mail"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 )
 
 const benchHeader = "Received: from web1.example.com (web1.example.com [192.0.2.1]) by relay.example.com with ESMTP id 4F2K1; Mon, 23 Nov 2026 12:00:00 +0000\r\n" +
@@ -71,7 +74,7 @@ func BenchmarkMap(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				body, err := m.Encode()
+				body, err := nexuspromail.Format{}.Encode(m)
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -1,4 +1,4 @@
-package mail
+package mail_test
 
 import (
 	"errors"
@@ -9,7 +9,9 @@ import (
 	"testing"
 	"time"
 
+	. "github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/mail/mime"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 )
 
 // hostile are mails made to cost more than their size, for a size in bytes.
@@ -219,7 +221,7 @@ func mapTime(t *testing.T, raw []byte, policy AttachmentPolicy) time.Duration {
 	begin := threadTime()
 	_ = Cost(raw, o.Limits)
 	if m, err := Map(raw, "", o); err == nil {
-		if _, err := m.Encode(); err != nil {
+		if _, err := (nexuspromail.Format{}).Encode(m); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -280,14 +282,14 @@ func TestTooManyFiles(t *testing.T) {
 		files int
 		last  string // how the last file begins
 	}{
-		"uuencode":    {"From: a@example.com\n\nhello\n" + strings.Repeat(file, maxInside+2), maxInside + 1, file + file},
-		"winmail.dat": {winmail(11 * (maxInside + 1)), 1, "\x78\x9f\x3e\x22"},
+		"uuencode":    {"From: a@example.com\n\nhello\n" + strings.Repeat(file, MaxInside+2), MaxInside + 1, file + file},
+		"winmail.dat": {winmail(11 * (MaxInside + 1)), 1, "\x78\x9f\x3e\x22"},
 	} {
 		m, err := Map([]byte(c.mail), "", o)
 		if err != nil {
 			t.Fatal(name, err)
 		}
-		if len(m.Attachments) != c.files || !omits(m, OverLimit) || len(m.Omissions) > len(omissionNames) {
+		if len(m.Attachments) != c.files || !omits(m, OverLimit) || len(m.Omissions) > len(OmissionKinds()) {
 			t.Errorf("%s: %d files, omissions %v", name, len(m.Attachments), m.Omissions)
 		}
 		if last := string(m.Attachments[len(m.Attachments)-1].Content()); !strings.HasPrefix(last, c.last) {

@@ -29,7 +29,7 @@ type composer struct {
 func newComposer(o *Options, root *mime.Part, memory int64) *composer {
 	return &composer{
 		options: o, decoder: root.Decoder(), memory: memory,
-		mail: &Mail{fields: o.AttachmentFields.withDefaults(), headerField: o.HeaderField},
+		mail: &Mail{},
 	}
 }
 
@@ -107,7 +107,7 @@ func (c *composer) compose(root *mime.Part) *Refusal {
 	if refusal == nil && c.options.Attachments == StripAttachments && len(c.files) > 0 {
 		c.addNotice()
 	}
-	c.take(jsonSize(c.mail.HTML) + jsonSize(c.mail.Text))
+	c.take(quotedSize(c.mail.HTML) + quotedSize(c.mail.Text))
 	return refusal
 }
 

@@ -6,9 +6,9 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/mail/mime"
 )
 
-// What mapping and encoding a mail takes besides the mail itself, for each octet
+// What mapping and writing a mail takes besides the mail itself, for each octet
 // of text and of anything else: TestCost measures it. A text is decoded, shown as
-// html as well, and both are quoted in the JSON. Where texts and documents stand
+// html as well, and both are quoted in what the API gets. Where texts and documents stand
 // beside each other, each is shown as the other too. A file is copied once, in
 // base64; one that is looked into is decoded before.
 const (
@@ -85,4 +85,11 @@ func (s *sizes) count(p *mime.Part) {
 			s.decoded += size
 		}
 	}
+}
+
+// quotedSize is how long a text becomes at most, in any format that escapes line
+// ends, quotes and backslashes by one octet each.
+func quotedSize(s string) int {
+	return len(s) + strings.Count(s, "\n") + strings.Count(s, `"`) + strings.Count(s, `\`) + strings.Count(s, "\t") +
+		3*(strings.Count(s, "\u2028")+strings.Count(s, "\u2029"))
 }

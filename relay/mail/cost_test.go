@@ -1,4 +1,4 @@
-package mail
+package mail_test
 
 import (
 	"encoding/base64"
@@ -7,7 +7,9 @@ import (
 	"strings"
 	"testing"
 
+	. "github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/mail/mime"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 )
 
 // All that mapping and encoding a mail allocates, garbage as well, is within
@@ -87,7 +89,7 @@ func allocations(t *testing.T, raw []byte, o Options) (int64, error) {
 	runtime.ReadMemStats(&before)
 	m, err := Map(raw, "a@example.com", o)
 	if err == nil {
-		_, err = m.Encode()
+		_, err = nexuspromail.Format{}.Encode(m)
 	}
 	runtime.ReadMemStats(&after)
 	return int64(after.TotalAlloc - before.TotalAlloc), err

@@ -1,4 +1,4 @@
-package mail
+package mail_test
 
 import (
 	"bytes"
@@ -10,7 +10,9 @@ import (
 	"testing"
 	"unicode/utf8"
 
+	. "github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/mail/mime"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 )
 
 // FuzzMap holds the mapping to what must be true of any mail under any policy.
@@ -57,30 +59,30 @@ func checkInvariants(t *testing.T, raw []byte) {
 	t.Helper()
 	for _, policy := range []AttachmentPolicy{RefuseAttachments, StripAttachments, SendAttachments} {
 		o := testOptions()
-		o.Attachments, o.HeaderField = policy, "headers"
+		o.Attachments, o.PassHeaders = policy, true
 		o.ForeignSender = SenderPolicy(int(policy) % 2)
 		root := mime.Parse(raw, o.Limits)
 		checkTree(t, root, 0)
 		var words []string
 		o.Explain = func(_ OmissionKind, said string) { words = append(words, said) }
-		c := newComposer(&o, root, costOf(raw, root))
-		err := c.run(root, "root@web1")
-		if c.leaves != c.fates {
-			t.Errorf("%d parts, %d of them carried or left out", c.leaves, c.fates)
+		c := Compose(raw, "root@web1", o)
+		err := c.Refusal
+		if c.Leaves != c.Fates {
+			t.Errorf("%d parts, %d of them carried or left out", c.Leaves, c.Fates)
 		}
-		if policy != SendAttachments && c.leaves < countLeaves(root) && readable(root) {
-			t.Errorf("%d parts were looked at, the mail has %d", c.leaves, countLeaves(root))
+		if policy != SendAttachments && c.Leaves < countLeaves(root) && c.Readable {
+			t.Errorf("%d parts were looked at, the mail has %d", c.Leaves, countLeaves(root))
 		}
 		if err != nil {
 			checkRefusal(t, err)
-			if readable(root) != (err.Read == c.mail) {
+			if c.Readable != (err.Read == c.Mail) {
 				t.Error("what was read is not with the refusal")
 			}
 			if err.Read == nil {
 				continue
 			}
 		}
-		checkMail(t, c.mail, len(raw), words)
+		checkMail(t, c.Mail, len(raw), words)
 	}
 }
 
@@ -111,14 +113,14 @@ func checkRefusal(t *testing.T, err error) {
 	if !errors.As(err, &r) {
 		t.Fatalf("not a refusal: %v", err)
 	}
-	if r.Detail == "" || len(r.Detail) > maxDetail || strings.ContainsFunc(r.Detail, func(c rune) bool { return c < ' ' || c > '~' }) {
+	if r.Detail == "" || len(r.Detail) > MaxDetail || strings.ContainsFunc(r.Detail, func(c rune) bool { return c < ' ' || c > '~' }) {
 		t.Errorf("unfit for a reply: %q", r.Detail)
 	}
 }
 
 func checkMail(t *testing.T, m *Mail, size int, lines []string) {
 	t.Helper()
-	doc := encoded(t, m)
+	doc := encodedAs(t, m, nexuspromail.Format{Headers: "headers"})
 	if !utf8.Valid(doc) {
 		t.Error("not UTF-8")
 	}

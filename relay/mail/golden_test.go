@@ -1,4 +1,4 @@
-package mail
+package mail_test
 
 import (
 	"bytes"
@@ -13,6 +13,8 @@ import (
 	"testing"
 
 	"github.com/smtp2rest/smtp2rest/relay"
+	. "github.com/smtp2rest/smtp2rest/relay/mail"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 )
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -117,9 +119,11 @@ func goldenOf(t *testing.T, raw []byte) []byte {
 }
 
 // encoded returns the mail's JSON for one recipient.
-func encoded(t testing.TB, m *Mail) []byte {
+func encoded(t testing.TB, m *Mail) []byte { t.Helper(); return encodedAs(t, m, nexuspromail.Format{}) }
+
+func encodedAs(t testing.TB, m *Mail, f nexuspromail.Format) []byte {
 	t.Helper()
-	body, err := m.Encode()
+	body, err := f.Encode(m)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,7 +31,7 @@ func (c *composer) headers(h mime.Header) {
 			continue
 		}
 		seen = append(seen, name)
-		if c.options.HeaderField == "" || strings.EqualFold(name, "Cc") {
+		if !c.options.PassHeaders || strings.EqualFold(name, "Cc") {
 			left, size = append(left, name), size+int64(len(f.Value))
 			continue
 		}

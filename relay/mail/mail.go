@@ -1,11 +1,13 @@
 package mail
 
 import (
+	"encoding/base64"
+
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/mail/mime"
 )
 
-// Mail is a mail as the API takes it, for all its recipients.
+// Mail is a mail as a provider's API takes it, for all its recipients.
 type Mail struct {
 	From        relay.Address
 	ReplyTo     *relay.Address // nil: none
@@ -13,13 +15,10 @@ type Mail struct {
 	HTML        string // always something, if only empty markup
 	Text        string // "" when the mail has none
 	Attachments []Attachment
-	Headers     []Header   // what Options.HeaderField passes on
+	Headers     []Header   // what Options.PassHeaders passes on
 	Authors     []string   // addresses that the mail names as its author, as they are written there
 	MessageID   string     // the client's own, without angles, for logs
 	Omissions   []Omission // one of a kind
-
-	fields      AttachmentFields
-	headerField string
 }
 
 // Attachment is a file that goes with the mail, or an image inside it.
@@ -51,6 +50,15 @@ func (m *Mail) omit(kind OmissionKind, size int64) {
 		}
 	}
 	m.Omissions = append(m.Omissions, Omission{Kind: kind, Count: 1, Size: size})
+}
+
+// AppendBase64 appends the file in base64 without line breaks. One that came in
+// clean base64 is copied rather than decoded and encoded again.
+func (a *Attachment) AppendBase64(dst []byte) []byte {
+	if a.part != nil {
+		return a.part.AppendBase64(dst)
+	}
+	return base64.StdEncoding.AppendEncode(dst, a.data)
 }
 
 // Header is a header field that is passed on, decoded to UTF-8, one line.

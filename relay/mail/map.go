@@ -1,13 +1,15 @@
-// Package mail maps a mail to what the provider's API takes: MIME bytes in,
-// subject, html, text, from and reply_to out, as JSON. It is pure: no network,
-// no clock, no disk, so that a queued mail can be mapped again at any time.
+// Package mail reads a mail as a provider's API takes it: MIME bytes in; subject,
+// html, text, from, reply-to and files out. It is pure: no network, no clock, no
+// disk, so that a queued mail can be mapped again at any time. How that is written
+// for an API is for the provider's package.
 //
-// What the API cannot carry is refused or left out by policy, and whatever was
+// What an API cannot carry is refused or left out by policy, and whatever was
 // left out, changed or repaired is an Omission. Nothing is silent.
 //
 // relay/mail/mime reads the mail's structure; this package is the policy on
 // it. relay/intake maps a mail once while its client still listens, and turns
-// a Refusal into a reply; relay/provider/nexuspromail sends a Body.
+// a Refusal into a reply; relay/provider
+// writes and sends what comes of it.
 package mail
 
 import (
@@ -30,29 +32,18 @@ type AttachmentPolicy int
 const (
 	RefuseAttachments AttachmentPolicy = iota
 	StripAttachments                   // leave them out and say so at the end of the bodies
-	SendAttachments                    // in the JSON field that AttachmentFields names
+	SendAttachments                    // with the mail
 )
-
-// AttachmentFields names the JSON fields for SendAttachments. Empty ones take
-// the defaults; "-" leaves a field out, but not the list and the content.
-type AttachmentFields struct {
-	List        string // array of attachments; default "attachments"
-	Filename    string // default "filename"
-	Content     string // base64; default "content"
-	ContentType string // default "content_type"
-	ContentID   string // of inline images; default "content_id"
-}
 
 // Options are the account's rules for a mail.
 type Options struct {
-	Default          relay.Address            // the account's default sender
-	Defaults         map[string]relay.Address // of users who have their own, by name
-	Domains          []string                 // verified sender domains; empty: only the default sender's own
-	ForeignSender    SenderPolicy
-	Attachments      AttachmentPolicy
-	AttachmentFields AttachmentFields
-	HeaderField      string // JSON object for headers the payload has no field for; "" leaves them out
-	Limits           mime.Limits
+	Default       relay.Address            // the account's default sender
+	Defaults      map[string]relay.Address // of users who have their own, by name
+	Domains       []string                 // verified sender domains; empty: only the default sender's own
+	ForeignSender SenderPolicy
+	Attachments   AttachmentPolicy
+	PassHeaders   bool // those that have no field of their own; else they are left out
+	Limits        mime.Limits
 
 	// Explain, if set, hears of each omission, a bounded number of times, in
 	// words that may be the mail's own: for whoever holds the mail, and no log.
@@ -97,24 +88,6 @@ func (c *composer) run(root *mime.Part, envelopeFrom string) *Refusal {
 		refusal.Read = c.mail
 	}
 	return refusal
-}
-
-func (f AttachmentFields) withDefaults() AttachmentFields {
-	for _, v := range []struct {
-		field *string
-		def   string
-	}{
-		{&f.List, "attachments"},
-		{&f.Filename, "filename"},
-		{&f.Content, "content"},
-		{&f.ContentType, "content_type"},
-		{&f.ContentID, "content_id"},
-	} {
-		if *v.field == "" {
-			*v.field = v.def
-		}
-	}
-	return f
 }
 
 // bodyCharset is the first charset that a part declares: a program that writes

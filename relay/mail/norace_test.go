@@ -1,5 +1,5 @@
 //go:build !race
 
-package mail
+package mail_test
 
 const underRace = false

@@ -1,4 +1,4 @@
-package mail
+package mail_test
 
 import (
 	"encoding/json"
@@ -10,6 +10,8 @@ import (
 	"testing"
 
 	"github.com/smtp2rest/smtp2rest/relay"
+	. "github.com/smtp2rest/smtp2rest/relay/mail"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 )
 
 func mapFile(t *testing.T, name string, o Options) (*Mail, error) {
@@ -43,7 +45,7 @@ func TestAttachmentsStripped(t *testing.T) {
 		t.Errorf("attachments %v, notes %v", m.Attachments, m.Omissions)
 	}
 	for _, body := range []string{m.Text, m.HTML} {
-		if !strings.Contains(body, noticeTitle) || !strings.Contains(body, "report.pdf (application/pdf, 9 bytes)") {
+		if !strings.Contains(body, NoticeTitle) || !strings.Contains(body, "report.pdf (application/pdf, 9 bytes)") {
 			t.Errorf("no notice in %q", body)
 		}
 	}
@@ -73,7 +75,7 @@ func TestNoticeStandsInsideTheDocument(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !strings.HasSuffix(m.HTML, "</BODY></HTML>") || strings.Index(m.HTML, noticeTitle) < strings.Index(m.HTML, "Hi") {
+	if !strings.HasSuffix(m.HTML, "</BODY></HTML>") || strings.Index(m.HTML, NoticeTitle) < strings.Index(m.HTML, "Hi") {
 		t.Errorf("html %q", m.HTML)
 	}
 	if m.Text != "" {
@@ -84,7 +86,7 @@ func TestNoticeStandsInsideTheDocument(t *testing.T) {
 func TestAttachmentsSent(t *testing.T) {
 	o := testOptions()
 	o.Attachments = SendAttachments
-	o.AttachmentFields = AttachmentFields{List: "files", Filename: "name", Content: "data", ContentType: "-", ContentID: "cid"}
+	format := nexuspromail.Format{Attachments: "files", Filename: "name", Content: "data", ContentType: "-", ContentID: "cid"}
 	m, err := mapFile(t, withFiles, o)
 	if err != nil {
 		t.Fatal(err)
@@ -93,7 +95,7 @@ func TestAttachmentsSent(t *testing.T) {
 		Files []map[string]string `json:"files"`
 		HTML  string              `json:"html"`
 	}
-	if err := json.Unmarshal(encoded(t, m), &doc); err != nil {
+	if err := json.Unmarshal(encodedAs(t, m, format), &doc); err != nil {
 		t.Fatal(err)
 	}
 	want := []map[string]string{
@@ -247,13 +249,13 @@ func TestAuthorFromEnvelope(t *testing.T) {
 
 func TestHeadersPassedOn(t *testing.T) {
 	o := testOptions()
-	o.HeaderField = "headers"
+	o.PassHeaders = true
 	m, err := mapFile(t, "from-bcc-must-not-leak", o)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var doc struct{ Headers map[string]string }
-	raw := encoded(t, m)
+	raw := encodedAs(t, m, nexuspromail.Format{Headers: "headers"})
 	if err := json.Unmarshal(raw, &doc); err != nil {
 		t.Fatal(err)
 	}
@@ -269,7 +271,7 @@ func TestHeadersPassedOn(t *testing.T) {
 // TestHeadersNotPassedOn: nothing that names recipients or the way of the mail.
 func TestHeadersNotPassedOn(t *testing.T) {
 	o := testOptions()
-	o.HeaderField = "headers"
+	o.PassHeaders = true
 	const secret = "secret@example.net"
 	var mail strings.Builder
 	for _, name := range []string{"To", "Cc", "Bcc", "Resent-Bcc", "X-Original-To", "X-Envelope-To", "X-Rcpt-To", "X-Bcc", "Delivered-To", "Envelope-To", "Received", "Return-Path", "Apparently-To"} {
@@ -279,7 +281,7 @@ func TestHeadersNotPassedOn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if doc := string(encoded(t, m)); strings.Contains(doc, secret) {
+	if doc := string(encodedAs(t, m, nexuspromail.Format{Headers: "headers"})); strings.Contains(doc, secret) {
 		t.Errorf("a recipient in %s", doc)
 	}
 }
@@ -301,7 +303,7 @@ func TestBrokenSignatureIsAFile(t *testing.T) {
 
 func TestOpaqueSignaturesAreOpenedOnlySoOften(t *testing.T) {
 	mail := "Content-Type: text/plain\r\n\r\ninside"
-	for i := range maxOpened + 1 {
+	for i := range MaxOpened + 1 {
 		m, err := Map([]byte(mail), "", testOptions())
 		if err != nil || m.Text != "inside" {
 			t.Fatalf("%d wrappings: %v", i, err)
@@ -329,7 +331,7 @@ func TestBodyForManyReaders(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	body, err := m.Encode()
+	body, err := nexuspromail.Format{}.Encode(m)
 	if err != nil {
 		t.Fatal(err)
 	}

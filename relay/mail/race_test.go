@@ -1,6 +1,6 @@
 //go:build race
 
-package mail
+package mail_test
 
 // underRace: the race detector makes everything ten times slower.
 const underRace = true

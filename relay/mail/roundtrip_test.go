@@ -1,4 +1,4 @@
-package mail
+package mail_test
 
 import (
 	"bytes"
@@ -17,6 +17,8 @@ import (
 	"golang.org/x/text/encoding/unicode"
 	"golang.org/x/text/encoding/unicode/utf32"
 	"pgregory.net/rapid"
+
+	. "github.com/smtp2rest/smtp2rest/relay/mail"
 )
 
 // spoken is a charset as mails name it, with letters that it has.

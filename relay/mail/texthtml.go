@@ -15,7 +15,7 @@ func (c *composer) textToHTML(text string) string {
 	if tabular(text) {
 		write = func(s sink) { writeTable(s, text, true) }
 	}
-	if size := sizeOf(write); c.memory >= int64(size+size*5/4+jsonSize(text)) {
+	if size := sizeOf(write); c.memory >= int64(size+size*5/4+quotedSize(text)) {
 		return c.rendered(size, write)
 	}
 	write = func(s sink) { writeTable(s, text, false) }

@@ -1,7 +1,6 @@
 package mail
 
 import (
-	"encoding/json"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -85,34 +84,6 @@ func FuzzTextToHTML(f *testing.F) {
 // visible drops blanks, which are spelled otherwise in html.
 func visible(s string) string {
 	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == ' ' || r == '\n' || r == '\t' || r == '\u00A0' }), "")
-}
-
-// FuzzAppendString: encoding/json reads what we write.
-func FuzzAppendString(f *testing.F) {
-	f.Add("a\"\\\n\r\t\x00\x1f\u2028\u2029é😀\xff")
-	f.Fuzz(func(t *testing.T, s string) {
-		b := appendString(nil, s)
-		var back string
-		if err := json.Unmarshal(b, &back); err != nil {
-			t.Fatalf("%q: %v", b, err)
-		}
-		if want := toValid(s); back != want || !utf8.Valid(b) {
-			t.Errorf("%q came back as %q", want, back)
-		}
-		if strings.ContainsAny(string(b), "\u2028\u2029") {
-			t.Error("a line separator is not escaped")
-		}
-	})
-}
-
-// toValid replaces each byte that is not UTF-8, where strings.ToValidUTF8
-// replaces a run of them once.
-func toValid(s string) string {
-	var b strings.Builder
-	for _, r := range s {
-		b.WriteRune(r)
-	}
-	return b.String()
 }
 
 // asHTML is a text as html where there is memory for anything.

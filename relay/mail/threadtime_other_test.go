@@ -1,6 +1,6 @@
 //go:build !linux
 
-package mail
+package mail_test
 
 import "time"
 

@@ -168,12 +168,12 @@ func (l *List) taught(e relay.Event, address string) *Entry {
 		Expires: made(e).Add(l.set.Load().Expire),
 	}
 	switch e.Type {
-	case "bounced.hard":
+	case relay.EventHardBounce:
 		learnt.Reason = HardBounce
 		learnt.Detail = joined(e.BounceCode, e.BounceReason)
-	case "complained":
+	case relay.EventComplaint:
 		learnt.Reason = Complaint
-	case "unsubscribed":
+	case relay.EventUnsubscribe:
 		learnt.Reason = Unsubscribe
 	default:
 		return nil

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
 
@@ -54,7 +55,7 @@ func (g *guide) ask(t *testing.T, c *http.Client, body, signature string) (statu
 		t.Fatal(err)
 	}
 	if signature != "" {
-		r.Header.Set(SignatureHeader, signature)
+		r.Header.Set(nexuspromail.SignatureHeader, signature)
 	}
 	resp, err := c.Do(r)
 	if err != nil {
@@ -106,7 +107,7 @@ func TestAsTheGuidesHandler(t *testing.T) {
 	g := newGuide(t)
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
 	var bodies []string
-	for _, kind := range append(known(), "no.such", "BOUNCED.HARD", "") {
+	for _, kind := range append(relay.EventTypes(), "no.such", "BOUNCED.HARD", "") {
 		bodies = append(bodies, fmt.Sprintf(`{"id":"evt_1","type":%q,"created_at":"2026-05-13T10:24:31Z","data":{"message_id":"msg_1","email":"Bob@example.net","timestamp":"2026-05-13T10:24:28Z"}}`, kind))
 	}
 	bodies = append(bodies, "", "{", "null", "[]", "17", `"x"`, `{}`, `{"type":"bounced.hard"}`, `{"type":"bounced.hard","data":null}`, `{"type":"bounced.hard","data":{}}`,
@@ -114,8 +115,8 @@ func TestAsTheGuidesHandler(t *testing.T) {
 		`{"type":"complained","data":{"email":"zo\u00eb@example.net"}}`, `{"data":{"email":"bob@example.net"}}`, strings.Repeat(" ", 100_000)+hardBounce, hardBounce+"\n", "\xff\xfe")
 	checked := 0
 	for _, body := range bodies {
-		right := Sign(secret, []byte(body))
-		for _, signature := range []string{right, "", strings.ToUpper(right), right[:63], right + "0", "sha256=" + right, Sign("another", []byte(body)), Sign(secret, []byte(body+" ")), strings.Repeat("0", 64), "é"} {
+		right := nexuspromail.Sign(secret, []byte(body))
+		for _, signature := range []string{right, "", strings.ToUpper(right), right[:63], right + "0", "sha256=" + right, nexuspromail.Sign("another", []byte(body)), nexuspromail.Sign(secret, []byte(body+" ")), strings.Repeat("0", 64), "é"} {
 			h, k := newHandler(secret)
 			status, text := ask(t, h, request("POST", "/webhook", signature, body))
 			theirStatus, theirText, theirs := g.ask(t, client, body, signature)

@@ -77,7 +77,7 @@ func (h *Handler) serve(w http.ResponseWriter, r *http.Request) result {
 		turnAway(w, http.StatusBadRequest, "Incomplete")
 		return cutShort
 	}
-	if !signed(now.Secrets, body, r.Header.Get(SignatureHeader)) {
+	if !h.opt.Provider.Signed(now.Secrets, r.Header, body) {
 		h.warn(r)
 		h.standing.forged(time.Now())
 		turnAway(w, http.StatusUnauthorized, "Invalid signature")
@@ -100,7 +100,7 @@ func readBody(w http.ResponseWriter, r *http.Request) ([]byte, error) {
 // whether we understand it or not: to come again would not change that. Only
 // what could not be kept is asked for again.
 func (h *Handler) take(w http.ResponseWriter, r *http.Request, body []byte) result {
-	e, err := parse(body, time.Now())
+	e, err := h.opt.Provider.Read(body, time.Now())
 	if err != nil {
 		h.opt.Log.Warn("the provider sent what is no event", "bytes", len(body), "cause", err)
 		return unreadable
@@ -138,7 +138,7 @@ func (h *Handler) warn(r *http.Request) {
 	if now := time.Now(); now.Sub(h.warned) > time.Minute {
 		h.warned = now
 		h.opt.Log.Warn("a webhook request without the provider's signature; further ones of this minute are only counted",
-			"client", r.RemoteAddr, "signature", r.Header.Get(SignatureHeader) != "")
+			"client", r.RemoteAddr, "signature", h.opt.Provider.HasSignature(r.Header))
 	}
 }
 

@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 	"github.com/smtp2rest/smtp2rest/relay/store/records"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
@@ -38,7 +39,7 @@ func TestAThousandEventsASecond(t *testing.T) {
 	if err := list.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s := NewServer(ServerOptions{Address: "127.0.0.1:0", Handler: NewHandler(Options{Settings: Settings{Secrets: []string{secret}}, Taker: list})})
+	s := NewServer(ServerOptions{Address: "127.0.0.1:0", Handler: NewHandler(Options{Settings: Settings{Secrets: []string{secret}}, Provider: nexuspromail.Events{}, Taker: list})})
 	if err := s.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +177,7 @@ func (l *load) post(n int64, key string, want int) {
 		l.t.Error(err)
 		return
 	}
-	r.Header.Set(SignatureHeader, Sign(key, []byte(body)))
+	r.Header.Set(nexuspromail.SignatureHeader, nexuspromail.Sign(key, []byte(body)))
 	begin := time.Now()
 	resp, err := l.client.Do(r)
 	if err != nil {

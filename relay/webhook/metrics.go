@@ -3,6 +3,8 @@ package webhook
 import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
+
+	"github.com/smtp2rest/smtp2rest/relay"
 )
 
 // result is what became of a request.
@@ -21,11 +23,6 @@ const (
 
 func results() []result {
 	return []result{taken, repeated, unreadable, badSignature, tooLarge, cutShort, notOurs, notKept}
-}
-
-// known are the types in the provider's guides; all others are one label.
-func known() []string {
-	return []string{"bounced.hard", "bounced.soft", "complained", "unsubscribed", "delivered", "opened", "clicked", "sent"}
 }
 
 const otherType = "other"
@@ -51,7 +48,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, r := range results() {
 		m.requests[r] = requests.WithLabelValues(string(r))
 	}
-	for _, t := range append(known(), otherType) {
+	for _, t := range append(relay.EventTypes(), otherType) {
 		m.events[t] = events.WithLabelValues(t)
 	}
 	return m

@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/internal/webserver"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 )
 
 const patience = 10 * time.Second
@@ -61,7 +62,7 @@ func dial(t *testing.T, s *Server) net.Conn {
 
 // written is a request as it is on the wire.
 func written(body, signature string) string {
-	return fmt.Sprintf("POST /webhook HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n%s: %s\r\nContent-Length: %d\r\n\r\n%s", SignatureHeader, signature, len(body), body)
+	return fmt.Sprintf("POST /webhook HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n%s: %s\r\nContent-Length: %d\r\n\r\n%s", nexuspromail.SignatureHeader, signature, len(body), body)
 }
 
 func statusOf(t *testing.T, c net.Conn) int {
@@ -81,7 +82,7 @@ func TestOverTheWire(t *testing.T) {
 	s, k := serve(t, ServerOptions{})
 	c := dial(t, s)
 	for range 2 { // on one connection
-		_, _ = io.WriteString(c, written(hardBounce, Sign(secret, []byte(hardBounce))))
+		_, _ = io.WriteString(c, written(hardBounce, nexuspromail.Sign(secret, []byte(hardBounce))))
 		if got := statusOf(t, c); got != 200 {
 			t.Error(got)
 		}
@@ -143,10 +144,10 @@ func TestStrangersMakeRoom(t *testing.T) {
 	for range 6 {
 		dial(t, s)
 		slow := dial(t, s)
-		_, _ = io.WriteString(slow, written(hardBounce, Sign(secret, []byte(hardBounce)))[:100])
+		_, _ = io.WriteString(slow, written(hardBounce, nexuspromail.Sign(secret, []byte(hardBounce)))[:100])
 	}
 	third := dial(t, s)
-	_, _ = io.WriteString(third, written(hardBounce, Sign(secret, []byte(hardBounce))))
+	_, _ = io.WriteString(third, written(hardBounce, nexuspromail.Sign(secret, []byte(hardBounce))))
 	if got := statusOf(t, third); got != 200 || len(k.all()) != 1 {
 		t.Errorf("%d, %d events", got, len(k.all()))
 	}
@@ -172,7 +173,7 @@ func TestTheUnsignedAreHungUpOn(t *testing.T) {
 func TestStop(t *testing.T) {
 	s, _ := serve(t, ServerOptions{})
 	c := dial(t, s)
-	_, _ = io.WriteString(c, written(hardBounce, Sign(secret, []byte(hardBounce))))
+	_, _ = io.WriteString(c, written(hardBounce, nexuspromail.Sign(secret, []byte(hardBounce))))
 	if got := statusOf(t, c); got != 200 {
 		t.Fatal(got)
 	}
@@ -223,7 +224,7 @@ func TestTLS(t *testing.T) {
 	newPair(t, dir, 1)
 	s, k := serve(t, ServerOptions{CertFile: filepath.Join(dir, "cert.pem"), KeyFile: filepath.Join(dir, "key.pem")})
 	c := tls.Client(dial(t, s), &tls.Config{InsecureSkipVerify: true})
-	_, _ = io.WriteString(c, written(hardBounce, Sign(secret, []byte(hardBounce))))
+	_, _ = io.WriteString(c, written(hardBounce, nexuspromail.Sign(secret, []byte(hardBounce))))
 	if got := statusOf(t, c); got != 200 || len(k.all()) != 1 || c.ConnectionState().Version < tls.VersionTLS12 {
 		t.Errorf("%d, %d events", got, len(k.all()))
 	}

@@ -6,41 +6,16 @@ package webhook
 
 import (
 	"context"
-	"crypto/hmac"
-	"crypto/sha256"
-	"encoding/hex"
 	"log/slog"
 
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/provider"
 )
-
-// SignatureHeader carries the signature of the body.
-const SignatureHeader = "X-NexusProMail-Signature"
 
 // MaxBody is the largest body that is taken. An event has some 400 bytes.
 const MaxBody = 256 << 10
-
-// Sign returns the signature of a body: the HMAC-SHA256 in hex, lower case.
-func Sign(secret string, body []byte) string {
-	mac := hmac.New(sha256.New, []byte(secret))
-	mac.Write(body)
-	return hex.EncodeToString(mac.Sum(nil))
-}
-
-// signed reports whether a signature is that of a body by one of the secrets,
-// in a time that depends on neither, nor on which of them it was.
-func signed(secrets []string, body []byte, signature string) bool {
-	ok := false
-	for _, secret := range secrets {
-		if secret == "" { // anybody has that one
-			continue
-		}
-		ok = hmac.Equal([]byte(Sign(secret, body)), []byte(signature)) || ok
-	}
-	return ok
-}
 
 // Taker keeps events. *suppress.List does.
 type Taker interface {
@@ -52,7 +27,8 @@ type Taker interface {
 // Options are what a Handler is made from.
 type Options struct {
 	Settings
-	Taker   Taker
-	Log     *slog.Logger          // nil: none
-	Metrics prometheus.Registerer // may be nil
+	Provider provider.Events
+	Taker    Taker
+	Log      *slog.Logger          // nil: none
+	Metrics  prometheus.Registerer // may be nil
 }

@@ -80,7 +80,7 @@ func sources(t *testing.T) []source {
 // testPackages are test code, though they are packages: conformance suites and
 // faults that several tests use.
 func testPackages() []string {
-	return []string{"relay/queue/queuetest", "relay/suppress/suppresstest", "relay/history/historytest", "relay/internal/memnet", "relay/store/sqlite/internal/faultvfs"}
+	return []string{"relay/queue/queuetest", "relay/suppress/suppresstest", "relay/history/historytest", "relay/provider/providertest", "relay/internal/memnet", "relay/store/sqlite/internal/faultvfs"}
 }
 
 // within reports whether dir is root or below it; "..." is everything.
@@ -113,6 +113,12 @@ func importRules() []importRule {
 			why: "packages take their own Options, so that each can be read and tested alone"},
 		{from: "relay", banned: []string{"relay/provider/nexuspromail/sandbox"}, except: []string{"relay/provider/nexuspromail/sandbox"}, tests: true,
 			why: "the sandbox stands in for the provider; the daemon must not depend on it"},
+		{from: "...", banned: []string{"relay/provider/nexuspromail"}, except: []string{"relay/provider", "relay/app", "relay/config", "relay/provider/nexuspromail/sandbox"}, tests: true,
+			why: "everything that knows the vendor is in its package; app chooses it, and config has its addresses as defaults"},
+		{from: "relay/provider", banned: []string{"relay/attempt", "relay/intake", "relay/deliver", "relay/queue", "relay/pace", "relay/config", "smtpd"}, tests: true,
+			why: "a provider writes, sends and reads; when and for whom is for others"},
+		{from: "relay/mail", banned: []string{"encoding/json", "relay/provider"}, tests: true,
+			why: "what a mail is does not depend on how an API wants it written"},
 		{from: "relay/mail", banned: []string{"net", "net/http", "os", "time", "log/slog", "context"}, except: []string{"net/mail", "net/textproto", "net/url", "net/netip"}, tests: true,
 			why: "the mapping is pure: the same mail and options give the same payload, always"},
 		{from: "relay/retry", banned: []string{"net", "os", "log/slog", "context"}, tests: true,

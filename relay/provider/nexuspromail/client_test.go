@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/provider"
 	"go.uber.org/goleak"
 )
 
@@ -33,13 +34,15 @@ func newClient(t *testing.T, o Options) *Client {
 	return c
 }
 
-func request(body string) Request {
-	return Request{
-		IdempotencyKey: "01abc-42",
-		Open:           func() io.Reader { return strings.NewReader(body) },
-		Size:           int64(len(body)),
-	}
+func request(body string) provider.Request {
+	return provider.Request{IdempotencyKey: "01abc-42", To: "bob@example.net", Body: words(body)}
 }
+
+// words is a body that is the same for everybody.
+type words string
+
+func (w words) Len(string) int64      { return int64(len(w)) }
+func (w words) Open(string) io.Reader { return strings.NewReader(string(w)) }
 
 func TestTheRequestOnTheWire(t *testing.T) {
 	var got *http.Request

@@ -17,6 +17,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/intake"
 	"github.com/smtp2rest/smtp2rest/relay/mail"
+	"github.com/smtp2rest/smtp2rest/relay/provider"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
@@ -71,17 +72,17 @@ and limits: for those, 'smtp2rest send' asks the relay itself.`,
 // errRefused is why explaining a mail that would be refused fails.
 var errRefused = errors.New("this mail would be refused")
 
-func explain(t *terminal.Terminal, raw []byte, from string, to []string, o mail.Options) error {
+func explain(t *terminal.Terminal, raw []byte, from string, to []string, m provider.Mapping) error {
 	var told explanations
-	o.Explain = told.add
-	parsed, err := mail.Map(raw, from, o)
+	m.Explain = told.add
+	parsed, err := mail.Map(raw, from, m.Options)
 	if err != nil {
 		fmt.Fprintf(t.Out, "refused: %s\n", reply.From(intake.Refusal(err)))
 		explainRefused(t, err)
 		told.print(t)
 		return errRefused
 	}
-	body, err := parsed.Encode()
+	body, err := m.Format.Encode(parsed)
 	if err != nil {
 		return err
 	}
@@ -165,11 +166,11 @@ type explainedNote struct {
 	LeftOut bool   `json:"left_out"` // the API does not get it; else it was read or changed so
 }
 
-func explainJSON(t *terminal.Terminal, raw []byte, from, assumed string, to []string, o mail.Options) error {
+func explainJSON(t *terminal.Terminal, raw []byte, from, assumed string, to []string, m provider.Mapping) error {
 	e := explanation{Assumed: assumed, Calls: []explainedCall{}, Notes: []explainedNote{}}
 	var told explanations
-	o.Explain = told.add
-	parsed, err := mail.Map(raw, from, o)
+	m.Explain = told.add
+	parsed, err := mail.Map(raw, from, m.Options)
 	if err != nil {
 		e.Refused = reply.From(intake.Refusal(err)).String()
 		if r, ok := errors.AsType[*mail.Refusal](err); ok && r.Read != nil {
@@ -181,7 +182,7 @@ func explainJSON(t *terminal.Terminal, raw []byte, from, assumed string, to []st
 		}
 		return errors.Join(terminal.PrintJSON(t.Out, e), &terminal.ExitError{Code: terminal.ExitFailed, Err: errRefused})
 	}
-	body, err := parsed.Encode()
+	body, err := m.Format.Encode(parsed)
 	if err != nil {
 		return err
 	}

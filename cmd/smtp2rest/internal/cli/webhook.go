@@ -15,7 +15,9 @@ import (
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/endpoint"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/reach"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
+	"github.com/smtp2rest/smtp2rest/relay/app"
 	"github.com/smtp2rest/smtp2rest/relay/config"
+	"github.com/smtp2rest/smtp2rest/relay/provider"
 )
 
 func webhookCommand(t *terminal.Terminal) *cobra.Command {
@@ -80,19 +82,20 @@ Without webhook.secret_file, --print shows the secret; nothing else does.`,
 		if err != nil {
 			return err
 		}
-		return register(ctx, t, cfg, *path, endpoint.Registration{URL: *target, Events: types}, *show, asJSON)
+		return register(ctx, t, cfg, *path, provider.Registration{URL: *target, Events: types}, *show, asJSON)
 	}
 	return c
 }
 
 // registered is what came of it, for scripts.
 type registered struct {
-	endpoint.Registration
-	File   string `json:"secret_file,omitempty"` // where the secret is
-	Secret string `json:"secret,omitempty"`      // only with --print, and without a file
+	URL    string   `json:"url"`
+	Events []string `json:"events"`
+	File   string   `json:"secret_file,omitempty"` // where the secret is
+	Secret string   `json:"secret,omitempty"`      // only with --print, and without a file
 }
 
-func register(ctx context.Context, t *terminal.Terminal, cfg *config.Config, path string, r endpoint.Registration, show, asJSON bool) error {
+func register(ctx context.Context, t *terminal.Terminal, cfg *config.Config, path string, r provider.Registration, show, asJSON bool) error {
 	file := besideConfig(path, cfg.Webhook.SecretFile)
 	if file == "" && !show { // what would be thrown away is not asked for
 		return errors.New("there is nowhere to keep the secret: set webhook.secret_file, or say --print")
@@ -102,11 +105,15 @@ func register(ctx context.Context, t *terminal.Terminal, cfg *config.Config, pat
 			return fmt.Errorf("webhook.secret_file: %w", err)
 		}
 	}
-	secret, err := endpoint.Provider{URL: cfg.API.URL + cfg.Webhook.RegisterPath, Key: cfg.API.Key.Reveal(), CAFile: cfg.API.CAFile}.Register(ctx, r)
+	registrar, err := app.Registrar(cfg)
 	if err != nil {
 		return err
 	}
-	done := registered{Registration: r}
+	secret, err := registrar.Register(ctx, r)
+	if err != nil {
+		return err
+	}
+	done := registered{URL: r.URL, Events: r.Events}
 	if file == "" {
 		if done.Secret = secret; asJSON {
 			return terminal.PrintJSON(t.Out, done)
@@ -172,7 +179,11 @@ It exits 0 when the relay took it.`,
 }
 
 func testEndpoint(ctx context.Context, t *terminal.Terminal, cfg *config.Config, target, secret string, asJSON bool) error {
-	a, err := endpoint.SendSample(ctx, target, secret, cfg.API.CAFile)
+	cas, err := app.ExtraCAs(cfg)
+	if err != nil {
+		return err
+	}
+	a, err := endpoint.SendSample(ctx, app.Events(), target, secret, cas)
 	if err != nil {
 		return err
 	}

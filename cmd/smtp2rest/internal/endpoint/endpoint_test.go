@@ -9,46 +9,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/smtp2rest/smtp2rest/relay/webhook"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 )
-
-// What a provider may answer, and what is made of it: a secret, or words that can
-// be shown.
-func TestRegister(t *testing.T) {
-	for name, tt := range map[string]struct {
-		status       int
-		answer       string
-		secret, want string
-	}{
-		"a secret":           {200, `{"secret":"whsec_1"}`, "whsec_1", ""},
-		"created":            {201, `{"secret":"whsec_1","id":"x"}`, "whsec_1", ""},
-		"a wrong key":        {401, `{"error":"invalid key"}`, "", "401 invalid key"},
-		"words for people":   {422, `{"error":"url","message":"say \"https\""}`, "", `422 say "https"`},
-		"no words":           {503, "", "", "503 Service Unavailable"},
-		"a terminal's codes": {422, `{"message":"\u001b[2Jx"}`, "", "422 �[2Jx"},
-		"long words":         {422, `{"message":"` + strings.Repeat("ü", 300) + `"}`, "", "422 " + strings.Repeat("ü", 199) + "…"},
-		"another page":       {200, "<html>", "", "has no secret in it"},
-		"no secret":          {200, "{}", "", "has no secret in it"},
-		"a secret on lines":  {200, `{"secret":"a\nb"}`, "", "cannot be one"},
-		"a redirect":         {302, "", "", "302 Found"},
-	} {
-		t.Run(name, func(t *testing.T) {
-			s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-				body, _ := io.ReadAll(r.Body)
-				if r.Header.Get("Authorization") != "Bearer k" || string(body) != `{"url":"https://r.example/w","events":["complained"]}` {
-					t.Errorf("the provider is asked %v %s", r.Header, body)
-				}
-				w.WriteHeader(tt.status)
-				_, _ = io.WriteString(w, tt.answer)
-			}))
-			defer s.Close()
-			got, err := Provider{URL: s.URL, Key: "k"}.Register(t.Context(), Registration{"https://r.example/w", []string{"complained"}})
-			if got != tt.secret || tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.HasSuffix(err.Error(), tt.want) && !strings.Contains(err.Error(), tt.want)) {
-				t.Errorf("%q, %v; want %q, %q", got, err, tt.secret, tt.want)
-			}
-		})
-	}
-}
 
 // The secret is kept in one step with a mode of its own, the one before it too.
 func TestKeep(t *testing.T) {
@@ -87,7 +49,7 @@ func TestSendSample(t *testing.T) {
 	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		switch {
-		case r.Header.Get(webhook.SignatureHeader) != webhook.Sign("s", body):
+		case r.Header.Get(nexuspromail.SignatureHeader) != nexuspromail.Sign("s", body):
 			w.WriteHeader(http.StatusUnauthorized)
 		case r.URL.Path == "/page":
 			_, _ = io.WriteString(w, "hello")
@@ -99,13 +61,13 @@ func TestSendSample(t *testing.T) {
 		code         int
 		taken        bool
 	}{{"/", "s", 200, true}, {"/", "x", 401, false}, {"/page", "s", 200, false}} {
-		a, err := SendSample(t.Context(), s.URL+tt.path, tt.secret, "")
+		a, err := SendSample(t.Context(), nexuspromail.Events{}, s.URL+tt.path, tt.secret, nil)
 		if err != nil || a.Code != tt.code || a.Taken != tt.taken || a.Took <= 0 {
 			t.Errorf("%s with %q: %+v, %v", tt.path, tt.secret, a, err)
 		}
 	}
 	s.Close()
-	if _, err := SendSample(t.Context(), s.URL, "s", ""); err == nil || !strings.Contains(err.Error(), s.URL) {
+	if _, err := SendSample(t.Context(), nexuspromail.Events{}, s.URL, "s", nil); err == nil || !strings.Contains(err.Error(), s.URL) {
 		t.Errorf("nobody there: %v", err)
 	}
 }

@@ -1,3 +1,6 @@
+// Package endpoint speaks for the endpoint of the provider's events: it keeps the
+// secret that they are signed with, and sends the endpoint an event as the
+// provider would. relay/webhook is the endpoint itself.
 package endpoint
 
 import (
@@ -7,8 +10,12 @@ import (
 	"net/http"
 	"time"
 
-	"github.com/smtp2rest/smtp2rest/relay/webhook"
+	"github.com/smtp2rest/smtp2rest/relay/provider"
+	"github.com/smtp2rest/smtp2rest/relay/provider/httpcall"
 )
+
+// callTime bounds a call.
+const callTime = 15 * time.Second
 
 // Answer is what an endpoint said to an event.
 type Answer struct {
@@ -18,20 +25,18 @@ type Answer struct {
 	Took   time.Duration
 }
 
-// SendSample sends an event of the type "test", which changes nothing.
-func SendSample(ctx context.Context, target, secret, caFile string) (Answer, error) {
-	now := time.Now().UTC()
-	body := fmt.Appendf(nil, `{"id":"evt_test_%d","type":"test","created_at":%q,"data":{"email":"nobody@example.com","timestamp":%[2]q}}`, now.UnixNano(), now.Format(time.RFC3339))
+// SendSample sends an event that changes nothing.
+func SendSample(ctx context.Context, events provider.Events, target, secret string, extraCAs []byte) (Answer, error) {
+	header, body := events.Sample(secret, time.Now())
 	ctx, cancel := context.WithTimeout(ctx, callTime)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, target, bytes.NewReader(body))
 	if err != nil {
 		return Answer{}, err
 	}
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set(webhook.SignatureHeader, webhook.Sign(secret, body))
+	req.Header = header
 	start := time.Now()
-	resp, text, err := exchange(req, caFile)
+	resp, text, err := httpcall.Once(req, extraCAs)
 	if err != nil {
 		return Answer{}, fmt.Errorf("%s: %w", target, err)
 	}

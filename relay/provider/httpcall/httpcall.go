@@ -1,7 +1,8 @@
-// Package nexuspromail is the client of the provider's REST API: one request in, one
-// relay.Outcome out. It is the only place that knows HTTP status codes. When
-// to call, and what becomes of the outcome, is for relay/attempt and above.
-package nexuspromail
+// Package httpcall makes one call to a provider over HTTP: one request in, one
+// relay.Outcome out. It knows when a request may have been acted on and when it
+// was not; what an answer means is the vendor's. When to call, and what becomes
+// of the outcome, is for relay/attempt and above.
+package httpcall
 
 import (
 	"context"
@@ -19,15 +20,22 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/provider"
 )
 
 // Options are what a Client is made from.
 type Options struct {
-	URL            string // base, such as https://app.nexuspromail.com/api
-	Path           string // below the base, such as /v1/transactional/send
-	Key            string
-	UserAgent      string
+	URL string // that calls are posted to
+
+	// Header sets what a call says besides its body.
+	Header func(h http.Header, r provider.Request)
+	// Classify turns an answer into an outcome.
+	Classify func(status int, header http.Header, body []byte, now time.Time) relay.Outcome
+	// Secret is never in an outcome, whatever the answer repeats.
+	Secret string
+
 	Timeout        time.Duration // for one whole call; default 10 s
 	ConnectTimeout time.Duration // for dialling and for TLS, each; default 5 s
 	Concurrency    int           // idle connections kept; default 32
@@ -47,20 +55,13 @@ type Client struct {
 
 // target is where calls go, and how. It does not change.
 type target struct {
+	opt       Options
 	endpoint  string
-	bearer    string
-	userAgent string
-	timeout   time.Duration
 	http      *http.Client
 	transport *http.Transport
 }
 
-// Request is one call: one recipient's JSON.
-type Request struct {
-	IdempotencyKey string           // the same for every attempt at this recipient
-	Open           func() io.Reader // the body, from its start
-	Size           int64            // of the body, in bytes
-}
+var _ provider.Client = (*Client)(nil)
 
 // New returns a Client. It makes no connection.
 func New(o Options) (*Client, error) {
@@ -96,7 +97,7 @@ func newTarget(o Options) (*target, error) {
 	if o.Concurrency <= 0 {
 		o.Concurrency = 32
 	}
-	endpoint, err := url.Parse(strings.TrimRight(o.URL, "/") + "/" + strings.TrimLeft(o.Path, "/"))
+	endpoint, err := url.Parse(o.URL)
 	if err != nil {
 		return nil, fmt.Errorf("the API's address: %w", err)
 	}
@@ -106,10 +107,8 @@ func newTarget(o Options) (*target, error) {
 	}
 	transport := newTransport(o, roots)
 	return &target{
+		opt:       o,
 		endpoint:  endpoint.String(),
-		bearer:    "Bearer " + o.Key,
-		userAgent: o.UserAgent,
-		timeout:   o.Timeout,
 		transport: transport,
 		http: &http.Client{
 			Transport: transport,
@@ -161,35 +160,32 @@ func trusted(pem []byte) (*x509.CertPool, error) {
 // Close closes idle connections.
 func (c *Client) Close() { c.target.Load().transport.CloseIdleConnections() }
 
-// Send makes one call. It never retries: what happened is in the outcome, and
-// an error always is an outcome too. ctx cancels the call; the client's own
-// time-out bounds it.
-func (c *Client) Send(ctx context.Context, r Request) relay.Outcome {
+// Send implements provider.Client.
+func (c *Client) Send(ctx context.Context, r provider.Request) relay.Outcome {
 	start, t := time.Now(), c.target.Load()
-	ctx, cancel := context.WithTimeout(ctx, t.timeout)
+	ctx, cancel := context.WithTimeout(ctx, t.opt.Timeout)
 	defer cancel()
 	var written atomic.Bool // the transport tells from a goroutine of its own
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		WroteRequest: func(info httptrace.WroteRequestInfo) { written.Store(info.Err == nil) },
 	})
 	out := t.call(ctx, r, &written)
-	out.Detail, out.MessageID = t.withoutKey(out.Detail), t.withoutKey(out.MessageID)
+	out.Detail, out.MessageID = t.withoutSecret(out.Detail), t.withoutSecret(out.MessageID)
 	out.Took = time.Since(start)
 	c.metrics.called(out)
 	return out
 }
 
-// withoutKey keeps an answer that repeats the request's header from carrying
+// withoutSecret keeps an answer that repeats the request's header from carrying
 // the key into a log or a reply.
-func (t *target) withoutKey(words string) string {
-	key := strings.TrimPrefix(t.bearer, "Bearer ")
-	if len(key) < 8 {
+func (t *target) withoutSecret(words string) string {
+	if len(t.opt.Secret) < 8 {
 		return words // a word like any other; no provider's key is so short
 	}
-	return strings.ReplaceAll(words, key, "[the API key]")
+	return strings.ReplaceAll(words, t.opt.Secret, "[the API key]")
 }
 
-func (t *target) call(ctx context.Context, r Request, written *atomic.Bool) relay.Outcome {
+func (t *target) call(ctx context.Context, r provider.Request, written *atomic.Bool) relay.Outcome {
 	req, err := t.newRequest(ctx, r)
 	if err != nil {
 		return relay.Outcome{Kind: relay.Unavailable, Cause: err}
@@ -205,31 +201,29 @@ func (t *target) call(ctx context.Context, r Request, written *atomic.Bool) rela
 		out.Status = resp.StatusCode
 		return out
 	}
-	return classify(resp.StatusCode, resp.Header, body, time.Now())
+	return t.opt.Classify(resp.StatusCode, resp.Header, body, time.Now())
 }
 
-func (t *target) newRequest(ctx context.Context, r Request) (*http.Request, error) {
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, t.endpoint, r.Open())
+func (t *target) newRequest(ctx context.Context, r provider.Request) (*http.Request, error) {
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, t.endpoint, r.Body.Open(r.To))
 	if err != nil {
 		return nil, err
 	}
-	req.ContentLength = r.Size
+	req.ContentLength = r.Body.Len(r.To)
 	// GetBody lets net/http try again on a fresh connection when a kept-alive
 	// one turned out closed before a byte was written, which is no attempt.
-	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(r.Open()), nil }
-	req.Header.Set("Authorization", t.bearer)
-	req.Header.Set("Content-Type", "application/json")
-	req.Header.Set("Accept", "application/json")
-	if t.userAgent != "" {
-		req.Header.Set("User-Agent", t.userAgent)
-	}
-	if r.IdempotencyKey != "" {
+	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(r.Body.Open(r.To)), nil }
+	t.opt.Header(req.Header, r)
+	for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} {
 		// Lower case on purpose. Under its canonical name net/http takes the
 		// header as leave to send a request again, unseen by us, after it was
 		// written and the connection broke (transport.go, isReplayable). Whether
-		// this API honours the key is not documented, and an attempt that we did
-		// not record must not happen. Field names have no case (RFC 9110, 5.1).
-		req.Header["idempotency-key"] = []string{r.IdempotencyKey}
+		// an API honours the key is for it to say, and an attempt that we did not
+		// record must not happen. Field names have no case (RFC 9110, 5.1).
+		if values := req.Header.Values(name); len(values) > 0 {
+			req.Header.Del(name)
+			req.Header[strings.ToLower(name)] = values
+		}
 	}
 	return req, nil
 }
@@ -260,4 +254,31 @@ func readBody(r io.Reader) ([]byte, error) {
 		_, _ = io.CopyN(io.Discard, r, maxDrain)
 	}
 	return body, nil
+}
+
+// Once makes a request that is not mail on a connection of its own, and reads
+// what comes back, of which nothing real is long.
+func Once(req *http.Request, extraCAs []byte) (*http.Response, []byte, error) {
+	roots, err := trusted(extraCAs)
+	if err != nil {
+		return nil, nil, err
+	}
+	client := &http.Client{
+		Transport: &http.Transport{
+			Proxy:             http.ProxyFromEnvironment,
+			TLSClientConfig:   &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+			DisableKeepAlives: true,
+		},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	resp, err := client.Do(req)
+	if err != nil {
+		if e, ok := errors.AsType[*url.Error](err); ok { // it says POST and the address once more
+			err = e.Err
+		}
+		return nil, nil, err
+	}
+	defer func() { _ = resp.Body.Close() }() // read to the end or given up: nothing to learn
+	text, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
+	return resp, text, err
 }

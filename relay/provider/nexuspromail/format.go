@@ -1,17 +1,32 @@
-package mail
+package nexuspromail
 
 import (
-	"encoding/base64"
+	"cmp"
 	"io"
 	"strings"
 	"unicode/utf8"
 
 	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/mail"
+	"github.com/smtp2rest/smtp2rest/relay/provider"
 )
 
-// Body is a mail as JSON, but for its recipient. It is made once per mail and
-// may be read by many at once.
-type Body struct {
+// Format names the JSON fields that the API's documentation has no place for. The
+// zero Format writes nothing but what is documented, and takes the default names
+// for attachments.
+type Format struct {
+	Attachments string // array of attachments; default "attachments"
+	Filename    string // of an attachment; default "filename"; "-" leaves it out
+	Content     string // base64; default "content"
+	ContentType string // default "content_type"; "-" leaves it out
+	ContentID   string // of inline images; default "content_id"; "-" leaves it out
+	Headers     string // object of headers that have no field; "" leaves them out
+}
+
+var _ provider.Format = Format{}
+
+// body is a mail as JSON, but for its recipient.
+type body struct {
 	rest []byte // everything after the recipient
 }
 
@@ -21,10 +36,10 @@ func head(to string) []byte {
 }
 
 // Len returns the length in bytes of the document for one recipient.
-func (b *Body) Len(to string) int64 { return int64(len(head(to)) + len(b.rest)) }
+func (b *body) Len(to string) int64 { return int64(len(head(to)) + len(b.rest)) }
 
 // Open returns the document for one recipient. The mail itself is not copied.
-func (b *Body) Open(to string) io.Reader { return &document{head(to), b.rest} }
+func (b *body) Open(to string) io.Reader { return &document{head(to), b.rest} }
 
 // document reads two pieces. io.MultiReader would do but for its buffer of
 // 32 KiB, which is more than most mails.
@@ -59,16 +74,16 @@ func (d *document) WriteTo(w io.Writer) (int64, error) {
 	return total, nil
 }
 
-// Encode makes the JSON of the mail. Only documented fields are in it, unless
-// Options name others. encoding/json is not used because it would copy an
+// Encode implements provider.Format. Only documented fields are in the JSON,
+// unless the Format names others. encoding/json is not used because it would copy an
 // attachment three times and escape every "<" of the html.
-func (m *Mail) Encode() (*Body, error) {
+func (f Format) Encode(m *mail.Mail) (provider.Body, error) {
 	size := 512 + jsonSize(m.Subject) + jsonSize(m.HTML) + jsonSize(m.Text)
 	for i := range m.Attachments {
 		a := &m.Attachments[i]
 		size += 256 + int(a.Size+2)/3*4 + len(a.Filename) + len(a.ContentType) + len(a.ContentID)
 	}
-	if m.headerField != "" {
+	if f.Headers != "" {
 		for _, h := range m.Headers {
 			size += 8 + jsonSize(h.Name) + jsonSize(h.Value)
 		}
@@ -85,9 +100,9 @@ func (m *Mail) Encode() (*Body, error) {
 		b = append(b, `,"reply_to":`...)
 		b = appendAddress(b, relay.Address{Email: m.ReplyTo.Email}) // no name is documented here
 	}
-	b = m.appendHeaders(b)
-	b = m.appendAttachments(b)
-	return &Body{rest: append(b, '}')}, nil
+	b = f.appendHeaders(b, m.Headers)
+	b = f.appendAttachments(b, m.Attachments)
+	return &body{rest: append(b, '}')}, nil
 }
 
 // jsonSize is how long a clean text becomes in JSON, but for characters that
@@ -114,14 +129,14 @@ func appendField(b []byte, name, value string) []byte {
 	return appendString(b, value)
 }
 
-func (m *Mail) appendHeaders(b []byte) []byte {
-	if m.headerField == "" || len(m.Headers) == 0 {
+func (f Format) appendHeaders(b []byte, headers []mail.Header) []byte {
+	if f.Headers == "" || len(headers) == 0 {
 		return b
 	}
 	b = append(b, ',')
-	b = appendString(b, m.headerField)
+	b = appendString(b, f.Headers)
 	b = append(b, ':')
-	for i, h := range m.Headers {
+	for i, h := range headers {
 		b = append(b, "{,"[min(i, 1)])
 		b = appendString(b, h.Name)
 		b = append(b, ':')
@@ -130,44 +145,40 @@ func (m *Mail) appendHeaders(b []byte) []byte {
 	return append(b, '}')
 }
 
-func (m *Mail) appendAttachments(b []byte) []byte {
-	if len(m.Attachments) == 0 {
+func (f Format) appendAttachments(b []byte, list []mail.Attachment) []byte {
+	if len(list) == 0 {
 		return b
 	}
 	b = append(b, ',')
-	b = appendString(b, m.fields.List)
+	b = appendString(b, cmp.Or(f.Attachments, "attachments"))
 	b = append(b, ':')
-	for i := range m.Attachments {
+	for i := range list {
 		b = append(b, "[,"[min(i, 1)])
-		b = m.appendAttachment(b, &m.Attachments[i])
+		b = f.appendAttachment(b, &list[i])
 	}
 	return append(b, ']')
 }
 
-func (m *Mail) appendAttachment(b []byte, a *Attachment) []byte {
+func (f Format) appendAttachment(b []byte, a *mail.Attachment) []byte {
 	b = append(b, '{')
-	b = appendString(b, m.fields.Content)
+	b = appendString(b, cmp.Or(f.Content, "content"))
 	b = append(b, `:"`...)
-	if a.part != nil {
-		b = a.part.AppendBase64(b)
-	} else {
-		b = base64.StdEncoding.AppendEncode(b, a.data)
-	}
+	b = a.AppendBase64(b)
 	b = append(b, '"')
-	for _, f := range []struct{ name, value string }{
-		{m.fields.Filename, a.sentName()},
-		{m.fields.ContentType, a.ContentType},
-		{m.fields.ContentID, a.ContentID},
+	for _, field := range []struct{ name, value string }{
+		{cmp.Or(f.Filename, "filename"), sentName(a)},
+		{cmp.Or(f.ContentType, "content_type"), a.ContentType},
+		{cmp.Or(f.ContentID, "content_id"), a.ContentID},
 	} {
-		if f.name != "-" && f.value != "" {
-			b = appendField(b, f.name, f.value)
+		if field.name != "-" && field.value != "" {
+			b = appendField(b, field.name, field.value)
 		}
 	}
 	return append(b, '}')
 }
 
 // sentName names a file for an API, which cannot do without.
-func (a *Attachment) sentName() string {
+func sentName(a *mail.Attachment) string {
 	switch {
 	case a.Filename != "":
 		return a.Filename

@@ -1,17 +1,60 @@
-package webhook
+package nexuspromail
 
 import (
 	"bytes"
+	"crypto/hmac"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"net/http"
 	"strings"
 	"time"
 	"unicode/utf8"
 
 	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/provider"
 )
+
+// Events reads the provider's events, and signs as it does.
+type Events struct{}
+
+var _ provider.Events = Events{}
+
+// SignatureHeader carries the signature of the body.
+const SignatureHeader = "X-NexusProMail-Signature"
+
+// Sign returns the signature of a body: the HMAC-SHA256 in hex, lower case.
+func Sign(secret string, body []byte) string {
+	mac := hmac.New(sha256.New, []byte(secret))
+	mac.Write(body)
+	return hex.EncodeToString(mac.Sum(nil))
+}
+
+// Signed implements provider.Events.
+func (Events) Signed(secrets []string, header http.Header, body []byte) bool {
+	signature, ok := header.Get(SignatureHeader), false
+	for _, secret := range secrets {
+		if secret == "" { // anybody has that one
+			continue
+		}
+		ok = hmac.Equal([]byte(Sign(secret, body)), []byte(signature)) || ok
+	}
+	return ok
+}
+
+// HasSignature implements provider.Events.
+func (Events) HasSignature(header http.Header) bool { return header.Get(SignatureHeader) != "" }
+
+// Sample implements provider.Events.
+func (Events) Sample(secret string, now time.Time) (header http.Header, body []byte) {
+	now = now.UTC()
+	body = fmt.Appendf(nil, `{"id":"evt_test_%d","type":"test","created_at":%q,"data":{"email":"nobody@example.com","timestamp":%[2]q}}`, now.UnixNano(), now.Format(time.RFC3339))
+	header = http.Header{"Content-Type": {"application/json"}}
+	header.Set(SignatureHeader, Sign(secret, body))
+	return header, body
+}
 
 // How much of a field is kept. Nothing real is longer.
 const (
@@ -25,11 +68,11 @@ var errNoEvent = errors.New("it is no JSON object")
 // of a wrong type does not lose the others.
 type object map[string]json.RawMessage
 
-// parse reads an event. It is signed, so that whoever wrote it is not an
+// Read implements provider.Events. The body is signed, so that whoever wrote it is not an
 // attacker; but what it does not understand, it leaves out: that an address
 // bounced is worth knowing without the time when it did. received is by our
 // clock.
-func parse(body []byte, received time.Time) (relay.Event, error) {
+func (Events) Read(body []byte, received time.Time) (relay.Event, error) {
 	var o object
 	if err := json.Unmarshal(body, &o); err != nil || o == nil {
 		return relay.Event{}, errNoEvent

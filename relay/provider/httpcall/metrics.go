@@ -1,4 +1,4 @@
-package nexuspromail
+package httpcall
 
 import (
 	"github.com/prometheus/client_golang/prometheus"
@@ -39,7 +39,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	return m
 }
 
-// statuses are the classes that a call of that outcome can have, as classify
+// statuses are the classes that a call of that outcome can have, as Classify
 // and noAnswer give them.
 func statuses(kind relay.Kind) []string {
 	switch kind {
