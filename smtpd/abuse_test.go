@@ -52,7 +52,7 @@ func TestEndless(t *testing.T) {
 			sent := make(chan int64)
 			most := before
 			go func() {
-				// A shut door is the end: the client has nothing to wait for.
+				// A closed connection is the end: the client has nothing to wait for.
 				n, _ := io.Copy(c.conn, &forever{begin: begin, repeat: tt.repeat, look: func() { most = max(most, live()) }})
 				sent <- n
 			}()

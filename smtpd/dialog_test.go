@@ -164,7 +164,7 @@ func (c *client) step(kind, text string, b *fakeBackend, seen int) (int, error) 
 func hurry(s *Server, change func(*Options) error) error {
 	s.roster.mu.Lock()
 	defer s.roster.mu.Unlock()
-	for w := range s.roster.wires {
+	for w := range s.roster.conns {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		o := Options{Listeners: make([]Listener, 1), Limits: w.clock.limits}

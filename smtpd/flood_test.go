@@ -133,7 +133,7 @@ func TestFloodOfConnections(t *testing.T) {
 				}
 				slowest = max(slowest, time.Since(began))
 				s.roster.mu.Lock()
-				most = max(most, len(s.roster.wires))
+				most = max(most, len(s.roster.conns))
 				s.roster.mu.Unlock()
 				grown = max(grown, int64(live())-int64(before))
 			}

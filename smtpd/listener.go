@@ -1,32 +1,112 @@
 package smtpd
 
 import (
-	"bufio"
 	"context"
 	"crypto/rand"
 	"crypto/tls"
+	"errors"
+	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/emersion/go-smtp"
 
+	"github.com/smtp2rest/smtp2rest/smtpd/holder"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
-const (
-	acceptPause = 100 * time.Millisecond // after an error that is not the end, such as too many open files
-	refuseTime  = 50 * time.Millisecond  // more than a few octets into a fresh socket can take
-)
+const acceptPause = 100 * time.Millisecond // after an error that is not the end, such as too many open files
 
-// A door is what clients of a port find: a listener's configuration, and the
-// go-smtp server that serves who came by it. Its connections are wires. It turns
-// clients away when there are too many.
-type door struct {
+// A port is a socket that is listened on. It outlives its configuration: a new
+// one puts another listener behind it, and no client notices.
+type port struct {
+	net.Listener
+	server *Server
+	key    string // the listener's address, and which it is of those that have the same
+
+	mu     sync.Mutex
+	now    *listener // for clients that come now; nil before the first
+	closed bool      // no other will come
+}
+
+// current is what clients that come now find.
+func (p *port) current() *listener {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.now
+}
+
+// use puts a listener behind the port and closes the one before to newcomers.
+func (p *port) use(l *listener) {
+	p.mu.Lock()
+	before := p.now
+	p.now = l
+	p.mu.Unlock()
+	if before != nil {
+		before.retire()
+	}
+}
+
+// accept hands connections to the current listener until the port is closed.
+func (p *port) accept() {
+	for {
+		conn, err := p.Listener.Accept()
+		switch {
+		case errors.Is(err, net.ErrClosed):
+			return
+		case err != nil:
+			p.server.log.Error("cannot accept connections", "listener", p.Addr().String(), "error", err)
+			p.server.pause(p.server.ctx, acceptPause)
+			continue
+		}
+		for !p.current().offer(conn) { // it retired a moment ago
+			if p.isClosed() {
+				_ = conn.Close()
+				return
+			}
+		}
+	}
+}
+
+// close lets nobody in any more.
+func (p *port) close() {
+	_ = p.Listener.Close()
+	p.mu.Lock()
+	p.closed = true
+	p.mu.Unlock()
+	if l := p.current(); l != nil {
+		l.retire()
+	}
+}
+
+func (p *port) isClosed() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.closed
+}
+
+// number is the port number of a TCP address, "" of anything else.
+func (p *port) number() string {
+	_, number, err := net.SplitHostPort(p.Addr().String())
+	if err != nil || strings.HasPrefix(number, "/") {
+		return ""
+	}
+	return number
+}
+
+// A listener is what clients of a port find: a configuration, and the go-smtp
+// server that serves who came while it was in force. It turns clients away when
+// there are too many.
+type listener struct {
 	port     *port
 	config   Listener
 	options  Options
@@ -36,100 +116,93 @@ type door struct {
 	sessions *smtp.Server
 
 	incoming chan net.Conn
-	retired  chan struct{} // closed when nobody more comes by this door
+	retired  chan struct{} // closed when nobody more comes
 	once     sync.Once
 }
 
-// offer is false when the door has retired.
-func (d *door) offer(conn net.Conn) bool {
+// offer is false when the listener has retired.
+func (l *listener) offer(conn net.Conn) bool {
 	select {
-	case d.incoming <- conn:
+	case l.incoming <- conn:
 		return true
-	case <-d.retired:
+	case <-l.retired:
 		return false
 	}
 }
 
 // retire lets nobody more in. Who is inside stays.
-func (d *door) retire() { d.once.Do(func() { close(d.retired) }) }
+func (l *listener) retire() { l.once.Do(func() { close(l.retired) }) }
 
 // Accept returns only to go-smtp's Serve, which takes any error as the end.
-func (d *door) Accept() (net.Conn, error) {
+func (l *listener) Accept() (net.Conn, error) {
 	for {
-		var conn net.Conn
+		var socket net.Conn
 		select {
-		case conn = <-d.incoming:
-		case <-d.retired:
+		case socket = <-l.incoming:
+		case <-l.retired:
 			return nil, net.ErrClosed
 		}
-		w := d.newWire(conn)
-		if r := d.server.roster.enter(w, place{origin(w.session.client.Addr), d.port}, w.firstClass()); r != nil {
-			w.forget()
-			w.log.Info("refused", "reply", r.String())
-			w.sayInClear(r)
-			_ = conn.Close()
+		f := l.accepted(socket)
+		if r := l.server.roster.enter(f.conn, place{origin(f.session.client.Addr), l.port}, f.firstClass()); r != nil {
+			f.forget()
+			f.log.Info("refused", "reply", r.String())
+			f.sayInClear(r)
+			_ = socket.Close()
 			continue
 		}
-		d.server.memory.Overhead(ConnectionBytes)
-		w.log.Debug("session opened")
-		return w, nil
+		l.server.memory.Overhead(ConnectionBytes)
+		f.log.Debug("session opened")
+		return f, nil
 	}
 }
 
 // Close is go-smtp's call at the end; the socket is the port's.
-func (d *door) Close() error {
-	d.retire()
+func (l *listener) Close() error {
+	l.retire()
 	return nil
 }
 
 // Addr completes a net.Listener.
-func (d *door) Addr() net.Addr { return d.port.Addr() }
+func (l *listener) Addr() net.Addr { return l.port.Addr() }
 
-func (d *door) newWire(conn net.Conn) *wire {
-	s := d.server
+// accepted is a client that has come, as go-smtp is to see it.
+func (l *listener) accepted(socket net.Conn) *filter {
+	s := l.server
 	client := Client{
 		Session:  strings.ToLower(rand.Text()[:8]),
-		Addr:     addrPort(conn.RemoteAddr()),
-		Listener: conn.LocalAddr().String(),
+		Addr:     addrPort(socket.RemoteAddr()),
+		Listener: socket.LocalAddr().String(),
 	}
-	log := clientLog(s.log, client)
-	w := &wire{Conn: conn, socket: conn, limits: d.limits, log: log, tls: d.tls, tlsMode: d.config.TLS.Mode}
-	w.metrics, w.meter = s.metrics, s.meter
-	w.ctx, w.forget = context.WithCancel(s.ctx)
-	w.pause = func(d time.Duration) { s.pause(w.ctx, d) }
-	w.clock.limits = d.limits
-	_, w.local = conn.RemoteAddr().(*net.UnixAddr)
-	w.proxied = contains(d.config.ProxyFrom, client.Addr.Addr())
-	w.share = s.memory.ShareOf(origin(client.Addr), w.press)
-	w.serverLog = s.log
-	w.move = func(to netip.AddrPort, c class) *reply.Reply {
-		w.share = s.memory.ShareOf(origin(to), w.press)
-		return s.roster.move(w, place{origin(to), d.port}, c)
+	_, local := socket.RemoteAddr().(*net.UnixAddr)
+	c := &conn{
+		Conn: socket, socket: socket, limits: l.limits, log: clientLog(s.log, client), metrics: s.metrics,
+		port: l.port, tls: l.tls, tlsMode: l.config.TLS.Mode, local: local, proxied: contains(l.config.ProxyFrom, client.Addr.Addr()),
+		clock: clock{limits: l.limits},
 	}
-	w.become = s.roster.become
-	w.in = bufio.NewReaderSize(reader(w.fill), d.limits.CommandBytes)
-	w.port = d.port
-	w.session = &session{
-		ctx:      s.ctx,
-		backend:  s.options.Backend,
-		config:   d.config,
-		users:    d.options.Users,
-		wire:     w,
-		log:      log,
-		panicked: s.options.Panicked,
-		client:   client,
-		qualify:  d.options.QualifyDomain,
-
-		everybody: d.options.Rules,
-	}
-	w.onClose = func() {
-		w.forget()
-		w.share.Release()
+	c.ctx, c.forget = context.WithCancel(s.ctx)
+	c.share = s.memory.ShareOf(origin(client.Addr), c.press)
+	c.newBuffer()
+	c.onClose = func() {
+		c.forget()
+		c.share.Release()
 		s.memory.Overhead(-ConnectionBytes)
-		s.roster.leave(w)
-		w.log.Debug("session closed")
+		s.roster.leave(c)
+		c.log.Debug("session closed")
 	}
-	return w
+	f := &filter{
+		conn: c, serverLog: s.log,
+		pause:   func(d time.Duration) { s.pause(c.ctx, d) },
+		classed: func(to class) { s.roster.classify(c, to) },
+		move: func(to netip.AddrPort, as class) *reply.Reply {
+			c.share = s.memory.ShareOf(origin(to), c.press)
+			return s.roster.move(c, place{origin(to), l.port}, as)
+		},
+	}
+	f.session = &session{
+		ctx: s.ctx, backend: s.options.Backend, panicked: s.options.Panicked, filter: f, log: c.log, meter: s.meter, client: client,
+		config: l.config, users: l.options.Users, qualify: l.options.QualifyDomain, everybody: l.options.Rules,
+	}
+	return f
 }
 
 // clientLog is the log of one connection.
@@ -154,13 +227,13 @@ func addrPort(a net.Addr) netip.AddrPort {
 }
 
 // NewSession is go-smtp's call at the first EHLO.
-func (d *door) NewSession(c *smtp.Conn) (smtp.Session, error) {
-	w, ok := c.Conn().(*wire)
+func (l *listener) NewSession(c *smtp.Conn) (smtp.Session, error) {
+	f, ok := c.Conn().(*filter)
 	if !ok {
 		return nil, reply.LocalError().SMTP()
 	}
-	w.session.conn = c
-	return w.session, nil
+	f.session.smtp = c
+	return f.session, nil
 }
 
 func contains(networks []netip.Prefix, addr netip.Addr) bool {
@@ -175,4 +248,131 @@ func origin(client netip.AddrPort) netip.Prefix {
 	}
 	prefix, _ := addr.Prefix(bits) // an error leaves the zero Prefix, for what is not TCP
 	return prefix
+}
+
+// bind opens the sockets of one address: one, but for systemd's, of which
+// several may have one name.
+func bind(ctx context.Context, config Listener) ([]net.Listener, error) {
+	if name, ok := strings.CutPrefix(config.Address, "systemd:"); ok {
+		return inherited(name, os.Getenv, os.Getpid(), firstInherited)
+	}
+	listen := listenTCP
+	if path, ok := strings.CutPrefix(config.Address, "unix:"); ok {
+		listen = func(ctx context.Context, _ string) (net.Listener, error) {
+			return listenUnix(ctx, path, config.SocketMode)
+		}
+	}
+	l, err := listen(ctx, config.Address)
+	if err != nil {
+		return nil, err
+	}
+	return []net.Listener{l}, nil
+}
+
+// listenTCP says what to do about an address that cannot be had.
+func listenTCP(ctx context.Context, address string) (net.Listener, error) {
+	var config net.ListenConfig
+	l, err := config.Listen(ctx, "tcp", address)
+	switch {
+	case err == nil:
+		return l, nil
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("cannot listen on %s: %s; stop it or choose another port: %w", address, holder.Says(address), err)
+	case errors.Is(err, fs.ErrPermission):
+		return nil, fmt.Errorf("cannot listen on %s: no permission; ports below 1024 need a privilege: let systemd open it (smtp2rest.socket and address = \"systemd:smtp\"), or give the program AmbientCapabilities=CAP_NET_BIND_SERVICE, or choose a higher port: %w", address, err)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return nil, fmt.Errorf("cannot listen on %s: this machine has no such address; use one of its own: %w", address, err)
+	}
+	return nil, fmt.Errorf("cannot listen on %s: %w", address, err)
+}
+
+// listenUnix also takes the place of a socket that a process left behind.
+func listenUnix(ctx context.Context, path string, mode fs.FileMode) (net.Listener, error) {
+	if conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path); err == nil {
+		_ = conn.Close()
+		return nil, fmt.Errorf("cannot listen on %s: another program uses this socket", path)
+	} else if errors.Is(err, syscall.ECONNREFUSED) {
+		if info, err := os.Lstat(path); err == nil && info.Mode().Type() == fs.ModeSocket {
+			_ = os.Remove(path) // if it stays, listening says why
+		}
+	}
+	if mode == 0 {
+		mode = 0o660
+	}
+	l, err := bindUnix(ctx, path, mode)
+	if err != nil {
+		return nil, fmt.Errorf("cannot listen on %s: %w", path, err)
+	}
+	if err := os.Chmod(path, mode); err != nil {
+		_ = l.Close()
+		return nil, fmt.Errorf("cannot listen on %s: %w", path, err)
+	}
+	return l, nil
+}
+
+// bindUnix opens a socket that nobody can connect to whom its mode keeps out, not
+// even for a moment: the umask, which net leaves it to, may let in more. Linux
+// makes the file with the mode that the socket has, less the umask; elsewhere
+// only the directory keeps others out until the mode is set.
+func bindUnix(ctx context.Context, path string, mode fs.FileMode) (net.Listener, error) {
+	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		return c.Control(func(fd uintptr) { chmodSocket(fd, mode) })
+	}}
+	return config.Listen(ctx, "unix", path)
+}
+
+// unwanted are the names of sockets that systemd opened for this process and no
+// listener takes. Clients connect to those and hear nothing.
+func unwanted(listeners []Listener, env func(string) string, pid int) (names []string) {
+	if env("LISTEN_PID") != strconv.Itoa(pid) {
+		return nil
+	}
+	for _, name := range strings.Split(env("LISTEN_FDNAMES"), ":") {
+		taken := slices.ContainsFunc(listeners, func(l Listener) bool { return l.Address == "systemd:"+name })
+		if name != "" && !taken && !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	return names
+}
+
+// firstInherited: sd_listen_fds(3).
+const firstInherited = 3
+
+// inherited takes the sockets of a name that systemd opened for this process.
+func inherited(name string, env func(string) string, pid, first int) (list []net.Listener, err error) {
+	defer func() {
+		if err != nil {
+			for _, l := range list {
+				_ = l.Close()
+			}
+		}
+	}()
+	if env("LISTEN_PID") != strconv.Itoa(pid) {
+		return nil, fmt.Errorf("cannot listen on systemd:%s: systemd gave this process no sockets; is there a .socket unit, and was it started?", name)
+	}
+	n, err := strconv.Atoi(env("LISTEN_FDS"))
+	if err != nil || n < 0 {
+		return nil, fmt.Errorf("cannot listen on systemd:%s: LISTEN_FDS is not a number", name)
+	}
+	names := strings.Split(env("LISTEN_FDNAMES"), ":")
+	for i := range n {
+		if i >= len(names) || names[i] != name {
+			continue
+		}
+		f := os.NewFile(uintptr(first+i), name)
+		if f == nil {
+			return list, fmt.Errorf("cannot listen on systemd:%s: there is no such file", name)
+		}
+		l, err := net.FileListener(f) // a copy, which programs we start do not inherit
+		_ = f.Close()
+		if err != nil {
+			return list, fmt.Errorf("cannot listen on systemd:%s: %w", name, err)
+		}
+		list = append(list, l)
+	}
+	if len(list) == 0 {
+		return nil, fmt.Errorf("cannot listen on systemd:%s: systemd's sockets are called %s; set FileDescriptorName=%s", name, strings.Join(names, ", "), name)
+	}
+	return list, nil
 }

@@ -80,7 +80,7 @@ func TestLog(t *testing.T) {
 }
 
 // A bug in reading commands, which go-smtp does not catch, ends one connection.
-func TestPanicInWire(t *testing.T) {
+func TestPanicInFilter(t *testing.T) {
 	ours, theirs := net.Pipe()
 	defer theirs.Close()
 	got := make(chan string, 1)
@@ -90,15 +90,15 @@ func TestPanicInWire(t *testing.T) {
 	}()
 	var panics int
 	log := slog.New(slog.DiscardHandler)
-	w := &wire{Conn: ours, socket: ours, limits: Limits{}.withDefaults(), log: log, in: nil, metrics: newMetrics(nil), onClose: func() {}}
-	w.session = &session{wire: w, log: log, panicked: func(any) { panics++ }}
-	if n, err := w.Read(make([]byte, 10)); n != 0 || err != io.EOF {
+	f := &filter{conn: &conn{Conn: ours, socket: ours, limits: Limits{}.withDefaults(), log: log, in: nil, metrics: newMetrics(nil), onClose: func() {}}}
+	f.session = &session{filter: f, log: log, panicked: func(any) { panics++ }}
+	if n, err := f.Read(make([]byte, 10)); n != 0 || err != io.EOF {
 		t.Errorf("Read gives %d, %v", n, err)
 	}
 	if line := <-got; line != reply.Bug().String()+"\r\n" || panics != 1 {
 		t.Errorf("the client got %q, %d panics were counted", line, panics)
 	}
-	if err := w.Close(); err != nil {
+	if err := f.Close(); err != nil {
 		t.Error(err)
 	}
 }

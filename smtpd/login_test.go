@@ -134,7 +134,7 @@ func waitIdle(t *testing.T, s *Server, want bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); runtime.Gosched() {
 		s.roster.mu.Lock()
-		for w := range s.roster.wires {
+		for w := range s.roster.conns {
 			w.mu.Lock()
 			idle := w.idle
 			w.mu.Unlock()

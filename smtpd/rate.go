@@ -59,9 +59,9 @@ func newMeter(l Limits) *meter {
 	}}
 }
 
-// bound changes the rates. What was counted stays: it is a time, and holds for
+// apply changes the rates. What was counted stays: it is a time, and holds for
 // any rate.
-func (m *meter) bound(l Limits) {
+func (m *meter) apply(l Limits) {
 	next := newMeter(l)
 	m.mu.Lock()
 	defer m.mu.Unlock()

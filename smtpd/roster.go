@@ -39,7 +39,7 @@ type roster struct {
 	limits    Limits
 	reserved  int // of limits.Connections
 	stopping  bool
-	wires     map[*wire]struct{} // with those that were dropped and are not closed yet
+	conns     map[*conn]struct{} // with those that were dropped and are not closed yet
 	count     [classes]int
 	strangers map[*port]int // as the rest, without zeros
 	from      map[place]tally
@@ -64,25 +64,25 @@ type seat struct {
 }
 
 func newRoster(l Limits, m *metrics) *roster {
-	return &roster{metrics: m, limits: l, wires: map[*wire]struct{}{}, strangers: map[*port]int{}, from: map[place]tally{}}
+	return &roster{metrics: m, limits: l, conns: map[*conn]struct{}{}, strangers: map[*port]int{}, from: map[place]tally{}}
 }
 
 // enter admits a connection, or says why not.
 //
 // Of a proxy's connections any number may come from its address: where they
 // are really from is not known yet.
-func (r *roster) enter(w *wire, at place, c class) *reply.Reply {
+func (r *roster) enter(c *conn, at place, as class) *reply.Reply {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.stopping {
 		return reply.ShuttingDown()
 	}
 	r.entered++
-	w.seat.number = r.entered
-	if full := r.sit(w, at, c); full != nil {
+	c.seat.number = r.entered
+	if full := r.sit(c, at, as); full != nil {
 		return full
 	}
-	r.wires[w] = struct{}{}
+	r.conns[c] = struct{}{}
 	r.metrics.opened.Inc()
 	r.metrics.open.Inc()
 	return nil
@@ -90,47 +90,47 @@ func (r *roster) enter(w *wire, at place, c class) *reply.Reply {
 
 // move is enter again for a connection whose proxy told where it is from. One
 // that is not admitted counts no more.
-func (r *roster) move(w *wire, at place, c class) *reply.Reply {
+func (r *roster) move(c *conn, at place, as class) *reply.Reply {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if !w.seat.counted {
+	if !c.seat.counted {
 		return nil // it was dropped, and hears of that
 	}
-	r.add(w, -1)
-	return r.sit(w, at, c)
+	r.add(c, -1)
+	return r.sit(c, at, as)
 }
 
-// become changes what a client that is there already may do.
-func (r *roster) become(w *wire, c class) {
+// classify changes what a client that is there already may do.
+func (r *roster) classify(c *conn, as class) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	counted := w.seat.counted
+	counted := c.seat.counted
 	if counted {
-		r.add(w, -1)
+		r.add(c, -1)
 	}
-	w.seat.class = c
+	c.seat.class = as
 	if counted {
-		r.add(w, 1)
+		r.add(c, 1)
 	}
 }
 
-func (r *roster) sit(w *wire, at place, c class) *reply.Reply {
-	w.seat.place, w.seat.class = at, c
+func (r *roster) sit(c *conn, at place, as class) *reply.Reply {
+	c.seat.place, c.seat.class = at, as
 	switch {
-	case c != unknown && r.from[at].all >= r.limits.ConnectionsPerAddress:
+	case as != unknown && r.from[at].all >= r.limits.ConnectionsPerAddress:
 		r.metrics.hit(limitAddress)
 		return reply.TooManyConnections()
-	case !r.makeRoom(w):
+	case !r.makeRoom(c):
 		r.metrics.hit(limitConnections)
 		return reply.TooManyConnections()
 	}
-	r.add(w, 1)
+	r.add(c, 1)
 	return nil
 }
 
 // add counts a connection, or with -1 counts it no more.
-func (r *roster) add(w *wire, n int) {
-	s := &w.seat
+func (r *roster) add(c *conn, n int) {
+	s := &c.seat
 	s.counted = n > 0
 	r.count[s.class] += n
 	t := r.from[s.place]
@@ -149,13 +149,13 @@ func (r *roster) add(w *wire, n int) {
 
 // makeRoom reports whether there is room for one more, for which it may drop
 // another.
-func (r *roster) makeRoom(w *wire) bool {
+func (r *roster) makeRoom(c *conn) bool {
 	outside := r.count[stranger] + r.count[user]
 	all := outside + r.count[unknown] + r.count[inside]
-	if all < r.limits.Connections && (w.seat.class != stranger || outside < r.limits.Connections-r.reserved) {
+	if all < r.limits.Connections && (c.seat.class != stranger || outside < r.limits.Connections-r.reserved) {
 		return true
 	}
-	victim := r.victim(w)
+	victim := r.victim(c)
 	if victim == nil {
 		return false
 	}
@@ -167,13 +167,13 @@ func (r *roster) makeRoom(w *wire) bool {
 
 // victim is the stranger that makes room for a connection, nil for nobody: the
 // oldest from where there are most.
-func (r *roster) victim(newcomer *wire) (v *wire) {
-	for w := range r.wires {
+func (r *roster) victim(newcomer *conn) (v *conn) {
+	for c := range r.conns {
 		switch {
-		case !w.seat.counted || w.seat.class != stranger:
-		case newcomer.seat.class == stranger && !r.yields(w.seat.place, newcomer.seat.place):
-		case v == nil || r.heavier(w, v):
-			v = w
+		case !c.seat.counted || c.seat.class != stranger:
+		case newcomer.seat.class == stranger && !r.yields(c.seat.place, newcomer.seat.place):
+		case v == nil || r.heavier(c, v):
+			v = c
 		}
 	}
 	return v
@@ -188,7 +188,7 @@ func (r *roster) yields(at, to place) bool {
 	return r.from[at].strangers > r.from[to].strangers+1
 }
 
-func (r *roster) heavier(a, b *wire) bool {
+func (r *roster) heavier(a, b *conn) bool {
 	x, y := a.seat, b.seat
 	return cmp.Or(
 		cmp.Compare(r.strangers[x.place.port], r.strangers[y.place.port]),
@@ -196,13 +196,13 @@ func (r *roster) heavier(a, b *wire) bool {
 		cmp.Compare(y.number, x.number)) > 0
 }
 
-func (r *roster) leave(w *wire) {
+func (r *roster) leave(c *conn) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	delete(r.wires, w)
+	delete(r.conns, c)
 	r.metrics.open.Dec()
-	if w.seat.counted {
-		r.add(w, -1)
+	if c.seat.counted {
+		r.add(c, -1)
 	}
 }
 
@@ -211,8 +211,8 @@ func (r *roster) stop() {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.stopping = true
-	for w := range r.wires {
-		w.stop()
+	for c := range r.conns {
+		c.stop()
 	}
 }
 
@@ -220,16 +220,16 @@ func (r *roster) stop() {
 func (r *roster) stopAt(p *port) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for w := range r.wires {
-		if w.port == p {
-			w.stop()
+	for c := range r.conns {
+		if c.port == p {
+			c.stop()
 		}
 	}
 }
 
-// bound changes the limits for who comes from now on. somebody says whether
+// apply changes the limits for who comes from now on. somebody says whether
 // there can be clients inside.
-func (r *roster) bound(l Limits, somebody bool) {
+func (r *roster) apply(l Limits, somebody bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.limits, r.reserved = l, 0
@@ -242,8 +242,8 @@ func (r *roster) bound(l Limits, somebody bool) {
 func (r *roster) abort() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for w := range r.wires {
-		w.abort()
+	for c := range r.conns {
+		c.abort()
 	}
-	return len(r.wires)
+	return len(r.conns)
 }

@@ -9,9 +9,9 @@ import (
 )
 
 // seated is a connection that can be dropped.
-func seated() *wire {
-	conn, _ := net.Pipe()
-	return &wire{socket: conn, forget: func() {}}
+func seated() *conn {
+	socket, _ := net.Pipe()
+	return &conn{socket: socket, forget: func() {}}
 }
 
 func at(addr string, p *port) place { return place{origin(netip.MustParseAddrPort(addr)), p} }
@@ -19,7 +19,7 @@ func at(addr string, p *port) place { return place{origin(netip.MustParseAddrPor
 // The roster forgets addresses that have no connections.
 func TestRosterForgets(t *testing.T) {
 	r := newRoster(Limits{Connections: 10, ConnectionsPerAddress: 2}, newMetrics(nil))
-	var in []*wire
+	var in []*conn
 	for i, addr := range []string{"[2001:db8::1]:1", "[2001:db8::2]:2", "[2001:db8::3]:3", "192.0.2.1:1"} {
 		w := seated()
 		if refused := r.enter(w, at(addr, nil), stranger); (refused != nil) != (i == 2) {
@@ -31,7 +31,7 @@ func TestRosterForgets(t *testing.T) {
 	for _, w := range in {
 		r.leave(w)
 	}
-	if len(r.wires) != 0 || len(r.from) != 0 || len(r.strangers) != 0 || r.count != [classes]int{} {
+	if len(r.conns) != 0 || len(r.from) != 0 || len(r.strangers) != 0 || r.count != [classes]int{} {
 		t.Errorf("left over: %+v", r)
 	}
 }
@@ -45,12 +45,12 @@ func TestRosterKeepsItsBounds(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		limits := Limits{Connections: rapid.IntRange(1, 16).Draw(t, "connections"), ConnectionsPerAddress: rapid.IntRange(1, 16).Draw(t, "per address")}
 		r := newRoster(limits, newMetrics(nil))
-		r.bound(limits, rapid.Bool().Draw(t, "somebody inside"))
-		var in []*wire
+		r.apply(limits, rapid.Bool().Draw(t, "somebody inside"))
+		var in []*conn
 		somewhere := func() place {
 			return at(rapid.SampledFrom(addrs).Draw(t, "address"), rapid.SampledFrom(ports).Draw(t, "port"))
 		}
-		one := func(t *rapid.T) *wire {
+		one := func(t *rapid.T) *conn {
 			if len(in) == 0 {
 				t.Skip("nobody is in")
 			}
@@ -81,12 +81,12 @@ func TestRosterKeepsItsBounds(t *testing.T) {
 			},
 			"log in": func(t *rapid.T) {
 				if w := one(t); w.seat.class == stranger {
-					r.become(w, user)
+					r.classify(w, user)
 				}
 			},
 			"log out": func(t *rapid.T) {
 				if w := one(t); w.seat.class == user {
-					r.become(w, stranger)
+					r.classify(w, stranger)
 				}
 			},
 			"move": func(t *rapid.T) {
@@ -124,7 +124,7 @@ func TestRosterKeepsItsBounds(t *testing.T) {
 					}
 				}
 				all := count[unknown] + count[stranger] + count[user] + count[inside]
-				if count != r.count || len(from) != len(r.from) || len(at) != len(r.strangers) || len(in) != len(r.wires) {
+				if count != r.count || len(from) != len(r.from) || len(at) != len(r.strangers) || len(in) != len(r.conns) {
 					t.Fatalf("counted %v, there are %v", r.count, count)
 				}
 				for p, f := range from {

@@ -59,12 +59,3 @@ func (m *metrics) permits(chain policy.Chain, part policy.Part, address string) 
 }
 
 func (m *metrics) refusedBy(r rule) { m.rules.WithLabelValues(string(r)).Inc() }
-
-// Author reports whether the rules let somebody be the author that the mail
-// itself names.
-func (e *Envelope) Author(address string) bool {
-	if e.author == nil { // no server made it
-		return e.Rules.From(address)
-	}
-	return e.author(address)
-}

@@ -233,7 +233,7 @@ func (b *lossy) Message(_ context.Context, env *Envelope, _ []byte) *reply.Reply
 	return reply.Queued("q")
 }
 
-// A door that is full costs a client of TLS, and us, no handshake.
+// A listener that is full costs a client of TLS, and us, no handshake.
 func TestTooManyConnectionsInTLS(t *testing.T) {
 	s := start(t, &fakeBackend{}, func(o *Options) {
 		o.Listeners[0].TLS = TLS{Mode: ImplicitTLS, SelfSigned: true}

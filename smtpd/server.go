@@ -1,14 +1,18 @@
 package smtpd
 
 import (
+	"cmp"
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/emersion/go-smtp"
@@ -22,7 +26,7 @@ const abortTime = 5 * time.Second
 
 // A Server takes mail on its listeners between Start and Stop. It is used once.
 type Server struct {
-	options Options // of the start; what Prepare can change is read from a door
+	options Options // of the start; what Prepare can change is read from a listener
 	log     *slog.Logger
 	roster  *roster
 	metrics *metrics
@@ -111,14 +115,14 @@ func (s *Server) Start(ctx context.Context) error {
 }
 
 // newSessions is the go-smtp server of one listener. Its own time-outs and its
-// limit of lines are off: the wire has better ones.
-func (s *Server) newSessions(d *door) *smtp.Server {
-	sessions := smtp.NewServer(d)
-	sessions.Domain = d.options.Hostname
-	sessions.LMTP = d.config.LMTP
+// limit of lines are off: the conn has better ones.
+func (s *Server) newSessions(l *listener) *smtp.Server {
+	sessions := smtp.NewServer(l)
+	sessions.Domain = l.options.Hostname
+	sessions.LMTP = l.config.LMTP
 	sessions.MaxLineLength = 0
-	sessions.MaxMessageBytes = d.limits.MessageBytes // announced as SIZE
-	sessions.MaxRecipients = d.limits.Recipients
+	sessions.MaxMessageBytes = l.limits.MessageBytes // announced as SIZE
+	sessions.MaxRecipients = l.limits.Recipients
 	sessions.EnableSMTPUTF8 = true
 	sessions.ErrorLog = slog.NewLogLogger(s.log.Handler(), slog.LevelError)
 	return sessions
@@ -198,5 +202,186 @@ func (s *Server) pause(ctx context.Context, d time.Duration) {
 	case <-timer.C:
 	case <-ctx.Done():
 	case <-s.stopping:
+	}
+}
+
+// A Change is what Prepare made ready: all that could fail has been done, and
+// nothing shows yet. Apply or Undo ends it.
+type Change struct {
+	server    *Server
+	listeners []*listener
+	opened    []*port // not there before
+}
+
+// Prepare makes ready to go on with other options: certificates are read and
+// new listeners bound. Of the options, what is no setting (Backend, Memory, Log,
+// Metrics and Panicked) stays that of the start. An error changes nothing.
+//
+// Listeners that are there already, by their address, keep their socket and
+// their clients: those go on with the protocol, the encryption and the limits
+// with which they came, and with who may send as it is now.
+func (s *Server) Prepare(ctx context.Context, o Options) (*Change, error) {
+	o.Backend, o.Memory, o.Log, o.Metrics, o.Panicked = s.options.Backend, s.options.Memory, s.options.Log, s.options.Metrics, s.options.Panicked
+	if err := o.check(); err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.started || s.stopped {
+		return nil, errors.New("smtpd: the server does not run")
+	}
+	return s.prepare(ctx, o)
+}
+
+func (s *Server) prepare(ctx context.Context, o Options) (*Change, error) {
+	c := &Change{server: s}
+	seen := map[string]int{}
+	for _, config := range o.Listeners {
+		seen[config.Address]++
+		key := fmt.Sprintf("%s#%d", config.Address, seen[config.Address])
+		ports, secure, err := s.prepareListener(ctx, o, config, key)
+		if err != nil {
+			c.Undo()
+			return nil, err
+		}
+		for _, p := range ports {
+			if !slices.Contains(s.ports, p) {
+				c.opened = append(c.opened, p)
+			}
+			l := &listener{
+				port: p, config: config, options: o, limits: o.limits(s.memory), tls: secure, server: s,
+				incoming: make(chan net.Conn), retired: make(chan struct{}),
+			}
+			l.sessions = s.newSessions(l)
+			c.listeners = append(c.listeners, l)
+		}
+	}
+	return c, nil
+}
+
+func (s *Server) prepareListener(ctx context.Context, o Options, config Listener, key string) ([]*port, *tls.Config, error) {
+	ports := s.portsOf(key)
+	secure, err := s.secure(o, config, ports)
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot listen on %s: %w", config.Address, err)
+	}
+	if len(ports) > 0 {
+		return ports, secure, nil
+	}
+	if s.started && strings.HasPrefix(config.Address, "systemd:") {
+		return nil, nil, fmt.Errorf("cannot listen on %s: systemd hands sockets over at the start only; restart smtp2rest", config.Address)
+	}
+	sockets, err := bind(ctx, config)
+	if err != nil {
+		return nil, nil, s.ownPort(config, err)
+	}
+	for _, l := range sockets {
+		ports = append(ports, &port{Listener: l, server: s, key: key})
+	}
+	return ports, secure, nil
+}
+
+// ownPort tells a port that this server has itself, by another address: both
+// cannot be had at the same time, and the old one must not be let go of before
+// the new one is there.
+func (s *Server) ownPort(config Listener, err error) error {
+	_, number, _ := net.SplitHostPort(config.Address)
+	for _, p := range s.ports {
+		if errors.Is(err, syscall.EADDRINUSE) && p.number() == number {
+			return fmt.Errorf("cannot listen on %s while this daemon listens on %s; restart smtp2rest to change from one to the other", config.Address, p.Addr())
+		}
+	}
+	return err
+}
+
+// secure is a listener's way to encrypt. A certificate of our own making stays
+// while what it was made for does: clients may have taken note of it.
+func (s *Server) secure(o Options, config Listener, ports []*port) (*tls.Config, error) {
+	for _, p := range ports {
+		if l := p.current(); config.TLS.SelfSigned && l.config.TLS == config.TLS && l.options.Hostname == o.Hostname {
+			return l.tls, nil
+		}
+	}
+	return config.TLS.config(o.Hostname, s.log)
+}
+
+func (s *Server) portsOf(key string) (list []*port) {
+	for _, p := range s.ports {
+		if p.key == key {
+			list = append(list, p)
+		}
+	}
+	return list
+}
+
+// Apply goes on with the new options. Listeners that are not among them are
+// closed, and their clients drained: idle ones are told and closed, messages
+// under way are dealt with.
+func (c *Change) Apply() {
+	s := c.server
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.stopped {
+		c.Undo()
+		return
+	}
+	s.apply(c)
+}
+
+func (s *Server) apply(c *Change) {
+	before := s.ports
+	s.ports = nil
+	for _, l := range c.listeners {
+		if len(s.ports) == 0 {
+			s.roster.apply(l.limits, slices.ContainsFunc(c.listeners, (*listener).letsSomebodyIn))
+			s.meter.apply(l.limits)
+		}
+		s.ports = append(s.ports, l.port)
+		if slices.Contains(before, l.port) {
+			l.port.changeMode(l.config)
+		}
+		s.serve(l)
+	}
+	for _, p := range c.opened {
+		s.serving.Go(p.accept)
+	}
+	for _, p := range before {
+		if !slices.Contains(s.ports, p) {
+			p.close()
+			s.roster.stopAt(p)
+		}
+	}
+}
+
+// letsSomebodyIn reports whether clients can send by it without a login.
+func (l *listener) letsSomebodyIn() bool {
+	return !l.config.RequireAuth && (len(l.config.Networks) > 0 || l.port.Addr().Network() == "unix")
+}
+
+// serve runs a listener until its last client has left. go-smtp's Shutdown is good
+// for that: it waits for its connections, and leaves idle ones to us.
+func (s *Server) serve(l *listener) {
+	l.port.use(l)
+	s.serving.Go(func() {
+		_ = l.sessions.Serve(l) // its only error is that l retired
+		_ = l.sessions.Shutdown(context.Background())
+	})
+}
+
+// changeMode gives a unix socket that stays its new mode.
+func (p *port) changeMode(config Listener) {
+	path, ok := strings.CutPrefix(config.Address, "unix:")
+	if !ok || p.current().config.SocketMode == config.SocketMode {
+		return
+	}
+	if err := os.Chmod(path, cmp.Or(config.SocketMode, 0o660)); err != nil {
+		p.server.log.Error("the mode of a socket cannot be changed", "socket", path, "error", err)
+	}
+}
+
+// Undo gives back what was made ready.
+func (c *Change) Undo() {
+	for _, p := range c.opened {
+		_ = p.Close()
 	}
 }

@@ -70,7 +70,7 @@ func waitBusy(t *testing.T, s *Server) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); runtime.Gosched() {
 		s.roster.mu.Lock()
-		for w := range s.roster.wires {
+		for w := range s.roster.conns {
 			w.mu.Lock()
 			busy := !w.idle && !w.clock.messageEnd.IsZero()
 			w.mu.Unlock()
@@ -281,7 +281,7 @@ func waitFor(t testing.TB, s *Server, n int) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); runtime.Gosched() {
 		s.roster.mu.Lock()
-		left := len(s.roster.wires)
+		left := len(s.roster.conns)
 		s.roster.mu.Unlock()
 		if left == n {
 			return
@@ -430,7 +430,7 @@ func TestResetEndsMessageTime(t *testing.T) {
 	c.do("RSET", "250 ")
 	s.roster.mu.Lock()
 	defer s.roster.mu.Unlock()
-	for w := range s.roster.wires {
+	for w := range s.roster.conns {
 		w.mu.Lock()
 		if !w.clock.messageEnd.IsZero() {
 			t.Error("the clock is still running")

@@ -22,7 +22,7 @@ const (
 )
 
 // A session is the transactions of one connection, as go-smtp calls for them,
-// always on the goroutine that owns the wire. It lives as long as the
+// always on the goroutine that owns the conn. It lives as long as the
 // connection does; an EHLO in the middle only resets it. Errors leave it as
 // what reply.From makes of them, because go-smtp sends the text of others to
 // the client.
@@ -32,15 +32,16 @@ type session struct {
 	config   Listener
 	users    Users      // nil: nobody can log in
 	user     *auth.User // who did
-	wire     *wire
+	filter   *filter
 	log      *slog.Logger
 	panicked func(value any)
 	client   Client
 	qualify  string // Options.QualifyDomain
+	meter    *meter
 
 	everybody policy.Rules // Options.Rules
 
-	conn *smtp.Conn // from the first EHLO on
+	smtp *smtp.Conn // from the first EHLO on
 
 	open     bool // MAIL was accepted
 	utf8     bool
@@ -51,7 +52,7 @@ type session struct {
 // ready reports whether a message may come now.
 func (s *session) ready() bool { return s.open && len(s.envelope.Recipients) > 0 }
 
-// Mail begins a transaction. The address is the one the wire has read.
+// Mail begins a transaction. The address is the one the filter has read.
 func (s *session) Mail(string, *smtp.MailOptions) error {
 	s.refresh()
 	if s.user != nil && s.users != nil {
@@ -60,18 +61,19 @@ func (s *session) Mail(string, *smtp.MailOptions) error {
 	if s.user == nil || s.users == nil {
 		s.user, s.client.User = nil, ""
 	}
-	s.wire.classify()
+	s.filter.classify()
 	if r := s.admitted(); r != nil {
 		return s.answer(r)
 	}
-	cmd := s.wire.dialog.path
-	s.client.Helo = heloName(s.conn.Hostname())
+	cmd := s.filter.exchange.path
+	s.client.Helo = heloName(s.smtp.Hostname())
 	rules := s.rules()
-	if !s.wire.metrics.permits(rules, policy.Sender, cmd.address) {
+	if !s.filter.metrics.permits(rules, policy.Sender, cmd.address) {
 		return s.answer(reply.SenderNotAllowed(cmd.address))
 	}
 	s.open, s.utf8, s.size = true, cmd.utf8, cmd.size
 	s.envelope = Envelope{From: cmd.address, Client: s.client, Rules: rules}
+	s.hears(reply.Ok("MAIL"))
 	return nil
 }
 
@@ -79,7 +81,7 @@ func (s *session) Mail(string, *smtp.MailOptions) error {
 // that stays connected must not keep what it may not any more. The form of the
 // conversation (protocol, encryption, limits) stays as it began.
 func (s *session) refresh() {
-	now := s.wire.port.current()
+	now := s.filter.port.current()
 	s.users, s.everybody, s.qualify = now.options.Users, now.options.Rules, now.options.QualifyDomain
 	c := now.config
 	s.config.Networks, s.config.RequireAuth, s.config.AuthWithoutTLS, s.config.Rules = c.Networks, c.RequireAuth, c.AuthWithoutTLS, c.Rules
@@ -98,7 +100,7 @@ func (s *session) rules() policy.Chain {
 // inside reports whether a client is one of those that may send without a login
 // where nobody has to log in.
 func (s *session) inside() bool {
-	return s.wire.local || contains(s.config.Networks, s.client.Addr.Addr())
+	return s.filter.local || contains(s.config.Networks, s.client.Addr.Addr())
 }
 
 // class is what the client may do as things are now.
@@ -122,7 +124,7 @@ func (s *session) admitted() *reply.Reply {
 	if s.inside() {
 		broken = ruleRequireAuth
 	}
-	s.wire.metrics.refusedBy(broken)
+	s.filter.metrics.refusedBy(broken)
 	if s.canLogIn() {
 		return reply.AuthRequired()
 	}
@@ -136,21 +138,22 @@ func (s *session) canLogIn() bool {
 
 // Rcpt asks the backend for a recipient.
 func (s *session) Rcpt(string, *smtp.RcptOptions) error {
-	rcpt := s.wire.dialog.path.address
-	if r, limit := s.wire.meter.full(s, time.Now()); r != nil {
-		s.wire.metrics.hit(limit)
+	rcpt := s.filter.exchange.path.address
+	if r, limit := s.meter.full(s, time.Now()); r != nil {
+		s.filter.metrics.hit(limit)
 		return s.answer(r)
 	}
 	if r := s.recipient(rcpt); r != nil {
 		return s.answer(r)
 	}
-	s.wire.meter.count(s, time.Now())
+	s.meter.count(s, time.Now())
 	s.envelope.Recipients = append(s.envelope.Recipients, rcpt)
+	s.hears(reply.Ok("RCPT")) // go-smtp promises that the recipient "gets this", which nobody knows yet
 	return nil
 }
 
 func (s *session) recipient(rcpt string) (r *reply.Reply) {
-	if !s.wire.metrics.permits(s.envelope.Rules, policy.Recipient, rcpt) {
+	if !s.filter.metrics.permits(s.envelope.Rules, policy.Recipient, rcpt) {
 		return reply.RecipientNotAllowed(rcpt)
 	}
 	defer s.caught(&r)
@@ -158,36 +161,32 @@ func (s *session) recipient(rcpt string) (r *reply.Reply) {
 	return reply.From(s.backend.Recipient(s.ctx, &env, rcpt))
 }
 
-// Data takes a message. go-smtp's reader holds nothing: see dialog.
+// Data takes a message. go-smtp's reader holds nothing: see filter.
 func (s *session) Data(io.Reader) error {
-	defer s.wire.share.Release()
-	data, r := s.wire.message()
+	defer s.filter.share.Release()
+	data, r := s.filter.message()
 	var each []*reply.Reply
 	if r == nil {
 		r, each = s.message(data)
 	}
-	s.wire.dialog.ended++
-	s.wire.metrics.message(r, len(data))
+	s.filter.counts.messages++
+	s.filter.metrics.message(r, len(data))
 	if r.Positive() {
-		s.wire.taken()
+		s.filter.counts.taken()
 	}
 	if s.config.LMTP {
-		s.answerEach(r, each)
+		// go-smtp's own way for a reply for each runs the session on a second
+		// goroutine beside the one that writes.
+		for i, rcpt := range s.envelope.Recipients {
+			one := answer{reply: r, rcpt: rcpt}
+			if i < len(each) {
+				one.reply = each[i]
+			}
+			s.filter.exchange.instead = append(s.filter.exchange.instead, one)
+		}
+		return r.SMTP()
 	}
 	return s.answer(r)
-}
-
-// answerEach has the wire put a reply of its own in the place of each that
-// go-smtp writes. go-smtp's own way for that runs the session on a second
-// goroutine beside the one that writes.
-func (s *session) answerEach(r *reply.Reply, each []*reply.Reply) {
-	for i, rcpt := range s.envelope.Recipients {
-		one := r
-		if i < len(each) {
-			one = each[i]
-		}
-		s.wire.dialog.each = append(s.wire.dialog.each, verdict{rcpt, one})
-	}
 }
 
 // message asks the backend. What it says of each recipient comes besides, if
@@ -205,11 +204,11 @@ func (s *session) message(data []byte) (r *reply.Reply, each []*reply.Reply) {
 	env.receipt = new(receipt)
 	size := int64(len(data))
 	env.reserve = func(ctx context.Context, n int64) *reply.Reply {
-		return s.wire.hold(ctx, budget.Dealing, size+n)
+		return s.filter.hold(ctx, budget.Dealing, size+n)
 	}
-	env.author = func(address string) bool { return s.wire.metrics.permits(env.Rules, policy.Author, address) }
-	stop := s.wire.watch(env.receipt)
-	defer func() { stop(); s.wire.pending = env.receipt }()
+	env.author = func(address string) bool { return s.filter.metrics.permits(env.Rules, policy.Author, address) }
+	stop := s.filter.watch(env.receipt)
+	defer func() { stop(); s.filter.pending = env.receipt }()
 	if b, ok := s.backend.(EachBackend); ok && s.config.LMTP {
 		n := len(env.Recipients)
 		each = b.MessageEach(s.ctx, &env, data)
@@ -251,17 +250,22 @@ func (s *session) recovered(value any) *reply.Reply {
 	return reply.Bug()
 }
 
-// answer gives a reply to go-smtp, and its cause to the log.
+// answer has go-smtp say no, or yes to a message, and the client hear r.
 func (s *session) answer(r *reply.Reply) error {
-	s.wire.dialog.cause = r
+	s.hears(r)
 	return r.SMTP()
+}
+
+// hears has the client hear r in place of what go-smtp says next.
+func (s *session) hears(r *reply.Reply) {
+	s.filter.exchange.instead = append(s.filter.exchange.instead, answer{reply: r})
 }
 
 // Reset ends a transaction: RSET, a new EHLO, or the end of a message.
 func (s *session) Reset() {
-	s.wire.dialog.chunks, s.wire.dialog.each = nil, nil
-	s.wire.endMessage()
-	s.wire.share.Release()
+	s.filter.chunks = nil
+	s.filter.endMessage()
+	s.filter.share.Release()
 	s.open, s.utf8, s.size = false, false, 0
 	s.envelope = Envelope{}
 }
@@ -270,7 +274,7 @@ func (s *session) Reset() {
 func (s *session) forget() {
 	s.Reset()
 	s.user, s.client.User = nil, ""
-	s.wire.classify()
+	s.filter.classify()
 }
 
 // Logout has nothing to do. A panic here would end the process.

@@ -10,9 +10,9 @@ import (
 	"github.com/smtp2rest/smtp2rest/smtpd/auth"
 )
 
-// doors are a listener for loopback, one where everybody logs in, and another
+// threeListeners are a listener for loopback, one where everybody logs in, and another
 // of those.
-func doors(t *testing.T, connections int) func(o *Options) {
+func threeListeners(t *testing.T, connections int) func(o *Options) {
 	users := withUsers(t, auth.Options{Delay: 1})
 	return func(o *Options) {
 		users(o)
@@ -41,7 +41,7 @@ func (c *client) sends() {
 // another one.
 func TestStrangersStarveNobody(t *testing.T) {
 	const most = 20
-	s := start(t, &fakeBackend{}, doors(t, most))
+	s := start(t, &fakeBackend{}, threeListeners(t, most))
 	var strangers []*client
 	for i := range 3 * most { // from four addresses
 		c, code := dialAt(t, s, 1, fmt.Sprintf("127.0.0.%d", 2+i%4))
@@ -78,7 +78,7 @@ func TestStrangersStarveNobody(t *testing.T) {
 // A stranger takes the place of another one from where there are more, and
 // nobody else's.
 func TestStrangersShare(t *testing.T) {
-	s := start(t, &fakeBackend{}, doors(t, 8)) // two of which are kept for the network
+	s := start(t, &fakeBackend{}, threeListeners(t, 8)) // two of which are kept for the network
 	var old []*client
 	for i := range 6 {
 		c, code := dialAt(t, s, 1, "127.0.0.2")
@@ -146,7 +146,7 @@ func TestStrangersAreBrief(t *testing.T) {
 			}
 			s.roster.mu.Lock()
 			defer s.roster.mu.Unlock()
-			for w := range s.roster.wires {
+			for w := range s.roster.conns {
 				w.mu.Lock()
 				defer w.mu.Unlock()
 				if got := w.clock.idle(); got != w.limits.IdleTime {
@@ -159,7 +159,7 @@ func TestStrangersAreBrief(t *testing.T) {
 			t.Parallel()
 			reg := prometheus.NewPedanticRegistry()
 			s := start(t, &fakeBackend{}, func(o *Options) {
-				doors(t, 10)(o)
+				threeListeners(t, 10)(o)
 				o.Metrics, o.Limits.IdleTime = reg, time.Minute
 				if tt.change != nil {
 					tt.change(o)
