@@ -276,7 +276,7 @@ func listenTCP(ctx context.Context, address string) (net.Listener, error) {
 	switch {
 	case err == nil:
 		return l, nil
-	case errors.Is(err, syscall.EADDRINUSE):
+	case errors.Is(err, holder.InUse):
 		return nil, fmt.Errorf("cannot listen on %s: %s; stop it or choose another port: %w", address, holder.Says(address), err)
 	case errors.Is(err, fs.ErrPermission):
 		return nil, fmt.Errorf("cannot listen on %s: no permission; ports below 1024 need a privilege: let systemd open it (smtp2rest.socket and address = \"systemd:smtp\"), or give the program AmbientCapabilities=CAP_NET_BIND_SERVICE, or choose a higher port: %w", address, err)
@@ -291,7 +291,7 @@ func listenUnix(ctx context.Context, path string, mode fs.FileMode) (net.Listene
 	if conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path); err == nil {
 		_ = conn.Close()
 		return nil, fmt.Errorf("cannot listen on %s: another program uses this socket", path)
-	} else if errors.Is(err, syscall.ECONNREFUSED) {
+	} else if errors.Is(err, holder.Refused) {
 		if info, err := os.Lstat(path); err == nil && info.Mode().Type() == fs.ModeSocket {
 			_ = os.Remove(path) // if it stays, listening says why
 		}

@@ -12,12 +12,12 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/emersion/go-smtp"
 
 	"github.com/smtp2rest/smtp2rest/smtpd/budget"
+	"github.com/smtp2rest/smtp2rest/smtpd/holder"
 )
 
 // abortTime is how long Stop waits for a Backend that does not heed its
@@ -287,7 +287,7 @@ func (s *Server) prepareListener(ctx context.Context, o Options, config Listener
 func (s *Server) ownPort(config Listener, err error) error {
 	_, number, _ := net.SplitHostPort(config.Address)
 	for _, p := range s.ports {
-		if errors.Is(err, syscall.EADDRINUSE) && p.number() == number {
+		if errors.Is(err, holder.InUse) && p.number() == number {
 			return fmt.Errorf("cannot listen on %s while this daemon listens on %s; restart smtp2rest to change from one to the other", config.Address, p.Addr())
 		}
 	}

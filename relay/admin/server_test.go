@@ -33,28 +33,6 @@ func (f fake) Raw(ctx context.Context, id string) (io.ReadCloser, error) {
 	return f.raw(ctx, id)
 }
 
-func TestOnlyTheOwnerMayOpenTheSocket(t *testing.T) {
-	old := syscall.Umask(0)
-	defer syscall.Umask(old)
-	// Without the Chmod, so that the mode is right from the first moment.
-	path := socketPath(t)
-	ln, err := (&net.ListenConfig{Control: private}).Listen(t.Context(), "unix", path)
-	must(t, err)
-	wantMode(t, path)
-	must(t, ln.Close())
-	_, path = serve(t, fake{})
-	wantMode(t, path)
-}
-
-func wantMode(t *testing.T, path string) {
-	t.Helper()
-	info, err := os.Stat(path)
-	must(t, err)
-	if got := info.Mode(); got != fs.ModeSocket|0o600 {
-		t.Errorf("mode %s, want Srw-------", got)
-	}
-}
-
 // A kill -9 leaves the socket's file behind.
 func TestASocketOfADeadDaemonIsReplaced(t *testing.T) {
 	path := socketPath(t)

@@ -48,7 +48,7 @@ func (o ServerOptions) listen(ctx context.Context) (net.Listener, error) {
 // directory, not by this.
 func listen(ctx context.Context, path string) (net.Listener, error) {
 	ln, err := bind(ctx, path)
-	if !errors.Is(err, syscall.EADDRINUSE) {
+	if !errors.Is(err, addrInUse) {
 		return ln, err
 	}
 	if err := removeStale(ctx, path); err != nil {
@@ -72,14 +72,6 @@ func bind(ctx context.Context, path string) (net.Listener, error) {
 	return ln, nil
 }
 
-// private gives the socket its mode before it has a name, so that there is no
-// moment at which others can connect; the umask, which net would leave it to,
-// is not ours to trust. Linux makes the file with the mode of the socket. Where
-// a system does not know of that, Chmod comes a moment later.
-func private(_, _ string, c syscall.RawConn) error {
-	return c.Control(func(fd uintptr) { _ = syscall.Fchmod(int(fd), socketMode) })
-}
-
 // removeStale removes the socket of a daemon that is dead, and nothing else.
 func removeStale(ctx context.Context, path string) error {
 	info, err := os.Lstat(path)
@@ -97,7 +89,7 @@ func removeStale(ctx context.Context, path string) error {
 	case err == nil:
 		_ = conn.Close()
 		return fmt.Errorf("%s: %w", path, ErrInUse)
-	case errors.Is(err, syscall.ECONNREFUSED):
+	case errors.Is(err, refused):
 		return os.Remove(path)
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
@@ -111,7 +103,7 @@ func dialError(path string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):
 		return fmt.Errorf("%w: there is no socket %s", ErrNotRunning, path)
-	case errors.Is(err, syscall.ECONNREFUSED):
+	case errors.Is(err, refused):
 		return fmt.Errorf("%w on %s", ErrNotRunning, path)
 	case errors.Is(err, fs.ErrPermission):
 		return fmt.Errorf("this user may not open the socket %s; try again with sudo, or as the daemon's user: %w", path, fs.ErrPermission)

@@ -5,8 +5,6 @@ import (
 	"fmt"
 	"io/fs"
 	"syscall"
-
-	"golang.org/x/sys/unix"
 )
 
 // dataDirError says of what cannot be opened which setting leads there, and
@@ -29,23 +27,10 @@ func (p *parts) dataDirError(err error) error {
 // the container: what is accepted into it is not kept as an operator expects.
 func (p *parts) warnOfVolatile() {
 	dir := p.config().Queue.DataDir
-	var st unix.Statfs_t
-	if p.opt.Scratch || unix.Statfs(dir, &st) != nil {
+	if p.opt.Scratch {
 		return
 	}
-	if why := volatile(int64(st.Type)); why != "" {
+	if why := endsWith(dir); why != "" {
 		p.opt.Log.Warn("the queue will not outlive "+why+": name a directory on a disk by queue.data_dir or SMTP2REST_DATA_DIR, in a container a volume", "data_dir", dir)
 	}
-}
-
-// volatile is what ends files of that kind of file system (statfs(2)), "" for
-// none.
-func volatile(kind int64) string {
-	switch kind {
-	case unix.TMPFS_MAGIC, unix.RAMFS_MAGIC:
-		return "this machine's next start, because it lies in memory (tmpfs)"
-	case unix.OVERLAYFS_SUPER_MAGIC:
-		return "this container, because it lies on the container's own layer (overlayfs)"
-	}
-	return ""
 }

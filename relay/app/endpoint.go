@@ -7,7 +7,6 @@ import (
 	"net"
 	"reflect"
 	"sync"
-	"syscall"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/internal/handover"
@@ -107,7 +106,7 @@ func (e *endpoint) prepare(ctx context.Context, address string, settings any, se
 
 // bindError says what keeps it from the address, and what to do.
 func (e *endpoint) bindError(address string, err error) error {
-	if !errors.Is(err, syscall.EADDRINUSE) {
+	if !errors.Is(err, holder.InUse) {
 		return fmt.Errorf("%s: %w", e.setting, err)
 	}
 	_, port, _ := net.SplitHostPort(address)

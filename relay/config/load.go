@@ -7,8 +7,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-
-	"golang.org/x/sys/unix"
 )
 
 // Source is where a configuration comes from. A nil function is the operating
@@ -113,14 +111,10 @@ func readBounded(path string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxFile+1))
 }
 
-// inMemory tells what a container's secrets lie on (statfs(2)). Where docker
-// compose mounts them they lie on the host's disk, with the host's mode.
+// inMemory tells what a container's secrets lie on. Where docker compose mounts
+// them they lie on the host's disk, with the host's mode.
 func inMemory(path string) bool {
-	if strings.HasPrefix(path, "/run/secrets/") {
-		return true
-	}
-	var st unix.Statfs_t
-	return unix.Statfs(path, &st) == nil && (int64(st.Type) == unix.TMPFS_MAGIC || int64(st.Type) == unix.RAMFS_MAGIC)
+	return strings.HasPrefix(path, "/run/secrets/") || liesInMemory(path)
 }
 
 // add puts settings into the table and their defaults into the Config.

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 )
@@ -199,6 +200,9 @@ func (l *loader) secretFile(label, path string) Secret {
 // looseMode is the mode of a file that everybody on the machine can read, or
 // others than its owner can change.
 func (l *loader) looseMode(path string) (fs.FileMode, bool) {
+	if runtime.GOOS == "windows" {
+		return 0, false // access lists decide there, and Go makes a mode up
+	}
 	info, err := l.src.Stat(path)
 	if err != nil || info.Mode().Perm()&0o026 == 0 {
 		return 0, false

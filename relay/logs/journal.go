@@ -2,13 +2,9 @@ package logs
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"sync"
-
-	"golang.org/x/sys/unix"
 )
 
 // priorities writes each line with the prefix of its level.
@@ -85,12 +81,4 @@ func (w *prefixed) Write(line []byte) (int, error) {
 		return 0, err
 	}
 	return len(line), nil
-}
-
-func deviceAndInode(f *os.File) string {
-	var st unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &st); err != nil {
-		return ""
-	}
-	return fmt.Sprintf("%d:%d", st.Dev, st.Ino)
 }

@@ -331,12 +331,13 @@ func imports(s source, name string) bool {
 // write-ahead log.
 func mayOpen() map[string]string {
 	return map[string]string{
-		"relay/store/internal/db/file.go":   "a database before SQLite opens it, and directories",
-		"relay/store/internal/db/schema.go": "a database before SQLite opens it",
-		"relay/store/internal/db/lock.go":   "a lock file of our own",
-		"relay/store/records/damage.go":     "the marker beside a damaged database",
-		"relay/store/sqlite/repair.go":      "the write-ahead log, on which SQLite has no locks",
-		"relay/store/sqlite/spool.go":       "bodies",
+		"relay/store/internal/db/file.go":           "a database before SQLite opens it",
+		"relay/store/internal/db/schema.go":         "a database before SQLite opens it",
+		"relay/store/internal/db/system_unix.go":    "a lock file of our own, and directories",
+		"relay/store/internal/db/system_windows.go": "a lock file of our own",
+		"relay/store/records/damage.go":             "the marker beside a damaged database",
+		"relay/store/sqlite/repair.go":              "the write-ahead log, on which SQLite has no locks",
+		"relay/store/sqlite/spool.go":               "bodies",
 	}
 }
 

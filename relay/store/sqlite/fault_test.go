@@ -224,17 +224,6 @@ func TestSpoolReadError(t *testing.T) {
 	}
 }
 
-// onTmpfs gives the test a file system of its own.
-func onTmpfs(t *testing.T, size string) string {
-	t.Helper()
-	dir := t.TempDir()
-	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size="+size); err != nil {
-		t.Skipf("mounting a small file system needs root: %v", err)
-	}
-	t.Cleanup(func() { must(t, syscall.Unmount(dir, syscall.MNT_DETACH)) })
-	return dir
-}
-
 // TestDiskFull fills a real file system, and drains the queue on it.
 func TestDiskFull(t *testing.T) {
 	for _, tt := range []struct{ size, group int }{{10_000, 1}, {spoolAbove + 1, 1}, {10_000, logGroup}} {
@@ -357,11 +346,11 @@ func TestReadOnly(t *testing.T) {
 	m := testMail(100)
 	must(t, s.Enqueue(ctx, m))
 	must(t, s.Close())
-	must(t, syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""))
+	remount(t, dir, true)
 	if _, err := Open(Options{Dir: dir, Log: quiet()}); !errors.Is(err, syscall.EROFS) {
 		t.Fatalf("Open: %v", err)
 	}
-	must(t, syscall.Mount("tmpfs", dir, "tmpfs", syscall.MS_REMOUNT, ""))
+	remount(t, dir, false)
 	s = openTest(t, dir, Options{})
 	if claims := claimAll(t, s); len(claims) != 1 {
 		t.Fatalf("%d claims", len(claims))

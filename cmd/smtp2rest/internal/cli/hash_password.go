@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 	"github.com/smtp2rest/smtp2rest/smtpd/auth"
@@ -97,18 +96,4 @@ func readLine(in *bufio.Reader) (string, error) {
 		return "", fmt.Errorf("no password on the input: %w", err)
 	}
 	return strings.TrimRight(line, "\r\n"), nil
-}
-
-// hideInput keeps a terminal from showing what is typed until show is called.
-func hideInput(tty *os.File) (show func(), err error) {
-	before, err := unix.IoctlGetTermios(int(tty.Fd()), unix.TCGETS)
-	if err != nil {
-		return nil, err
-	}
-	hidden := *before
-	hidden.Lflag &^= unix.ECHO
-	if err := unix.IoctlSetTermios(int(tty.Fd()), unix.TCSETS, &hidden); err != nil {
-		return nil, err
-	}
-	return func() { _ = unix.IoctlSetTermios(int(tty.Fd()), unix.TCSETS, before) }, nil
 }

@@ -5,7 +5,6 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"syscall"
 )
 
 // asBefore gives a new file the owner, group and mode of another.
@@ -17,14 +16,12 @@ func asBefore(f *os.File, like string) error {
 	if err != nil {
 		return err
 	}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		err := f.Chown(int(st.Uid), int(st.Gid))
-		if errors.Is(err, fs.ErrPermission) {
-			return nil // it stays this user's alone: the secret is what counts
-		}
-		if err != nil {
-			return err
-		}
+	err = chownLike(f, info)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil // it stays this user's alone: the secret is what counts
+	}
+	if err != nil {
+		return err
 	}
 	return f.Chmod(info.Mode().Perm() & 0o640) // others never get it
 }

@@ -12,8 +12,6 @@ import (
 	"strconv"
 	"strings"
 	"time"
-
-	"golang.org/x/sys/unix"
 )
 
 // Manager is who started the daemon. The zero Manager is nobody.
@@ -55,11 +53,11 @@ func (m *Manager) Ready(status string) { m.send("READY=1", status) }
 
 // Reloading says that a reload has begun; Ready ends it.
 func (m *Manager) Reloading() {
-	var now unix.Timespec
-	if err := unix.ClockGettime(unix.CLOCK_MONOTONIC, &now); err != nil {
+	usec, ok := monotonic()
+	if !ok {
 		return // Type=notify-reload cannot use it without
 	}
-	m.send("RELOADING=1\nMONOTONIC_USEC="+strconv.FormatInt(now.Nano()/1000, 10), "reloading")
+	m.send("RELOADING=1\nMONOTONIC_USEC="+strconv.FormatInt(usec, 10), "reloading")
 }
 
 // Stopping says that the end has begun, and has systemd wait for it so long,

@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/sys/unix"
 
 	"github.com/smtp2rest/smtp2rest/relay/config"
 )
@@ -136,17 +135,4 @@ func WantsColor(f *os.File, env func(string) (string, bool)) bool {
 	}
 	info, err := f.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
-}
-
-// Columns is the width of a terminal, or 0 when f is none. A device such as
-// /dev/null is none.
-func Columns(f *os.File) int {
-	size, err := unix.IoctlGetWinsize(int(f.Fd()), unix.TIOCGWINSZ)
-	switch {
-	case err != nil:
-		return 0
-	case size.Col == 0: // a terminal that does not know, as of expect(1)
-		return 80
-	}
-	return int(size.Col)
 }

@@ -11,6 +11,7 @@ import (
 	"io"
 	"iter"
 	"maps"
+	"runtime"
 	"syscall"
 
 	driversqlite "modernc.org/sqlite"
@@ -37,6 +38,9 @@ func Connect(dsn string, setup ...string) (*Conn, error) {
 		return nil, err
 	}
 	c := &Conn{c: dc, stmts: map[string]driver.Stmt{}}
+	if runtime.GOOS == "darwin" { // whose fsync(2) ends at the disk's cache; os.File.Sync goes further by itself
+		setup = append([]string{"PRAGMA fullfsync=ON"}, setup...)
+	}
 	for _, q := range setup {
 		if err := c.Script(q); err != nil {
 			return nil, errors.Join(err, c.Close())

@@ -91,12 +91,3 @@ func Rename(path, suffix string) error {
 	}
 	return nil
 }
-
-// SyncDir makes the names in a directory durable.
-func SyncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
-}

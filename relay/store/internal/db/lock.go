@@ -6,7 +6,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"syscall"
 )
 
 // ErrLocked: another process has the file.
@@ -26,47 +25,17 @@ func lock(path string, flags int) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	err = take(f)
 	if err == nil {
 		sign(f)
 		return f, nil
 	}
 	holder := holder(f)
 	_ = f.Close()
-	if errors.Is(err, syscall.EWOULDBLOCK) {
+	if errors.Is(err, ErrLocked) {
 		return nil, fmt.Errorf("%w%s", ErrLocked, holder)
 	}
 	return nil, fmt.Errorf("lock %s: %w", path, err)
-}
-
-// openOwn opens a file that is written to and that whoever owns the directory may
-// have put there: neither a link to another's file nor anything but a file.
-func openOwn(path string, flags int) (*os.File, error) {
-	f, err := os.OpenFile(path, flags|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
-	if errors.Is(err, syscall.ELOOP) {
-		return nil, fmt.Errorf("%s is a symbolic link; it must be a file of its own: %w", path, err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	if err := checkOwn(f); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
-}
-
-func checkOwn(f *os.File) error {
-	info, err := f.Stat()
-	if err != nil {
-		return err
-	}
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s is not a file", f.Name())
-	}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Nlink > 1 {
-		return fmt.Errorf("%s has another name elsewhere; it must be a file of its own", f.Name())
-	}
-	return nil
 }
 
 // sign writes who has the lock. On a full disk it stays empty.
@@ -91,12 +60,3 @@ func holder(f *os.File) string {
 // to: its log has up to 24 MiB in normal use that are still to be copied into
 // the database, and what makes room is written to both first.
 const LeastFree = 32 << 20
-
-// FreeBytes is the space left for us on the directory's file system.
-func FreeBytes(dir string) (int64, error) {
-	var st syscall.Statfs_t
-	if err := syscall.Statfs(dir, &st); err != nil {
-		return 0, fmt.Errorf("free space of %s: %w", dir, err)
-	}
-	return int64(st.Bavail) * st.Bsize, nil
-}

@@ -8,7 +8,6 @@ import (
 	"os"
 	"regexp"
 	"strings"
-	"syscall"
 
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/endpoint"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/reach"
@@ -16,6 +15,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/app"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
+	"github.com/smtp2rest/smtp2rest/smtpd/holder"
 )
 
 func serveSandboxed(ctx context.Context, t *terminal.Terminal, path string, asJSON bool) (err error) {
@@ -79,7 +79,7 @@ func startSandbox(ctx context.Context, cfg *config.Config, address string) (box 
 	o := sandbox.Options{Address: address, Key: cfg.API.Key.Reveal(), Path: cfg.API.Path}
 	box = sandbox.New(o)
 	err = box.Start(context.WithoutCancel(ctx))
-	if errors.Is(err, syscall.EADDRINUSE) {
+	if errors.Is(err, holder.InUse) {
 		taken = fmt.Errorf("%s is taken", address)
 		o.Address = "127.0.0.1:0"
 		box = sandbox.New(o)

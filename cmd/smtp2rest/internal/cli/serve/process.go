@@ -3,8 +3,6 @@ package serve
 import (
 	"runtime/debug"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 )
@@ -16,7 +14,7 @@ import (
 // it.
 func crashBySignal() error {
 	debug.SetTraceback("crash")
-	return unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{})
+	return noCore()
 }
 
 // otherMemory is what the process takes besides mail in flight: its code's

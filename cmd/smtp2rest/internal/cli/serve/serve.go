@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -101,6 +102,9 @@ func serve(ctx context.Context, t *terminal.Terminal, cfg *config.Config, load f
 	boundMemory(t, cfg)
 	log := app.NewLog(t.Err, cfg.Log, t.Env)
 	defer log.Close()
+	if runtime.GOOS != "linux" {
+		log.Warn("smtp2rest is tested on Linux, and only built for this system", "system", runtime.GOOS, "see", "docs/service.md")
+	}
 	manager := notify.New(notify.Options{Env: t.Env, Log: log.Logger})
 	daemon := app.New(app.Options{
 		Config: cfg, Version: t.Version, Log: log.Logger, Load: load, Scratch: scratch,

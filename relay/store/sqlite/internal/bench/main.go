@@ -1,3 +1,5 @@
+//go:build linux
+
 // Command bench measures the SQLite queue against a floor of its own: an
 // append-only file whose writers share each fdatasync, which is the least that
 // durable can cost on the machine. Both run in turn, so that other load
