@@ -1,10 +1,11 @@
 package smtpd
 
 import (
-	"container/list"
 	"hash/maphash"
 	"sync"
 	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
@@ -109,48 +110,28 @@ func (m *meter) count(s *session, now time.Time) {
 // clients choose how long they are.
 type ledger struct {
 	seed  maphash.Seed
-	at    map[uint64]*list.Element
-	order *list.List // of *spent, last used first
-}
-
-type spent struct {
-	name  uint64
-	until time.Time
+	until *simplelru.LRU[uint64, time.Time]
 }
 
 func newLedger() *ledger {
-	return &ledger{seed: maphash.MakeSeed(), at: map[uint64]*list.Element{}, order: list.New()}
+	until, _ := simplelru.NewLRU[uint64, time.Time](ratesKept, nil) // its only error is a size of 0
+	return &ledger{maphash.MakeSeed(), until}
 }
 
 // wait is how long until one more fits; 0 is now.
 func (l *ledger) wait(who string, r Rate, now time.Time) time.Duration {
-	e, ok := l.at[maphash.String(l.seed, who)]
+	until, ok := l.until.Peek(maphash.String(l.seed, who))
 	if !ok {
 		return 0
 	}
-	ahead := e.Value.(*spent).until.Sub(now)
-	return max(0, ahead+r.Per/time.Duration(r.Number)-r.Per)
+	return max(0, until.Sub(now)+r.Per/time.Duration(r.Number)-r.Per)
 }
 
 func (l *ledger) add(who string, r Rate, now time.Time) {
 	name := maphash.String(l.seed, who)
-	e, ok := l.at[name]
-	switch {
-	case ok:
-		l.order.MoveToFront(e)
-	case len(l.at) >= ratesKept:
-		e = l.order.Back()
-		delete(l.at, e.Value.(*spent).name)
-		*e.Value.(*spent) = spent{name: name}
-		l.order.MoveToFront(e)
-		l.at[name] = e
-	default:
-		e = l.order.PushFront(&spent{name: name})
-		l.at[name] = e
+	until, _ := l.until.Peek(name)
+	if until.Before(now) {
+		until = now
 	}
-	s := e.Value.(*spent)
-	if s.until.Before(now) {
-		s.until = now
-	}
-	s.until = s.until.Add(r.Per / time.Duration(r.Number))
+	l.until.Add(name, until.Add(r.Per/time.Duration(r.Number)))
 }

@@ -174,8 +174,8 @@ func TestTableIsBounded(t *testing.T) {
 		table.put(k(0))
 		table.put(k(n + 10))
 	}
-	if len(table.at) != 3 || table.order.Len() != 3 || table.get(k(0)).failures != 1 || table.get(k(1)) != nil {
-		t.Errorf("%d and %d entries, %v", len(table.at), table.order.Len(), table.get(k(0)))
+	if table.Len() != 3 || table.get(k(0)).failures != 1 || table.get(k(1)) != nil {
+		t.Errorf("%d entries, %v", table.Len(), table.get(k(0)))
 	}
 	c := newChecker(t)
 	addr := netip.MustParseAddr("10.0.0.0")
@@ -184,8 +184,8 @@ func TestTableIsBounded(t *testing.T) {
 		a, _, _ := c.guesses.begin(addr, addr.String(), time.Now())
 		c.guesses.wrong(a, time.Now())
 	}
-	if g := c.guesses; len(g.address.at) != maxRemembered || len(g.networks.at) != maxRemembered || len(g.known.at) != 0 || len(g.flying) != 0 {
-		t.Errorf("%d, %d, %d, %d", len(g.address.at), len(g.networks.at), len(g.known.at), len(g.flying))
+	if g := c.guesses; g.address.Len() != maxRemembered || g.networks.Len() != maxRemembered || g.known.Len() != 0 || len(g.flying) != 0 {
+		t.Errorf("%d, %d, %d, %d", g.address.Len(), g.networks.Len(), g.known.Len(), len(g.flying))
 	}
 }
 

@@ -1,11 +1,12 @@
 package auth
 
 import (
-	"container/list"
 	"hash/maphash"
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 )
 
 // maxRemembered bounds each table: about a megabyte.
@@ -26,9 +27,9 @@ type guesses struct {
 	seed     maphash.Seed
 
 	mu       sync.Mutex
-	known    *table // who has logged in from where
-	address  *table
-	networks *table
+	known    table // who has logged in from where
+	address  table
+	networks table
 	flying   map[key]int   // attempts that are being looked at
 	landed   chan struct{} // closed when one of them ended
 }
@@ -179,39 +180,25 @@ func (t *tally) count(now time.Time, memory time.Duration) int {
 
 // A table forgets what was longest out of use when it is full.
 type table struct {
-	max   int
-	at    map[key]*list.Element
-	order *list.List // of entries, last used first
+	*simplelru.LRU[key, *tally]
 }
 
-type entry struct {
-	key   key
-	tally tally
-}
-
-func newTable(size int) *table {
-	return &table{max: size, at: map[key]*list.Element{}, order: list.New()}
+func newTable(size int) table {
+	lru, _ := simplelru.NewLRU[key, *tally](size, nil) // its only error is a size of 0
+	return table{lru}
 }
 
 // get is nil for what is not in the table.
-func (t *table) get(k key) *tally {
-	e, ok := t.at[k]
-	if !ok {
-		return nil
-	}
-	t.order.MoveToFront(e)
-	return &e.Value.(*entry).tally
+func (t table) get(k key) *tally {
+	found, _ := t.Get(k)
+	return found
 }
 
-func (t *table) put(k key) *tally {
-	if found := t.get(k); found != nil {
-		return found
+func (t table) put(k key) *tally {
+	found := t.get(k)
+	if found == nil {
+		found = &tally{}
+		t.Add(k, found)
 	}
-	if len(t.at) >= t.max {
-		last := t.order.Back()
-		delete(t.at, t.order.Remove(last).(*entry).key)
-	}
-	e := &entry{key: k}
-	t.at[k] = t.order.PushFront(e)
-	return &e.tally
+	return found
 }

@@ -44,12 +44,12 @@ func (c *Checker) Remember(logins []Login) {
 	}
 }
 
-func (g *guesses) logins() (keys []key) {
+// logins are who is known, last used first.
+func (g *guesses) logins() []key {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	for e := g.known.order.Front(); e != nil; e = e.Next() {
-		keys = append(keys, e.Value.(*entry).key)
-	}
+	keys := g.known.Keys()
+	slices.Reverse(keys)
 	return keys
 }
 
