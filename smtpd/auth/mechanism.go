@@ -4,6 +4,8 @@ import (
 	"encoding/base64"
 	"errors"
 	"strings"
+
+	"github.com/emersion/go-sasl"
 )
 
 // The ways in which an exchange fails before there is anything to check.
@@ -16,70 +18,91 @@ var (
 
 // Mechanisms are the names of those there are. LOGIN was never more than a
 // draft, and is the only one that many old programs have.
-func Mechanisms() []string { return []string{"PLAIN", "LOGIN"} }
+func Mechanisms() []string { return []string{sasl.Plain, sasl.Login} }
+
+// newServer is the server's side of a mechanism, nil for one that there is not.
+// It takes what the client says, whether it is right or not: that is Check's to
+// find, which may take its time.
+func newServer(mechanism string, said *Credentials) sasl.Server {
+	switch strings.ToUpper(mechanism) {
+	case sasl.Plain: // RFC 4616
+		return sasl.NewPlainServer(func(identity, user, password string) error {
+			if user == "" || identity != "" && identity != user { // nobody may act for somebody else here
+				return ErrMalformed
+			}
+			*said = Credentials{User: user, Password: password}
+			return nil
+		})
+	case sasl.Login:
+		return &loginServer{said: said}
+	}
+	return nil
+}
+
+// A loginServer is the server's side of LOGIN, which go-sasl lacks.
+type loginServer struct {
+	said    *Credentials
+	hasUser bool
+}
+
+// Next completes a sasl.Server.
+func (s *loginServer) Next(response []byte) (challenge []byte, done bool, err error) {
+	switch {
+	case response == nil: // the client gave no initial response
+		return []byte("Username:"), false, nil
+	case !s.hasUser:
+		s.said.User, s.hasUser = string(response), true
+		return []byte("Password:"), false, nil
+	case s.said.User == "":
+		return nil, true, ErrMalformed
+	}
+	s.said.Password = string(response)
+	return nil, true, nil
+}
 
 // Converse runs the exchange that AUTH begins with arg: a mechanism and, it may
 // be, an initial response. ask sends a challenge in base64 and returns the
 // client's line; its errors come back as they are.
 func Converse(arg string, ask func(challenge string) (string, error)) (Credentials, error) {
-	name, initial, given := strings.Cut(arg, " ")
-	next := func(challenge string) (string, error) {
-		if given {
-			given = false
-			return decode(strings.Trim(initial, " \t"))
-		}
-		line, err := ask(base64.StdEncoding.EncodeToString([]byte(challenge)))
+	var said Credentials
+	mechanism, initial, given := strings.Cut(arg, " ")
+	server := newServer(mechanism, &said)
+	if server == nil {
+		return Credentials{}, ErrMechanism
+	}
+	var response []byte // nil before the first
+	var err error
+	if given {
+		response, err = decode(strings.Trim(initial, " \t"))
+	}
+	for err == nil {
+		challenge, done, failed := server.Next(response)
 		switch {
-		case err != nil:
-			return "", err
-		case line == "*": // RFC 4954 section 4
-			return "", ErrCancelled
+		case failed != nil:
+			return Credentials{}, ErrMalformed
+		case done:
+			return said, nil
 		}
-		return decode(line)
+		var line string
+		if line, err = ask(base64.StdEncoding.EncodeToString(challenge)); err != nil {
+			break
+		}
+		if line == "*" { // RFC 4954 section 4
+			return Credentials{}, ErrCancelled
+		}
+		response, err = decode(line)
 	}
-	switch strings.ToUpper(name) {
-	case "PLAIN":
-		return plain(next)
-	case "LOGIN":
-		return login(next)
-	}
-	return Credentials{}, ErrMechanism
+	return Credentials{}, err
 }
 
-// plain: RFC 4616.
-func plain(next func(string) (string, error)) (Credentials, error) {
-	message, err := next("")
-	if err != nil {
-		return Credentials{}, err
-	}
-	parts := strings.Split(message, "\x00")
-	// Nobody may act for somebody else here.
-	if len(parts) != 3 || parts[1] == "" || parts[0] != "" && parts[0] != parts[1] {
-		return Credentials{}, ErrMalformed
-	}
-	return Credentials{User: parts[1], Password: parts[2]}, nil
-}
-
-func login(next func(string) (string, error)) (said Credentials, err error) {
-	if said.User, err = next("Username:"); err != nil {
-		return Credentials{}, err
-	}
-	if said.Password, err = next("Password:"); err != nil {
-		return Credentials{}, err
-	}
-	if said.User == "" {
-		return Credentials{}, ErrMalformed
-	}
-	return said, nil
-}
-
-func decode(s string) (string, error) {
+// decode never returns nil: an empty response is one.
+func decode(s string) ([]byte, error) {
 	if s == "=" { // RFC 4954 section 4: an empty initial response
-		return "", nil
+		return []byte{}, nil
 	}
 	data, err := base64.StdEncoding.DecodeString(s)
 	if err != nil {
-		return "", ErrBase64 // the library's error would tell of the content
+		return nil, ErrBase64 // the library's error would tell of the content
 	}
-	return string(data), nil
+	return data, nil
 }
