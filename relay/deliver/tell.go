@@ -26,11 +26,15 @@ const (
 	// mostUnreadable bounds the mails that are remembered as such. For any
 	// others the header is not waited for.
 	mostUnreadable = 1000
+	// mostLearnt bounds the mails that are read at a start to learn which have a
+	// failure of which the sender is to be told.
+	mostLearnt = 1000
 )
 
 // tellSenders writes the bounces that are due: of a mail when one of its
 // recipients came to its end, and of all mail once a minute.
 func (e *Engine) tellSenders(ctx context.Context) {
+	e.learnUntold(ctx)
 	var next time.Time
 	for ctx.Err() == nil {
 		mails, all := e.untold.take()
@@ -45,6 +49,18 @@ func (e *Engine) tellSenders(ctx context.Context) {
 			e.opt.Log.Error("bounces cannot be written", "cause", err)
 		}
 		await(ctx, max(time.Until(next), 0), e.untold.wake, nil, nil)
+	}
+}
+
+// learnUntold takes up which mails have a failure from before a restart that is
+// not told of: some of them, the oldest. The others are found once a minute.
+func (e *Engine) learnUntold(ctx context.Context) {
+	mails, err := e.opt.Queue.BouncesDue(ctx, e.opt.Now(), 0, mostLearnt)
+	if err != nil {
+		return // tellAll meets the same error, and says so
+	}
+	for _, b := range mails {
+		e.untold.gaveUp(b.Mail.Message.ID)
 	}
 }
 

@@ -102,6 +102,23 @@ func TestASuccessEndsTheWaitForABounce(t *testing.T) {
 	})
 }
 
+// What failed before a restart is known after it.
+func TestASuccessEndsTheWaitForABounceAfterARestart(t *testing.T) {
+	inBubble(t, plan{}, func(r *rig) {
+		id := r.keep(shop, "s", "suppressed@example.net", "down+1@example.net")
+		r.pass(100 * time.Millisecond)
+		r.wantStates(id, "failed waiting")
+		r.restart()
+		for r.states(id) != "failed sent" {
+			r.pass(100 * time.Millisecond)
+		}
+		r.pass(100 * time.Millisecond)
+		if n := len(r.bounces()); n != 1 {
+			t.Errorf("%d bounces when the last recipient has the mail, want 1", n)
+		}
+	})
+}
+
 // A failure of which the engine was not told is found within a minute: reading
 // a damaged mail gives it up, whoever reads it.
 func TestAFailureByOthersIsTold(t *testing.T) {
