@@ -33,7 +33,7 @@ type ServerOptions struct {
 	// Address is host:port, instead of Path. What it answers is guarded.
 	Address  string
 	Listener net.Listener // on Address, when it is bound already
-	Access   Access       // SetAccess changes it
+	Access   Access       // Prepare changes it
 
 	Log *slog.Logger // nil: none
 }
@@ -65,13 +65,15 @@ func NewServer(o ServerOptions) *Server {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	s := &Server{opt: o}
-	s.SetAccess(o.Access)
+	s.access.Store(&o.Access)
 	return s
 }
 
-// SetAccess asks something else from the next request on, of clients that are
-// connected as well.
-func (s *Server) SetAccess(a Access) { s.access.Store(&a) }
+// Prepare makes ready to ask something else from the next request on, of clients
+// that are connected as well. It never fails.
+func (s *Server) Prepare(a Access) (apply func(), err error) {
+	return func() { s.access.Store(&a) }, nil
+}
 
 // Start binds the socket and serves until Stop. A socket file that a dead
 // daemon left is removed; one that a living daemon answers on is not, and

@@ -87,7 +87,8 @@ func (p *parts) prepareAdmin(ctx context.Context, c *config.Config) (change, err
 	ready.apply = func() {
 		serve()
 		if server, ok := p.admin.serving().(*admin.Server); ok {
-			server.SetAccess(o.Access)
+			access, _ := server.Prepare(o.Access) // it never fails
+			access()
 		}
 	}
 	return ready, nil

@@ -51,11 +51,17 @@ func (a *aliases) read() (*alias.Table, error) {
 	return a.c.Table(text)
 }
 
-// become takes over what was read for a new configuration.
-func (a *aliases) become(next *aliases) {
-	a.mu.Lock()
-	defer a.mu.Unlock()
-	a.c, a.file, a.table = next.c, next.file, next.table
+// prepare reads the aliases of another configuration.
+func (a *aliases) prepare(c config.Addresses) (apply func(), err error) {
+	next, err := newAliases(c, a.log)
+	if err != nil {
+		return nil, fmt.Errorf("alias_file %s: %w", c.AliasFile, err)
+	}
+	return func() {
+		a.mu.Lock()
+		defer a.mu.Unlock()
+		a.c, a.file, a.table = next.c, next.file, next.table
+	}, nil
 }
 
 // Expand is intake's.

@@ -73,7 +73,7 @@ func (e *endpoint) prepare(ctx context.Context, address string, settings any, se
 	defer e.mu.Unlock()
 	switch {
 	case address == "":
-		return change{apply: func() { e.become("", nil, nil, nil) }}, nil
+		return change{apply: func() { e.replace("", nil, nil, nil) }}, nil
 	case e.server != nil && settings != nil && reflect.DeepEqual(settings, e.settings):
 		return change{apply: func() {}}, nil
 	}
@@ -94,7 +94,7 @@ func (e *endpoint) prepare(ctx context.Context, address string, settings any, se
 		return change{}, fmt.Errorf("%s: %w", e.setting, err)
 	}
 	return change{
-		apply: func() { turn.Lead(); e.become(address, settings, socket, next) },
+		apply: func() { turn.Lead(); e.replace(address, settings, socket, next) },
 		undo: func() {
 			_ = next.Stop(ctx) // it has no client
 			if opened {
@@ -118,10 +118,10 @@ func (e *endpoint) bindError(address string, err error) error {
 	return fmt.Errorf("%s %s: %s; name a free one in %[1]s", e.setting, address, holder.Says(address))
 }
 
-// become has another server answer. The one before deals with the requests that
+// replace has another server answer. The one before deals with the requests that
 // it has; the reload that brought us here may be one of them, so that nobody
 // waits for it.
-func (e *endpoint) become(address string, settings any, socket *handover.Socket, server webServer) {
+func (e *endpoint) replace(address string, settings any, socket *handover.Socket, server webServer) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	before, from := e.server, e.socket

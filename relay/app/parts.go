@@ -71,8 +71,8 @@ type outbound struct {
 type kept struct {
 	queue  intake.Queue // what intake hands over to
 	store  queue.Queue
-	marks  queue.Marks         // the store's
-	bounds func(sqlite.Bounds) // changes those of the store
+	marks  queue.Marks                                   // the store's
+	bounds func(sqlite.Bounds) (apply func(), err error) // prepares those of the store
 	engine *deliver.Engine
 }
 
@@ -269,7 +269,7 @@ func (p *parts) openStore() (*sqlite.Store, error) {
 	}
 	p.warnOfVolatile()
 	p.onStop(func(context.Context) error { return store.Close() })
-	p.bounds = store.Configure
+	p.bounds = store.Prepare
 	return store, nil
 }
 

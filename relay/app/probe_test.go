@@ -13,7 +13,9 @@ import (
 // that was down: then the mail of clients does it, one at a time.
 func TestClientsProbeWhenTheQueueCannot(t *testing.T) {
 	inVirtualTime(t, "", func(w *world) {
-		w.now.bounds(sqlite.Bounds{MinFree: 1 << 60})
+		apply, err := w.now.bounds(sqlite.Bounds{MinFree: 1 << 60})
+		w.must(err)
+		apply()
 		w.must(w.box.SetOutage(sandbox.OutageUnavailable))
 		for i := range 20 {
 			if got := w.hand("shop@sandbox.example", "s", "bob@example.net"); !strings.HasPrefix(got, "452") {

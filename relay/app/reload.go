@@ -34,27 +34,28 @@ func (p *parts) hooks() []hook {
 	return []hook{
 		{"log", func(c *config.Config) any { return c.Log }, p.prepareLog},
 		{"API", func(c *config.Config) any { return p.apiSettings(c) }, p.prepareAPI},
-		{"pace", func(c *config.Config) any { return paceSettings(c) }, surely(func(c *config.Config) { p.pacer.Configure(paceSettings(c)) })},
-		{"warming", func(c *config.Config) any { return plans(c.Warming) }, surely(func(c *config.Config) { p.meter.Follow(plans(c.Warming)) })},
-		{"queue", func(c *config.Config) any { return queueBounds(c) }, surely(p.configureQueue)},
-		{"history", func(c *config.Config) any { return historyBounds(c) }, surely(p.configureHistory)},
-		{"suppressions", func(c *config.Config) any { return suppressSettings(c) }, surely(func(c *config.Config) { p.suppressions.Configure(suppressSettings(c)) })},
+		{"pace", func(c *config.Config) any { return paceSettings(c) }, each(func(c *config.Config) (func(), error) { return p.pacer.Prepare(paceSettings(c)) })},
+		{"warming", func(c *config.Config) any { return plans(c.Warming) }, each(func(c *config.Config) (func(), error) { return p.meter.Prepare(plans(c.Warming)) })},
+		{"queue", func(c *config.Config) any { return queueBounds(c) }, p.prepareQueue},
+		{"history", func(c *config.Config) any { return historyBounds(c) }, p.prepareHistory},
+		{"suppressions", func(c *config.Config) any { return suppressSettings(c) }, each(func(c *config.Config) (func(), error) { return p.suppressions.Prepare(suppressSettings(c)) })},
 		{"webhook", webhookSettings, p.prepareWebhook},
 		{"admin", func(c *config.Config) any { return adminSettings(c) }, p.prepareAdmin},
 		{"aliases", func(c *config.Config) any { return c.Addresses }, p.prepareAliases},
 		{"users", func(c *config.Config) any { return userSettings(c) }, p.prepareUsers},
-		{"engine", func(c *config.Config) any { return engineSettings(c) }, surely(p.configureEngine)},
-		{"intake", func(c *config.Config) any { return intakeSettings(c) }, surely(func(c *config.Config) { p.intake.Configure(intakeSettings(c)) })},
+		{"engine", func(c *config.Config) any { return engineSettings(c) }, p.prepareEngine},
+		{"intake", func(c *config.Config) any { return intakeSettings(c) }, each(func(c *config.Config) (func(), error) { return p.intake.Prepare(intakeSettings(c)) })},
 		{"SMTP", func(c *config.Config) any { return smtpSettings(c) }, p.prepareServer},
 	}
 }
 
-// surely is the change of a part that takes whatever a configuration says.
-func surely(apply func(*config.Config)) func(context.Context, *config.Config) (change, error) {
-	return func(_ context.Context, c *config.Config) (change, error) {
-		return change{apply: func() { apply(c) }}, nil
-	}
+// each is the prepare of a part that has nothing to undo.
+func each(prepare func(*config.Config) (apply func(), err error)) func(context.Context, *config.Config) (change, error) {
+	return func(_ context.Context, c *config.Config) (change, error) { return applied(prepare(c)) }
 }
+
+// applied is the change of a part that has nothing to undo.
+func applied(apply func(), err error) (change, error) { return change{apply: apply}, err }
 
 // reload goes on with a configuration, or leaves everything as it is.
 func (p *parts) reload(ctx context.Context, next *config.Config) ([]config.Change, error) {
@@ -180,36 +181,41 @@ func (p *parts) apiSettings(c *config.Config) any {
 }
 
 func (p *parts) prepareAliases(_ context.Context, c *config.Config) (change, error) {
-	next, err := newAliases(c.Addresses, p.opt.Log)
-	if err != nil {
-		return change{}, fmt.Errorf("alias_file %s: %w", c.Addresses.AliasFile, err)
-	}
-	return change{apply: func() { p.aliases.become(next) }}, nil
+	return applied(p.aliases.prepare(c.Addresses))
 }
 
 func (p *parts) prepareUsers(_ context.Context, c *config.Config) (change, error) {
-	return change{apply: func() { p.logins.become(c) }}, nil
+	return applied(p.logins.prepare(c))
 }
 
-func (p *parts) configureEngine(c *config.Config) {
-	if p.engine != nil {
-		p.engine.Configure(engineSettings(c))
+// nothing is the change of a part that is not there.
+func nothing() (change, error) { return change{apply: func() {}}, nil }
+
+func (p *parts) prepareEngine(_ context.Context, c *config.Config) (change, error) {
+	if p.engine == nil {
+		return nothing()
 	}
+	return applied(p.engine.Prepare(engineSettings(c)))
 }
 
-func (p *parts) configureQueue(c *config.Config) {
-	if p.bounds != nil {
-		p.bounds(queueBounds(c))
+// prepareQueue is for the queue and for the records beside it.
+func (p *parts) prepareQueue(_ context.Context, c *config.Config) (change, error) {
+	if p.bounds == nil {
+		return nothing()
 	}
-	if p.records != nil {
-		p.records.KeepFree(c.Queue.MinFree)
+	queue, err := p.bounds(queueBounds(c))
+	if err != nil || p.records == nil {
+		return change{apply: queue}, err
 	}
+	records, err := p.records.Prepare(c.Queue.MinFree)
+	return change{apply: func() { queue(); records() }}, err
 }
 
-func (p *parts) configureHistory(c *config.Config) {
-	if p.recorder != nil {
-		p.recorder.Configure(historyBounds(c))
+func (p *parts) prepareHistory(_ context.Context, c *config.Config) (change, error) {
+	if p.recorder == nil {
+		return nothing()
 	}
+	return applied(p.recorder.Prepare(historyBounds(c)))
 }
 
 func (p *parts) prepareServer(ctx context.Context, c *config.Config) (change, error) {

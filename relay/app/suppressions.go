@@ -92,10 +92,14 @@ func (p *parts) prepareWebhook(ctx context.Context, c *config.Config) (change, e
 	if err != nil {
 		return change{}, err
 	}
+	events, err := p.events.Prepare(eventSettings(c))
+	if err != nil {
+		return change{}, err
+	}
 	serve := ready.apply
 	ready.apply = func() {
 		before := p.webhook.addr()
-		p.events.Configure(eventSettings(c))
+		events()
 		serve()
 		if at := p.webhook.addr(); at != nil && at != before {
 			p.opt.Log.Info("listening for events", "address", at.String(), "path", w.Path, "tls", w.CertFile != "")

@@ -29,7 +29,7 @@ func (p *parts) buildUsers(c *config.Config) error {
 		return err
 	}
 	p.logins = &users{Checker: checker, log: p.opt.Log}
-	p.logins.become(c)
+	p.logins.use(c)
 	return nil
 }
 
@@ -41,7 +41,7 @@ func (p *parts) usersOf(c *config.Config) smtpd.Users {
 	return p.logins
 }
 
-// userSettings are what become takes.
+// userSettings are what prepare takes.
 func userSettings(c *config.Config) any {
 	return struct {
 		users []auth.User
@@ -49,9 +49,14 @@ func userSettings(c *config.Config) any {
 	}{logins(c.Users), c.UsersFile}
 }
 
-// become goes on with the users of a configuration. Its file may have changed
-// since it was loaded.
-func (u *users) become(c *config.Config) {
+// prepare makes ready to go on with the users of another configuration.
+func (u *users) prepare(c *config.Config) (apply func(), err error) {
+	return func() { u.use(c) }, nil
+}
+
+// use goes on with the users of a configuration. Its file may have changed since
+// it was loaded.
+func (u *users) use(c *config.Config) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	u.c, u.file = c, watch(c.UsersFile)

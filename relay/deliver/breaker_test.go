@@ -189,7 +189,7 @@ func TestAKeyThatWasMendedIsTriedAtOnce(t *testing.T) {
 		r.wantStates(id, "waiting")
 		r.must(r.box.SetKey(key))
 		r.pace.Probe()
-		r.engine.Configure(r.options(slog.New(slog.DiscardHandler)).Settings)
+		r.engine.use(r.options(slog.New(slog.DiscardHandler)).Settings)
 		r.pass(time.Second)
 		r.wantStates(id, "sent")
 	})

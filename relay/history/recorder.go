@@ -78,19 +78,21 @@ func NewRecorder(o Options) *Recorder {
 		flush:   make(chan chan error),
 		stop:    make(chan struct{}),
 	}
-	r.Configure(Bounds{Keep: o.Keep, MaxSize: o.MaxSize})
+	r.bounds.Store(&Bounds{Keep: o.Keep, MaxSize: o.MaxSize})
 	return r
 }
 
-// Bounds are the Options that Configure can change.
+// Bounds are the Options that Prepare can change.
 type Bounds struct {
 	Keep    time.Duration
 	MaxSize int64
 }
 
-// Configure keeps more or less from now on. What is too old by it goes when
-// the next look is due.
-func (r *Recorder) Configure(b Bounds) { r.bounds.Store(&b) }
+// Prepare makes ready to keep more or less. What is too old by it goes when the
+// next look is due. It never fails.
+func (r *Recorder) Prepare(b Bounds) (apply func(), err error) {
+	return func() { r.bounds.Store(&b) }, nil
+}
 
 func setDefault[T comparable](v *T, def T) {
 	var zero T

@@ -111,11 +111,11 @@ func New(o Options) *Intake {
 	}
 	in := &Intake{opt: o, recall: newRecall(), metrics: newMetrics(o.Metrics)}
 	in.calls, in.endCalls = context.WithCancel(context.Background())
-	in.Configure(o.Settings)
+	in.set.Store(&o.Settings)
 	return in
 }
 
-// Settings are the Options that Configure can change.
+// Settings are the Options that Prepare can change.
 type Settings struct {
 	Mapping  provider.Mapping
 	Bounce   bounce.Options
@@ -123,8 +123,10 @@ type Settings struct {
 	Subjects bool          // the history has them
 }
 
-// Configure deals with what comes from now on by other settings.
-func (in *Intake) Configure(s Settings) { in.set.Store(&s) }
+// Prepare makes ready to deal by other settings with what comes. It never fails.
+func (in *Intake) Prepare(s Settings) (apply func(), err error) {
+	return func() { in.set.Store(&s) }, nil
+}
 
 // EndCalls has no call begin any more: what is not settled by then is queued, or
 // refused for now, at once. It is for the end of the daemon, which a call that

@@ -74,7 +74,7 @@ func TestARefusedMailHasItsRecord(t *testing.T) {
 	r, n := newStoryRig(t, mail.RefuseAttachments)
 	with := *r.set.Load()
 	with.Subjects = true
-	r.Configure(with)
+	r.set.Store(&with)
 	told := r.send(t.Context(), mailWithFile, "shop@sandbox.example", "bob@example.net", "zoe@example.net")
 	c := n.change(t)
 	if c.Head.MessageID != "m1@app" || c.Head.Subject != "Secret" || c.Head.Author != "shop@sandbox.example" || !strings.HasPrefix(told.String(), "554 5.6.1") || c.Reply != "554 5.6.1 attachments cannot be sent from here" {

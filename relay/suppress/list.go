@@ -58,7 +58,7 @@ func New(o Options) *List {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	l := &List{opt: o, index: newIndex()}
-	l.Configure(o.Settings)
+	l.use(o.Settings)
 	l.metrics = newMetrics(o.Metrics, l.index)
 	if o.Store == nil {
 		m := NewMemory(0)
@@ -68,9 +68,11 @@ func New(o Options) *List {
 	return l
 }
 
-// Configure goes on with other settings. What was learnt before expires when
-// it would have.
-func (l *List) Configure(s Settings) {
+// Prepare makes ready to go on with other settings. What was learnt before
+// expires when it would have. It never fails.
+func (l *List) Prepare(s Settings) (apply func(), err error) { return func() { l.use(s) }, nil }
+
+func (l *List) use(s Settings) {
 	s.Expire = cmp.Or(s.Expire, defaultExpire)
 	s.Forget = cmp.Or(s.Forget, defaultForget)
 	l.set.Store(&s)

@@ -38,12 +38,17 @@ type count struct {
 // the first is followed.
 func New(plans []Plan) *Meter {
 	m := &Meter{counts: map[key]count{}}
-	m.Follow(plans)
+	m.use(plans)
 	return m
 }
 
-// Follow goes on with other plans. What was counted stays.
-func (m *Meter) Follow(plans []Plan) {
+// Prepare makes ready to follow other plans. What was counted stays. It never
+// fails.
+func (m *Meter) Prepare(plans []Plan) (apply func(), err error) {
+	return func() { m.use(plans) }, nil
+}
+
+func (m *Meter) use(plans []Plan) {
 	table := make(map[string]Plan, len(plans))
 	for _, p := range plans {
 		domain := Canonical(p.Domain)

@@ -34,7 +34,7 @@ func NewHandler(o Options) *Handler {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	h := &Handler{opt: o, metrics: newMetrics(o.Metrics)}
-	h.Configure(o.Settings)
+	h.use(o.Settings)
 	return h
 }
 
@@ -46,8 +46,10 @@ type Settings struct {
 	Path    string // "/webhook" when ""
 }
 
-// Configure goes on with other settings.
-func (h *Handler) Configure(s Settings) {
+// Prepare makes ready to go on with other settings. It never fails.
+func (h *Handler) Prepare(s Settings) (apply func(), err error) { return func() { h.use(s) }, nil }
+
+func (h *Handler) use(s Settings) {
 	s.Path = cmp.Or(s.Path, "/webhook")
 	h.settings.Store(&s)
 }

@@ -210,7 +210,7 @@ func TestTypesAreCounted(t *testing.T) {
 func TestSecretsChangeInUse(t *testing.T) {
 	h, _ := newHandler("first")
 	for i, secrets := range [][]string{{"first"}, {"second", "first"}, {"third", "second"}} {
-		h.Configure(Settings{Secrets: secrets})
+		h.use(Settings{Secrets: secrets})
 		for _, s := range []string{"first", "second", "third"} {
 			want := 401
 			if slices.Contains(secrets, s) {

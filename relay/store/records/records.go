@@ -109,7 +109,7 @@ func Open(o Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{opts: o, log: o.Log, metrics: newMetrics(o.Metrics), lock: lock, readers: make(db.Readers, readers)}
-	s.KeepFree(o.MinFree)
+	s.minFree.Store(o.MinFree)
 	s.writer = newWriter(s)
 	err = s.open()
 	switch {
@@ -143,8 +143,11 @@ func (o Options) lock() (f *os.File, err error) {
 	return f, err
 }
 
-// KeepFree changes how many bytes are kept free on the disk.
-func (s *Store) KeepFree(n int64) { s.minFree.Store(n) }
+// Prepare makes ready to keep another number of bytes free on the disk. It never
+// fails.
+func (s *Store) Prepare(minFree int64) (apply func(), err error) {
+	return func() { s.minFree.Store(minFree) }, nil
+}
 
 func (s *Store) path() string { return filepath.Join(s.opts.Dir, FileName) }
 

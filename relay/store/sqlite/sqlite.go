@@ -126,7 +126,7 @@ func Open(o Options) (*Store, error) {
 	}
 	s := &Store{opts: o, log: o.Log, metrics: newMetrics(o.Metrics, o.Dir), lock: l, wake: make(chan struct{}, 1), readers: make(db.Readers, readers)}
 	s.oldest.Store(&oldest{})
-	s.Configure(Bounds{Queue: o.Queue, MinFree: o.MinFree})
+	s.bounds.Store(&Bounds{Queue: o.Queue, MinFree: o.MinFree})
 	s.spool = spool{dir: filepath.Join(o.Dir, spoolDir), fs: o.spool}
 	if err := s.open(); err != nil {
 		return nil, errors.Join(db.NoSpace(err), s.release())
@@ -135,15 +135,17 @@ func Open(o Options) (*Store, error) {
 	return s, nil
 }
 
-// Bounds are the Options that Configure can change.
+// Bounds are the Options that Prepare can change.
 type Bounds struct {
 	Queue   queue.Options
 	MinFree int64
 }
 
-// Configure holds what comes from now on to other bounds. What is kept already
-// stays, however much it is.
-func (s *Store) Configure(b Bounds) { s.bounds.Store(&b) }
+// Prepare makes ready to hold what comes to other bounds. What is kept already
+// stays, however much it is. It never fails.
+func (s *Store) Prepare(b Bounds) (apply func(), err error) {
+	return func() { s.bounds.Store(&b) }, nil
+}
 
 // open does the part of Open that needs the lock.
 func (s *Store) open() error {

@@ -21,10 +21,13 @@ type Settings struct {
 	BouncesPerHour int           // to one address; 0 is no bound
 }
 
-// Configure goes on with other settings, and looks at the queue anew: there may
-// be something to do by them. Attempts that are under way end by the old ones.
-// Times at which mail is due were decided when it was tried and stay.
-func (e *Engine) Configure(s Settings) {
+// Prepare makes ready to go on with other settings, and to look at the queue
+// anew: there may be something to do by them. Attempts that are under way end by
+// the old ones. Times at which mail is due were decided when it was tried and
+// stay. It never fails.
+func (e *Engine) Prepare(s Settings) (apply func(), err error) { return func() { e.use(s) }, nil }
+
+func (e *Engine) use(s Settings) {
 	e.set.Store(&s)
 	e.places.Resize(s.Workers)
 	e.bodies.configure(s.Mapping)

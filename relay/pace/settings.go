@@ -18,10 +18,12 @@ type Settings struct {
 	MaxPause    time.Duration // ceiling of one pause after a 429; default 1 h
 }
 
-// Configure goes on with other settings. Calls that are under way, and the
-// pause that the API asked for, stay. A rate that is not configured any more is
-// where the search for the account's rate goes on.
-func (p *Pacer) Configure(s Settings) {
+// Prepare makes ready to go on with other settings. Calls that are under way, and
+// the pause that the API asked for, stay. A rate that is not configured any more
+// is where the search for the account's rate goes on. It never fails.
+func (p *Pacer) Prepare(s Settings) (apply func(), err error) { return func() { p.use(s) }, nil }
+
+func (p *Pacer) use(s Settings) {
 	p.places.Resize(s.Concurrency)
 	p.mu.Lock()
 	defer p.mu.Unlock()
