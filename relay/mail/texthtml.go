@@ -15,6 +15,13 @@ func (c *composer) textToHTML(text string) string {
 	if tabular(text) {
 		write = func(s sink) { writeTable(s, text, true) }
 	}
+	if len(text) <= shortText && c.memory > 20*shortText {
+		var b strings.Builder
+		b.Grow(len(text) + len(text)/4 + 64)
+		write(&b)
+		c.take(2 * b.Len()) // it may have grown on the way
+		return b.String()
+	}
 	if size := sizeOf(write); c.memory >= int64(size+size*5/4+quotedSize(text)) {
 		return c.rendered(size, write)
 	}
@@ -22,8 +29,12 @@ func (c *composer) textToHTML(text string) string {
 	return c.rendered(sizeOf(write), write)
 }
 
+// shortText is so little that it is not worth to find out first how long its html
+// becomes.
+const shortText = 4 << 10
+
 // sink is written to twice: to count, and for good. Growing by doubling would
-// cost several times the mail's size.
+// cost several times a large mail's size.
 type sink interface{ WriteString(s string) (int, error) }
 
 type counter int
