@@ -14,6 +14,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/cli"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
 // What a person types, right or wrong, and what they are told.
@@ -35,8 +36,8 @@ func TestCommandLines(t *testing.T) {
 		{"help serve", 0, "smtp2rest serve [flags]", ""},
 		{"help serv", 2, "", `there is no command "serv"; did you mean "serve"?`},
 		{"help xyzzy", 2, "", `there is no command "xyzzy"`},
-		{"version", 0, testVersion, ""},
-		{"--version", 0, testVersion, ""},
+		{"version", 0, harness.Version, ""},
+		{"--version", 0, harness.Version, ""},
 		{"serev", 2, "", `there is no command "serev"; did you mean "serve"?`},
 		{"halp", 2, "", `did you mean "help"?`},
 		{"xyzzy", 2, "", `there is no command "xyzzy"`},
@@ -61,18 +62,18 @@ func TestCommandLines(t *testing.T) {
 	} {
 		t.Run(tt.args, func(t *testing.T) {
 			t.Parallel()
-			r := execute(t, environ(t), "", strings.Fields(tt.args)...)
-			if r.code != tt.code {
-				t.Errorf("exit code %d, want %d", r.code, tt.code)
+			r := harness.Execute(t, harness.Environ(t), "", strings.Fields(tt.args)...)
+			if r.Code != tt.code {
+				t.Errorf("exit code %d, want %d", r.Code, tt.code)
 			}
-			if !strings.Contains(r.out, tt.out) || !strings.Contains(r.err, tt.err) {
-				t.Errorf("it says\n%s%s\nwant %q on standard output, %q on standard error", r.out, r.err, tt.out, tt.err)
+			if !strings.Contains(r.Out, tt.out) || !strings.Contains(r.Err, tt.err) {
+				t.Errorf("it says\n%s%s\nwant %q on standard output, %q on standard error", r.Out, r.Err, tt.out, tt.err)
 			}
-			if (r.err != "") != (r.code != 0) {
-				t.Errorf("exit code %d with %q on standard error", r.code, r.err)
+			if (r.Err != "") != (r.Code != 0) {
+				t.Errorf("exit code %d with %q on standard error", r.Code, r.Err)
 			}
-			if strings.Contains(r.all(), "\x1b") || strings.Contains(r.all(), "goroutine ") {
-				t.Errorf("colour or a stack where there is no terminal:\n%s", r.all())
+			if strings.Contains(r.All(), "\x1b") || strings.Contains(r.All(), "goroutine ") {
+				t.Errorf("colour or a stack where there is no terminal:\n%s", r.All())
 			}
 		})
 	}
@@ -101,23 +102,23 @@ func TestHelpOfEachCommand(t *testing.T) {
 	for _, c := range everyCommand() {
 		t.Run(c.CommandPath(), func(t *testing.T) {
 			t.Parallel()
-			parent := execute(t, environ(t), "", append([]string{"help"}, pathOf(c.Parent())...)...).out
+			parent := harness.Execute(t, harness.Environ(t), "", append([]string{"help"}, pathOf(c.Parent())...)...).Out
 			if !strings.Contains(parent, "  "+c.Name()+" ") || !strings.Contains(parent, c.Short) {
 				t.Error("the help above it does not list it")
 			}
-			asked := execute(t, environ(t), "", append([]string{"help"}, pathOf(c)...)...)
+			asked := harness.Execute(t, harness.Environ(t), "", append([]string{"help"}, pathOf(c)...)...)
 			for _, flag := range []string{"--help", "-h"} {
-				if r := execute(t, environ(t), "", append(pathOf(c), flag)...); r != asked || r.code != 0 {
+				if r := harness.Execute(t, harness.Environ(t), "", append(pathOf(c), flag)...); r != asked || r.Code != 0 {
 					t.Errorf("%s is answered %+v, not as help is", flag, r)
 				}
 			}
 			for _, want := range []string{strings.TrimSpace(c.Long), "Usage:\n  " + c.CommandPath()} {
-				if want == "" || !strings.Contains(asked.out, want) {
+				if want == "" || !strings.Contains(asked.Out, want) {
 					t.Errorf("the help lacks %q", want)
 				}
 			}
 			c.Flags().VisitAll(func(f *pflag.Flag) {
-				if !strings.Contains(asked.out, "--"+f.Name) || f.Usage == "" {
+				if !strings.Contains(asked.Out, "--"+f.Name) || f.Usage == "" {
 					t.Errorf("the help does not explain --%s", f.Name)
 				}
 			})
@@ -155,36 +156,34 @@ func TestExamplesUseFlagsThatExist(t *testing.T) {
 }
 
 func TestVersion(t *testing.T) {
-	want := "smtp2rest " + testVersion + " " + runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH + "\n"
-	if got := execute(t, environ(t), "", "version").out; got != want {
+	want := "smtp2rest " + harness.Version + " " + runtime.Version() + " " + runtime.GOOS + "/" + runtime.GOARCH + "\n"
+	if got := harness.Execute(t, harness.Environ(t), "", "version").Out; got != want {
 		t.Errorf("got %q, want %q", got, want)
 	}
 }
 
-const plantedKey = "sk_live_PlantedKey0123456789"
-
 // The key comes from wherever it may, and appears nowhere.
 func TestCheckMasksSecrets(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "key")
-	if err := os.WriteFile(file, []byte(plantedKey+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(file, []byte(harness.PlantedKey+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	for name, env := range map[string][]string{
-		"environment": {"NEXUSPROMAIL_API_KEY=" + plantedKey, "WEBHOOK_SECRET=" + plantedKey + "2"},
+		"environment": {"NEXUSPROMAIL_API_KEY=" + harness.PlantedKey, "WEBHOOK_SECRET=" + harness.PlantedKey + "2"},
 		"file":        {"NEXUSPROMAIL_API_KEY_FILE=" + file, "WEBHOOK_SECRET_FILE=" + file},
 	} {
 		t.Run(name, func(t *testing.T) {
-			r := execute(t, environ(t, append(env, "FROM_EMAIL=hello@mail.example.com", "FROM_NAME=Your App")...), "", "check")
-			if r.code != 0 || !strings.HasSuffix(r.out, "The configuration is good.\n") {
+			r := harness.Execute(t, harness.Environ(t, append(env, "FROM_EMAIL=hello@mail.example.com", "FROM_NAME=Your App")...), "", "check")
+			if r.Code != 0 || !strings.HasSuffix(r.Out, "The configuration is good.\n") {
 				t.Errorf("%+v", r)
 			}
-			if strings.Contains(r.all(), "PlantedKey") {
-				t.Errorf("the secret is shown:\n%s", r.all())
+			if strings.Contains(r.All(), "PlantedKey") {
+				t.Errorf("the secret is shown:\n%s", r.All())
 			}
 			for _, want := range []string{`api\.key +set`, `sender\.email +"hello@mail\.example\.com" +environment FROM_EMAIL`,
 				`sender\.domains +\["mail\.example\.com"\]`, `api\.url +"https://app\.nexuspromail\.com/api" +default`, `webhook\.secret +set`} {
-				if !regexp.MustCompile(`(?m)^` + want).MatchString(r.out) {
-					t.Errorf("%s is not in\n%s", want, r.out)
+				if !regexp.MustCompile(`(?m)^` + want).MatchString(r.Out) {
+					t.Errorf("%s is not in\n%s", want, r.Out)
 				}
 			}
 		})
@@ -193,14 +192,14 @@ func TestCheckMasksSecrets(t *testing.T) {
 
 // What is as always does not bury what is not.
 func TestCheckShowsWhatIsSet(t *testing.T) {
-	env := environ(t, "NEXUSPROMAIL_API_KEY=k", "FROM_EMAIL=a@mail.example.com")
-	short := execute(t, env, "", "check")
-	if n := strings.Count(short.out, "\n"); short.code != 0 || n > 12 || strings.Contains(short.out, "limits.") || !strings.Contains(short.out, "admin.sock\"") ||
-		!regexp.MustCompile(`\(\d+ more have their defaults; --all shows them\)\n`).MatchString(short.out) {
-		t.Errorf("%d lines, exit code %d:\n%s", n, short.code, short.all())
+	env := harness.Environ(t, "NEXUSPROMAIL_API_KEY=k", "FROM_EMAIL=a@mail.example.com")
+	short := harness.Execute(t, env, "", "check")
+	if n := strings.Count(short.Out, "\n"); short.Code != 0 || n > 12 || strings.Contains(short.Out, "limits.") || !strings.Contains(short.Out, "admin.sock\"") ||
+		!regexp.MustCompile(`\(\d+ more have their defaults; --all shows them\)\n`).MatchString(short.Out) {
+		t.Errorf("%d lines, exit code %d:\n%s", n, short.Code, short.All())
 	}
-	all := execute(t, env, "", "check", "--all")
-	if all.code != 0 || !strings.Contains(all.out, "limits.recipients") || strings.Contains(all.out, "more have") {
+	all := harness.Execute(t, env, "", "check", "--all")
+	if all.Code != 0 || !strings.Contains(all.Out, "limits.recipients") || strings.Contains(all.Out, "more have") {
 		t.Errorf("%+v", all)
 	}
 }
@@ -208,19 +207,19 @@ func TestCheckShowsWhatIsSet(t *testing.T) {
 // All that is wrong at once, with what to write instead, and exit code 78,
 // which keeps systemd from trying again.
 func TestCheckOfABadConfiguration(t *testing.T) {
-	path := configFile(t, "[api]\nurl = \"http://example.com/api\"\ntimout = \"5s\"\nkey = \""+plantedKey+"\"\n[limits]\nrecipients = \"many\"\n[sender]\nforeign = \"rewrit\"\n")
+	path := harness.ConfigFile(t, "[api]\nurl = \"http://example.com/api\"\ntimout = \"5s\"\nkey = \""+harness.PlantedKey+"\"\n[limits]\nrecipients = \"many\"\n[sender]\nforeign = \"rewrit\"\n")
 	for _, command := range []string{"check", "serve"} {
-		r := execute(t, environ(t, "WEBHOOK_SECRET="+plantedKey), "", command, "--config", path)
-		if r.code != 78 || r.out != "" {
-			t.Errorf("%s: exit code %d, output %q", command, r.code, r.out)
+		r := harness.Execute(t, harness.Environ(t, "WEBHOOK_SECRET="+harness.PlantedKey), "", command, "--config", path)
+		if r.Code != 78 || r.Out != "" {
+			t.Errorf("%s: exit code %d, output %q", command, r.Code, r.Out)
 		}
 		for _, want := range []string{path + ":2: api.url", path + ":3: api.timout", "did you mean timeout?", path + ":6: limits.recipients", path + ":8: sender.foreign", `"rewrite"`, "sender.email"} {
-			if !strings.Contains(r.err, want) {
-				t.Errorf("%s does not say %q:\n%s", command, want, r.err)
+			if !strings.Contains(r.Err, want) {
+				t.Errorf("%s does not say %q:\n%s", command, want, r.Err)
 			}
 		}
-		if strings.Contains(r.all(), "PlantedKey") {
-			t.Errorf("the secret is shown:\n%s", r.all())
+		if strings.Contains(r.All(), "PlantedKey") {
+			t.Errorf("the secret is shown:\n%s", r.All())
 		}
 	}
 }
@@ -239,16 +238,16 @@ func TestExplain(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r := execute(t, environ(t), "", "explain", path, "--to", "bob@example.net,eve@example.net", "--from", "root@web1")
-			if refused := strings.HasPrefix(r.out, "refused: "); refused != (r.code == 1) || r.code > 1 {
-				t.Errorf("exit code %d", r.code)
+			r := harness.Execute(t, harness.Environ(t), "", "explain", path, "--to", "bob@example.net,eve@example.net", "--from", "root@web1")
+			if refused := strings.HasPrefix(r.Out, "refused: "); refused != (r.Code == 1) || r.Code > 1 {
+				t.Errorf("exit code %d", r.Code)
 			}
-			golden(t, "explain/"+name+".txt", r.all())
+			golden(t, "explain/"+name+".txt", r.All())
 			raw, err := os.ReadFile(path)
 			if err != nil {
 				t.Fatal(err)
 			}
-			if in := execute(t, environ(t), string(raw), "explain", "-", "--to", "bob@example.net,eve@example.net", "--from", "root@web1"); in != r {
+			if in := harness.Execute(t, harness.Environ(t), string(raw), "explain", "-", "--to", "bob@example.net,eve@example.net", "--from", "root@web1"); in != r {
 				t.Errorf("standard input is explained otherwise: %+v", in)
 			}
 		})
@@ -257,9 +256,9 @@ func TestExplain(t *testing.T) {
 
 // A sender policy of the configuration is heeded.
 func TestExplainHeedsTheConfiguration(t *testing.T) {
-	path := configFile(t, "[sender]\nemail = \"hello@mail.example.com\"\nforeign = \"refuse\"\n")
-	r := execute(t, environ(t), "From: a@b.example\nSubject: s\n\nb\n", "explain", "-", "--config", path)
-	if r.code != 1 || !strings.HasPrefix(r.out, "refused: 550 5.7.1 ") {
+	path := harness.ConfigFile(t, "[sender]\nemail = \"hello@mail.example.com\"\nforeign = \"refuse\"\n")
+	r := harness.Execute(t, harness.Environ(t), "From: a@b.example\nSubject: s\n\nb\n", "explain", "-", "--config", path)
+	if r.Code != 1 || !strings.HasPrefix(r.Out, "refused: 550 5.7.1 ") {
 		t.Errorf("%+v", r)
 	}
 }
@@ -267,7 +266,7 @@ func TestExplainHeedsTheConfiguration(t *testing.T) {
 // Without --config it is the service's configuration that is looked at, unless
 // the environment is that of a relay without a file.
 func TestCheckFindsTheServicesConfiguration(t *testing.T) {
-	path := configFile(t, "[sender]\nemail = \"hello@mail.example.com\"\nforeign = \"perhaps\"\n")
+	path := harness.ConfigFile(t, "[sender]\nemail = \"hello@mail.example.com\"\nforeign = \"perhaps\"\n")
 	check := func(service string, env map[string]string) (int, string) {
 		var out bytes.Buffer
 		term := &terminal.Terminal{Name: "smtp2rest", In: strings.NewReader(""), Out: &out, Err: &out, Service: service,
@@ -278,7 +277,7 @@ func TestCheckFindsTheServicesConfiguration(t *testing.T) {
 	if code, out := check(path, nil); code != terminal.ExitConfig || !strings.Contains(out, path+":3: sender.foreign") {
 		t.Errorf("exit code %d: %s", code, out)
 	}
-	environment := map[string]string{"FROM_EMAIL": "hello@example.de", "NEXUSPROMAIL_API_KEY": plantedKey}
+	environment := map[string]string{"FROM_EMAIL": "hello@example.de", "NEXUSPROMAIL_API_KEY": harness.PlantedKey}
 	if code, out := check(path, environment); code != terminal.ExitOK || !strings.Contains(out, "The configuration is good.") {
 		t.Errorf("with the environment of a relay, exit code %d: %s", code, out)
 	}

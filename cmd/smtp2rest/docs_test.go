@@ -15,6 +15,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/sendmail"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 	"github.com/smtp2rest/smtp2rest/relay/config"
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
 // document is one of the files that people read.
@@ -145,7 +146,7 @@ func checkSettings(t *testing.T, where, toml string) {
 	t.Helper()
 	toml = strings.ReplaceAll(toml, `"$2a$10$..."`, `"$2a$10$ylyd17Csnl.gmv72aKMzqOIyLh9S.26Bv1KgmF2DJ5OY/iePVbdHq"`)
 	env := map[string]string{"NEXUSPROMAIL_API_KEY": "k", "FROM_EMAIL": "hello@mail.example.com", "WEBHOOK_SECRET": "s", "SMTP2REST_ADMIN_TOKEN": "0123456789abcdef"}
-	_, err := config.Load(config.Source{Path: configFile(t, toml), NeedAPI: true, Env: func(name string) (string, bool) {
+	_, err := config.Load(config.Source{Path: harness.ConfigFile(t, toml), NeedAPI: true, Env: func(name string) (string, bool) {
 		v, ok := env[name]
 		return v, ok
 	}})

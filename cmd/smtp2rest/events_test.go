@@ -16,13 +16,14 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
 // newHeard is a relay that the sandbox tells of what became of mail, once the
 // relay has registered itself; and where its secrets are.
 func newHeard(t *testing.T) (s *told, url, secrets string) {
 	t.Helper()
-	hook := freeAddress(t)
+	hook := harness.FreeAddress(t)
 	secrets = t.TempDir()
 	for name, text := range map[string]string{"secret": "whsec_first\n", "previous": "whsec_none\n"} {
 		if err := os.WriteFile(filepath.Join(secrets, name), []byte(text), 0o600); err != nil {
@@ -31,15 +32,15 @@ func newHeard(t *testing.T) (s *told, url, secrets string) {
 	}
 	s = newTold(t, fmt.Sprintf("[webhook]\naddress = %q\nsecret_file = %q\nprevious_secret_file = %q\n",
 		hook, filepath.Join(secrets, "secret"), filepath.Join(secrets, "previous")))
-	s.await(s.err, `(listening for events)`)
+	s.Await(s.Err, `(listening for events)`)
 	return s, "http://" + hook + "/webhook", secrets
 }
 
 // register has the provider send events, and the relay take the new secret.
 func (s *told) register(url string) {
 	s.t.Helper()
-	wantOut(s.t, execute(s.t, s.env, "", "webhook", "register", "--config", s.file, "--url", url), 0, "Registered "+url, "")
-	wantOut(s.t, execute(s.t, s.env, "", "reload"), 0, "Reloaded", "")
+	wantOut(s.t, harness.Execute(s.t, s.env, "", "webhook", "register", "--config", s.file, "--url", url), 0, "Registered "+url, "")
+	wantOut(s.t, harness.Execute(s.t, s.env, "", "reload"), 0, "Reloaded", "")
 }
 
 // TestSecretsRotateWhileEventsCome: what is signed with the secret before the
@@ -50,7 +51,7 @@ func TestSecretsRotateWhileEventsCome(t *testing.T) {
 	test := func(secret string, code int, when string) {
 		t.Helper()
 		env := append(slices.Clone(s.env), "WEBHOOK_SECRET="+secret)
-		if r := execute(t, env, "", "webhook", "test", "--url", url); r.code != code {
+		if r := harness.Execute(t, env, "", "webhook", "test", "--url", url); r.Code != code {
 			t.Errorf("%s: %+v, want exit code %d", when, r, code)
 		}
 	}
@@ -63,19 +64,19 @@ func TestSecretsRotateWhileEventsCome(t *testing.T) {
 		return strings.TrimSpace(string(b))
 	}
 	test("whsec_first", 0, "at first")
-	wantOut(t, execute(t, s.env, "", "webhook", "register", "--config", s.file, "--url", url), 0, "The one before it is in ", "")
+	wantOut(t, harness.Execute(t, s.env, "", "webhook", "register", "--config", s.file, "--url", url), 0, "The one before it is in ", "")
 	second := current()
 	test("whsec_first", 0, "before the reload")
 	test(second, 1, "before the reload")
-	s.signal(syscall.SIGHUP)
-	s.await(s.err, `(msg=reloaded)`)
+	s.Signal(syscall.SIGHUP)
+	s.Await(s.Err, `(msg=reloaded)`)
 	test("whsec_first", 0, "after the reload, the old one")
 	test(second, 0, "after the reload, the new one")
 	s.register(url)
 	test("whsec_first", 1, "after another")
 	test(second, 0, "after another, the old one")
 	test(current(), 0, "after another, the new one")
-	if log := s.err.String(); strings.Contains(log, second) || strings.Contains(log, current()) || strings.Contains(log, "whsec_first") {
+	if log := s.Err.String(); strings.Contains(log, second) || strings.Contains(log, current()) || strings.Contains(log, "whsec_first") {
 		t.Error("the log shows a secret")
 	}
 }
@@ -84,7 +85,7 @@ func TestSecretsRotateWhileEventsCome(t *testing.T) {
 func (s *told) awaitState(name string, want history.State, event string) (history.Mail, history.Recipient) {
 	s.t.Helper()
 	var m history.Mail
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(harness.Patience); time.Now().Before(deadline); {
 		var r history.Recipient
 		m, r = s.one(name)
 		if r.State == want && slices.ContainsFunc(r.Steps, func(st history.Step) bool { return st.Event != nil && st.Event.Type == event }) {
@@ -116,7 +117,7 @@ func TestEventsAreInTheStory(t *testing.T) {
 		reply := s.hand("shop@mail.example.com", local+"-1", tt.to)
 		id := idInReply.FindString(reply)
 		m, r := s.awaitState(id, tt.state, tt.event)
-		apiID := callsTo(t, s.sandbox, tt.to)[0].MessageID
+		apiID := harness.CallsTo(t, s.sandbox, tt.to)[0].MessageID
 		if m.Reply != reply || r.APIID != apiID {
 			t.Errorf("%s: the client was told %q, the API gave %s, and the record is %+v", tt.to, reply, apiID, m)
 		}
@@ -125,7 +126,7 @@ func TestEventsAreInTheStory(t *testing.T) {
 				t.Errorf("%s: the event is %+v", tt.to, *e)
 			}
 		}
-		text := execute(t, s.env, "", "trace", apiID).out
+		text := harness.Execute(t, s.env, "", "trace", apiID).Out
 		received, sent, told := strings.Index(text, "received"), strings.Index(text, "sent: HTTP 200 "+apiID), strings.Index(text, tt.text)
 		if received < 0 || sent < received || told < sent || !strings.HasSuffix(strings.TrimSpace(text), tt.to+" "+string(tt.state)) {
 			t.Errorf("%s: the story is\n%s", tt.to, text)
@@ -164,7 +165,7 @@ func TestOpenedIsInTheStory(t *testing.T) {
 		t.Fatalf("%d, %v", resp.StatusCode, err)
 	}
 	s.awaitState(id, history.Delivered, "opened") // nobody opens what was not delivered
-	if text := execute(t, s.env, "", "trace", id).out; !strings.Contains(text, "the provider tells: opened") {
+	if text := harness.Execute(t, s.env, "", "trace", id).Out; !strings.Contains(text, "the provider tells: opened") {
 		t.Errorf("the story is\n%s", text)
 	}
 }
@@ -177,11 +178,11 @@ func TestForgetWithWhatTheProviderTold(t *testing.T) {
 	const to = "hardbounce@forgotten.example"
 	id := idInReply.FindString(s.hand("shop@mail.example.com", "m1", to))
 	s.awaitState(id, history.Bounced, "bounced.hard")
-	drop := execute(t, s.env, "", "queue", "drop", id, "--yes")
+	drop := harness.Execute(t, s.env, "", "queue", "drop", id, "--yes")
 	forget := func(more ...string) (done admin.Forgotten) {
 		t.Helper()
-		r := execute(t, s.env, "", append([]string{"forget", to, "--yes", "--json"}, more...)...)
-		if err := json.Unmarshal([]byte(r.out), &done); err != nil || r.code != 0 {
+		r := harness.Execute(t, s.env, "", append([]string{"forget", to, "--yes", "--json"}, more...)...)
+		if err := json.Unmarshal([]byte(r.Out), &done); err != nil || r.Code != 0 {
 			t.Fatalf("%v %+v; the drop before it %+v", err, r, drop)
 		}
 		return done
@@ -200,7 +201,7 @@ func TestForgetWithWhatTheProviderTold(t *testing.T) {
 			t.Errorf("the address is in %s", name)
 		}
 	}
-	if r := execute(t, s.env, "", "suppressions", "show", to); r.code == 0 {
+	if r := harness.Execute(t, s.env, "", "suppressions", "show", to); r.Code == 0 {
 		t.Errorf("the list has it: %+v", r)
 	}
 	if reply := s.hand("shop@mail.example.com", "m3", to); !strings.HasPrefix(reply, "250 ") {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/reach"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
 // TestJSONOfEveryCommand: a command has --json, or its help says why not.
@@ -23,7 +24,7 @@ func TestJSONOfEveryCommand(t *testing.T) {
 		switch {
 		case has == why:
 			t.Errorf("%s: it has --json: %v; its help says why not: %v", c.CommandPath(), has, why)
-		case !has && !strings.Contains(execute(t, environ(t), "", append([]string{"man"}, pathOf(c)...)...).out, "There is no --json"):
+		case !has && !strings.Contains(harness.Execute(t, harness.Environ(t), "", append([]string{"man"}, pathOf(c)...)...).Out, "There is no --json"):
 			t.Errorf("the page of %s does not say why it has no --json", c.CommandPath())
 		}
 	}
@@ -83,9 +84,9 @@ func TestJSONOfErrors(t *testing.T) {
 	} {
 		t.Run(tt.args, func(t *testing.T) {
 			t.Parallel()
-			r := execute(t, environ(t), "", strings.Fields(tt.args)...)
-			v := object(t, "standard error", r.err)
-			if said := fmt.Sprint(v["error"]); r.code != tt.code || !strings.Contains(said, tt.error) || r.out != "" {
+			r := harness.Execute(t, harness.Environ(t), "", strings.Fields(tt.args)...)
+			v := object(t, "standard error", r.Err)
+			if said := fmt.Sprint(v["error"]); r.Code != tt.code || !strings.Contains(said, tt.error) || r.Out != "" {
 				t.Errorf("%+v", r)
 			}
 			wantJSON(t, v, "exit", float64(tt.code))
@@ -94,10 +95,10 @@ func TestJSONOfErrors(t *testing.T) {
 }
 
 func TestCheckAsJSON(t *testing.T) {
-	path := configFile(t, "[api]\ntimout = \"5s\"\n[limits]\nrecipients = 0\n")
-	r := execute(t, environ(t), "", "check", "--json", "--config", path)
-	v := object(t, "standard output", r.out)
-	if r.code != terminal.ExitConfig || r.err != "" {
+	path := harness.ConfigFile(t, "[api]\ntimout = \"5s\"\n[limits]\nrecipients = 0\n")
+	r := harness.Execute(t, harness.Environ(t), "", "check", "--json", "--config", path)
+	v := object(t, "standard output", r.Out)
+	if r.Code != terminal.ExitConfig || r.Err != "" {
 		t.Errorf("%+v", r)
 	}
 	wantJSON(t, v, "good", false)
@@ -105,11 +106,11 @@ func TestCheckAsJSON(t *testing.T) {
 	wantJSON(t, v, "problems.0.line", float64(2))
 	wantJSON(t, v, "problems.0.text", "unknown setting; did you mean timeout?")
 	if n := len(v["problems"].([]any)); n != 4 { // the key and the sender are missing, too
-		t.Errorf("%d problems:\n%s", n, r.out)
+		t.Errorf("%d problems:\n%s", n, r.Out)
 	}
-	r = execute(t, environ(t, "NEXUSPROMAIL_API_KEY="+plantedKey, "FROM_EMAIL=a@mail.example.com"), "", "check", "--json")
-	v = object(t, "standard output", r.out)
-	if r.code != terminal.ExitOK || strings.Contains(r.all(), plantedKey) {
+	r = harness.Execute(t, harness.Environ(t, "NEXUSPROMAIL_API_KEY="+harness.PlantedKey, "FROM_EMAIL=a@mail.example.com"), "", "check", "--json")
+	v = object(t, "standard output", r.Out)
+	if r.Code != terminal.ExitOK || strings.Contains(r.All(), harness.PlantedKey) {
 		t.Errorf("%+v", r)
 	}
 	wantJSON(t, v, "good", true)
@@ -132,44 +133,44 @@ func TestCheckAsJSON(t *testing.T) {
 }
 
 func TestExplainAsJSON(t *testing.T) {
-	r := execute(t, environ(t), "From: default-sender@example.com\nSubject: s\nX-Mine: 1\n\nb\n", "explain", "-", "--json", "--to", "bob@example.net,eve@example.net")
-	v := object(t, "standard output", r.out)
+	r := harness.Execute(t, harness.Environ(t), "From: default-sender@example.com\nSubject: s\nX-Mine: 1\n\nb\n", "explain", "-", "--json", "--to", "bob@example.net,eve@example.net")
+	v := object(t, "standard output", r.Out)
 	wantJSON(t, v, "calls.0.to", "bob@example.net")
 	wantJSON(t, v, "calls.0.body.to.email", "bob@example.net")
 	wantJSON(t, v, "calls.0.body.subject", "s")
 	wantJSON(t, v, "notes.0.kind", "headers_dropped")
 	wantJSON(t, v, "notes.0.left_out", true)
 	wantJSON(t, v, "assumed_sender", "default-sender@example.com")
-	if r = execute(t, environ(t), "Subject: s\n\nb\n", "explain", "-"); !strings.Contains(r.err, "note: no sender is set, so default-sender@example.com stands for it") {
+	if r = harness.Execute(t, harness.Environ(t), "Subject: s\n\nb\n", "explain", "-"); !strings.Contains(r.Err, "note: no sender is set, so default-sender@example.com stands for it") {
 		t.Errorf("%+v", r)
 	}
-	if r = execute(t, environ(t, "FROM_EMAIL=a@mail.example.com"), "Subject: s\n\nb\n", "explain", "-"); r.err != "" {
+	if r = harness.Execute(t, harness.Environ(t, "FROM_EMAIL=a@mail.example.com"), "Subject: s\n\nb\n", "explain", "-"); r.Err != "" {
 		t.Errorf("%+v", r)
 	}
-	path := configFile(t, "[sender]\nemail = \"hello@mail.example.com\"\nforeign = \"refuse\"\n")
-	r = execute(t, environ(t), "From: a@b.example\nSubject: s\n\nb\n", "explain", "-", "--config", path, "--json")
-	v = object(t, "standard output", r.out)
-	if said, _ := v["refused"].(string); r.code != 1 || !strings.HasPrefix(said, "550 5.7.1 ") {
+	path := harness.ConfigFile(t, "[sender]\nemail = \"hello@mail.example.com\"\nforeign = \"refuse\"\n")
+	r = harness.Execute(t, harness.Environ(t), "From: a@b.example\nSubject: s\n\nb\n", "explain", "-", "--config", path, "--json")
+	v = object(t, "standard output", r.Out)
+	if said, _ := v["refused"].(string); r.Code != 1 || !strings.HasPrefix(said, "550 5.7.1 ") {
 		t.Errorf("%+v", r)
 	}
 	wantJSON(t, v, "calls", []any{})
-	object(t, "standard error", r.err)
+	object(t, "standard error", r.Err)
 }
 
 // TestJSONOfALife: scripts start a relay, send, look, and see it end, without
 // reading a word that is meant for people.
 func TestJSONOfALife(t *testing.T) {
-	p := launch(t, environ(t), "serve", "--sandbox", "--json", "--config", configFile(t, "[[listener]]\naddress = \"127.0.0.1:0\"\n"))
-	ready := object(t, "the line", p.await(p.out, `(?s)^(.*\n)`))
+	p := harness.Launch(t, harness.Environ(t), "serve", "--sandbox", "--json", "--config", harness.ConfigFile(t, "[[listener]]\naddress = \"127.0.0.1:0\"\n"))
+	ready := object(t, "the line", p.Await(p.Out, `(?s)^(.*\n)`))
 	dir, _ := ready["data_dir"].(string)
 	smtp := ready["smtp"].([]any)[0].(string)
 	run := func(code int, args ...string) map[string]any {
 		t.Helper()
-		r := execute(t, environ(t), "a password\n", append(args, "--json")...)
-		if r.code != code {
-			t.Errorf("%v: exit %d, want %d\n%s", args, r.code, code, r.all())
+		r := harness.Execute(t, harness.Environ(t), "a password\n", append(args, "--json")...)
+		if r.Code != code {
+			t.Errorf("%v: exit %d, want %d\n%s", args, r.Code, code, r.All())
 		}
-		return object(t, strings.Join(args, " "), r.out)
+		return object(t, strings.Join(args, " "), r.Out)
 	}
 	v := run(0, "send", "--server", smtp, "--to", "bob@example.net")
 	wantJSON(t, v, "taken", true)
@@ -192,7 +193,7 @@ func TestJSONOfALife(t *testing.T) {
 	wantJSON(t, run(0, "trace", "--data-dir", dir, id), "mail.id", id)
 	wantJSON(t, run(0, "healthcheck", "--data-dir", dir), "page", "/livez")
 	wantJSON(t, run(0, "status", "--data-dir", dir), "state", "fine")
-	wantJSON(t, run(0, "version"), "version", testVersion)
+	wantJSON(t, run(0, "version"), "version", harness.Version)
 	v = run(0, "hash-password", "--user", "app")
 	if hash, _ := v["password_hash"].(string); v["user"] != "app" || !strings.HasPrefix(hash, "$2") {
 		t.Errorf("%v", v)
@@ -202,12 +203,12 @@ func TestJSONOfALife(t *testing.T) {
 // TestSandboxAsJSON: a script learns the port of a sandbox, registers an address
 // and has a secret.
 func TestSandboxAsJSON(t *testing.T) {
-	p := launch(t, environ(t), "sandbox", "--listen", "127.0.0.1:0", "--json")
-	v := object(t, "the line", p.await(p.out, `(?s)^(.*\n)`))
+	p := harness.Launch(t, harness.Environ(t), "sandbox", "--listen", "127.0.0.1:0", "--json")
+	v := object(t, "the line", p.Await(p.Out, `(?s)^(.*\n)`))
 	wantJSON(t, v, "key", "sandbox-key")
-	env := environ(t, "NEXUSPROMAIL_API_KEY=sandbox-key", "NEXUSPROMAIL_API_URL="+v["api"].(string))
-	r := execute(t, env, "", "webhook", "register", "--url", "http://127.0.0.1:1/webhook", "--print", "--json")
-	if secret, _ := object(t, "register", r.out)["secret"].(string); !strings.HasPrefix(secret, "whsec_") {
+	env := harness.Environ(t, "NEXUSPROMAIL_API_KEY=sandbox-key", "NEXUSPROMAIL_API_URL="+v["api"].(string))
+	r := harness.Execute(t, env, "", "webhook", "register", "--url", "http://127.0.0.1:1/webhook", "--print", "--json")
+	if secret, _ := object(t, "register", r.Out)["secret"].(string); !strings.HasPrefix(secret, "whsec_") {
 		t.Errorf("%+v", r)
 	}
 }
@@ -217,8 +218,8 @@ func TestSetAsideAsJSON(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, reach.QueueFile), []byte("damaged"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r := execute(t, environ(t), "", "queue", "set-aside", "--data-dir", dir, "--json")
-	if name, _ := object(t, "set-aside", r.out)["renamed"].(string); !strings.HasPrefix(filepath.Base(name), reach.QueueFile) {
+	r := harness.Execute(t, harness.Environ(t), "", "queue", "set-aside", "--data-dir", dir, "--json")
+	if name, _ := object(t, "set-aside", r.Out)["renamed"].(string); !strings.HasPrefix(filepath.Base(name), reach.QueueFile) {
 		t.Errorf("%+v", r)
 	}
 }

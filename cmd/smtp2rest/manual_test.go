@@ -8,13 +8,14 @@ import (
 	"testing"
 
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
 // Every command has a page and every page is one that man(1) can show without
 // a warning.
 func TestManualPages(t *testing.T) {
 	dir := t.TempDir()
-	if r := execute(t, environ(t), "", "man", "--dir", dir); r.code != terminal.ExitOK {
+	if r := harness.Execute(t, harness.Environ(t), "", "man", "--dir", dir); r.Code != terminal.ExitOK {
 		t.Fatalf("%+v", r)
 	}
 	pages, err := filepath.Glob(filepath.Join(dir, "man[15]", "*"))
@@ -41,25 +42,25 @@ func TestOneManualPage(t *testing.T) {
 	for page, want := range map[string]string{"": "SYNOPSIS", "config": "api.timeout", "queue": "smtp2rest-queue-drop", "queue drop": "cannot be undone", "sendmail": "sysexits"} {
 		args := []string{"man"}
 		args = append(args, strings.Fields(page)...)
-		if r := execute(t, environ(t), "", args...); r.code != terminal.ExitOK || !strings.Contains(r.out, want) {
+		if r := harness.Execute(t, harness.Environ(t), "", args...); r.Code != terminal.ExitOK || !strings.Contains(r.Out, want) {
 			t.Errorf("man %s: no %q in %+v", page, want, r)
 		}
 	}
-	if r := execute(t, environ(t), "", "man", "queu"); r.code != terminal.ExitUsage || !strings.Contains(r.err, `"queue"`) {
+	if r := harness.Execute(t, harness.Environ(t), "", "man", "queu"); r.Code != terminal.ExitUsage || !strings.Contains(r.Err, `"queue"`) {
 		t.Errorf("%+v", r)
 	}
 }
 
 func TestCompletionScripts(t *testing.T) {
 	for _, shell := range []string{"bash", "zsh", "fish", "powershell"} {
-		if r := execute(t, environ(t), "", "completion", shell); r.code != terminal.ExitOK || !strings.Contains(r.out, "smtp2rest") {
+		if r := harness.Execute(t, harness.Environ(t), "", "completion", shell); r.Code != terminal.ExitOK || !strings.Contains(r.Out, "smtp2rest") {
 			t.Errorf("%s: %+v", shell, r)
 		}
 	}
 	// The scripts ask the program itself what can follow.
 	for line, want := range map[string]string{"que": "queue", "queue sh": "show", "queue drop --y": "--yes", "help tra": "trace", "check --pro": "--probe"} {
-		r := execute(t, environ(t), "", append([]string{"__complete"}, strings.Split(line, " ")...)...)
-		if r.code != terminal.ExitOK || !strings.HasPrefix(r.out, want) {
+		r := harness.Execute(t, harness.Environ(t), "", append([]string{"__complete"}, strings.Split(line, " ")...)...)
+		if r.Code != terminal.ExitOK || !strings.HasPrefix(r.Out, want) {
 			t.Errorf("%q is completed by %+v, want %q", line, r, want)
 		}
 	}
@@ -67,7 +68,7 @@ func TestCompletionScripts(t *testing.T) {
 
 // A real bash and a real fish run the scripts, and complete real words.
 func TestCompletionInShells(t *testing.T) {
-	path := "PATH=" + filepath.Dir(binary) + ":" + os.Getenv("PATH")
+	path := "PATH=" + filepath.Dir(harness.Binary(t)) + ":" + os.Getenv("PATH")
 	for shell, script := range map[string]string{
 		"fish": "smtp2rest completion fish | source; complete -C 'smtp2rest queue sh'",
 		"bash": `_get_comp_words_by_ref() { cur=sh prev=queue words=(smtp2rest queue sh) cword=2; }
@@ -79,8 +80,8 @@ __start_smtp2rest; echo "${COMPREPLY[*]}"`,
 			if err != nil {
 				t.Skipf("%s is not installed", shell)
 			}
-			r := executeTool(t, append(environ(t), path), "", tool, "-c", script)
-			if r.code != 0 || !strings.HasPrefix(r.out, "show") {
+			r := harness.ExecuteTool(t, append(harness.Environ(t), path), "", tool, "-c", script)
+			if r.Code != 0 || !strings.HasPrefix(r.Out, "show") {
 				t.Errorf("%+v", r)
 			}
 		})

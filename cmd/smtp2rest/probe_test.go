@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
 // The real thing: a relay that others reach, asked from this machine's own
@@ -19,35 +20,35 @@ func TestCheckProbe(t *testing.T) {
 	if err != nil || len(own) == 0 {
 		t.Skipf("this machine has no address but loopback, so there is nowhere to be a stranger: %v", err)
 	}
-	env := environ(t, "NEXUSPROMAIL_API_KEY=k", "FROM_EMAIL=relay@sandbox.example")
-	check := func(more string) result {
+	env := harness.Environ(t, "NEXUSPROMAIL_API_KEY=k", "FROM_EMAIL=relay@sandbox.example")
+	check := func(more string) harness.Result {
 		t.Helper()
-		return execute(t, env, "", "check", "--probe", "--config", configFile(t, more))
+		return harness.Execute(t, env, "", "check", "--probe", "--config", harness.ConfigFile(t, more))
 	}
-	port := freePort(t)
+	port := harness.FreePort(t)
 	listener := "[[listener]]\naddress = \":" + port + "\"\n"
-	if r := check(listener); r.code != terminal.ExitFailed || !strings.Contains(r.all(), "gets no answer: ") {
+	if r := check(listener); r.Code != terminal.ExitFailed || !strings.Contains(r.All(), "gets no answer: ") {
 		t.Errorf("nobody listens: %+v", r)
 	}
-	s := serveSandboxAt(t, ":"+port, fmt.Sprintf("networks = [\"127.0.0.0/8\"]\nproxy_from = [%q]\n", own[0]))
-	if r := check(listener + fmt.Sprintf("networks = [\"127.0.0.0/8\"]\nproxy_from = [%q]\n", own[0])); r.code != terminal.ExitOK || !strings.Contains(r.out, ":"+port+": 192.0.2.1 behind the proxy "+own[0].String()+" is told 554 5.7.1 relaying denied") {
+	s := harness.ServeSandboxAt(t, ":"+port, fmt.Sprintf("networks = [\"127.0.0.0/8\"]\nproxy_from = [%q]\n", own[0]))
+	if r := check(listener + fmt.Sprintf("networks = [\"127.0.0.0/8\"]\nproxy_from = [%q]\n", own[0])); r.Code != terminal.ExitOK || !strings.Contains(r.Out, ":"+port+": 192.0.2.1 behind the proxy "+own[0].String()+" is told 554 5.7.1 relaying denied") {
 		t.Errorf("%+v", r)
 	}
-	if n := len(callsTo(t, s.sandbox, "relay-probe@example.com")); n != 0 {
+	if n := len(harness.CallsTo(t, s.Sandbox, "relay-probe@example.com")); n != 0 {
 		t.Errorf("the probe sent %d mails", n)
 	}
-	local := "[[listener]]\naddress = \"127.0.0.1:" + freePort(t) + "\"\n"
-	if r := check(local); r.code != terminal.ExitFailed || !strings.Contains(r.out, "no answer: dial tcp") {
+	local := "[[listener]]\naddress = \"127.0.0.1:" + harness.FreePort(t) + "\"\n"
+	if r := check(local); r.Code != terminal.ExitFailed || !strings.Contains(r.Out, "no answer: dial tcp") {
 		t.Errorf("nobody listens on loopback: %+v", r)
 	}
 	socket := "[[listener]]\naddress = \"unix:" + filepath.Join(t.TempDir(), "s") + "\"\nsocket_mode = \"0600\"\n"
-	p := launch(t, environ(t), "serve", "--sandbox", "--config", configFile(t, socket))
-	p.await(p.out, `sandbox +(http)`)
-	if r := check(socket); r.code != terminal.ExitOK || !strings.Contains(r.out, "(its mode is 0600), and may send") {
+	p := harness.Launch(t, harness.Environ(t), "serve", "--sandbox", "--config", harness.ConfigFile(t, socket))
+	p.Await(p.Out, `sandbox +(http)`)
+	if r := check(socket); r.Code != terminal.ExitOK || !strings.Contains(r.Out, "(its mode is 0600), and may send") {
 		t.Errorf("a unix socket: %+v", r)
 	}
 	port = openRelay(t)
-	if r := check("[[listener]]\naddress = \":" + port + "\"\n"); r.code != terminal.ExitFailed || !strings.Contains(r.out, "MAY SEND: 250 fine") || !strings.Contains(r.err, "require_auth = true") {
+	if r := check("[[listener]]\naddress = \":" + port + "\"\n"); r.Code != terminal.ExitFailed || !strings.Contains(r.Out, "MAY SEND: 250 fine") || !strings.Contains(r.Err, "require_auth = true") {
 		t.Errorf("an open relay: %+v", r)
 	}
 }
@@ -75,7 +76,7 @@ func openRelay(t *testing.T) string {
 			_ = conn.Close()
 		}
 	}()
-	_, port := hostPort(t, l.Addr().String())
+	_, port := harness.HostPort(t, l.Addr().String())
 	return port
 }
 

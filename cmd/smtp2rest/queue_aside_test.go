@@ -11,6 +11,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/reach"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
 // A damaged queue is kept under another name, and the next start has an empty
@@ -21,7 +22,7 @@ func TestQueueSetAside(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if r := execute(t, environ(t), "", "queue", "set-aside", "--data-dir", dir); r.code == 0 || !strings.Contains(r.err, "another smtp2rest") {
+	if r := harness.Execute(t, harness.Environ(t), "", "queue", "set-aside", "--data-dir", dir); r.Code == 0 || !strings.Contains(r.Err, "another smtp2rest") {
 		t.Errorf("while it is in use: %+v", r)
 	}
 	if err := store.Close(); err != nil {
@@ -30,21 +31,21 @@ func TestQueueSetAside(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, reach.QueueFile), []byte(strings.Repeat("damaged", 1000)), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if r := execute(t, environ(t), "", "queue", "set-aside", "--data-dir", dir); r.code != 0 || !strings.Contains(r.out, ".damaged-") {
+	if r := harness.Execute(t, harness.Environ(t), "", "queue", "set-aside", "--data-dir", dir); r.Code != 0 || !strings.Contains(r.Out, ".damaged-") {
 		t.Fatalf("%+v", r)
 	}
 	kept, err := filepath.Glob(filepath.Join(dir, reach.QueueFile+".damaged-*"))
 	if err != nil || len(kept) != 1 {
 		t.Errorf("kept %v, %v", kept, err)
 	}
-	wantOut(t, execute(t, environ(t), "", "queue", "set-aside", "--data-dir", dir), 1, "", "smtp2rest queue set-aside: there is no queue in "+dir+"\n")
+	wantOut(t, harness.Execute(t, harness.Environ(t), "", "queue", "set-aside", "--data-dir", dir), 1, "", "smtp2rest queue set-aside: there is no queue in "+dir+"\n")
 	nameless := []string{"PATH=" + os.Getenv("PATH"), "HOME=" + dir}
-	wantOut(t, execute(t, nameless, "", "queue", "set-aside"), terminal.ExitUsage, "", "name the queue with --data-dir, --config or SMTP2REST_DATA_DIR")
+	wantOut(t, harness.Execute(t, nameless, "", "queue", "set-aside"), terminal.ExitUsage, "", "name the queue with --data-dir, --config or SMTP2REST_DATA_DIR")
 	// Bodies whose database is gone stand in the way of a start as well.
 	if err := os.MkdirAll(filepath.Join(dir, "spool", "x"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	wantOut(t, execute(t, append(nameless, "SMTP2REST_DATA_DIR="+dir), "", "queue", "set-aside"), 0, "The queue is ", "")
+	wantOut(t, harness.Execute(t, append(nameless, "SMTP2REST_DATA_DIR="+dir), "", "queue", "set-aside"), 0, "The queue is ", "")
 	if _, err := os.Lstat(filepath.Join(dir, "spool")); !errors.Is(err, fs.ErrNotExist) {
 		t.Error("the spool is still there")
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 	"github.com/smtp2rest/smtp2rest/relay/store/records"
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
 // nobody is a user that is not the one who runs the tests.
@@ -82,11 +83,11 @@ func TestStoppedCommandsMakeNothing(t *testing.T) {
 			giveAway(t, dir)
 			before := contents(t, dir)
 			for _, args := range commands {
-				r := execute(t, environ(t), "", append(args, "--data-dir", dir)...) // a process of its own: it becomes the owner
+				r := harness.Execute(t, harness.Environ(t), "", append(args, "--data-dir", dir)...) // a process of its own: it becomes the owner
 				for path, is := range contents(t, dir) {
 					was, there := before[path]
 					if !there || strings.HasSuffix(was, "nobody") != strings.HasSuffix(is, "nobody") {
-						t.Errorf("%v left %s: %q, was %q\n%s", args, path, is, was, r.all())
+						t.Errorf("%v left %s: %q, was %q\n%s", args, path, is, was, r.All())
 					}
 				}
 			}
@@ -128,9 +129,9 @@ func TestStoppedCommandsConvertNothing(t *testing.T) {
 			}
 			c.damage(t, filepath.Join(dir, c.file))
 			before := contents(t, dir)
-			r := execute(t, environ(t), "", append(strings.Fields(c.command), "--data-dir", dir)...)
-			if r.code != c.code || !strings.Contains(r.all(), c.want) {
-				t.Errorf("exit code %d, want %d and %q:\n%s", r.code, c.code, c.want, r.all())
+			r := harness.Execute(t, harness.Environ(t), "", append(strings.Fields(c.command), "--data-dir", dir)...)
+			if r.Code != c.code || !strings.Contains(r.All(), c.want) {
+				t.Errorf("exit code %d, want %d and %q:\n%s", r.Code, c.code, c.want, r.All())
 			}
 			after := contents(t, dir)
 			if after[filepath.Join(dir, c.file)] != before[filepath.Join(dir, c.file)] || len(after) != len(before) {

@@ -23,6 +23,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
 // hostileAddress tries to change the title, clear the screen, turn the
@@ -100,7 +101,7 @@ type screen struct {
 }
 
 // typed runs a command line in this process.
-func typed(t *testing.T, s *screen, args ...string) result {
+func typed(t *testing.T, s *screen, args ...string) harness.Result {
 	t.Helper()
 	s.Terminal.Out, s.Terminal.Err = &s.out, &s.err
 	if s.In == nil {
@@ -112,7 +113,7 @@ func typed(t *testing.T, s *screen, args ...string) result {
 		}
 	}
 	code := cli.Run(t.Context(), &s.Terminal, args)
-	r := result{s.out.String(), s.err.String(), code}
+	r := harness.Result{Out: s.out.String(), Err: s.err.String(), Code: code}
 	s.out.Reset()
 	s.err.Reset()
 	return r
@@ -157,12 +158,12 @@ func TestQueueGolden(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			args := append([]string{"queue"}, strings.Fields(tt.args)...)
 			r := typed(t, &screen{Terminal: terminal.Terminal{Width: tt.width}}, append(args, "--data-dir", dir)...)
-			golden(t, "queue/"+tt.name+".txt", maskTimes(fmt.Sprintf("%s%s(exit code %d)\n", r.out, r.err, r.code)))
+			golden(t, "queue/"+tt.name+".txt", maskTimes(fmt.Sprintf("%s%s(exit code %d)\n", r.Out, r.Err, r.Code)))
 			if tt.width > 0 || !strings.Contains(tt.args, "--raw") {
-				harmless(t, r.all())
+				harmless(t, r.All())
 			}
-			if strings.HasSuffix(tt.name, "json") && !json.Valid([]byte(r.out)) {
-				t.Errorf("not JSON: %s", r.out)
+			if strings.HasSuffix(tt.name, "json") && !json.Valid([]byte(r.Out)) {
+				t.Errorf("not JSON: %s", r.Out)
 			}
 		})
 	}
@@ -224,8 +225,8 @@ func TestQueueChanges(t *testing.T) {
 			where := flags(t)
 			for _, line := range lines {
 				r := typed(t, &screen{}, append(append([]string{"queue"}, strings.Fields(line.args)...), where...)...)
-				if r.code != line.code || !strings.Contains(r.all(), line.want) {
-					t.Fatalf("%s: exit code %d\n%swant %d\n%s", line.args, r.code, r.all(), line.code, line.want)
+				if r.Code != line.code || !strings.Contains(r.All(), line.want) {
+					t.Fatalf("%s: exit code %d\n%swant %d\n%s", line.args, r.Code, r.All(), line.code, line.want)
 				}
 			}
 		})
@@ -243,7 +244,7 @@ func serveQueue(t *testing.T, dir, socket string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		ctx, cancel := context.WithTimeout(context.Background(), patience)
+		ctx, cancel := context.WithTimeout(context.Background(), harness.Patience)
 		defer cancel()
 		if err := s.Stop(ctx); err != nil {
 			t.Error(err)
@@ -257,8 +258,8 @@ func TestQueueStatusOfADaemon(t *testing.T) {
 	r := typed(t, &screen{}, "queue", "status", "--data-dir", dir)
 	for _, want := range []string{`daemon +v1, running for 0s`, `API +the API refuses the key, for 0s; next try in 0s`, `rate +7\.5 calls a second, found by trying`,
 		`note: 5 recipients wait: the API refuses the key`, `put the right API key in place`} {
-		if !regexp.MustCompile(want).MatchString(r.out) {
-			t.Errorf("%q is not in\n%s", want, r.all())
+		if !regexp.MustCompile(want).MatchString(r.Out) {
+			t.Errorf("%q is not in\n%s", want, r.All())
 		}
 	}
 }
@@ -266,23 +267,23 @@ func TestQueueStatusOfADaemon(t *testing.T) {
 // Whoever is asked before a drop must say yes.
 func TestDropAsks(t *testing.T) {
 	dir := queueDir(t)
-	drop := func(answer string, args ...string) result {
+	drop := func(answer string, args ...string) harness.Result {
 		s := &screen{Terminal: terminal.Terminal{Asks: true, In: strings.NewReader(answer)}}
 		return typed(t, s, append([]string{"queue", "drop", "--data-dir", dir}, args...)...)
 	}
 	for _, answer := range []string{"", "\n", "n\n", "yess\n", "y e s\n"} {
 		r := drop(answer, "aa1")
-		if r.code != 1 || r.out != "" || !strings.Contains(r.err, "Drop 2 recipients of 1 mail? Nobody is told, and it cannot be undone. [y/N] ") || !strings.Contains(r.err, "nothing was changed") {
+		if r.Code != 1 || r.Out != "" || !strings.Contains(r.Err, "Drop 2 recipients of 1 mail? Nobody is told, and it cannot be undone. [y/N] ") || !strings.Contains(r.Err, "nothing was changed") {
 			t.Errorf("%q: %+v", answer, r)
 		}
 	}
-	if r := drop("YES\n", "aa1"); r.code != 0 || r.out != "2 recipients dropped.\n" {
+	if r := drop("YES\n", "aa1"); r.Code != 0 || r.Out != "2 recipients dropped.\n" {
 		t.Errorf("yes: %+v", r)
 	}
-	if r := drop("y\n", "--all"); r.code != 0 || r.out != "5 recipients dropped.\n" || !strings.Contains(r.err, "Drop 5 recipients of 5 mails?") {
+	if r := drop("y\n", "--all"); r.Code != 0 || r.Out != "5 recipients dropped.\n" || !strings.Contains(r.Err, "Drop 5 recipients of 5 mails?") {
 		t.Errorf("y to all: %+v", r)
 	}
-	if r := drop("", "--all"); r.code != 0 || r.out != "0 recipients dropped.\n" || r.err != "" {
+	if r := drop("", "--all"); r.Code != 0 || r.Out != "0 recipients dropped.\n" || r.Err != "" {
 		t.Errorf("nothing is left to ask about: %+v", r)
 	}
 }
@@ -308,8 +309,8 @@ func TestQueueIsFound(t *testing.T) {
 	if err := os.WriteFile(admin.SocketIn(dead), nil, 0o600); err != nil { // as refusing as the socket of a dead daemon
 		t.Fatal(err)
 	}
-	config := configFile(t, fmt.Sprintf("[sender]\nemail = \"a@example.com\"\n[queue]\ndata_dir = %q\n", dir))
-	wrong := configFile(t, "[queue]\ndatadir = \"x\"\n")
+	config := harness.ConfigFile(t, fmt.Sprintf("[sender]\nemail = \"a@example.com\"\n[queue]\ndata_dir = %q\n", dir))
+	wrong := harness.ConfigFile(t, "[queue]\ndatadir = \"x\"\n")
 	for name, tt := range map[string]struct {
 		env  map[string]string
 		args []string
@@ -335,8 +336,8 @@ func TestQueueIsFound(t *testing.T) {
 			}
 			s := &screen{Terminal: terminal.Terminal{Env: func(name string) (string, bool) { v, ok := tt.env[name]; return v, ok }}}
 			r := typed(t, s, append([]string{"queue", "list"}, tt.args...)...)
-			if r.code != tt.code || !strings.Contains(r.all(), tt.want) {
-				t.Errorf("exit code %d\n%swant %d and %q", r.code, r.all(), tt.code, tt.want)
+			if r.Code != tt.code || !strings.Contains(r.All(), tt.want) {
+				t.Errorf("exit code %d\n%swant %d and %q", r.Code, r.All(), tt.code, tt.want)
 			}
 		})
 	}
@@ -379,39 +380,39 @@ func TestQueueCommandLines(t *testing.T) {
 		{"queue --help", 0, "smtp2rest queue [command]"},
 	} {
 		r := typed(t, &screen{}, strings.Fields(tt.args)...)
-		if r.code != tt.code || !strings.Contains(r.all(), tt.want) {
-			t.Errorf("%s: exit code %d\n%swant %d and %q", tt.args, r.code, r.all(), tt.code, tt.want)
+		if r.Code != tt.code || !strings.Contains(r.All(), tt.want) {
+			t.Errorf("%s: exit code %d\n%swant %d and %q", tt.args, r.Code, r.All(), tt.code, tt.want)
 		}
 	}
 }
 
 // The real daemon, and the command beside it and after it.
 func TestQueueOfARunningDaemon(t *testing.T) {
-	r := serveSandbox(t, "")
+	r := harness.ServeSandbox(t, "")
 	dir := sandboxQueue(t, r)
-	c := dial(t, r.smtp)
-	c.do("", "220", "EHLO a", "250", "MAIL FROM:<shop@example.com>", "250", "RCPT TO:<down@example.net>", "250", "DATA", "354", "Subject: x\r\n\r\nx\r\n.", "250 2.0.0 queued")
-	queueOf := func(args ...string) result {
-		return execute(t, environ(t), "", append(append([]string{"queue"}, args...), "--data-dir", dir)...)
+	c := harness.Dial(t, r.SMTP)
+	c.Do("", "220", "EHLO a", "250", "MAIL FROM:<shop@example.com>", "250", "RCPT TO:<down@example.net>", "250", "DATA", "354", "Subject: x\r\n\r\nx\r\n.", "250 2.0.0 queued")
+	queueOf := func(args ...string) harness.Result {
+		return harness.Execute(t, harness.Environ(t), "", append(append([]string{"queue"}, args...), "--data-dir", dir)...)
 	}
-	if got := queueOf("list"); got.code != 0 || !regexp.MustCompile(`(?m)^\w{20} +\d+s +(waiting|sending) +[0-9]+ .*down@example\.net`).MatchString(got.out) {
+	if got := queueOf("list"); got.Code != 0 || !regexp.MustCompile(`(?m)^\w{20} +\d+s +(waiting|sending) +[0-9]+ .*down@example\.net`).MatchString(got.Out) {
 		t.Errorf("list: %+v", got)
 	}
-	if got := queueOf("hold", "--recipient", "down@example.net"); got.out != "1 recipient held.\n" {
+	if got := queueOf("hold", "--recipient", "down@example.net"); got.Out != "1 recipient held.\n" {
 		t.Errorf("hold: %+v", got)
 	}
-	if got := queueOf("status"); !strings.Contains(got.out, testVersion+", running for ") {
+	if got := queueOf("status"); !strings.Contains(got.Out, harness.Version+", running for ") {
 		t.Errorf("status: %+v", got)
 	}
-	if got := queueOf("drop", "--all", "--yes"); got.out != "1 recipient dropped.\n" {
+	if got := queueOf("drop", "--all", "--yes"); got.Out != "1 recipient dropped.\n" {
 		t.Errorf("drop: %+v", got)
 	}
 }
 
 // sandboxQueue is where a relay with a sandbox has its queue.
-func sandboxQueue(t *testing.T, r relayed) string {
+func sandboxQueue(t *testing.T, r harness.Relay) string {
 	t.Helper()
-	for _, v := range r.cmd.Env {
+	for _, v := range r.Cmd.Env {
 		if tmp, ok := strings.CutPrefix(v, "TMPDIR="); ok {
 			found, err := filepath.Glob(filepath.Join(tmp, "smtp2rest-sandbox-*"))
 			if err != nil || len(found) != 1 {

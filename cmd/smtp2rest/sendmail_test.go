@@ -17,6 +17,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/cli"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/cli/sendmail"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
 // fakeSMTP answers each command with what the test says, by its beginning;
@@ -113,21 +114,21 @@ func (f *fakeSMTP) heard() string {
 }
 
 // sendmailTo runs sendmail in this process.
-func sendmailTo(t *testing.T, server, stdin string, args ...string) result {
+func sendmailTo(t *testing.T, server, stdin string, args ...string) harness.Result {
 	t.Helper()
 	var out, errs bytes.Buffer
 	term := &terminal.Terminal{In: strings.NewReader(stdin), Out: &out, Err: &errs, Env: func(name string) (string, bool) {
 		return map[string]string{"SMTP2REST_SMTP": server}[name], name == "SMTP2REST_SMTP"
 	}}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), harness.Patience)
 	defer cancel()
 	code := cli.Run(ctx, term, append([]string{"sendmail"}, args...))
-	return result{out.String(), errs.String(), code}
+	return harness.Result{Out: out.String(), Err: errs.String(), Code: code}
 }
 
 // nobodyListens is an address where a daemon was.
 func nobodyListens(t *testing.T) string {
-	return freeAddress(t)
+	return harness.FreeAddress(t)
 }
 
 // Each class of replies has its exit code, at each command it can come at.
@@ -170,8 +171,8 @@ func TestSendmailExitCodes(t *testing.T) {
 			}
 			f := fake(t, "tcp", "127.0.0.1:0", replies)
 			got := sendmailTo(t, f.Addr().String(), "Subject: s\n\nb\n", "-i", "-f", "shop@example.com", "bob@example.net", "eve@example.net")
-			if got.code != c.code || !strings.Contains(got.err, c.says) || strings.Count(got.err, "\n") != min(c.code, 1) {
-				t.Errorf("%d, %q; want %d, %q", got.code, got.err, c.code, c.says)
+			if got.Code != c.code || !strings.Contains(got.Err, c.says) || strings.Count(got.Err, "\n") != min(c.code, 1) {
+				t.Errorf("%d, %q; want %d, %q", got.Code, got.Err, c.code, c.says)
 			}
 			if refused := strings.HasPrefix(c.at, "RCPT"); refused == strings.Contains(f.heard(), "DATA") && c.at != "greeting" && c.at != "MAIL" {
 				t.Errorf("one recipient was refused: %v, and the client said\n%s", refused, f.heard())
@@ -182,15 +183,15 @@ func TestSendmailExitCodes(t *testing.T) {
 
 func TestSendmailWithoutADaemon(t *testing.T) {
 	got := sendmailTo(t, nobodyListens(t), "Subject: s\n\nb\n", "root")
-	if got.code != 75 || !strings.Contains(got.err, "sendmail: smtp2rest does not answer at 127.0.0.1:") || got.out != "" {
+	if got.Code != 75 || !strings.Contains(got.Err, "sendmail: smtp2rest does not answer at 127.0.0.1:") || got.Out != "" {
 		t.Errorf("%+v", got)
 	}
 	got = sendmailTo(t, filepath.Join(t.TempDir(), "socket"), "Subject: s\n\nb\n", "root")
-	if got.code != 75 {
+	if got.Code != 75 {
 		t.Errorf("%+v", got)
 	}
 	got = sendmailTo(t, nobodyListens(t), "", "-bs")
-	if got.code != 75 || !strings.HasPrefix(got.out, "421 4.3.2 ") {
+	if got.Code != 75 || !strings.HasPrefix(got.Out, "421 4.3.2 ") {
 		t.Errorf("%+v", got)
 	}
 }
@@ -215,7 +216,7 @@ func TestSendmailIsWrong(t *testing.T) {
 		{"", "", "-C " + secret + " root", 78, "line 1"},
 	} {
 		got := sendmailTo(t, c.server, c.stdin, strings.Fields(c.args)...)
-		if got.code != c.code || !strings.Contains(got.err, c.says) || strings.Contains(got.err, "planted") {
+		if got.Code != c.code || !strings.Contains(got.Err, c.says) || strings.Contains(got.Err, "planted") {
 			t.Errorf("%s: %+v, want %d, %q", c.args, got, c.code, c.says)
 		}
 	}
@@ -230,7 +231,7 @@ func TestSendmailDialogue(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := sendmailTo(t, "", "To: bob@example.net\nBcc: eve@example.net\nSubject: s\nFrom: x@y\nDate: d\nMessage-ID: <m>\n\n.\n..\nend", "-v", "-t", "-i", "-f", "cron", "-C", conf)
-	if got.code != 0 || !strings.Contains(got.out, "C: RCPT TO:<eve@example.net>") {
+	if got.Code != 0 || !strings.Contains(got.Out, "C: RCPT TO:<eve@example.net>") {
 		t.Fatalf("%+v", got)
 	}
 	want := "EHLO web1.example.com\nMAIL FROM:<cron@web1.example.com> BODY=8BITMIME SIZE=84\nRCPT TO:<bob@example.net>\nRCPT TO:<eve@example.net>\nDATA\n" +
@@ -245,91 +246,81 @@ func TestSendmailDialogue(t *testing.T) {
 func TestSendmailInSeveralTransactions(t *testing.T) {
 	f := fake(t, "tcp", "127.0.0.1:0", map[string]string{"RCPT TO:<c@": "452 4.5.3 too many recipients"})
 	got := sendmailTo(t, f.Addr().String(), "b\n", "a@x", "b@x", "c@x")
-	if got.code != 75 || !strings.Contains(got.err, "(it was sent to a@x, b@x)") || strings.Count(f.heard(), "DATA") != 1 {
+	if got.Code != 75 || !strings.Contains(got.Err, "(it was sent to a@x, b@x)") || strings.Count(f.heard(), "DATA") != 1 {
 		t.Errorf("%+v after\n%s", got, f.heard())
 	}
 }
 
 func TestSendmailWithAnAddressBeyondASCII(t *testing.T) {
 	f := fake(t, "tcp", "127.0.0.1:0", nil) // which has no SMTPUTF8
-	if got := sendmailTo(t, f.Addr().String(), "b\n", "zoë@example.net"); got.code != 69 || !strings.Contains(got.err, "not ASCII") {
+	if got := sendmailTo(t, f.Addr().String(), "b\n", "zoë@example.net"); got.Code != 69 || !strings.Contains(got.Err, "not ASCII") {
 		t.Errorf("%+v", got)
 	}
-	s := serveSandbox(t, "")
-	if got := sendmailTo(t, s.smtp, "b\n", "zoë@example.net"); got.code != 0 {
+	s := harness.ServeSandbox(t, "")
+	if got := sendmailTo(t, s.SMTP, "b\n", "zoë@example.net"); got.Code != 0 {
 		t.Errorf("%+v", got)
 	}
 }
 
 // 150 recipients are more than the daemon takes at once.
 func TestSendmailToManyThroughTheRelay(t *testing.T) {
-	s := serveSandbox(t, "[queue]\nmode = \"disk\"\n")
+	s := harness.ServeSandbox(t, "[queue]\nmode = \"disk\"\n")
 	var to []string
 	for i := range 150 {
 		to = append(to, fmt.Sprintf("u%d@example.net", i))
 	}
-	if got := sendmailTo(t, s.smtp, "To: "+strings.Join(to, ",\n ")+"\n\nb\n", "-t"); got.code != 0 {
+	if got := sendmailTo(t, s.SMTP, "To: "+strings.Join(to, ",\n ")+"\n\nb\n", "-t"); got.Code != 0 {
 		t.Fatalf("%+v", got)
 	}
-	if n := len(callsTo(t, s.sandbox, "u149@example.net")); n != 1 {
+	if n := len(harness.CallsTo(t, s.Sandbox, "u149@example.net")); n != 1 {
 		t.Errorf("the last one got it %d times", n)
 	}
 }
 
 func TestSendmailSpeaksSMTP(t *testing.T) {
-	s := serveSandbox(t, "")
-	got := sendmailTo(t, s.smtp, "EHLO x\r\nMAIL FROM:<zoe@sandbox.example>\r\nRCPT TO:<bob@example.net>\r\nDATA\r\nSubject: s\r\n\r\nb\r\n.\r\nQUIT\r\n", "-bs")
-	if got.code != 0 || !regexp.MustCompile(`(?s)^220 .*\r\n354 .*\r\n250 2\.0\.0 accepted .*\r\n221 `).MatchString(got.out) {
+	s := harness.ServeSandbox(t, "")
+	got := sendmailTo(t, s.SMTP, "EHLO x\r\nMAIL FROM:<zoe@sandbox.example>\r\nRCPT TO:<bob@example.net>\r\nDATA\r\nSubject: s\r\n\r\nb\r\n.\r\nQUIT\r\n", "-bs")
+	if got.Code != 0 || !regexp.MustCompile(`(?s)^220 .*\r\n354 .*\r\n250 2\.0\.0 accepted .*\r\n221 `).MatchString(got.Out) {
 		t.Errorf("%+v", got)
 	}
-}
-
-// linked is the binary under another name.
-func linked(t *testing.T, name string) string {
-	t.Helper()
-	link := filepath.Join(t.TempDir(), name)
-	if err := os.Symlink(binary, link); err != nil {
-		t.Fatal(err)
-	}
-	return link
 }
 
 // The program that is called sendmail, as cron calls it.
 func TestSendmailByItsName(t *testing.T) {
-	s := serveSandbox(t, "")
-	env := environ(t, "SMTP2REST_SMTP="+s.smtp)
+	s := harness.ServeSandbox(t, "")
+	env := harness.Environ(t, "SMTP2REST_SMTP="+s.SMTP)
 	mail := "From: root (Cron Daemon)\nTo: bob@example.net\nSubject: Cron <root@web1> backup.sh\nContent-Type: text/plain; charset=UTF-8\n\n3 files copied\n.\nGrüße\n"
-	got := executeTool(t, env, mail, linked(t, "sendmail"), strings.Fields("-FCronDaemon -i -odi -oem -oi -t -f root")...)
-	if got.code != 0 || got.all() != "" {
+	got := harness.ExecuteTool(t, env, mail, harness.Linked(t, "sendmail"), strings.Fields("-FCronDaemon -i -odi -oem -oi -t -f root")...)
+	if got.Code != 0 || got.All() != "" {
 		t.Fatalf("%+v", got)
 	}
-	calls := callsTo(t, s.sandbox, "bob@example.net")
+	calls := harness.CallsTo(t, s.Sandbox, "bob@example.net")
 	if len(calls) != 1 || calls[0].Body.Subject != "Cron <root@web1> backup.sh" || calls[0].Body.From.Name != "Cron Daemon" || calls[0].Body.Text != "3 files copied\n.\nGrüße\n" {
 		t.Errorf("%+v", calls)
 	}
-	got = executeTool(t, env, "b\n", linked(t, "sendmail"), "suppressed@example.net")
-	if got.code != 77 || !strings.Contains(got.err, "sendmail: mail: 550 5.7.1 suppressed") {
+	got = harness.ExecuteTool(t, env, "b\n", harness.Linked(t, "sendmail"), "suppressed@example.net")
+	if got.Code != 77 || !strings.Contains(got.Err, "sendmail: mail: 550 5.7.1 suppressed") {
 		t.Errorf("%+v", got)
 	}
-	got = executeTool(t, env, "", linked(t, "mailq"))
-	if got.code != 69 && got.code != 0 || strings.Contains(got.err, "no recipients") {
+	got = harness.ExecuteTool(t, env, "", harness.Linked(t, "mailq"))
+	if got.Code != 69 && got.Code != 0 || strings.Contains(got.Err, "no recipients") {
 		t.Errorf("mailq: %+v", got)
 	}
 }
 
 // mailq prints the queue of the daemon that the settings lead to.
 func TestMailq(t *testing.T) {
-	env := environ(t, "NEXUSPROMAIL_API_KEY=k", "FROM_EMAIL=relay@sandbox.example")
-	p := launch(t, env, "serve", "--config", configFile(t, "[[listener]]\naddress = \"127.0.0.1:0\"\n[api]\nurl = \"http://"+nobodyListens(t)+"\"\n"))
-	smtp := p.await(p.err, `listening.*address=(127\.0\.0\.1:\d+)`)
-	if got := sendmailTo(t, smtp, "b\n", "bob@example.net"); got.code != 0 {
+	env := harness.Environ(t, "NEXUSPROMAIL_API_KEY=k", "FROM_EMAIL=relay@sandbox.example")
+	p := harness.Launch(t, env, "serve", "--config", harness.ConfigFile(t, "[[listener]]\naddress = \"127.0.0.1:0\"\n[api]\nurl = \"http://"+nobodyListens(t)+"\"\n"))
+	smtp := p.Await(p.Err, `listening.*address=(127\.0\.0\.1:\d+)`)
+	if got := sendmailTo(t, smtp, "b\n", "bob@example.net"); got.Code != 0 {
 		t.Fatalf("%+v", got)
 	}
-	got := executeTool(t, env, "", linked(t, "mailq"))
-	if got.code != 0 || !strings.Contains(got.out, "bob@example.net") {
+	got := harness.ExecuteTool(t, env, "", harness.Linked(t, "mailq"))
+	if got.Code != 0 || !strings.Contains(got.Out, "bob@example.net") {
 		t.Errorf("%+v", got)
 	}
-	if flushed := executeTool(t, env, "", linked(t, "sendmail"), "-q"); flushed.code != 0 {
+	if flushed := harness.ExecuteTool(t, env, "", harness.Linked(t, "sendmail"), "-q"); flushed.Code != 0 {
 		t.Errorf("%+v", flushed)
 	}
 }
@@ -356,40 +347,40 @@ func TestLocalNamesThroughTheRelay(t *testing.T) {
 		}
 	}
 	write("postmaster: root\n")
-	p := launch(t, environ(t), "serve", "--sandbox", "--config", configFile(t,
+	p := harness.Launch(t, harness.Environ(t), "serve", "--sandbox", "--config", harness.ConfigFile(t,
 		"alias_file = \""+file+"\"\nqualify_domain = \"sandbox.example\"\n[aliases]\nroot = [\"ops@example.net\", \"zoe@example.net\"]\n[[listener]]\naddress = \"127.0.0.1:0\"\n"))
-	s := relayed{p, p.await(p.out, `SMTP +(127\.0\.0\.1:\d+)`), p.await(p.out, `sandbox +http://(127\.0\.0\.1:\d+)/api`)}
-	dial(t, s.smtp).do("", "220", "EHLO x", "250", "MAIL FROM:<root>", "250", "RCPT TO:<MAILER-DAEMON>", "250", "RCPT TO:<postmaster>", "250",
+	s := harness.Relay{Process: p, SMTP: p.Await(p.Out, `SMTP +(127\.0\.0\.1:\d+)`), Sandbox: p.Await(p.Out, `sandbox +http://(127\.0\.0\.1:\d+)/api`)}
+	harness.Dial(t, s.SMTP).Do("", "220", "EHLO x", "250", "MAIL FROM:<root>", "250", "RCPT TO:<MAILER-DAEMON>", "250", "RCPT TO:<postmaster>", "250",
 		"DATA", "354", "From: root\r\nSubject: s\r\n\r\nb\r\n.", "250 2.0.0 accepted")
 	for to, n := range map[string]int{"ops@example.net": 1, "zoe@example.net": 1, "MAILER-DAEMON@sandbox.example": 1} {
-		calls := callsTo(t, s.sandbox, to)
+		calls := harness.CallsTo(t, s.Sandbox, to)
 		if len(calls) != n || calls[0].Body.From.Email != "root@sandbox.example" {
 			t.Errorf("%s got %+v", to, calls)
 		}
 	}
 	write("postmaster: root\nbackup: eve@example.net\n")
-	if got := sendmailTo(t, s.smtp, "Subject: s\n\nb\n", "backup"); got.code != 0 || len(callsTo(t, s.sandbox, "eve@example.net")) != 1 {
+	if got := sendmailTo(t, s.SMTP, "Subject: s\n\nb\n", "backup"); got.Code != 0 || len(harness.CallsTo(t, s.Sandbox, "eve@example.net")) != 1 {
 		t.Errorf("%+v", got)
 	}
 }
 
 func TestNewaliases(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "aliases")
-	for text, want := range map[string]result{
-		"root: ops@example.net\n": {out: file + ": all good; aliases: 1.\n"},
-		"root: |/bin/x\n":         {err: "sendmail: " + file + ": line 1: root: \"|/bin/x\" is a program: an alias leads to addresses only\n", code: 78},
+	for text, want := range map[string]harness.Result{
+		"root: ops@example.net\n": {Out: file + ": all good; aliases: 1.\n"},
+		"root: |/bin/x\n":         {Err: "sendmail: " + file + ": line 1: root: \"|/bin/x\" is a program: an alias leads to addresses only\n", Code: 78},
 	} {
 		if err := os.WriteFile(file, []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		if got := executeTool(t, environ(t), "", linked(t, "newaliases"), "-oA"+file); got != want {
+		if got := harness.ExecuteTool(t, harness.Environ(t), "", harness.Linked(t, "newaliases"), "-oA"+file); got != want {
 			t.Errorf("%+v, want %+v", got, want)
 		}
 	}
-	if got := executeTool(t, environ(t), "", linked(t, "newaliases")); got.code != 78 || !strings.Contains(got.err, "no aliases were checked") {
+	if got := harness.ExecuteTool(t, harness.Environ(t), "", harness.Linked(t, "newaliases")); got.Code != 78 || !strings.Contains(got.Err, "no aliases were checked") {
 		t.Errorf("%+v", got)
 	}
-	if got := executeTool(t, environ(t), "", linked(t, "newaliases"), "-oA"+file+"x"); got.code != 78 || !strings.Contains(got.err, "no such file") {
+	if got := harness.ExecuteTool(t, harness.Environ(t), "", harness.Linked(t, "newaliases"), "-oA"+file+"x"); got.Code != 78 || !strings.Contains(got.Err, "no such file") {
 		t.Errorf("%+v", got)
 	}
 }

@@ -4,14 +4,7 @@ package main
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"crypto/x509/pkix"
-	"encoding/pem"
 	"fmt"
-	"math/big"
 	"net"
 	"os"
 	"os/exec"
@@ -20,7 +13,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
-	"time"
+
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
 // start is a place in which a daemon is to fail at its start.
@@ -47,10 +41,10 @@ func (s start) write(name, text string, mode os.FileMode) string {
 // database gives a file of a store the version of a program to come.
 func (s start) database(name string) {
 	s.t.Helper()
-	daemon := launch(s.t, s.env, "serve", "--config", s.write("first.toml", "[[listener]]\naddress = \"127.0.0.1:0\"\n", 0o600))
-	daemon.await(daemon.err, `msg=listening`)
-	daemon.signal(syscall.SIGTERM)
-	if code := daemon.exit(); code != 0 {
+	daemon := harness.Launch(s.t, s.env, "serve", "--config", s.write("first.toml", "[[listener]]\naddress = \"127.0.0.1:0\"\n", 0o600))
+	daemon.Await(daemon.Err, `msg=listening`)
+	daemon.Signal(syscall.SIGTERM)
+	if code := daemon.Exit(); code != 0 {
 		s.t.Fatalf("it ends with %d", code)
 	}
 	f, err := os.OpenFile(filepath.Join(s.path("data"), name), os.O_RDWR, 0)
@@ -61,28 +55,6 @@ func (s start) database(name string) {
 	if _, err := f.WriteAt([]byte{0, 0, 0, 99}, 60); err != nil { // user_version
 		s.t.Fatal(err)
 	}
-}
-
-// certificate writes one and its key, and returns their names.
-func (s start) certificate(name string) (cert, key string) {
-	s.t.Helper()
-	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	raw, err := x509.MarshalPKCS8PrivateKey(private)
-	if err != nil {
-		s.t.Fatal(err)
-	}
-	block := func(kind string, b []byte) string {
-		return string(pem.EncodeToMemory(&pem.Block{Type: kind, Bytes: b}))
-	}
-	return s.write(name+".pem", block("CERTIFICATE", der), 0o600), s.write(name+".key", block("PRIVATE KEY", raw), 0o600)
 }
 
 // failures are what keeps a daemon from starting; each returns its file.
@@ -102,21 +74,21 @@ func failures() map[string]func(start) string {
 		},
 		"sockets that systemd did not give": func(s start) string { return "[[listener]]\naddress = \"systemd:smtp\"\n" },
 		"a key that all can read": func(s start) string {
-			return free + fmt.Sprintf("[api]\nkey_file = %q\n", s.write("key", plantedKey, 0o644))
+			return free + fmt.Sprintf("[api]\nkey_file = %q\n", s.write("key", harness.PlantedKey, 0o644))
 		},
 		"no key": func(s start) string { return free + fmt.Sprintf("[api]\nkey_file = %q\n", s.path("key")) },
 		"a certificate that is not there": func(s start) string {
 			return free + fmt.Sprintf("tls = \"starttls\"\ncert_file = %q\nkey_file = %q\n", s.path("cert"), s.path("key"))
 		},
 		"a key that does not fit": func(s start) string {
-			cert, _ := s.certificate("one")
-			_, key := s.certificate("two")
+			cert, _ := harness.Certificate(s.t, s.dir, "one")
+			_, key := harness.Certificate(s.t, s.dir, "two")
 			return free + fmt.Sprintf("tls = \"starttls\"\ncert_file = %q\nkey_file = %q\n", cert, key)
 		},
 		"a data directory that another uses": func(s start) string {
-			first := launch(s.t, s.env, "serve", "--config", s.write("first.toml", free, 0o600))
-			first.await(first.err, `msg=listening`)
-			s.t.Cleanup(func() { first.signal(syscall.SIGTERM); first.exit() })
+			first := harness.Launch(s.t, s.env, "serve", "--config", s.write("first.toml", free, 0o600))
+			first.Await(first.Err, `msg=listening`)
+			s.t.Cleanup(func() { first.Signal(syscall.SIGTERM); first.Exit() })
 			return free
 		},
 		"a data directory that is a file": func(s start) string {
@@ -144,14 +116,14 @@ func TestFailuresAtStart(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() { _ = os.RemoveAll(dir) })
-			env := environ(t, "FROM_EMAIL=hello@mail.shop.test")
+			env := harness.Environ(t, "FROM_EMAIL=hello@mail.shop.test")
 			for i, v := range env {
 				if strings.HasPrefix(v, "SMTP2REST_DATA_DIR=") {
 					env[i] = "SMTP2REST_DATA_DIR=" + filepath.Join(dir, "data")
 				}
 			}
 			if !strings.Contains(name, "no key") && !strings.Contains(name, "can read") {
-				env = append(env, "NEXUSPROMAIL_API_KEY="+plantedKey)
+				env = append(env, "NEXUSPROMAIL_API_KEY="+harness.PlantedKey)
 			}
 			if name == "no sender" {
 				env = append(env, "FROM_EMAIL=")
@@ -159,25 +131,25 @@ func TestFailuresAtStart(t *testing.T) {
 			s := start{t, dir, env}
 			file := s.write("config.toml", prepare(s), 0o600)
 			r := s.run(name == "a port below 1024", file)
-			said := anonymous(r.err, dir)
-			if strings.Contains(r.all(), "PlantedKey") {
+			said := anonymous(r.Err, dir)
+			if strings.Contains(r.All(), "PlantedKey") {
 				t.Error("the key is shown")
 			}
-			golden(t, "start/"+strings.ReplaceAll(name, " ", "-")+".txt", fmt.Sprintf("exit code %d\n%s", r.code, said))
+			golden(t, "start/"+strings.ReplaceAll(name, " ", "-")+".txt", fmt.Sprintf("exit code %d\n%s", r.Code, said))
 		})
 	}
 }
 
 // run starts the daemon, as nobody where root would be allowed too much.
-func (s start) run(asNobody bool, file string) result {
+func (s start) run(asNobody bool, file string) harness.Result {
 	s.t.Helper()
 	if !asNobody || os.Getuid() != 0 {
-		return execute(s.t, s.env, "", "serve", "--config", file)
+		return harness.Execute(s.t, s.env, "", "serve", "--config", file)
 	}
 	if least, err := os.ReadFile("/proc/sys/net/ipv4/ip_unprivileged_port_start"); err == nil && len(bytes.TrimSpace(least)) < 4 {
 		s.t.Skipf("on this machine everybody may bind ports from %s on", bytes.TrimSpace(least))
 	}
-	program, err := os.ReadFile(binary)
+	program, err := os.ReadFile(harness.Binary(s.t))
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -198,7 +170,7 @@ func (s start) run(asNobody bool, file string) result {
 	cmd.Env, cmd.Dir, cmd.Stderr = s.env, s.dir, &stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Credential: &syscall.Credential{Uid: nobody, Gid: nobody}}
 	_ = cmd.Run() // the exit code says it
-	return result{err: stderr.String(), code: cmd.ProcessState.ExitCode()}
+	return harness.Result{Err: stderr.String(), Code: cmd.ProcessState.ExitCode()}
 }
 
 // anonymous takes out what differs from run to run.

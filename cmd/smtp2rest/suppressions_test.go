@@ -14,6 +14,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/store/records"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
 // recordsDir is a data directory of a daemon that is stopped.
@@ -44,16 +45,16 @@ func bouncedEntry() suppress.Entry {
 }
 
 // suppressionsOf runs one command on a directory.
-func suppressionsOf(t *testing.T, dir, stdin string, args ...string) result {
+func suppressionsOf(t *testing.T, dir, stdin string, args ...string) harness.Result {
 	t.Helper()
 	verb := []string{"suppressions", args[0], "--data-dir", dir}
-	return execute(t, environ(t), stdin, append(verb, args[1:]...)...)
+	return harness.Execute(t, harness.Environ(t), stdin, append(verb, args[1:]...)...)
 }
 
-func wantOut(t *testing.T, r result, code int, out, err string) {
+func wantOut(t *testing.T, r harness.Result, code int, out, err string) {
 	t.Helper()
-	if r.code != code || out != "" && !strings.Contains(r.out, out) || err == "" != (r.err == "") || !strings.Contains(r.err, err) {
-		t.Errorf("exit %d\n%s%s\nwant %d, %q, %q", r.code, r.out, r.err, code, out, err)
+	if r.Code != code || out != "" && !strings.Contains(r.Out, out) || err == "" != (r.Err == "") || !strings.Contains(r.Err, err) {
+		t.Errorf("exit %d\n%s%s\nwant %d, %q, %q", r.Code, r.Out, r.Err, code, out, err)
 	}
 }
 
@@ -61,7 +62,7 @@ func wantOut(t *testing.T, r result, code int, out, err string) {
 // daemon works on it or not.
 func storyOfSuppressions(t *testing.T, dir string) {
 	t.Helper()
-	run := func(args ...string) result { return suppressionsOf(t, dir, "", args...) }
+	run := func(args ...string) harness.Result { return suppressionsOf(t, dir, "", args...) }
 	wantOut(t, run("list"), 0, "bob@example.net  hard_bounce  webhook  2026-05-13  2126-05-13  550 5.1.1 no such user\\x1b[2J", "")
 	wantOut(t, run("list", "--json"), 0, `"event":"evt_1","detail":"550 5.1.1 no such user\u001b[2J"}`+"\n]\n", "")
 	wantOut(t, run("list", "--domain", "else.example"), 0, "No address", "")
@@ -93,10 +94,10 @@ func TestLongListOfSuppressions(t *testing.T) {
 	dir := recordsDir(t, entries...)
 	for args, want := range map[string]int{"": terminal.TableLimit, "--limit 0": terminal.TableLimit + 1, "--limit 2": 2, "--json": terminal.TableLimit + 1} {
 		r := suppressionsOf(t, dir, "", append([]string{"list"}, strings.Fields(args)...)...)
-		if got := strings.Count(r.out, "@example.net"); got != want {
+		if got := strings.Count(r.Out, "@example.net"); got != want {
 			t.Errorf("list %s: %d addresses, want %d", args, got, want)
 		}
-		if more := strings.Contains(r.out, "--limit 0 shows all"); more != (want <= terminal.TableLimit) {
+		if more := strings.Contains(r.Out, "--limit 0 shows all"); more != (want <= terminal.TableLimit) {
 			t.Errorf("list %s says that there are more: %v", args, more)
 		}
 	}
@@ -110,16 +111,16 @@ func TestSuppressionsOfAStoppedDaemon(t *testing.T) {
 // that RCPT asks is right at once.
 func TestSuppressionsOfARunningDaemon(t *testing.T) {
 	dir := recordsDir(t, bouncedEntry())
-	p := launch(t, environ(t), "serve", "--sandbox", "--config", configFile(t, "[[listener]]\naddress = \"127.0.0.1:0\"\n"))
-	used := p.await(p.out, `export SMTP2REST_DATA_DIR=(\S+)`)
-	smtp := p.await(p.out, `(?m)^ +SMTP +(\S+)`)
+	p := harness.Launch(t, harness.Environ(t), "serve", "--sandbox", "--config", harness.ConfigFile(t, "[[listener]]\naddress = \"127.0.0.1:0\"\n"))
+	used := p.Await(p.Out, `export SMTP2REST_DATA_DIR=(\S+)`)
+	smtp := p.Await(p.Out, `(?m)^ +SMTP +(\S+)`)
 	file := filepath.Join(dir, "list.csv")
-	if r := suppressionsOf(t, dir, "", "export"); r.code != 0 || os.WriteFile(file, []byte(r.out), 0o600) != nil {
+	if r := suppressionsOf(t, dir, "", "export"); r.Code != 0 || os.WriteFile(file, []byte(r.Out), 0o600) != nil {
 		t.Fatalf("%+v", r)
 	}
 	wantOut(t, suppressionsOf(t, used, "", "import", file), 0, "1 address imported.\n", "")
 	send := func(to string) string {
-		d, err := dialogue.Converse(context.Background(), smtp, dialogue.Envelope{From: "shop@sandbox.example", To: []string{to}, Data: letter(to, "s")})
+		d, err := dialogue.Converse(context.Background(), smtp, dialogue.Envelope{From: "shop@sandbox.example", To: []string{to}, Data: harness.Letter(to, "s")})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -154,7 +155,7 @@ func TestImportAndExport(t *testing.T) {
 	for _, format := range []string{"csv", "jsonl"} {
 		from, to := recordsDir(t, full...), recordsDir(t)
 		out := suppressionsOf(t, from, "", "export", "--format", format)
-		wantOut(t, suppressionsOf(t, to, out.out, "import", "-"), 0, "2 addresses imported.\n", "")
+		wantOut(t, suppressionsOf(t, to, out.Out, "import", "-"), 0, "2 addresses imported.\n", "")
 		store, err := records.Open(records.Options{Dir: to})
 		if err != nil {
 			t.Fatal(err)
@@ -164,7 +165,7 @@ func TestImportAndExport(t *testing.T) {
 			t.Fatal(err, cerr)
 		}
 		if len(got) != 2 || got[1] != full[0] || got[0] != full[1] {
-			t.Errorf("%s:\n%s\n got %+v\nwant %+v", format, out.out, got, full)
+			t.Errorf("%s:\n%s\n got %+v\nwant %+v", format, out.Out, got, full)
 		}
 	}
 }

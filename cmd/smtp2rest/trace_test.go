@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -18,6 +17,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/history"
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
 // told is a relay whose history is looked at, restarted on the same data.
@@ -27,21 +27,21 @@ type told struct {
 	file    string
 	sandbox string
 	dir     string
-	*process
+	*harness.Process
 	smtp string
 }
 
 func newTold(t *testing.T, more string) *told {
 	t.Helper()
-	_, env, sandbox := sandboxProcess(t)
-	env = environ(t, env...)
+	_, env, sandbox := harness.SandboxProcess(t)
+	env = harness.Environ(t, env...)
 	s := &told{t: t, env: env, sandbox: sandbox}
 	for _, e := range env {
 		if dir, ok := strings.CutPrefix(e, "SMTP2REST_DATA_DIR="); ok {
 			s.dir = dir
 		}
 	}
-	s.file = configFile(t, `
+	s.file = harness.ConfigFile(t, `
 [[listener]]
 address = "127.0.0.1:0"
 [history]
@@ -62,14 +62,14 @@ attachments = "strip"
 
 func (s *told) start() {
 	s.t.Helper()
-	s.process = launch(s.t, s.env, "serve", "--config", s.file)
-	s.smtp = s.await(s.err, `msg=listening address=(127\.0\.0\.1:\d+)`)
+	s.Process = harness.Launch(s.t, s.env, "serve", "--config", s.file)
+	s.smtp = s.Await(s.Err, `msg=listening address=(127\.0\.0\.1:\d+)`)
 }
 
 func (s *told) stop() {
 	s.t.Helper()
-	s.signal(syscall.SIGTERM)
-	if code := s.exit(); code != 0 {
+	s.Signal(syscall.SIGTERM)
+	if code := s.Exit(); code != 0 {
 		s.t.Fatalf("exit code %d", code)
 	}
 }
@@ -77,37 +77,25 @@ func (s *told) stop() {
 // hand hands a mail over and returns what its client was told last.
 func (s *told) hand(from, id string, to ...string) string {
 	s.t.Helper()
-	c := dial(s.t, s.smtp)
-	c.do("", "220", "EHLO app.example", "250", "MAIL FROM:<"+from+">", "250")
+	c := harness.Dial(s.t, s.smtp)
+	c.Do("", "220", "EHLO app.example", "250", "MAIL FROM:<"+from+">", "250")
 	for _, rcpt := range to {
-		if reply := c.say("RCPT TO:<" + rcpt + ">"); !strings.HasPrefix(reply, "250") {
+		if reply := c.Say("RCPT TO:<" + rcpt + ">"); !strings.HasPrefix(reply, "250") {
 			return reply
 		}
 	}
-	c.do("DATA", "354")
-	return c.say("From: <hello@mail.example.com>\r\nSubject: About " + id + "\r\nMessage-ID: <" + id + "@app.example>\r\n" +
+	c.Do("DATA", "354")
+	return c.Say("From: <hello@mail.example.com>\r\nSubject: About " + id + "\r\nMessage-ID: <" + id + "@app.example>\r\n" +
 		"traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01\r\n" +
 		"MIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\nText.\r\n--b\r\n" +
 		"Content-Type: application/pdf; name=report.pdf\r\nContent-Disposition: attachment; filename=report.pdf\r\n\r\npdf\r\n--b--\r\n.")
 }
 
-func (c *client) say(line string) string {
-	c.t.Helper()
-	if _, err := io.WriteString(c.conn, line+"\r\n"); err != nil {
-		c.t.Fatal(err)
-	}
-	reply, err := c.r.ReadString('\n')
-	if err != nil {
-		c.t.Fatal(err)
-	}
-	return strings.TrimSpace(reply)
-}
-
 func (s *told) trace(name string) admin.Traced {
 	s.t.Helper()
-	r := execute(s.t, s.env, "", "trace", name, "--json")
+	r := harness.Execute(s.t, s.env, "", "trace", name, "--json")
 	var out admin.Traced
-	if err := json.Unmarshal([]byte(r.out), &out); err != nil || r.code != 0 {
+	if err := json.Unmarshal([]byte(r.Out), &out); err != nil || r.Code != 0 {
 		s.t.Fatalf("trace %s: %v %+v", name, err, r)
 	}
 	return out
@@ -128,11 +116,11 @@ var idInReply = regexp.MustCompile(`[0-9a-v]{20}`)
 // followed waits with trace --follow until nothing is left to do.
 func (s *told) followed(name string) string {
 	s.t.Helper()
-	r := execute(s.t, s.env, "", "trace", name, "--follow")
-	if r.code != 0 {
+	r := harness.Execute(s.t, s.env, "", "trace", name, "--follow")
+	if r.Code != 0 {
 		s.t.Fatalf("%+v", r)
 	}
-	return r.out
+	return r.Out
 }
 
 // TestTrace: one mail accepted, one queued and then sent, one failed and
@@ -163,7 +151,7 @@ func TestTrace(t *testing.T) {
 
 	check := func(when string) {
 		t.Helper()
-		apiID := callsTo(t, s.sandbox, "bob@example.net")[0].MessageID
+		apiID := harness.CallsTo(t, s.sandbox, "bob@example.net")[0].MessageID
 		for _, name := range []string{idInReply.FindString(accepted), idInReply.FindString(accepted)[:16], "<m1@app.example>", "m1@app.example", apiID, "BOB@Example.net"} {
 			m, r := s.one(name)
 			if m.Reply != accepted || r.State != history.Sent || r.APIID != apiID || len(r.Steps) != 1 || r.Steps[0].Attempt.Status != 200 {
@@ -194,26 +182,26 @@ func TestTrace(t *testing.T) {
 		if len(list.Matches) != 2 || !slices.ContainsFunc(list.Matches, isAtRcpt) { // both may have come in one millisecond
 			t.Errorf("%s: refused at RCPT: %+v", when, list)
 		}
-		if r := execute(t, s.env, "", "trace", "06h"); r.code == 0 || !strings.Contains(r.err, "of an id at least four characters are needed") {
+		if r := harness.Execute(t, s.env, "", "trace", "06h"); r.Code == 0 || !strings.Contains(r.Err, "of an id at least four characters are needed") {
 			t.Errorf("%+v", r)
 		}
-		if r := execute(t, s.env, "", "trace", "nobody@example.net"); r.code == 0 || !strings.Contains(r.err, "nothing in the history") {
+		if r := harness.Execute(t, s.env, "", "trace", "nobody@example.net"); r.Code == 0 || !strings.Contains(r.Err, "nothing in the history") {
 			t.Errorf("%s: %+v", when, r)
 		}
 	}
 	check("running")
-	s.signal(syscall.SIGKILL)
-	s.exit()
+	s.Signal(syscall.SIGKILL)
+	s.Exit()
 	s.start()
 	check("after a kill")
 	s.stop()
 	check("stopped")
-	r := execute(t, s.env, "", "history", "--state", "refused", "--json")
+	r := harness.Execute(t, s.env, "", "history", "--state", "refused", "--json")
 	var found []history.Mail
-	if err := json.Unmarshal([]byte(r.out), &found); err != nil || len(found) != 2 {
+	if err := json.Unmarshal([]byte(r.Out), &found); err != nil || len(found) != 2 {
 		t.Errorf("%v %+v", err, r)
 	}
-	if r := execute(t, s.env, "", "history", "--subject", "about M1", "--since", "1h"); !strings.Contains(r.out, "bob@example.net") || strings.Count(r.out, "\n") != 2 {
+	if r := harness.Execute(t, s.env, "", "history", "--subject", "about M1", "--since", "1h"); !strings.Contains(r.Out, "bob@example.net") || strings.Count(r.Out, "\n") != 2 {
 		t.Errorf("%+v", r)
 	}
 }
@@ -242,7 +230,7 @@ func TestTraceOfAnAliasAndOfADeferredMail(t *testing.T) {
 
 func (s *told) awaitBounce(id string) string {
 	s.t.Helper()
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
+	for deadline := time.Now().Add(harness.Patience); time.Now().Before(deadline); {
 		for _, r := range s.trace(id).Mail.Recipients {
 			for _, step := range r.Steps {
 				if step.What == history.StepTold {
@@ -264,12 +252,12 @@ func TestForget(t *testing.T) {
 	s.hand("shop@mail.example.com", "m2", "carol.secret@example.net", "zoe@example.net")
 	s.hand("carol.secret@example.net", "m3", "zoe@example.net")
 	waiting := idInReply.FindString(s.hand("carol.secret@example.net", "m4", "down@example.net"))
-	if r := execute(t, s.env, "", "forget", "carol.secret@example.net"); r.code != terminal.ExitUsage {
+	if r := harness.Execute(t, s.env, "", "forget", "carol.secret@example.net"); r.Code != terminal.ExitUsage {
 		t.Errorf("nobody was asked: %+v", r)
 	}
-	r := execute(t, s.env, "", "forget", "Carol.Secret@example.net", "--yes", "--json")
+	r := harness.Execute(t, s.env, "", "forget", "Carol.Secret@example.net", "--yes", "--json")
 	var done admin.Forgotten
-	if err := json.Unmarshal([]byte(r.out), &done); err != nil || !done.Clean || done.Mails != 3 || done.Recipients != 1 {
+	if err := json.Unmarshal([]byte(r.Out), &done); err != nil || !done.Clean || done.Mails != 3 || done.Recipients != 1 {
 		t.Fatalf("%v %+v", err, r)
 	}
 	if !slices.ContainsFunc(done.Queued, func(q admin.QueuedMail) bool { return q.ID == waiting }) {
@@ -283,12 +271,12 @@ func TestForget(t *testing.T) {
 				t.Errorf("%s: the address is in %s", when, name)
 			}
 		}
-		if r := execute(t, s.env, "", "history", "--json"); strings.Contains(r.out, "carol") || !strings.Contains(r.out, "zoe@example.net") {
+		if r := harness.Execute(t, s.env, "", "history", "--json"); strings.Contains(r.Out, "carol") || !strings.Contains(r.Out, "zoe@example.net") {
 			t.Errorf("%s: %+v", when, r)
 		}
 	}
 	gone("afterwards")
-	s.await(s.err, `id=`+waiting+`.*outcome=unavailable.*attempt=[4-9]`) // tried again, and not recorded
+	s.Await(s.Err, `id=`+waiting+`.*outcome=unavailable.*attempt=[4-9]`) // tried again, and not recorded
 	gone("later")
 	s.stop()
 	gone("stopped")
@@ -321,7 +309,7 @@ func TestHistoryAgreesWithTheProvider(t *testing.T) {
 		s.followed(to)
 		_, r := s.recipient(to)
 		var calls, attempts []string
-		for _, c := range callsTo(t, s.sandbox, to) {
+		for _, c := range harness.CallsTo(t, s.sandbox, to) {
 			calls = append(calls, fmt.Sprint(c.Status, " ", c.MessageID))
 		}
 		for _, step := range r.Steps {

@@ -17,6 +17,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/config"
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
 const unitsDir = "../../systemd"
@@ -107,9 +108,9 @@ func TestTheSocketAgreesWithTheProgram(t *testing.T) {
 	if m == nil || len(u["FileDescriptorName"]) != 1 || string(m[2]) != u["FileDescriptorName"][0] {
 		t.Fatalf("its example is %q, its sockets are called %q", m, u["FileDescriptorName"])
 	}
-	r := execute(t, environ(t, "NEXUSPROMAIL_API_KEY="+plantedKey, "FROM_EMAIL=hello@mail.example.com"), "",
-		"check", "--config", configFile(t, "[[listener]]\n"+string(m[1])+"\n"))
-	if r.code != 0 {
+	r := harness.Execute(t, harness.Environ(t, "NEXUSPROMAIL_API_KEY="+harness.PlantedKey, "FROM_EMAIL=hello@mail.example.com"), "",
+		"check", "--config", harness.ConfigFile(t, "[[listener]]\n"+string(m[1])+"\n"))
+	if r.Code != 0 {
 		t.Errorf("%+v", r)
 	}
 }
@@ -126,7 +127,7 @@ func TestSystemdAnalyze(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		text = bytes.ReplaceAll(text, []byte("/usr/local/bin/smtp2rest"), []byte(binary))
+		text = bytes.ReplaceAll(text, []byte("/usr/local/bin/smtp2rest"), []byte(harness.Binary(t)))
 		if err := os.WriteFile(filepath.Join(dir, name), text, 0o644); err != nil {
 			t.Fatal(err)
 		}

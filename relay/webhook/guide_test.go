@@ -13,6 +13,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
 // guide is the handler of the provider's Python guide, running.
@@ -23,10 +24,7 @@ type guide struct {
 
 func newGuide(t *testing.T) *guide {
 	t.Helper()
-	if os.Getenv("SMTP2REST_REAL_CLIENTS") == "" {
-		t.Skip("the handler of the provider's guide runs in Python: SMTP2REST_REAL_CLIENTS=1 has it run")
-	}
-	cmd := exec.Command("python3", "testdata/guide_handler.py")
+	cmd := exec.Command(harness.Tool(t, "python3"), "testdata/guide_handler.py")
 	cmd.Env = append(os.Environ(), "WEBHOOK_SECRET="+secret)
 	out, err := cmd.StdoutPipe()
 	if err != nil {

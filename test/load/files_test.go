@@ -1,4 +1,4 @@
-package main
+package load
 
 import (
 	"bufio"
@@ -10,35 +10,37 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
 // More clients than the process may have files open: it says so, goes on, and
 // serves whoever comes when some have gone.
 func TestOutOfFiles(t *testing.T) {
 	const files, clients = 64, 100
-	serve := exec.Command("sh", "-c", `ulimit -n "$1"; shift; exec "$@"`, "sh", strconv.Itoa(files), binary, "serve", "--sandbox", "--config", configFile(t, `
+	serve := exec.Command("sh", "-c", `ulimit -n "$1"; shift; exec "$@"`, "sh", strconv.Itoa(files), harness.Binary(t), "serve", "--sandbox", "--config", harness.ConfigFile(t, `
 [limits]
 connections_per_address = 200
 [[listener]]
 address = "127.0.0.1:0"
 `))
-	p := launchCommand(t, environ(t), serve)
-	address := p.await(p.err, `msg=listening address=(127\.0\.0\.1:\d+)`)
+	p := harness.LaunchCommand(t, harness.Environ(t), serve)
+	address := p.Await(p.Err, `msg=listening address=(127\.0\.0\.1:\d+)`)
 	var held []net.Conn
 	for range clients {
-		conn, err := net.DialTimeout("tcp", address, patience)
+		conn, err := net.DialTimeout("tcp", address, harness.Patience)
 		if err != nil {
 			t.Fatal(err) // the kernel has room for those that wait
 		}
 		defer conn.Close()
 		held = append(held, conn)
 	}
-	p.await(p.err, `cannot accept connections.*too many open files`)
+	p.Await(p.Err, `cannot accept connections.*too many open files`)
 	for _, conn := range held[:clients-1] {
 		_ = conn.Close()
 	}
 	last := held[clients-1] // it waited for its turn
-	_ = last.SetDeadline(time.Now().Add(patience))
+	_ = last.SetDeadline(time.Now().Add(harness.Patience))
 	r := bufio.NewReader(last)
 	for _, step := range [][2]string{
 		{"", "220 "}, {"HELO c\r\n", "250 "}, {"MAIL FROM:<a@sandbox.example>\r\n", "250 "}, {"RCPT TO:<b@example.net>\r\n", "250 "},
@@ -51,11 +53,11 @@ address = "127.0.0.1:0"
 			t.Fatalf("%.20q is answered %q, %v", step[0], line, err)
 		}
 	}
-	if n := strings.Count(p.err.String(), "cannot accept connections"); n > 100 {
+	if n := strings.Count(p.Err.String(), "cannot accept connections"); n > 100 {
 		t.Errorf("it says %d times that it cannot accept connections", n)
 	}
-	p.signal(syscall.SIGTERM)
-	if code := p.exit(); code != 0 {
+	p.Signal(syscall.SIGTERM)
+	if code := p.Exit(); code != 0 {
 		t.Errorf("it ended with %d", code)
 	}
 }

@@ -1,4 +1,4 @@
-package main
+package kill
 
 import (
 	"bytes"
@@ -13,6 +13,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
 // killBinary is the real program, with the race detector if the environment
@@ -20,10 +22,10 @@ import (
 func killBinary(t *testing.T, dir string) string {
 	t.Helper()
 	if os.Getenv("SMTP2REST_KILL_RACE") == "" {
-		return binary
+		return harness.Binary(t)
 	}
 	path := filepath.Join(dir, "smtp2rest")
-	if out, err := exec.Command("go", "build", "-race", "-o", path, ".").CombinedOutput(); err != nil {
+	if out, err := exec.Command("go", "build", "-race", "-o", path, harness.Program).CombinedOutput(); err != nil {
 		t.Fatalf("building the program: %v\n%s", err, out)
 	}
 	return path

@@ -1,4 +1,4 @@
-package main
+package clients
 
 import (
 	"os"
@@ -7,20 +7,22 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
 // underSendmail is a relay, the program sendmail that leads to it, and an
 // environment in which it does.
-func underSendmail(t *testing.T) (s relayed, sendmail string, env []string) {
+func underSendmail(t *testing.T) (s harness.Relay, sendmail string, env []string) {
 	t.Helper()
-	s = serveSandbox(t, "")
-	return s, linked(t, "sendmail"), environ(t, "SMTP2REST_SMTP="+s.smtp, "LANG=C.UTF-8", "USER=zoe", "LOGNAME=zoe")
+	s = harness.ServeSandbox(t, "")
+	return s, harness.Linked(t, "sendmail"), harness.Environ(t, "SMTP2REST_SMTP="+s.SMTP, "LANG=C.UTF-8", "USER=zoe", "LOGNAME=zoe")
 }
 
 // arrived checks a mail that the API got once.
-func arrived(t *testing.T, s relayed, to, subject, text string) {
+func arrived(t *testing.T, s harness.Relay, to, subject, text string) {
 	t.Helper()
-	calls := callsTo(t, s.sandbox, to)
+	calls := harness.CallsTo(t, s.Sandbox, to)
 	if len(calls) != 1 {
 		t.Fatalf("the sandbox got %d calls for %s", len(calls), to)
 	}
@@ -36,10 +38,10 @@ var_dump(mail("suppressed@example.net", "s", "b"));
 `
 
 func TestPHPMail(t *testing.T) {
-	php := tool(t, "php")
+	php := harness.Tool(t, "php")
 	s, sendmail, env := underSendmail(t)
-	r := executeTool(t, env, "", php, "-n", "-d", "sendmail_path="+sendmail+" -t -i", "-r", phpMail)
-	if r.code != 0 || !strings.HasPrefix(r.out, "bool(true)\nbool(false)\n") || !strings.Contains(r.err, "sendmail: mail: 550 5.7.1 suppressed") {
+	r := harness.ExecuteTool(t, env, "", php, "-n", "-d", "sendmail_path="+sendmail+" -t -i", "-r", phpMail)
+	if r.Code != 0 || !strings.HasPrefix(r.Out, "bool(true)\nbool(false)\n") || !strings.Contains(r.Err, "sendmail: mail: 550 5.7.1 suppressed") {
 		t.Fatalf("%+v", r)
 	}
 	arrived(t, s, "bob@example.net", "Grüße", "Schöne Grüße!\n.\n.. dots\n")
@@ -56,22 +58,19 @@ Subject: [PATCH] Mend the fence
 `
 
 func TestGitSendEmail(t *testing.T) {
-	git := tool(t, "git")
+	git := harness.Tool(t, "git")
 	s, sendmail, env := underSendmail(t)
 	// Debian's lacks a module of Perl without the package libmailtools-perl.
-	if r := executeTool(t, env, "", git, "send-email", "-h"); strings.Contains(r.err, "is not a git command") || strings.Contains(r.err, "Mail::Address") {
-		if realClients() {
-			t.Fatalf("SMTP2REST_REAL_CLIENTS is set, and git send-email is not installed: %s", r.err)
-		}
-		t.Skipf("git send-email is not installed: %s", r.err)
+	if r := harness.ExecuteTool(t, env, "", git, "send-email", "-h"); strings.Contains(r.Err, "is not a git command") || strings.Contains(r.Err, "Mail::Address") {
+		harness.Missing(t, "git send-email is not installed: %s", r.Err)
 	}
 	file := filepath.Join(t.TempDir(), "0001.patch")
 	if err := os.WriteFile(file, []byte(patch), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r := executeTool(t, env, "", git, "-c", "user.name=Zoe", "-c", "user.email=zoe@sandbox.example", "send-email", "--smtp-server="+sendmail,
+	r := harness.ExecuteTool(t, env, "", git, "-c", "user.name=Zoe", "-c", "user.email=zoe@sandbox.example", "send-email", "--smtp-server="+sendmail,
 		"--envelope-sender=zoe@sandbox.example", "--confirm=never", "--to=bob@example.net", "--cc=eve@example.net", "--suppress-cc=all", file)
-	if r.code != 0 {
+	if r.Code != 0 {
 		t.Fatalf("%+v", r)
 	}
 	arrived(t, s, "bob@example.net", "[PATCH] Mend the fence", "fence | 2 +-")
@@ -79,33 +78,33 @@ func TestGitSendEmail(t *testing.T) {
 }
 
 func TestMutt(t *testing.T) {
-	mutt := tool(t, "mutt")
+	mutt := harness.Tool(t, "mutt")
 	s, sendmail, env := underSendmail(t)
 	rc := filepath.Join(t.TempDir(), "rc")
 	text := "set sendmail=\"" + sendmail + " -oem -oi\"\nset from=zoe@sandbox.example use_envelope_from=yes copy=no\n"
 	if err := os.WriteFile(rc, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	r := executeTool(t, env, "Schöne Grüße!\n.\n", mutt, "-n", "-F", rc, "-s", clientSubject, "-b", "eve@example.net", "--", "bob@example.net")
-	if r.code != 0 {
+	r := harness.ExecuteTool(t, env, "Schöne Grüße!\n.\n", mutt, "-n", "-F", rc, "-s", harness.ClientSubject, "-b", "eve@example.net", "--", "bob@example.net")
+	if r.Code != 0 {
 		t.Fatalf("%+v", r)
 	}
-	arrived(t, s, "bob@example.net", clientSubject, "Schöne Grüße!\n.\n")
-	arrived(t, s, "eve@example.net", clientSubject, "Schöne Grüße!\n.\n")
+	arrived(t, s, "bob@example.net", harness.ClientSubject, "Schöne Grüße!\n.\n")
+	arrived(t, s, "eve@example.net", harness.ClientSubject, "Schöne Grüße!\n.\n")
 }
 
 func TestSNail(t *testing.T) {
-	snail := tool(t, "s-nail")
+	snail := harness.Tool(t, "s-nail")
 	s, sendmail, env := underSendmail(t)
-	send := func(to string) result {
-		return executeTool(t, env, "Schöne Grüße!\n", snail, "-:/", "-S", "v15-compat", "-S", "mta="+sendmail, "-S", "sendwait", "-S", "ttycharset=utf-8",
-			"-r", "zoe@sandbox.example", "-s", clientSubject, to)
+	send := func(to string) harness.Result {
+		return harness.ExecuteTool(t, env, "Schöne Grüße!\n", snail, "-:/", "-S", "v15-compat", "-S", "mta="+sendmail, "-S", "sendwait", "-S", "ttycharset=utf-8",
+			"-r", "zoe@sandbox.example", "-s", harness.ClientSubject, to)
 	}
-	if r := send("bob@example.net"); r.code != 0 {
+	if r := send("bob@example.net"); r.Code != 0 {
 		t.Fatalf("%+v", r)
 	}
-	arrived(t, s, "bob@example.net", clientSubject, "Schöne Grüße!\n")
-	if r := send("suppressed@example.net"); r.code == 0 || !strings.Contains(r.err, "550 5.7.1") {
+	arrived(t, s, "bob@example.net", harness.ClientSubject, "Schöne Grüße!\n")
+	if r := send("suppressed@example.net"); r.Code == 0 || !strings.Contains(r.Err, "550 5.7.1") {
 		t.Errorf("%+v", r)
 	}
 }
@@ -133,7 +132,7 @@ exec cron -f
 `
 
 func TestCron(t *testing.T) {
-	tool(t, "cron")
+	harness.Tool(t, "cron")
 	if os.Getuid() != 0 {
 		t.Skip("cron runs as root only")
 	}
@@ -141,29 +140,29 @@ func TestCron(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), "unshare", "-m", "mount", "-t", "tmpfs", "none", probe).CombinedOutput(); err != nil {
 		t.Skipf("this machine allows no mounts of one's own, and cron looks at fixed paths: %v %s", err, out)
 	}
-	s := serveSandbox(t, "")
+	s := harness.ServeSandbox(t, "")
 	cmd := exec.Command("unshare", "-m", "sh", "-c", cronScript)
-	cmd.Env = environ(t, "DIR="+t.TempDir(), "BINARY="+binary, "SERVER="+s.smtp)
-	out := newStream()
+	cmd.Env = harness.Environ(t, "DIR="+t.TempDir(), "BINARY="+harness.Binary(t), "SERVER="+s.SMTP)
+	out := harness.NewStream()
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	ended := make(chan struct{})
-	go func() { defer close(ended); _ = cmd.Wait(); out.end() }()
+	go func() { defer close(ended); _ = cmd.Wait(); out.End() }()
 	stop := func() { _ = cmd.Process.Kill(); <-ended }
 	t.Cleanup(stop)
 	sent := make(chan struct{})
-	go func() { defer close(sent); s.await(s.err, `msg=recipient .*to=bob@example.net`) }()
+	go func() { defer close(sent); s.Await(s.Err, `msg=recipient .*to=bob@example.net`) }()
 	select {
 	case <-sent:
 	case <-ended:
 		t.Fatalf("cron ended: %s", out)
-	case <-time.After(patience):
+	case <-time.After(harness.Patience):
 		t.Fatalf("no mail came: %s", out)
 	}
 	stop()
-	calls := callsTo(t, s.sandbox, "bob@example.net")
+	calls := harness.CallsTo(t, s.Sandbox, "bob@example.net")
 	if len(calls) != 1 || !strings.HasPrefix(calls[0].Body.Subject, "Cron <root@") || calls[0].Body.Text != "3 files copied\n.\ndone\n" || calls[0].Body.From.Name != "Cron Daemon" {
 		t.Errorf("the sandbox got %+v", calls)
 	}

@@ -1,4 +1,4 @@
-package main
+package clients
 
 import (
 	"crypto/tls"
@@ -9,13 +9,15 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
 // recipe is a block of docs/recipes.md in a file, with the relay's port in the
 // place of 2525.
-func recipe(t *testing.T, s relayed, name string) string {
+func recipe(t *testing.T, s harness.Relay, name string) string {
 	t.Helper()
-	_, port := hostPort(t, s.smtp)
+	_, port := harness.HostPort(t, s.SMTP)
 	path := filepath.Join(t.TempDir(), "recipe")
 	if err := os.WriteFile(path, []byte(strings.ReplaceAll(recipeText(t, name), "2525", port)), 0o600); err != nil {
 		t.Fatal(err)
@@ -25,7 +27,7 @@ func recipe(t *testing.T, s relayed, name string) string {
 
 func recipeText(t *testing.T, name string) string {
 	t.Helper()
-	text, err := os.ReadFile("../../docs/recipes.md")
+	text, err := os.ReadFile(harness.File(t, "docs/recipes.md"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -39,22 +41,11 @@ func recipeText(t *testing.T, name string) string {
 // script is the program that follows the recipe.
 func script(t *testing.T, name string) string {
 	t.Helper()
-	path, err := filepath.Abs(filepath.Join("testdata", "recipes", name))
+	path, err := filepath.Abs(filepath.Join("testdata", name))
 	if err != nil {
 		t.Fatal(err)
 	}
 	return path
-}
-
-// needs skips where a library is not installed; CI installs it.
-func needs(t *testing.T, file string) {
-	t.Helper()
-	if found, _ := filepath.Glob(file); len(found) == 0 {
-		if realClients() {
-			t.Fatalf("SMTP2REST_REAL_CLIENTS is set, and %s is missing", file)
-		}
-		t.Skipf("%s is not installed", file)
-	}
 }
 
 // springJars is where Debian's Spring and what it needs are.
@@ -75,11 +66,11 @@ func TestRecipes(t *testing.T) {
 		{"spring", "java", "/usr/share/java/spring3-context.support.jar", []string{"-cp", springJars, script(t, "SpringMail.java")}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			program := tool(t, tt.tool)
-			needs(t, tt.library)
-			s := serveSandbox(t, "")
-			r := executeTool(t, environ(t, "LANG=C.UTF-8"), "", program, append(tt.args, recipe(t, s, tt.name))...)
-			if r.code != 0 {
+			program := harness.Tool(t, tt.tool)
+			harness.Needs(t, tt.library)
+			s := harness.ServeSandbox(t, "")
+			r := harness.ExecuteTool(t, harness.Environ(t, "LANG=C.UTF-8"), "", program, append(tt.args, recipe(t, s, tt.name))...)
+			if r.Code != 0 {
 				t.Fatalf("%+v", r)
 			}
 			arrived(t, s, "bob@example.net", "Grüße", "Schöne Grüße!\n.\n.. dots\n")
@@ -89,7 +80,7 @@ func TestRecipes(t *testing.T) {
 }
 
 func TestRecipeForPHPIni(t *testing.T) {
-	php := tool(t, "php")
+	php := harness.Tool(t, "php")
 	s, sendmail, env := underSendmail(t)
 	ini := recipe(t, s, "php.ini")
 	text, err := os.ReadFile(ini)
@@ -100,7 +91,7 @@ func TestRecipeForPHPIni(t *testing.T) {
 	if err := os.WriteFile(ini, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if r := executeTool(t, env, "", php, "-c", ini, "-r", `exit(mail("bob@example.net", "Hello", "from php", "From: shop@sandbox.example") ? 0 : 1);`); r.code != 0 {
+	if r := harness.ExecuteTool(t, env, "", php, "-c", ini, "-r", `exit(mail("bob@example.net", "Hello", "from php", "From: shop@sandbox.example") ? 0 : 1);`); r.Code != 0 {
 		t.Fatalf("%+v", r)
 	}
 	arrived(t, s, "bob@example.net", "Hello", "from php")
@@ -108,9 +99,9 @@ func TestRecipeForPHPIni(t *testing.T) {
 
 // An alert goes all the way: into Alertmanager's API, out by mail.
 func TestRecipeForAlertmanager(t *testing.T) {
-	program := tool(t, "prometheus-alertmanager")
-	s := serveSandbox(t, "")
-	address := freeAddress(t)
+	program := harness.Tool(t, "prometheus-alertmanager")
+	s := harness.ServeSandbox(t, "")
+	address := harness.FreeAddress(t)
 	config := recipe(t, s, "alertmanager")
 	text, err := os.ReadFile(config)
 	if err != nil {
@@ -121,9 +112,9 @@ func TestRecipeForAlertmanager(t *testing.T) {
 	if err := os.WriteFile(config, text, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	am := launchCommand(t, environ(t), exec.Command(program, "--config.file", config,
+	am := harness.LaunchCommand(t, harness.Environ(t), exec.Command(program, "--config.file", config,
 		"--storage.path", t.TempDir(), "--web.listen-address", address, "--cluster.listen-address", ""))
-	am.await(am.err, `(?i)listening`)
+	am.Await(am.Err, `(?i)listening`)
 	alert := `[{"labels": {"alertname": "DiskFull"}, "annotations": {"summary": "it is full"}}]`
 	resp, err := http.Post("http://"+address+"/api/v2/alerts", "application/json", strings.NewReader(alert))
 	if err != nil {
@@ -131,8 +122,8 @@ func TestRecipeForAlertmanager(t *testing.T) {
 	}
 	_ = resp.Body.Close()
 	http.DefaultClient.CloseIdleConnections()
-	s.await(s.err, `to=ops@example\.com .*outcome=(accepted)`)
-	calls := callsTo(t, s.sandbox, "ops@example.com")
+	s.Await(s.Err, `to=ops@example\.com .*outcome=(accepted)`)
+	calls := harness.CallsTo(t, s.Sandbox, "ops@example.com")
 	if len(calls) != 1 || !strings.Contains(calls[0].Body.Subject, "DiskFull") {
 		t.Errorf("the sandbox got %+v", calls)
 	}
@@ -142,27 +133,27 @@ func TestRecipeForAlertmanager(t *testing.T) {
 func TestRecipeForPrinters(t *testing.T) {
 	here := strings.NewReplacer("10.1.0.5:2525", "127.0.0.1:0", "10.1.0.5:2526", "127.0.0.1:0", "10.1.0.0/16", "127.0.0.0/8")
 	// The listener of its own first: tables of the other recipe follow it.
-	p := launch(t, environ(t), "serve", "--sandbox", "--config", configFile(t, here.Replace(recipeText(t, "old tls")+recipeText(t, "printer"))))
-	m := p.err.await(regexp.MustCompile(`(?s)msg=listening address=(\S+:\d+).*msg=listening address=(\S+:\d+)`))
+	p := harness.Launch(t, harness.Environ(t), "serve", "--sandbox", "--config", harness.ConfigFile(t, here.Replace(recipeText(t, "old tls")+recipeText(t, "printer"))))
+	m := p.Err.Await(regexp.MustCompile(`(?s)msg=listening address=(\S+:\d+).*msg=listening address=(\S+:\d+)`))
 	if m == nil {
-		t.Fatalf("it says %s", p.err)
+		t.Fatalf("it says %s", p.Err)
 	}
-	sandbox := p.await(p.out, `sandbox +http://(127\.0\.0\.1:\d+)/api`)
-	scan := func(c *client, to string) {
+	sandbox := p.Await(p.Out, `sandbox +http://(127\.0\.0\.1:\d+)/api`)
+	scan := func(c *harness.Client, to string) {
 		t.Helper()
-		c.do("HELO 10.1.0.77", "250 ", "MAIL FROM:<scanner>", "250 ", "RCPT TO:<"+to+">", "250 ", "DATA", "354 ",
+		c.Do("HELO 10.1.0.77", "250 ", "MAIL FROM:<scanner>", "250 ", "RCPT TO:<"+to+">", "250 ", "DATA", "354 ",
 			"From: scanner\r\nSubject: Scan 17\r\nMIME-Version: 1.0\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n"+
 				"--b\r\nContent-Type: text/plain\r\n\r\nSee the file.\r\n"+
 				"--b\r\nContent-Type: application/pdf; name=scan.pdf\r\nContent-Transfer-Encoding: base64\r\n\r\nJVBERi0=\r\n--b--\r\n.", "250 ", "QUIT", "221 ")
-		calls := callsTo(t, sandbox, to)
+		calls := harness.CallsTo(t, sandbox, to)
 		if len(calls) != 1 || calls[0].Body.Subject != "Scan 17" || !strings.Contains(calls[0].Body.Text, "See the file.") || !strings.Contains(calls[0].Body.Text, "scan.pdf") {
 			t.Errorf("the API got %+v", calls)
 		}
 	}
-	plain := dial(t, m[2])
-	plain.do("", "220 ")
+	plain := harness.Dial(t, m[2])
+	plain.Do("", "220 ")
 	scan(plain, "bob@example.net")
-	old := dial(t, m[1])
-	old.do("", "220 ", "EHLO 10.1.0.77", "250 ", "STARTTLS", "220 ")
-	scan(newClient(t, tls.Client(old.conn, &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS10, InsecureSkipVerify: true})), "eve@example.net")
+	old := harness.Dial(t, m[1])
+	old.Do("", "220 ", "EHLO 10.1.0.77", "250 ", "STARTTLS", "220 ")
+	scan(harness.NewClient(t, tls.Client(old.Conn, &tls.Config{MinVersion: tls.VersionTLS10, MaxVersion: tls.VersionTLS10, InsecureSkipVerify: true})), "eve@example.net")
 }

@@ -1,4 +1,4 @@
-package main
+package systemd
 
 import (
 	"bytes"
@@ -9,22 +9,23 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
-func serviceDoc(t *testing.T) document {
+func read(t *testing.T, name string) string {
 	t.Helper()
-	path := filepath.Join("..", "..", "docs", "service.md")
-	text, err := os.ReadFile(path)
+	text, err := os.ReadFile(harness.File(t, name))
 	if err != nil {
 		t.Fatal(err)
 	}
-	return document{path, string(text)}
+	return string(text)
 }
 
 // What docs/service.md has an operator type is run as written, in another
 // place and without systemd.
 func TestServiceByHand(t *testing.T) {
-	m := regexp.MustCompile("(?s)<!-- by hand -->\n```sh\n(.*?)```").FindStringSubmatch(serviceDoc(t).text)
+	m := regexp.MustCompile("(?s)<!-- by hand -->\n```sh\n(.*?)```").FindStringSubmatch(read(t, "docs/service.md"))
 	if m == nil {
 		t.Fatal("the commands are not there any more")
 	}
@@ -35,11 +36,7 @@ func TestServiceByHand(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	units, err := filepath.Abs(unitsDir)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for link, to := range map[string]string{"clone/smtp2rest": binary, "clone/systemd": units} {
+	for link, to := range map[string]string{"clone/smtp2rest": harness.Binary(t), "clone/systemd": harness.File(t, "systemd")} {
 		if err := os.Symlink(to, at(link)); err != nil {
 			t.Fatal(err)
 		}
@@ -53,7 +50,7 @@ func TestServiceByHand(t *testing.T) {
 		"sudo smtp2rest status", "sudo smtp2rest status || [ $? = 3 ]").Replace(m[1])
 	cmd := exec.Command("sh", "-euc", script)
 	cmd.Dir, cmd.Stdin = at("clone"), strings.NewReader("the-key\n")
-	cmd.Env = append(environ(t, "NEXUSPROMAIL_API_KEY_FILE="+at("etc/nexuspromail_api_key")), "PATH="+at("bin")+":"+os.Getenv("PATH"))
+	cmd.Env = append(harness.Environ(t, "NEXUSPROMAIL_API_KEY_FILE="+at("etc/nexuspromail_api_key")), "PATH="+at("bin")+":"+os.Getenv("PATH"))
 	out, err := cmd.CombinedOutput()
 	if err != nil || !bytes.Contains(out, []byte("config.toml is good.\n")) || !bytes.Contains(out, []byte("systemctl enable --now smtp2rest\n")) {
 		t.Fatalf("%v\n%s", err, out)
@@ -72,22 +69,15 @@ func TestServiceByHand(t *testing.T) {
 
 // systemd takes the drop-ins that docs/service.md has, and we would see if not.
 func TestServiceDropIns(t *testing.T) {
-	tool, err := exec.LookPath("systemd-analyze")
-	if err != nil {
-		t.Skipf("systemd-analyze is not on this machine, which comes with systemd: %v", err)
-	}
+	tool := harness.Tool(t, "systemd-analyze")
 	verify := func(dropIn string) string {
 		dir := t.TempDir()
-		text, err := os.ReadFile(filepath.Join(unitsDir, "smtp2rest.service"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		text = bytes.ReplaceAll(text, []byte("/usr/local/bin/smtp2rest"), []byte(binary))
+		text := strings.ReplaceAll(read(t, "systemd/smtp2rest.service"), "/usr/local/bin/smtp2rest", harness.Binary(t))
 		service := filepath.Join(dir, "smtp2rest.service")
 		if err := os.Mkdir(service+".d", 0o755); err != nil {
 			t.Fatal(err)
 		}
-		for path, text := range map[string]string{service: string(text), service + ".d/override.conf": dropIn} {
+		for path, text := range map[string]string{service: text, service + ".d/override.conf": dropIn} {
 			if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
 				t.Fatal(err)
 			}
@@ -102,13 +92,10 @@ func TestServiceDropIns(t *testing.T) {
 		t.Fatal("systemd-analyze does not look into drop-ins")
 	}
 	seen := 0
-	for _, b := range serviceDoc(t).blocks() {
-		if b.lang != "ini" {
-			continue
-		}
+	for _, m := range regexp.MustCompile("(?s)```ini\n(.*?)```").FindAllStringSubmatch(read(t, "docs/service.md"), -1) {
 		seen++
-		if said := verify(b.text); said != "" {
-			t.Errorf("docs/service.md:%d: %s", b.line, said)
+		if said := verify(m[1]); said != "" {
+			t.Errorf("docs/service.md has\n%s\n%s", m[1], said)
 		}
 	}
 	if seen < 3 {

@@ -1,6 +1,6 @@
 //go:build linux
 
-package main
+package load
 
 import (
 	"fmt"
@@ -13,17 +13,20 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
 // idleDaemon starts the binary on an empty queue and says how long it took
 // until clients could connect.
-func idleDaemon(t *testing.T) (p *process, took time.Duration) {
+func idleDaemon(t *testing.T) (p *harness.Process, took time.Duration) {
 	t.Helper()
-	conf := configFile(t, "[[listener]]\naddress = \"127.0.0.1:0\"\n")
-	env := environ(t, "NEXUSPROMAIL_API_KEY=k", "FROM_EMAIL=relay@sandbox.example")
+	conf := harness.ConfigFile(t, "[[listener]]\naddress = \"127.0.0.1:0\"\n")
+	env := harness.Environ(t, "NEXUSPROMAIL_API_KEY=k", "FROM_EMAIL=relay@sandbox.example")
+	binary := harness.Binary(t)
 	begin := time.Now()
-	p = launchCommand(t, env, exec.Command(binary, "serve", "--config", conf))
-	p.await(p.err, `msg=listening address=(127\.0\.0\.1:\d+)`)
+	p = harness.LaunchCommand(t, env, exec.Command(binary, "serve", "--config", conf))
+	p.Await(p.Err, `msg=listening address=(127\.0\.0\.1:\d+)`)
 	return p, time.Since(begin)
 }
 
@@ -31,17 +34,17 @@ func idleDaemon(t *testing.T) (p *process, took time.Duration) {
 // was used before: each the median and the worst of twenty.
 func logStarts(t *testing.T) {
 	t.Helper()
-	conf := configFile(t, "[[listener]]\naddress = \"127.0.0.1:0\"\n")
+	conf := harness.ConfigFile(t, "[[listener]]\naddress = \"127.0.0.1:0\"\n")
 	var first, again []time.Duration
 	for range 20 {
-		env := environ(t, "NEXUSPROMAIL_API_KEY=k", "FROM_EMAIL=relay@sandbox.example")
+		env := harness.Environ(t, "NEXUSPROMAIL_API_KEY=k", "FROM_EMAIL=relay@sandbox.example")
 		for _, to := range []*[]time.Duration{&first, &again} {
 			begin := time.Now()
-			p := launchCommand(t, env, exec.Command(binary, "serve", "--config", conf))
-			p.await(p.err, `msg=(listening) `)
+			p := harness.LaunchCommand(t, env, exec.Command(harness.Binary(t), "serve", "--config", conf))
+			p.Await(p.Err, `msg=(listening) `)
 			*to = append(*to, time.Since(begin).Round(time.Millisecond))
-			p.signal(syscall.SIGTERM)
-			p.exit()
+			p.Signal(syscall.SIGTERM)
+			p.Exit()
 		}
 	}
 	slices.Sort(first)
@@ -51,9 +54,9 @@ func logStarts(t *testing.T) {
 
 // switches is how often a thread of a process went to sleep, so that it had
 // been woken.
-func switches(t *testing.T, p *process) int {
+func switches(t *testing.T, p *harness.Process) int {
 	t.Helper()
-	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", p.cmd.Process.Pid))
+	threads, err := filepath.Glob(fmt.Sprintf("/proc/%d/task/*/status", p.Cmd.Process.Pid))
 	if err != nil || len(threads) == 0 {
 		t.Fatalf("no threads: %v", err)
 	}
@@ -96,8 +99,8 @@ func TestIdle(t *testing.T) {
 	if took > 2*time.Second || rss > 40 || used > look/20 || woken > 10 {
 		t.Errorf("start %v, resident %.1f MiB, processor %v, woken %d times in %v: more than an idle relay needs", took, rss, used, woken, look)
 	}
-	p.signal(syscall.SIGTERM)
-	if code := p.exit(); code != 0 {
+	p.Signal(syscall.SIGTERM)
+	if code := p.Exit(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
 }

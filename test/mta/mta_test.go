@@ -1,4 +1,5 @@
-package main
+// Package mta has real mail servers hand mail to the relay.
+package mta
 
 import (
 	"errors"
@@ -12,8 +13,11 @@ import (
 	"strconv"
 	"strings"
 	"testing"
-	"time"
+
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
+
+func TestMain(m *testing.M) { os.Exit(harness.Main(m)) }
 
 // Mail servers that hand over to the relay: Postfix, Exim and Sendmail with it
 // as their smarthost, and Postfix by LMTP. Each runs with a configuration, a queue and a
@@ -28,25 +32,15 @@ func postfixTree(t *testing.T) string {
 		tree = "/"
 	}
 	if _, err := os.Stat(filepath.Join(tree, "usr/lib/postfix/sbin/master")); err != nil {
-		if realClients() {
-			t.Fatalf("SMTP2REST_REAL_CLIENTS is set, and there is no Postfix: %v", err)
-		}
-		t.Skip("Postfix is not installed, and SMTP2REST_POSTFIX does not say where it was unpacked")
+		harness.Missing(t, "Postfix is not installed, and SMTP2REST_POSTFIX does not say where it was unpacked: %v", err)
 	}
 	return tree
 }
 
-func asRoot(t *testing.T, what string) {
-	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skipf("%s runs as root only", what)
-	}
-}
-
 // startPostfix returns its address and its log. transport is how it sends.
 func startPostfix(t *testing.T, transport string) (address string, log func() string) {
-	tree, port := postfixTree(t), freePort(t)
-	asRoot(t, "Postfix")
+	tree, port := postfixTree(t), harness.FreePort(t)
+	harness.AsRoot(t, "Postfix")
 	dir := spoolDir(t)
 	for name, who := range map[string][2]string{
 		"active": {"mail"}, "bounce": {"mail"}, "corrupt": {"mail"}, "defer": {"mail"}, "deferred": {"mail"}, "flush": {"mail"}, "hold": {"mail"},
@@ -91,7 +85,7 @@ local_recipient_maps =
 	writeFile(t, filepath.Join(conf, "main.cf"), main)
 	woken := strings.NewReplacer("qmgr unix n - n - 0", "qmgr unix n - n 300 1", "pickup unix n - n - 0", "pickup unix n - n 60 1")
 	writeFile(t, filepath.Join(conf, "master.cf"), woken.Replace(master.String()))
-	p := launchCommand(t, environ(t, "MAIL_CONFIG="+conf, "LD_LIBRARY_PATH="+filepath.Join(tree, "usr/lib/postfix")),
+	p := harness.LaunchCommand(t, harness.Environ(t, "MAIL_CONFIG="+conf, "LD_LIBRARY_PATH="+filepath.Join(tree, "usr/lib/postfix")),
 		exec.Command(filepath.Join(tree, "usr/lib/postfix/sbin/master"), "-c", conf, "-d"))
 	log = func() string { text, _ := os.ReadFile(filepath.Join(dir, "log")); return string(text) }
 	awaitServer(t, p, "127.0.0.1:"+port, log)
@@ -99,14 +93,14 @@ local_recipient_maps =
 }
 
 // startExim returns its address and its log.
-func startExim(t *testing.T, s relayed) (address string, log func() string) {
-	exim, port := tool(t, "exim4"), freePort(t)
-	asRoot(t, "Exim")
+func startExim(t *testing.T, s harness.Relay) (address string, log func() string) {
+	exim, port := harness.Tool(t, "exim4"), harness.FreePort(t)
+	harness.AsRoot(t, "Exim")
 	dir := spoolDir(t)
 	for _, name := range []string{"spool", "log"} {
 		mkdirFor(t, filepath.Join(dir, name), "Debian-exim", "")
 	}
-	_, relayPort := hostPort(t, s.smtp)
+	_, relayPort := harness.HostPort(t, s.SMTP)
 	conf := filepath.Join(dir, "conf")
 	writeFile(t, conf, fmt.Sprintf(`primary_hostname = mta.sandbox.example
 spool_directory = %[1]s/spool
@@ -131,7 +125,7 @@ remote:
 begin retry
 * * F,2h,1m
 `, dir, port, relayPort))
-	p := launchCommand(t, environ(t), exec.Command(exim, "-C", conf, "-bdf", "-q1h"))
+	p := harness.LaunchCommand(t, harness.Environ(t), exec.Command(exim, "-C", conf, "-bdf", "-q1h"))
 	log = func() string { text, _ := os.ReadFile(filepath.Join(dir, "log", "mainlog")); return string(text) }
 	awaitServer(t, p, "127.0.0.1:"+port, log)
 	return "127.0.0.1:" + port, log
@@ -143,29 +137,26 @@ func sendmailTree(t *testing.T) string {
 	t.Helper()
 	tree := os.Getenv("SMTP2REST_SENDMAIL")
 	if _, err := os.Stat(filepath.Join(tree, "usr/libexec/sendmail/sendmail")); tree == "" || err != nil {
-		if realClients() {
-			t.Fatalf("SMTP2REST_REAL_CLIENTS is set, and SMTP2REST_SENDMAIL (%q) has no Sendmail; run scripts/mta/sendmail: %v", tree, err)
-		}
-		t.Skip("SMTP2REST_SENDMAIL does not say where scripts/mta/sendmail unpacked Sendmail")
+		harness.Missing(t, "SMTP2REST_SENDMAIL does not say where scripts/mta/sendmail unpacked Sendmail: %v", err)
 	}
 	return tree
 }
 
 // startSendmail returns its address and its log, which has all that it said and
 // heard.
-func startSendmail(t *testing.T, s relayed) (address string, log func() string) {
-	tree, port := sendmailTree(t), freePort(t)
-	asRoot(t, "Sendmail")
+func startSendmail(t *testing.T, s harness.Relay) (address string, log func() string) {
+	tree, port := sendmailTree(t), harness.FreePort(t)
+	harness.AsRoot(t, "Sendmail")
 	dir := spoolDir(t)
 	if err := os.Mkdir(filepath.Join(dir, "queue"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	_, relayPort := hostPort(t, s.smtp)
+	_, relayPort := harness.HostPort(t, s.SMTP)
 	libraries, err := filepath.Glob(filepath.Join(tree, "usr/lib/*-linux-gnu*"))
 	if err != nil || len(libraries) == 0 {
 		t.Fatalf("%s has no libraries: %v", tree, err)
 	}
-	env := environ(t, "LD_LIBRARY_PATH="+libraries[0])
+	env := harness.Environ(t, "LD_LIBRARY_PATH="+libraries[0])
 	writeFile(t, filepath.Join(dir, "switch"), "hosts files\n")
 	writeFile(t, filepath.Join(dir, "mc"), fmt.Sprintf("OSTYPE(`linux')\n"+
 		"define(`confPID_FILE', `%[1]s/pid')\ndefine(`QUEUE_DIR', `%[1]s/queue')\ndefine(`STATUS_FILE', `%[1]s/status')\n"+
@@ -174,13 +165,13 @@ func startSendmail(t *testing.T, s relayed) (address string, log func() string) 
 		"FEATURE(`nocanonify')\nFEATURE(`accept_unresolvable_domains')\nFEATURE(`promiscuous_relay')\nFEATURE(`no_default_msa')\n"+
 		"DAEMON_OPTIONS(`Name=MTA, Addr=127.0.0.1, Port=%[3]s')\nMAILER(`smtp')\n", dir, relayPort, port))
 	cf := filepath.Join(tree, "usr/share/sendmail/cf") + "/"
-	made := executeTool(t, env, "", filepath.Join(tree, "usr/bin/m4"), "-D_CF_DIR_="+cf, cf+"m4/cf.m4", filepath.Join(dir, "mc"))
-	if made.code != 0 {
+	made := harness.ExecuteTool(t, env, "", filepath.Join(tree, "usr/bin/m4"), "-D_CF_DIR_="+cf, cf+"m4/cf.m4", filepath.Join(dir, "mc"))
+	if made.Code != 0 {
 		t.Fatalf("m4: %+v", made)
 	}
-	writeFile(t, filepath.Join(dir, "cf"), made.out)
+	writeFile(t, filepath.Join(dir, "cf"), made.Out)
 	// Where the host's name has no domain, Sendmail waits a minute for one.
-	p := launchCommand(t, env, exec.Command("unshare", "--uts", "sh", "-c", `hostname mta.sandbox.example && exec "$@"`, "sh",
+	p := harness.LaunchCommand(t, env, exec.Command("unshare", "--uts", "sh", "-c", `hostname mta.sandbox.example && exec "$@"`, "sh",
 		filepath.Join(tree, "usr/libexec/sendmail/sendmail"), "-C"+filepath.Join(dir, "cf"), "-bD", "-q1h", "-X", filepath.Join(dir, "log")))
 	log = func() string { text, _ := os.ReadFile(filepath.Join(dir, "log")); return string(text) }
 	awaitServer(t, p, "127.0.0.1:"+port, log)
@@ -229,12 +220,12 @@ func writeFile(t *testing.T, path, text string) {
 }
 
 // awaitServer returns when a server greets.
-func awaitServer(t *testing.T, p *process, address string, log func() string) {
+func awaitServer(t *testing.T, p *harness.Process, address string, log func() string) {
 	t.Helper()
-	pollUntil(t, "the server greets", func() bool {
+	harness.PollUntil(t, "the server greets", func() bool {
 		select {
-		case <-p.done:
-			t.Fatalf("the server ended: %s%s%s", p.out, p.err, log())
+		case <-p.Done:
+			t.Fatalf("the server ended: %s%s%s", p.Out, p.Err, log())
 		default:
 		}
 		c, err := smtp.Dial(address)
@@ -250,50 +241,35 @@ func awaitServer(t *testing.T, p *process, address string, log func() string) {
 	})
 }
 
-// pollUntil waits for what another program will do.
-func pollUntil(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	timeout := time.After(patience)
-	tick := time.NewTicker(50 * time.Millisecond)
-	defer tick.Stop()
-	for !done() {
-		select {
-		case <-tick.C:
-		case <-timeout:
-			t.Fatalf("waited in vain until %s", what)
-		}
-	}
-}
-
 // through hands the usual mail to a server.
 func through(t *testing.T, address string, to ...string) {
 	t.Helper()
-	if err := smtp.SendMail(address, nil, "zoe@sandbox.example", to, []byte(clientMail)); err != nil {
+	if err := smtp.SendMail(address, nil, "zoe@sandbox.example", to, []byte(harness.ClientMail)); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // awaitBounce waits for a bounce to the sender and checks whom it is about.
-func awaitBounce(t *testing.T, s relayed, about string) {
+func awaitBounce(t *testing.T, s harness.Relay, about string) {
 	t.Helper()
-	pollUntil(t, "the sender has a bounce", func() bool { return len(callsTo(t, s.sandbox, "zoe@sandbox.example")) > 0 })
-	calls := callsTo(t, s.sandbox, "zoe@sandbox.example")
+	harness.PollUntil(t, "the sender has a bounce", func() bool { return len(harness.CallsTo(t, s.Sandbox, "zoe@sandbox.example")) > 0 })
+	calls := harness.CallsTo(t, s.Sandbox, "zoe@sandbox.example")
 	if text := calls[0].Body.Text; len(calls) != 1 || !strings.Contains(text, about) || strings.Contains(text, "eve@") {
 		t.Errorf("there are %d bounces; the first says\n%s", len(calls), text)
 	}
 }
 
-func awaitCall(t *testing.T, s relayed, to string) {
+func awaitCall(t *testing.T, s harness.Relay, to string) {
 	t.Helper()
-	pollUntil(t, "the API has the mail for "+to, func() bool { return len(callsTo(t, s.sandbox, to)) > 0 })
-	taken(t, s, to)
+	harness.PollUntil(t, "the API has the mail for "+to, func() bool { return len(harness.CallsTo(t, s.Sandbox, to)) > 0 })
+	harness.Taken(t, s, to)
 }
 
 // A mail server that is told 550 bounces by itself; one that is told 250 with
 // an exception leaves it to the relay.
 func TestPostfixSmarthost(t *testing.T) {
-	s := serveSandbox(t, "")
-	address, log := startPostfix(t, "smtp:["+strings.Replace(s.smtp, ":", "]:", 1))
+	s := harness.ServeSandbox(t, "")
+	address, log := startPostfix(t, "smtp:["+strings.Replace(s.SMTP, ":", "]:", 1))
 	through(t, address, "bob@example.net", "eve@example.net")
 	awaitCall(t, s, "bob@example.net")
 	awaitCall(t, s, "eve@example.net")
@@ -305,7 +281,7 @@ func TestPostfixSmarthost(t *testing.T) {
 }
 
 func TestEximSmarthost(t *testing.T) {
-	s := serveSandbox(t, "")
+	s := harness.ServeSandbox(t, "")
 	address, log := startExim(t, s)
 	through(t, address, "bob@example.net", "eve@example.net")
 	awaitCall(t, s, "bob@example.net")
@@ -320,14 +296,14 @@ func TestEximSmarthost(t *testing.T) {
 // Where a login is offered, Sendmail says with AUTH= who handed it the mail (RFC
 // 4954 section 5): "<>" when it does not trust what its own client said of that.
 func TestSendmailSmarthost(t *testing.T) {
-	s := serveSandbox(t, "tls = \"starttls\"\nself_signed = true\n[[user]]\nname = \"ann\"\n"+
+	s := harness.ServeSandbox(t, "tls = \"starttls\"\nself_signed = true\n[[user]]\nname = \"ann\"\n"+
 		"password_hash = \"$2a$10$ylyd17Csnl.gmv72aKMzqOIyLh9S.26Bv1KgmF2DJ5OY/iePVbdHq\"\n")
 	address, log := startSendmail(t, s)
 	through(t, address, "bob@example.net")
 	awaitCall(t, s, "bob@example.net")
-	c := dial(t, address)
-	c.do("", "220 ", "EHLO client.example", "250", "MAIL FROM:<zoe@sandbox.example> AUTH=zoe+2Bx@sandbox.example BODY=8BITMIME", "250 ", "RCPT TO:<eve@example.net>", "250 ",
-		"DATA", "354 ", strings.TrimSuffix(strings.ReplaceAll(clientMail, "\r\n.", "\r\n.."), "\r\n")+"\r\n.", "250 ", "QUIT", "221 ")
+	c := harness.Dial(t, address)
+	c.Do("", "220 ", "EHLO client.example", "250", "MAIL FROM:<zoe@sandbox.example> AUTH=zoe+2Bx@sandbox.example BODY=8BITMIME", "250 ", "RCPT TO:<eve@example.net>", "250 ",
+		"DATA", "354 ", strings.TrimSuffix(strings.ReplaceAll(harness.ClientMail, "\r\n.", "\r\n.."), "\r\n")+"\r\n.", "250 ", "QUIT", "221 ")
 	awaitCall(t, s, "eve@example.net")
 	through(t, address, "suppressed@example.net")
 	awaitBounce(t, s, "suppressed@example.net")
@@ -342,8 +318,8 @@ func TestSendmailSmarthost(t *testing.T) {
 // By LMTP Postfix hears of each recipient, and bounces for those refused; the
 // relay then does not.
 func TestPostfixLMTP(t *testing.T) {
-	s := serveSandbox(t, "protocol = \"lmtp\"\n")
-	address, log := startPostfix(t, "lmtp:inet:"+s.smtp)
+	s := harness.ServeSandbox(t, "protocol = \"lmtp\"\n")
+	address, log := startPostfix(t, "lmtp:inet:"+s.SMTP)
 	through(t, address, "bob@example.net", "suppressed@example.net", "eve@example.net", "down+1@example.net")
 	awaitCall(t, s, "bob@example.net")
 	awaitCall(t, s, "eve@example.net")
@@ -358,9 +334,9 @@ func TestPostfixLMTP(t *testing.T) {
 		}
 	}
 	// What was queued for one arrives once, and nothing else does again.
-	pollUntil(t, "the queued one is sent", func() bool { return len(callsTo(t, s.sandbox, "down+1@example.net")) > 1 })
+	harness.PollUntil(t, "the queued one is sent", func() bool { return len(harness.CallsTo(t, s.Sandbox, "down+1@example.net")) > 1 })
 	for _, to := range []string{"bob@example.net", "eve@example.net", "suppressed@example.net", "zoe@sandbox.example"} {
-		if n := len(callsTo(t, s.sandbox, to)); n != 1 {
+		if n := len(harness.CallsTo(t, s.Sandbox, to)); n != 1 {
 			t.Errorf("the sandbox got %d calls for %s", n, to)
 		}
 	}
@@ -368,14 +344,14 @@ func TestPostfixLMTP(t *testing.T) {
 
 // A relay that is away costs no mail: the server in front keeps it.
 func TestPostfixWaitsForTheRelay(t *testing.T) {
-	port := freePort(t)
+	port := harness.FreePort(t)
 	address, log := startPostfix(t, "smtp:[127.0.0.1]:"+port)
 	through(t, address, "bob@example.net")
-	pollUntil(t, "Postfix defers the mail", func() bool { return strings.Contains(log(), "status=deferred") })
-	s := serveSandboxAt(t, "127.0.0.1:"+port, "")
+	harness.PollUntil(t, "Postfix defers the mail", func() bool { return strings.Contains(log(), "status=deferred") })
+	s := harness.ServeSandboxAt(t, "127.0.0.1:"+port, "")
 	conf, tree := regexp.MustCompile(`configuration (\S+)`).FindStringSubmatch(log()), postfixTree(t)
-	env := environ(t, "LD_LIBRARY_PATH="+filepath.Join(tree, "usr/lib/postfix"))
-	if r := executeTool(t, env, "", filepath.Join(tree, "usr/sbin/postqueue"), "-c", conf[1], "-f"); r.code != 0 {
+	env := harness.Environ(t, "LD_LIBRARY_PATH="+filepath.Join(tree, "usr/lib/postfix"))
+	if r := harness.ExecuteTool(t, env, "", filepath.Join(tree, "usr/sbin/postqueue"), "-c", conf[1], "-f"); r.Code != 0 {
 		t.Fatalf("%+v", r)
 	}
 	awaitCall(t, s, "bob@example.net")

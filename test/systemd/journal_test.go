@@ -1,6 +1,6 @@
 //go:build linux
 
-package main
+package systemd
 
 import (
 	"fmt"
@@ -12,6 +12,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
 // What systemd sets when standard error is the journal, and what it inherits
@@ -42,9 +44,9 @@ func TestLinesForTheJournal(t *testing.T) {
 			if !tt.same {
 				stream = "8:1"
 			}
-			cmd := exec.CommandContext(t.Context(), binary, "serve", "--config",
-				configFile(t, "[[listener]]\naddress = \"127.0.0.1:0\"\n[log]\nformat = \""+tt.format+"\"\n"))
-			cmd.Env, cmd.Dir, cmd.Stderr = environ(t, "NEXUSPROMAIL_API_KEY=k", "FROM_EMAIL=relay@sandbox.example", "JOURNAL_STREAM="+stream), t.TempDir(), f
+			cmd := exec.CommandContext(t.Context(), harness.Binary(t), "serve", "--config",
+				harness.ConfigFile(t, "[[listener]]\naddress = \"127.0.0.1:0\"\n[log]\nformat = \""+tt.format+"\"\n"))
+			cmd.Env, cmd.Dir, cmd.Stderr = harness.Environ(t, "NEXUSPROMAIL_API_KEY=k", "FROM_EMAIL=relay@sandbox.example", "JOURNAL_STREAM="+stream), t.TempDir(), f
 			if err := cmd.Start(); err != nil {
 				t.Fatal(err)
 			}
@@ -65,7 +67,7 @@ func awaitFile(t *testing.T, path, word string) string {
 	t.Helper()
 	tick := time.NewTicker(5 * time.Millisecond)
 	defer tick.Stop()
-	for begin := time.Now(); time.Since(begin) < patience; <-tick.C {
+	for begin := time.Now(); time.Since(begin) < harness.Patience; <-tick.C {
 		b, err := os.ReadFile(path)
 		if err != nil {
 			t.Fatal(err)

@@ -1,11 +1,10 @@
 //go:build unix
 
-package main
+// Package life has a relay live as an operator has it.
+package life
 
 import (
 	"crypto/tls"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -18,58 +17,60 @@ import (
 	"testing"
 	"time"
 
-	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
+
+func TestMain(m *testing.M) { os.Exit(harness.Main(m)) }
 
 // TestALife is a relay as an operator has it: started, changed for better and
 // worse, its certificate and key renewed, stopped under load, started again.
 // Every mail that was answered 250 is at the API in the end, each once.
 func TestALife(t *testing.T) {
-	_, env, sandbox := sandboxProcess(t, "--key", plantedKey)
-	s := start{t: t, dir: t.TempDir()}
-	s.env = environ(t, "FROM_EMAIL=hello@mail.example.com", env[0])
-	for i, v := range s.env { // the file is to say it
-		s.env[i] = strings.Replace(v, "SMTP2REST_DATA_DIR=", "UNUSED=", 1)
+	_, env, sandbox := harness.SandboxProcess(t, "--key", harness.PlantedKey)
+	dir := t.TempDir()
+	relayEnv := harness.Environ(t, "FROM_EMAIL=hello@mail.example.com", env[0])
+	for i, v := range relayEnv { // the file is to say it
+		relayEnv[i] = strings.Replace(v, "SMTP2REST_DATA_DIR=", "UNUSED=", 1)
 	}
-	cert, key := s.certificate("one.example.com")
-	secret := s.write("secret", "not-the-key-yet", 0o600)
-	socket := filepath.Join(s.dir, "admin.sock")
+	cert, key := harness.Certificate(t, dir, "one.example.com")
+	secret, file, socket := filepath.Join(dir, "secret"), filepath.Join(dir, "config.toml"), filepath.Join(dir, "admin.sock")
+	harness.Rewrite(t, secret, "not-the-key-yet")
 	settings := func(more string) string {
 		return fmt.Sprintf("[api]\nkey_file = %q\n[queue]\ndata_dir = %q\n[admin]\nsocket = %q\n[delivery]\nwait = \"0s\"\nretry_first = \"1s\"\n"+
-			"[[listener]]\naddress = \"127.0.0.1:0\"\ntls = \"starttls\"\ncert_file = %q\nkey_file = %q\n%s", secret, s.path("queue"), socket, cert, key, more)
+			"[[listener]]\naddress = \"127.0.0.1:0\"\ntls = \"starttls\"\ncert_file = %q\nkey_file = %q\n%s", secret, filepath.Join(dir, "queue"), socket, cert, key, more)
 	}
-	file := s.write("config.toml", settings(""), 0o600)
-	p := launch(t, s.env, "serve", "--config", file)
-	address := p.await(p.err, `msg=listening address=(\S+)`)
+	harness.Rewrite(t, file, settings(""))
+	p := harness.Launch(t, relayEnv, "serve", "--config", file)
+	address := p.Await(p.Err, `msg=listening address=(\S+)`)
 
 	reload := func(code int, want ...string) {
 		t.Helper()
-		r := execute(t, environ(t), "", "reload", "--socket", socket)
+		r := harness.Execute(t, harness.Environ(t), "", "reload", "--socket", socket)
 		for _, w := range want {
-			if r.code != code || !strings.Contains(r.all(), w) {
+			if r.Code != code || !strings.Contains(r.All(), w) {
 				t.Errorf("reload: %+v, want %d and %q", r, code, w)
 			}
 		}
-		if strings.Contains(r.all(), "PlantedKey") {
+		if strings.Contains(r.All(), "PlantedKey") {
 			t.Error("reload shows the key")
 		}
 	}
-	open := dial(t, address)
-	open.do("", "220 ", "EHLO client.test", "250 ")
+	open := harness.Dial(t, address)
+	open.Do("", "220 ", "EHLO client.test", "250 ")
 	reload(0, "Reloaded; nothing changed.")
-	rewrite(t, file, settings("[limits]\nrecipients = 0\nconections = 7\n"))
+	harness.Rewrite(t, file, settings("[limits]\nrecipients = 0\nconections = 7\n"))
 	reload(78, "the configuration was not taken; the one from before stays in force", "limits.recipients: found 0", "did you mean connections?")
-	rewrite(t, file, strings.Replace(settings(""), "/queue\"", "/elsewhere\"", 1))
+	harness.Rewrite(t, file, strings.Replace(settings(""), "/queue\"", "/elsewhere\"", 1))
 	reload(78, "queue.data_dir: found", "which takes a restart: the queue in it is open; restart smtp2rest")
-	rewrite(t, secret, plantedKey+"\n")
-	rewrite(t, file, settings("[rules]\ndeny_recipients = [\"@denied.test\"]\n"))
+	harness.Rewrite(t, secret, harness.PlantedKey+"\n")
+	harness.Rewrite(t, file, settings("[rules]\ndeny_recipients = [\"@denied.test\"]\n"))
 	reload(0, "[] → [\"@denied.test\"]", "api.key", "set, not shown")
-	open.do("MAIL FROM:<shop@sandbox.example>", "250 ", "RCPT TO:<a@denied.test>", "550 5.7.1", "RSET", "250 ")
+	open.Do("MAIL FROM:<shop@sandbox.example>", "250 ", "RCPT TO:<a@denied.test>", "550 5.7.1", "RSET", "250 ")
 
 	if got := certificateAt(t, address); got != "one.example.com" {
 		t.Errorf("the certificate is of %s", got)
 	}
-	again, newKey := s.certificate("two.example.com")
+	again, newKey := harness.Certificate(t, dir, "two.example.com")
 	for from, to := range map[string]string{again: cert, newKey: key} {
 		if err := os.Rename(from, to); err != nil {
 			t.Fatal(err)
@@ -79,17 +80,17 @@ func TestALife(t *testing.T) {
 	if got := certificateAt(t, address); got != "two.example.com" {
 		t.Errorf("after the renewal the certificate is of %s", got)
 	}
-	open.do("NOOP", "250 ")
+	open.Do("NOOP", "250 ")
 
 	kept := stopUnderLoad(t, p, address)
-	if r := execute(t, environ(t), "", "reload", "--socket", socket); r.code != terminal.ExitStopped {
+	if r := harness.Execute(t, harness.Environ(t), "", "reload", "--socket", socket); r.Code != 3 {
 		t.Errorf("reload of a stopped relay: %+v", r)
 	}
-	p = launch(t, s.env, "serve", "--config", file)
-	p.await(p.err, `msg=listening address=(\S+)`)
+	p = harness.Launch(t, relayEnv, "serve", "--config", file)
+	p.Await(p.Err, `msg=listening address=(\S+)`)
 	arrive(t, sandbox, kept)
-	p.signal(syscall.SIGINT)
-	if code := p.exit(); code != 0 {
+	p.Signal(syscall.SIGINT)
+	if code := p.Exit(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
 }
@@ -97,9 +98,9 @@ func TestALife(t *testing.T) {
 // certificateAt is the name in the certificate that a new client sees.
 func certificateAt(t *testing.T, address string) string {
 	t.Helper()
-	c := dial(t, address)
-	c.do("", "220 ", "EHLO client.test", "250 ", "STARTTLS", "220 ")
-	conn := tls.Client(c.conn, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // a test
+	c := harness.Dial(t, address)
+	c.Do("", "220 ", "EHLO client.test", "250 ", "STARTTLS", "220 ")
+	conn := tls.Client(c.Conn, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // a test
 	if err := conn.Handshake(); err != nil {
 		t.Fatal(err)
 	}
@@ -109,7 +110,7 @@ func certificateAt(t *testing.T, address string) string {
 
 // stopUnderLoad stops the relay while clients hand over mail, and returns whom
 // it answered 250 for.
-func stopUnderLoad(t *testing.T, p *process, address string) map[string]bool {
+func stopUnderLoad(t *testing.T, p *harness.Process, address string) map[string]bool {
 	t.Helper()
 	kept := map[string]bool{}
 	enough := make(chan struct{})
@@ -133,12 +134,12 @@ func stopUnderLoad(t *testing.T, p *process, address string) map[string]bool {
 	}
 	select {
 	case <-enough:
-	case <-time.After(patience):
+	case <-time.After(harness.Patience):
 		t.Fatal("no load comes")
 	}
-	p.signal(syscall.SIGTERM)
-	p.signal(syscall.SIGTERM) // as timeout(1) and some supervisors do
-	if code := p.exit(); code != 0 {
+	p.Signal(syscall.SIGTERM)
+	p.Signal(syscall.SIGTERM) // as timeout(1) and some supervisors do
+	if code := p.Exit(); code != 0 {
 		t.Errorf("stopped under load it exits with %d", code)
 	}
 	clients.Wait()
@@ -147,12 +148,12 @@ func stopUnderLoad(t *testing.T, p *process, address string) map[string]bool {
 
 // handOver sends one mail on a connection of its own and reports a 250.
 func handOver(address, to string) bool {
-	conn, err := net.DialTimeout("tcp", address, patience)
+	conn, err := net.DialTimeout("tcp", address, harness.Patience)
 	if err != nil {
 		return false
 	}
 	defer func() { _ = conn.Close() }()
-	_ = conn.SetDeadline(time.Now().Add(patience))
+	_ = conn.SetDeadline(time.Now().Add(harness.Patience))
 	said := make([]byte, 4096)
 	for _, step := range [][2]string{{"", "220"}, {"EHLO c\r\n", "250"}, {"MAIL FROM:<shop@sandbox.example>\r\n", "250"}, {"RCPT TO:<" + to + ">\r\n", "250"},
 		{"DATA\r\n", "354"}, {"Subject: s\r\n\r\nb\r\n.\r\n", "250"}} {
@@ -171,11 +172,13 @@ func handOver(address, to string) bool {
 func arrive(t *testing.T, sandbox string, kept map[string]bool) {
 	t.Helper()
 	defer http.DefaultClient.CloseIdleConnections()
-	deadline := time.Now().Add(patience)
+	deadline := time.Now().Add(harness.Patience)
 	for {
-		count, err := accepted(sandbox)
-		if err != nil {
-			t.Fatal(err)
+		count := map[string]int{}
+		for _, c := range harness.AllCalls(t, sandbox) {
+			if c.Status == http.StatusOK {
+				count[c.To]++
+			}
 		}
 		missing := 0
 		for to := range kept {
@@ -195,24 +198,4 @@ func arrive(t *testing.T, sandbox string, kept map[string]bool) {
 			t.Fatalf("%d of %d mails that were answered 250 do not arrive", missing, len(kept))
 		}
 	}
-}
-
-// accepted is how many mails the sandbox took for each recipient.
-func accepted(sandbox string) (map[string]int, error) {
-	resp, err := http.Get("http://" + sandbox + "/sandbox/calls")
-	if err != nil {
-		return nil, err
-	}
-	defer func() { _ = resp.Body.Close() }()
-	var calls []call
-	if err := json.NewDecoder(resp.Body).Decode(&calls); err != nil {
-		return nil, errors.Join(errors.New("the sandbox's list"), err)
-	}
-	count := map[string]int{}
-	for _, c := range calls {
-		if c.Status == http.StatusOK {
-			count[c.To]++
-		}
-	}
-	return count, nil
 }

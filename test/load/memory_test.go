@@ -1,6 +1,8 @@
 //go:build linux
 
-package main
+// Package load looks at what the relay uses: when much comes at once, when it has
+// run out of something, and when it has nothing to do.
+package load
 
 import (
 	"bufio"
@@ -20,7 +22,11 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
+
+func TestMain(m *testing.M) { os.Exit(harness.Main(m)) }
 
 // flood is how much comes at once.
 type flood struct {
@@ -29,7 +35,7 @@ type flood struct {
 
 // theFlood is a small one by default; CI has the whole.
 func theFlood() flood {
-	if realClients() {
+	if harness.All() {
 		return flood{memory: 256 << 20, idle: 2000, senders: 200, size: 10 << 20}
 	}
 	return flood{memory: 64 << 20, idle: 200, senders: 30, size: 4 << 20}
@@ -42,8 +48,8 @@ func TestMemoryUnderFlood(t *testing.T) {
 	f := theFlood()
 	openFiles(t, uint64(f.idle+2*f.senders+200))
 	sink := newMailSink(t, f.senders)
-	p := launch(t, environ(t, "NEXUSPROMAIL_API_URL="+sink.URL, "NEXUSPROMAIL_API_KEY=key-for-a-test", "FROM_EMAIL=hello@mail.example.com"),
-		"serve", "--config", configFile(t, fmt.Sprintf(`
+	p := harness.Launch(t, harness.Environ(t, "NEXUSPROMAIL_API_URL="+sink.URL, "NEXUSPROMAIL_API_KEY=key-for-a-test", "FROM_EMAIL=hello@mail.example.com"),
+		"serve", "--config", harness.ConfigFile(t, fmt.Sprintf(`
 [limits]
 memory = "%dMiB"
 connections = %d
@@ -53,7 +59,7 @@ attachments = "send"
 [[listener]]
 address = "127.0.0.1:0"
 `, f.memory>>20, f.idle+2*f.senders, f.idle+2*f.senders)))
-	address := p.await(p.err, `listening.*address=(127\.0\.0\.1:\d+)`)
+	address := p.Await(p.Err, `listening.*address=(127\.0\.0\.1:\d+)`)
 	fresh := resident(t, p, "VmRSS")
 	idle(t, address, f.idle)
 	quiet := resident(t, p, "VmRSS")
@@ -77,8 +83,8 @@ address = "127.0.0.1:0"
 			t.Errorf("%d were told %s", told[code], code)
 		}
 	}
-	p.signal(syscall.SIGTERM)
-	if code := p.exit(); code != 0 {
+	p.Signal(syscall.SIGTERM)
+	if code := p.Exit(); code != 0 {
 		t.Errorf("it ended with %d", code)
 	}
 }
@@ -116,7 +122,7 @@ func newMailSink(t *testing.T, all int) *mailSink {
 func (s *mailSink) wait() int {
 	select {
 	case <-s.all:
-	case <-time.After(10 * patience):
+	case <-time.After(10 * harness.Patience):
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -210,7 +216,7 @@ func idle(t *testing.T, address string, n int) {
 			t.Fatal(err)
 		}
 		t.Cleanup(func() { _ = conn.Close() })
-		_ = conn.SetDeadline(time.Now().Add(patience))
+		_ = conn.SetDeadline(time.Now().Add(harness.Patience))
 		r := bufio.NewReader(conn)
 		for _, said := range []string{"", "NOOP\r\n"} { // nothing is said before the greeting
 			if _, err := io.WriteString(conn, said); err != nil {
@@ -224,9 +230,9 @@ func idle(t *testing.T, address string, n int) {
 }
 
 // resident is a line of /proc/PID/status, in KiB.
-func resident(t *testing.T, p *process, name string) int {
+func resident(t *testing.T, p *harness.Process, name string) int {
 	t.Helper()
-	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), "status"))
+	status, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.Cmd.Process.Pid), "status"))
 	if err != nil {
 		t.Skipf("there is no /proc: %v", err)
 	}
@@ -239,9 +245,9 @@ func resident(t *testing.T, p *process, name string) int {
 }
 
 // processorTime is what the process has used so far.
-func processorTime(t *testing.T, p *process) time.Duration {
+func processorTime(t *testing.T, p *harness.Process) time.Duration {
 	t.Helper()
-	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.cmd.Process.Pid), "stat"))
+	stat, err := os.ReadFile(filepath.Join("/proc", strconv.Itoa(p.Cmd.Process.Pid), "stat"))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,9 +1,8 @@
 //go:build unix
 
-package main
+package systemd
 
 import (
-	"errors"
 	"io"
 	"net/http"
 	"os"
@@ -14,7 +13,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/dialogue"
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
 // frozenDisk is a file system of its own, and what freezes and thaws it: a write
@@ -70,15 +69,13 @@ func frozenDisk(t *testing.T) (dir string, freeze, thaw func()) {
 // are told why, and when the disk is back the mail that was being handed over is
 // answered, and nothing needed a restart.
 func TestADiskThatHangs(t *testing.T) {
-	if !realClients() {
-		t.Skip("takes more than a minute: set SMTP2REST_REAL_CLIENTS to run it")
-	}
+	harness.OnlyAll(t, "takes more than a minute")
 	disk, freeze, thaw := frozenDisk(t)
-	_, env, _ := sandboxProcess(t, "--key", plantedKey)
+	_, env, _ := harness.SandboxProcess(t, "--key", harness.PlantedKey)
 	s := newSupervisor(t)
-	page := "127.0.0.1:" + freePort(t)
-	file := configFile(t, "[[listener]]\naddress = \"127.0.0.1:0\"\n[queue]\nmin_free = \"0B\"\n[admin]\naddress = \""+page+"\"\n[delivery]\nwait = \"0s\"\n")
-	p := launch(t, environ(t, append(env, "NOTIFY_SOCKET="+s.path, "WATCHDOG_USEC=4000000", "SMTP2REST_DATA_DIR="+disk)...), "serve", "--config", file)
+	page := "127.0.0.1:" + harness.FreePort(t)
+	file := harness.ConfigFile(t, "[[listener]]\naddress = \"127.0.0.1:0\"\n[queue]\nmin_free = \"0B\"\n[admin]\naddress = \""+page+"\"\n[delivery]\nwait = \"0s\"\n")
+	p := harness.Launch(t, harness.Environ(t, append(env, "NOTIFY_SOCKET="+s.path, "WATCHDOG_USEC=4000000", "SMTP2REST_DATA_DIR="+disk)...), "serve", "--config", file)
 	_, address, _ := strings.Cut(s.want("READY=1"), "STATUS=taking mail on ")
 	livez := func() (int, string) {
 		t.Helper()
@@ -93,15 +90,13 @@ func TestADiskThatHangs(t *testing.T) {
 	if code, said := livez(); code != http.StatusOK {
 		t.Fatalf("at the start: %d %s", code, said)
 	}
+	mail := harness.Dial(t, address)
+	_ = mail.Conn.SetDeadline(time.Now().Add(2 * harness.Patience))
+	mail.Open("bob@example.net")
 	freeze()
-	answer := make(chan error, 1)
-	go func() {
-		d, err := dialogue.Converse(t.Context(), address, dialogue.Envelope{From: "a@sandbox.example", To: []string{"bob@example.net"}, Data: letter("bob@example.net", "s")})
-		if err == nil && !strings.HasPrefix(d.Reply(), "250 2.0.0 queued") {
-			err = errors.New(d.Reply())
-		}
-		answer <- err
-	}()
+	if _, err := mail.Conn.Write(append(harness.Letter("bob@example.net", "s"), ".\r\n"...)); err != nil {
+		t.Fatal(err)
+	}
 	began := time.Now()
 	for s.next(10*time.Second) != "" { // pings, while it may still be a slow disk
 		if time.Since(began) > 2*time.Minute {
@@ -112,19 +107,17 @@ func TestADiskThatHangs(t *testing.T) {
 	if code, said := livez(); code != http.StatusServiceUnavailable || !strings.Contains(said, "hangs") {
 		t.Errorf("/livez says %d %s", code, said)
 	}
-	if !strings.Contains(p.err.String(), "the watchdog is not told that the daemon is alive") {
+	if !strings.Contains(p.Err.String(), "the watchdog is not told that the daemon is alive") {
 		t.Error("the log does not say that the watchdog is not told")
 	}
 	thaw()
 	s.want("WATCHDOG=1")
-	if err := <-answer; err != nil {
-		t.Errorf("the mail: %v", err)
-	}
+	mail.Do("", "250 2.0.0 queued")
 	if code, said := livez(); code != http.StatusOK {
 		t.Errorf("after it /livez says %d %s", code, said)
 	}
-	p.signal(syscall.SIGTERM)
-	if code := p.exit(); code != 0 {
+	p.Signal(syscall.SIGTERM)
+	if code := p.Exit(); code != 0 {
 		t.Errorf("exit code %d", code)
 	}
 	http.DefaultClient.CloseIdleConnections()
