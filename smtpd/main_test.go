@@ -35,7 +35,7 @@ type mail struct {
 type fakeBackend struct {
 	entered chan struct{}           // told when Message begins, if not nil
 	release chan struct{}           // Message waits for it or for its context, if not nil
-	verdict func(mail) *reply.Reply // if not nil
+	answer  func(mail) *reply.Reply // if not nil
 
 	mu    sync.Mutex
 	mails []mail
@@ -76,8 +76,8 @@ func (b *fakeBackend) Message(ctx context.Context, env *Envelope, data []byte) *
 	if m.data == "later\r\n" {
 		return reply.StorageFull()
 	}
-	if b.verdict != nil {
-		if r := b.verdict(m); r != nil {
+	if b.answer != nil {
+		if r := b.answer(m); r != nil {
 			return r
 		}
 	}

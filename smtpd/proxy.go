@@ -23,6 +23,11 @@ var errNoProxy = errors.New("no PROXY header, which a listener's proxy_from clie
 // (https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt), and nothing
 // behind it. The address is zero when the proxy does not name one, as for its
 // own health checks: such a client is nobody's neighbour.
+//
+// pires/go-proxyproto (v0.15) was tried in its place: it refuses a header of
+// version 1 that comes in more than one segment, which the protocol advises to
+// take, one of version 2 that names no address, and it reads on into what
+// follows, where TLS begins.
 func readProxy(r io.Reader) (netip.AddrPort, error) {
 	head := make([]byte, len(proxySignature), maxProxyLine)
 	if _, err := io.ReadFull(r, head); err != nil {

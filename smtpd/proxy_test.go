@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"testing/iotest"
 	"time"
 )
 
@@ -74,6 +75,10 @@ func TestReadProxy(t *testing.T) {
 		}
 		if got != tt.want {
 			t.Errorf("%q: %s (%v), want %s", tt.in, got, err, tt.want)
+		}
+		inPieces, errInPieces := readProxy(iotest.OneByteReader(strings.NewReader(tt.in)))
+		if inPieces != addr || errors.Is(err, errNoProxy) != errors.Is(errInPieces, errNoProxy) {
+			t.Errorf("%q in pieces: %v (%v), want %s", tt.in, inPieces, errInPieces, tt.want)
 		}
 		if rest, _ := io.ReadAll(r); err == nil && string(rest) != "EHLO" {
 			t.Errorf("%q: what is left is %q", tt.in, rest)

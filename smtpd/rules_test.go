@@ -116,8 +116,8 @@ func unique(list []rule) map[rule]bool {
 // fixedUser is who every login is.
 type fixedUser struct{ auth.User }
 
-func (u fixedUser) Check(context.Context, netip.Addr, auth.Credentials) (auth.Verdict, error) {
-	return auth.Verdict{User: &u.User}, nil
+func (u fixedUser) Check(context.Context, netip.Addr, auth.Credentials) (auth.Result, error) {
+	return auth.Result{User: &u.User}, nil
 }
 
 func (u fixedUser) Current(*auth.User) *auth.User { return &u.User }

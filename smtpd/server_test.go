@@ -439,14 +439,14 @@ func TestResetEndsMessageTime(t *testing.T) {
 	}
 }
 
-// A verdict is given as it is, and one of 421 ends the connection.
+// A reply of the backend is given as it is, and one of 421 ends the connection.
 func TestVerdicts(t *testing.T) {
-	verdicts := map[string]*reply.Reply{
+	replies := map[string]*reply.Reply{
 		"a": reply.RefusedByAPI("no\r\n250 ok"),
 		"b": reply.RateLimited(time.Minute),
 		"c": reply.ShuttingDown(),
 	}
-	b := &fakeBackend{verdict: func(m mail) *reply.Reply { return verdicts[strings.TrimSpace(m.data)] }}
+	b := &fakeBackend{answer: func(m mail) *reply.Reply { return replies[strings.TrimSpace(m.data)] }}
 	c := dial(t, start(t, b, nil))
 	c.want("220 ")
 	for _, tt := range [][2]string{

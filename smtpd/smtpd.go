@@ -50,7 +50,7 @@ type EachBackend interface {
 // Users are who may log in; *auth.Checker is.
 type Users interface {
 	// Check looks at one attempt of a client. The error is the context's.
-	Check(ctx context.Context, addr netip.Addr, said auth.Credentials) (auth.Verdict, error)
+	Check(ctx context.Context, addr netip.Addr, said auth.Credentials) (auth.Result, error)
 	// Current is a user who logged in before as they are now, nil for one who
 	// has to log in again.
 	Current(*auth.User) *auth.User

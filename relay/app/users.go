@@ -70,7 +70,7 @@ func (u *users) use(c *config.Config) {
 }
 
 // Check is smtpd's.
-func (u *users) Check(ctx context.Context, addr netip.Addr, said auth.Credentials) (auth.Verdict, error) {
+func (u *users) Check(ctx context.Context, addr netip.Addr, said auth.Credentials) (auth.Result, error) {
 	u.refresh()
 	return u.Checker.Check(ctx, addr, said)
 }

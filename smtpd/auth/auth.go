@@ -134,8 +134,8 @@ func (c *Checker) Current(u *User) *User {
 	return now
 }
 
-// Verdict is what came of one attempt.
-type Verdict struct {
+// Result is what came of one attempt.
+type Result struct {
 	User    *User         // nil when the attempt failed
 	ShutOut bool          // too many have failed: this one may not have been looked at
 	Delay   time.Duration // how long the client is to wait for the reply
@@ -143,13 +143,13 @@ type Verdict struct {
 }
 
 // Check looks at one attempt of a client at an address, which is the zero Addr
-// for a unix socket. Neither the verdict nor the time it takes, with its delay,
+// for a unix socket. Neither the result nor the time it takes, with its delay,
 // tells a user who does not exist from a wrong password. The error is the
 // context's.
-func (c *Checker) Check(ctx context.Context, addr netip.Addr, said Credentials) (Verdict, error) {
+func (c *Checker) Check(ctx context.Context, addr netip.Addr, said Credentials) (Result, error) {
 	began := time.Now()
 	user, hash := c.look(said.User)
-	v := Verdict{Known: user != nil}
+	v := Result{Known: user != nil}
 	a, shutOut, err := c.begin(ctx, addr, said.User)
 	switch {
 	case err != nil:

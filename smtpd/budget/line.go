@@ -53,14 +53,14 @@ func (b *Budget) wait(ctx context.Context, w *waiter) error {
 	defer b.mu.Unlock()
 	i := slices.Index(b.waiting, w)
 	if i < 0 {
-		return w.verdict() // at the same moment
+		return w.result() // at the same moment
 	}
 	b.waiting = slices.Delete(b.waiting, i, i+1)
 	b.grant() // whoever stood behind it
 	return ErrSpent
 }
 
-func (w *waiter) verdict() error {
+func (w *waiter) result() error {
 	if w.refused {
 		return ErrSpent
 	}
