@@ -36,9 +36,7 @@ func TestStatusOfDamagedRecords(t *testing.T) {
 		t.Fatal(err)
 	}
 	a, _ := start(t, load(t, box.URL(), inDir(dir, "")))
-	if got := notes(t, dir); got != "" {
-		t.Fatalf("at the start: %s", got)
-	}
+	// The start brings the history in line with the queue, and may find it by then.
 	if got := handOver(t, a, "bob@example.net"); !strings.HasPrefix(got, "250 ") {
 		t.Errorf("the mail is answered %q", got)
 	}
