@@ -103,7 +103,7 @@ type screen struct {
 // typed runs a command line in this process.
 func typed(t *testing.T, s *screen, args ...string) harness.Result {
 	t.Helper()
-	s.Terminal.Out, s.Terminal.Err = &s.out, &s.err
+	s.Terminal.Out, s.Terminal.Err, s.Version = &s.out, &s.err, "development"
 	if s.In == nil {
 		s.In = strings.NewReader("")
 	}

@@ -26,20 +26,34 @@ func Main(release string) int {
 		Width:   terminal.Columns(os.Stdout),
 		Asks:    terminal.Columns(os.Stdin) > 0,
 	}
-	return Run(untilSignal(), t, sendmail.CalledAs(os.Args))
+	ctx, atOnce := untilSignal()
+	ended := make(chan int, 1)
+	go func() { ended <- Run(ctx, t, sendmail.CalledAs(os.Args)) }()
+	select {
+	case code := <-ended:
+		return code
+	case <-atOnce:
+		return terminal.ExitFailed
+	}
 }
 
 // untilSignal returns a context that ends at the first signal to stop. Ctrl-C
-// after that ends the process: somebody waits and has lost patience. A second
+// after that closes atOnce: somebody waits and has lost patience. A second
 // SIGTERM does not, because timeout(1) and some supervisors send two.
-func untilSignal() context.Context {
+func untilSignal() (ctx context.Context, atOnce <-chan struct{}) {
 	ctx, stop := context.WithCancel(context.Background())
+	now := make(chan struct{})
 	signals := make(chan os.Signal, 2)
 	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
 	go func() {
 		<-signals
 		stop()
-		signal.Reset(os.Interrupt) // to what it does by itself
+		for s := range signals {
+			if s == os.Interrupt {
+				close(now)
+				return
+			}
+		}
 	}()
-	return ctx
+	return ctx, now
 }
