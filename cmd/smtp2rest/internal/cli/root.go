@@ -29,12 +29,12 @@ import (
 // Root is the whole program. Its commands are in the order in which a newcomer
 // needs them.
 func Root(t *terminal.Terminal) *cobra.Command {
+	var version bool
 	c := &cobra.Command{
 		Use:   "smtp2rest",
 		Short: "Take mail over SMTP and send it through the NexusProMail REST API.",
 		Long: `smtp2rest takes mail over SMTP and sends it through the NexusProMail REST API.
 New here? 'smtp2rest demo' shows it all at work.`,
-		Version:       t.Version,
 		SilenceErrors: true, // report says it
 		SilenceUsage:  true,
 		Args: func(cmd *cobra.Command, args []string) error {
@@ -44,11 +44,17 @@ New here? 'smtp2rest demo' shows it all at work.`,
 			return terminal.UnknownCommand(cmd, args[0])
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			if version {
+				_, err := fmt.Fprintf(t.Out, "smtp2rest %s\n", t.Version)
+				return err
+			}
 			cmd.SetOut(t.Err)
 			return errors.Join(cmd.Help(), &terminal.ExitError{Code: terminal.ExitUsage})
 		},
 	}
-	c.SetVersionTemplate("smtp2rest {{.Version}}\n")
+	// Cobra would print it by a template. With text/template in the program, the
+	// linker must keep every exported method of everything: 3 MB.
+	c.Flags().BoolVarP(&version, "version", "v", false, "print the version")
 	c.SetFlagErrorFunc(flagError)
 	c.SetHelpCommand(helpCommand())
 	addGroup(c, "Begin:", serve.DemoCommand(t), serve.Command(t), serve.SendCommand(t), explainCommand(t), checkCommand(t))
