@@ -115,10 +115,15 @@ func (w *writer) loop() {
 	soon := time.NewTimer(time.Hour)
 	soon.Stop()
 	defer soon.Stop()
+	rest := time.NewTimer(restAfter)
+	defer rest.Stop()
 	for {
 		select {
 		case <-w.begun:
 			soon.Reset(lateness)
+			continue
+		case <-rest.C:
+			w.rest()
 			continue
 		case <-soon.C:
 		case <-w.urge:
@@ -128,6 +133,20 @@ func (w *writer) loop() {
 			return
 		}
 		w.commit(w.take())
+		rest.Reset(restAfter)
+	}
+}
+
+// restAfter is how long nothing must have been written for the memory to be
+// given back that only a busy store needs.
+const restAfter = 5 * time.Second
+
+func (w *writer) rest() {
+	if w.conn == nil { // it is broken, and opened anew by the next write
+		return
+	}
+	if err := errors.Join(w.conn.Rest(), w.s.readers.Rest()); err != nil {
+		w.s.log.Warn("giving back memory failed", "cause", err)
 	}
 }
 

@@ -57,7 +57,15 @@ func (w *writer) tidy() time.Duration {
 	if w.failed(err) != nil {
 		w.s.log.Warn("giving back space failed", "err", err)
 	} else if quiet && w.truncated {
+		w.rest()
 		return -1
 	}
 	return w.s.opts.tidyEvery
+}
+
+// rest gives back the memory that a queue needs only while it is busy.
+func (w *writer) rest() {
+	if err := errors.Join(w.conn.Rest(), w.s.readers.Rest()); err != nil {
+		w.s.log.Warn("giving back memory failed", "err", err)
+	}
 }

@@ -64,6 +64,10 @@ func (c *Conn) Script(q string) error {
 	return err
 }
 
+// Rest gives back the memory in which the connection keeps pages of the file. It
+// is for a connection that is not used for a while; it reads them again later.
+func (c *Conn) Rest() error { return c.Script("PRAGMA shrink_memory") }
+
 // Statements are the texts of all that was prepared, for tests that ask SQLite
 // how it does them.
 func (c *Conn) Statements() iter.Seq[string] { return maps.Keys(c.stmts) }

@@ -42,6 +42,20 @@ func (r Readers) Read(ctx context.Context, f func(c *Conn) error) error {
 	}
 }
 
+// Rest gives back the memory of those that nobody uses.
+func (r Readers) Rest() error {
+	var errs []error
+	for range cap(r) {
+		select {
+		case c := <-r: // the one that was not used for longest
+			errs = append(errs, c.Rest())
+			r <- c
+		default:
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // Close closes those that nobody uses: all, when no call is under way.
 func (r Readers) Close() error {
 	var errs []error
