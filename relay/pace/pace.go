@@ -179,9 +179,9 @@ func (p *Pacer) Resume(until time.Time, found float64) {
 		p.tuner.resume(found)
 		p.emptyBucket(now)
 	}
-	if limit := now.Add(p.opt.MaxPause); until.After(limit) {
-		until = limit // the clock was set back meanwhile
-	}
+	// No longer than a pause can be, should the clock have been set back; and from
+	// here on by the monotonic clock, should that come yet.
+	until = now.Add(min(until.Sub(now), p.opt.MaxPause))
 	if until.After(p.until) {
 		p.opening++
 		p.pauseUntil(until)

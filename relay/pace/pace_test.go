@@ -240,3 +240,13 @@ func TestNobodySlipsThroughAClosingGate(t *testing.T) {
 		}
 	})
 }
+
+// What is left of a pause after a restart passes by the monotonic clock: one that
+// is set back does not make it longer.
+func TestResumeByTheMonotonicClock(t *testing.T) {
+	p := New(Options{Settings: Settings{Concurrency: 1}})
+	p.Resume(time.Now().Round(0).Add(time.Minute), 0) // as it was written down
+	if until := p.State().PausedUntil; until == until.Round(0) {
+		t.Errorf("%v is a time of the wall clock alone", until)
+	}
+}
