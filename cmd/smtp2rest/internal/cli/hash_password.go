@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 	"github.com/smtp2rest/smtp2rest/smtpd/auth"
@@ -66,28 +68,27 @@ input. The password is never an argument, where others could see it.`,
 
 // readPassword reads one line, twice from a person.
 func readPassword(ctx context.Context, t *terminal.Terminal) (string, error) {
-	in := bufio.NewReader(t.In)
 	tty, isFile := t.In.(*os.File)
 	if !t.Asks || !isFile {
-		return readLine(in)
+		return readLine(bufio.NewReader(t.In))
 	}
-	echo, err := hideInput(tty)
+	shown, err := term.GetState(int(tty.Fd()))
 	if err != nil {
 		return "", fmt.Errorf("cannot hide what is typed: %w", err)
 	}
-	defer echo()
-	defer context.AfterFunc(ctx, echo)() // Ctrl-C must not leave a terminal that shows nothing
+	show := func() { _ = term.Restore(int(tty.Fd()), shown) }
+	defer context.AfterFunc(ctx, show)() // Ctrl-C must not leave a terminal that shows nothing
 	fmt.Fprint(t.Err, "Password: ")
-	first, err := readLine(in)
+	first, err := term.ReadPassword(int(tty.Fd()))
 	if err == nil {
-		var second string
+		var second []byte
 		fmt.Fprint(t.Err, "\nOnce more: ")
-		if second, err = readLine(in); err == nil && first != second {
+		if second, err = term.ReadPassword(int(tty.Fd())); err == nil && !bytes.Equal(first, second) {
 			err = errors.New("these are two different passwords")
 		}
 	}
 	fmt.Fprintln(t.Err)
-	return first, errors.Join(err, ctx.Err())
+	return string(first), errors.Join(err, ctx.Err())
 }
 
 func readLine(in *bufio.Reader) (string, error) {

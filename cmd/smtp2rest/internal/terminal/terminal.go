@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/smtp2rest/smtp2rest/relay/config"
 )
@@ -135,4 +136,17 @@ func WantsColor(f *os.File, env func(string) (string, bool)) bool {
 	}
 	info, err := f.Stat()
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
+// Columns is the width of a terminal, or 0 when f is none. A device such as
+// /dev/null is none.
+func Columns(f *os.File) int {
+	width, _, err := term.GetSize(int(f.Fd()))
+	switch {
+	case err != nil:
+		return 0
+	case width == 0: // a terminal that does not know, as of expect(1)
+		return 80
+	}
+	return width
 }
