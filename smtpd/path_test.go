@@ -35,7 +35,7 @@ func TestUnqualified(t *testing.T) {
 func TestInternationalDomain(t *testing.T) {
 	for domain, want := range map[string]bool{
 		"bücher.test": true, "BÜ_cher.test": true, "a_b.bücher。test": true, "😀.test": true, "xn--0.test": true,
-		"a․bücher.test": false, "́a.test": false, "אa.test": false, "a‍b.test": false, strings.Repeat("ü", 31) + "ẃ" + strings.Repeat("漢", 20) + ".test": false,
+		"a․bücher.test": false, "́a.test": false, "אa.test": false, "a\u200db.test": false, strings.Repeat("ü", 31) + "ẃ" + strings.Repeat("漢", 20) + ".test": false,
 	} {
 		if _, refused := parseRcpt("TO:<a@"+domain+">", true, ""); (refused == nil) != want {
 			t.Errorf("RCPT TO:<a@%s>: %v", domain, refused)

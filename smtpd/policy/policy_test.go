@@ -56,7 +56,7 @@ func TestHas(t *testing.T) {
 // A domain that other programs may read as another one is neither allowed nor
 // kept from being denied.
 func TestUncertainDomains(t *testing.T) {
-	for _, domain := range []string{"xn--b-.test", "xn--0.test", "xn--u-ccb.test", "a․bücher.test", "́a.test", "a‍b.test", "אa.test", "\xffü.test",
+	for _, domain := range []string{"xn--b-.test", "xn--0.test", "xn--u-ccb.test", "a․bücher.test", "́a.test", "a\u200db.test", "אa.test", "\xffü.test",
 		strings.Repeat("ü", 70) + ".test", strings.Repeat("ü.", 90) + "test"} {
 		address := "ann@" + domain
 		for name, tt := range map[string]struct {
@@ -82,7 +82,7 @@ func TestUncertainDomains(t *testing.T) {
 // The form of a form is the same, and as sure.
 func TestDomainStays(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		s := rapid.OneOf(rapid.String(), rapid.StringOf(rapid.RuneFrom([]rune("abZ0.-_xnüÜßאıİK。．̈‍:[]")))).Draw(t, "domain")
+		s := rapid.OneOf(rapid.String(), rapid.StringOf(rapid.RuneFrom([]rune("abZ0.-_xnüÜßאıİK。．̈\u200d:[]")))).Draw(t, "domain")
 		once, sure := Domain(s)
 		if twice, still := Domain(once); twice != once || sure && !still {
 			t.Fatalf("%q is %q, %v, and that is %q, %v", s, once, sure, twice, still)
