@@ -1,5 +1,5 @@
 # The same things .ci/run does, one at a time.
-.PHONY: build test race check generate ci
+.PHONY: build test test-all check generate ci
 
 build: ## a static binary
 	CGO_ENABLED=0 go build -trimpath -ldflags "-s -w" -o smtp2rest ./cmd/smtp2rest
@@ -7,8 +7,8 @@ build: ## a static binary
 test: ## the README's test command
 	go test ./...
 
-race: ## with the race detector, shuffled, and with whatever real clients are installed
-	SMTP2REST_REAL_CLIENTS=1 go test -race -shuffle=on ./...
+test-all: ## what 'make test' leaves out as well: long tests, real clients, mail servers, fuzzing, the package, systemd
+	test/all
 
 check: ## format, vet, lint
 	test -z "$$(gofmt -l .)"

@@ -192,8 +192,8 @@ func nested(depth int, text string) string {
 func TestCostGrowsWithTheSize(t *testing.T) {
 	const size = 256 << 10
 	for name, of := range hostile() {
+		small, large := []byte(of(size)), []byte(of(4*size))
 		for _, policy := range []AttachmentPolicy{StripAttachments, SendAttachments} {
-			small, large := []byte(of(size)), []byte(of(4*size))
 			took := mapTime(t, large, policy)
 			if took < 15*time.Millisecond {
 				continue // even if it were quadratic: 9 s for 25 MiB

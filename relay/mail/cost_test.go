@@ -17,7 +17,7 @@ import (
 func TestCost(t *testing.T) {
 	o := testOptions()
 	o.Attachments = SendAttachments
-	const size = 4 << 20
+	const size = 1 << 20
 	head := func(kind, more string) string {
 		return "From: a@example.com\r\nSubject: x\r\nMIME-Version: 1.0\r\nContent-Type: text/" + kind + "; charset=utf-8\r\n" + more + "\r\n"
 	}
@@ -62,10 +62,10 @@ func TestCost(t *testing.T) {
 // is refused before it did.
 func TestHostileMailKeepsToItsCost(t *testing.T) {
 	for name, of := range hostile() {
+		raw := []byte(of(512 << 10))
 		for _, policy := range []AttachmentPolicy{StripAttachments, SendAttachments} {
 			o := testOptions()
 			o.Attachments = policy
-			raw := []byte(of(512 << 10))
 			taken, err := allocations(t, raw, o)
 			if cost := Cost(raw, o.Limits); taken > cost {
 				t.Errorf("%s, policy %d: %d bytes take %.2f times that, Cost is %.2f (%v)", name, policy, len(raw),

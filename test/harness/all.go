@@ -1,6 +1,7 @@
 package harness
 
 import (
+	"cmp"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -46,6 +47,12 @@ func Needs(t *testing.T, file string) {
 	if found, _ := filepath.Glob(file); len(found) == 0 {
 		Missing(t, "%s is not installed", file)
 	}
+}
+
+// Cache is where the scripts in test/ keep what they have made once: other
+// programs, and whole systems to run the program in.
+func Cache() string {
+	return cmp.Or(os.Getenv("SMTP2REST_TEST_CACHE"), "/var/cache/smtp2rest-test")
 }
 
 // AsRoot skips what takes root's rights.

@@ -12,7 +12,6 @@ import (
 	"net/textproto"
 	"os"
 	"path/filepath"
-	"strconv"
 	"sync"
 	"syscall"
 	"testing"
@@ -27,7 +26,7 @@ import (
 func TestMain(m *testing.M) { os.Exit(harness.Main(m)) }
 
 var (
-	killRounds = flag.Int("kill.rounds", 16, "how often TestKill kills the relay; also SMTP2REST_KILL_ROUNDS")
+	killRounds = flag.Int("kill.rounds", 0, "how often TestKill kills the relay; 0 is 6 times, and 40 with SMTP2REST_TEST=all")
 	killSeed   = flag.Uint64("kill.seed", 0, "repeat the choices of a run of TestKill; 0 is new ones")
 )
 
@@ -292,8 +291,12 @@ func (rig *killRig) round() {
 // life, and counts what came of the mail that it had answered 250.
 func TestKill(t *testing.T) {
 	rounds := *killRounds
-	if n, err := strconv.Atoi(os.Getenv("SMTP2REST_KILL_ROUNDS")); err == nil {
-		rounds = n
+	switch {
+	case rounds > 0:
+	case harness.All():
+		rounds = 40
+	default:
+		rounds = 6
 	}
 	rig := newKillRig(t)
 	for range rounds {

@@ -1,4 +1,7 @@
-// Package mta has real mail servers hand mail to the relay.
+// Package mta has real mail servers hand mail to the relay: Postfix, Exim and
+// Sendmail with it as their smarthost, and Postfix by LMTP. Each runs with a
+// configuration, a queue and a port of the test's own, from where test/mta/unpack
+// has put it; no service of the machine is touched.
 package mta
 
 import (
@@ -19,36 +22,34 @@ import (
 
 func TestMain(m *testing.M) { os.Exit(harness.Main(m)) }
 
-// Mail servers that hand over to the relay: Postfix, Exim and Sendmail with it
-// as their smarthost, and Postfix by LMTP. Each runs with a configuration, a queue and a
-// port of the test's own, and no service is touched.
-
-// postfixTree is where Postfix is: as Debian installs it, or where the package
-// was unpacked, since it and Exim cannot both be installed.
-func postfixTree(t *testing.T) string {
+// unpacked is where test/mta/unpack put a mail server, and an environment in which
+// its programs find their libraries.
+func unpacked(t *testing.T, name string, more ...string) (tree string, env []string) {
 	t.Helper()
-	tree := os.Getenv("SMTP2REST_POSTFIX")
-	if tree == "" {
-		tree = "/"
+	harness.AsRoot(t, name)
+	tree = filepath.Join(harness.Cache(), "mta", name)
+	if _, err := os.Stat(filepath.Join(tree, "complete")); err != nil {
+		harness.Missing(t, "%s is not unpacked; run test/mta/unpack: %v", name, err)
 	}
-	if _, err := os.Stat(filepath.Join(tree, "usr/lib/postfix/sbin/master")); err != nil {
-		harness.Missing(t, "Postfix is not installed, and SMTP2REST_POSTFIX does not say where it was unpacked: %v", err)
+	libraries, err := filepath.Glob(filepath.Join(tree, "usr/lib/*-linux-gnu*"))
+	if err != nil || len(libraries) == 0 {
+		t.Fatalf("%s has no libraries: %v", tree, err)
 	}
-	return tree
+	path := append(libraries, filepath.Join(tree, "lib", filepath.Base(libraries[0])), filepath.Join(tree, "usr/lib/postfix"))
+	return tree, harness.Environ(t, append(more, "LD_LIBRARY_PATH="+strings.Join(path, ":"))...)
 }
 
 // startPostfix returns its address and its log. transport is how it sends.
 func startPostfix(t *testing.T, transport string) (address string, log func() string) {
-	tree, port := postfixTree(t), harness.FreePort(t)
-	harness.AsRoot(t, "Postfix")
-	dir := spoolDir(t)
+	dir, port := spoolDir(t), harness.FreePort(t)
+	conf := filepath.Join(dir, "conf")
+	tree, env := unpacked(t, "postfix", "MAIL_CONFIG="+conf)
 	for name, who := range map[string][2]string{
 		"active": {"mail"}, "bounce": {"mail"}, "corrupt": {"mail"}, "defer": {"mail"}, "deferred": {"mail"}, "flush": {"mail"}, "hold": {"mail"},
 		"incoming": {"mail"}, "private": {"mail"}, "saved": {"mail"}, "trace": {"mail"}, "maildrop": {"mail", "staff"}, "public": {"mail", "staff"}, "pid": {}, "../data": {"mail"}, "../conf": {},
 	} {
 		mkdirFor(t, filepath.Join(dir, "queue", name), who[0], who[1])
 	}
-	conf := filepath.Join(dir, "conf")
 	main := fmt.Sprintf(`compatibility_level = 3.6
 queue_directory = %[1]s/queue
 data_directory = %[1]s/data
@@ -70,7 +71,7 @@ default_transport = %[3]s
 disable_dns_lookups = yes
 alias_maps =
 local_recipient_maps =
-`, dir, strings.TrimSuffix(tree, "/"), transport)
+`, dir, tree, transport)
 	var master strings.Builder
 	fmt.Fprintf(&master, "127.0.0.1:%s inet n - n - - smtpd\npostlog unix-dgram n - n - 1 postlogd\n", port)
 	for _, service := range strings.Fields("qmgr:qmgr pickup:pickup cleanup:cleanup rewrite:trivial-rewrite bounce:bounce defer:bounce trace:bounce flush:flush " +
@@ -85,31 +86,35 @@ local_recipient_maps =
 	writeFile(t, filepath.Join(conf, "main.cf"), main)
 	woken := strings.NewReplacer("qmgr unix n - n - 0", "qmgr unix n - n 300 1", "pickup unix n - n - 0", "pickup unix n - n 60 1")
 	writeFile(t, filepath.Join(conf, "master.cf"), woken.Replace(master.String()))
-	p := harness.LaunchCommand(t, harness.Environ(t, "MAIL_CONFIG="+conf, "LD_LIBRARY_PATH="+filepath.Join(tree, "usr/lib/postfix")),
-		exec.Command(filepath.Join(tree, "usr/lib/postfix/sbin/master"), "-c", conf, "-d"))
+	p := harness.LaunchCommand(t, env, exec.Command(filepath.Join(tree, "usr/lib/postfix/sbin/master"), "-c", conf, "-d"))
 	log = func() string { text, _ := os.ReadFile(filepath.Join(dir, "log")); return string(text) }
 	awaitServer(t, p, "127.0.0.1:"+port, log)
 	return "127.0.0.1:" + port, log
 }
 
+// eximUser is the number of the user and the group that Exim runs as here.
+const eximUser = 64999
+
 // startExim returns its address and its log.
 func startExim(t *testing.T, s harness.Relay) (address string, log func() string) {
-	exim, port := harness.Tool(t, "exim4"), harness.FreePort(t)
-	harness.AsRoot(t, "Exim")
-	dir := spoolDir(t)
+	tree, env := unpacked(t, "exim")
+	dir, port := spoolDir(t), harness.FreePort(t)
 	for _, name := range []string{"spool", "log"} {
-		mkdirFor(t, filepath.Join(dir, name), "Debian-exim", "")
+		if err := errors.Join(os.Mkdir(filepath.Join(dir, name), 0o755), os.Chown(filepath.Join(dir, name), eximUser, eximUser)); err != nil {
+			t.Fatal(err)
+		}
 	}
 	_, relayPort := harness.HostPort(t, s.SMTP)
 	conf := filepath.Join(dir, "conf")
 	writeFile(t, conf, fmt.Sprintf(`primary_hostname = mta.sandbox.example
+exim_path = %[4]s/usr/sbin/exim4
 spool_directory = %[1]s/spool
 log_file_path = %[1]s/log/%%slog
 pid_file_path = %[1]s/pid
 local_interfaces = 127.0.0.1
 daemon_smtp_ports = %[2]s
 host_lookup =
-keep_environment =
+keep_environment = LD_LIBRARY_PATH
 tls_advertise_hosts =
 acl_smtp_rcpt = accept
 acl_smtp_data = accept
@@ -124,39 +129,33 @@ remote:
   driver = smtp
 begin retry
 * * F,2h,1m
-`, dir, port, relayPort))
-	p := harness.LaunchCommand(t, harness.Environ(t), exec.Command(exim, "-C", conf, "-bdf", "-q1h"))
+`, dir, port, relayPort, tree))
+	// Debian's Exim runs as Debian-exim, whom only installing it makes a user.
+	for name, line := range map[string]string{"passwd": "Debian-exim:x:%d:%d::/nonexistent:/usr/sbin/nologin\n", "group": "Debian-exim:x:%d:\n"} {
+		known, err := os.ReadFile(filepath.Join("/etc", name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		args := []any{eximUser, eximUser}
+		writeFile(t, filepath.Join(dir, name), fmt.Sprintf(line, args[:strings.Count(line, "%d")]...)+string(known))
+	}
+	p := harness.LaunchCommand(t, env, exec.Command("unshare", "--mount", "sh", "-c",
+		`mount --bind "$1/passwd" /etc/passwd && mount --bind "$1/group" /etc/group && shift && exec "$@"`, "sh", dir,
+		filepath.Join(tree, "usr/sbin/exim4"), "-C", conf, "-bdf", "-q1h"))
 	log = func() string { text, _ := os.ReadFile(filepath.Join(dir, "log", "mainlog")); return string(text) }
 	awaitServer(t, p, "127.0.0.1:"+port, log)
 	return "127.0.0.1:" + port, log
 }
 
-// sendmailTree is where scripts/mta/sendmail unpacked Sendmail 8, which cannot
-// be installed beside Postfix or Exim.
-func sendmailTree(t *testing.T) string {
-	t.Helper()
-	tree := os.Getenv("SMTP2REST_SENDMAIL")
-	if _, err := os.Stat(filepath.Join(tree, "usr/libexec/sendmail/sendmail")); tree == "" || err != nil {
-		harness.Missing(t, "SMTP2REST_SENDMAIL does not say where scripts/mta/sendmail unpacked Sendmail: %v", err)
-	}
-	return tree
-}
-
 // startSendmail returns its address and its log, which has all that it said and
 // heard.
 func startSendmail(t *testing.T, s harness.Relay) (address string, log func() string) {
-	tree, port := sendmailTree(t), harness.FreePort(t)
-	harness.AsRoot(t, "Sendmail")
-	dir := spoolDir(t)
+	tree, env := unpacked(t, "sendmail")
+	dir, port := spoolDir(t), harness.FreePort(t)
 	if err := os.Mkdir(filepath.Join(dir, "queue"), 0o700); err != nil {
 		t.Fatal(err)
 	}
 	_, relayPort := harness.HostPort(t, s.SMTP)
-	libraries, err := filepath.Glob(filepath.Join(tree, "usr/lib/*-linux-gnu*"))
-	if err != nil || len(libraries) == 0 {
-		t.Fatalf("%s has no libraries: %v", tree, err)
-	}
-	env := harness.Environ(t, "LD_LIBRARY_PATH="+libraries[0])
 	writeFile(t, filepath.Join(dir, "switch"), "hosts files\n")
 	writeFile(t, filepath.Join(dir, "mc"), fmt.Sprintf("OSTYPE(`linux')\n"+
 		"define(`confPID_FILE', `%[1]s/pid')\ndefine(`QUEUE_DIR', `%[1]s/queue')\ndefine(`STATUS_FILE', `%[1]s/status')\n"+
@@ -268,6 +267,7 @@ func awaitCall(t *testing.T, s harness.Relay, to string) {
 // A mail server that is told 550 bounces by itself; one that is told 250 with
 // an exception leaves it to the relay.
 func TestPostfixSmarthost(t *testing.T) {
+	t.Parallel()
 	s := harness.ServeSandbox(t, "")
 	address, log := startPostfix(t, "smtp:["+strings.Replace(s.SMTP, ":", "]:", 1))
 	through(t, address, "bob@example.net", "eve@example.net")
@@ -281,6 +281,7 @@ func TestPostfixSmarthost(t *testing.T) {
 }
 
 func TestEximSmarthost(t *testing.T) {
+	t.Parallel()
 	s := harness.ServeSandbox(t, "")
 	address, log := startExim(t, s)
 	through(t, address, "bob@example.net", "eve@example.net")
@@ -296,6 +297,7 @@ func TestEximSmarthost(t *testing.T) {
 // Where a login is offered, Sendmail says with AUTH= who handed it the mail (RFC
 // 4954 section 5): "<>" when it does not trust what its own client said of that.
 func TestSendmailSmarthost(t *testing.T) {
+	t.Parallel()
 	s := harness.ServeSandbox(t, "tls = \"starttls\"\nself_signed = true\n[[user]]\nname = \"ann\"\n"+
 		"password_hash = \"$2a$10$ylyd17Csnl.gmv72aKMzqOIyLh9S.26Bv1KgmF2DJ5OY/iePVbdHq\"\n")
 	address, log := startSendmail(t, s)
@@ -318,6 +320,7 @@ func TestSendmailSmarthost(t *testing.T) {
 // By LMTP Postfix hears of each recipient, and bounces for those refused; the
 // relay then does not.
 func TestPostfixLMTP(t *testing.T) {
+	t.Parallel()
 	s := harness.ServeSandbox(t, "protocol = \"lmtp\"\n")
 	address, log := startPostfix(t, "lmtp:inet:"+s.SMTP)
 	through(t, address, "bob@example.net", "suppressed@example.net", "eve@example.net", "down+1@example.net")
@@ -344,13 +347,14 @@ func TestPostfixLMTP(t *testing.T) {
 
 // A relay that is away costs no mail: the server in front keeps it.
 func TestPostfixWaitsForTheRelay(t *testing.T) {
+	t.Parallel()
 	port := harness.FreePort(t)
 	address, log := startPostfix(t, "smtp:[127.0.0.1]:"+port)
 	through(t, address, "bob@example.net")
 	harness.PollUntil(t, "Postfix defers the mail", func() bool { return strings.Contains(log(), "status=deferred") })
 	s := harness.ServeSandboxAt(t, "127.0.0.1:"+port, "")
-	conf, tree := regexp.MustCompile(`configuration (\S+)`).FindStringSubmatch(log()), postfixTree(t)
-	env := harness.Environ(t, "LD_LIBRARY_PATH="+filepath.Join(tree, "usr/lib/postfix"))
+	conf := regexp.MustCompile(`configuration (\S+)`).FindStringSubmatch(log())
+	tree, env := unpacked(t, "postfix")
 	if r := harness.ExecuteTool(t, env, "", filepath.Join(tree, "usr/sbin/postqueue"), "-c", conf[1], "-f"); r.Code != 0 {
 		t.Fatalf("%+v", r)
 	}

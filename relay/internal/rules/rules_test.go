@@ -14,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 )
 
@@ -36,15 +37,28 @@ func (s source) lines(n ast.Node) int {
 	return s.fset.Position(n.End()).Line - s.fset.Position(n.Pos()).Line + 1
 }
 
-// sources reads the module this test is part of.
+// read reads the module this test is part of, once.
+var read = sync.OnceValues(readSources)
+
+// sources is the module this test is part of.
 func sources(t *testing.T) []source {
 	t.Helper()
+	all, err := read()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) < 20 {
+		t.Fatalf("only %d files found: this test is looking in the wrong place", len(all))
+	}
+	return all
+}
+
+func readSources() (all []source, err error) {
 	top := filepath.Join("..", "..", "..")
 	if _, err := os.Stat(filepath.Join(top, "go.mod")); err != nil {
-		t.Fatalf("the top of the repository is not where this test looks: %v", err)
+		return nil, fmt.Errorf("the top of the repository is not where this test looks: %w", err)
 	}
-	var all []source
-	err := filepath.WalkDir(top, func(name string, d fs.DirEntry, err error) error {
+	err = filepath.WalkDir(top, func(name string, d fs.DirEntry, err error) error {
 		if err != nil {
 			return err
 		}
@@ -68,13 +82,7 @@ func sources(t *testing.T) []source {
 		all = append(all, source{p, path.Dir(p), test, file, fset})
 		return nil
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if len(all) < 20 {
-		t.Fatalf("only %d files found: this test is looking in the wrong place", len(all))
-	}
-	return all
+	return all, err
 }
 
 // testPackages are test code, though they are packages: conformance suites and
