@@ -346,8 +346,9 @@ func mayOpen() map[string]string {
 		"relay/store/internal/db/system_unix.go":    "a lock file of our own, and directories",
 		"relay/store/internal/db/system_windows.go": "a lock file of our own",
 		"relay/store/records/damage.go":             "the marker beside a damaged database",
-		"relay/store/sqlite/repair.go":              "the write-ahead log, on which SQLite has no locks",
+		"relay/store/sqlite/segments.go":            "files of earlier versions with many bodies",
 		"relay/store/sqlite/spool.go":               "bodies",
+		"relay/store/sqlite/wal.go":                 "the write-ahead log before SQLite opens it; on it there are no locks",
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -28,7 +29,7 @@ func (e *CorruptError) Error() string {
 // long as the backlog is big: each has a checksum of its own, verified when it is
 // read. So are attempts, of which each recipient may have twenty.
 func checkIntegrity(c *conn, path string) error {
-	for _, table := range [...]string{"sqlite_schema", "counts", "marks", "recipients", "mails", "segments"} {
+	for _, table := range [...]string{"sqlite_schema", "counts", "marks", "recipients", "mails"} {
 		r, err := c.One("PRAGMA quick_check('" + table + "')")
 		if db.IsCorrupt(err) {
 			return &CorruptError{Path: path, Reason: err.Error()}
@@ -58,4 +59,27 @@ func SetAside(dir string, now time.Time) (string, error) {
 		return "", err
 	}
 	return db.SetAside(filepath.Join(dir, fileName), suffix)
+}
+
+// ErrLocked: another process has the data directory open.
+var ErrLocked = errors.New("another smtp2rest is using this data directory; stop it, or name another directory")
+
+// lock takes the data directory for this process.
+func (o Options) lock() (*os.File, error) {
+	if o.Existing {
+		return locked(db.LockExisting(lockName(o.Dir)))
+	}
+	if err := os.MkdirAll(filepath.Join(o.Dir, spoolDir), 0o700); err != nil {
+		return nil, err
+	}
+	return locked(db.Lock(lockName(o.Dir)))
+}
+
+func lockName(dir string) string { return filepath.Join(dir, "lock") }
+
+func locked(f *os.File, err error) (*os.File, error) {
+	if errors.Is(err, db.ErrLocked) {
+		return nil, fmt.Errorf("%w: %w", ErrLocked, err)
+	}
+	return f, err
 }

@@ -42,7 +42,7 @@ func TestDamagedAmongOthers(t *testing.T) {
 				seq, n := rapid.IntRange(1, 3).Draw(rt, "mail"), rapid.IntRange(0, 4).Draw(rt, "recipient")
 				changed[fmt.Sprintf("%d.%d@y", seq-1, n)] = true
 				must(t, s.change(ctx, func(t *tx) error {
-					_, err := t.change("UPDATE recipients SET addr = 'eve@evil' WHERE mail = ? AND n = ?", seq, n)
+					_, err := t.change("UPDATE recipients SET addr = 'eve@evil' WHERE mail = (SELECT min(seq) FROM mails) + ? AND n = ?", seq-1, n)
 					return err
 				}))
 			}

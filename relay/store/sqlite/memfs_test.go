@@ -2,11 +2,11 @@ package sqlite
 
 import (
 	"bytes"
+	"io"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"runtime"
-	"strings"
 	"sync"
 
 	"github.com/smtp2rest/smtp2rest/relay/store/sqlite/internal/faultvfs"
@@ -114,13 +114,6 @@ func (f *memFile) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-func (m *memFS) Sync(name string) error {
-	m.mu.Lock()
-	f := m.files[name]
-	m.mu.Unlock()
-	return f.Sync()
-}
-
 func (f *memFile) Sync() error {
 	for range 100 {
 		runtime.Gosched() // so that what does not wait for it overtakes it
@@ -139,20 +132,9 @@ func (f *memFile) Sync() error {
 	return nil
 }
 
-// Truncate keeps the data: until it is synced it may come back.
-func (f *memFile) Truncate(size int64) error {
-	f.fs.mu.Lock()
-	defer f.fs.mu.Unlock()
-	if err := f.fs.check("truncate", f.name); err != nil {
-		return err
-	}
-	f.resize(int(size))
-	return nil
-}
-
 func (f *memFile) Close() error { return nil }
 
-func (m *memFS) Open(name string) (spoolReader, error) {
+func (m *memFS) Open(name string) (io.ReadCloser, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	f := m.files[name]
@@ -173,6 +155,14 @@ func (m *memFS) Remove(name string) error {
 		f.removed = m.now()
 	}
 	return m.check("remove", name)
+}
+
+func (m *memFS) Move(from, to string) error {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.files[to] = m.files[from]
+	delete(m.files, from)
+	return nil
 }
 
 func (m *memFS) SyncDir(name string) error {
@@ -204,19 +194,6 @@ func (m *memFS) Names(_ string, f func(name string) error) error {
 		}
 	}
 	return nil
-}
-
-// segments is how many there ever were, and how many went.
-func (m *memFS) segments() (made, removed int) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	for name, f := range m.files {
-		if strings.Contains(name, segmentPrefix) {
-			made++
-			removed += min(f.removed, 1)
-		}
-	}
-	return made, removed
 }
 
 // count is how many files there are.

@@ -1,7 +1,11 @@
 package sqlite
 
 import (
+	"cmp"
 	"context"
+	"fmt"
+	"strings"
+	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
@@ -76,4 +80,348 @@ func (s *Store) Stats(ctx context.Context) (queue.Stats, error) {
 		return nil
 	})
 	return stats, err
+}
+
+// operateAtOnce is how many recipients an operator's change takes in one
+// step, so that it does not hold up deliveries.
+const operateAtOnce = 500
+
+// subject is a recipient an operator changes.
+type subject struct {
+	seq, n  int64
+	state   int64
+	due     int64
+	hold    bool
+	bounced bool
+	damaged bool
+}
+
+// operate applies change to all recipients that match, in steps. change says
+// whether it applied.
+func (s *Store) operate(ctx context.Context, f queue.Filter, change func(t *tx, x subject) (bool, error)) (int, error) {
+	if err := s.enter(); err != nil {
+		return 0, err
+	}
+	defer s.leave()
+	total := 0
+	for at, more := (cursor{seq: -1}), true; more; {
+		// A transaction that fails is made again, so all that comes of it is for
+		// after it.
+		changed, end, again := 0, at, false
+		err := s.do(ctx, func(t *tx) (err error) {
+			changed = 0
+			var subjects []subject
+			end, again, err = scan(t.conn, f, at, operateAtOnce, func(r row) error {
+				own := r[mailWidth:]
+				subjects = append(subjects, subject{seq: own.Int(8), n: own.Int(7), damaged: r.Bool(9)})
+				return nil
+			})
+			if err != nil {
+				return err
+			}
+			for _, x := range subjects {
+				if err := t.load(&x); err != nil {
+					return err
+				}
+				applied, err := change(t, x)
+				if err != nil {
+					return err
+				}
+				if applied {
+					changed++
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return total, err
+		}
+		total += changed
+		at, more = end, again
+	}
+	return total, nil
+}
+
+// load reads the rest of a subject.
+func (t *tx) load(x *subject) error {
+	r, err := t.One("SELECT state, due, hold, bounced FROM recipients WHERE mail = ? AND n = ?", x.seq, x.n)
+	if err == nil && r != nil {
+		x.state, x.due, x.hold, x.bounced = r.Int(0), r.Int(1), r.Bool(2), r.Bool(3)
+	}
+	return err
+}
+
+// Hold implements queue.Queue.
+func (s *Store) Hold(ctx context.Context, f queue.Filter) (int, error) {
+	return s.operate(ctx, f, func(t *tx, x subject) (bool, error) {
+		switch x.state {
+		case ready, later:
+			return true, t.setState(x.seq, x.n, x.state, held)
+		case claimed:
+			return true, t.setHold(x, 1)
+		}
+		return false, nil
+	})
+}
+
+// Release implements queue.Queue.
+func (s *Store) Release(ctx context.Context, f queue.Filter) (int, error) {
+	return s.operate(ctx, f, func(t *tx, x subject) (bool, error) {
+		switch {
+		case x.state == held && x.due > 0:
+			t.wakes = true
+			return true, t.setState(x.seq, x.n, held, later)
+		case x.state == held:
+			t.wakes = true
+			return true, t.setState(x.seq, x.n, held, ready)
+		case x.state == claimed && x.hold:
+			return true, t.setHold(x, 0)
+		}
+		return false, nil
+	})
+}
+
+func (t *tx) setHold(x subject, hold int) error {
+	_, err := t.change("UPDATE recipients SET hold = ? WHERE mail = ? AND n = ?", hold, x.seq, x.n)
+	return err
+}
+
+// Retry implements queue.Queue.
+func (s *Store) Retry(ctx context.Context, f queue.Filter, now time.Time) (int, error) {
+	return s.operate(ctx, f, func(t *tx, x subject) (bool, error) {
+		switch {
+		case x.state == ready || x.state == later:
+			t.wakes = true
+			_, err := t.change("UPDATE recipients SET state = 0, due = 0 WHERE mail = ? AND n = ?", x.seq, x.n)
+			return true, err
+		case x.state == failed && !x.damaged:
+			t.wakes, t.reopens = true, true
+			if err := t.countFailed(x.seq, -1); err != nil {
+				return false, err
+			}
+			t.counts.move(failed, ready)
+			if !x.bounced {
+				t.counts.unbounced--
+			}
+			_, err := t.change(`UPDATE recipients SET state = 0, due = 0, ended = 0, attempts = 0, since = ? WHERE mail = ? AND n = ?`,
+				millis(now), x.seq, x.n)
+			return true, err
+		}
+		return false, nil
+	})
+}
+
+// Drop implements queue.Queue.
+func (s *Store) Drop(ctx context.Context, f queue.Filter) (int, error) {
+	return s.operate(ctx, f, func(t *tx, x subject) (bool, error) {
+		if x.state == sent {
+			return false, nil
+		}
+		return true, t.drop(x)
+	})
+}
+
+// drop removes one recipient, with its mail if it was the last.
+func (t *tx) drop(x subject) error {
+	r, err := t.One("SELECT 1 FROM recipients WHERE mail = ? AND n <> ? LIMIT 1", x.seq, x.n)
+	if err != nil {
+		return err
+	}
+	if err := t.countFailed(x.seq, -1); err != nil {
+		return err
+	}
+	if r == nil {
+		return t.remove(x.seq)
+	}
+	t.counts.add(x.state, -1)
+	if x.state == failed && !x.bounced {
+		t.counts.unbounced--
+	}
+	for _, q := range [...]string{
+		"DELETE FROM attempts WHERE mail = ? AND n = ?",
+		"DELETE FROM recipients WHERE mail = ? AND n = ?",
+	} {
+		if _, err := t.change(q, x.seq, x.n); err != nil {
+			return err
+		}
+	}
+	last, err := t.Number("SELECT max(ended) FROM recipients WHERE mail = ?", x.seq)
+	if err != nil {
+		return err
+	}
+	if gone, err := t.finish(x.seq, fromMillis(last)); err != nil || gone {
+		return err
+	}
+	return t.countFailed(x.seq, 1)
+}
+
+const (
+	defaultList = 100
+	maxList     = 1000
+	// scanAtOnce is how many recipients one page looks at, at most: some 20 ms.
+	scanAtOnce = 20000
+)
+
+// cursor is the key of the recipient a page ended with.
+type cursor struct{ seq, n int64 }
+
+func (c cursor) String() string { return fmt.Sprintf("%d.%d", c.seq, c.n) }
+
+func parseCursor(s string) (cursor, error) {
+	if s == "" {
+		return cursor{seq: -1}, nil
+	}
+	var c cursor
+	if _, err := fmt.Sscanf(s, "%d.%d", &c.seq, &c.n); err != nil {
+		return c, fmt.Errorf("%q is not a cursor", s)
+	}
+	return c, nil
+}
+
+// List implements queue.Queue.
+func (s *Store) List(ctx context.Context, f queue.Filter) ([]queue.Entry, string, error) {
+	at, err := parseCursor(f.Cursor)
+	if err != nil {
+		return nil, "", err
+	}
+	limit := min(cmp.Or(max(f.Limit, 0), defaultList), maxList)
+	var entries []queue.Entry
+	next := ""
+	err = s.read(ctx, func(c *conn) error {
+		entries = nil
+		end, more, err := scan(c, f, at, limit, func(r row) error {
+			m, err := readMail(r)
+			if err != nil {
+				m.Damaged = true
+			}
+			own := r[mailWidth:]
+			e := queue.Entry{Mail: m.Mail, Recipient: readRecipient(own)}
+			e.Recipient.History, err = history(c, m.seq, own.Int(7), 1)
+			entries = append(entries, e)
+			return err
+		})
+		if more {
+			next = end.String()
+		}
+		return err
+	})
+	return entries, next, err
+}
+
+// query is the WHERE clause that a filter comes to.
+type query struct {
+	where []string
+	args  []any
+}
+
+func (q *query) and(condition string, args ...any) {
+	q.where = append(q.where, condition)
+	q.args = append(q.args, args...)
+}
+
+// source is the index that leads to the filter's recipients: few are held or
+// failed, while many may wait. All run in the order of arrival.
+func source(f queue.Filter) (from, condition string) {
+	if len(f.States) == 1 && f.States[0] == queue.Held {
+		return "recipients r INDEXED BY recipients_held", "r.state = 3"
+	}
+	if len(f.States) == 1 && f.States[0] == queue.Failed {
+		return "recipients r INDEXED BY recipients_failed", "r.state = 5"
+	}
+	return "recipients r", "1"
+}
+
+// scan calls f for the recipients that match, in order, from after a cursor
+// on, at most limit of them and looking at no more than scanAtOnce. It says
+// where it ended and whether that was before the end.
+func scan(c *conn, filter queue.Filter, at cursor, limit int, f func(r row) error) (cursor, bool, error) {
+	from, condition := source(filter)
+	var q query
+	q.and(condition)
+	q.and("(r.mail, r.n) > (?, ?)", at.seq, at.n)
+	few, err := fewMails(c, filter.ID)
+	if err != nil {
+		return at, false, err
+	}
+	last, bounded := at, false
+	if few {
+		from = "recipients r"
+		q.and("r.mail IN (SELECT seq FROM mails WHERE id >= ? AND id < ?)", filter.ID, after(filter.ID))
+	} else if last, bounded, err = stepEnd(c, from, condition, at); err != nil {
+		return at, false, err
+	} else if bounded {
+		q.and("(r.mail, r.n) <= (?, ?)", last.seq, last.n)
+	}
+	q.filter(filter)
+	seen, end := 0, at
+	err = c.Each(func(r row) error {
+		seen++
+		end = cursor{r.Int(mailWidth + 8), r.Int(mailWidth + 7)}
+		return f(r)
+	}, "SELECT "+mailColumns+", "+recipientColumns+" FROM "+from+" CROSS JOIN mails m ON m.seq = r.mail WHERE "+
+		strings.Join(q.where, " AND ")+" ORDER BY r.mail, r.n LIMIT ?", append(q.args, limit)...)
+	if err != nil || seen == limit {
+		return end, err == nil, err
+	}
+	return last, bounded, nil
+}
+
+// stepEnd is the last recipient of a step, if the step does not reach the end.
+func stepEnd(c *conn, from, condition string, at cursor) (cursor, bool, error) {
+	r, err := c.One("SELECT r.mail, r.n FROM "+from+" WHERE "+condition+
+		" AND (r.mail, r.n) > (?, ?) ORDER BY r.mail, r.n LIMIT 1 OFFSET ?", at.seq, at.n, scanAtOnce-1)
+	if err != nil || r == nil {
+		return at, false, err
+	}
+	return cursor{r.Int(0), r.Int(1)}, true, nil
+}
+
+// fewMails: the beginning of an id leads to so few mails that going there is
+// better than looking at all in order.
+func fewMails(c *conn, prefix string) (bool, error) {
+	if prefix == "" {
+		return false, nil
+	}
+	n, err := c.Number("SELECT count(*) FROM (SELECT 1 FROM mails WHERE id >= ? AND id < ? LIMIT ?)", prefix, after(prefix), maxList+1)
+	return n <= maxList, err
+}
+
+// after is a string greater than all that begin with prefix.
+func after(prefix string) string { return prefix + "\U0010FFFF" }
+
+// filter adds what a filter asks for.
+func (q *query) filter(f queue.Filter) {
+	if f.ID != "" {
+		q.and("m.id >= ? AND m.id < ?", f.ID, after(f.ID))
+	}
+	if len(f.States) > 0 {
+		var in []string
+		for _, s := range f.States {
+			switch s {
+			case queue.Waiting:
+				in = append(in, "0", "1")
+			case queue.Claimed:
+				in = append(in, "2")
+			case queue.Held:
+				in = append(in, "3")
+			case queue.Sent:
+				in = append(in, "4")
+			case queue.Failed:
+				in = append(in, "5")
+			}
+		}
+		q.and("r.state IN (" + strings.Join(in, ", ") + ")")
+	}
+	if f.Sender != "" {
+		q.and("m.sender = ? COLLATE NOCASE", f.Sender)
+	}
+	if f.Recipient != "" {
+		q.and("r.addr = ? COLLATE NOCASE", f.Recipient)
+	}
+	if !f.From.IsZero() {
+		q.and("m.received >= ?", millis(f.From))
+	}
+	if !f.Until.IsZero() {
+		q.and("m.received < ?", millis(f.Until))
+	}
 }

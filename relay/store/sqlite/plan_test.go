@@ -15,7 +15,11 @@ import (
 // TestPlans: no statement may look at more rows the more there are. It runs
 // everything once and asks SQLite how it does each statement that was run.
 func TestPlans(t *testing.T) {
-	s := openTest(t, t.TempDir(), Options{})
+	dir := t.TempDir()
+	s, err := Open(Options{Dir: dir, Log: quiet()})
+	must(t, err)
+	must(t, s.Close()) // with what makes the tables, once
+	s = openTest(t, dir, Options{})
 	exercise(t, s)
 	conns := []*conn{s.writer.conn}
 	for range readers {
@@ -58,7 +62,7 @@ func checkPlan(t *testing.T, c *conn, q string) {
 	if err != nil {
 		t.Fatalf("%v in %s", err, q)
 	}
-	small := []string{"SCAN counts", "SCAN segments", "SCAN CONSTANT ROW"} // one row, one for each 32 MiB, none
+	small := []string{"SCAN counts", "SCAN CONSTANT ROW"} // one row, and none
 	for _, step := range plan {
 		scans := strings.HasPrefix(step, "SCAN") && !slices.Contains(small, step) && !strings.HasPrefix(step, "SCAN (subquery")
 		if scans && !strings.Contains(step, "USING") || strings.Contains(step, "TEMP B-TREE") {
@@ -103,8 +107,7 @@ func exercise(t *testing.T, s *Store) {
 	must(t, err)
 	_, err = s.Drop(ctx, queue.Filter{ID: "id"})
 	must(t, err)
-	must(t, s.Enqueue(ctx, testMails(logGroup, 10)...))
-	must(t, s.change(ctx, func(t *tx) error { return t.moveBodies(1, 0, 1000) }))
+	must(t, s.Enqueue(ctx, testMails(4, 10)...))
 	_, err = s.Purge(ctx, now, 1)
 	must(t, err)
 	_, err = s.Marks(ctx, "a")

@@ -1,10 +1,13 @@
 package sqlite
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"strconv"
+	"strings"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay"
@@ -13,10 +16,10 @@ import (
 
 // mailColumns are what readMail reads, from a table called m.
 const mailColumns = `m.id, m.sender, m.lane, m.domain, m.urgent, m.received, m.client,
-	m.bounce_of, m.size, m.damaged, m.envelope_sum, m.seq, m.body, m.spool, m.body_sum, m.place`
+	m.bounce_of, m.size, m.damaged, m.envelope_sum, m.seq, m.body, m.spool, m.body_sum`
 
 // mailWidth is how many mailColumns there are.
-const mailWidth = 16
+const mailWidth = 15
 
 // stored is a mail's row.
 type stored struct {
@@ -25,13 +28,12 @@ type stored struct {
 	envelopeSum int64
 	body        int64
 	spool       string
-	place       int64
 	bodySum     int64
 }
 
 // readMail takes mailColumns.
 func readMail(r row) (stored, error) {
-	m := stored{envelopeSum: r.Int(10), seq: r.Int(11), body: r.Int(12), spool: r.Text(13), bodySum: r.Int(14), place: r.Int(15)}
+	m := stored{envelopeSum: r.Int(10), seq: r.Int(11), body: r.Int(12), spool: r.Text(13), bodySum: r.Int(14)}
 	m.Message = relay.Message{ID: r.Text(0), From: r.Text(1), ReceivedAt: fromMillis(r.Int(5))}
 	m.Lane, m.Domain, m.Urgent = r.Text(2), r.Text(3), r.Bool(4)
 	m.BounceOf, m.Size, m.Damaged = r.Text(7), r.Int(8), r.Bool(9)
@@ -149,4 +151,170 @@ func history(c *conn, seq, n int64, limit int) ([]queue.Attempt, error) {
 		latest[i], latest[j] = latest[j], latest[i]
 	}
 	return latest, err
+}
+
+// counts is what Stats needs, kept up to date by each commit instead of being
+// counted. It is stored with the commit, so that it is right after a crash.
+type counts struct {
+	state     [failed + 1]int64 // ready counts for later too
+	mails     int64             // whose content is kept
+	bytes     int64
+	failed    kept // the part of them that has no open recipient
+	unbounced int64
+	seq       int64 // the latest mail's
+	fence     int64 // the latest claim's
+}
+
+// kept is mails whose content is kept, and the sum of their sizes.
+type kept struct{ mails, bytes int64 }
+
+func (k *kept) add(size int64) {
+	k.mails++
+	k.bytes += size
+}
+
+func loadCounts(c *conn) (counts, error) {
+	r, err := c.One("SELECT waiting, claimed, held, sent, failed, mails, bytes, unbounced, seq, fence, failed_mails, failed_bytes FROM counts")
+	if err != nil || r == nil {
+		return counts{}, err
+	}
+	n := counts{mails: r.Int(5), bytes: r.Int(6), unbounced: r.Int(7), seq: r.Int(8), fence: r.Int(9), failed: kept{r.Int(10), r.Int(11)}}
+	for i, s := range [...]int{ready, claimed, held, sent, failed} {
+		n.state[s] = r.Int(i)
+	}
+	return n, nil
+}
+
+// rebuildCounts makes the row anew if it is missing, as it may be in a database that
+// was rescued with .recover: without it every mail would be refused. What has lost
+// its mail cannot be sent, and would stop the claims of all others.
+func (w *writer) rebuildCounts() (bool, error) {
+	r, err := w.conn.One("SELECT 1 FROM counts")
+	if err != nil || r != nil {
+		return false, err
+	}
+	if w.s.opts.Existing {
+		return false, fmt.Errorf("%w: its counts are missing", ErrOlder)
+	}
+	if err := w.conn.Script("BEGIN IMMEDIATE"); err != nil {
+		return false, err
+	}
+	orphans, err := w.conn.Exec("DELETE FROM recipients WHERE mail NOT IN (SELECT seq FROM mails)")
+	if err != nil {
+		return false, err
+	}
+	if err := w.conn.Script(countAnew + "; COMMIT"); err != nil {
+		return false, err
+	}
+	w.s.log.Warn("the queue's counts were missing; they were counted anew", "recipients_without_mail", orphans)
+	return true, nil
+}
+
+const countAnew = `DELETE FROM attempts WHERE (mail, n) NOT IN (SELECT mail, n FROM recipients);
+INSERT INTO counts (one, waiting, claimed, held, sent, failed, mails, bytes, unbounced, seq, fence) SELECT 1, count(*) FILTER (WHERE state IN (0, 1)), count(*) FILTER (WHERE state = 2),
+	count(*) FILTER (WHERE state = 3), count(*) FILTER (WHERE state = 4), count(*) FILTER (WHERE state = 5),
+	0, 0, count(*) FILTER (WHERE state = 5 AND bounced = 0), 0, coalesce(max(fence), 0) FROM recipients;
+UPDATE counts SET fence = max(fence, (SELECT coalesce(max(fence), 0) FROM attempts)),
+	seq = (SELECT coalesce(max(seq), 0) FROM mails),
+	(mails, bytes) = (SELECT count(*), coalesce(sum(size), 0) FROM mails WHERE body <> 0),
+	(failed_mails, failed_bytes) = (SELECT count(*), coalesce(sum(size), 0) FROM mails WHERE body <> 0
+		AND NOT EXISTS (SELECT 1 FROM recipients WHERE mail = seq AND state IN (0, 1, 2, 3)))`
+
+func (n counts) save(c *conn) error {
+	_, err := c.Exec(`UPDATE counts SET waiting=?, claimed=?, held=?, sent=?, failed=?,
+		mails=?, bytes=?, unbounced=?, seq=?, fence=?, failed_mails=?, failed_bytes=?`,
+		n.state[ready], n.state[claimed], n.state[held], n.state[sent], n.state[failed],
+		n.mails, n.bytes, n.unbounced, n.seq, n.fence, n.failed.mails, n.failed.bytes)
+	return err
+}
+
+// add counts delta recipients in a state.
+func (n *counts) add(state int64, delta int64) {
+	if state == later {
+		state = ready
+	}
+	n.state[state] += delta
+}
+
+// move counts one recipient that changed its state.
+func (n *counts) move(from, to int64) {
+	n.add(from, -1)
+	n.add(to, 1)
+}
+
+// countFailed counts a mail that has no open recipient, and is kept because of
+// its failed ones, delta times. What may change that calls it with -1 before and
+// with 1 after.
+func (t *tx) countFailed(seq, delta int64) error {
+	// From the end, because its recipients are tried from the beginning.
+	r, err := t.One(`SELECT size FROM mails WHERE seq = ?1 AND body <> 0 AND
+		(SELECT 1 FROM recipients WHERE mail = ?1 AND state IN (0, 1, 2, 3) ORDER BY n DESC LIMIT 1) IS NULL`, seq)
+	if err == nil && r != nil {
+		t.counts.failed.mails += delta
+		t.counts.failed.bytes += delta * r.Int(0)
+	}
+	return err
+}
+
+// Mark implements queue.Queue.
+func (s *Store) Mark(ctx context.Context, name string) (string, error) {
+	value := ""
+	err := s.read(ctx, func(c *conn) error {
+		r, err := c.One("SELECT value FROM marks WHERE name = ?", name)
+		if r != nil {
+			value = r.Text(0)
+		}
+		return err
+	})
+	return value, err
+}
+
+// Marks implements queue.Queue.
+func (s *Store) Marks(ctx context.Context, prefix string) (map[string]string, error) {
+	marks := map[string]string{}
+	err := s.read(ctx, func(c *conn) error {
+		return c.Each(func(r row) error {
+			if strings.HasPrefix(r.Text(0), prefix) {
+				marks[r.Text(0)] = r.Text(1)
+			}
+			return nil
+		}, "SELECT name, value FROM marks WHERE name >= ?", prefix)
+	})
+	return marks, err
+}
+
+// SetMark implements queue.Queue.
+func (s *Store) SetMark(ctx context.Context, name, value string) error {
+	return s.change(ctx, func(t *tx) error {
+		if value == "" {
+			_, err := t.change("DELETE FROM marks WHERE name = ?", name)
+			return err
+		}
+		_, err := t.change("INSERT OR REPLACE INTO marks VALUES (?, ?)", name, value)
+		return err
+	})
+}
+
+// AddMark implements queue.Queue.
+func (s *Store) AddMark(ctx context.Context, name string, n int64) (int64, error) {
+	sum := int64(0)
+	err := s.change(ctx, func(t *tx) (err error) {
+		sum, err = t.addMark(name, n)
+		return err
+	})
+	return sum, err
+}
+
+// addMark adds to a mark and returns the sum.
+func (t *tx) addMark(name string, n int64) (int64, error) {
+	r, err := t.One("SELECT value FROM marks WHERE name = ?", name)
+	if err != nil {
+		return 0, err
+	}
+	if r != nil {
+		old, _ := strconv.ParseInt(r.Text(0), 10, 64) // anything else counts as 0, as the contract says
+		n += old
+	}
+	_, err = t.change("INSERT OR REPLACE INTO marks VALUES (?, ?)", name, strconv.FormatInt(n, 10))
+	return n, err
 }

@@ -25,10 +25,9 @@ const (
 
 // Where a mail's content is.
 const (
-	bodyGone    = iota // not kept: every recipient was sent
-	bodyTable          // in the table bodies
-	bodySpool          // in the file named in mails.spool
-	bodySegment        // in a segment, at mails.place
+	bodyGone  = iota // not kept: every recipient was sent
+	bodyTable        // in the table bodies
+	bodySpool        // in the file named in mails.spool
 )
 
 // migrations[i] takes a database from version i to i+1. A released one is
@@ -48,9 +47,9 @@ CREATE TABLE mails (
 	client TEXT NOT NULL,    -- JSON
 	bounce_of TEXT NOT NULL,
 	size INT NOT NULL,
-	body INT NOT NULL,       -- where it is: gone, in bodies, in a file of its own, in a segment
+	body INT NOT NULL,       -- where it is: gone, in bodies, in a file of its own; up to version 3 also in a segment
 	spool TEXT NOT NULL,     -- the file's name
-	place INT NOT NULL,      -- the segment's number << 32 | the offset in it; 0 when it is elsewhere
+	place INT NOT NULL,      -- where in a segment it was; 0 since version 4
 	done INT NOT NULL,       -- when the last recipient was sent
 	damaged INT NOT NULL,
 	envelope_sum INT NOT NULL,
@@ -84,7 +83,7 @@ CREATE TABLE recipients (
 	state INT NOT NULL,      -- 0 ready, 1 later, 2 claimed, 3 held, 4 sent, 5 failed
 	hold INT NOT NULL,       -- claimed, and to be held after it
 	due INT NOT NULL,
-	lease INT NOT NULL,      -- claimed until
+	lease INT NOT NULL,      -- 0; it was until when it is claimed
 	attempts INT NOT NULL,
 	since INT NOT NULL,
 	started INT NOT NULL,    -- the latest claim
@@ -145,7 +144,15 @@ ALTER TABLE counts ADD COLUMN failed_mails INT NOT NULL DEFAULT 0; -- of mails a
 ALTER TABLE counts ADD COLUMN failed_bytes INT NOT NULL DEFAULT 0;
 UPDATE counts SET (failed_mails, failed_bytes) = (SELECT count(*), coalesce(sum(size), 0) FROM mails WHERE seq IN
 	(SELECT mail FROM recipients r WHERE state = 5 AND NOT EXISTS (SELECT 1 FROM recipients WHERE mail = r.mail AND state IN (0, 1, 2, 3))));
+`, `
+-- After segments.go. mails.place and recipients.lease stay, without a use: to drop
+-- them would write all rows anew, and a queue that is full must open.
+DROP TABLE segments;
+ALTER TABLE counts DROP COLUMN place;
 `}
+
+// lastWithSegments is the last version that kept mail in segments.
+const lastWithSegments = 3
 
 // ErrNewer: the data directory was written by a later version of this program.
 var ErrNewer = errors.New("the queue was written by a newer version of smtp2rest; start that version, nothing was changed")
@@ -166,10 +173,43 @@ func corrupt(path string, err error) error {
 	return err
 }
 
-// migrate brings the schema up to date.
-func migrate(c *conn) error {
-	if err := schema().Migrate(c); err != nil {
+// migrate brings the schema up to a version.
+func migrate(c *conn, version int) error {
+	s := schema()
+	s.Migrations = s.Migrations[:version]
+	if err := s.Migrate(c); err != nil {
 		return fmt.Errorf("queue: %w", err)
 	}
 	return nil
+}
+
+// upgrade brings a database up to date, with the mail that is in segments. It is
+// checked before anything but its tables is touched.
+func (w *writer) upgrade() error {
+	version, err := w.conn.Number("PRAGMA user_version")
+	if err != nil {
+		return err
+	}
+	old := version <= lastWithSegments
+	if old {
+		if err := migrate(w.conn, lastWithSegments); err != nil {
+			return err
+		}
+	}
+	if err := checkIntegrity(w.conn, w.s.path()); err != nil {
+		return err
+	}
+	counted, err := w.rebuildCounts()
+	if err != nil {
+		return err
+	}
+	if w.counts, err = loadCounts(w.conn); err != nil {
+		return err
+	}
+	if old {
+		if err := w.takeSegments(counted); err != nil {
+			return err
+		}
+	}
+	return migrate(w.conn, len(migrations))
 }

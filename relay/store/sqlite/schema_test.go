@@ -66,12 +66,10 @@ func oldMails() []queue.Mail {
 func makeArchive(t *testing.T, name string) {
 	t.Helper()
 	dir := t.TempDir()
-	s, err := Open(Options{Dir: dir, Log: quiet(), logGroup: 3})
+	s, err := Open(Options{Dir: dir, Log: quiet()})
 	must(t, err)
 	mails := oldMails()
-	must(t, s.Enqueue(ctx, mails[:3]...)) // to a segment
-	must(t, s.Enqueue(ctx, mails[3]))
-	must(t, s.Enqueue(ctx, mails[4]))
+	must(t, s.Enqueue(ctx, mails...))
 	must(t, s.SetMark(ctx, "gate", "closed"))
 	must(t, s.Close())
 	var b bytes.Buffer
@@ -82,7 +80,7 @@ func makeArchive(t *testing.T, name string) {
 	must(t, os.WriteFile(name, b.Bytes(), 0o644))
 }
 
-func unpack(t *testing.T, name, dir string) {
+func unpack(t testing.TB, name, dir string) {
 	t.Helper()
 	f, err := os.Open(name)
 	must(t, err)
@@ -135,6 +133,6 @@ func lookAtOld(t *testing.T, dir string) {
 		t.Errorf("%d claims, the first %+v", len(claims), claims[0].Token)
 	}
 	settle(t, s, claims)
-	must(t, s.Enqueue(ctx, testMails(logGroup, 100)...))
+	must(t, s.Enqueue(ctx, testMails(4, 100)...))
 	checkConsistent(t, s)
 }

@@ -1,19 +1,29 @@
 package sqlite
 
 import (
+	"bytes"
+	"context"
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"hash"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
 	"syscall"
+	"time"
 
+	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
 )
 
-// spoolDir is where bodies above spoolAbove are, one file each, and segments.
+// spoolDir is where bodies above spoolAbove are, one file each.
 const spoolDir = "spool"
 
 // spoolAbove: larger bodies do not go through the database, where they would
@@ -26,29 +36,23 @@ const spoolAbove = 128 << 10
 type spoolFS interface {
 	// Create makes a file that must not be there yet, with mode 0600.
 	Create(name string) (spoolFile, error)
-	Open(name string) (spoolReader, error)
+	Open(name string) (io.ReadCloser, error)
 	Remove(name string) error
-	// Sync makes durable what is in a file that somebody else wrote.
-	Sync(name string) error
+	// Move gives a file another name, in a directory that it makes.
+	Move(from, to string) error
 	SyncDir(name string) error
 	// Names lists a directory, n at a time, into f.
 	Names(dir string, f func(name string) error) error
 }
 
-type spoolReader interface {
-	io.ReadCloser
-	io.ReaderAt
-}
-
 type spoolFile interface {
 	io.Writer
-	Truncate(size int64) error
 	Sync() error
 	Close() error
 }
 
-// spool keeps bodies as files, and segments of many. A file is complete and synced, and so is its
-// name, before a row tells of it; the row is gone before the file is. What a
+// spool keeps bodies as files. A file is complete and synced, and so is its name,
+// before a row refers to it; the row is gone before the file is. What a
 // crash leaves over is swept at the next start.
 type spool struct {
 	dir string
@@ -57,9 +61,10 @@ type spool struct {
 
 func (s spool) path(name string) string { return filepath.Join(s.dir, name) }
 
-// put stores a body and returns its name.
-func (s spool) put(raw []byte) (string, error) {
-	name := rand.Text()
+// put stores a body and returns its name, which begins with the number of the
+// latest mail: see sweepSpool.
+func (s spool) put(seq int64, raw []byte) (string, error) {
+	name := strconv.FormatInt(seq, 10) + "-" + rand.Text()
 	f, err := s.fs.Create(s.path(name))
 	if err != nil {
 		return "", err
@@ -78,15 +83,7 @@ func (s spool) put(raw []byte) (string, error) {
 	return name, nil
 }
 
-func (s spool) open(name string) (spoolReader, error) { return s.fs.Open(s.path(name)) }
-
-// sync makes a file and its name durable.
-func (s spool) sync(name string) error {
-	if err := s.fs.Sync(s.path(name)); err != nil {
-		return err
-	}
-	return s.fs.SyncDir(s.dir)
-}
+func (s spool) open(name string) (io.ReadCloser, error) { return s.fs.Open(s.path(name)) }
 
 // remove is not synced: a file that comes back after a crash is swept.
 func (s spool) remove(name string) error {
@@ -107,7 +104,7 @@ func (s *Store) discard(names []string) {
 }
 
 // checkMissing refuses to begin a new database beside what is left of one that
-// is gone or was cut to nothing: SQLite would remove the log, and the sweep take
+// is gone or was cut to nothing: SQLite would remove the WAL, and the sweep take
 // the bodies for leftovers.
 func (s *Store) checkMissing(path string) error {
 	what := "missing"
@@ -129,25 +126,49 @@ func (s *Store) checkMissing(path string) error {
 	return s.spool.fs.Names(s.spool.dir, func(string) error { return refuse(s.spool.dir) })
 }
 
-// sweepSpool removes what a crash left over between a file and its row.
+// sweepSpool removes the files that no row refers to: a crash left them between a
+// file and its row. But if one has a number that the database never gave, the
+// database is an older one that was put back, and the files are mail that came
+// after it: they are set aside. Each start uses up a number, so that they differ.
 func (s *Store) sweepSpool(c *conn) error {
-	swept := 0
+	var unknown []string
+	older := false
 	err := s.spool.fs.Names(s.spool.dir, func(name string) error {
-		q, key := "SELECT 1 FROM mails WHERE spool = ? AND spool <> ''", any(name)
-		if id, ok := segmentID(name); ok {
-			q, key = "SELECT 1 FROM segments WHERE id = ?", id
-		}
-		r, err := c.One(q, key)
+		r, err := c.One("SELECT 1 FROM mails WHERE spool = ? AND spool <> ''", name)
 		if err != nil || r != nil {
 			return err
 		}
-		swept++
-		return s.spool.remove(name)
+		unknown = append(unknown, name)
+		digits, _, _ := strings.Cut(name, "-")
+		number, err := strconv.ParseInt(digits, 10, 64)
+		older = older || err == nil && number >= s.published.Load().seq
+		return nil
 	})
-	if swept > 0 {
-		s.log.Info("removed spool files that belong to no mail", "files", swept)
+	if err != nil || len(unknown) == 0 {
+		return err
 	}
-	return err
+	if !older {
+		for _, name := range unknown {
+			if err := s.spool.remove(name); err != nil {
+				return err
+			}
+		}
+		s.log.Info("removed spool files that belong to no mail", "files", len(unknown))
+		return nil
+	}
+	return s.setAside(unknown...)
+}
+
+// setAside moves files of the spool to where nothing touches them.
+func (s *Store) setAside(names ...string) error {
+	dir := s.spool.dir + time.Now().UTC().Format(".unknown-20060102-150405.000")
+	for _, name := range names {
+		if err := s.spool.fs.Move(s.spool.path(name), filepath.Join(dir, name)); err != nil {
+			return err
+		}
+	}
+	s.log.Error("the spool has mail that the queue's database does not know: was an older database put in its place? The files are set aside and not removed", "files", len(names), "dir", dir)
+	return nil
 }
 
 // osFS is the operating system's file system.
@@ -157,18 +178,16 @@ func (osFS) Create(name string) (spoolFile, error) {
 	return os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 }
 
-func (osFS) Open(name string) (spoolReader, error) { return os.Open(name) }
-func (osFS) Remove(name string) error              { return os.Remove(name) }
-func (osFS) Sync(name string) error                { return syncFile(name) }
-func (osFS) SyncDir(name string) error             { return db.SyncDir(name) }
-
-func syncFile(name string) error {
-	f, err := os.Open(name)
-	if err != nil {
+func (osFS) Open(name string) (io.ReadCloser, error) { return os.Open(name) }
+func (osFS) Remove(name string) error                { return os.Remove(name) }
+func (osFS) Move(from, to string) error {
+	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
 		return err
 	}
-	return errors.Join(f.Sync(), f.Close())
+	return os.Rename(from, to)
 }
+
+func (osFS) SyncDir(name string) error { return db.SyncDir(name) }
 
 func (osFS) Names(dir string, f func(name string) error) error {
 	d, err := os.Open(dir)
@@ -196,4 +215,174 @@ func (osFS) Names(dir string, f func(name string) error) error {
 // of quota.
 func noSpace(err error) bool {
 	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) || db.IsDiskFull(err)
+}
+
+// Raw implements queue.Queue.
+func (s *Store) Raw(ctx context.Context, id string) (io.ReadCloser, error) {
+	if err := s.enter(); err != nil {
+		return nil, err
+	}
+	r, err := s.raw(ctx, id)
+	if err != nil {
+		s.leave()
+		return nil, err
+	}
+	return &leaving{ReadCloser: r, leave: sync.OnceFunc(s.leave)}, nil
+}
+
+// leaving ends a call when its reader is closed.
+type leaving struct {
+	io.ReadCloser
+	leave func()
+}
+
+func (l *leaving) Close() error {
+	defer l.leave()
+	return l.ReadCloser.Close()
+}
+
+func (s *Store) raw(ctx context.Context, id string) (io.ReadCloser, error) {
+	m, body, err := s.locate(ctx, id)
+	for {
+		if err != nil {
+			return nil, err
+		}
+		var r io.ReadCloser
+		r, err = s.content(m, body)
+		switch {
+		case err == nil || errors.Is(err, queue.ErrDamaged):
+			return r, err
+		case !errors.Is(err, fs.ErrNotExist):
+			return nil, fmt.Errorf("queue storage: %w", err)
+		}
+		// No such file any more: either the mail's body moved or went since
+		// its row was read, or the file is lost.
+		before := m
+		m, body, err = s.locate(ctx, id)
+		if err == nil && m.body == before.body {
+			return nil, s.reportDamage(m)
+		}
+	}
+}
+
+// locate reads a mail's row, and its body if that is in the table.
+func (s *Store) locate(ctx context.Context, id string) (m stored, body []byte, err error) {
+	whole := true
+	err = s.read(ctx, func(c *conn) error {
+		v, err := c.One("SELECT "+mailColumns+" FROM mails m WHERE m.id = ?", id)
+		if err != nil {
+			return err
+		}
+		if v == nil || v.Int(12) == bodyGone {
+			return queue.ErrNotFound
+		}
+		m, err = readMail(v)
+		whole = err == nil && m.intact(v.Text(6))
+		if !whole || m.body != bodyTable {
+			return nil
+		}
+		b, err := c.One("SELECT raw FROM bodies WHERE seq = ?", m.seq)
+		if db.IsCorrupt(err) || err == nil && b == nil {
+			whole = false
+			return nil
+		}
+		if err == nil {
+			body = b.Blob(0)
+		}
+		return err
+	})
+	if err == nil && !whole {
+		err = s.reportDamage(m)
+	}
+	return m, body, err
+}
+
+// content is a reader of a body that was located.
+func (s *Store) content(m stored, body []byte) (r io.ReadCloser, err error) {
+	switch m.body {
+	case bodySpool:
+		f, err := s.spool.open(m.spool)
+		if err != nil {
+			return nil, err
+		}
+		return &checkedFile{ReadCloser: f, s: s, m: m, sum: crc32.New(crc32.MakeTable(crc32.Castagnoli))}, nil
+	}
+	if checksum(body) != m.bodySum {
+		return nil, s.reportDamage(m)
+	}
+	return io.NopCloser(bytes.NewReader(body)), nil
+}
+
+// checkedFile gives out a spool file and ends with ErrDamaged instead of
+// io.EOF when it was not what was stored.
+type checkedFile struct {
+	io.ReadCloser
+	s    *Store
+	m    stored
+	sum  hash.Hash32
+	size int64
+}
+
+func (f *checkedFile) Read(p []byte) (int, error) {
+	n, err := f.ReadCloser.Read(p)
+	f.sum.Write(p[:n])
+	f.size += int64(n)
+	if !errors.Is(err, io.EOF) {
+		return n, err
+	}
+	f.sum.Write([]byte{0}) // as checksum does
+	if f.size != f.m.Size || int64(f.sum.Sum32()) != f.m.bodySum {
+		return n, f.s.reportDamage(f.m)
+	}
+	return n, io.EOF
+}
+
+// reportDamage marks a mail as damaged and returns ErrDamaged. It is part of
+// a call that has entered, and not bound by that call's context: the damage is
+// there whether or not the caller goes on.
+func (s *Store) reportDamage(m stored) error {
+	err := s.do(context.Background(), func(t *tx) error {
+		now := max(s.clock.Load(), millis(m.Message.ReceivedAt)) // see the contract: no clock of our own
+		return t.damage(m.seq, m.Message.ID, fromMillis(now))
+	})
+	return errors.Join(fmt.Errorf("mail %s: %w", m.Message.ID, queue.ErrDamaged), err)
+}
+
+// damage marks a mail as damaged and gives up its waiting recipients, so that
+// its sender learns of it and nothing wrong is ever sent.
+func (t *tx) damage(seq int64, id string, now time.Time) error {
+	var waiting []due
+	from := map[due]int64{}
+	bounced := map[due]bool{}
+	err := t.Each(func(r row) error {
+		d := due{seq: seq, n: r.Int(0)}
+		waiting = append(waiting, d)
+		from[d], bounced[d] = r.Int(1), r.Bool(2)
+		return nil
+	}, "SELECT n, state, bounced FROM recipients WHERE mail = ? AND state IN (0, 1)", seq)
+	if err != nil {
+		return err
+	}
+	if err := t.countFailed(seq, -1); err != nil {
+		return err
+	}
+	if _, err := t.change("UPDATE mails SET damaged = 1 WHERE seq = ?", seq); err != nil {
+		return err
+	}
+	for _, d := range waiting {
+		t.counts.move(from[d], failed)
+		if !bounced[d] {
+			t.counts.unbounced++
+		}
+		if _, err := t.change("UPDATE recipients SET state = 5, ended = ? WHERE mail = ? AND n = ?", millis(now), seq, d.n); err != nil {
+			return err
+		}
+		t.counts.fence++
+		a := queue.Attempt{Started: now, NotAnAttempt: true, Outcome: relay.Outcome{Detail: queue.ErrDamaged.Error()}}
+		if err := t.insertAttempt(seq, d.n, t.counts.fence, a); err != nil {
+			return err
+		}
+	}
+	t.s.log.Error("a stored mail is damaged and cannot be sent; its sender will be told", "id", id, "recipients", len(waiting))
+	return t.countFailed(seq, 1)
 }

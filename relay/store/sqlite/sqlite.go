@@ -3,10 +3,9 @@
 // relay/queue's contract for one process on one machine; docs/internals/storage.md says
 // what was measured and why it is built this way.
 //
-// One goroutine changes the database (writer.go) and lets callers that wait
-// share a commit. Mails that come together are made durable in a segment first
-// (log.go), and a start makes anew the rows that a loss of power took
-// (replay.go). Readers have connections of their own.
+// One goroutine changes the database and lets callers that wait share a commit
+// (writer.go). Readers have connections of their own. Earlier versions kept mail
+// in a journal besides, which a start takes into the database (segments.go).
 package sqlite
 
 import (
@@ -56,14 +55,11 @@ type Options struct {
 	Log     *slog.Logger          // slog.Default() when nil
 	Metrics prometheus.Registerer // nil: none
 
-	spool       spoolFS       // of the operating system when nil
-	vfs         string        // SQLite's own when ""
-	tidyEvery   time.Duration // a second when 0
-	logGroup    int           // the constant when 0
-	maxUnsynced int           // the constant when 0
-	rewrite     func(name string) error
-	segmentSize int64                     // the constant when 0
-	before      func(w *writer, g *group) // of a test: sees what is about to share a transaction
+	spool     spoolFS       // of the operating system when nil
+	vfs       string        // SQLite's own when ""
+	tidyEvery time.Duration // a second when 0
+	rewrite   func(name string) error
+	before    func(w *writer, g *group) // of a test: sees what is about to share a transaction
 }
 
 // Store is an open queue.
@@ -79,7 +75,6 @@ type Store struct {
 	published published
 	readers   db.Readers
 	wake      chan struct{}
-	behind    atomic.Pointer[chan struct{}] // closed when rows are stored that somebody may have been answered for
 
 	oldest atomic.Pointer[oldest]
 	clock  atomic.Int64 // the latest time a caller gave, in milliseconds
@@ -111,12 +106,9 @@ func Open(o Options) (*Store, error) {
 		o.spool = osFS{}
 	}
 	o.tidyEvery = cmp.Or(o.tidyEvery, time.Second)
-	o.logGroup = cmp.Or(o.logGroup, logGroup)
-	o.maxUnsynced = cmp.Or(o.maxUnsynced, maxUnsynced)
 	if o.rewrite == nil {
 		o.rewrite = rewrite
 	}
-	o.segmentSize = cmp.Or(o.segmentSize, segmentSize)
 	if err := db.CheapSync(); err != nil {
 		return nil, err
 	}
@@ -153,7 +145,7 @@ func (s *Store) open() error {
 	if err := s.prepare(path); err != nil {
 		return err
 	}
-	if err := s.rewriteLog(); err != nil { // of a process that crashed, perhaps after a sync that failed
+	if err := s.rewriteWAL(); err != nil { // of a process that crashed, perhaps after a sync that failed
 		return err
 	}
 	c, err := s.connectWriter()
@@ -161,29 +153,14 @@ func (s *Store) open() error {
 		return s.describe(err)
 	}
 	s.writer = &writer{s: s, conn: c, inserters: newInserters(), ops: make(chan op), stop: make(chan struct{}), ended: make(chan struct{})}
-	if err := migrate(c); err != nil {
+	if err := s.writer.upgrade(); err != nil {
 		return s.describe(err)
 	}
-	if err := checkIntegrity(c, path); err != nil {
-		return err
-	}
-	if err := s.rebuildCounts(c); err != nil {
+	if err := s.writer.recoverClaims(); err != nil {
 		return s.describe(err)
 	}
-	if err := s.recoverClaims(c); err != nil {
-		return s.describe(err)
-	}
-	n, err := loadCounts(c)
-	if err != nil {
-		return s.describe(err)
-	}
-	s.writer.counts = n
-	s.published.Store(&n)
 	if err := s.readers.Open(s.dsn(), 1000); err != nil {
 		return err
-	}
-	if err := s.writer.openSegments(); err != nil {
-		return s.describe(err)
 	}
 	if s.opts.Existing {
 		return nil
@@ -213,8 +190,8 @@ func (s *Store) path() string { return filepath.Join(s.opts.Dir, fileName) }
 
 func (s *Store) dsn() string { return db.Name(s.path(), s.opts.vfs) }
 
-// connectWriter opens the connection that changes the database. The log is copied back every 4000 pages
-// and keeps its file, because writing over is cheaper to sync than growing.
+// connectWriter opens the connection that changes the database. The WAL is copied
+// back every 4000 pages and keeps its file, because writing over is cheaper to sync than growing.
 func (s *Store) connectWriter() (*conn, error) {
 	return db.Connect(s.dsn(),
 		"PRAGMA busy_timeout=5000",
@@ -251,13 +228,6 @@ func (s *Store) read(ctx context.Context, f func(c *conn) error) error {
 		return err
 	}
 	defer s.leave()
-	if behind := s.behind.Load(); behind != nil {
-		select {
-		case <-*behind:
-		case <-ctx.Done():
-			return ctx.Err()
-		}
-	}
 	return s.describe(s.readers.Read(ctx, f))
 }
 

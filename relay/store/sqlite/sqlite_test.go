@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"os"
 	"testing"
-	"time"
 
 	"go.uber.org/goleak"
 
@@ -18,22 +17,16 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 func TestContract(t *testing.T) { testContract(t, Options{}) }
 
-// TestContractInSegments: the same with all small bodies in segments, which
-// hold few each, and are given up all the time.
-func TestContractInSegments(t *testing.T) {
-	testContract(t, Options{logGroup: 1, segmentSize: 500, tidyEvery: time.Millisecond})
-}
-
 // TestContractWithFailedTransactions: the same when the storage refuses each
 // transaction once, after all of its changes were made. Nothing of them may
 // show in what is made of the same calls after that.
 func TestContractWithFailedTransactions(t *testing.T) {
-	testContract(t, Options{logGroup: 1000, before: failOnce})
+	testContract(t, Options{before: failOnce})
 }
 
 // failOnce makes the changes of a group and takes them back.
 func failOnce(w *writer, g *group) {
-	t, err := w.begin(true)
+	t, err := w.begin()
 	if err != nil {
 		return
 	}
@@ -69,14 +62,11 @@ func damageStored(dir, id string) error {
 		return err
 	}
 	defer func() { _ = s.Close() }()
-	r, err := s.writer.conn.One("SELECT seq, spool, place, size FROM mails WHERE id = ?", id)
+	r, err := s.writer.conn.One("SELECT seq, spool, size FROM mails WHERE id = ?", id)
 	if err != nil || r == nil {
 		return errors.Join(err, errors.New("no mail "+id))
 	}
-	name, at := r.Text(1), r.Int(3)/2
-	if p := r.Int(2); p > 0 {
-		name, at = segmentName(segmentOf(p)), offsetOf(p)+at
-	}
+	name, at := r.Text(1), r.Int(2)/2
 	if name != "" {
 		b, err := os.ReadFile(s.spool.path(name))
 		if err != nil {
@@ -107,7 +97,7 @@ func openTest(t *testing.T, dir string, o Options) *Store {
 	return s
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

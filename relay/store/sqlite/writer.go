@@ -10,7 +10,6 @@ import (
 
 	lib "modernc.org/sqlite/lib"
 
-	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
 )
 
@@ -19,32 +18,29 @@ import (
 //
 // An op that enqueues has parcels instead, so that many can be stored together.
 type op struct {
-	run      func(t *tx) error
-	enqueues bool
-	parcels  []parcel
-	done     chan result
+	run     func(t *tx) error
+	parcels []parcel
+	done    chan result
 }
 
 // result is what became of an op.
 type result struct {
 	err    error
 	stored bool     // its parcels, although an error may have come after
-	logged bool     // the parcels are the writer's now; see log.go
-	files  []string // of the spool, that no row tells of any more
+	files  []string // of the spool, that no row refers to any more
 }
 
 // tx is what an op works on: one transaction, shared with the other ops that
 // happened to wait at the same time.
 type tx struct {
 	*conn
-	s        *Store
-	counts   counts
-	turn     turn     // whose lane was served last
-	writes   int      // statements that changed something
-	files    []string // of the op that runs; see result
-	wakes    bool     // something may have become due
-	reopens  bool     // mail that was failed waits again
-	segments segmentChanges
+	s       *Store
+	counts  counts
+	turn    turn     // whose lane was served last
+	writes  int      // statements that changed something
+	files   []string // of the op that runs; see result
+	wakes   bool     // something may have become due
+	reopens bool     // mail that was failed waits again
 }
 
 // change runs a statement that changes something.
@@ -61,30 +57,25 @@ const batch = 256
 // it commits go into the next transaction together: that is the whole group
 // commit, and a lone op never waits for company.
 type writer struct {
-	s           *Store
-	ops         chan op
-	stop        chan struct{}
-	ended       chan struct{}
-	conn        *conn
-	counts      counts
-	turn        turn // whose lane was served last
-	commits     int  // how many there were
-	tidiedAt    int  // commits when tidy looked last
-	truncated   bool // the log is cut to nothing
-	inserters   inserters
-	segment     *segment // where big groups go; nil before the first
-	lastSegment int64    // the latest segment's number
-	next        []op     // that came while others were committed, and wait
-	passed      int64    // no replay begins before this place; still to be stored
-	owed        *portion // was answered for, and its rows could not be stored
-	unsynced    int      // logged mails since the latest commit that synced the log
-	unsyncing   bool     // commits do not sync it
+	s         *Store
+	ops       chan op
+	stop      chan struct{}
+	ended     chan struct{}
+	conn      *conn
+	counts    counts
+	turn      turn // whose lane was served last
+	commits   int  // how many there were
+	tidiedAt  int  // commits when tidy looked last
+	truncated bool // the WAL is cut to nothing
+	crowded   bool // the latest group had more than one op
+	inserters inserters
 	// broken is the error after which the connection must be opened anew.
 	broken error
 }
 
 // do runs f in a transaction and returns when that is durable. A context that
-// ends after the writer took the op is not looked at any more.
+// ends after the writer took the op is not looked at any more. f may run more
+// than once: what it leaves outside of the transaction must not add up.
 func (s *Store) do(ctx context.Context, f func(t *tx) error) error {
 	return s.submit(ctx, op{run: f}).err
 }
@@ -107,7 +98,6 @@ func (s *Store) submit(ctx context.Context, o op) result {
 
 func (w *writer) loop() {
 	defer close(w.ended)
-	defer w.end()
 	tidy := time.NewTimer(w.s.opts.tidyEvery)
 	defer tidy.Stop()
 	ticks := true
@@ -116,9 +106,7 @@ func (w *writer) loop() {
 		select {
 		case o := <-w.ops:
 			g.add(o)
-			for len(g.ops) > 0 {
-				w.commit(&g)
-			}
+			w.commit(&g)
 			if !ticks {
 				tidy.Reset(w.s.opts.tidyEvery)
 				ticks = true
@@ -150,77 +138,53 @@ func (g *group) one(i int) *group {
 	return &group{ops: g.ops[i : i+1 : i+1], results: g.results[i : i+1 : i+1]}
 }
 
-// gatherAll lets callers that can run already join, as long as any does; alone,
-// that costs next to nothing.
-func (w *writer) gatherAll(g *group) {
+// gather adds the ops that wait already. Where the group before had more than
+// one, callers that can run already may join, as long as any does. The channel
+// has no buffer, so that an op that nobody took is still its caller's to
+// withdraw.
+func (w *writer) gather(g *group) {
 	for n := 0; n < len(g.ops); {
 		n = len(g.ops)
-		runtime.Gosched()
-		w.gather(g)
-	}
-}
-
-// gather adds the ops that are waiting already. The channel has no buffer, so
-// that an op that nobody took is still its caller's to withdraw.
-func (w *writer) gather(g *group) {
-	for len(g.ops) < batch {
-		select {
-		case o := <-w.ops:
-			g.add(o)
-		default:
-			return
+		if w.crowded {
+			runtime.Gosched()
+		}
+		for more := true; more && len(g.ops) < batch; {
+			select {
+			case o := <-w.ops:
+				g.add(o)
+			default:
+				more = false
+			}
 		}
 	}
 }
 
-// commit makes a group durable and answers it. Many new mails are logged, all
-// else runs in one transaction. What it leaves in g is to be committed next.
+// commit makes a group durable and answers it. If the storage refused the
+// transaction, each op runs in one of its own, so that one cannot fail another.
 func (w *writer) commit(g *group) {
 	w.s.began.Store(time.Now().UnixNano())
 	defer w.s.began.Store(0)
-	w.gatherAll(g)
-	w.log(g)
-	if len(g.ops) > 0 {
-		w.commitRest(g)
+	w.gather(g)
+	if w.s.opts.before != nil {
+		w.s.opts.before(w, g)
 	}
+	if err := w.transact(g, false); err != nil {
+		again := len(g.ops) > 1
+		for i := range g.ops {
+			if again {
+				err = w.transact(g.one(i), true)
+			}
+			if err != nil {
+				g.results[i].err, g.results[i].files = err, nil
+			}
+		}
+	}
+	w.crowded = len(g.ops) > 1
 	for i := range g.ops {
 		g.ops[i].done <- g.results[i]
 		g.ops[i], g.results[i] = op{}, result{}
 	}
 	g.ops, g.results = g.ops[:0], g.results[:0]
-	for _, o := range w.next {
-		g.add(o)
-	}
-	clear(w.next)
-	w.next = w.next[:0]
-}
-
-// commitRest runs a group in one transaction and, if the storage refused that,
-// each op in one of its own, so that one cannot fail another. Whoever comes
-// while it runs joins it.
-func (w *writer) commitRest(g *group) {
-	if err := w.payOwed(); err != nil {
-		for i := range g.results {
-			g.results[i] = result{err: err}
-		}
-		return
-	}
-	if w.s.opts.before != nil {
-		w.s.opts.before(w, g)
-	}
-	err := w.transact(g, false)
-	if err == nil {
-		return
-	}
-	again := len(g.ops) > 1
-	for i := range g.ops {
-		if again {
-			err = w.transact(g.one(i), true)
-		}
-		if err != nil {
-			g.results[i].err, g.results[i].files = err, nil
-		}
-	}
 }
 
 // transact runs a group in one transaction; with alone, nobody joins it.
@@ -228,13 +192,13 @@ func (w *writer) commitRest(g *group) {
 // changed.
 func (w *writer) transact(g *group, alone bool) error {
 	begun := time.Now()
-	t, err := w.begin(true)
+	t, err := w.begin()
 	if err != nil {
 		return err
 	}
 	err = w.runAll(t, g, alone)
-	if err == nil && t.writes > 0 {
-		err = w.save(t, &g.results[0])
+	if err == nil && t.writes > 0 && t.counts != w.counts {
+		err = t.counts.save(t.conn)
 	}
 	if err != nil {
 		return w.failed(w.rollback(err))
@@ -246,20 +210,17 @@ func (w *writer) transact(g *group, alone bool) error {
 	if _, err := t.Exec("COMMIT"); err != nil {
 		return w.failed(w.rollback(err))
 	}
-	w.s.metrics.committed(len(g.ops), time.Since(begun))
-	w.unsynced = 0
+	if g.ops[0].done != nil { // not the start's own
+		w.s.metrics.committed(len(g.ops), time.Since(begun))
+	}
 	w.committed(t)
 	return nil
 }
 
-// begin begins a transaction whose commit syncs the database's log, or does not.
-func (w *writer) begin(synced bool) (*tx, error) {
+func (w *writer) begin() (*tx, error) {
 	if err := w.repair(); err != nil {
 		w.s.metrics.errors.Inc()
 		return nil, err
-	}
-	if err := w.syncs(synced); err != nil {
-		return nil, w.failed(err)
 	}
 	t := &tx{conn: w.conn, s: w.s, counts: w.counts, turn: w.turn}
 	if _, err := t.Exec("BEGIN IMMEDIATE"); err != nil {
@@ -268,7 +229,7 @@ func (w *writer) begin(synced bool) (*tx, error) {
 	return t, nil
 }
 
-// committed notes what a transaction changed.
+// committed takes over what a transaction changed.
 func (w *writer) committed(t *tx) {
 	w.commits++
 	w.truncated = false
@@ -291,14 +252,8 @@ func (w *writer) runAll(t *tx, g *group, alone bool) error {
 		if err := t.run(ops, results, w.spaceFor(ops)); err != nil {
 			return err
 		}
-		if begun = len(g.ops); alone {
-			continue
-		}
-		w.gatherAll(g)
-		if countMails(g.ops[begun:]) >= w.s.opts.logGroup { // better logged, and soon
-			w.next = append(w.next, g.ops[begun:]...)
-			clear(g.ops[begun:])
-			g.ops, g.results = g.ops[:begun], g.results[:begun]
+		if begun = len(g.ops); !alone {
+			w.gather(g)
 		}
 	}
 	return nil
@@ -309,7 +264,7 @@ func (t *tx) run(group []op, results []result, noSpace error) error {
 	for i := 0; i < len(group); {
 		n, err := 1, error(nil)
 		switch o := group[i]; {
-		case !o.enqueues:
+		case o.run != nil:
 			err = t.runOne(o, &results[i])
 		case noSpace != nil && !t.s.spaceForBounces(o.parcels):
 			results[i] = result{err: noSpace}
@@ -322,21 +277,6 @@ func (t *tx) run(group []op, results []result, noSpace error) error {
 		i += n
 	}
 	return nil
-}
-
-// save stores what is kept about all of a transaction. Files that are not
-// needed after it are left to any of its callers.
-func (w *writer) save(t *tx, any *result) error {
-	files, err := t.saveSegments(w.current())
-	if err != nil {
-		return err
-	}
-	any.files = append(any.files, files...)
-	t.counts.place = max(t.counts.place, w.passed)
-	if t.counts == w.counts {
-		return nil
-	}
-	return t.counts.save(t.conn)
 }
 
 // runOne runs one op. A refusal goes to result; any other error is returned,
@@ -353,50 +293,6 @@ func (t *tx) runOne(o op, res *result) error {
 	}
 	*res = result{err: err, files: t.files}
 	return nil
-}
-
-// spaceFor refuses enqueues while too little space is left, so that what is
-// stored can still be claimed, settled and removed.
-func (w *writer) spaceFor(group []op) error {
-	size, enqueues := int64(0), false
-	for _, o := range group {
-		enqueues = enqueues || o.enqueues
-		size += unspooled(o.parcels)
-	}
-	if !enqueues {
-		return nil
-	}
-	return w.s.checkFree(size, false)
-}
-
-// spaceForBounces says whether mails are bounces that there is space for.
-func (s *Store) spaceForBounces(parcels []parcel) bool {
-	return onlyBounces(parcels) && s.checkFree(unspooled(parcels), true) == nil
-}
-
-// unspooled is how much of the mails is still to be written.
-func unspooled(parcels []parcel) int64 {
-	size := int64(0)
-	for _, p := range parcels {
-		if p.spool == "" {
-			size += p.Size
-		}
-	}
-	return size
-}
-
-// checkFree refuses what would leave less than MinFree on the disk, and of
-// bounces only what would leave less than the store itself needs.
-func (s *Store) checkFree(size int64, bounces bool) error {
-	least := max(s.bounds.Load().MinFree, db.LeastFree)
-	if bounces {
-		least = db.LeastFree
-	}
-	free, err := db.FreeBytes(s.opts.Dir)
-	if err == nil && free-size < least {
-		return fmt.Errorf("%w: %d bytes are free on the disk, %d are kept free", queue.ErrFull, free, least)
-	}
-	return err
 }
 
 // rollback ends the transaction after err. After some errors SQLite has done
@@ -420,3 +316,92 @@ func (w *writer) failed(err error) error {
 
 // published is the counts as of the latest commit, for readers.
 type published = atomic.Pointer[counts]
+
+// repair opens the connection anew after an I/O error, and copies the WAL into
+// the database, which cuts off what a failed commit left at its end. A failed
+// sync says nothing of what was synced before it, and SQLite writes again what
+// it then needs.
+func (w *writer) repair() error {
+	if w.broken == nil {
+		return nil
+	}
+	w.s.log.Error("queue storage failed; opening it anew", "err", w.broken)
+	if w.conn != nil {
+		_ = w.conn.Close() // of a connection that is given up
+		w.conn = nil
+	}
+	c, err := w.s.connectWriter()
+	if err != nil {
+		return err
+	}
+	w.conn = c
+	if err := db.Checkpoint(c); err != nil {
+		return err
+	}
+	if w.counts, err = loadCounts(c); err != nil {
+		return err
+	}
+	n := w.counts
+	w.s.published.Store(&n)
+	w.s.oldest.Store(&oldest{}) // what failed in its sync may have been stored after all
+	w.broken = nil
+	w.s.metrics.broken.Set(0)
+	w.s.log.Info("queue storage works again")
+	return nil
+}
+
+const (
+	// tidyPages is one step of giving back, about 2 ms: what an op may wait for it.
+	tidyPages = 256
+	// keepPages stay in the file for the next mails, so that it does not grow
+	// and shrink all the time.
+	keepPages = 256
+)
+
+// tidy takes one step towards a small file and says when to take the next: at
+// once while there is more to give back and nothing else was committed since
+// the last step, else in a while, so that a busy queue is hardly slowed down.
+// Negative is not before something was committed: an idle queue has no clock.
+func (w *writer) tidy() time.Duration {
+	if w.repair() != nil {
+		return w.s.opts.tidyEvery
+	}
+	quiet := w.commits == w.tidiedAt
+	w.tidiedAt = w.commits
+	free, err := w.conn.Number("PRAGMA freelist_count")
+	if err == nil && free > keepPages {
+		err = w.conn.Each(func(row) error { return nil }, fmt.Sprintf("PRAGMA incremental_vacuum(%d)", tidyPages))
+		w.truncated = false
+		if err == nil && quiet {
+			return 0
+		}
+	}
+	if err == nil && quiet && !w.truncated {
+		w.truncated, err = w.truncate()
+	}
+	if w.failed(err) != nil {
+		w.s.log.Warn("giving back space failed", "err", err)
+	} else if quiet && w.truncated {
+		w.rest()
+		return -1
+	}
+	return w.s.opts.tidyEvery
+}
+
+// rest gives back the memory that a queue needs only while it is busy.
+func (w *writer) rest() {
+	if err := errors.Join(w.conn.Rest(), w.s.readers.Rest()); err != nil {
+		w.s.log.Warn("giving back memory failed", "err", err)
+	}
+}
+
+// truncate cuts the WAL if no reader is in the way. It does not wait for one:
+// that would hold up every writer.
+func (w *writer) truncate() (bool, error) {
+	if err := w.conn.Script("PRAGMA busy_timeout=0"); err != nil {
+		return false, err
+	}
+	r, err := w.conn.One("PRAGMA wal_checkpoint(TRUNCATE)")
+	done := err == nil && r.Int(0) == 0
+	return done, errors.Join(err, w.conn.Script("PRAGMA busy_timeout=5000"))
+}
