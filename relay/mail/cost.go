@@ -17,6 +17,7 @@ const (
 	fileCost   = 2
 	insideCost = 6
 	headerCost = 16
+	escapeCost = 30  // of each quote and angle bracket: it becomes five or six octets in HTML, and that in JSON
 	fieldCost  = 200 // of each header field and part
 )
 
@@ -42,12 +43,13 @@ func costOf(raw []byte, root *mime.Part) int64 {
 		text = mixedCost*s.text + int64(perDocument)*s.texts
 	}
 	header := max(int64(len(raw))-s.bodies, 0)
-	return smallMail + text + s.decoded + fileCost*s.file + insideCost*s.inside + perFile*s.found + headerCost*header + fieldCost*s.fields
+	return smallMail + text + escapeCost*s.escaped + s.decoded + fileCost*s.file + insideCost*s.inside + perFile*s.found + headerCost*header + fieldCost*s.fields
 }
 
 // sizes are what there is of each in a mail, in octets.
 type sizes struct {
 	text, file, inside, decoded, bodies int64
+	escaped                             int64 // characters that HTML or JSON writes with more
 	texts                               int64 // parts that are text
 	versions                            bool  // the first two are versions of each other
 	fields                              int64 // and parts
@@ -76,6 +78,8 @@ func (s *sizes) count(p *mime.Part) {
 	case strings.HasPrefix(p.Type, "text/"), strings.HasPrefix(p.Type, "message/"):
 		s.texts++
 		s.text += int64(p.MostText())
+		s.decoded += int64(p.Guessed())
+		s.escaped += escapes(p)
 		if p.Encoded() {
 			s.decoded += size
 		}
@@ -92,4 +96,23 @@ func (s *sizes) count(p *mime.Part) {
 func quotedSize(s string) int {
 	return len(s) + strings.Count(s, "\n") + strings.Count(s, `"`) + strings.Count(s, `\`) + strings.Count(s, "\t") +
 		3*(strings.Count(s, "\u2028")+strings.Count(s, "\u2029"))
+}
+
+// escapes are the characters of a text that take more in the HTML that is made of
+// it, and in JSON. Of one in base64, which is not decoded to count them, a fifth are taken to be such.
+func escapes(p *mime.Part) int64 {
+	switch {
+	case p.Type == "text/html":
+		return 0 // it is HTML already
+	case p.Base64():
+		return int64(len(p.Body)) / 5
+	}
+	n := 0
+	for _, c := range p.Body {
+		switch c {
+		case '"', '\'', '<', '>', '&', '\\', '\t':
+			n++
+		}
+	}
+	return int64(n)
 }

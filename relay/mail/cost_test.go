@@ -12,6 +12,36 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 )
 
+// Texts of programs, and in charsets that are not declared or are wrong, are
+// large mails of people, and nothing that was made to take memory.
+func TestNoOrdinaryTextIsTooCostly(t *testing.T) {
+	const head = "From: a@example.com\r\nSubject: x\r\n"
+	for name, text := range map[string]string{
+		"Russian, no charset":      head + "\r\n|Привет мир это слова\r\n",
+		"Russian, wrong charset":   head + "Content-Type: text/plain; charset=iso-8859-1\r\n\r\n|Привет мир это слова\r\n",
+		"Russian, one bad octet":   head + "Content-Type: text/plain; charset=utf-8\r\n\r\n\xff\r\n|Привет мир это слова\r\n",
+		"Japanese, no charset":     head + "\r\n|これは日本語の文章です。\r\n",
+		"German, no charset":       head + "\r\n|Grüße aus Köln, und schöne Tage für alle\r\n",
+		"German, as windows-1252":  head + "Content-Type: text/plain; charset=windows-1252\r\n\r\n|Grüße aus Köln, und schöne Tage\r\n",
+		"dense JSON":               head + "\r\n|{\"a\":\"b\",\"c\":[\"d\",\"e\"]},\r\n",
+		"JSON lines":               head + "\r\n|{\"time\":\"2026-11-30T10:00:00Z\",\"level\":\"info\",\"msg\":\"request\",\"path\":\"/a/b\"}\r\n",
+		"a diff":                   head + "\r\n|+\tif a < b && c > d { return \"x\" }\r\n",
+		"a table of tabs":          head + "\r\n|\"a\"\t\"b\"\t\"c\"\t\"d\"\r\n",
+		"quoted CSV":               head + "\r\n|\"Ann\",\"ann@example.net\",\"12.50\",\"<b>\"\r\n",
+		"HTML as text":             head + "\r\n|<tr><td class=\"a\">x</td><td>y</td></tr>\r\n",
+		"XML, no charset, Russian": head + "\r\n|<name lang=\"ru\">Привет</name>\r\n",
+		"quotes and nothing else":  head + "\r\n|\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"\r\n",
+	} {
+		for _, size := range []int{50 << 10, 300 << 10, 3 << 20} {
+			fixed, unit, _ := strings.Cut(text, "|")
+			raw := fixed + strings.Repeat(unit, size/len(unit))
+			if _, err := Map([]byte(raw), "", testOptions()); err != nil {
+				t.Errorf("%s of %d KiB: %v", name, size>>10, err)
+			}
+		}
+	}
+}
+
 // All that mapping and encoding a mail allocates, garbage as well, is within
 // its Cost, and what people write is never refused for it.
 func TestCost(t *testing.T) {

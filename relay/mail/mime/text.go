@@ -66,6 +66,19 @@ func (p *Part) MostText() int {
 	return n + 2*high(p.Body)
 }
 
+// Guessed is what finding the charset of a text takes besides, where that is not
+// the one that it says: an upper bound, in octets.
+func (p *Part) Guessed() int {
+	declared := charsetName(p.Param("charset")) == "utf-8"
+	if p.transfer == encIdentity && (ascii(p.Body) || declared && utf8.Valid(p.Body)) {
+		return 0
+	}
+	return 8 * len(p.Body)
+}
+
+// Base64 reports whether what the part holds is in base64 or uuencoded.
+func (p *Part) Base64() bool { return p.transfer == encBase64 || p.transfer == encUU }
+
 // high counts the octets that are not ASCII.
 func high(b []byte) int {
 	n := 0
