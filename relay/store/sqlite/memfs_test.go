@@ -68,19 +68,6 @@ func (m *memFS) setFail(f func(op, name string) error) {
 	m.fail = f
 }
 
-// sizes is how long each file is that is there.
-func (m *memFS) sizes() map[string]int {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	sizes := map[string]int{}
-	for name, f := range m.files {
-		if f.removed == 0 {
-			sizes[name] = f.size
-		}
-	}
-	return sizes
-}
-
 func (m *memFS) check(op, name string) error {
 	if m.fail == nil {
 		return nil
