@@ -76,46 +76,57 @@ func switches(t *testing.T, p *harness.Process) int {
 	return sum
 }
 
-// comesToRest waits until a process has done what its start left to do: until
-// hardly a thread of it is woken for half a second.
-func comesToRest(t *testing.T, p *harness.Process) {
+// look is what an idle daemon took of the machine for a while.
+type look struct {
+	processor time.Duration // user and system time
+	woken     int           // voluntary switches of its threads
+}
+
+// watch looks at a process for a while.
+func watch(t *testing.T, p *harness.Process, while time.Duration) look {
 	t.Helper()
-	tick := time.NewTicker(500 * time.Millisecond)
-	defer tick.Stop()
-	for begin, before := time.Now(), switches(t, p); time.Since(begin) < harness.Patience; {
-		<-tick.C
-		now := switches(t, p)
-		if now-before <= 2 {
-			return
+	processor, woken := processorTime(t, p), switches(t, p)
+	<-time.After(while)
+	return look{processorTime(t, p) - processor, switches(t, p) - woken}
+}
+
+// quietest looks at a process for some two seconds, up to ten times, until it
+// sleeps. What happens once, such as the last steps of a start, is in one of
+// the looks; what happens every second is in all of them.
+func quietest(t *testing.T, p *harness.Process, sleeps func(look) bool) look {
+	t.Helper()
+	best := watch(t, p, 2*time.Second)
+	for tries := 1; tries < 10 && !sleeps(best); tries++ {
+		if l := watch(t, p, 2*time.Second); l.woken < best.woken {
+			best = l
 		}
-		before = now
 	}
-	t.Fatal("it does not come to rest")
+	return best
 }
 
 // A relay that has nothing to do starts at once, is small, and sleeps. The
 // bounds leave room for a busy machine; SMTP2REST_MEASURE=30s looks for that
-// long and prints the figures of docs/operations.md.
+// long as well and prints the figures of docs/operations.md.
 func TestIdle(t *testing.T) {
-	look := 2 * time.Second
-	if v := os.Getenv("SMTP2REST_MEASURE"); v != "" {
-		d, err := time.ParseDuration(v)
-		if err != nil {
-			t.Fatal(err)
-		}
-		look = d
+	measure := os.Getenv("SMTP2REST_MEASURE")
+	if measure != "" {
 		logStarts(t)
 	}
 	p, took := idleDaemon(t)
 	started := processorTime(t, p)
-	comesToRest(t, p)
-	before, slept := processorTime(t, p), switches(t, p)
-	<-time.After(look)
-	used, woken, rss := processorTime(t, p)-before, switches(t, p)-slept, float64(resident(t, p, "VmRSS"))/1024
-	t.Logf("start %v (processor %v), resident %.1f MiB, processor %v, woken %d times in %v", took.Round(time.Millisecond), started, rss, used, woken, look)
 	// A single timer that fires every second is some ten switches each time.
-	if started > time.Second || rss > 40 || used > look/20 || woken > 10 {
-		t.Errorf("start %v, resident %.1f MiB, processor %v, woken %d times in %v: more than an idle relay needs", took, rss, used, woken, look)
+	sleeps := func(l look) bool { return l.woken <= 10 && l.processor <= 100*time.Millisecond }
+	idle, rss := quietest(t, p, sleeps), float64(resident(t, p, "VmRSS"))/1024
+	t.Logf("start %v (processor %v), resident %.1f MiB, idle for 2s: %+v", took.Round(time.Millisecond), started, rss, idle)
+	if started > time.Second || rss > 40 || !sleeps(idle) {
+		t.Error("more than an idle relay needs")
+	}
+	if measure != "" {
+		d, err := time.ParseDuration(measure)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Logf("idle for %v: %+v", d, watch(t, p, d))
 	}
 	p.Signal(syscall.SIGTERM)
 	if code := p.Exit(); code != 0 {
