@@ -140,7 +140,7 @@ func TestALargeBodyIsNotRead(t *testing.T) {
 // TestStrangersMakeRoom: neither silent clients, nor those that send requests
 // without a signature, keep the provider out.
 func TestStrangersMakeRoom(t *testing.T) {
-	s, k := serve(t, ServerOptions{limits: webserver.Limits{Connections: 4, PerAddress: 5, Grace: time.Millisecond}})
+	s, k := serve(t, ServerOptions{limits: webserver.Limits{Connections: 4, PerAddress: 5, Grace: 1}})
 	for range 6 {
 		dial(t, s)
 		slow := dial(t, s)

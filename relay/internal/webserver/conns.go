@@ -6,14 +6,15 @@ import (
 	"net/http"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
-// listener accepts no more connections than the limits allow; those of clients
-// that proved who they are (Trust) count among all, but not for their address. One
-// that is too many takes the place of one that has proved nothing and is older
-// than the grace: of the same address if that has too many, else of the address
-// that has most. Where there is none, the address is refused, or all wait.
+// listener accepts no more connections than the limits allow, and never waits
+// for a stranger. Who proved who they are (Trust) keep their places, and do not
+// count for their address. One connection too many takes the place of another
+// stranger's, of the address that holds most; or it is refused, when its own
+// address would hold most and has had no time yet to say what it wants.
 type listener struct {
 	net.Listener
 	limits Limits
@@ -44,8 +45,8 @@ func (l *listener) Close() error {
 	return l.Listener.Close()
 }
 
-// admit finds a place for a connection. It waits while all that there is belongs
-// to others who are served.
+// admit finds a place for a connection. It waits only while all places belong to
+// clients that are trusted, or on a unix socket, where nobody is a stranger.
 func (l *listener) admit(c *conn) bool {
 	for {
 		placed, victim, refused := l.place(c)
@@ -71,24 +72,17 @@ func (l *listener) admit(c *conn) bool {
 func (l *listener) place(c *conn) (placed bool, victim *conn, refused bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	count := map[netip.Prefix]int{}
+	held := map[netip.Prefix]int{c.from: 1} // by strangers, with c
 	for other := range l.conns {
 		if !other.trusted {
-			count[other.from]++
+			held[other.from]++
 		}
 	}
-	crowd := count[c.from] >= l.limits.PerAddress && c.from.IsValid() // not on a unix socket
+	crowd := held[c.from] > l.limits.PerAddress && c.from.IsValid()
 	if crowd || len(l.conns) >= l.limits.Connections {
-		for other := range l.conns {
-			if crowd && other.from != c.from || other.trusted || time.Since(other.since) < l.limits.Grace {
-				continue
-			}
-			if victim == nil || count[other.from] > count[victim.from] || count[other.from] == count[victim.from] && other.since.Before(victim.since) {
-				victim = other
-			}
-		}
-		if victim == nil {
-			return false, nil, crowd
+		if victim = l.victim(c, held, crowd); victim == nil {
+			strangers := len(held) > 1 || held[c.from] > 1
+			return false, nil, strangers && c.from.IsValid()
 		}
 		delete(l.conns, victim)
 	}
@@ -96,15 +90,71 @@ func (l *listener) place(c *conn) (placed bool, victim *conn, refused bool) {
 	return true, victim, false
 }
 
+// victim is the connection that makes room for c: of c's address if that is a
+// crowd, else of the address that holds most. One that holds more than c's does
+// with c has no grace: else the few addresses that come most often would have all
+// places, and somebody who comes once would have none. One that holds less than
+// half makes no room at all.
+func (l *listener) victim(c *conn, held map[netip.Prefix]int, crowd bool) *conn {
+	own := held[c.from]
+	var victim *conn
+	for other := range l.conns {
+		theirs := held[other.from]
+		if other.trusted || crowd && other.from != c.from || theirs < (own+1)/2 {
+			continue
+		}
+		if theirs <= own && time.Since(other.since) < l.grace(other) {
+			continue
+		}
+		if victim == nil || theirs > held[victim.from] || theirs == held[victim.from] && other.before(victim) {
+			victim = other
+		}
+	}
+	return victim
+}
+
+// grace is how long a connection has before it makes room. What an honest client
+// wants comes with the connection; who says nothing has a twentieth of the time.
+// Between two requests there is none: each client has to expect the end there
+// (RFC 9112 section 9.5).
+func (l *listener) grace(c *conn) time.Duration {
+	switch {
+	case c.heard.Load():
+		return l.limits.Grace
+	case c.idle:
+		return 0
+	}
+	return l.limits.Grace / 20
+}
+
 // conn is a connection that is counted.
 type conn struct {
 	net.Conn
 	listener *listener
 	from     netip.Prefix // whose it is; not valid on a unix socket
+	heard    atomic.Bool  // something came since it was accepted, or since the last answer
 
 	// Guarded by the listener's mu.
 	since   time.Time // when it last began or ended a request
+	idle    bool      // it is between two requests
 	trusted bool      // its client proved who it is
+}
+
+// before reports whether c makes room before other does: the silent do, and then
+// the oldest.
+func (c *conn) before(other *conn) bool {
+	if mine, theirs := c.heard.Load(), other.heard.Load(); mine != theirs {
+		return theirs
+	}
+	return c.since.Before(other.since)
+}
+
+func (c *conn) Read(b []byte) (int, error) {
+	n, err := c.Conn.Read(b)
+	if n > 0 {
+		c.heard.Store(true)
+	}
+	return n, err
 }
 
 // Write bounds each write, so that a client that does not read is left. It is
@@ -136,6 +186,9 @@ func (c *conn) changed(state http.ConnState) {
 	c.listener.mu.Lock()
 	defer c.listener.mu.Unlock()
 	c.since = time.Now()
+	if c.idle = state == http.StateIdle; c.idle {
+		c.heard.Store(false)
+	}
 }
 
 type connKey struct{}

@@ -35,7 +35,8 @@ type Limits struct {
 	RequestTime time.Duration // for all of a request; 10 s
 	WriteTime   time.Duration // for each write of an answer; 20 s
 	IdleTime    time.Duration // between two requests; 5 s
-	// Grace is how long a connection has before it may have to make room; 1 s.
+	// Grace is how long a connection that has said something keeps its place, unless
+	// its address holds more places than others; 1 s.
 	Grace time.Duration
 }
 

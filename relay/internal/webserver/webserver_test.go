@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -54,16 +55,23 @@ func (n *network) Accept() (net.Conn, error) {
 // dial connects from an address, or says that it was not possible.
 func (n *network) dial(t *testing.T, from string) net.Conn {
 	t.Helper()
-	n.mu.Lock() // nobody is accepted whose address is not known
-	defer n.mu.Unlock()
-	c, err := net.DialTimeout("tcp", n.Addr().String(), patience)
+	c, err := n.connect(from)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = c.Close() })
-	_ = c.SetDeadline(time.Now().Add(patience))
-	n.from[c.LocalAddr().String()] = net.TCPAddrFromAddrPort(netip.MustParseAddrPort(from))
 	return c
+}
+
+func (n *network) connect(from string) (net.Conn, error) {
+	n.mu.Lock() // nobody is accepted whose address is not known
+	defer n.mu.Unlock()
+	c, err := net.DialTimeout("tcp", n.Addr().String(), patience)
+	if err != nil {
+		return nil, err
+	}
+	n.from[c.LocalAddr().String()] = net.TCPAddrFromAddrPort(netip.MustParseAddrPort(from))
+	return c, c.SetDeadline(time.Now().Add(patience))
 }
 
 func serve(t *testing.T, l Limits, h http.HandlerFunc) (*Server, *network) {
@@ -166,6 +174,87 @@ func TestACrowdKeepsNobodyOut(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A few addresses that connect without end, faster than connections grow old,
+// keep out nobody who comes once from another address: not even for a moment, for
+// the accept loop does not wait for them.
+func TestAFloodKeepsNobodyOut(t *testing.T) {
+	few := func(n int) string { return fmt.Sprintf("192.0.2.%d:1", n%6+1) }
+	many := func(n int) string { return fmt.Sprintf("10.1.%d.%d:1", n/250%250, n%250+1) }
+	for name, tt := range map[string]struct {
+		from  func(int) string
+		says  string
+		grace time.Duration
+	}{
+		// While the flood lasts no connection grows as old as the grace.
+		"silent":             {few, "", patience},
+		"slow header":        {few, "GET / HTTP/1.1\r\n", patience},
+		"slow body":          {few, "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nabc", patience},
+		"silent, of a crowd": {many, "", 0},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s, n := serve(t, Limits{Connections: 64, Grace: tt.grace}, func(w http.ResponseWriter, r *http.Request) {
+				if _, err := io.Copy(io.Discard, r.Body); err == nil {
+					hello(w, r)
+				}
+			})
+			for end := flood(t, n, tt.from, tt.says); ; {
+				if all, _ := s.held(); all == 64 {
+					defer end()
+					break
+				}
+				runtime.Gosched()
+			}
+			var slowest time.Duration
+			for _, honest := range []string{"127.0.0.1:1", "198.51.100.1:1", "[2001:db8::1]:1", "127.0.0.1:1", "127.0.0.1:1"} {
+				begin := time.Now()
+				if err := answered(n.dial(t, honest), get); err != nil {
+					t.Errorf("%s: %v", honest, err)
+				}
+				slowest = max(slowest, time.Since(begin))
+			}
+			t.Log("the slowest of those who were answered:", slowest)
+			if slowest > time.Second { // 5 ms on an idle machine
+				t.Error("it took", slowest)
+			}
+		})
+	}
+}
+
+// flood opens a thousand connections a second until it is told to stop, and leaves
+// the last 5,000 open.
+func flood(t *testing.T, n *network, from func(int) string, says string) (end func()) {
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		pace := time.NewTicker(time.Millisecond)
+		defer pace.Stop()
+		var open []net.Conn
+		defer func() {
+			for _, c := range open {
+				_ = c.Close()
+			}
+		}()
+		for i := 0; ; i++ {
+			select {
+			case <-stop:
+				return
+			case <-pace.C:
+			}
+			c, err := n.connect(from(i))
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			_, _ = io.WriteString(c, says)
+			if open = append(open, c); len(open) > 5000 {
+				_ = open[0].Close()
+				open = open[1:]
+			}
+		}
+	}()
+	return func() { close(stop); <-done }
 }
 
 // Requests of those who may ask are not cut off to make room: others wait.
