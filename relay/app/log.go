@@ -34,9 +34,9 @@ func always() []string {
 		"a stored mail is damaged and cannot be sent; its sender will be told",
 		"given up; nobody can be told",
 		"given up; the sender was told of too many failures in the last hour to be told of this one",
-		"some recipients failed and the sender cannot be told",
-		"the bounce could not be made",
-		"the bounce could not be sent",
+		"some recipients failed, and there is no sender to tell",
+		"the bounce cannot be mapped",
+		"the bounce cannot be sent; the client was told to come again",
 	}
 }
 

@@ -51,7 +51,7 @@ func (p *parts) untoldNotes(_ context.Context, now time.Time) []admin.Note {
 	}
 	return []admin.Note{{Level: admin.LevelInfo, What: fmt.Sprintf("of %d failed recipients nobody was told since the start", n), Since: p.started.Round(0).UTC(),
 		Why: "their sender has no address that can receive mail and there is no bounce.postmaster, or was told of bounce.per_hour failures already; the latest was at " + latest.UTC().Format(time.RFC3339),
-		Do:  "the log says of which mails: 'given up', or 'the sender cannot be told'"}}
+		Do:  "the log says of which mails: 'given up', or 'no sender to tell'"}}
 }
 
 // troubleNotes tell of a queue whose mail is kept and cannot be sent.

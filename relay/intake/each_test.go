@@ -111,10 +111,10 @@ func TestEachReplyNamesItsMail(t *testing.T) {
 // place of a single one: who was refused would be told of nowhere.
 func TestEachAgain(t *testing.T) {
 	rc, m := newRecall(), copyFor("c@d", "e@f")
-	h := newHandled(m)
-	h.verdict = verdict{each: []*reply.Reply{reply.TooLarge(), reply.Queued("q1")}, of: []string{"c@d", "e@f"}}
+	h := newHandling(m)
+	h.replies = replies{each: []*reply.Reply{reply.TooLarge(), reply.Queued("q1")}, of: []string{"c@d", "e@f"}}
 	close(h.done)
-	rc.lost(digestOf(m), h)
+	rc.rememberLost(digestOf(m), h)
 	before := rc.look(m)
 	v, again := before.repeat(m.Recipients, []string{"e@f", "c@d"}, true)
 	if !again || len(v.each) != 2 || v.each[0].Text() != "queued q1" || v.each[1].Code() != 552 {

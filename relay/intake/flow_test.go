@@ -87,7 +87,7 @@ func TestNoBounceToNobody(t *testing.T) {
 			if n := len(r.box.Calls()); n != 2 {
 				t.Errorf("the API got %d calls", n)
 			}
-			if l := r.lines("some recipients failed and the sender cannot be told"); len(l) != 1 || l[0]["level"] != "ERROR" {
+			if l := r.lines("some recipients failed, and there is no sender to tell"); len(l) != 1 || l[0]["level"] != "ERROR" {
 				t.Errorf("the log says %v", l)
 			}
 		})
@@ -108,7 +108,7 @@ func TestABounceThatFailsIsNo250(t *testing.T) {
 			}
 			compare(t, hand(), tt.want)
 			compare(t, hand(), tt.want) // suppressed@ is refused at RCPT now
-			if l := r.lines("the bounce could not be sent; the client has to come again"); len(l) != 2 || l[0]["level"] != "ERROR" || l[0]["outcome"] != "unavailable" {
+			if l := r.lines("the bounce cannot be sent; the client was told to come again"); len(l) != 2 || l[0]["level"] != "ERROR" || l[0]["outcome"] != "unavailable" {
 				t.Errorf("the log says %v", l)
 			}
 			compare(t, hand(), `250 2\.0\.0 accepted `+queueID+` except <invalid@example\.net>`)

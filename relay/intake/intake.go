@@ -1,7 +1,7 @@
-// Package intake is the one bridge between SMTP and REST: smtpd's Backend. At
-// RCPT it asks relay/suppress; on DATA it maps the mail (relay/mail), tries
-// each recipient once while the client waits (relay/attempt), hands what is
-// left to the queue, and turns what came of it into the reply.
+// Package intake connects SMTP to the API. It is smtpd's Backend. At RCPT it
+// refuses recipients on the suppression list. At DATA it maps the mail, tries
+// each recipient once while the client waits, queues what is not settled by
+// then, and returns the SMTP reply.
 package intake
 
 import (
@@ -26,39 +26,43 @@ import (
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
-// ErrNoQueue is the answer of a Queue that keeps nothing.
-var ErrNoQueue = errors.New("there is no queue")
+// ErrNoQueue is returned by NoQueue.
+var ErrNoQueue = errors.New("the relay runs without a queue")
 
-// Queue keeps what could not be settled while the client waited.
+// Queue keeps the recipients that were not settled while the client waited.
 type Queue interface {
-	// Keep makes durable whatever is left to do, before it returns nil. An
-	// error means that nothing was kept.
+	// Keep stores what is left to do. When it returns nil, that is on disk.
+	// When it returns an error, nothing was stored.
 	Keep(ctx context.Context, r relay.Remainder) error
 }
 
-// NoQueue keeps nothing: what cannot be settled now is refused for now.
+// NoQueue stores nothing. Without a queue, mail that cannot be sent at once is
+// refused with a temporary reply.
 type NoQueue struct{}
 
 // Keep returns ErrNoQueue.
 func (NoQueue) Keep(context.Context, relay.Remainder) error { return ErrNoQueue }
 
-// Warming bounds what a sender's domain sends in a day; NoWarming does not.
+// Warming limits what a sender domain sends in a day. See relay/warm.
 type Warming interface {
-	// Urgent tells mail that is sent however much was sent already.
+	// Urgent reports whether mail of this sender ignores the limit.
 	Urgent(domain, sender string) bool
-	// Take reserves one of today's; Sent or Return ends the reservation.
+	// Take reserves one mail of today's limit. It returns false if the limit is
+	// reached. Sent or Return ends the reservation.
 	Take(domain string, urgent bool, now time.Time) bool
 	Sent(domain string, now time.Time)
 	Return(domain string, now time.Time)
 }
 
-// NoWarming lets every domain send as much as it likes.
+// NoWarming limits nothing.
 type NoWarming struct{}
+
+// Urgent returns false.
 
 // Urgent is false: nothing needs to pass.
 func (NoWarming) Urgent(string, string) bool { return false }
 
-// Take is always true.
+// Take returns true.
 func (NoWarming) Take(string, bool, time.Time) bool { return true }
 
 // Sent does nothing.
@@ -67,7 +71,7 @@ func (NoWarming) Sent(string, time.Time) {}
 // Return does nothing.
 func (NoWarming) Return(string, time.Time) {}
 
-// Options are what an Intake is made from.
+// Options configure an Intake.
 type Options struct {
 	Settings
 	Attempts     *attempt.Sender
@@ -75,25 +79,28 @@ type Options struct {
 	Queue        Queue
 	Warming      Warming       // nil: NoWarming
 	Aliases      Aliases       // nil: NoAliases
-	Marks        Marks         // nil: a restart forgets who has a mail that is to come again
+	Marks        Marks         // nil: a restart forgets mail that a client was told to send again
 	History      history.Noter // nil: history.Nothing
-	Tally        *bounce.Tally // nil: one of its own
+	Tally        *bounce.Tally // nil: a new one
 	Log          *slog.Logger
 	Metrics      prometheus.Registerer // nil: none
 }
 
-// Intake is safe for concurrent use.
+// Intake implements smtpd.Backend. It is safe for concurrent use.
 type Intake struct {
 	opt     Options
 	set     atomic.Pointer[Settings]
 	recall  *recall
 	metrics *metrics
 
-	calls    context.Context // ends when no call may begin any more
+	calls    context.Context // ends when no new call may begin
 	endCalls context.CancelFunc
 }
 
-var _ smtpd.Backend = (*Intake)(nil)
+var (
+	_ smtpd.Backend     = (*Intake)(nil)
+	_ smtpd.EachBackend = (*Intake)(nil)
+)
 
 // New returns an Intake.
 func New(o Options) *Intake {
@@ -115,26 +122,27 @@ func New(o Options) *Intake {
 	return in
 }
 
-// Settings are the Options that Prepare can change.
+// Settings are the options that a reload can change.
 type Settings struct {
 	Mapping  provider.Mapping
 	Bounce   bounce.Options
-	Wait     time.Duration // how long a client is kept for the API's verdict
-	Subjects bool          // the history has them
+	Wait     time.Duration // how long a client waits for the API's answer
+	Subjects bool          // whether the history stores subjects
 }
 
-// Prepare makes ready to deal by other settings with what comes. It never fails.
+// Prepare returns a function that puts s into force for mail that comes after.
+// It never fails.
 func (in *Intake) Prepare(s Settings) (apply func(), err error) {
 	return func() { in.set.Store(&s) }, nil
 }
 
-// EndCalls has no call begin any more: what is not settled by then is queued, or
-// refused for now, at once. It is for the end of the daemon, which a call that
-// begins late would outlast. Calls that are under way go on.
+// EndCalls stops new API calls. From then on, recipients that are not settled
+// are queued, or refused for now without a queue. Calls under way go on. The
+// shutdown uses it, so that no call begins that would outlast it.
 func (in *Intake) EndCalls() { in.endCalls() }
 
-// Recipient refuses who is known to be suppressed, or stands for nobody but
-// such.
+// Recipient refuses a suppressed recipient, and an alias that only leads to
+// suppressed ones.
 func (in *Intake) Recipient(_ context.Context, env *smtpd.Envelope, rcpt string) error {
 	list := in.expanded(rcpt)
 	if in.tooMany(env, list) {
@@ -153,23 +161,30 @@ func (in *Intake) Recipient(_ context.Context, env *smtpd.Envelope, rcpt string)
 	}
 	in.opt.Suppressions.Refused(last)
 	r := reply.Suppressed(suppression(rcpt, last))
-	in.noteRefused(env, rcpt, r)
+	in.recordRefused(env, rcpt, r)
 	return r
 }
 
-// Message sends a mail, or keeps it, or says why not. A copy from a client that
-// hung up before it had the reply, or that was told to come again, is recognised: see
-// recall.
+// Message sends a mail, or queues it, or returns why neither is possible. It
+// recognises mail that a client sends again; see recall.
 func (in *Intake) Message(ctx context.Context, env *smtpd.Envelope, data []byte) *reply.Reply {
 	return in.handle(ctx, env, data, false).main()
 }
 
-// handle is Message, with a reply for each recipient or one for all.
-func (in *Intake) handle(ctx context.Context, env *smtpd.Envelope, data []byte, each bool) verdict {
+// MessageEach is Message for LMTP, where the client gets a reply for each
+// recipient. The client reports a recipient that is refused here to the sender,
+// so there is no bounce for it.
+func (in *Intake) MessageEach(ctx context.Context, env *smtpd.Envelope, data []byte) []*reply.Reply {
+	return in.handle(ctx, env, data, true).each
+}
+
+// handle processes a message. With each, there is one reply for each recipient,
+// else one for all.
+func (in *Intake) handle(ctx context.Context, env *smtpd.Envelope, data []byte, each bool) replies {
 	m := newMessage(env, data)
-	list := in.lookUp(env.Recipients)
+	list := in.expandAll(env.Recipients)
 	m.Recipients, m.Aliases = resolve(list)
-	h := newHandled(m)
+	h := newHandling(m)
 	sum := sync.OnceValue(func() digest { return digestOf(m) })
 	before, err := in.recall.begin(ctx, h, sum)
 	if id := before.id(m.Recipients); id != "" {
@@ -182,68 +197,68 @@ func (in *Intake) handle(ctx context.Context, env *smtpd.Envelope, data []byte, 
 	}
 	v, again := before.repeat(m.Recipients, env.Recipients, each)
 	switch {
-	case err != nil: // the end of the daemon, while an earlier copy was dealt with
+	case err != nil: // shut down while an earlier copy was in progress
 		v = forAll(reply.From(err))
 	case again:
-		in.again(h, before, sum, v, env)
+		in.repeat(h, before, sum, v, env)
 	default:
 		if !each {
 			list = nil
 		}
-		v = in.first(ctx, log, &story{message: m, trace: trace, list: list, before: before, handled: h}, env, sum)
+		v = in.processNew(ctx, log, &transaction{message: m, trace: trace, named: list, before: before, handling: h}, env, sum)
 	}
 	if each {
 		v, _ = v.to(env.Recipients)
 	}
 	r, took := v.main(), time.Since(m.ReceivedAt)
-	in.metrics.answered(fateOf(r, v.kept, again), len(m.Raw), took)
+	in.metrics.answered(resultOf(r, v.kept, again), len(m.Raw), took)
 	log.Info("message", "from", m.From, "recipients", len(m.Recipients), "bytes", len(m.Raw), "client", m.Client.Addr,
 		"reply", reply.Logged(r.Error()), "again", again, "known", len(before), "duration", took)
 	return v
 }
 
-// again sees to a copy that is answered like an earlier one, which is forgotten
-// unless the client of this one is gone as well.
-func (in *Intake) again(h *handled, before earlier, sum func() digest, v verdict, env *smtpd.Envelope) {
-	h.verdict, h.mail, h.kept = v, sum(), true
+// repeat records a copy that gets the same reply as an earlier one. The earlier
+// copy is then forgotten, unless the client of this one has hung up as well.
+func (in *Intake) repeat(h *handling, before earlier, sum func() digest, v replies, env *smtpd.Envelope) {
+	h.replies, h.mail, h.kept = v, sum(), true
 	for to, one := range before {
 		h.ends[to] = one.ends[to]
 	}
 	close(h.done)
-	in.recall.settled(h.mail, h)
-	env.OnLost(func() { in.recall.lost(h.mail, h) })
+	in.recall.replied(h.mail, h)
+	env.OnLost(func() { in.recall.rememberLost(h.mail, h) })
 }
 
-// first sees to a message that is no mere copy, and has it recognised if it has
-// to be.
-func (in *Intake) first(ctx context.Context, log *slog.Logger, s *story, env *smtpd.Envelope, sum func() digest) verdict {
-	h := s.handled
-	env.OnLost(func() { in.recall.lost(sum(), h) })
-	defer func() { // after a panic as well: nobody may wait for it in vain
-		h.ended(s)
-		if h.owes() || h.verdict.main().Positive() || len(s.before) > 0 {
+// processNew processes a message that is not just a copy of an earlier one, and
+// remembers it if the client will have to send it again.
+func (in *Intake) processNew(ctx context.Context, log *slog.Logger, s *transaction, env *smtpd.Envelope, sum func() digest) replies {
+	h := s.handling
+	env.OnLost(func() { in.recall.rememberLost(sum(), h) })
+	defer func() { // also after a panic: later copies wait for done
+		h.finish(s)
+		if h.mustResend() || h.replies.main().Positive() || len(s.before) > 0 {
 			h.mail = sum()
 		}
 		in.mark(ctx, h, s.before)
 		close(h.done)
 		if len(s.before) > 0 {
-			in.recall.settled(h.mail, h)
+			in.recall.replied(h.mail, h)
 		}
-		in.recall.owes(h)
-		// The client may not say for a long time that it has the reply. Until
-		// then a few bytes stand for the mail.
-		env.OnLost(func() { in.recall.lost(h.mail, h) })
+		in.recall.rememberResend(h)
+		// It can take long until the client has the reply. Until then, keep the
+		// digest and not the whole mail in memory.
+		env.OnLost(func() { in.recall.rememberLost(h.mail, h) })
 	}()
-	h.verdict = in.deal(ctx, log, s, env)
-	return h.verdict
+	h.replies = in.process(ctx, log, s, env)
+	return h.replies
 }
 
-// deal maps a mail, tries it and settles what came of it, for each of the list
-// by itself unless there is none.
-func (in *Intake) deal(ctx context.Context, log *slog.Logger, s *story, env *smtpd.Envelope) (v verdict) {
-	v = forAll(reply.Bug()) // smtpd's word, should this panic
-	defer func() { in.answered(s, v) }()
-	m, list := s.message, s.list
+// process maps a mail, tries its recipients and stores what is left. If s.named is
+// set, each named recipient gets a reply of its own.
+func (in *Intake) process(ctx context.Context, log *slog.Logger, s *transaction, env *smtpd.Envelope) (v replies) {
+	v = forAll(reply.Bug()) // what smtpd replies if this panics
+	defer func() { in.recordReplies(s, v) }()
+	m, list := s.message, s.named
 	parsed, body, err := in.mapped(ctx, log, m, env)
 	if err != nil {
 		return forAll(reply.From(err))
@@ -253,7 +268,7 @@ func (in *Intake) deal(ctx context.Context, log *slog.Logger, s *story, env *smt
 			return forAll(reply.FromNotAllowed(author))
 		}
 	}
-	in.came(s, parsed)
+	in.record(s, parsed)
 	r := relay.Remainder{Message: m, Domain: domainOf(parsed.From.Email)}
 	r.Urgent = in.opt.Warming.Urgent(r.Domain, m.From)
 	r.Outcomes = in.tryAll(ctx, r, body, s.before)
@@ -262,16 +277,17 @@ func (in *Intake) deal(ctx context.Context, log *slog.Logger, s *story, env *smt
 	s.parts = []relay.Remainder{r}
 	var of []string
 	if list != nil {
-		s.parts = partsOf(r, list)
+		s.parts = splitByName(r, list)
 		for _, n := range list {
 			of = append(of, n.rcpt)
 		}
 	}
 	each, kept := in.settle(ctx, s)
-	return verdict{each, of, kept}
+	return replies{each, of, kept}
 }
 
-// clientAddr is where a client is: an address, or the unix socket it came by.
+// clientAddr returns the client's address, or the path of the unix socket that
+// it connected to.
 func clientAddr(c smtpd.Client) string {
 	switch {
 	case c.Addr.IsValid():
@@ -279,7 +295,7 @@ func clientAddr(c smtpd.Client) string {
 	case strings.HasPrefix(c.Listener, "/"):
 		return c.Listener
 	}
-	return "unknown" // to its proxy
+	return "unknown" // its proxy did not know it
 }
 
 func newMessage(env *smtpd.Envelope, data []byte) *relay.Message {
@@ -300,24 +316,10 @@ func clientOf(env *smtpd.Envelope) relay.Client {
 	}
 }
 
-// unique drops a recipient that was named twice: one copy each, as every mail
-// system does.
-func unique(recipients []string) []string {
-	seen := make(map[string]bool, len(recipients))
-	var kept []string
-	for _, rcpt := range recipients {
-		if key := suppress.Normalise(rcpt); !seen[key] {
-			seen[key] = true
-			kept = append(kept, rcpt)
-		}
-	}
-	return kept
-}
-
-// mapped maps the mail before anything is promised, so that what cannot be
-// sent is refused while the client still listens. There is memory for all of it
-// before it begins: two mails that each hold some and wait for more would wait
-// for each other.
+// mapped maps the mail before anything is promised, so that mail that cannot be
+// sent is refused while the client still listens. It reserves the memory for the
+// whole mapping first. If it reserved in steps, two mails could each hold a part
+// and wait for the other's.
 func (in *Intake) mapped(ctx context.Context, log *slog.Logger, m *relay.Message, env *smtpd.Envelope) (*mail.Mail, provider.Body, error) {
 	mapping := in.set.Load().Mapping
 	if err := env.Reserve(ctx, mail.Cost(m.Raw, mapping.Limits)); err != nil {
@@ -334,10 +336,10 @@ func (in *Intake) mapped(ctx context.Context, log *slog.Logger, m *relay.Message
 	if err != nil {
 		return nil, nil, err
 	}
-	return parsed, body, env.Reserve(ctx, body.Len("")) // to hold less never fails
+	return parsed, body, env.Reserve(ctx, body.Len("")) // less than before, so this never fails
 }
 
-// domainOf is the domain by which warming counts.
+// domainOf returns the domain whose warming an address counts for.
 func domainOf(address string) string {
 	normal := suppress.Normalise(address)
 	return normal[strings.LastIndexByte(normal, '@')+1:]

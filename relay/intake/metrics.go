@@ -12,21 +12,22 @@ import (
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
-// fate is what a client was told of its mail. The set is closed.
-type fate string
+// result is what a client was told about its mail, as a metric label.
+type result string
 
 const (
-	accepted fate = "accepted" // the API took it for all, or for all but some who are told of
-	queued   fate = "queued"   // kept, and sent later
-	repeated fate = "repeated" // the same again after a lost reply, answered as before
-	refused  fate = "refused"  // 5xx: never
-	deferred fate = "deferred" // 4xx: the client has to try again
+	accepted result = "accepted" // the API took it for all recipients; some may be reported as refused
+	queued   result = "queued"   // stored and sent later
+	repeated result = "repeated" // the same mail again after a lost reply, answered as before
+	refused  result = "refused"  // 5xx
+	deferred result = "deferred" // 4xx: the client has to try again
 )
 
-func fates() []fate { return []fate{accepted, queued, repeated, refused, deferred} }
+func results() []result { return []result{accepted, queued, repeated, refused, deferred} }
 
-// fateOf is what a reply means. kept is whether the queue has any of the mail.
-func fateOf(r *reply.Reply, kept, again bool) fate {
+// resultOf returns the result that a reply stands for. kept says that some of
+// the mail is in the queue.
+func resultOf(r *reply.Reply, kept, again bool) result {
 	switch {
 	case again:
 		return repeated
@@ -53,22 +54,22 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	m := &metrics{
 		messages: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "smtp2rest_messages_total",
-			Help: "Mails that clients handed over, by what they were told: accepted (the API took it), queued (kept and sent later), " +
-				"repeated (the same again after a lost reply; not sent twice), refused (5xx), deferred (4xx; not taken).",
+			Help: "Mails that clients handed over, by what they were told: accepted (the API took it), queued (stored and sent later), " +
+				"repeated (the same mail again after a lost reply; not sent twice), refused (5xx), deferred (4xx; not taken).",
 		}, []string{"outcome"}),
 		seconds: auto.NewHistogramVec(prometheus.HistogramOpts{
 			Name: "smtp2rest_message_reply_seconds",
 			Help: "How long clients waited for the reply to their mail, from its last byte on. " +
-				"It is bounded by delivery.wait and api.timeout.",
+				"delivery.wait and api.timeout bound it.",
 			Buckets: []float64{.005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 20, 60},
 		}, []string{"outcome"}),
 		bytes: auto.NewCounter(prometheus.CounterOpts{
 			Name: "smtp2rest_message_bytes_total",
-			Help: "Bytes of the mails that clients handed over, whatever became of them.",
+			Help: "Bytes of the mails that clients handed over, whatever the reply.",
 		}),
 		leftOut: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "smtp2rest_left_out_total",
-			Help: "Pieces of mail that was taken which the API was not given, by kind: 'smtp2rest trace' names those of one mail.",
+			Help: "Pieces of accepted mail that the API was not given, by kind. 'smtp2rest trace' lists those of one mail.",
 		}, []string{"kind"}),
 	}
 	for _, kind := range mail.OmissionKinds() {
@@ -76,23 +77,24 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 			m.leftOut.WithLabelValues(kind.String())
 		}
 	}
-	for _, f := range fates() {
+	for _, f := range results() {
 		m.messages.WithLabelValues(string(f))
 		m.seconds.WithLabelValues(string(f))
 	}
 	return m
 }
 
-func (m *metrics) answered(f fate, size int, took time.Duration) {
+func (m *metrics) answered(f result, size int, took time.Duration) {
 	m.messages.WithLabelValues(string(f)).Inc()
 	m.seconds.WithLabelValues(string(f)).Observe(took.Seconds())
 	m.bytes.Add(float64(size))
 }
 
-// ended counts the recipients for whom nothing is left to do, and was before.
+// ended counts the recipients that this message settled. Those that an earlier
+// copy had settled are not counted again.
 func (in *Intake) ended(r relay.Remainder, before earlier) {
 	for i, out := range r.Outcomes {
-		if _, _, known := before.end(r.Message.Recipients[i]); !known && out.Kind.Settled() {
+		if _, _, known := before.outcome(r.Message.Recipients[i]); !known && out.Kind.Settled() {
 			in.opt.Attempts.Ended(attempt.Direct, attempt.Attempt{MessageID: r.Message.ID, From: r.Message.From,
 				To: r.Message.Recipients[i], Number: 1}, out, r.Message.ReceivedAt)
 		}

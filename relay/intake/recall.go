@@ -5,7 +5,9 @@ import (
 	"container/list"
 	"context"
 	"crypto/sha256"
+	"encoding/json"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,135 +17,137 @@ import (
 )
 
 const (
-	// lostTime is how long a mail is recognised whose client hung up before it
-	// had the reply. It is longer than any program waits to try again.
+	// lostTime is how long a mail is remembered whose client hung up before it
+	// got the reply. No program waits longer before it tries again.
 	lostTime = time.Hour
-	// partlyTime is how long a mail is recognised that some of its recipients
-	// have and whose client was told to come again with it. Mail servers do so
-	// for days, each hour (Postfix) or at most each six hours (Exim).
+	// partlyTime is how long a mail is remembered that reached some of its
+	// recipients and was answered 4xx. Mail servers retry for days: Postfix
+	// every hour, Exim at least every six hours.
 	partlyTime = 24 * time.Hour
 	// recallMost bounds the recipients that are remembered.
 	recallMost = 10_000
 )
 
-// recall remembers mail that its client will send again although somebody has
-// it, so that nobody gets a second copy:
+// recall remembers mail that its client will send again although some recipients
+// have it already, so that nobody gets a second copy. There are two cases:
 //
-//   - mail whose client hung up before it had the reply. The copy is answered as
-//     the first one was, and not sent;
-//   - mail that was sent to some of its recipients and answered 4xx, because the
-//     others could neither be sent to nor kept. The copy goes on where the first
-//     one ended: by the same id, and not to who has it.
+//   - The client hung up before it got the reply. The next copy gets the same
+//     reply and is not sent.
+//   - Some recipients got the mail and the client was answered 4xx, because the
+//     others could be neither tried nor queued. The next copy continues under the
+//     same id and leaves out the recipients that have the mail.
 //
-// A mail is known by its sender and content, and remembered for each recipient
-// by itself, because a copy may come for fewer of them: RCPT refuses who was found to
-// be suppressed meanwhile. Nothing is remembered of a mail without a Message-ID,
-// which cannot be told from another one that is the same on purpose, nor of one
-// whose client had a reply that takes it: whoever sends that again means it.
+// A mail is recognised by its sender and content. It is remembered separately
+// for each recipient, because the next copy may have fewer of them: one that was
+// found to be suppressed is now refused at RCPT.
+//
+// Mail without a Message-ID is not remembered, because a program may send two
+// equal ones on purpose. Mail whose client got a positive reply is not remembered
+// either: whoever sends that again means it.
 type recall struct {
 	mu     sync.Mutex
 	known  map[fingerprint]*list.Element
 	oldest *list.List // of *memory
-	stale  []string   // ids of mails that are kept by a mark and need not be
+	stale  []string   // ids of mails whose mark can be removed
 }
 
 // memory is what is remembered of a mail for one recipient.
 type memory struct {
 	fingerprint
 	since time.Time
-	mail  *handled
+	mail  *handling
 }
 
-// fingerprint is the same for the same mail to the same recipient.
+// fingerprint identifies a mail to one recipient.
 type fingerprint struct {
 	mail digest
 	to   string // normalised
 }
 
-// digest is the same for the same mail of the same sender; it is zero for one
-// without a Message-ID.
+// digest identifies a mail of a sender. It is zero for a mail without a
+// Message-ID.
 type digest [sha256.Size]byte
 
 func newRecall() *recall {
 	return &recall{known: make(map[fingerprint]*list.Element), oldest: list.New()}
 }
 
-// handled is one message that is being dealt with, or was.
-type handled struct {
+// handling is one message from DATA to its reply, in progress or over.
+type handling struct {
 	id   string
 	to   []string // its recipients, normalised
 	done chan struct{}
 
-	// What is below must not be read before done is closed.
+	// The fields below must not be read before done is closed.
 
-	mail    digest // zero: it is not recognised
-	verdict verdict
-	ends    map[string]end // by recipient, normalised
-	kept    bool           // some of it was handed to the queue by its id
-	marked  bool           // it is kept by a mark
+	mail    digest // zero: the mail is not remembered
+	replies replies
+	ends    map[string]end // by normalised recipient
+	kept    bool           // some of it is in the queue under this id
+	marked  bool           // a mark stores it
 }
 
-// end is what one recipient of a message came to.
+// end is how far the mail got for one recipient.
 type end struct {
 	relay.Outcome
-	taken bool // it is seen to: a client was told 250
-	owed  bool // the client was told 4xx, and a copy must go on where this one ended
+	taken  bool // the client was told 250 for it
+	resend bool // the client was told 4xx; the next copy must continue from here
 }
 
-func newHandled(m *relay.Message) *handled {
-	h := &handled{id: m.ID, done: make(chan struct{}), verdict: forAll(reply.Bug()), ends: map[string]end{}}
+func newHandling(m *relay.Message) *handling {
+	h := &handling{id: m.ID, done: make(chan struct{}), replies: forAll(reply.Bug()), ends: map[string]end{}}
 	for _, to := range m.Recipients {
 		h.to = append(h.to, suppress.Normalise(to))
 	}
 	return h
 }
 
-// ended notes what the message came to. A panic leaves it without an answer.
-func (h *handled) ended(s *story) {
+// finish records how far the message got for each recipient. After a panic there
+// is no reply and nothing is recorded.
+func (h *handling) finish(s *transaction) {
 	switch {
-	case len(s.parts) > 0 && len(h.verdict.each) == len(s.parts):
+	case len(s.parts) > 0 && len(h.replies.each) == len(s.parts):
 		for i, part := range s.parts {
-			h.came(part, h.verdict.each[i], s.before)
+			h.record(part, h.replies.each[i], s.before)
 		}
 	case s.tried.Message != nil:
-		h.came(s.tried, h.verdict.main(), s.before)
-	case temporary(h.verdict.main()): // what earlier copies came to still holds
+		h.record(s.tried, h.replies.main(), s.before)
+	case temporary(h.replies.main()): // nothing was tried: what earlier copies reached still holds
 		for to, one := range s.before {
-			h.ends[to] = one.ends[to].owing()
+			h.ends[to] = one.ends[to].withResend()
 			h.kept = h.kept || one.kept
 		}
 	}
 }
 
-// came notes what a part of the message came to, and what the client is told of
-// it.
-func (h *handled) came(part relay.Remainder, r *reply.Reply, before earlier) {
+// record records the outcomes of a part of the message and the reply for it.
+func (h *handling) record(part relay.Remainder, r *reply.Reply, before earlier) {
 	reached := slices.ContainsFunc(part.Outcomes, func(out relay.Outcome) bool {
 		return out.Kind == relay.Accepted || out.Kind == relay.Ambiguous
 	})
 	for i, addr := range part.Message.Recipients {
 		to := suppress.Normalise(addr)
-		if h.ends[to].taken { // in another part
+		if h.ends[to].taken { // by another part
 			continue
 		}
-		_, taken, _ := before.end(addr)
+		_, taken, _ := before.outcome(addr)
 		out := part.Outcomes[i]
 		e := end{taken: taken || r.Positive(), Outcome: relay.Outcome{Kind: out.Kind, MessageID: out.MessageID, Detail: out.Detail}}
 		if reached && temporary(r) {
-			e = e.owing()
+			e = e.withResend()
 		}
 		h.ends[to] = e
 	}
 }
 
-func (e end) owing() end {
-	e.owed = true
+func (e end) withResend() end {
+	e.resend = true
 	return e
 }
 
 func temporary(r *reply.Reply) bool { return r.Code()/100 == 4 }
 
-func (h *handled) over() bool {
+func (h *handling) over() bool {
 	select {
 	case <-h.done:
 		return true
@@ -152,33 +156,33 @@ func (h *handled) over() bool {
 	}
 }
 
-// worth reports whether a copy for the recipient is to be recognised. While the
-// message is being dealt with that is not known.
-func (h *handled) worth(to string, lost bool) bool {
+// needed reports whether the next copy for the recipient must be recognised. The
+// answer is not known before done is closed.
+func (h *handling) needed(to string, lost bool) bool {
 	e := h.ends[to]
-	return e.owed || lost && (e.taken || h.verdict.main().Positive())
+	return e.resend || lost && (e.taken || h.replies.main().Positive())
 }
 
-// age is how long a recipient is remembered.
-func (h *handled) age(to string) time.Duration {
-	if h.over() && h.ends[to].owed {
+// lifetime returns how long the recipient is remembered.
+func (h *handling) lifetime(to string) time.Duration {
+	if h.over() && h.ends[to].resend {
 		return partlyTime
 	}
 	return lostTime
 }
 
-// begin returns what is known of earlier copies of a message, once none of them
-// is being dealt with any more. If there were any, copies that come from now on
-// wait for this one.
-func (r *recall) begin(ctx context.Context, h *handled, sum func() digest) (earlier, error) {
-	var waited []*handled
+// begin waits until no earlier copy of the message is in progress and returns
+// what those copies reached. If there were any, h takes their place: copies that
+// come from now on wait for it.
+func (r *recall) begin(ctx context.Context, h *handling, sum func() digest) (earlier, error) {
+	var waited []*handling
 	for {
 		r.mu.Lock()
 		r.forget(time.Now())
 		some := len(r.known) > 0 || waited != nil
 		r.mu.Unlock()
 		if !some {
-			return nil, nil // the common case pays for no hash
+			return nil, nil // the usual case, without the cost of a hash
 		}
 		found, pending := r.find(sum(), h, waited)
 		if pending == nil {
@@ -193,16 +197,16 @@ func (r *recall) begin(ctx context.Context, h *handled, sum func() digest) (earl
 	}
 }
 
-// find looks for earlier copies of h: those that are remembered, and those that
-// were waited for, who may be forgotten by now. Unless one of them is pending, h
-// takes their place.
-func (r *recall) find(mail digest, h *handled, waited []*handled) (found earlier, pending *handled) {
+// find looks for earlier copies of h: those that are remembered, and those in
+// waited, which may be forgotten by now. If one is still in progress it is
+// returned as pending. Else h takes their place.
+func (r *recall) find(mail digest, h *handling, waited []*handling) (found earlier, pending *handling) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	found = earlier{}
 	for _, one := range waited {
 		for _, to := range one.to {
-			if slices.Contains(h.to, to) && one.worth(to, true) {
+			if slices.Contains(h.to, to) && one.needed(to, true) {
 				found[to] = one
 			}
 		}
@@ -216,7 +220,7 @@ func (r *recall) find(mail digest, h *handled, waited []*handled) (found earlier
 		switch {
 		case !one.mail.over():
 			return nil, one.mail
-		case one.mail.worth(to, true) && time.Since(one.since) < one.mail.age(to):
+		case one.mail.needed(to, true) && time.Since(one.since) < one.mail.lifetime(to):
 			found[to] = one.mail
 		}
 	}
@@ -228,8 +232,8 @@ func (r *recall) find(mail digest, h *handled, waited []*handled) (found earlier
 	return found, nil
 }
 
-// put remembers h for a recipient in the place of what was known.
-func (r *recall) put(mail digest, to string, h *handled) {
+// put remembers h for a recipient and replaces what was remembered before.
+func (r *recall) put(mail digest, to string, h *handling) {
 	key := fingerprint{mail, to}
 	if e, known := r.known[key]; known {
 		r.oldest.Remove(e)
@@ -238,14 +242,13 @@ func (r *recall) put(mail digest, to string, h *handled) {
 	r.forget(time.Now())
 }
 
-// lost remembers a message whose client is gone, while it is being dealt with or
-// after that.
-func (r *recall) lost(mail digest, h *handled) { r.remember(mail, h, true) }
+// rememberLost remembers a message whose client hung up, during the message or later.
+func (r *recall) rememberLost(mail digest, h *handling) { r.remember(mail, h, true) }
 
-// owes remembers a message that its client has to send again.
-func (r *recall) owes(h *handled) { r.remember(h.mail, h, false) }
+// rememberResend remembers a message that its client was told to send again.
+func (r *recall) rememberResend(h *handling) { r.remember(h.mail, h, false) }
 
-func (r *recall) remember(mail digest, h *handled, lost bool) {
+func (r *recall) remember(mail digest, h *handling, lost bool) {
 	if mail == (digest{}) {
 		return
 	}
@@ -253,11 +256,11 @@ func (r *recall) remember(mail digest, h *handled, lost bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, to := range h.to {
-		if over && !h.worth(to, lost) {
+		if over && !h.needed(to, lost) {
 			continue
 		}
 		if e, known := r.known[fingerprint{mail, to}]; known {
-			// Another copy that is being dealt with, or was taken, says more.
+			// Another copy that is in progress, or that was taken, knows more.
 			if other := e.Value.(*memory).mail; other != h && (!other.over() || other.ends[to].taken) {
 				continue
 			}
@@ -266,8 +269,8 @@ func (r *recall) remember(mail digest, h *handled, lost bool) {
 	}
 }
 
-// settled forgets h, whose client has its reply as far as is known.
-func (r *recall) settled(mail digest, h *handled) {
+// replied forgets h, because its client got the reply as far as anybody knows.
+func (r *recall) replied(mail digest, h *handling) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, to := range h.to {
@@ -277,11 +280,11 @@ func (r *recall) settled(mail digest, h *handled) {
 	}
 }
 
-// forget drops what is too old or too much.
+// forget drops what is too old, and the oldest beyond recallMost.
 func (r *recall) forget(now time.Time) {
 	for e := r.oldest.Front(); e != nil; e = r.oldest.Front() {
 		one := e.Value.(*memory)
-		if len(r.known) <= recallMost && now.Sub(one.since) < one.mail.age(one.to) {
+		if len(r.known) <= recallMost && now.Sub(one.since) < one.mail.lifetime(one.to) {
 			return
 		}
 		if one.mail.over() && one.mail.marked {
@@ -295,41 +298,41 @@ func (r *recall) drop(e *list.Element) {
 	delete(r.known, r.oldest.Remove(e).(*memory).fingerprint)
 }
 
-// earlier are the earlier copies of a message, by recipient.
-type earlier map[string]*handled
+// earlier has the earlier copies of a message, by normalised recipient.
+type earlier map[string]*handling
 
-// repeat is the verdict on the one earlier copy, for a client that names these
-// recipients, if each of them was taken or refused then.
+// repeat returns the replies to the one earlier copy, if they answer a client that
+// names these recipients: each of them was then taken or refused for good.
 //
-// A client that hears one reply for all of them is not given one of several,
-// which left some of the recipients to that client.
-func (e earlier) repeat(recipients, named []string, each bool) (verdict, bool) {
-	var one *handled
+// A client that gets one reply for all recipients gets no reply that left some of
+// the recipients to the client.
+func (e earlier) repeat(recipients, named []string, each bool) (replies, bool) {
+	var one *handling
 	for _, to := range recipients {
 		h := e[suppress.Normalise(to)]
 		if h == nil || one != nil && h != one {
-			return verdict{}, false
+			return replies{}, false
 		}
 		one = h
 	}
 	if one == nil {
-		return verdict{}, false
+		return replies{}, false
 	}
-	v, known := one.verdict.to(named)
+	v, known := one.replies.to(named)
 	if !known || !v.main().Positive() {
-		return verdict{}, false
+		return replies{}, false
 	}
 	for _, r := range v.each {
 		if !r.Positive() && (!each || temporary(r)) {
-			return verdict{}, false
+			return replies{}, false
 		}
 	}
 	return v, true
 }
 
-// id is the id by which a message goes on, "" for one of its own. It is that of
-// an earlier copy for the same recipients or more, of which the queue has
-// nothing: by one id it takes one mail.
+// id returns the id under which the message continues, or "" for a new one. It
+// is that of an earlier copy that had all of these recipients and of which
+// nothing is in the queue. The queue takes one mail by one id.
 func (e earlier) id(recipients []string) string {
 	for _, h := range e {
 		if !h.kept && !slices.ContainsFunc(recipients, func(to string) bool { return !slices.Contains(h.to, suppress.Normalise(to)) }) {
@@ -339,9 +342,9 @@ func (e earlier) id(recipients []string) string {
 	return ""
 }
 
-// end is what a recipient came to, if that needs no further attempt. taken says
-// that it is seen to: it has the mail, or the queue has.
-func (e earlier) end(to string) (out relay.Outcome, taken, ok bool) {
+// outcome returns the outcome of a recipient that needs no further attempt. taken
+// says that the recipient has the mail or the queue has it.
+func (e earlier) outcome(to string) (out relay.Outcome, taken, ok bool) {
 	to = suppress.Normalise(to)
 	h := e[to]
 	if h == nil {
@@ -357,7 +360,7 @@ func (e earlier) end(to string) (out relay.Outcome, taken, ok bool) {
 	}
 }
 
-// digestOf is zero for a mail without a Message-ID.
+// digestOf returns the digest of a mail, or zero if it has no Message-ID.
 func digestOf(m *relay.Message) digest {
 	if !hasMessageID(m.Raw) {
 		return digest{}
@@ -379,4 +382,168 @@ func hasMessageID(raw []byte) bool {
 		}
 	}
 	return false
+}
+
+// Marks store small values by name across restarts. The queue implements them.
+// A mark here says which recipients have a mail that the client is to send again.
+type Marks interface {
+	Marks(ctx context.Context, prefix string) (map[string]string, error)
+	SetMark(ctx context.Context, name, value string) error
+}
+
+const (
+	// resendMarks is the prefix of a mark's name; the mail's id follows.
+	resendMarks = "resend/"
+	// markTime bounds how long a hanging disk delays the reply.
+	markTime = 5 * time.Second
+	// staleAtOnce is how many unneeded marks are removed each time one is written.
+	staleAtOnce = 10
+	// markedDetail bounds the API's words in a mark, in bytes.
+	markedDetail = 200
+)
+
+// resend is the content of a mark, as JSON.
+type resend struct {
+	Mail []byte          `json:"mail"` // a digest
+	At   time.Time       `json:"at"`
+	To   []resendAddress `json:"to"`
+}
+
+// resendAddress is how far the mail got for one recipient.
+type resendAddress struct {
+	Addr      string `json:"addr"`
+	Kind      string `json:"kind"`
+	MessageID string `json:"message_id,omitempty"`
+	Detail    string `json:"detail,omitempty"`
+}
+
+// mark stores h in a mark if its client has to send it again, and removes the
+// marks of the earlier copies that h replaces.
+func (in *Intake) mark(ctx context.Context, h *handling, before earlier) {
+	if in.opt.Marks == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), markTime) // also while the relay stops
+	defer cancel()
+	set := func(id, value string) bool {
+		err := in.opt.Marks.SetMark(ctx, resendMarks+id, value)
+		if err != nil {
+			in.opt.Log.Error("cannot store which recipients have a mail that the client is to send again; a restart will forget it", "id", id, "cause", err)
+		}
+		return err == nil
+	}
+	if h.mail != (digest{}) && h.mustResend() {
+		h.marked = set(h.id, h.resend(time.Now()))
+	}
+	var over []string
+	for _, one := range before {
+		if one.marked && !(h.marked && one.id == h.id) && !slices.Contains(over, one.id) {
+			over = append(over, one.id)
+		}
+	}
+	for _, id := range append(over, in.recall.takeStale(staleAtOnce)...) {
+		if !set(id, "") {
+			return
+		}
+	}
+}
+
+// mustResend reports whether the next copy must continue from this one.
+func (h *handling) mustResend() bool {
+	for _, e := range h.ends {
+		if e.resend {
+			return true
+		}
+	}
+	return false
+}
+
+func (h *handling) resend(now time.Time) string {
+	r := resend{Mail: h.mail[:], At: now}
+	for _, to := range h.to {
+		e := h.ends[to]
+		if !e.resend {
+			continue
+		}
+		detail := e.Detail
+		if len(detail) > markedDetail {
+			detail = strings.ToValidUTF8(detail[:markedDetail], "")
+		}
+		r.To = append(r.To, resendAddress{to, e.Kind.String(), e.MessageID, detail})
+	}
+	text, _ := json.Marshal(r) // strings, bytes and a time never fail
+	return string(text)
+}
+
+// Restore reads the marks of the last run. It removes those that are too old or
+// cannot be read.
+func (in *Intake) Restore(ctx context.Context) error {
+	if in.opt.Marks == nil {
+		return nil
+	}
+	marks, err := in.opt.Marks.Marks(ctx, resendMarks)
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	var all []*memory
+	for name, value := range marks {
+		list := parseResend(strings.TrimPrefix(name, resendMarks), value, now)
+		if len(list) == 0 {
+			if err := in.opt.Marks.SetMark(ctx, name, ""); err != nil {
+				return err
+			}
+		}
+		all = append(all, list...)
+	}
+	slices.SortFunc(all, func(a, b *memory) int { return a.since.Compare(b.since) })
+	in.recall.restore(all)
+	return nil
+}
+
+// parseResend returns nothing for a mark that is too old or malformed.
+func parseResend(id, value string, now time.Time) []*memory {
+	var r resend
+	if err := json.Unmarshal([]byte(value), &r); err != nil || len(r.Mail) != len(digest{}) {
+		return nil
+	}
+	since := now.Add(-max(now.Sub(r.At), 0)) // if the clock was set back, the mark is new, not eternal
+	if now.Sub(since) >= partlyTime {
+		return nil
+	}
+	h := &handling{id: id, done: make(chan struct{}), replies: forAll(reply.LocalError()), ends: map[string]end{}, mail: digest(r.Mail), marked: true}
+	close(h.done)
+	var list []*memory
+	for _, to := range r.To {
+		out := relay.Outcome{MessageID: to.MessageID, Detail: to.Detail}
+		for _, kind := range relay.Kinds() {
+			if kind.String() == to.Kind {
+				out.Kind = kind
+			}
+		}
+		h.to = append(h.to, to.Addr)
+		h.ends[to.Addr] = end{Outcome: out, resend: true}
+		list = append(list, &memory{fingerprint{h.mail, to.Addr}, since, h})
+	}
+	return list
+}
+
+// restore remembers what Restore read, the oldest first.
+func (r *recall) restore(all []*memory) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, one := range all {
+		r.known[one.fingerprint] = r.oldest.PushBack(one)
+		r.forget(time.Now())
+	}
+}
+
+// takeStale returns at most n ids whose mark is no longer needed.
+func (r *recall) takeStale(n int) []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	n = min(n, len(r.stale))
+	taken := slices.Clone(r.stale[:n])
+	r.stale = slices.Delete(r.stale, 0, n)
+	return taken
 }

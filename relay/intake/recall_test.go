@@ -154,9 +154,9 @@ func copyFor(to ...string) *relay.Message {
 }
 
 // took is a message that was queued.
-func took(m *relay.Message, id string) *handled {
-	h := newHandled(m)
-	h.verdict = forAll(reply.Queued(id))
+func took(m *relay.Message, id string) *handling {
+	h := newHandling(m)
+	h.replies = forAll(reply.Queued(id))
 	for _, to := range h.to {
 		h.ends[to] = end{taken: true}
 	}
@@ -169,7 +169,7 @@ func (r *recall) look(m *relay.Message) earlier {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	found := earlier{}
-	for _, to := range newHandled(m).to {
+	for _, to := range newHandling(m).to {
 		if e, known := r.known[fingerprint{digestOf(m), to}]; known {
 			found[to] = e.Value.(*memory).mail
 		}
@@ -180,10 +180,10 @@ func (r *recall) look(m *relay.Message) earlier {
 // What was refused was not taken: the same mail again gets a new chance.
 func TestARefusalIsNotRemembered(t *testing.T) {
 	rc, m := newRecall(), copyFor("c@d")
-	h := newHandled(m)
-	rc.lost(digestOf(m), h)
+	h := newHandling(m)
+	rc.rememberLost(digestOf(m), h)
 	close(h.done) // as after a panic
-	if before, err := rc.begin(t.Context(), newHandled(m), func() digest { return digestOf(m) }); err != nil || len(before) > 0 {
+	if before, err := rc.begin(t.Context(), newHandling(m), func() digest { return digestOf(m) }); err != nil || len(before) > 0 {
 		t.Errorf("a mail that was not taken counts as taken: %v, %v", before, err)
 	}
 }
@@ -192,11 +192,11 @@ func TestARefusalIsNotRemembered(t *testing.T) {
 // place of a first one that was not.
 func TestALaterAcceptanceReplacesARefusal(t *testing.T) {
 	rc, m := newRecall(), copyFor("c@d")
-	refused := newHandled(m)
+	refused := newHandling(m)
 	close(refused.done)
-	rc.lost(digestOf(m), refused)
+	rc.rememberLost(digestOf(m), refused)
 	rc.put(digestOf(m), "c@d", refused)
-	rc.lost(digestOf(m), took(m, "q1"))
+	rc.rememberLost(digestOf(m), took(m, "q1"))
 	v, again := rc.look(m).repeat(m.Recipients, m.Recipients, false)
 	if !again || v.main().Text() != "queued q1" {
 		t.Errorf("the third copy gets %v, %t", v, again)
@@ -214,16 +214,16 @@ func TestRecallOfCopies(t *testing.T) {
 	for name, lost := range map[string]bool{"not lost": false, "lost": true} {
 		t.Run(name, func(t *testing.T) {
 			m := copyFor("c@d")
-			r.recall.lost(digestOf(m), took(m, "q1"))
-			h := newHandled(m)
+			r.recall.rememberLost(digestOf(m), took(m, "q1"))
+			h := newHandling(m)
 			before, err := r.recall.begin(t.Context(), h, func() digest { return digestOf(m) })
 			v, again := before.repeat(m.Recipients, m.Recipients, false)
 			if err != nil || !again || v.main().Text() != "queued q1" {
 				t.Fatalf("the second copy gets %v, %t, %v", v, again, err)
 			}
-			r.again(h, before, func() digest { return digestOf(m) }, v, envelope("a@b", "c@d"))
+			r.repeat(h, before, func() digest { return digestOf(m) }, v, envelope("a@b", "c@d"))
 			if lost {
-				r.recall.lost(digestOf(m), h)
+				r.recall.rememberLost(digestOf(m), h)
 			}
 			if before := r.recall.look(m); (len(before) == 1) != lost {
 				t.Errorf("the third copy is recognised: %t", len(before) == 1)
@@ -240,7 +240,7 @@ func TestRecallIsBounded(t *testing.T) {
 	rc := newRecall()
 	for i := range recallMost/2 + 100 {
 		m := &relay.Message{Raw: fmt.Appendf(nil, "Message-ID: %d\r\n\r\n", i), Recipients: []string{"a@b", "c@d"}}
-		rc.lost(digestOf(m), newHandled(m))
+		rc.rememberLost(digestOf(m), newHandling(m))
 	}
 	if rc.size() != recallMost || rc.oldest.Len() != recallMost {
 		t.Errorf("%d remembered, want %d", rc.size(), recallMost)

@@ -410,7 +410,7 @@ func TestEveryKindHasItsReply(t *testing.T) {
 			m := &relay.Message{ID: "id1", Recipients: []string{"bob@example.net"}, From: "shop@sandbox.example", Raw: []byte(aMail)}
 			rest := relay.Remainder{Message: m, Outcomes: []relay.Outcome{
 				{Kind: k, MessageID: "msg_1", Detail: "why", RetryAfter: 7 * time.Second, Cause: errors.New("private")}}}
-			got, _ := r.settle(t.Context(), &story{message: m, handled: newHandled(m), tried: rest, parts: []relay.Remainder{rest}})
+			got, _ := r.settle(t.Context(), &transaction{message: m, handling: newHandling(m), tried: rest, parts: []relay.Remainder{rest}})
 			compare(t, got[0], or(want[k], "a line in this test"))
 		})
 	}

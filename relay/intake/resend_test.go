@@ -139,17 +139,17 @@ func TestAResendThatFailsEarlyForgetsNothing(t *testing.T) {
 	compare(t, r.sendResent("bob@example.net", "down+1@example.net"), isDown)
 	m := copyFor("bob@example.net", "down+1@example.net")
 	m.From, m.Raw = "shop@sandbox.example", []byte(withID)
-	h := newHandled(m)
+	h := newHandling(m)
 	known, err := r.recall.begin(t.Context(), h, func() digest { return digestOf(m) })
 	if err != nil || len(known) != 2 {
 		t.Fatalf("known: %v, %v", known, err)
 	}
-	h.id, h.mail, h.verdict = known.id(m.Recipients), digestOf(m), forAll(reply.MemorySpent())
-	h.ended(&story{message: m, before: known, handled: h})
+	h.id, h.mail, h.replies = known.id(m.Recipients), digestOf(m), forAll(reply.MemorySpent())
+	h.finish(&transaction{message: m, before: known, handling: h})
 	r.mark(t.Context(), h, known)
 	close(h.done)
-	r.recall.settled(h.mail, h)
-	r.recall.owes(h)
+	r.recall.replied(h.mail, h)
+	r.recall.rememberResend(h)
 	if names := marks.names(); len(names) != 1 || names[0] != resendMarks+h.id {
 		t.Errorf("the marks are %v, the id %s", names, h.id)
 	}
@@ -207,7 +207,7 @@ func TestACopyForMoreThanBefore(t *testing.T) {
 	m.From = "shop@sandbox.example"
 	h := took(m, "q1")
 	h.kept = true
-	r.recall.lost(digestOf(m), h)
+	r.recall.rememberLost(digestOf(m), h)
 	got := r.sendResent("later@example.net", "down@example.net")
 	compare(t, got, keptIt)
 	if q.kept() != 1 || !slices.Equal(q.rest[0].Message.Recipients, []string{"down@example.net"}) || q.rest[0].Message.ID == "q1" {
@@ -253,7 +253,7 @@ func TestAMarkThatCannotBeWritten(t *testing.T) {
 	compare(t, r.sendResent("bob@example.net", "down+1@example.net"), isDown)
 	compare(t, r.sendResent("bob@example.net", "down+1@example.net"), `250 2\.0\.0 accepted .*`)
 	r.wantAccepted(map[string]int{"bob@example.net": 1})
-	if n := len(r.lines("who has a mail that is to come again cannot be written down, so that a restart forgets it")); n != 1 {
+	if n := len(r.lines("cannot store which recipients have a mail that the client is to send again; a restart will forget it")); n != 1 {
 		t.Errorf("the log says so %d times", n)
 	}
 }
@@ -307,12 +307,12 @@ func TestMarksAreBounded(t *testing.T) {
 	r.opt.Marks = marks
 	for i := range recallMost/2 + 500 {
 		m := &relay.Message{ID: fmt.Sprint(i), Recipients: []string{"a@b", "c@d"}, Raw: fmt.Appendf(nil, "Message-ID: %d\r\n\r\n", i)}
-		h := newHandled(m)
-		h.mail, h.verdict = digestOf(m), forAll(reply.APIUnavailable())
-		h.came(relay.Remainder{Message: m, Outcomes: []relay.Outcome{{Kind: relay.Accepted}, {Kind: relay.Unavailable}}}, h.verdict.main(), nil)
+		h := newHandling(m)
+		h.mail, h.replies = digestOf(m), forAll(reply.APIUnavailable())
+		h.record(relay.Remainder{Message: m, Outcomes: []relay.Outcome{{Kind: relay.Accepted}, {Kind: relay.Unavailable}}}, h.replies.main(), nil)
 		r.mark(t.Context(), h, nil)
 		close(h.done)
-		r.recall.owes(h)
+		r.recall.rememberResend(h)
 	}
 	if n := len(marks.names()); n > recallMost/2+1 || r.recall.size() != recallMost || len(r.recall.stale) > staleAtOnce {
 		t.Errorf("%d marks, %d remembered, %d stale", n, r.recall.size(), len(r.recall.stale))

@@ -17,9 +17,9 @@ import (
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
-// tryAll tries every recipient at once, but for those of whom an earlier copy
-// said enough; relay/pace bounds how many calls are made. It returns when no call
-// is in flight any more, which the API's time-out bounds.
+// tryAll tries all recipients at the same time, except those that an earlier copy
+// settled. relay/pace limits the calls. It returns when no call is in flight any
+// more; api.timeout bounds that.
 func (in *Intake) tryAll(ctx context.Context, r relay.Remainder, body provider.Body, before earlier) []relay.Outcome {
 	wait := in.set.Load().Wait
 	turn, cancel := context.WithTimeout(ctx, wait)
@@ -29,7 +29,7 @@ func (in *Intake) tryAll(ctx context.Context, r relay.Remainder, body provider.B
 	outcomes := make([]relay.Outcome, len(r.Message.Recipients))
 	var wg sync.WaitGroup
 	for i, to := range r.Message.Recipients {
-		if out, _, known := before.end(to); known {
+		if out, _, known := before.outcome(to); known {
 			outcomes[i] = out
 			continue
 		}
@@ -48,11 +48,11 @@ func (in *Intake) tryAll(ctx context.Context, r relay.Remainder, body provider.B
 	return outcomes
 }
 
-// try tries one recipient, if its sender's domain may still send today.
+// try tries one recipient, unless the sender domain's limit for today is reached.
 func (in *Intake) try(turn context.Context, r relay.Remainder, a attempt.Attempt) relay.Outcome {
 	now := time.Now()
 	if _, aliased := r.Message.Aliases[a.To]; aliased {
-		// RCPT lets an alias through for the others it stands for.
+		// RCPT accepts an alias if any of its addresses is not suppressed.
 		if _, suppressed := in.opt.Suppressions.Lookup(a.To, now); suppressed {
 			return in.untried(a, relay.Outcome{Kind: relay.Suppressed})
 		}
@@ -69,7 +69,7 @@ func (in *Intake) try(turn context.Context, r relay.Remainder, a attempt.Attempt
 	return out
 }
 
-// untried notes an outcome for which no attempt was made.
+// untried records an outcome without an attempt.
 func (in *Intake) untried(a attempt.Attempt, out relay.Outcome) relay.Outcome {
 	noted := out
 	noted.Untried = true
@@ -77,20 +77,20 @@ func (in *Intake) untried(a attempt.Attempt, out relay.Outcome) relay.Outcome {
 	return out
 }
 
-var errWarming = errors.New("the sender's domain is being warmed and has sent its share of today")
+var errWarming = errors.New("the sender domain is being warmed and has reached its limit for today")
 
-// untilTomorrow is how long the UTC day still lasts, which warming counts by.
+// untilTomorrow returns what is left of the UTC day. Warming counts by UTC days.
 func untilTomorrow(now time.Time) time.Duration {
 	return now.UTC().Truncate(24 * time.Hour).Add(24 * time.Hour).Sub(now)
 }
 
-// settle sees to what the outcomes leave to do and answers each of the parts.
-// kept is whether any of it is to be sent later.
+// settle queues what the outcomes leave to do and returns the reply for each
+// part. kept says that some of the mail will be sent later.
 //
-// A part that nobody in it will get is refused, and whoever hears that tells
-// the sender: it has no place in the queue, and no bounce.
-func (in *Intake) settle(ctx context.Context, s *story) (answers []*reply.Reply, kept bool) {
-	var open, told []relay.Remainder // to be sent to somebody yet; to be told of only
+// If all recipients of a part were refused, the client is told and tells the
+// sender. Such a part needs neither the queue nor a bounce.
+func (in *Intake) settle(ctx context.Context, s *transaction) (answers []*reply.Reply, kept bool) {
+	var open, told []relay.Remainder // with somebody left to send to; with only a bounce left to send
 	for _, part := range s.parts {
 		switch t := tallyOf(part.Outcomes); {
 		case t.unsettled > 0:
@@ -124,8 +124,8 @@ func (in *Intake) settle(ctx context.Context, s *story) (answers []*reply.Reply,
 	return answers, kept
 }
 
-// notKept is the reply to a part that is not settled; err is the queue's, nil
-// if it keeps it.
+// notKept returns the reply to a part that is not settled. err is the queue's; nil
+// if the part was queued.
 func notKept(part relay.Remainder, err error) *reply.Reply {
 	switch {
 	case err == nil:
@@ -137,61 +137,48 @@ func notKept(part relay.Remainder, err error) *reply.Reply {
 	}
 }
 
-// keep has the queue keep those of a message that are in any of the parts, but
-// for those whom an earlier copy was taken for.
-func (in *Intake) keep(ctx context.Context, s *story, parts []relay.Remainder) error {
+// keep queues the recipients of the given parts, except those whose earlier copy
+// was taken.
+func (in *Intake) keep(ctx context.Context, s *transaction, parts []relay.Remainder) error {
 	if len(parts) == 0 {
 		return nil
 	}
-	err := in.opt.Queue.Keep(ctx, only(s.tried, func(to string) bool {
-		if _, taken, _ := s.before.end(to); taken {
+	err := in.opt.Queue.Keep(ctx, selectRecipients(s.tried, func(to string) bool {
+		if _, taken, _ := s.before.outcome(to); taken {
 			return false
 		}
 		return slices.ContainsFunc(parts, func(p relay.Remainder) bool { return slices.Contains(p.Message.Recipients, to) })
 	}))
 	switch {
 	case err == nil:
-		s.handled.kept = true
+		s.handling.kept = true
 	case !errors.Is(err, ErrNoQueue):
-		in.opt.Log.Error("the mail cannot be kept", "id", s.message.ID, "cause", err)
+		in.opt.Log.Error("the mail cannot be queued", "id", s.message.ID, "cause", err)
 	}
 	return err
 }
 
-// bounceFor has the sender told of the recipients that were refused, of parts of
-// which nothing else is left to do and which the queue did not take, for a cause:
-// together with others that are to be sent, or alone. If the sender cannot be told either it returns
-// what the client is told, who is the last that can be.
-func (in *Intake) bounceFor(ctx context.Context, s *story, parts []relay.Remainder, together bool, cause error) *reply.Reply {
+// bounceFor tells the sender which recipients of the given parts were refused,
+// after the queue did not take them for the given cause. together says that the
+// queue was asked to store these parts along with others; then it is asked again
+// for these alone. If the sender cannot be told, it returns a reply that tells the
+// client, the only one left who can know.
+func (in *Intake) bounceFor(ctx context.Context, s *transaction, parts []relay.Remainder, together bool, cause error) *reply.Reply {
 	if together {
 		if cause = in.keep(ctx, s, parts); cause == nil {
 			return nil
 		}
 	}
-	r := only(s.tried, func(to string) bool {
+	r := selectRecipients(s.tried, func(to string) bool {
 		return slices.ContainsFunc(parts, func(p relay.Remainder) bool { return slices.Contains(p.Message.Recipients, to) })
 	})
 	return in.bounceNow(ctx, r, cause)
 }
 
-// only is what is left of a message for some of its recipients.
-func only(r relay.Remainder, in func(to string) bool) relay.Remainder {
-	m := *r.Message
-	m.Recipients = nil
-	var outcomes []relay.Outcome
-	for i, to := range r.Message.Recipients {
-		if in(to) {
-			m.Recipients, outcomes = append(m.Recipients, to), append(outcomes, r.Outcomes[i])
-		}
-	}
-	r.Message, r.Outcomes = &m, outcomes
-	return r
-}
-
-// bounceNow tells the sender at once of the recipients that failed, because the
-// queue does not keep the bounce, for a cause. A bounce that cannot be sent either
-// would be lost: then it returns a reply by which the client comes again. The
-// bounce has the same id then, and so the same key, for it may have been sent.
+// bounceNow sends the bounce directly, because the queue did not take it for the
+// given cause. If that fails too, it returns a reply that makes the client come
+// again, so that the bounce is not lost. The next bounce then has the same id, and
+// so the same idempotency key: this one may have been sent.
 func (in *Intake) bounceNow(ctx context.Context, r relay.Remainder, cause error) *reply.Reply {
 	m, now := r.Message, time.Now()
 	log := in.opt.Log.With("id", m.ID, "from", m.From)
@@ -199,13 +186,13 @@ func (in *Intake) bounceNow(ctx context.Context, r relay.Remainder, cause error)
 	raw, to, ok := bounce.Compose(in.set.Load().Bounce, m, failed, now)
 	if !ok {
 		in.opt.Tally.Count(bounce.Nobody, len(failed), now)
-		log.Error("some recipients failed and the sender cannot be told")
+		log.Error("some recipients failed, and there is no sender to tell")
 		return nil
 	}
 	b := &relay.Message{ID: queue.BounceID(m.ID, numbers), ReceivedAt: now, Recipients: []string{to}, Raw: raw}
-	_, body, err := in.mapped(ctx, log, b, &smtpd.Envelope{}) // a bounce is small
+	_, body, err := in.mapped(ctx, log, b, &smtpd.Envelope{}) // without a reservation: a bounce is small
 	if err != nil {
-		log.Error("the bounce could not be made", "bounce", b.ID, "cause", err)
+		log.Error("the bounce cannot be mapped", "bounce", b.ID, "cause", err)
 		return reply.LocalError().Because(err)
 	}
 	in.opt.History.Note(history.NewCame(b, history.Head{BounceOf: m.ID}))
@@ -215,7 +202,7 @@ func (in *Intake) bounceNow(ctx context.Context, r relay.Remainder, cause error)
 		in.opt.History.Note(history.Told{ID: m.ID, Recipients: addresses(failed), Bounce: b.ID, At: now})
 		return nil
 	}
-	log.Error("the bounce could not be sent; the client has to come again", "bounce", b.ID, "to", to, "outcome", out.Kind.String())
+	log.Error("the bounce cannot be sent; the client was told to come again", "bounce", b.ID, "to", to, "outcome", out.Kind.String())
 	in.opt.History.Note(history.GaveUp{ID: b.ID, To: to, Why: "the client was told to come again", At: time.Now()})
 	switch {
 	case !errors.Is(cause, ErrNoQueue):

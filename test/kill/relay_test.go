@@ -147,7 +147,7 @@ func (l *killLog) look(line []byte) {
 	switch entry.Msg {
 	case "listening":
 		l.ready <- entry.Address
-	case "an attempt cannot be recorded", "the mail cannot be kept", "a queued mail cannot be sent", "the queue cannot be read":
+	case "an attempt cannot be recorded", "the mail cannot be queued", "a queued mail cannot be sent", "the queue cannot be read":
 		l.crash = string(line)
 	}
 }

@@ -2,6 +2,7 @@ package intake
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay"
@@ -11,7 +12,43 @@ import (
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
-// tally counts a mail's outcomes.
+// replies are the SMTP replies to a message.
+type replies struct {
+	each []*reply.Reply
+	of   []string // the recipient of each reply, as named in RCPT; nil: one reply for all
+	kept bool     // some of the mail is in the queue
+}
+
+func forAll(r *reply.Reply) replies { return replies{each: []*reply.Reply{r}} }
+
+// main returns the reply that stands for the message in logs and metrics: the
+// first positive one, else the first.
+func (v replies) main() *reply.Reply {
+	if i := slices.IndexFunc(v.each, (*reply.Reply).Positive); i >= 0 {
+		return v.each[i]
+	}
+	return v.each[0]
+}
+
+// to returns the replies in the order of the given recipients. It returns false
+// if there is no reply for one of them.
+func (v replies) to(recipients []string) (replies, bool) {
+	each := make([]*reply.Reply, len(recipients))
+	for i, rcpt := range recipients {
+		switch at := slices.Index(v.of, rcpt); {
+		case v.of == nil:
+			each[i] = v.each[0]
+		case at < 0:
+			return replies{}, false
+		default:
+			each[i] = v.each[at]
+		}
+	}
+	v.each, v.of = each, recipients
+	return v, true
+}
+
+// tally counts the outcomes of a part.
 type tally struct{ accepted, permanent, unsettled int }
 
 func tallyOf(outcomes []relay.Outcome) tally {
@@ -32,7 +69,7 @@ func tallyOf(outcomes []relay.Outcome) tally {
 func acceptedAll(r relay.Remainder) *reply.Reply {
 	var ids []string
 	for _, out := range r.Outcomes {
-		if out.MessageID != "" { // that of who is in the queue is not known yet
+		if out.MessageID != "" { // not known yet for one in the queue
 			ids = append(ids, out.MessageID)
 		}
 	}
@@ -49,9 +86,9 @@ func acceptedExcept(r relay.Remainder) *reply.Reply {
 	return reply.AcceptedExcept(r.Message.ID, unique(refused))
 }
 
-// refusedAll is for a mail that no recipient will get. What is wrong with the
-// mail itself is said before what is wrong with a recipient: the sender can
-// mend it.
+// refusedAll returns the reply if no recipient will get the mail. A fault of the
+// mail is reported before a fault of a recipient, because the sender can correct
+// it.
 func (in *Intake) refusedAll(r relay.Remainder) *reply.Reply {
 	var suppressed []reply.Suppression
 	told := map[string]bool{}
@@ -73,8 +110,9 @@ func (in *Intake) refusedAll(r relay.Remainder) *reply.Reply {
 	return reply.AllSuppressed(suppressed)
 }
 
-// notNow is for a mail that is not settled when there is no queue to keep it.
-// The operator's fault comes first: nothing else helps until it is mended.
+// notNow returns the reply to mail that is not settled if there is no queue. A
+// refused API key is reported first: until the operator corrects it, nothing else
+// helps.
 func notNow(outcomes []relay.Outcome) *reply.Reply {
 	var wait time.Duration
 	for _, out := range outcomes {
@@ -91,8 +129,8 @@ func notNow(outcomes []relay.Outcome) *reply.Reply {
 	return reply.APIUnavailable()
 }
 
-// failures are the recipients that were permanently refused, for the bounce,
-// with their places in the message.
+// failures returns the recipients that were refused for good, and their indexes in
+// the message.
 func failures(r relay.Remainder) (failed []bounce.Failure, places []int) {
 	for i, out := range r.Outcomes {
 		if out.Kind.Permanent() {
@@ -120,7 +158,7 @@ func suppression(address string, e suppress.Entry) reply.Suppression {
 	}
 }
 
-// Refusal turns what the mapping says of a mail into a reply.
+// Refusal returns the SMTP reply for an error of mail.Map.
 func Refusal(err error) error {
 	var r *mail.Refusal
 	if !errors.As(err, &r) {

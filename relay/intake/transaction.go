@@ -10,22 +10,22 @@ import (
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
-// story is one message that is dealt with: what is known of it, and what is to be
-// noted of it in the history, and counted.
-type story struct {
-	message *relay.Message
-	trace   string  // the mail's W3C traceparent
-	list    []named // for whom the client is answered one by one; nil: for all at once
-	before  earlier
-	handled *handled
-	tried   relay.Remainder   // what came of it, once it was tried
-	parts   []relay.Remainder // of it: whom the client is answered for
-	came    bool
-	leftOut []mail.Omission
+// transaction is one message in progress: what is known of it, and what the
+// history and the metrics need to know.
+type transaction struct {
+	message  *relay.Message
+	trace    string           // the mail's W3C traceparent
+	named    []namedRecipient // set if each recipient gets a reply; nil: one reply for all
+	before   earlier
+	handling *handling
+	tried    relay.Remainder   // all recipients with their outcomes, after the first try
+	parts    []relay.Remainder // tried, split by reply
+	recorded bool              // the history has it
+	leftOut  []mail.Omission
 }
 
-// came notes a mail that could be mapped.
-func (in *Intake) came(s *story, parsed *mail.Mail) {
+// record records a mail that was mapped.
+func (in *Intake) record(s *transaction, parsed *mail.Mail) {
 	head := history.Head{
 		MessageID: parsed.MessageID, Author: parsed.From.Email, Subject: in.subject(parsed.Subject), TraceParent: s.trace,
 		LeftOut: history.LeftOutOf(parsed.Omissions),
@@ -35,29 +35,29 @@ func (in *Intake) came(s *story, parsed *mail.Mail) {
 			s.leftOut = append(s.leftOut, o)
 		}
 	}
-	s.came = true
+	s.recorded = true
 	in.opt.History.Note(history.NewCame(s.message, head))
-	in.cameAgain(s)
+	in.recordResumed(s)
 }
 
-// cameAgain notes who is tried again of a mail that goes on by its earlier id.
-func (in *Intake) cameAgain(s *story) {
+// recordResumed records who is tried again when a mail continues under its earlier id.
+func (in *Intake) recordResumed(s *transaction) {
 	if s.before.id(s.message.Recipients) != s.message.ID {
 		return
 	}
 	var again []string
 	for _, to := range s.message.Recipients {
-		if _, _, known := s.before.end(to); !known {
+		if _, _, known := s.before.outcome(to); !known {
 			again = append(again, to)
 		}
 	}
 	in.opt.History.Note(history.CameAgain{ID: s.message.ID, To: again, At: time.Now()})
 }
 
-// cameUnmapped notes a mail that could not.
-func (in *Intake) cameUnmapped(s *story) {
+// recordUnmapped records a mail that was refused before or by the mapping.
+func (in *Intake) recordUnmapped(s *transaction) {
 	id := mail.Identify(s.message.Raw)
-	s.came = true
+	s.recorded = true
 	in.opt.History.Note(history.NewCame(s.message, history.Head{
 		MessageID: id.MessageID, Author: id.Author, Subject: in.subject(id.Subject), TraceParent: s.trace,
 	}))
@@ -70,11 +70,11 @@ func (in *Intake) subject(s string) string {
 	return s
 }
 
-// answered notes what the client is told. What was left out of a mail counts
-// only when it was taken.
-func (in *Intake) answered(s *story, v verdict) {
-	if !s.came {
-		in.cameUnmapped(s)
+// recordReplies records the replies. Omissions are counted only for mail that was
+// accepted.
+func (in *Intake) recordReplies(s *transaction, v replies) {
+	if !s.recorded {
+		in.recordUnmapped(s)
 	}
 	r := v.main()
 	if r.Positive() {
@@ -88,15 +88,15 @@ func (in *Intake) answered(s *story, v verdict) {
 		return
 	}
 	for i, r := range v.each {
-		said.To, said.Reply, said.Taken, said.Each = s.list[i].to, reply.Logged(r.String()), r.Positive(), true
+		said.To, said.Reply, said.Taken, said.Each = s.named[i].to, reply.Logged(r.String()), r.Positive(), true
 		in.opt.History.Note(said)
 	}
 }
 
-// noteRefused notes a recipient that was refused at RCPT, as a record of its
-// own: whoever asks for the mail to that address finds why there is none. The
-// transaction may go on without it.
-func (in *Intake) noteRefused(env *smtpd.Envelope, rcpt string, r *reply.Reply) {
+// recordRefused records a recipient that was refused at RCPT as a mail of its own,
+// so that a search for the address finds the reason. The transaction may go on
+// with other recipients.
+func (in *Intake) recordRefused(env *smtpd.Envelope, rcpt string, r *reply.Reply) {
 	now := time.Now()
 	m := &relay.Message{ID: relay.NewID(now), ReceivedAt: now, Client: clientOf(env), From: env.From, Recipients: []string{rcpt}}
 	in.opt.History.Note(history.NewCame(m, history.Head{}))
