@@ -15,6 +15,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/cli/serve"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/reach"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/test/harness"
@@ -50,7 +51,7 @@ func TestTheUnitAgreesWithTheProgram(t *testing.T) {
 	}
 	span := func(key string) time.Duration {
 		t.Helper()
-		d, err := config.ParseDuration(one(key) + "s")
+		d, err := settings.ParseDuration(one(key) + "s")
 		if err != nil {
 			t.Fatalf("%s: %v", key, err)
 		}

@@ -15,7 +15,7 @@ import (
 // hook is where one part of the daemon takes part in a reload. What a new part
 // takes from the configuration it takes in a function of its own, which the
 // start uses as well, and hooks in here; a test fails for a setting that none
-// of the hooks takes and that is not refused (relay/config, needRestart).
+// of the hooks takes and whose field has no tag that says why it takes a restart.
 type hook struct {
 	name string
 	// settings is what the part takes from a configuration. Only a test reads

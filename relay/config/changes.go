@@ -7,6 +7,8 @@ import (
 	"maps"
 	"slices"
 	"strings"
+
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 )
 
 // Change is one difference between two configurations.
@@ -15,27 +17,13 @@ type Change struct {
 	Old, New string // as TOML writes them; of secrets and files only that they changed; "" is not there
 }
 
-// needRestart are the settings that a running daemon cannot change, each with
-// the reason. A new setting is either here or among what relay/app reloads; a
-// test there holds it to that.
-func needRestart() map[string]string {
-	return map[string]string{
-		"queue.mode":     "where mail is kept is decided at the start",
-		"queue.data_dir": "the queue in it is open",
-
-		"limits.memory": "the memory of the process is bounded at the start",
-
-		"admin.socket": "commands reach this daemon by the one that is open",
-	}
-}
-
 // WithoutRestart compares the configuration with the one that is to follow it.
 // What a running daemon cannot change is in the error, an Errors.
 func (c *Config) WithoutRestart(next *Config) ([]Change, error) {
 	changes := c.changes(next)
 	var problems Errors
 	for _, change := range changes {
-		if why := needRestart()[change.Path]; why != "" {
+		if why := c.restart(change.Path); why != "" {
 			problems = append(problems, Problem{Path: change.Path, Text: fmt.Sprintf(
 				"found %s where %s is in force, which takes a restart: %s; restart smtp2rest, or write %s again", change.New, change.Old, why, change.Old)})
 		}
@@ -44,6 +32,16 @@ func (c *Config) WithoutRestart(next *Config) ([]Change, error) {
 		return nil, problems
 	}
 	return changes, nil
+}
+
+// restart is why a change of a setting takes a restart; "" is that it does not.
+func (c *Config) restart(path string) string {
+	for _, s := range c.settings {
+		if s.Path == path {
+			return s.Tag.Get("restart")
+		}
+	}
+	return ""
 }
 
 // changes are in the order of the file, the files behind it last.
@@ -99,7 +97,7 @@ func (c *Config) facts() facts {
 	f := facts{of: map[string]fact{}}
 	for _, s := range c.Describe() {
 		name, value := c.nameOf(s.Path), s.Value
-		one := fact{mark: value, text: value, secret: s.Secret, implied: s.Origin == "default" && !names(s.Path)}
+		one := fact{mark: value, text: value, secret: s.Secret, implied: s.Origin == "default" && !identifies(s.Path)}
 		if secret, ok := c.hidden(s.Path); ok {
 			one.secret, one.mark = true, ""
 			if secret != "" {
@@ -112,8 +110,9 @@ func (c *Config) facts() facts {
 	return f
 }
 
-// names is true of the setting by which a repeated table is known.
-func names(path string) bool {
+// identifies reports whether a setting tells one repeated table from another: the
+// address of a listener, the name of a user, the domain of a warming.
+func identifies(path string) bool {
 	_, name := splitPath(path)
 	return name == "address" || name == "name" || name == "domain"
 }
@@ -121,13 +120,13 @@ func names(path string) bool {
 // hidden is the value of a setting that Describe does not show.
 func (c *Config) hidden(path string) (string, bool) {
 	for _, s := range c.settings {
-		if s.path != path {
+		if s.Path != path {
 			continue
 		}
-		switch v := s.value.(type) {
-		case secretValue:
+		switch v := s.Value.(type) {
+		case secret:
 			return v.p.Reveal(), true
-		case hashValue:
+		case hash:
 			return *v.p, true
 		}
 	}
@@ -147,9 +146,9 @@ func (c *Config) nameOf(path string) string {
 	case "listener":
 		return kind + " " + c.numbered(i) + "." + name
 	case "user":
-		return kind + " " + quote(c.Users[i].Name) + "." + name
+		return kind + " " + settings.Quote(c.Users[i].Name) + "." + name
 	case "warming":
-		return kind + " " + quote(c.Warming[i].Domain) + "." + name
+		return kind + " " + settings.Quote(c.Warming[i].Domain) + "." + name
 	}
 	return path
 }
@@ -163,9 +162,9 @@ func (c *Config) numbered(i int) string {
 		}
 	}
 	if n == 1 {
-		return quote(address)
+		return settings.Quote(address)
 	}
-	return fmt.Sprintf("%s (%d)", quote(address), n)
+	return fmt.Sprintf("%s (%d)", settings.Quote(address), n)
 }
 
 // union is both lists without what is there twice, in their order.

@@ -102,9 +102,4 @@ func TestChangesThatTakeARestart(t *testing.T) {
 	if !errors.As(err, &problems) || err.Error() != want {
 		t.Errorf("got\n%v\nwant\n%s", err, want)
 	}
-	for path, why := range needRestart() {
-		if l := newLoader(Source{}); l.find(path) == nil || why == "" {
-			t.Errorf("%s: there is no such setting, or no reason", path)
-		}
-	}
 }

@@ -7,20 +7,65 @@ import (
 	"net/netip"
 	"net/url"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 )
 
 // The checks of single texts. Each error says what was found and what to
 // write.
 
-func checkText(s string) error {
-	if i := strings.IndexFunc(s, unicode.IsControl); i >= 0 {
-		return fmt.Errorf("found %s, with a control character in it; write it on one line", show(s))
+// checkOf is the check that a field's tag names.
+func checkOf(name string) func(string) error {
+	switch name {
+	case "file":
+		return settings.CheckText
+	case "secret file":
+		return checkSecretPath
+	case "hostname":
+		return checkHostname
+	case "url":
+		return checkURL
+	case "path":
+		return checkPath
+	case "email":
+		return checkEmail
+	case "postmaster":
+		return checkPostmaster
+	case "domain":
+		return orEmpty(checkDomain)
+	case "field":
+		return checkField
+	case "needed field":
+		return checkNeededField
+	case "dir":
+		return checkDir
+	case "socket":
+		return checkSocket
+	case "address":
+		return orEmpty(checkAddress)
+	case "admin address":
+		return checkAdminAddress
+	case "listen":
+		return checkListen
+	case "user name":
+		return checkUserName
 	}
-	return nil
+	return func(string) error { return fmt.Errorf("there is no check named %s", settings.Show(name)) }
+}
+
+// orEmpty takes an empty text as well, which is not set.
+func orEmpty(check func(string) error) func(string) error {
+	return func(s string) error {
+		if s == "" {
+			return nil
+		}
+		return check(s)
+	}
 }
 
 func checkPostmaster(s string) error {
@@ -33,8 +78,8 @@ func checkPostmaster(s string) error {
 // checkDir takes an absolute path: a relative one would mean another queue
 // whenever the program runs somewhere else.
 func checkDir(s string) error {
-	if s != "" && (!filepath.IsAbs(s) || checkText(s) != nil) {
-		return fmt.Errorf(`found %s; write an absolute path, as in "/var/lib/smtp2rest"`, show(s))
+	if s != "" && (!filepath.IsAbs(s) || settings.CheckText(s) != nil) {
+		return fmt.Errorf(`found %s; write an absolute path, as in "/var/lib/smtp2rest"`, settings.Show(s))
 	}
 	return nil
 }
@@ -43,19 +88,19 @@ func checkDir(s string) error {
 func checkURL(s string) error {
 	const want = `write the address of the API, as in "https://app.nexuspromail.com/api"`
 	u, err := url.Parse(s)
-	if err != nil || checkText(s) != nil || !utf8.ValidString(s) {
+	if err != nil || settings.CheckText(s) != nil || !utf8.ValidString(s) {
 		return errors.New("found what is not a URL; " + want)
 	}
 	switch {
 	case u.User != nil:
 		return errors.New("found a URL with a user name in it; the API takes a key, and secrets are not kept here")
 	case u.Scheme != "https" && u.Scheme != "http", u.Hostname() == "":
-		return fmt.Errorf("found %s; %s", show(s), want)
+		return fmt.Errorf("found %s; %s", settings.Show(s), want)
 	case u.RawQuery != "" || u.ForceQuery || u.Fragment != "":
 		return errors.New("found a URL with a ? or # in it; " + want)
 	}
 	if port := u.Port(); port != "" && !validPort(port) {
-		return fmt.Errorf("found port %s; allowed is from 1 to 65535", show(port))
+		return fmt.Errorf("found port %s; allowed is from 1 to 65535", settings.Show(port))
 	}
 	return nil
 }
@@ -63,7 +108,7 @@ func checkURL(s string) error {
 func checkPath(s string) error {
 	u, err := url.Parse(s)
 	if err != nil || !strings.HasPrefix(s, "/") || strings.HasPrefix(s, "//") || u.RawQuery != "" || u.Fragment != "" || strings.ContainsAny(s, "?# ") {
-		return fmt.Errorf(`found %s; write a path that begins with a slash, as in "/v1/transactional/send"`, show(s))
+		return fmt.Errorf(`found %s; write a path that begins with a slash, as in "/v1/transactional/send"`, settings.Show(s))
 	}
 	return nil
 }
@@ -76,15 +121,15 @@ func checkEmail(s string) error {
 	}
 	const want = `write an address, as in "hello@mail.example.com"`
 	if strings.ContainsAny(s, "<>") {
-		return fmt.Errorf("found %s; write the address alone: the name has a setting of its own, sender.name", show(s))
+		return fmt.Errorf("found %s; write the address alone: the name has a setting of its own, sender.name", settings.Show(s))
 	}
 	at := strings.LastIndexByte(s, '@')
 	if at < 1 || at > 64 {
-		return fmt.Errorf("found %s; %s", show(s), want)
+		return fmt.Errorf("found %s; %s", settings.Show(s), want)
 	}
 	outside := func(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune(`()[]:;@\,"`, r) }
 	if strings.IndexFunc(s[:at], outside) >= 0 || strings.Contains("."+s[:at]+".", "..") {
-		return fmt.Errorf("found %s; %s", show(s), want)
+		return fmt.Errorf("found %s; %s", settings.Show(s), want)
 	}
 	return checkDomain(s[at+1:])
 }
@@ -97,13 +142,13 @@ func domainOf(email string) string {
 func checkDomain(s string) error {
 	const want = `write a domain name, as in "mail.example.com"`
 	if strings.HasPrefix(s, "@") {
-		return fmt.Errorf("found %s; write the domain without the @", show(s))
+		return fmt.Errorf("found %s; write the domain without the @", settings.Show(s))
 	}
 	if strings.IndexFunc(s, func(r rune) bool { return r > unicode.MaxASCII }) >= 0 {
-		return fmt.Errorf("found %s; write the domain in its ASCII form, which begins with xn--", show(s))
+		return fmt.Errorf("found %s; write the domain in its ASCII form, which begins with xn--", settings.Show(s))
 	}
 	if !validDomain(s) {
-		return fmt.Errorf("found %s; %s", show(s), want)
+		return fmt.Errorf("found %s; %s", settings.Show(s), want)
 	}
 	return nil
 }
@@ -141,7 +186,7 @@ func checkHostname(s string) error {
 	} else if s == "" || validDomain(s) {
 		return nil
 	}
-	return fmt.Errorf(`found %s; write a name, as in "relay.example.com", or an address as in "[192.0.2.1]"`, show(s))
+	return fmt.Errorf(`found %s; write a name, as in "relay.example.com", or an address as in "[192.0.2.1]"`, settings.Show(s))
 }
 
 // safeHostname makes a name of whatever the machine calls itself.
@@ -168,13 +213,13 @@ func checkAddress(s string) error {
 	const want = `write address and port, as in "127.0.0.1:2525" or ":2525"`
 	host, port, err := net.SplitHostPort(s)
 	if err != nil {
-		return fmt.Errorf("found %s; %s", show(s), want)
+		return fmt.Errorf("found %s; %s", settings.Show(s), want)
 	}
 	if port != "0" && !validPort(port) {
-		return fmt.Errorf("found port %s; allowed is from 1 to 65535, or 0 for any free one", show(port))
+		return fmt.Errorf("found port %s; allowed is from 1 to 65535, or 0 for any free one", settings.Show(port))
 	}
 	if _, err := netip.ParseAddr(host); err != nil && host != "" && !validDomain(host) {
-		return fmt.Errorf("found %s; %s", show(s), want)
+		return fmt.Errorf("found %s; %s", settings.Show(s), want)
 	}
 	return nil
 }
@@ -188,7 +233,7 @@ func validPort(s string) bool {
 func checkField(s string) error {
 	for _, c := range []byte(s) {
 		if !letterOrDigit(c) && c != '_' && c != '-' {
-			return fmt.Errorf("found %s; a field's name has letters, digits, - and _ only", show(s))
+			return fmt.Errorf("found %s; a field's name has letters, digits, - and _ only", settings.Show(s))
 		}
 	}
 	return nil
@@ -209,9 +254,71 @@ func checkSecretPath(s string) error {
 		return nil
 	}
 	for _, start := range []string{"/", "./", "../"} {
-		if strings.HasPrefix(s, start) && checkText(s) == nil {
+		if strings.HasPrefix(s, start) && settings.CheckText(s) == nil {
 			return nil
 		}
 	}
 	return errors.New(`found something that is not the path of a file; write one that begins with / or ./, as in "/etc/smtp2rest/api-key", and never the secret itself`)
+}
+
+func checkSocket(s string) error {
+	// sun_path of unix(7) has 108 octets, with a NUL at the end.
+	if s != "" && (!filepath.IsAbs(s) || len(s) > 107 || settings.CheckText(s) != nil) {
+		return fmt.Errorf(`found %s; write a path of at most 107 bytes that begins with /, as in "/run/smtp2rest/admin.sock"`, settings.Show(s))
+	}
+	return nil
+}
+
+func checkAdminAddress(s string) error {
+	if s == "" {
+		return nil
+	}
+	if err := checkAddress(s); err != nil {
+		return fmt.Errorf(`%w; for this machine alone, "127.0.0.1:9090"`, err)
+	}
+	return nil
+}
+
+// checkListen takes every kind of address.
+func checkListen(s string) error {
+	if path, ok := strings.CutPrefix(s, "unix:"); ok {
+		// sun_path of unix(7) has 108 octets, with a NUL at the end.
+		if !strings.HasPrefix(path, "/") || len(path) > 107 || settings.CheckText(path) != nil {
+			return fmt.Errorf(`found %s; write a path of at most 107 bytes that begins with /, as in "unix:/run/smtp2rest/smtp"`, settings.Show(s))
+		}
+		return nil
+	}
+	if name, ok := strings.CutPrefix(s, "systemd:"); ok {
+		if name == "" || strings.Contains(name, ":") || settings.CheckText(name) != nil {
+			return fmt.Errorf(`found %s; write the FileDescriptorName of a .socket unit, as in "systemd:smtp"`, settings.Show(s))
+		}
+		return nil
+	}
+	return checkAddress(s)
+}
+
+// checkUserName takes what a line of users_file can hold.
+func checkUserName(s string) error {
+	if strings.Contains(s, ":") || strings.TrimSpace(s) != s || strings.HasPrefix(s, "#") {
+		return fmt.Errorf("found %s; a user's name has no colon in it, no space around it and no # before it", settings.Show(s))
+	}
+	return settings.CheckText(s)
+}
+
+// maxHashCost is what can be checked in about a second: bcrypt doubles the time
+// with each step, and one login must not hold up all others.
+const maxHashCost = 14
+
+var bcryptHash = regexp.MustCompile(`^\$2[abxy]\$([0-9]{2})\$[./A-Za-z0-9]{53}$`)
+
+// checkHash never shows what it found: it may be a password.
+func checkHash(s string) error {
+	parts := bcryptHash.FindStringSubmatch(s)
+	if parts == nil {
+		return errors.New("found something that is no bcrypt hash, which begins with $2; make one with 'smtp2rest hash-password', and keep no password here")
+	}
+	if n, err := strconv.Atoi(parts[1]); err != nil || n < 4 || n > maxHashCost {
+		return fmt.Errorf("found a hash with a cost of %s; allowed is from 4 to %d", parts[1], maxHashCost)
+	}
+	return nil
 }

@@ -2,9 +2,10 @@
 // every default filled in, or into a list of all that is wrong with them, in
 // words that say what to write instead.
 //
-// The settings are one table (settings.go): names, defaults, ranges, variables
-// and explanations are there and nowhere else. relay/app hands the values on
-// to the packages' own Options; no other package of relay imports this one.
+// A setting is a field: internal/settings explains the tags that say its name,
+// default, range and explanation. The example file, the reference, the messages
+// and the comparison of two configurations all come from the fields. relay/app
+// hands the values on to the packages; no other package of relay imports this one.
 package config
 
 import (
@@ -12,70 +13,91 @@ import (
 	"log/slog"
 	"net/netip"
 	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/alias"
+	"github.com/smtp2rest/smtp2rest/smtpd/policy"
 )
+
+//go:generate go test -run ^(TestExampleFile|TestReferenceDocument)$ -update .
 
 // Config is the configuration in force. Everything in it is valid: lists are
 // not empty where they must not be, durations and sizes are within their
-// ranges, addresses are well formed.
+// ranges, addresses are well formed. The tables come in the order of the example.
 type Config struct {
-	Hostname    string // how the relay calls itself; a domain name or an address literal
-	API         API
-	Sender      Sender
-	Addresses   Addresses
-	Mail        Mail
-	Delivery    Delivery
-	Queue       Queue
-	Bounce      Bounce
-	History     History
-	Warming     []Warming  // one for each domain; often none
-	Listeners   []Listener // at least one
-	Rules       Rules      // that bind everybody
-	Users       []User     // who may log in; often none
-	UsersFile   string     // who is in it is in Users, at the end
-	Limits      Limits
-	Log         Log
-	Admin       Admin
-	Webhook     Webhook
-	Suppression Suppression
+	Hostname string `toml:"hostname" usual:"the name of this machine" check:"hostname" example:"\"relay.example.com\"" doc:"How the relay calls itself to SMTP clients."`
+	// Who is in it is in Users, at the end.
+	UsersFile string `toml:"users_file" check:"file" doc:"File of users who may log in, besides [[user]]: lines of name:hash, as htpasswd -B and 'smtp2rest hash-password' write them. It is read again when it changes."`
+	Addresses Addresses
+
+	API      API       `toml:"api" doc:"The provider's REST API. The key is not set here: it comes from the environment variable NEXUSPROMAIL_API_KEY, from the file that NEXUSPROMAIL_API_KEY_FILE or key_file names, or from the systemd credential nexuspromail_api_key."`
+	Sender   Sender    `toml:"sender" doc:"Who the mail comes from. The provider sends only for domains verified with it."`
+	Mail     Mail      `toml:"mail" doc:"What becomes of the parts of a mail that the API's documentation has no field for."`
+	Delivery Delivery  `toml:"delivery" doc:"How mail is tried."`
+	Queue    Queue     `toml:"queue" doc:"Mail that could not be sent while its client waited."`
+	Bounce   Bounce    `toml:"bounce" doc:"How senders learn what could not be delivered."`
+	History  History   `toml:"history" doc:"What became of each mail, for 'smtp2rest trace' (docs/history.md). It is kept in queue.data_dir, and so only with a queue. Bodies are never part of it."`
+	Warming  []Warming `toml:"warming" doc:"Hold a new domain to a number of mails that grows every day (docs/warming.md). What is over it waits in the queue. There is none by default; repeat the table for more."`
+	// At least one.
+	Listeners   []Listener  `toml:"listener" doc:"One address to listen on. Repeat the table for more of them."`
+	Rules       Rules       `toml:"rules" doc:"Whom mail may be from and to, for everybody. A list has addresses, \"@example.com\" for a domain, \"@.example.com\" for it and all below it, and * for any characters; \"<>\" is the null sender of bounces. What is denied is refused, and what is not among the allowed, if any are. Listeners and users have such lists as well (docs/access.md)."`
+	Users       []User      `toml:"user" doc:"One user who may log in. There is none by default; repeat the table for more."`
+	Limits      Limits      `toml:"limits" doc:"What clients can use at most."`
+	Admin       Admin       `toml:"admin" doc:"How the relay is watched and worked with: by its own commands, a supervisor, Prometheus. The token comes from the environment variable SMTP2REST_ADMIN_TOKEN, from the file that SMTP2REST_ADMIN_TOKEN_FILE or token_file names, or from the systemd credential smtp2rest_admin_token."`
+	Log         Log         `toml:"log" doc:"The program's own log, on standard error."`
+	Suppression Suppression `toml:"suppression" doc:"Addresses that must not be sent to (docs/suppression.md)."`
+	Webhook     Webhook     `toml:"webhook" doc:"Events from the provider. The secret comes from the environment variable WEBHOOK_SECRET, from the file that WEBHOOK_SECRET_FILE or secret_file names, or from the systemd credential webhook_secret."`
 
 	// Warnings are what works but is probably not meant, one line each.
 	Warnings []string
 
 	settings   []setting         // as loaded, for Describe
-	files      map[string]string // what the files had that were read besides the configuration, as digests
+	files      map[string]string // digests of the files that were read besides the configuration
 	tableUsers int               // how many of Users are not of UsersFile
+}
+
+// Addresses says how addresses that are not complete are completed.
+type Addresses struct {
+	// "" only when Sender.Email is.
+	QualifyDomain string        `toml:"qualify_domain" usual:"the domain of sender.email" check:"domain" example:"\"mail.example.com\"" doc:"The domain of addresses that come without one, such as root."`
+	AliasFile     string        `toml:"alias_file" check:"file" doc:"A file in the form of /etc/aliases; it is read again when it changes. A relative path starts at the directory of this file."`
+	Aliases       []alias.Entry `toml:"aliases" doc:"More aliases, also as a table [aliases]: root = [\"ops@example.com\"]. Names: a local name, an address, \"@domain\" for a whole domain, \"*\" for local names without one."`
+	Local         []string      // further domains of which local names are meant
 }
 
 // API is where mail goes.
 type API struct {
-	URL           string // without a slash at its end
-	AllowInsecure bool   // http:// to other than this machine is allowed
-	Path          string // begins with a slash
-	Key           Secret // empty only when the Source needs none
-	KeyFile       string // as written; what is in it is in Key
-
-	Timeout        time.Duration // of one call, whole
-	ConnectTimeout time.Duration // of connecting, as part of Timeout
-	CAFile         string        // PEM, in addition to the system's; "" is none
-
-	Concurrency   int           // calls at once
-	Rate          float64       // calls a second; 0 is not known
-	Burst         int           // calls at once after a rest; at least 1
-	MaxRetryAfter time.Duration // ceiling of a pause that the API asks for
+	// Without a slash at its end.
+	URL           string `toml:"url" default:"https://app.nexuspromail.com/api" check:"url" env:"NEXUSPROMAIL_API_URL" doc:"Where the API is."`
+	Path          string `toml:"path" default:"/v1/transactional/send" check:"path" doc:"The path of the sending call, below url."`
+	AllowInsecure bool   `toml:"allow_insecure" doc:"Allows an http:// url of another machine, to which the key travels in the clear."`
+	// Empty only when the Source needs none.
+	Key Secret `toml:"key" env:"NEXUSPROMAIL_API_KEY" credential:"nexuspromail_api_key api_key" doc:"The API key. It is a secret and not set in the file."`
+	// As written; what is in it is in Key.
+	KeyFile        string        `toml:"key_file" check:"secret file" doc:"File that holds the API key and nothing else: a path that begins with /, or with ./ for the directory of this file."`
+	Timeout        time.Duration `toml:"timeout" default:"10s" range:"1ms..5m" doc:"How long one call may take in all."`
+	ConnectTimeout time.Duration `toml:"connect_timeout" default:"5s" range:"1ms..5m" doc:"How much of that connecting may take."`
+	CAFile         string        `toml:"ca_file" check:"file" doc:"File of PEM certificates to trust besides the system's. A relative path starts at the directory of this file."`
+	Concurrency    int           `toml:"concurrency" default:"32" range:"1..1000" doc:"How many calls are made at once."`
+	Rate           float64       `toml:"rate" range:"0..100000" doc:"How many calls a second the account allows. 0 is not known: the relay finds out."`
+	// At least 1.
+	Burst         int           `toml:"burst" range:"0..100000" doc:"How many calls may follow each other at once after a rest. 0 is a tenth of rate, and at least 1."`
+	MaxRetryAfter time.Duration `toml:"max_retry_after" default:"1h" range:"1s..7d" doc:"The longest pause that is kept when the API asks for one (Retry-After)."`
 }
 
 // Sender is who mail comes from, as the API knows it.
 type Sender struct {
-	Email   string   // "" only when Source.NeedAPI is false
-	Name    string   // may be ""
-	Domains []string // verified with the provider, in lower case; empty only when Email is ""
-	Foreign Foreign
+	// "" only when Source.NeedAPI is false.
+	Email string `toml:"email" check:"email" env:"FROM_EMAIL" example:"\"hello@mail.example.com\"" doc:"The sender of mail whose own From is in no verified domain, and of the relay's own mail. It must be set, here or in the environment."`
+	Name  string `toml:"name" env:"FROM_NAME" doc:"The name that goes with it."`
+	// In lower case; empty only when Email is "".
+	Domains []string `toml:"domains" usual:"the domain of email" check:"domains" example:"[\"mail.example.com\"]" doc:"The domains that are verified with the provider."`
+	Foreign Foreign  `toml:"foreign" default:"rewrite" words:"rewrite refuse" doc:"What becomes of mail from other domains: \"rewrite\" sends it from email, with its own sender in Reply-To; \"refuse\" refuses it."`
 }
 
 // Foreign is what becomes of mail whose From is in no verified domain.
 type Foreign string
 
-// Rewrite sends it as Sender.Email with the author in Reply-To; Refuse refuses it.
+// The words of sender.foreign.
 const (
 	Rewrite       Foreign = "rewrite"
 	RefuseForeign Foreign = "refuse"
@@ -83,15 +105,15 @@ const (
 
 // Mail is what becomes of what the API's documented payload has no place for.
 type Mail struct {
-	HeaderField string // JSON field for further headers; "" is none
-	Attachments Attachments
+	Attachments Attachments `toml:"attachments" default:"refuse" words:"refuse strip send" doc:"Attachments: \"refuse\" the mail; \"strip\" them and say so in its text; or \"send\" them in the fields below. The API's documentation names no field: ask the provider."`
 	Fields      AttachmentFields
+	HeaderField string `toml:"header_field" check:"field" doc:"The field of the JSON that takes further headers, as an object. \"\" is none: the API's documentation has no such field."`
 }
 
 // Attachments is what becomes of attachments.
 type Attachments string
 
-// Refuse the mail, strip them with a notice, or send them in Mail.Fields.
+// The words of mail.attachments.
 const (
 	RefuseAttachments Attachments = "refuse"
 	StripAttachments  Attachments = "strip"
@@ -101,37 +123,94 @@ const (
 // AttachmentFields names the JSON fields of attachments. An empty name leaves
 // that piece out.
 type AttachmentFields struct {
-	Array       string // never empty
-	Filename    string
-	Content     string // never empty
-	ContentType string
-	ContentID   string
+	Array       string `toml:"attachments_field" default:"attachments" check:"needed field" doc:"With \"send\": the field of the JSON that holds the list of attachments."`
+	Filename    string `toml:"attachment_filename" default:"filename" check:"field" doc:"With \"send\": the field of a list item that holds the file's name. \"\" leaves it out."`
+	Content     string `toml:"attachment_content" default:"content" check:"needed field" doc:"With \"send\": the field of a list item that holds the content, in base64."`
+	ContentType string `toml:"attachment_content_type" default:"content_type" check:"field" doc:"With \"send\": the field of a list item that holds the media type. \"\" leaves it out."`
+	ContentID   string `toml:"attachment_content_id" default:"content_id" check:"field" doc:"With \"send\": the field of a list item that holds the Content-ID by which html refers to an image. \"\" leaves it out."`
 }
 
 // Delivery is how the relay tries.
 type Delivery struct {
-	Wait  time.Duration // how long a client is made to wait; 0 is not at all
+	Wait  time.Duration `toml:"wait" default:"10s" range:"0s..5m" doc:"How long a client is made to wait for the API's own verdict on its mail. \"0s\" is not at all: all mail goes to the queue."`
 	Retry Retry
+}
+
+// Retry is when queued mail is tried again and given up.
+type Retry struct {
+	First  time.Duration `toml:"retry_first" default:"5s" range:"1ms..1d" doc:"How long after a failed first attempt the second one is made. Each further wait is twice as long as the one before, less up to half by chance."`
+	Max    time.Duration `toml:"retry_max" default:"15m" range:"1ms..7d" doc:"The longest wait between two attempts."`
+	MaxAge time.Duration `toml:"max_age" default:"2d" range:"1s..366d" doc:"How long a mail is tried before it is given up and its sender told."`
+}
+
+// Queue is where mail is kept that could not be sent at once.
+type Queue struct {
+	Mode     QueueMode     `toml:"mode" default:"disk" words:"disk none" restart:"where mail is kept is decided at the start" doc:"\"disk\" keeps mail that could not be sent at once in data_dir until it can. \"none\" answers it with a temporary error: the client has to try again."`
+	DataDir  string        `toml:"data_dir" usual:"systemd's STATE_DIRECTORY, or the user's own" check:"dir" env:"SMTP2REST_DATA_DIR" restart:"the queue in it is open" example:"\"/var/lib/smtp2rest\"" doc:"The directory for it, on a disk that outlives the process: in a container, a volume. Without systemd it is smtp2rest in ~/.local/state, or in /var/lib for root."`
+	MaxMails int           `toml:"max_mails" default:"1000000" range:"0..1000000000" doc:"The most mails that wait at once, and the most that are kept because they failed; what comes then is told to try later. 0 is no bound."`
+	MaxSize  int64         `toml:"max_size" default:"10GiB" range:"0..1048576GiB" doc:"The most both may take together. 0 is no bound."`
+	MinFree  int64         `toml:"min_free" default:"256MiB" range:"0..1048576GiB" doc:"How much of the disk is left free, for what sends and removes mail to go on. At least 32MiB are, whatever is set."`
+	KeepSent time.Duration `toml:"keep_sent" default:"1d" range:"0s..366d" doc:"How long mail stays listed after it was sent, without its content."`
+}
+
+// QueueMode is whether there is a queue.
+type QueueMode string
+
+// The words of queue.mode.
+const (
+	OnDisk  QueueMode = "disk"
+	NoQueue QueueMode = "none"
+)
+
+// Bounce is how senders are told what could not be delivered.
+type Bounce struct {
+	Postmaster string        `toml:"postmaster" usual:"postmaster at the domain of sender.email" check:"postmaster" example:"\"postmaster@mail.example.com\"" doc:"Who is told when the sender is an address that cannot receive mail, such as root@localhost. \"none\" is nobody."`
+	PerHour    int           `toml:"per_hour" default:"20" range:"0..1000000" doc:"The most bounces to one address in an hour. 0 is no bound."`
+	Grace      time.Duration `toml:"grace" default:"4h" range:"0s..7d" doc:"A mail's failed recipients are told of together, once none is waiting any more, and at the latest after this time."`
+}
+
+// Nobody is Bounce.Postmaster where nobody is to be told.
+const Nobody = "none"
+
+// History is the record of what became of each mail.
+type History struct {
+	Keep     time.Duration `toml:"keep" default:"30d" range:"0s..3660d" doc:"How long it is kept after a mail came. \"0s\" keeps none, and removes what there is."`
+	MaxSize  int64         `toml:"max_size" default:"1GiB" range:"0..1048576GiB" doc:"The most it may take on the disk; the oldest goes first. 0 is no bound."`
+	Subjects bool          `toml:"subjects" doc:"Whether subjects are part of it, to be searched for. They often say what is private."`
+}
+
+// Warming is how one sender domain is warmed.
+type Warming struct {
+	// Never empty.
+	Domain string `toml:"domain" check:"domain" example:"\"mail.example.com\"" doc:"The sender domain. It must be set."`
+	// Midnight in UTC.
+	Begin  time.Time `toml:"begin" example:"\"2026-12-01\"" doc:"The first day, in UTC. It must be set."`
+	First  int       `toml:"first" default:"50" range:"1..1000000000" doc:"How many mails the domain may send on the first day."`
+	Growth float64   `toml:"growth" default:"1.5" range:"1..100" doc:"How many times as many it may send on each further day."`
+	Until  int       `toml:"until" default:"20000" range:"0..1000000000" doc:"The warming is over on the day that would allow this many. 0 is never, which is the default with a table."`
+	// From 1 on, none below the one before, but the last may be 0.
+	Table  []int    `toml:"table" doc:"The first day's number, the second day's and so on, instead of first and growth. The last one stays; a 0 at the end is no bound any more."`
+	Urgent []string `toml:"urgent" check:"senders" doc:"Envelope senders whose mail is never held back, or \"@domain\" for all of a domain."`
 }
 
 // Listener is one address that clients connect to.
 type Listener struct {
-	Address    string // host:port, "unix:" and a path, or "systemd:" and a name
-	Protocol   Protocol
-	SocketMode fs.FileMode    // of a unix socket
-	Networks   []netip.Prefix // whose clients may send; masked
-	ProxyFrom  []netip.Prefix // whose connections begin with a PROXY header; masked
-
-	TLS        TLSMode
-	MinTLS     uint16 // as crypto/tls has it
-	CertFile   string // PEM; "" without TLS and with SelfSigned
-	KeyFile    string
-	SelfSigned bool
-
-	RequireAuth    bool // of clients in Networks too
-	AuthWithoutTLS bool // passwords may travel in the clear
-
-	Rules Rules // that bind its clients
+	Address    string      `toml:"address" default:"127.0.0.1:2525" check:"listen" doc:"Address and port, where \":2525\" is every address of this machine; \"unix:/run/…\"; or \"systemd:NAME\" for what a .socket unit with FileDescriptorName=NAME opened."`
+	Protocol   Protocol    `toml:"protocol" default:"smtp" words:"smtp lmtp" doc:"\"smtp\", or \"lmtp\" for a mail server that hands over: each recipient has a reply."`
+	SocketMode fs.FileMode `toml:"socket_mode" default:"0660" doc:"The mode of a unix socket: who may open it may send."`
+	// Masked.
+	Networks []netip.Prefix `toml:"networks" default:"127.0.0.0/8 ::1/128" doc:"Whose clients may send through it. On an address that others can reach, public networks wider than /16 (IPv6: /32) are refused: that would be an open relay."`
+	// Masked.
+	ProxyFrom  []netip.Prefix `toml:"proxy_from" doc:"Proxies, whose connections begin with a PROXY header, version 1 or 2: they are believed who the client is."`
+	TLS        TLSMode        `toml:"tls" default:"none" words:"none starttls implicit" doc:"\"none\"; \"starttls\" encrypts when the client asks for it; \"implicit\" encrypts from the first octet on, as is usual on port 465."`
+	CertFile   string         `toml:"cert_file" check:"file" doc:"With tls: the certificate and those between it and its root, in PEM. It is read again when it changes. A relative path starts at the directory of this file."`
+	KeyFile    string         `toml:"key_file" check:"file" doc:"With tls: the certificate's key, in PEM."`
+	SelfSigned bool           `toml:"self_signed" doc:"With tls: makes a certificate at each start, instead of the files. Clients cannot check it, so it is for networks in which nobody can pass for this machine."`
+	// As crypto/tls has it.
+	MinTLS         uint16 `toml:"min_tls" default:"1.2" doc:"With tls: the least version, from \"1.0\" to \"1.3\". Below 1.2 is for old devices only: it lets the keys in that they have, which are weak."`
+	RequireAuth    bool   `toml:"require_auth" doc:"Everybody has to log in, in networks as well."`
+	AuthWithoutTLS bool   `toml:"auth_without_tls" usual:"true on an address of this machine alone, else false" example:"true" doc:"Clients may log in outside TLS, where their passwords can be read on the way."`
+	Rules          Rules
 }
 
 // Protocol is what a listener speaks.
@@ -146,28 +225,140 @@ const (
 // TLSMode is when a listener speaks TLS.
 type TLSMode string
 
-// The modes: never, when the client says STARTTLS, from the first octet on.
+// The words of listener.tls.
 const (
 	NoTLS       TLSMode = "none"
 	StartTLS    TLSMode = "starttls"
 	ImplicitTLS TLSMode = "implicit"
 )
 
-// Log is how the program log is written.
-type Log struct {
-	Level  slog.Level
-	Format string // "auto", "text" or "json"
+// Rules say whom mail may be from and to, for everybody or for a listener.
+type Rules struct {
+	AllowSenders    policy.List `toml:"allow_senders" doc:"The only ones that may be in MAIL FROM. None is anybody."`
+	DenySenders     policy.List `toml:"deny_senders" doc:"Who may not be in MAIL FROM."`
+	AllowFrom       policy.List `toml:"allow_from" doc:"The only ones that may be in a mail's From. None is anybody."`
+	DenyFrom        policy.List `toml:"deny_from" doc:"Who may not be in a mail's From."`
+	AllowRecipients policy.List `toml:"allow_recipients" doc:"The only ones that mail may be to, as RCPT names them. None is anybody."`
+	DenyRecipients  policy.List `toml:"deny_recipients" doc:"Whom mail may not be to."`
 }
 
-// Setting is one setting as it is in force, for people.
-type Setting struct {
-	Path    string // "api.timeout"; "listener#2.address" when there are several
-	Value   string // as in TOML; of a secret only whether it is set, and from where
-	Origin  string // "default", "file", "environment NAME", "file of …", "credential NAME"
-	Doc     string // one or two sentences
-	Default string // as in TOML, or in words where it is worked out; "" is none
-	Example string // as in TOML, where the default says too little
-	Env     string // the variable of the environment that comes before the file, if any
-	Secret  bool
-	Restart string // why a change takes a restart; "" is that a reload changes it
+// Policy is the rules in the words of smtpd.
+func (r Rules) Policy() policy.Rules {
+	return policy.Rules{
+		Sender:    policy.Rule{Allow: r.AllowSenders, Deny: r.DenySenders},
+		From:      policy.Rule{Allow: r.AllowFrom, Deny: r.DenyFrom},
+		Recipient: policy.Rule{Allow: r.AllowRecipients, Deny: r.DenyRecipients},
+	}
+}
+
+// User is someone who may log in on the listeners.
+type User struct {
+	// Never empty.
+	Name            string      `toml:"name" check:"user name" example:"\"app\"" doc:"The name to log in with. It must be set."`
+	Hash            string      `toml:"password_hash" check:"hash" example:"\"$2a$10$ylyd17Csnl.gmv72aKMzqOIyLh9S.26Bv1KgmF2DJ5OY/iePVbdHq\"" doc:"The password's bcrypt hash, as 'smtp2rest hash-password' makes it. It must be set."`
+	Senders         policy.List `toml:"senders" doc:"Whom the user may send as, in MAIL FROM and in From: a list as in [rules]. None is anybody."`
+	DenySenders     policy.List `toml:"deny_senders" doc:"Whom the user may not send as, in either."`
+	AllowRecipients policy.List `toml:"allow_recipients" doc:"The only ones the user may send to. None is anybody."`
+	DenyRecipients  policy.List `toml:"deny_recipients" doc:"Whom the user may not send to."`
+	From            string      `toml:"from" check:"email" doc:"The sender of the user's mail where its own From is in no verified domain. \"\" is sender.email, with its name."`
+	FromName        string      `toml:"from_name" doc:"The name that goes with it."`
+	Rate            Rate        `toml:"rate" doc:"The most recipients of the user, as in \"600/hour\". \"\" is limits.rate_per_user."`
+}
+
+// Policy is the user's rules in the words of smtpd.
+func (u User) Policy() policy.Rules {
+	sender := policy.Rule{Allow: u.Senders, Deny: u.DenySenders}
+	return policy.Rules{
+		Sender: sender, From: sender,
+		Recipient: policy.Rule{Allow: u.AllowRecipients, Deny: u.DenyRecipients},
+	}
+}
+
+// Limits bound what clients can use.
+type Limits struct {
+	Memory                int64         `toml:"memory" default:"192MiB" range:"16MiB..1024GiB" restart:"the memory of the process is bounded at the start" doc:"The memory of all mail in flight, two to seven times its size, and of connections, 32KiB each. Is it used up, clients wait 5 s and are then told to come again (docs/limits.md)."`
+	MessageSize           int64         `toml:"message_size" default:"25MiB" range:"64KiB..1GiB" doc:"The largest mail that is taken."`
+	HeaderSize            int64         `toml:"header_size" default:"256KiB" range:"4KiB..1MiB" doc:"The largest header of a mail that is taken."`
+	LineLength            int64         `toml:"line_length" default:"1MiB" range:"1KiB..64MiB" doc:"The longest line of a mail that is taken."`
+	CommandLength         int64         `toml:"command_length" default:"4KiB" range:"4KiB..64KiB" doc:"The longest command line that is taken."`
+	Recipients            int           `toml:"recipients" default:"100" range:"1..10000" doc:"The most recipients of one mail."`
+	Connections           int           `toml:"connections" default:"200" range:"1..100000" doc:"The most connections at once. A quarter is kept for clients that may send without a login, where there can be any."`
+	ConnectionsPerAddress int           `toml:"connections_per_address" default:"50" range:"1..100000" doc:"The most connections at once from one address at one listener."`
+	MessagesPerConnection int           `toml:"messages_per_connection" default:"10000" range:"1..1000000" doc:"The most mails on one connection. A client may then connect again."`
+	IdleTime              time.Duration `toml:"idle_time" default:"5m" range:"1s..1d" doc:"How long a client may be silent, or take for one command."`
+	MessageTime           time.Duration `toml:"message_time" default:"30m" range:"1s..1d" doc:"How long a client may take to hand over one mail."`
+	MinRate               int           `toml:"min_rate" default:"100" range:"0..1000000" doc:"How many bytes of a mail a client must send each second. It may be two minutes behind. 0 is no bound."`
+	WrongCommands         int           `toml:"wrong_commands" default:"20" range:"1..10000" doc:"How often a client may be wrong before it is disconnected; a mail that is taken forgives all."`
+	WrongRecipients       int           `toml:"wrong_recipients" default:"50" range:"1..10000" doc:"How many recipients in a row may be refused before the client is disconnected."`
+	IdleCommands          int           `toml:"idle_commands" default:"1000" range:"10..1000000" doc:"How often a client may say NOOP, RSET or EHLO, or be told to come later, without sending a mail before it is disconnected."`
+	RatePerAddress        Rate          `toml:"rate_per_address" doc:"The most recipients from one address, as in \"600/hour\"; minute and day will do as well. More are told when to come again. \"\" is no bound."`
+	RatePerUser           Rate          `toml:"rate_per_user" doc:"The same for each user who logged in."`
+	RatePerSender         Rate          `toml:"rate_per_sender" doc:"The same for each sender of an envelope."`
+}
+
+// Rate is a number in a time; the zero Rate is no bound.
+type Rate struct {
+	Number int
+	Per    time.Duration
+}
+
+// Admin is where an operator, a supervisor and monitoring reach the daemon.
+type Admin struct {
+	Socket     string `toml:"socket" check:"socket" env:"SMTP2REST_ADMIN_SOCKET" restart:"commands reach this daemon by the one that is open" doc:"Unix socket of 'smtp2rest status' and 'queue', for the daemon's user alone. \"\" is admin.sock in queue.data_dir, or without a queue in RUNTIME_DIRECTORY, or the like."`
+	RuntimeDir string // where the socket is, when there is no data directory
+	Address    string `toml:"address" check:"admin address" env:"SMTP2REST_ADMIN_ADDRESS" doc:"Address for /livez, /readyz, /metrics and /status, as in \"127.0.0.1:9090\". \"\" is none. For other machines there must be a token, and to see or change the queue as well."`
+	// Not set only where Address is loopback.
+	Token Secret `toml:"token" env:"SMTP2REST_ADMIN_TOKEN" credential:"smtp2rest_admin_token" doc:"What clients of the address have to send as \"Authorization: Bearer\". It is a secret and not set in the file."`
+	// As written; what is in it is in Token.
+	TokenFile string `toml:"token_file" check:"secret file" doc:"File that holds the token: a path that begins with /, or with ./ for the directory of this file."`
+	Open      Open   `toml:"open" default:"health" words:"nothing health metrics" doc:"What the address shows without the token: \"nothing\"; \"health\", which is /livez and /readyz; or \"metrics\" besides."`
+}
+
+// Open is what Address shows without the token.
+type Open string
+
+// The words of admin.open.
+const (
+	OpenNothing Open = "nothing"
+	OpenHealth  Open = "health"
+	OpenMetrics Open = "metrics"
+)
+
+// Log is how the program log is written.
+type Log struct {
+	Level  slog.Level `toml:"level" default:"info" doc:"The least important lines that are written: \"debug\", \"info\", \"warn\" or \"error\"."`
+	Format string     `toml:"format" default:"auto" words:"auto text json" doc:"\"text\" for people, \"json\" for programs; \"auto\" is text, and in the systemd journal without the time that it has already."`
+}
+
+// Suppression is how long what the provider says of an address is believed.
+type Suppression struct {
+	Expire time.Duration `toml:"expire" default:"30d" range:"1m..3650d" doc:"How long what was learnt is believed. Afterwards the API is asked again: the provider's list is the one that counts. What an operator adds stays."`
+}
+
+// Webhook is where the provider's events come in, and what proves that they
+// are the provider's.
+type Webhook struct {
+	Address  string `toml:"address" check:"address" doc:"Address and port for the provider's events, as in \"127.0.0.1:8026\"; \"\" is none. The provider must reach it: through a proxy in front of it, or by https with cert_file."`
+	Path     string `toml:"path" default:"/webhook" check:"path" doc:"The path at which it takes events."`
+	CertFile string `toml:"cert_file" check:"file" doc:"The certificate and those between it and its root, in PEM, to speak https. It is read again when it changes. A relative path starts at the directory of this file."`
+	KeyFile  string `toml:"key_file" check:"file" doc:"The certificate's key, in PEM."`
+	Secret   Secret `toml:"secret" env:"WEBHOOK_SECRET" credential:"webhook_secret" doc:"What the provider signs events with. It is a secret and not set in the file."`
+	// As written; what is in it is in Secret.
+	SecretFile     string `toml:"secret_file" check:"secret file" doc:"File that holds this secret: a path that begins with /, or with ./ for the directory of this file. 'smtp2rest webhook register' writes it."`
+	PreviousSecret Secret `toml:"previous_secret" env:"WEBHOOK_SECRET_PREVIOUS" credential:"webhook_secret_previous" doc:"The secret before it, which is taken as well while the provider changes from one to the other. It is a secret and not set in the file."`
+	// As written.
+	PreviousSecretFile   string `toml:"previous_secret_file" check:"secret file" doc:"File that holds the secret before it, if there was one; 'webhook register' writes it."`
+	SuppressUnsubscribed bool   `toml:"suppress_unsubscribed" doc:"Refuses mail to who unsubscribed. Without it they are only marked: a receipt or a password reset may still be due to them."`
+	RegisterPath         string `toml:"register_path" default:"/v1/api/webhooks" check:"path" doc:"The path of the call that registers the endpoint, below api.url."`
+}
+
+// Secrets are those with which events may be signed; none without an endpoint.
+func (w Webhook) Secrets() []string {
+	var all []string
+	for _, s := range []Secret{w.Secret, w.PreviousSecret} {
+		if s.IsSet() {
+			all = append(all, s.Reveal())
+		}
+	}
+	return all
 }

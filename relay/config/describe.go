@@ -1,69 +1,96 @@
 package config
 
 import (
-	"slices"
-	"strings"
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 )
 
-// Describe lists every setting as it is in force, in the order of the file.
-func (c *Config) Describe() []Setting {
-	list := make([]Setting, 0, len(c.settings))
-	for _, s := range c.settings {
-		list = append(list, s.describe())
+// setting is one setting of a Config, and where its value came from.
+type setting struct {
+	settings.Setting
+	origin string // "default", "file" and so on; "" of a secret that is not set
+}
+
+// settingsOf fills in the defaults of a Config and returns its settings. The error
+// is of tags that are wrong.
+func settingsOf(c *Config) ([]setting, error) {
+	declared, err := settings.Declare(c, kinds)
+	var list []setting
+	for _, s := range declared {
+		one := setting{Setting: s, origin: "default"}
+		if one.secret() {
+			one.origin = ""
+		}
+		list = append(list, one)
 	}
-	order := sections()
-	place := func(path string) int {
-		table, _ := splitPath(path)
-		table, _, _ = strings.Cut(table, "#")
-		return slices.IndexFunc(order, func(s section) bool { return s.name == table })
-	}
-	slices.SortStableFunc(list, func(a, b Setting) int { return place(a.Path) - place(b.Path) })
+	return list, err
+}
+
+// everySetting has one of each table that is repeated.
+func everySetting() []setting {
+	list, _ := settingsOf(&Config{Listeners: make([]Listener, 1), Users: make([]User, 1), Warming: make([]Warming, 1)})
 	return list
 }
 
-func (s setting) describe() Setting {
-	d := s.document()
-	d.Origin, d.Value = s.origin, s.value.text()
-	if v, ok := s.value.(secretValue); ok {
-		d.Value = "not set"
-		if v.p.IsSet() {
-			d.Value = "set (from " + s.origin + ")"
+// Setting is one setting as it is in force, for people.
+type Setting struct {
+	Path    string // "api.timeout"; "listener#2.address" when there are several
+	Value   string // as in TOML; of a secret only whether it is set, and from where
+	Origin  string // "default", "file", "environment NAME", "file of …", "credential NAME"
+	Doc     string // one or two sentences
+	Default string // as in TOML, or in words where it is worked out; "" is none
+	Example string // as in TOML, where the default says too little
+	Env     string // the variable of the environment that comes before the file, if any
+	Secret  bool
+	Restart string // why a change takes a restart; "" is that a reload changes it
+}
+
+// Describe lists every setting as it is in force, in the order of the file.
+func (c *Config) Describe() []Setting {
+	list := make([]Setting, len(c.settings))
+	for i, s := range c.settings {
+		list[i] = s.document()
+		list[i].Origin, list[i].Value = s.origin, s.Value.Text()
+		if v, ok := s.Value.(secret); ok {
+			list[i].Value = "not set"
+			if v.p.IsSet() {
+				list[i].Value = "set (from " + s.origin + ")"
+			}
 		}
 	}
-	return d
+	return list
 }
 
 // document is what there is to say of the setting whatever its value.
 func (s setting) document() Setting {
-	return Setting{
-		Path:    s.path,
-		Doc:     oneLine(s.doc),
-		Default: s.defaultText(),
-		Example: s.example,
-		Env:     s.env,
-		Secret:  s.secret(),
-		Restart: needRestart()[s.path],
+	d := Setting{
+		Path: s.Path, Doc: s.Tag.Get("doc"), Default: s.Default, Example: s.Tag.Get("example"),
+		Env: s.Tag.Get("env"), Secret: s.secret(), Restart: s.Tag.Get("restart"),
 	}
+	if d.Secret {
+		d.Default = ""
+	}
+	return d
 }
 
-func oneLine(doc string) string { return strings.ReplaceAll(doc, "\n", " ") }
+// Section is one table of the file, explained, with its settings in order.
+type Section struct {
+	settings.Table
+	Settings []Setting
+}
 
-// defaultText is the default as TOML writes it, or in words.
-func (s setting) defaultText() string {
-	switch def := s.def.(type) {
-	case nil:
-		return s.defWord
-	case string:
-		return quote(def)
-	case []any:
-		list := make([]string, len(def))
-		for i, item := range def {
-			list[i], _ = item.(string)
+// Reference lists every setting there is, for documentation, without
+// values. A table that is repeated is there once.
+func Reference() []Section {
+	var list []Section
+	all := everySetting()
+	for _, t := range settings.Tables(&Config{}) {
+		s := Section{Table: t}
+		for _, setting := range all {
+			if table, _ := splitPath(setting.Path); table == t.Name {
+				s.Settings = append(s.Settings, setting.document())
+			}
 		}
-		return quoteList(list)
-	case map[string]any:
-		return "{}"
-	default:
-		return show(def)
+		list = append(list, s)
 	}
+	return list
 }

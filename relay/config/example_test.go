@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"unicode/utf8"
 )
 
 const exampleFile = "../../config.example.toml"
@@ -35,57 +36,66 @@ const exampleHeader = `# smtp2rest configuration (TOML). Every setting is here.
 `
 
 // off is the mark before the header of a table that is not there by default.
-func off(section string) string {
-	if section == "warming" || section == "user" {
+func off(table string) string {
+	if table == "warming" || table == "user" {
 		return "#"
 	}
 	return ""
 }
 
-// exampleText writes config.example.toml from the table of settings.
+// exampleText writes config.example.toml from the settings.
 func exampleText(t *testing.T) string {
-	settings := everySetting()
 	var b strings.Builder
 	b.WriteString(exampleHeader)
-	for _, sec := range sections() {
+	for _, sec := range Reference() {
 		b.WriteString("\n")
-		if sec.name != "" {
-			b.WriteString("# " + strings.ReplaceAll(sec.doc, "\n", "\n# ") + "\n" + off(sec.name) + bracket(sec.name) + "\n\n")
+		if sec.Name != "" {
+			b.WriteString(comment(sec.Doc) + off(sec.Name) + bracket(sec.Name) + "\n\n")
 		}
-		first := true
-		for _, s := range settings {
-			table, name := splitPath(s.path)
-			if table != sec.name || s.secret() {
-				continue
+		var list []string
+		for _, s := range sec.Settings {
+			if !s.Secret {
+				list = append(list, exampleSetting(t, s))
 			}
-			if !first {
-				b.WriteString("\n")
-			}
-			first = false
-			b.WriteString(exampleSetting(t, s, name))
 		}
+		b.WriteString(strings.Join(list, "\n"))
 	}
 	return b.String()
 }
 
-func exampleSetting(t *testing.T, s setting, name string) string {
-	if s.doc == "" || len(strings.Split(s.doc, "\n")) > 2 {
-		t.Errorf("%s: explain it in one or two lines", s.path)
+// comment breaks a text into lines of at most 88 characters that begin with "# ".
+func comment(doc string) string {
+	var b strings.Builder
+	line := "#"
+	for word := range strings.FieldsSeq(doc) {
+		if utf8.RuneCountInString(line)+1+utf8.RuneCountInString(word) > 90 {
+			b.WriteString(line + "\n")
+			line = "#"
+		}
+		line += " " + word
 	}
-	text := "# " + strings.ReplaceAll(s.doc, "\n", "\n# ") + "\n"
-	if s.defWord != "" {
-		text += "# Default: " + s.defWord + ".\n"
+	return b.String() + line + "\n"
+}
+
+func exampleSetting(t *testing.T, s Setting) string {
+	text := comment(s.Doc)
+	if s.Doc == "" || strings.Count(text, "\n") > 2 {
+		t.Errorf("%s: explain it in one or two lines", s.Path)
 	}
-	if s.env != "" {
-		text += "# Environment: " + s.env + ".\n"
+	value := s.Default
+	if s.Example != "" {
+		value = s.Example
+		if s.Default != "" {
+			text += "# Default: " + s.Default + ".\n"
+		}
 	}
-	if why := needRestart()[s.path]; why != "" {
-		text += "# A change takes a restart: " + why + ".\n"
+	if s.Env != "" {
+		text += "# Environment: " + s.Env + ".\n"
 	}
-	value := s.defaultText()
-	if s.example != "" {
-		value = s.example
+	if s.Restart != "" {
+		text += "# A change takes a restart: " + s.Restart + ".\n"
 	}
+	_, name := splitPath(s.Path)
 	return text + "#" + name + " = " + value + "\n"
 }
 

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/smtp2rest/smtp2rest/internal/settings"
+
 	"github.com/BurntSushi/toml"
 )
 
@@ -117,13 +119,23 @@ func (f *tomlFile) entry(table, key string, raw toml.Primitive) entry {
 	return e
 }
 
-// top takes the settings above the first table, and each table.
+// top takes the settings above the first table, and each table. The repeated ones
+// come first: how many there are decides which settings there are.
 func (f *tomlFile) top(top map[string]toml.Primitive) {
+	repeated := map[string][]map[string]toml.Primitive{}
+	for _, key := range slices.Sorted(maps.Keys(top)) {
+		if name := strings.ToLower(key); isRepeated(name) && repeated[name] == nil {
+			if tables := f.repeated(name, f.entry("", key, top[key])); tables != nil {
+				repeated[name] = tables
+				f.makeRoom(name, len(tables))
+			}
+		}
+	}
+	f.declare()
 	seen := map[string]bool{}
 	for _, key := range slices.Sorted(maps.Keys(top)) {
 		name := strings.ToLower(key)
-		known := isRepeated(name) || slices.Contains(tableNames(), name)
-		if !known {
+		if !isRepeated(name) && !slices.Contains(tableNames(), name) {
 			f.assign("", map[string]toml.Primitive{key: top[key]})
 			continue
 		}
@@ -132,11 +144,13 @@ func (f *tomlFile) top(top map[string]toml.Primitive) {
 		case seen[name]:
 			f.fileProblem(e.line, e.path, "%s", twice)
 		case isRepeated(name):
-			f.repeated(name, e)
+			for i, table := range repeated[name] {
+				f.assign(settings.Numbered(name, i, len(repeated[name])), table)
+			}
 		case ok:
 			f.assign(name, table)
 		default:
-			f.fileProblem(e.line, name, "found %s; %s is a table: write [%s] and its settings below", kindOf(e.data), name, name)
+			f.fileProblem(e.line, name, "found %s; %s is a table: write [%s] and its settings below", settings.KindOf(e.data), name, name)
 		}
 		seen[name] = true
 	}
@@ -157,10 +171,9 @@ func (f *tomlFile) table(e entry) (map[string]toml.Primitive, bool) {
 	return table, f.md.PrimitiveDecode(e.raw, &table) == nil
 }
 
-// repeated takes an array of tables.
-func (f *tomlFile) repeated(name string, e entry) {
+// repeated takes an array of tables; nil is that it is none.
+func (f *tomlFile) repeated(name string, e entry) []map[string]toml.Primitive {
 	want := "write " + bracket(name) + ", in double brackets, above the settings of each"
-	var tables []map[string]toml.Primitive
 	n := 0
 	switch list := e.data.(type) {
 	case []map[string]any:
@@ -169,26 +182,24 @@ func (f *tomlFile) repeated(name string, e entry) {
 		n = len(list)
 		for _, item := range list {
 			if _, ok := item.(map[string]any); !ok {
-				f.fileProblem(e.line, name, "found a list with %s in it; %s", kindOf(item), want)
-				return
+				f.fileProblem(e.line, name, "found a list with %s in it; %s", settings.KindOf(item), want)
+				return nil
 			}
 		}
 	default:
-		f.fileProblem(e.line, name, "found %s; %s", kindOf(e.data), want)
-		return
+		f.fileProblem(e.line, name, "found %s; %s", settings.KindOf(e.data), want)
+		return nil
 	}
 	if n == 0 && name == "listener" {
 		f.fileProblem(e.line, name, "found an empty list; leave it out for the default, or %s", want)
-		return
+		return nil
 	}
+	var tables []map[string]toml.Primitive
 	if err := f.md.PrimitiveDecode(e.raw, &tables); err != nil {
 		f.fileProblem(e.line, name, "%s", want)
-		return
+		return nil
 	}
-	f.makeRoom(name, n)
-	for i, table := range tables {
-		f.assign(prefixOf(name, i, n), table)
-	}
+	return tables
 }
 
 // assign sets the settings of one table.
@@ -207,14 +218,18 @@ func (f *tomlFile) assign(table string, values map[string]toml.Primitive) {
 			continue
 		}
 		e := f.entry(table, key, values[key])
-		if _, seen := f.lines[s.path]; seen {
+		if _, seen := f.lines[s.Path]; seen {
 			f.fileProblem(e.line, e.path, "%s", twice)
 			continue
 		}
-		f.lines[s.path] = e.line
-		if err := s.value.set(e.data); err != nil {
-			f.bad[s.path] = true
-			f.fileProblem(e.line, s.path, "%v", err)
+		f.lines[s.Path] = e.line
+		err := s.Value.Set(e.data)
+		if s.secret() {
+			err = errors.New(s.source().notHere())
+		}
+		if err != nil {
+			f.bad[s.Path] = true
+			f.fileProblem(e.line, s.Path, "%v", err)
 			continue
 		}
 		s.origin = "file"

@@ -77,7 +77,7 @@ func TestUsers(t *testing.T) {
 		}[path], nil
 	}
 	cfg := load(t, src)
-	if len(cfg.Users) != 3 || cfg.Users[0].Name != "ann" || len(cfg.Users[0].Senders.List) != 2 ||
+	if len(cfg.Users) != 3 || cfg.Users[0].Name != "ann" || len(cfg.Users[0].Senders) != 2 ||
 		cfg.Users[1].Name != "bob" || cfg.Users[2].Name != "müll@d.test" || cfg.Users[2].Hash != someHash {
 		t.Errorf("%+v", cfg.Users)
 	}

@@ -7,6 +7,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 )
 
 // Source is where a configuration comes from. A nil function is the operating
@@ -42,7 +44,7 @@ type Source struct {
 }
 
 // maxFile bounds what is read of any file: what is larger is none of ours.
-const maxFile = mib
+const maxFile = 1 << 20
 
 // Load reads the file, then the environment, which comes before it, and checks
 // all of it. The error is an Errors that holds every problem found.
@@ -96,9 +98,18 @@ func newLoader(src Source) *loader {
 		}
 		return data, err
 	}
-	l.add(settingsOf(l.cfg))
-	l.makeRoom("listener", 1)
+	l.cfg.Listeners = make([]Listener, 1)
+	l.declare()
 	return l
+}
+
+// declare fills in the defaults. It comes again when the file has told how many
+// tables there are of each kind.
+func (l *loader) declare() {
+	var err error
+	if l.settings, err = settingsOf(l.cfg); err != nil {
+		l.problems = append(l.problems, Problem{Text: "smtp2rest itself is wrong: " + err.Error()})
+	}
 }
 
 // readBounded keeps a path like /dev/zero from filling the memory.
@@ -117,74 +128,23 @@ func inMemory(path string) bool {
 	return strings.HasPrefix(path, "/run/secrets/") || liesInMemory(path)
 }
 
-// add puts settings into the table and their defaults into the Config.
-func (l *loader) add(settings []setting) {
-	for i := range settings {
-		s := &settings[i]
-		if s.secret() {
-			continue
-		}
-		s.origin = "default"
-		if s.def == nil {
-			continue
-		}
-		if err := s.value.set(s.def); err != nil {
-			l.problem(s.path, "the default is not valid: %v", err)
-		}
-	}
-	l.settings = append(l.settings, settings...)
-}
-
-// makeRoom makes room for n tables of those that are repeated, each with the
-// defaults.
+// makeRoom makes room for n tables of those that are repeated.
 func (l *loader) makeRoom(name string, n int) {
-	l.settings = keep(l.settings, func(s setting) bool {
-		table, _ := splitPath(s.path)
-		table, _, _ = strings.Cut(table, "#")
-		return table != name
-	})
 	switch name {
 	case "warming":
 		l.cfg.Warming = make([]Warming, n)
-		for i := range l.cfg.Warming {
-			l.add(warmingSettings(&l.cfg.Warming[i], prefixOf(name, i, n)))
-		}
 	case "user":
 		l.cfg.Users = make([]User, n)
-		for i := range l.cfg.Users {
-			l.add(userSettings(&l.cfg.Users[i], prefixOf(name, i, n)))
-		}
 	case "listener":
 		l.cfg.Listeners = make([]Listener, n)
-		for i := range l.cfg.Listeners {
-			l.add(listenerSettings(&l.cfg.Listeners[i], prefixOf(name, i, n)))
-		}
 	}
-}
-
-// prefixOf is how the settings of the i-th of n tables are called.
-func prefixOf(name string, i, n int) string {
-	if n == 1 {
-		return name
-	}
-	return fmt.Sprintf("%s#%d", name, i+1)
-}
-
-func keep(list []setting, want func(setting) bool) []setting {
-	var kept []setting
-	for _, s := range list {
-		if want(s) {
-			kept = append(kept, s)
-		}
-	}
-	return kept
 }
 
 // find is the setting at a path; case does not count, as it does not for the
 // TOML library.
 func (l *loader) find(path string) *setting {
 	for i := range l.settings {
-		if strings.EqualFold(l.settings[i].path, path) {
+		if strings.EqualFold(l.settings[i].Path, path) {
 			return &l.settings[i]
 		}
 	}
@@ -212,18 +172,19 @@ func (l *loader) warn(format string, args ...any) {
 func (l *loader) readEnvironment() {
 	for i := range l.settings {
 		s := &l.settings[i]
-		if s.env == "" || s.secret() {
+		env := s.Tag.Get("env")
+		if env == "" || s.secret() {
 			continue
 		}
-		text, ok := l.src.Env(s.env)
+		text, ok := l.src.Env(env)
 		if !ok || text == "" {
 			continue
 		}
-		s.origin = "environment " + s.env
-		delete(l.bad, s.path)
-		if err := s.value.set(text); err != nil {
-			l.bad[s.path] = true
-			l.problem(s.path, "%v", err)
+		s.origin = "environment " + env
+		delete(l.bad, s.Path)
+		if err := s.Value.Set(text); err != nil {
+			l.bad[s.Path] = true
+			l.problem(s.Path, "%v", err)
 		}
 	}
 }
@@ -255,10 +216,12 @@ func (l *loader) derive() {
 	c.Admin.RuntimeDir = l.runtimeDir()
 	l.deriveAddresses()
 	l.deriveWarming()
-	c.API.CAFile = l.fromFile(c.API.CAFile)
-	c.UsersFile = l.fromFile(c.UsersFile)
 	l.deriveListeners()
-	l.deriveWebhook()
+	for _, s := range l.settings {
+		if file, ok := s.Value.(text); ok && s.Tag.Get("check") == "file" {
+			*file.p = l.fromFile(*file.p)
+		}
+	}
 	c.API.URL = strings.TrimRight(c.API.URL, "/")
 }
 
@@ -285,4 +248,50 @@ func (l *loader) fromFile(path string) string {
 		return path
 	}
 	return filepath.Join(filepath.Dir(l.src.Path), path)
+}
+
+// runtimeDir is where a program of this user has its sockets.
+func (l *loader) runtimeDir() string {
+	env := func(name string) string { v, _ := l.src.Env(name); return v }
+	if dir, _, _ := strings.Cut(env("RUNTIME_DIRECTORY"), ":"); filepath.IsAbs(dir) {
+		return dir
+	}
+	if dir := env("XDG_RUNTIME_DIR"); filepath.IsAbs(dir) {
+		return filepath.Join(dir, "smtp2rest")
+	}
+	return "/run/smtp2rest"
+}
+
+// deriveAddresses comes after the sender and the host name are known.
+func (l *loader) deriveAddresses() {
+	a, c := &l.cfg.Addresses, l.cfg
+	if a.QualifyDomain == "" && c.Sender.Email != "" {
+		a.QualifyDomain = domainOf(c.Sender.Email)
+	}
+	a.Local = []string{"localhost", "localhost.localdomain", c.Hostname}
+	if name, err := l.src.Hostname(); err == nil {
+		a.Local = append(a.Local, name)
+	}
+}
+
+// deriveWarming keeps the ramp's default end from ending a table.
+func (l *loader) deriveWarming() {
+	all := l.cfg.Warming
+	for i := range all {
+		if s := l.find(settings.Numbered("warming", i, len(all)) + ".until"); len(all[i].Table) > 0 && s.origin == "default" {
+			all[i].Until = 0
+		}
+	}
+}
+
+// deriveListeners lets passwords travel in the clear where they stay on this
+// machine.
+func (l *loader) deriveListeners() {
+	all := l.cfg.Listeners
+	for i := range all {
+		one := &all[i]
+		if s := l.find(settings.Numbered("listener", i, len(all)) + ".auth_without_tls"); s.origin == "default" {
+			one.AuthWithoutTLS = one.private()
+		}
+	}
 }

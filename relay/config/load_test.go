@@ -3,6 +3,7 @@ package config
 import (
 	"errors"
 	"io/fs"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -233,17 +234,38 @@ func TestDescribe(t *testing.T) {
 	}
 }
 
-// TestTableIsWhole holds the table's own rules.
-func TestTableIsWhole(t *testing.T) {
+// TestTagsAreWhole finds what the compiler does not: a setting that is there twice,
+// that nobody explained or could guess a value of, or that has a tag nobody reads.
+func TestTagsAreWhole(t *testing.T) {
+	known := strings.Fields("toml default usual range words check env credential restart example doc")
+	key := regexp.MustCompile(`(?:^| )(\w+):"(?:[^"\\]|\\.)*"`)
 	seen := map[string]bool{}
-	for _, s := range everySetting() {
-		table, _ := splitPath(s.path)
-		if seen[s.path] || !slices.ContainsFunc(sections(), func(sec section) bool { return sec.name == table }) {
-			t.Errorf("%s is there twice, or in no section", s.path)
+	list, err := settingsOf(&Config{Listeners: make([]Listener, 1), Users: make([]User, 1), Warming: make([]Warming, 1)})
+	if err != nil {
+		t.Error(err)
+	}
+	for _, s := range list {
+		if v, ok := s.Value.(text); ok {
+			if err := v.check("x"); err != nil && strings.Contains(err.Error(), "no check named") {
+				t.Errorf("%s: %v", s.Path, err)
+			}
 		}
-		seen[s.path] = true
-		if s.def == nil && s.defWord == "" && s.example == "" && !s.secret() {
-			t.Errorf("%s has neither default nor example", s.path)
+		if seen[s.Path] || s.Tag.Get("doc") == "" {
+			t.Errorf("%s is there twice, or not explained", s.Path)
+		}
+		seen[s.Path] = true
+		if s.Default == "" && s.Tag.Get("example") == "" && !s.secret() {
+			t.Errorf("%s has neither default nor example", s.Path)
+		}
+		var keys []string
+		for _, m := range key.FindAllStringSubmatch(string(s.Tag), -1) {
+			keys = append(keys, m[1])
+			if !slices.Contains(known, m[1]) {
+				t.Errorf("%s: nobody reads the tag %s", s.Path, m[1])
+			}
+		}
+		if !slices.Contains(keys, "toml") || !slices.Contains(keys, "doc") {
+			t.Errorf("%s: read %v of the tags %s", s.Path, keys, s.Tag)
 		}
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"net/netip"
 	"path/filepath"
 	"strings"
+
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 )
 
 // place is where the daemon listens, by the setting that says so.
@@ -33,7 +35,7 @@ func (l *loader) validatePlaces() {
 		}
 	}
 	for i, one := range l.cfg.Listeners {
-		add(prefixOf("listener", i, len(l.cfg.Listeners))+".address", one.Address)
+		add(settings.Numbered("listener", i, len(l.cfg.Listeners))+".address", one.Address)
 	}
 	add("admin.address", l.cfg.Admin.Address)
 	add("admin.socket", l.cfg.Admin.Socket)
@@ -52,14 +54,14 @@ func (l *loader) validatePlaces() {
 func (l *loader) clash(earlier, p place) bool {
 	switch {
 	case earlier.socket() != "" && earlier.socket() == p.socket():
-		l.problem(p.setting, "found %s, the socket that %s has already; write another path", show(p.address), earlier.setting)
+		l.problem(p.setting, "found %s, the socket that %s has already; write another path", settings.Show(p.address), earlier.setting)
 	case !sameTCP(earlier.address, p.address):
 		return false
 	case earlier.address == p.address:
-		l.problem(p.setting, "found %s, which %s has already; write another address or port", show(p.address), earlier.setting)
+		l.problem(p.setting, "found %s, which %s has already; write another address or port", settings.Show(p.address), earlier.setting)
 	default:
 		l.problem(p.setting, "found %s, which %s = %s takes as well; write another port, or leave one of them out",
-			show(p.address), earlier.setting, show(earlier.address))
+			settings.Show(p.address), earlier.setting, settings.Show(earlier.address))
 	}
 	return true
 }
@@ -79,7 +81,7 @@ func (l *loader) validateSocket(p place) {
 	if info.IsDir() {
 		what = "a directory"
 	}
-	l.problem(p.setting, "found %s, which is %s and no socket; write a path where nothing is yet", show(p.address), what)
+	l.problem(p.setting, "found %s, which is %s and no socket; write a path where nothing is yet", settings.Show(p.address), what)
 }
 
 // sameTCP reports whether two addresses cannot both be listened on.

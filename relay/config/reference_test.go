@@ -86,8 +86,8 @@ func TestReferenceDocument(t *testing.T) {
 		t.Error("docs/configuration.md is not what the code says: go generate ./relay/config")
 	}
 	for _, s := range everySetting() {
-		if !strings.Contains(want, "`"+s.path+"`: ") {
-			t.Errorf("%s is in no section", s.path)
+		if !strings.Contains(want, "`"+s.Path+"`: ") {
+			t.Errorf("%s is in no section", s.Path)
 		}
 	}
 }

@@ -9,6 +9,8 @@ import (
 	"runtime"
 	"slices"
 	"strings"
+
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 )
 
 // Secret is a text that no log, error or page shows. The zero Secret is not
@@ -68,13 +70,13 @@ type secretSource struct {
 	credentials []string // names in systemd's $CREDENTIALS_DIRECTORY
 }
 
-func apiKey() secretSource {
-	return secretSource{"api.key", "NEXUSPROMAIL_API_KEY", "api.key_file", []string{"nexuspromail_api_key", "api_key"}}
+// source is where a secret may come from; its setting says it.
+func (s setting) source() secretSource {
+	return secretSource{s.Path, s.Tag.Get("env"), s.Path + "_file", strings.Fields(s.Tag.Get("credential"))}
 }
 
-func webhookSecret() secretSource {
-	return secretSource{"webhook.secret", "WEBHOOK_SECRET", "webhook.secret_file", []string{"webhook_secret"}}
-}
+// secretAt is where the secret at a path may come from.
+func (l *loader) secretAt(path string) secretSource { return l.find(path).source() }
 
 // ways lists how to set the secret.
 func (s secretSource) ways() string {
@@ -86,34 +88,24 @@ func (s secretSource) notHere() string {
 	return "secrets are not kept in this file; " + s.ways()
 }
 
-// secretValue is the place of a secret in the table. The file cannot set it.
-type secretValue struct {
-	p    *Secret
-	from secretSource
-}
-
-func (s secretValue) set(any) error { return errors.New(s.from.notHere()) }
-func (s secretValue) text() string  { return s.p.String() }
-
 func (s setting) secret() bool {
-	_, ok := s.value.(secretValue)
+	_, ok := s.Value.(secret)
 	return ok
 }
 
 func (l *loader) readSecrets() {
 	for i := range l.settings {
 		s := &l.settings[i]
-		v, ok := s.value.(secretValue)
+		value, ok := s.Value.(secret)
 		if !ok {
 			continue
 		}
 		var file string
-		if t, ok := l.find(v.from.fileSetting).value.(textValue); ok {
+		if t, ok := l.find(s.source().fileSetting).Value.(text); ok {
 			file = l.fromFile(*t.p)
 		}
-		secret, origin := l.readSecret(v.from, file)
-		if secret.IsSet() {
-			*v.p, s.origin = secret, origin
+		if found, origin := l.readSecret(s.source(), file); found.IsSet() {
+			*value.p, s.origin = found, origin
 		}
 	}
 }
@@ -178,7 +170,7 @@ func (l *loader) credential(from secretSource) (Secret, string) {
 // mayBeAbsent tells a secret that is asked for now, or that is there only after
 // the first change.
 func (l *loader) mayBeAbsent(from secretSource) bool {
-	return from.path == previousWebhookSecret().path || from.path == webhookSecret().path && l.src.NoWebhookSecret
+	return from.path == "webhook.previous_secret" || from.path == "webhook.secret" && l.src.NoWebhookSecret
 }
 
 func (l *loader) absent(path string) bool {
@@ -190,11 +182,11 @@ func (l *loader) absent(path string) bool {
 func (l *loader) secretFile(label, path string) Secret {
 	data, err := l.src.ReadFile(path)
 	if err != nil {
-		l.problem(label, "cannot read %s: %v", show(path), cause(err))
+		l.problem(label, "cannot read %s: %v", settings.Show(path), cause(err))
 		return Secret{}
 	}
 	l.secretMode(label, path)
-	return l.secretText(label, show(path), string(data))
+	return l.secretText(label, settings.Show(path), string(data))
 }
 
 // looseMode is the mode of a file that everybody on the machine can read, or
@@ -229,7 +221,7 @@ func (l *loader) secretMode(label, path string) {
 	case loose && l.src.InMemory(path):
 		l.loose(label, path)
 	case loose:
-		l.problem(label, looseFile+"; run 'chmod 0600 %s', or 0640 for a group that may", show(path), mode, path)
+		l.problem(label, looseFile+"; run 'chmod 0600 %s', or 0640 for a group that may", settings.Show(path), mode, path)
 	}
 }
 
@@ -261,10 +253,53 @@ func (l *loader) secretText(label, what, text string) Secret {
 func Credentials() []string {
 	var names []string
 	for _, s := range everySetting() {
-		if v, ok := s.value.(secretValue); ok {
-			names = append(names, v.from.credentials[0])
+		if s.secret() {
+			names = append(names, s.source().credentials[0])
 		}
 	}
 	slices.Sort(names)
 	return names
+}
+
+// unitFiles are where the unit that we ship takes its credentials from
+// (LoadCredential=), by their names.
+func unitFiles() map[string]string {
+	return map[string]string{
+		"nexuspromail_api_key":    "/etc/smtp2rest/nexuspromail_api_key",
+		"webhook_secret":          "/etc/credstore/smtp2rest_webhook_secret",
+		"webhook_secret_previous": "/etc/credstore/smtp2rest_webhook_secret_previous",
+		"smtp2rest_admin_token":   "/etc/credstore/smtp2rest_admin_token",
+	}
+}
+
+// unitFile takes a credential as it is before systemd hands it over.
+func (l *loader) unitFile(from secretSource) (Secret, string) {
+	if !l.src.Service {
+		return Secret{}, ""
+	}
+	name := from.credentials[0]
+	path := unitFiles()[name]
+	data, err := l.src.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Secret{}, ""
+	}
+	if err != nil { // not a problem before the secret is known to be needed
+		l.unread[name] = err
+		return Secret{}, ""
+	}
+	l.loose("credential "+name, path)
+	return l.secretText("credential "+name, settings.Show(path), string(data)), "file " + path + ", the unit's"
+}
+
+// ways lists how to set a secret that is not set.
+func (l *loader) ways(from secretSource) string {
+	name := from.credentials[0]
+	switch path := unitFiles()[name]; {
+	case !l.src.Service:
+		return from.ways()
+	case l.unread[name] != nil:
+		return fmt.Sprintf("%s, where smtp2rest.service takes it from, cannot be read: %v; try again with sudo", path, cause(l.unread[name]))
+	default:
+		return from.ways() + fmt.Sprintf(", which smtp2rest.service takes from %s: that file is looked for here as well, and is not there", path)
+	}
 }

@@ -4,23 +4,28 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 )
 
 // tableNames are the tables of the file that are not repeated.
-func tableNames() []string {
+func tableNames() []string { return tablesThat(false) }
+
+// repeatedTables are those of which there can be several.
+func repeatedTables() []string { return tablesThat(true) }
+
+func tablesThat(repeat bool) []string {
 	var names []string
-	for _, s := range sections() {
-		if s.name != "" && !isRepeated(s.name) {
-			names = append(names, s.name)
+	for _, t := range settings.Tables(&Config{}) {
+		if t.Name != "" && t.Repeated == repeat {
+			names = append(names, t.Name)
 		}
 	}
 	return names
 }
 
-// repeatedTables are those of which there can be several.
-func repeatedTables() []string { return []string{"listener", "user", "warming"} }
-
-// isRepeated reports whether a table, "listener" or "listener#2", is one of them.
+// isRepeated reports whether there can be several of a table, "listener" or
+// "listener#2".
 func isRepeated(table string) bool {
 	name, _, _ := strings.Cut(table, "#")
 	return slices.Contains(repeatedTables(), name)
@@ -61,9 +66,9 @@ func (l *loader) whatIsMeant(table string, e entry) string {
 	}
 	switch key {
 	case "key", "api_key", "apikey", "token", "api_token", "nexuspromail_api_key":
-		return apiKey().notHere()
+		return l.secretAt("api.key").notHere()
 	case "secret", "webhook_secret":
-		return webhookSecret().notHere()
+		return l.secretAt("webhook.secret").notHere()
 	}
 	if name, _, _ := strings.Cut(table, "#"); name == "user" && strings.HasPrefix(key, "pass") {
 		return "passwords are not kept in this file; write password_hash, which 'smtp2rest hash-password' makes"
@@ -73,13 +78,13 @@ func (l *loader) whatIsMeant(table string, e entry) string {
 		if s.secret() {
 			continue
 		}
-		in, name := splitPath(s.path)
+		in, name := splitPath(s.Path)
 		if in == table {
 			here = append(here, name)
 		} else if strings.EqualFold(name, key) {
 			there = append(there, inTable(in))
 		}
-		if s.env != "" && strings.EqualFold(s.env, key) {
+		if env := s.Tag.Get("env"); env != "" && strings.EqualFold(env, key) {
 			return fmt.Sprintf("is a variable of the environment; in the file it is %s %s", name, inTable(in))
 		}
 	}
@@ -89,11 +94,11 @@ func (l *loader) whatIsMeant(table string, e entry) string {
 	if place := elsewhere(key); place != "" {
 		return "unknown setting; here that is " + place
 	}
-	if near := Nearest(key, here); near != "" {
+	if near := settings.Nearest(key, here); near != "" {
 		return fmt.Sprintf("unknown setting; did you mean %s?", near)
 	}
 	if table == "" {
-		if near := Nearest(key, tableNames()); near != "" {
+		if near := settings.Nearest(key, tableNames()); near != "" {
 			return fmt.Sprintf("unknown setting; did you mean the table [%s]?", near)
 		}
 	}
@@ -103,7 +108,7 @@ func (l *loader) whatIsMeant(table string, e entry) string {
 func unknownTable(key string) string {
 	names := append(tableNames(), repeatedTables()...)
 	slices.Sort(names)
-	if near := Nearest(key, names); near != "" {
+	if near := settings.Nearest(key, names); near != "" {
 		return fmt.Sprintf("unknown table; did you mean %s?", bracket(near))
 	}
 	for i, name := range names {

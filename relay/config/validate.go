@@ -1,12 +1,19 @@
 package config
 
 import (
+	"crypto/tls"
 	"crypto/x509"
 	"math"
+	"net"
 	"net/netip"
 	"net/url"
 	"slices"
+	"sort"
 	"strings"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/internal/settings"
+	"github.com/smtp2rest/smtp2rest/relay/mail"
 )
 
 // validate judges what one setting alone does not show.
@@ -32,21 +39,21 @@ func (l *loader) validate() {
 func (l *loader) validateAPI() {
 	a := &l.cfg.API
 	if u, err := url.Parse(a.URL); err == nil && u.Scheme == "http" && !a.AllowInsecure && !loopbackHost(u.Hostname()) {
-		l.problem("api.url", "found %s, which sends the key in the clear; write https://, or set api.allow_insecure = true if nobody can listen on the way", show(a.URL))
+		l.problem("api.url", "found %s, which sends the key in the clear; write https://, or set api.allow_insecure = true if nobody can listen on the way", settings.Show(a.URL))
 	}
 	if a.ConnectTimeout > a.Timeout {
 		path := "api.connect_timeout"
 		if l.find(path).origin == "default" {
 			a.ConnectTimeout = a.Timeout
 		} else {
-			l.problem(path, "found %s, longer than api.timeout (%s), of which it is a part", quote(FormatDuration(a.ConnectTimeout)), quote(FormatDuration(a.Timeout)))
+			l.problem(path, "found %s, longer than api.timeout (%s), of which it is a part", settings.Quote(settings.FormatDuration(a.ConnectTimeout)), settings.Quote(settings.FormatDuration(a.Timeout)))
 		}
 	}
 	if a.CAFile != "" {
 		if data, err := l.src.ReadFile(a.CAFile); err != nil {
-			l.problem("api.ca_file", "cannot read %s: %v", show(a.CAFile), cause(err))
+			l.problem("api.ca_file", "cannot read %s: %v", settings.Show(a.CAFile), cause(err))
 		} else if !x509.NewCertPool().AppendCertsFromPEM(data) {
-			l.problem("api.ca_file", "%s has no certificate in PEM form", show(a.CAFile))
+			l.problem("api.ca_file", "%s has no certificate in PEM form", settings.Show(a.CAFile))
 		}
 	}
 }
@@ -54,16 +61,16 @@ func (l *loader) validateAPI() {
 func (l *loader) validateSender() {
 	s := &l.cfg.Sender
 	if s.Email != "" && !l.bad["sender.domains"] && !slices.Contains(s.Domains, domainOf(s.Email)) {
-		l.problem("sender.domains", "the domain of sender.email, %s, is not among them; add it, or change sender.email", quote(domainOf(s.Email)))
+		l.problem("sender.domains", "the domain of sender.email, %s, is not among them; add it, or change sender.email", settings.Quote(domainOf(s.Email)))
 	}
 	if s.Email == "" && l.src.NeedAPI && !l.bad["sender.email"] {
 		l.problem("sender.email", "is not set; set it in the file or in the environment variable FROM_EMAIL, to an address in a domain that is verified with the provider")
 	}
 	if u, err := url.Parse(l.cfg.API.URL); err == nil && l.src.NeedAPI && !loopbackHost(u.Hostname()) && forDocumentation(domainOf(s.Email)) {
-		l.warn("sender.email: found %s, of a domain that is only for documentation (RFC 2606): the provider can verify it for nobody; write an address in a domain of yours", quote(s.Email))
+		l.warn("sender.email: found %s, of a domain that is only for documentation (RFC 2606): the provider can verify it for nobody; write an address in a domain of yours", settings.Quote(s.Email))
 	}
-	if (l.src.NeedAPI || l.src.NeedKey) && !l.cfg.API.Key.IsSet() && !l.secretRefused(apiKey()) {
-		l.problem("api.key", "is not set; %s", l.ways(apiKey()))
+	if (l.src.NeedAPI || l.src.NeedKey) && !l.cfg.API.Key.IsSet() && !l.secretRefused(l.secretAt("api.key")) {
+		l.problem("api.key", "is not set; %s", l.ways(l.secretAt("api.key")))
 	}
 }
 
@@ -94,7 +101,7 @@ func (l *loader) validateDelivery() {
 		l.problem("delivery.wait", "found \"0s\", and queue.mode is \"none\": no mail could ever be taken; change one of them")
 	}
 	if d.Retry.Max < d.Retry.First {
-		l.problem("delivery.retry_max", "found %s, shorter than delivery.retry_first (%s)", quote(FormatDuration(d.Retry.Max)), quote(FormatDuration(d.Retry.First)))
+		l.problem("delivery.retry_max", "found %s, shorter than delivery.retry_first (%s)", settings.Quote(settings.FormatDuration(d.Retry.Max)), settings.Quote(settings.FormatDuration(d.Retry.First)))
 	}
 }
 
@@ -122,7 +129,7 @@ func (l *loader) takeField(taken map[string]string, path, name string) {
 		return
 	}
 	if other := taken[name]; other != "" {
-		l.problem(path, "found %s, a field that %s has already", quote(name), other)
+		l.problem(path, "found %s, a field that %s has already", settings.Quote(name), other)
 	}
 	taken[name] = path
 }
@@ -181,4 +188,247 @@ func inside(p netip.Prefix) bool {
 		}
 	}
 	return false
+}
+
+const (
+	kib = 1 << 10
+	mib = 1 << 20
+)
+
+// connectionBytes is what smtpd reserves for each connection.
+const connectionBytes = 32 * kib
+
+// validateLimits finds limits that cannot be reached because of another.
+func (l *loader) validateLimits() {
+	c := &l.cfg.Limits
+	if l.bad["limits.memory"] {
+		return
+	}
+	if idle := int64(c.Connections) * connectionBytes; idle > c.Memory/2 && !l.bad["limits.connections"] {
+		l.problem("limits.memory", "found %s, of which limits.connections = %d alone may take %s; write at least %s, or allow fewer connections",
+			settings.Quote(settings.FormatSize(c.Memory)), c.Connections, settings.Quote(settings.FormatSize(idle)), settings.Quote(settings.FormatSize(2*idle)))
+		return
+	}
+	if fits := LargestMail(*c); c.MessageSize > fits && !l.bad["limits.message_size"] && !l.bad["limits.connections"] {
+		if l.find("limits.message_size").origin == "default" {
+			c.MessageSize = fits
+			return
+		}
+		// Clients are told limits.message_size before they send (RFC 1870). Mail
+		// that is as large as that and can never be dealt with would be lost.
+		needs := (memoryFor(c.MessageSize, c.Connections) + mib - 1) / mib * mib
+		l.problem("limits.message_size", "found %s, and a text of that size needs more than limits.memory; write at most %s, or limits.memory = %s",
+			settings.Quote(settings.FormatSize(c.MessageSize)), settings.Quote(settings.FormatSize(fits)), settings.Quote(settings.FormatSize(needs)))
+	}
+}
+
+// LargestMail is the largest mail of ordinary text for which there is memory
+// when nothing but connections takes any.
+func LargestMail(c Limits) int64 {
+	fits := int64(sort.Search(int(c.Memory/2/kib), func(n int) bool { return memoryFor(int64(n+1)*kib, c.Connections) > c.Memory }))
+	return fits * kib
+}
+
+// memoryFor is what a mail of ordinary text takes beside the connections: while
+// it comes no more than half of all memory, and then what mapping it takes.
+func memoryFor(size int64, connections int) int64 {
+	return max(2*size, size+mail.MostCost(size)+int64(connections)*connectionBytes)
+}
+
+func (l *loader) validateListener(i int) {
+	all := l.cfg.Listeners
+	one, prefix := all[i], settings.Numbered("listener", i, len(all))
+	if l.bad[prefix+".address"] || l.bad[prefix+".networks"] {
+		return
+	}
+	l.validateTLS(one, prefix)
+	l.validateAuth(one, prefix)
+	if one.unix() && len(one.ProxyFrom) > 0 {
+		l.problem(prefix+".proxy_from", "a proxy is known by its address, and clients of %s have none", settings.Show(one.Address))
+	}
+	l.validateReach(one, prefix)
+	if one.private() || one.RequireAuth {
+		return
+	}
+	var useful bool
+	for _, network := range one.Networks {
+		useful = useful || !network.Addr().IsLoopback()
+		if tooWide(network) {
+			l.problem(prefix+".networks", "found %s on %s, which others can reach: that is an open relay, free for anyone's spam; write the networks of your own clients, as in %s",
+				settings.Quote(network.String()), settings.Show(one.Address), `["10.1.0.0/16"]`)
+		}
+	}
+	if tooMany(one.Networks) {
+		l.problem(prefix+".networks", "found %d networks on %s, which others can reach: together they hold more public addresses than one operator's clients have, and so are an open relay; write the networks of your own clients, as in %s",
+			len(one.Networks), settings.Show(one.Address), `["10.1.0.0/16"]`)
+	}
+	if !useful && !(len(l.cfg.Users) > 0 && one.canLogIn()) {
+		l.warn("%s: nobody else can send through %s: %s.networks has only this machine", prefix, one.Address, prefix)
+	}
+}
+
+// validateReach is about ways around networks.
+func (l *loader) validateReach(one Listener, prefix string) {
+	for _, proxies := range one.ProxyFrom {
+		if tooWide(proxies) {
+			l.problem(prefix+".proxy_from", "found %s: whoever can reach %s from there is believed to be any client they name, and could relay as one of networks; write the addresses of your own proxies, as in %s",
+				settings.Quote(proxies.String()), settings.Show(one.Address), `["10.1.0.7/32"]`)
+		}
+	}
+	if one.unix() && one.SocketMode&0o002 != 0 && !one.RequireAuth {
+		l.warn("%s: everybody on this machine can send through %s: its socket_mode is %04o", prefix, one.Address, one.SocketMode)
+	}
+}
+
+// canLogIn reports whether a password may ever travel.
+func (l Listener) canLogIn() bool { return l.TLS != NoTLS || l.AuthWithoutTLS }
+
+func (l *loader) validateAuth(one Listener, prefix string) {
+	switch {
+	case !one.RequireAuth || l.bad["users_file"]:
+	case len(l.cfg.Users) == 0:
+		l.problem(prefix+".require_auth", "found true, and there is nobody who could log in; set users_file, or write a [[user]]")
+	case !one.canLogIn():
+		l.problem(prefix+".require_auth", "found true, and no way in which a password may travel; set tls, or auth_without_tls = true if nobody can listen on the way")
+	}
+}
+
+func (l Listener) unix() bool { return strings.HasPrefix(l.Address, "unix:") }
+
+// private reports whether only this machine reaches a listener. A proxy brings
+// others; of systemd's sockets nothing is known yet.
+func (l Listener) private() bool {
+	host, _, err := net.SplitHostPort(l.Address)
+	return l.unix() || err == nil && loopbackHost(host) && len(l.ProxyFrom) == 0
+}
+
+// validateTLS also reads the files, so that a wrong certificate is told before
+// anything stops working.
+func (l *loader) validateTLS(one Listener, prefix string) {
+	files := one.CertFile != "" || one.KeyFile != ""
+	switch {
+	case one.TLS == NoTLS && (files || one.SelfSigned):
+		l.problem(prefix+".tls", `found "none", and a certificate; write "starttls" or "implicit", or leave the certificate out`)
+	case one.TLS == NoTLS || l.bad[prefix+".tls"]:
+	case files && one.SelfSigned:
+		l.problem(prefix+".self_signed", "found true, and a certificate's file; keep one")
+	case one.SelfSigned:
+	case files && one.KeyFile == "":
+		l.problem(prefix+".cert_file", "is set, and key_file is not; name the file with the certificate's key, which may be the same one")
+	case files && one.CertFile == "":
+		l.problem(prefix+".key_file", "is set, and cert_file is not; name the file with the certificate")
+	case !files:
+		l.problem(prefix+".tls", "found %s without a certificate; set cert_file and key_file, or self_signed = true inside a network", settings.Quote(string(one.TLS)))
+	default:
+		l.validatePair(prefix, one.CertFile, one.KeyFile)
+	}
+}
+
+// validatePair reads a certificate and its key as the daemon will.
+func (l *loader) validatePair(prefix, certFile, keyFile string) {
+	var pem [2][]byte
+	for i, file := range []struct{ path, name string }{{".cert_file", certFile}, {".key_file", keyFile}} {
+		data, err := l.src.ReadFile(file.name)
+		if err != nil {
+			l.problem(prefix+file.path, "cannot read %s: %v", settings.Show(file.name), cause(err))
+			return
+		}
+		pem[i] = data
+	}
+	pair, err := tls.X509KeyPair(pem[0], pem[1])
+	if err != nil {
+		l.problem(prefix+".cert_file", "%s and %s are no certificate and its key: %v", settings.Show(certFile), settings.Show(keyFile), err)
+		return
+	}
+	l.loose(prefix+".key_file", keyFile)
+	if leaf, err := x509.ParseCertificate(pair.Certificate[0]); err == nil && time.Now().After(leaf.NotAfter) {
+		l.warn("%s: the certificate in %s ended on %s", prefix, certFile, leaf.NotAfter.UTC().Format(time.DateOnly))
+	}
+}
+
+func (l *loader) validateWarming(i int) {
+	all := l.cfg.Warming
+	one, prefix := all[i], settings.Numbered("warming", i, len(all))
+	l.validateWarmingDomain(i, prefix)
+	if one.Begin.IsZero() && !l.bad[prefix+".begin"] {
+		l.problem(prefix+".begin", `is not set; write the first day, as in "2026-12-01"`)
+	}
+	if l.cfg.Queue.Mode == NoQueue {
+		l.problem(prefix, "what is over a day's number waits in the queue, and queue.mode is \"none\"; change it, or leave the table out")
+	}
+	first, path := one.First, prefix+".first"
+	if len(one.Table) > 0 {
+		first, path = one.Table[0], prefix+".table"
+		if l.find(prefix+".first").origin == "file" || l.find(prefix+".growth").origin == "file" {
+			l.warn("%s: there is a table, so that first and growth count for nothing", prefix)
+		}
+	}
+	if one.Until > 0 && first >= one.Until && !l.bad[path] && !l.bad[prefix+".until"] {
+		l.problem(path, "the first day may send %d, and %s.until ends the warming at %d: it would be over before it begins", first, prefix, one.Until)
+	}
+}
+
+func (l *loader) validateWarmingDomain(i int, prefix string) {
+	domain, path := l.cfg.Warming[i].Domain, prefix+".domain"
+	if l.bad[path] {
+		return
+	}
+	if domain == "" {
+		l.problem(path, `is not set; write the domain whose mail is held back, as in "mail.example.com"`)
+		return
+	}
+	for _, earlier := range l.cfg.Warming[:i] {
+		if strings.EqualFold(earlier.Domain, domain) {
+			l.problem(path, "found %s, which another table has already", settings.Show(domain))
+		}
+	}
+	own := func(d string) bool { return strings.EqualFold(d, domain) }
+	if !slices.ContainsFunc(l.cfg.Sender.Domains, own) && l.cfg.Sender.Email != "" {
+		l.warn("%s: %s is not among sender.domains: nothing is sent from it", prefix, domain)
+	}
+}
+
+// minToken is what a token has at least: what can be guessed is none.
+const minToken = 16
+
+func (l *loader) validateAdmin() {
+	a := l.cfg.Admin
+	if a.Token.IsSet() && len(a.Token.Reveal()) < minToken {
+		l.problem("admin.token", "has %d letters; %d are needed so that nobody guesses it, as 'openssl rand -hex 16' makes them", len(a.Token.Reveal()), minToken)
+	}
+	if a.Address == "" || l.bad["admin.address"] || a.Token.IsSet() || l.secretRefused(l.secretAt("admin.token")) {
+		return
+	}
+	if host, _, _ := net.SplitHostPort(a.Address); !loopbackHost(host) {
+		l.problem("admin.address", "found %s, which other machines reach, and no token; write 127.0.0.1, or %s", settings.Show(a.Address), l.ways(l.secretAt("admin.token")))
+	}
+}
+
+func (l *loader) validateWebhook() {
+	w := &l.cfg.Webhook
+	if w.Address == "" || l.bad["webhook.address"] {
+		return
+	}
+	if !w.Secret.IsSet() && !l.secretRefused(l.secretAt("webhook.secret")) && !l.src.NoWebhookSecret {
+		l.problem("webhook.address", "is set, and webhook.secret is not: anybody could send events; %s. 'smtp2rest webhook register' gets one from the provider", l.ways(l.secretAt("webhook.secret")))
+	}
+	l.validateWebhookTLS(w)
+	if l.cfg.Queue.Mode == NoQueue {
+		l.warn("webhook.address: queue.mode is \"none\", so that what events teach is forgotten when the relay is restarted")
+	}
+}
+
+func (l *loader) validateWebhookTLS(w *Webhook) {
+	switch {
+	case w.CertFile == "" && w.KeyFile == "":
+		if host, _, err := net.SplitHostPort(w.Address); err == nil && !loopbackHost(host) {
+			l.warn("webhook.address: %s can be reached by others, and without cert_file what events say of your recipients can be read on the way", w.Address)
+		}
+	case w.CertFile == "":
+		l.problem("webhook.cert_file", "is not set, and webhook.key_file is; set both or neither")
+	case w.KeyFile == "":
+		l.problem("webhook.key_file", "is not set, and webhook.cert_file is; set both or neither")
+	default:
+		l.validatePair("webhook", w.CertFile, w.KeyFile)
+	}
 }

@@ -34,9 +34,9 @@ table = [50]
 until = 60
 `, env{}))
 	want := []Warming{
-		{Domain: "Mail.example.com", Begin: december, First: 40, Growth: 2, Table: []int{}, Urgent: []string{"alerts@mail.example.com", "@b.example"}},
-		{Domain: "b.example", Begin: december, First: 50, Growth: 1.5, Table: []int{50, 50, 100, 0}, Urgent: []string{}},
-		{Domain: "c.example", Begin: december, First: 50, Growth: 1.5, Until: 60, Table: []int{50}, Urgent: []string{}},
+		{Domain: "Mail.example.com", Begin: december, First: 40, Growth: 2, Urgent: []string{"alerts@mail.example.com", "@b.example"}},
+		{Domain: "b.example", Begin: december, First: 50, Growth: 1.5, Table: []int{50, 50, 100, 0}},
+		{Domain: "c.example", Begin: december, First: 50, Growth: 1.5, Until: 60, Table: []int{50}},
 	}
 	if !reflect.DeepEqual(cfg.Warming, want) {
 		t.Errorf("got  %+v\nwant %+v", cfg.Warming, want)

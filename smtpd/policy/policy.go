@@ -21,6 +21,7 @@ type List []pattern
 // pattern is one entry of a list, in lower case. Local part and domain are
 // compared apart, so that no * reaches over the @ between them.
 type pattern struct {
+	entry         string // as written
 	local, domain string
 	below         bool // the domain, and all below it
 	null          bool
@@ -35,9 +36,19 @@ func Parse(entries []string) (List, error) {
 		if err != nil {
 			return nil, err
 		}
+		p.entry = entry
 		list[i] = p
 	}
 	return list, nil
+}
+
+// Entries is the list as it was written.
+func (l List) Entries() []string {
+	entries := make([]string, len(l))
+	for i, p := range l {
+		entries[i] = p.entry
+	}
+	return entries
 }
 
 var errForms = errors.New(`write an address, "@example.com" for a domain, "@.example.com" for it and all below it, or either with * for any characters`)

@@ -109,6 +109,8 @@ func importRules() []importRule {
 	return []importRule{
 		{from: "smtpd", banned: []string{"relay", "cmd"},
 			why: "the SMTP side knows nothing of what becomes of the mail; relay/intake is the one bridge"},
+		{from: "internal/settings", banned: []string{"smtpd", "relay", "cmd"},
+			why: "every package's settings are read by it, in tests of smtpd as well"},
 		{from: "...", banned: []string{"cmd"}, except: []string{"cmd"},
 			why: "commands are how a person runs the relay; nothing is built on them"},
 		{from: "relay", banned: []string{"smtpd"}, except: []string{"relay/intake", "relay/app", "smtpd/policy"},

@@ -7,7 +7,7 @@ import (
 
 	"time"
 
-	"github.com/smtp2rest/smtp2rest/relay/config"
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 )
 
 // ErrNotConfirmed: the answer was not yes.
@@ -36,7 +36,7 @@ var errNotAnAge = errors.New(`write how long ago, such as "90m" or "2d"`)
 type AgeValue time.Duration
 
 func (a *AgeValue) Set(s string) error {
-	d, err := config.ParseDuration(s)
+	d, err := settings.ParseDuration(s)
 	if err == nil && d <= 0 {
 		return errNotAnAge
 	}
@@ -48,7 +48,7 @@ func (a *AgeValue) String() string {
 	if a == nil || *a == 0 {
 		return ""
 	}
-	return config.FormatDuration(time.Duration(*a))
+	return settings.FormatDuration(time.Duration(*a))
 }
 
 // Type is what the help calls the value.

@@ -10,10 +10,9 @@ import (
 	"os"
 	"strings"
 
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
-
-	"github.com/smtp2rest/smtp2rest/relay/config"
 )
 
 // Exit codes. The systemd unit relies on ExitConfig: a wrong configuration
@@ -107,7 +106,7 @@ func NoSuch(word string, candidates []string) string {
 
 // DidYouMean names the nearest candidate, if one is near.
 func DidYouMean(word string, candidates []string, prefix ...string) string {
-	nearest := config.Nearest(word, candidates)
+	nearest := settings.Nearest(word, candidates)
 	if nearest == "" {
 		return ""
 	}

@@ -14,8 +14,8 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/reach"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/relay/admin"
-	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/history"
 )
 
@@ -118,7 +118,7 @@ func (v *timeValue) Set(s string) error {
 			return nil
 		}
 	}
-	d, err := config.ParseDuration(s)
+	d, err := settings.ParseDuration(s)
 	if err != nil || d <= 0 {
 		return errors.New(`write a date, such as "2026-11-25", a time, such as "2026-11-25T18:00", or how long ago, such as "90m" or "2d"`)
 	}

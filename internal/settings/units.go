@@ -1,4 +1,4 @@
-package config
+package settings
 
 import (
 	"fmt"
@@ -9,17 +9,12 @@ import (
 	"time"
 )
 
-const day = 24 * time.Hour
-
-const (
-	kib = 1 << 10
-	mib = 1 << 20
-	gib = 1 << 30
-)
+// Day is the unit that time.ParseDuration does not have.
+const Day = 24 * time.Hour
 
 // ParseDuration is time.ParseDuration with days in front: "2d", "1d12h".
 func ParseDuration(s string) (time.Duration, error) {
-	wrong := fmt.Errorf(`found %s, which is not a time; write a number with its unit: ms, s, m, h or d, as in "10s"`, show(s))
+	wrong := fmt.Errorf(`found %s, which is not a time; write a number with its unit: ms, s, m, h or d, as in "10s"`, Show(s))
 	days, rest, ok := strings.Cut(s, "d")
 	if !ok {
 		d, err := time.ParseDuration(s)
@@ -29,10 +24,10 @@ func ParseDuration(s string) (time.Duration, error) {
 		return d, nil
 	}
 	n, err := strconv.ParseUint(days, 10, 32)
-	if err != nil || int64(n) > math.MaxInt64/int64(day) {
+	if err != nil || int64(n) > math.MaxInt64/int64(Day) {
 		return 0, wrong
 	}
-	total := time.Duration(n) * day
+	total := time.Duration(n) * Day
 	if rest == "" {
 		return total, nil
 	}
@@ -50,9 +45,9 @@ func FormatDuration(d time.Duration) string {
 		return d.String()
 	}
 	var days string
-	if n := d / day; n > 0 {
+	if n := d / Day; n > 0 {
 		days = strconv.FormatInt(int64(n), 10) + "d"
-		if d %= day; d == 0 {
+		if d %= Day; d == 0 {
 			return days
 		}
 	}
@@ -75,7 +70,7 @@ func sizeUnits() []struct {
 		name  string
 		bytes int64
 	}{
-		{"GiB", gib}, {"GB", 1e9}, {"MiB", mib}, {"MB", 1e6}, {"KiB", kib}, {"KB", 1e3}, {"B", 1},
+		{"GiB", 1 << 30}, {"GB", 1e9}, {"MiB", 1 << 20}, {"MB", 1e6}, {"KiB", 1 << 10}, {"KB", 1e3}, {"B", 1},
 	}
 }
 
@@ -83,7 +78,7 @@ func sizeUnits() []struct {
 // "25MB", "512". Units are read in either case; "M" alone is refused because
 // people mean two things by it.
 func ParseSize(s string) (int64, error) {
-	wrong := fmt.Errorf(`found %s, which is not a size; write a whole number with its unit: KiB, MiB, GiB, KB, MB or GB, as in "10MiB"`, show(s))
+	wrong := fmt.Errorf(`found %s, which is not a size; write a whole number with its unit: KiB, MiB, GiB, KB, MB or GB, as in "10MiB"`, Show(s))
 	digits := strings.TrimRight(s, "KMGIBkmgib")
 	unit, factor := s[len(digits):], int64(1)
 	if unit != "" {
@@ -118,14 +113,14 @@ func parseNetwork(s string) (netip.Prefix, error) {
 	}
 	p, err := netip.ParsePrefix(s)
 	if err != nil {
-		return netip.Prefix{}, fmt.Errorf(`found %s, which is not a network; write one as in "10.1.0.0/16" or "fd00::/8"`, show(s))
+		return netip.Prefix{}, fmt.Errorf(`found %s, which is not a network; write one as in "10.1.0.0/16" or "fd00::/8"`, Show(s))
 	}
 	if p.Addr().Is4In6() {
-		return netip.Prefix{}, fmt.Errorf(`found %s; write an IPv4 network as such, as in "10.1.0.0/16"`, show(s))
+		return netip.Prefix{}, fmt.Errorf(`found %s; write an IPv4 network as such, as in "10.1.0.0/16"`, Show(s))
 	}
 	if p != p.Masked() {
 		return netip.Prefix{}, fmt.Errorf("found %s, an address in the network %s; write that, or %s for the one address",
-			show(s), quote(p.Masked().String()), quote(p.Addr().String()))
+			Show(s), Quote(p.Masked().String()), Quote(p.Addr().String()))
 	}
 	return p, nil
 }
