@@ -9,7 +9,6 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/reach"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 	"github.com/smtp2rest/smtp2rest/test/harness"
 )
@@ -215,11 +214,11 @@ func TestSandboxAsJSON(t *testing.T) {
 
 func TestSetAsideAsJSON(t *testing.T) {
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, reach.QueueFile), []byte("damaged"), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "queue.db"), []byte("damaged"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	r := harness.Execute(t, harness.Environ(t), "", "queue", "set-aside", "--data-dir", dir, "--json")
-	if name, _ := object(t, "set-aside", r.Out)["renamed"].(string); !strings.HasPrefix(filepath.Base(name), reach.QueueFile) {
+	if name, _ := object(t, "set-aside", r.Out)["renamed"].(string); !strings.HasPrefix(filepath.Base(name), "queue.db") {
 		t.Errorf("%+v", r)
 	}
 }

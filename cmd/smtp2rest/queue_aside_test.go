@@ -8,9 +8,8 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/reach"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
-	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
+	"github.com/smtp2rest/smtp2rest/relay/store"
 	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
@@ -18,23 +17,23 @@ import (
 // one; a running daemon's is left alone.
 func TestQueueSetAside(t *testing.T) {
 	dir := t.TempDir()
-	store, err := sqlite.Open(sqlite.Options{Dir: dir})
+	s, err := store.Open(t.Context(), store.SQLite(dir), store.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	if r := harness.Execute(t, harness.Environ(t), "", "queue", "set-aside", "--data-dir", dir); r.Code == 0 || !strings.Contains(r.Err, "another smtp2rest") {
 		t.Errorf("while it is in use: %+v", r)
 	}
-	if err := store.Close(); err != nil {
+	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(dir, reach.QueueFile), []byte(strings.Repeat("damaged", 1000)), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "queue.db"), []byte(strings.Repeat("damaged", 1000)), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	if r := harness.Execute(t, harness.Environ(t), "", "queue", "set-aside", "--data-dir", dir); r.Code != 0 || !strings.Contains(r.Out, ".damaged-") {
 		t.Fatalf("%+v", r)
 	}
-	kept, err := filepath.Glob(filepath.Join(dir, reach.QueueFile+".damaged-*"))
+	kept, err := filepath.Glob(filepath.Join(dir, "queue.db"+".damaged-*"))
 	if err != nil || len(kept) != 1 {
 		t.Errorf("kept %v, %v", kept, err)
 	}
@@ -49,10 +48,10 @@ func TestQueueSetAside(t *testing.T) {
 	if _, err := os.Lstat(filepath.Join(dir, "spool")); !errors.Is(err, fs.ErrNotExist) {
 		t.Error("the spool is still there")
 	}
-	if store, err = sqlite.Open(sqlite.Options{Dir: dir}); err != nil {
+	if s, err = store.Open(t.Context(), store.SQLite(dir), store.Options{}); err != nil {
 		t.Fatal(err)
 	}
-	if err := store.Close(); err != nil {
+	if err := s.Close(); err != nil {
 		t.Error(err)
 	}
 }

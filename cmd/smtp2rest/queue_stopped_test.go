@@ -14,7 +14,7 @@ import (
 	"testing"
 
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
-	"github.com/smtp2rest/smtp2rest/relay/store/records"
+	"github.com/smtp2rest/smtp2rest/relay/store"
 	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
@@ -95,13 +95,13 @@ func TestStoppedCommandsMakeNothing(t *testing.T) {
 	}
 }
 
-func openRecords(t *testing.T, dir string) *records.Store {
+func openRecords(t *testing.T, dir string) *store.Store {
 	t.Helper()
-	store, err := records.Open(records.Options{Dir: dir, Log: slog.New(slog.DiscardHandler)})
+	s, err := store.Open(t.Context(), store.SQLite(dir), store.Options{Part: store.OnlyRecords, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	return store
+	return s
 }
 
 // Files of an older version are the daemon's to convert, and a damaged one its

@@ -22,7 +22,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
-	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
+	"github.com/smtp2rest/smtp2rest/relay/store"
 	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
@@ -49,14 +49,14 @@ func tried(m queue.Mail, s queue.State, o relay.Outcome) queue.Mail {
 	return m
 }
 
-func openQueue(t *testing.T, dir string) *sqlite.Store {
+func openQueue(t *testing.T, dir string) store.Queue {
 	t.Helper()
-	store, err := sqlite.Open(sqlite.Options{Dir: dir, Log: slog.New(slog.DiscardHandler)})
+	s, err := store.Open(t.Context(), store.SQLite(dir), store.Options{Part: store.OnlyQueue, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = store.Close() }) // closing twice is harmless
-	return store
+	t.Cleanup(func() { _ = s.Close() }) // closing twice is harmless
+	return s.Queue
 }
 
 // queueDir is a short-lived data directory with one of everything; its path is

@@ -12,7 +12,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/dialogue"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 	"github.com/smtp2rest/smtp2rest/relay/admin"
-	"github.com/smtp2rest/smtp2rest/relay/store/records"
+	"github.com/smtp2rest/smtp2rest/relay/store"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/test/harness"
 )
@@ -25,14 +25,14 @@ func recordsDir(t *testing.T, entries ...suppress.Entry) string {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
-	store, err := records.Open(records.Options{Dir: dir})
+	s, err := store.Open(t.Context(), store.SQLite(dir), store.Options{Part: store.OnlyRecords})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := store.Put(t.Context(), entries); err != nil {
+	if err := s.Records.Put(t.Context(), entries); err != nil {
 		t.Fatal(err)
 	}
-	if err := store.Close(); err != nil {
+	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
 	return dir
@@ -156,12 +156,12 @@ func TestImportAndExport(t *testing.T) {
 		from, to := recordsDir(t, full...), recordsDir(t)
 		out := suppressionsOf(t, from, "", "export", "--format", format)
 		wantOut(t, suppressionsOf(t, to, out.Out, "import", "-"), 0, "2 addresses imported.\n", "")
-		store, err := records.Open(records.Options{Dir: to})
+		s, err := store.Open(t.Context(), store.SQLite(to), store.Options{Part: store.OnlyRecords})
 		if err != nil {
 			t.Fatal(err)
 		}
-		got, err := store.Entries(t.Context(), suppress.Filter{})
-		if cerr := store.Close(); err != nil || cerr != nil {
+		got, err := s.Records.Entries(t.Context(), suppress.Filter{})
+		if cerr := s.Close(); err != nil || cerr != nil {
 			t.Fatal(err, cerr)
 		}
 		if len(got) != 2 || got[1] != full[0] || got[0] != full[1] {
@@ -195,13 +195,13 @@ func TestImportOfOthersFiles(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			dir := recordsDir(t)
 			wantOut(t, suppressionsOf(t, dir, tt.text, append([]string{"import", "-"}, tt.args...)...), tt.code, tt.out, tt.err)
-			store, err := records.Open(records.Options{Dir: dir})
+			s, err := store.Open(t.Context(), store.SQLite(dir), store.Options{Part: store.OnlyRecords})
 			if err != nil {
 				t.Fatal(err)
 			}
-			defer func() { _ = store.Close() }()
+			defer func() { _ = s.Close() }()
 			var list []string
-			for e, err := range admin.AllSuppressions(t.Context(), admin.NewSuppressions(store), admin.SuppressionFilter{}) {
+			for e, err := range admin.AllSuppressions(t.Context(), admin.NewSuppressions(s.Records), admin.SuppressionFilter{}) {
 				if err != nil {
 					t.Fatal(err)
 				}

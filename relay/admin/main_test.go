@@ -15,7 +15,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
-	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
+	"github.com/smtp2rest/smtp2rest/relay/store"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -24,14 +24,14 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 var noon = time.Date(2026, 3, 29, 12, 0, 0, 0, time.UTC)
 
 // openStore opens a real queue in a directory.
-func openStore(t testing.TB, dir string) *sqlite.Store {
+func openStore(t testing.TB, dir string) store.Queue {
 	t.Helper()
-	store, err := sqlite.Open(sqlite.Options{Dir: dir, Log: slog.New(slog.DiscardHandler)})
+	s, err := store.Open(t.Context(), store.SQLite(dir), store.Options{Part: store.OnlyQueue, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = store.Close() }) // closing twice is harmless
-	return store
+	t.Cleanup(func() { _ = s.Close() }) // closing twice is harmless
+	return s.Queue
 }
 
 // mail is a mail whose id begins with id, received minutes after noon.

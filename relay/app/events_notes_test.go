@@ -65,7 +65,7 @@ func TestTheEndpointStands(t *testing.T) {
 	if n := told(); n != 1 {
 		t.Errorf("%d notes of a wrong secret", n)
 	}
-	if err := h.app.parts.records.Close(); err != nil {
+	if err := h.app.parts.opened.Close(); err != nil {
 		t.Fatal(err)
 	}
 	post("whsec_test", 503)

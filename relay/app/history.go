@@ -9,31 +9,24 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
-	"github.com/smtp2rest/smtp2rest/relay/store/records"
 )
 
 func historyBounds(c *config.Config) history.Bounds {
 	return history.Bounds{Keep: c.History.Keep, MaxSize: c.History.MaxSize}
 }
 
-// buildRecords opens what is known besides the mail itself. It lives beside the
-// queue: without one there is no directory to keep it in.
+// buildRecords begins to keep the history, if anything is kept.
 func (p *parts) buildRecords(context.Context) error {
 	p.history = history.Nothing{}
-	c := p.config()
-	if c.Queue.Mode == config.NoQueue {
+	if p.opened == nil {
 		return nil
 	}
-	store, err := records.Open(records.Options{Dir: c.Queue.DataDir, MinFree: c.Queue.MinFree, Log: p.opt.Log, Metrics: p.metrics})
-	if err != nil {
-		return p.dataDirError(err)
-	}
-	p.onStop(func(context.Context) error { return store.Close() })
-	p.records = store
-	p.tell(func(context.Context, time.Time) []admin.Note { return recordsNotes(store.Standing(), c.Queue.DataDir) })
+	c := p.config()
+	p.records = p.opened.Records
+	p.tell(func(context.Context, time.Time) []admin.Note { return p.recordsNotes(c.Queue.DataDir) })
 	b := historyBounds(c)
 	p.recorder = history.NewRecorder(history.Options{
-		Store: store, Keep: b.Keep, MaxSize: b.MaxSize, Log: p.opt.Log, Metrics: p.metrics,
+		Store: p.records, Keep: b.Keep, MaxSize: b.MaxSize, Log: p.opt.Log, Metrics: p.metrics,
 	})
 	p.recorder.Start()
 	p.onStop(func(context.Context) error { p.recorder.Stop(); return nil })
@@ -68,13 +61,14 @@ func (p *parts) reconcile(store queue.Queue) {
 
 // recordsNotes tell of records that are not kept. Mail is not touched by it, and
 // so nothing else would show it.
-func recordsNotes(s records.Standing, dir string) []admin.Note {
+func (p *parts) recordsNotes(dir string) []admin.Note {
+	since, damaged, err := p.records.Trouble()
 	switch {
-	case s.Damaged:
-		return []admin.Note{{Level: admin.LevelTrouble, What: "history, suppressions and the provider's events are not kept any more", Why: s.Err.Error(), Since: s.Since.Round(0).UTC(),
+	case damaged:
+		return []admin.Note{{Level: admin.LevelTrouble, What: "history, suppressions and the provider's events are not kept any more", Why: err.Error(), Since: since.Round(0).UTC(),
 			Do: "restart smtp2rest: it sets the file aside and begins a new one, without the suppressions that were learnt; docs/operations.md says how to bring them over"}}
-	case s.Err != nil:
-		return []admin.Note{{Level: admin.LevelWarning, What: "history and suppressions are not kept", Why: s.Err.Error(), Since: s.Since.Round(0).UTC(),
+	case err != nil:
+		return []admin.Note{{Level: admin.LevelWarning, What: "history and suppressions are not kept", Why: err.Error(), Since: since.Round(0).UTC(),
 			Do: "see to the disk of " + dir + "; mail is not touched, and it goes on by itself"}}
 	}
 	return nil

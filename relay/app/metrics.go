@@ -10,7 +10,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/smtp2rest/smtp2rest/relay/config"
-	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
 )
 
 //go:generate go test -run ^TestMetricsDocument$ -update .
@@ -43,7 +42,10 @@ func (p *parts) measure() {
 	c := func() config.Queue { return p.config().Queue }
 	gauge("queue_mails_limit", "How many mails the queue may hold (queue.max_mails); 0 is no bound.", func() float64 { return float64(c().MaxMails) })
 	gauge("queue_bytes_limit", "How many bytes the mails in the queue may have (queue.max_size); 0 is no bound.", func() float64 { return float64(c().MaxSize) })
-	gauge("storage_free_bytes_min", "How much of the disk is left free (queue.min_free, at least 32 MiB): with less no mail is queued.", func() float64 { return float64(max(c().MinFree, sqlite.LeastFree)) })
+	gauge("storage_free_bytes_min", "How much of the disk is left free (queue.min_free, at least 32 MiB): with less no mail is queued.", func() float64 {
+		_, kept, _ := p.store.Space()
+		return float64(kept)
+	})
 	gauge("delivery_alive", "1 while the loop that sends queued mail gets on, or shows that it would if there were any. 0 is a fault of this program.", func() float64 {
 		ctx, cancel := context.WithTimeout(context.Background(), aliveTime)
 		defer cancel()

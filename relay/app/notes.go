@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
-	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
 )
 
 // nearlyFull is the part of a bound from which on somebody should know.
@@ -71,8 +70,7 @@ func (p *parts) storageNotes(ctx context.Context, storage *storageCheck) []admin
 			Do: "see to the disk of " + c.DataDir + "; the relay goes on by itself"}}
 	}
 	var notes []admin.Note
-	free, err := sqlite.FreeBytes(c.DataDir)
-	least := max(c.MinFree, sqlite.LeastFree)
+	free, least, err := p.store.Space()
 	switch {
 	case err != nil:
 	case free <= least:
@@ -94,8 +92,8 @@ const roomForOne = 1 << 20
 // nil when it can be queued.
 func (p *parts) room(ctx context.Context) error {
 	c := p.config().Queue
-	free, err := sqlite.FreeBytes(c.DataDir)
-	if least := max(c.MinFree, sqlite.LeastFree); err == nil && free <= least {
+	free, least, err := p.store.Space()
+	if err == nil && free <= least {
 		return fmt.Errorf("the disk of the queue has %d MiB left, and %d MiB are kept free", free>>20, least>>20)
 	}
 	stats, err := p.store.Stats(ctx)

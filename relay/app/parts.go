@@ -21,8 +21,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/retry"
-	"github.com/smtp2rest/smtp2rest/relay/store/records"
-	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
+	"github.com/smtp2rest/smtp2rest/relay/store"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/relay/warm"
 	"github.com/smtp2rest/smtp2rest/relay/webhook"
@@ -51,7 +50,7 @@ type parts struct {
 type known struct {
 	suppressions *suppress.List
 	suppressed   suppress.Store    // what keeps them
-	records      *records.Store    // nil without a queue
+	records      store.Records     // nil without a queue
 	recorder     *history.Recorder // of them
 	history      history.Noter     // the recorder, if there is one
 	webhook      *endpoint         // where the provider tells what became of mail
@@ -70,9 +69,9 @@ type outbound struct {
 // kept is the queue and what drains it. All but queue are nil without one.
 type kept struct {
 	queue  intake.Queue // what intake hands over to
-	store  queue.Queue
-	marks  queue.Marks                                   // the store's
-	bounds func(sqlite.Bounds) (apply func(), err error) // prepares those of the store
+	opened *store.Store
+	store  store.Queue // of it
+	marks  queue.Marks // of it
 	engine *deliver.Engine
 }
 
@@ -150,7 +149,7 @@ func (p *parts) build(ctx context.Context) error {
 	p.meter = warm.New(plans(p.config().Warming))
 	p.memory = budget.New(p.config().Limits.Memory, p.metrics)
 	p.tell(p.untoldNotes)
-	for _, step := range []func(context.Context) error{p.buildAliases, p.buildRecords, p.buildSuppressions, p.buildAPI, p.buildQueue, p.buildEvents, p.buildAdmin, p.buildServer, p.buildWebhook} {
+	for _, step := range []func(context.Context) error{p.buildAliases, p.openStore, p.buildRecords, p.buildSuppressions, p.buildAPI, p.buildQueue, p.buildEvents, p.buildAdmin, p.buildServer, p.buildWebhook} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -210,23 +209,18 @@ func (p *parts) buildAPI(context.Context) error {
 // engine, and when that takes no mail, nobody but the clients can.
 func (p *parts) leaveProbes() bool { return p.engine != nil && p.engine.TakesMail() }
 
-// buildQueue opens the store, puts the pacer where it was before a restart and
-// starts to drain. The store is opened before the listeners: what could not be
-// kept must not be taken.
+// buildQueue starts to drain the queue, if there is one.
 func (p *parts) buildQueue(ctx context.Context) error {
-	if p.config().Queue.Mode == config.NoQueue {
+	if p.opened == nil {
 		p.queue = intake.NoQueue{}
 		return nil
 	}
-	store, err := p.openStore()
-	if err != nil {
-		return err
-	}
-	return p.drain(ctx, store, store.Writing)
+	return p.drain(ctx, p.opened.Queue)
 }
 
-// drain goes on where the process before this one ended.
-func (p *parts) drain(ctx context.Context, store queue.Queue, writing func() time.Time) error {
+// drain goes on where the process before this one ended, with the pacer where
+// it was.
+func (p *parts) drain(ctx context.Context, store store.Queue) error {
 	if err := p.keeper.restore(ctx, store, p.pacer); err != nil {
 		return err
 	}
@@ -242,35 +236,31 @@ func (p *parts) drain(ctx context.Context, store queue.Queue, writing func() tim
 	p.onStop(func(context.Context) error { storage.end(); return nil })
 	p.tell(func(ctx context.Context, _ time.Time) []admin.Note { return p.storageNotes(ctx, storage) })
 	p.tell(p.troubleNotes)
-	p.health.watch(p.startEngine(store), storage, writing, p.room)
+	p.health.watch(p.startEngine(store), storage, store.Writing, p.room)
 	p.reconcile(store)
 	return nil
 }
 
-func queueBounds(c *config.Config) sqlite.Bounds {
+func queueBounds(c *config.Config) queue.Options {
 	q := c.Queue
-	return sqlite.Bounds{
-		Queue:   queue.Options{MaxMails: int64(q.MaxMails), MaxBytes: q.MaxSize, ForgetSent: q.KeepSent == 0},
-		MinFree: q.MinFree,
-	}
+	return queue.Options{MaxMails: int64(q.MaxMails), MaxBytes: q.MaxSize, ForgetSent: q.KeepSent == 0, MinFree: q.MinFree}
 }
 
-func (p *parts) openStore() (*sqlite.Store, error) {
-	c, b := p.config().Queue, queueBounds(p.config())
-	store, err := sqlite.Open(sqlite.Options{
-		Dir:     c.DataDir,
-		Queue:   b.Queue,
-		MinFree: b.MinFree,
-		Log:     p.opt.Log,
-		Metrics: p.metrics,
-	})
+// openStore opens what is kept, if anything is. It comes before the listeners:
+// what could not be kept must not be taken.
+func (p *parts) openStore(ctx context.Context) error {
+	c := p.config()
+	if c.Queue.Mode == config.NoQueue {
+		return nil
+	}
+	s, err := store.Open(ctx, store.SQLite(c.Queue.DataDir), store.Options{Queue: queueBounds(c), Log: p.opt.Log, Metrics: p.metrics})
 	if err != nil {
-		return nil, p.dataDirError(err)
+		return p.dataDirError(err)
 	}
 	p.warnOfVolatile()
-	p.onStop(func(context.Context) error { return store.Close() })
-	p.bounds = store.Prepare
-	return store, nil
+	p.onStop(func(context.Context) error { return s.Close() })
+	p.opened = s
+	return nil
 }
 
 func engineSettings(c *config.Config) deliver.Settings {

@@ -6,14 +6,14 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
-	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
+	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
 
 // The queue takes no mail, and has none with which its workers could test an API
 // that was down: then the mail of clients does it, one at a time.
 func TestClientsProbeWhenTheQueueCannot(t *testing.T) {
 	inVirtualTime(t, "", func(w *world) {
-		apply, err := w.now.bounds(sqlite.Bounds{MinFree: 1 << 60})
+		apply, err := w.now.opened.Prepare(queue.Options{MinFree: 1 << 60})
 		w.must(err)
 		apply()
 		w.must(w.box.SetOutage(sandbox.OutageUnavailable))

@@ -20,7 +20,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/retry"
-	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
+	"github.com/smtp2rest/smtp2rest/relay/store"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
 
@@ -47,19 +47,19 @@ func (u used) String() string {
 // run offers ten times what is allowed for a minute, and goes on draining
 // until it is measured. dial is nil for a real network.
 func (q quota) run(t testing.TB, box *sandbox.Server, dial func(context.Context, string, string) (net.Conn, error)) used {
-	store, err := sqlite.Open(sqlite.Options{Dir: t.TempDir(), Log: slog.New(slog.DiscardHandler)})
+	s, err := store.Open(t.Context(), store.SQLite(t.TempDir()), store.Options{Part: store.OnlyQueue, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() {
-		if err := store.Close(); err != nil {
+		if err := s.Close(); err != nil {
 			t.Error(err)
 		}
 	}()
-	stop := q.start(t, box, store, dial)
+	stop := q.start(t, box, s.Queue, dial)
 	defer stop()
 	offered := make(chan error, 1)
-	go func() { offered <- q.offer(store) }()
+	go func() { offered <- q.offer(s.Queue) }()
 	<-time.After(q.settle)
 	before := box.Stats()
 	<-time.After(q.measure)

@@ -7,8 +7,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
-	"github.com/smtp2rest/smtp2rest/relay/store/records"
-	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
+	"github.com/smtp2rest/smtp2rest/relay/store"
 )
 
 // A crash takes the last moment of the history. The next start finds out, as far
@@ -24,7 +23,7 @@ func TestTheHistoryIsReconciledWithTheQueue(t *testing.T) {
 	gone := known
 	gone.ID, gone.Recipients = relay.NewID(at.Add(time.Second)), []string{"gone@example.net"}
 
-	q, err := sqlite.Open(sqlite.Options{Dir: dir})
+	s, err := store.Open(t.Context(), store.SQLite(dir), store.Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -33,20 +32,13 @@ func TestTheHistoryIsReconciledWithTheQueue(t *testing.T) {
 	mail.Recipients[1] = ended(1, "sent@example.net", queue.Sent, taken)
 	mail.Recipients[2] = ended(2, "refused@example.net", queue.Failed, relay.Outcome{Kind: relay.Refused, Status: 422})
 	mail.Recipients[3] = ended(3, "old@example.net", queue.Failed, relay.Outcome{Kind: relay.Unavailable, Status: 500})
-	if err := q.Enqueue(t.Context(), mail); err != nil {
+	if err := s.Queue.Enqueue(t.Context(), mail); err != nil {
 		t.Fatal(err)
 	}
-	if err := q.Close(); err != nil {
+	if err := s.Records.Write(t.Context(), history.Changes(history.NewCame(&known, history.Head{}), history.NewCame(&gone, history.Head{}))); err != nil {
 		t.Fatal(err)
 	}
-	past, err := records.Open(records.Options{Dir: dir})
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := past.Write(t.Context(), history.Changes(history.NewCame(&known, history.Head{}), history.NewCame(&gone, history.Head{}))); err != nil {
-		t.Fatal(err)
-	}
-	if err := past.Close(); err != nil {
+	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
 

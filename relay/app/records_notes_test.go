@@ -5,8 +5,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"github.com/smtp2rest/smtp2rest/relay/store/records"
 )
 
 // Records that cannot be written harm no mail, so that nothing but the status
@@ -20,7 +18,7 @@ func TestStatusOfDamagedRecords(t *testing.T) {
 		t.Fatal(err)
 	}
 	// Its last pages, which are the history's: a start reads the suppressions.
-	file, err := os.OpenFile(filepath.Join(dir, records.FileName), os.O_RDWR, 0)
+	file, err := os.OpenFile(filepath.Join(dir, "records.db"), os.O_RDWR, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -200,15 +200,10 @@ func (p *parts) prepareEngine(_ context.Context, c *config.Config) (change, erro
 
 // prepareQueue is for the queue and for the records beside it.
 func (p *parts) prepareQueue(_ context.Context, c *config.Config) (change, error) {
-	if p.bounds == nil {
+	if p.opened == nil {
 		return nothing()
 	}
-	queue, err := p.bounds(queueBounds(c))
-	if err != nil || p.records == nil {
-		return change{apply: queue}, err
-	}
-	records, err := p.records.Prepare(c.Queue.MinFree)
-	return change{apply: func() { queue(); records() }}, err
+	return applied(p.opened.Prepare(queueBounds(c)))
 }
 
 func (p *parts) prepareHistory(_ context.Context, c *config.Config) (change, error) {

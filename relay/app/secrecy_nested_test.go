@@ -10,7 +10,6 @@ import (
 	"testing"
 
 	"github.com/smtp2rest/smtp2rest/relay/config"
-	"github.com/smtp2rest/smtp2rest/relay/store/records"
 )
 
 // nestedMail has the word wherever a mail can have one: in a forwarded mail and
@@ -84,7 +83,7 @@ func TestNoWordOfANestedMailIsKept(t *testing.T) {
 			t.Errorf("the log says %s", line)
 		}
 	}
-	for _, name := range []string{records.FileName, records.FileName + "-wal"} {
+	for _, name := range []string{"records.db", "records.db-wal"} {
 		b, err := os.ReadFile(filepath.Join(dir, name))
 		if err != nil && !os.IsNotExist(err) {
 			t.Fatal(err)

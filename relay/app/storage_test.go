@@ -12,7 +12,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
-	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
+	"github.com/smtp2rest/smtp2rest/relay/store"
 )
 
 // handOver hands one mail over and returns the reply to it.
@@ -225,7 +225,7 @@ func TestADamagedDatabase(t *testing.T) {
 			if err := os.WriteFile(path, damaged, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			aside, err := sqlite.SetAside(dir, time.Now())
+			aside, err := store.SetAside(store.SQLite(dir), time.Now())
 			if err != nil {
 				t.Fatal(err)
 			}

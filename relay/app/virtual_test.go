@@ -19,7 +19,6 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/intake"
 	"github.com/smtp2rest/smtp2rest/relay/internal/memnet"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
-	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/relay/warm"
 	"github.com/smtp2rest/smtp2rest/smtpd"
@@ -48,7 +47,6 @@ type world struct {
 type process struct {
 	*parts
 	intake  *intake.Intake
-	store   queue.Queue
 	ctx     context.Context // ends when sessions are cut off
 	cut     context.CancelFunc
 	clients sync.WaitGroup
@@ -102,10 +100,9 @@ func (w *world) boot() {
 	p.meter = warm.New(nil)
 	p.ctx, p.cut = context.WithCancel(context.Background())
 	w.must(p.buildAPI(p.ctx))
-	store, err := p.openStore()
-	w.must(err)
-	w.must(p.drain(p.ctx, store, store.Writing))
-	p.store, p.intake = store, p.backend()
+	w.must(p.openStore(p.ctx))
+	w.must(p.buildQueue(p.ctx))
+	p.intake = p.backend()
 	w.boots = append(w.boots, time.Now())
 	w.mu.Lock()
 	defer w.mu.Unlock()

@@ -29,7 +29,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/retry"
-	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
+	"github.com/smtp2rest/smtp2rest/relay/store"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
 
@@ -138,13 +138,13 @@ func (r *rig) build() {
 	r.t.Helper()
 	p := r.plan
 	log := slog.New(slog.NewTextHandler(r.log, nil))
-	store, err := sqlite.Open(sqlite.Options{Dir: r.dir, Queue: p.queue, Log: log})
+	s, err := store.Open(r.t.Context(), store.SQLite(r.dir), store.Options{Part: store.OnlyQueue, Queue: p.queue, Log: log})
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	r.store = store
+	r.store = s.Queue
 	if p.wrap != nil {
-		r.store = p.wrap(store)
+		r.store = p.wrap(s.Queue)
 	}
 	r.client, err = nexuspromail.New(nexuspromail.Options{
 		URL: "http://sandbox.example/api", Path: "/v1/transactional/send", Key: key,

@@ -54,6 +54,16 @@ var (
 	ErrClosed = errors.New("the queue is closed")
 )
 
+// Errors of opening a store, after which nothing was changed.
+var (
+	// ErrLocked: another process has it open.
+	ErrLocked = errors.New("another smtp2rest is using this data directory; stop it, or name another directory")
+	// ErrNewer: a later version of this program wrote it.
+	ErrNewer = errors.New("written by a newer version of smtp2rest; start that version, nothing was changed")
+	// ErrOlder: it has to be converted first, which only the relay does.
+	ErrOlder = errors.New("written by an older version of smtp2rest; the daemon converts it when it starts, nothing was changed")
+)
+
 // Options is what every backend takes besides what is its own.
 type Options struct {
 	// MaxMails bounds the mails that have an open recipient and, apart from
@@ -66,6 +76,9 @@ type Options struct {
 	// keeping it listed, without content, until Purge. A mail that is not
 	// there is then taken to have been sent: settling it as Done is no error.
 	ForgetSent bool
+	// MinFree is how many bytes to keep free on the disk: with less, Enqueue
+	// fails with ErrFull while all that drains the queue goes on.
+	MinFree int64
 }
 
 // What is reserved for bounces beyond MaxMails and MaxBytes. Where a mail was

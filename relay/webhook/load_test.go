@@ -16,8 +16,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
-	"github.com/smtp2rest/smtp2rest/relay/store/records"
+	"github.com/smtp2rest/smtp2rest/relay/store"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
 
@@ -31,11 +32,11 @@ func TestAThousandEventsASecond(t *testing.T) {
 		length = s
 	}
 	dir := t.TempDir()
-	store, err := records.Open(records.Options{Dir: dir})
+	disk, err := store.Open(t.Context(), store.SQLite(dir), store.Options{Part: store.OnlyRecords})
 	if err != nil {
 		t.Fatal(err)
 	}
-	list := suppress.New(suppress.Options{Store: store})
+	list := suppress.New(suppress.Options{Store: disk.Records})
 	if err := list.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
@@ -67,7 +68,7 @@ func TestAThousandEventsASecond(t *testing.T) {
 		}
 	}
 	list.Stop()
-	if err := store.Close(); err != nil {
+	if err := disk.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if left := kept(t, dir, events); left != events {
@@ -87,23 +88,23 @@ func TestAThousandEventsASecond(t *testing.T) {
 // kept counts the events that are there after a restart.
 func kept(t *testing.T, dir string, n int64) (found int64) {
 	t.Helper()
-	if _, err := os.Stat(filepath.Join(dir, records.FileName)); err != nil {
+	if _, err := os.Stat(filepath.Join(dir, "records.db")); err != nil {
 		t.Fatal(err)
 	}
-	store, err := records.Open(records.Options{Dir: dir})
+	s, err := store.Open(t.Context(), store.SQLite(dir), store.Options{Part: store.OnlyRecords})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i := range n {
-		_, ok, err := store.Event(context.Background(), fmt.Sprintf("evt_%d", i))
+		fresh, err := s.Records.TakeEvent(context.Background(), relay.Event{ID: fmt.Sprintf("evt_%d", i)}, "", nil)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if ok {
+		if !fresh {
 			found++
 		}
 	}
-	if err := store.Close(); err != nil {
+	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
 	return found

@@ -19,7 +19,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
-	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
+	"github.com/smtp2rest/smtp2rest/relay/store"
 	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
@@ -243,17 +243,17 @@ func (rig *killRig) look(r *killRelay) {
 	}
 }
 
-func (rig *killRig) open(dir string) *sqlite.Store {
+func (rig *killRig) open(dir string) store.Queue {
 	rig.t.Helper()
-	store, err := sqlite.Open(sqlite.Options{Dir: dir, Log: slog.New(slog.DiscardHandler)})
+	s, err := store.Open(context.Background(), store.SQLite(dir), store.Options{Part: store.OnlyQueue, Log: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		rig.fail("after life %d the queue cannot be opened: %v", rig.life, err)
 	}
-	return store
+	return s.Queue
 }
 
-func (rig *killRig) close(store *sqlite.Store) {
-	if err := store.Close(); err != nil {
+func (rig *killRig) close(q store.Queue) {
+	if err := q.Close(); err != nil {
 		rig.t.Error(err)
 	}
 }

@@ -181,6 +181,18 @@ func TestImports(t *testing.T) {
 	}
 }
 
+// Engines are chosen by a URL: whoever opens one by its own package, a command or
+// a test among them, has to be changed for the next.
+func TestStoresAreOpenedByURL(t *testing.T) {
+	for _, s := range sources(t) {
+		for _, spec := range s.file.Imports {
+			if strings.HasPrefix(spec.Path.Value, `"`+module+"/relay/store/") && !within(s.dir, "relay/store") {
+				t.Errorf("%s imports %s: only relay/store may; use store.Open", s.at(spec), spec.Path.Value)
+			}
+		}
+	}
+}
+
 // The domain's words are the bottom of the house.
 func TestTheWordsImportNothingOfOurs(t *testing.T) {
 	for _, s := range sources(t) {

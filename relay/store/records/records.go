@@ -24,6 +24,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
@@ -78,7 +79,7 @@ type Store struct {
 	commits atomic.Int64
 
 	standingMu sync.Mutex
-	standing   Standing
+	standing   trouble
 
 	calls db.Calls
 }
@@ -86,10 +87,9 @@ type Store struct {
 // Errors of Open and of calls.
 var (
 	ErrClosed = errors.New("the records are closed")
-	ErrLocked = errors.New("another smtp2rest is using this data directory; stop it, or name another directory")
-	ErrNewer  = errors.New("the records were written by a newer version of smtp2rest; start that version, nothing was changed")
+	ErrNewer  = fmt.Errorf("the records were %w", queue.ErrNewer)
 	// The daemon mends these two when it starts.
-	ErrOlder   = errors.New("the records were written by an older version of smtp2rest; the daemon converts them when it starts, nothing was changed")
+	ErrOlder   = fmt.Errorf("the records were %w", queue.ErrOlder)
 	ErrDamaged = errors.New("the records are damaged; the daemon sets them aside when it starts and begins new ones")
 )
 
@@ -138,15 +138,15 @@ func (o Options) lock() (f *os.File, err error) {
 		f, err = db.Lock(name)
 	}
 	if errors.Is(err, db.ErrLocked) {
-		err = fmt.Errorf("%w: %w", ErrLocked, err)
+		err = fmt.Errorf("%w: %w", queue.ErrLocked, err)
 	}
 	return f, err
 }
 
 // Prepare makes ready to keep another number of bytes free on the disk. It never
 // fails.
-func (s *Store) Prepare(minFree int64) (apply func(), err error) {
-	return func() { s.minFree.Store(minFree) }, nil
+func (s *Store) Prepare(o queue.Options) (apply func(), err error) {
+	return func() { s.minFree.Store(o.MinFree) }, nil
 }
 
 func (s *Store) path() string { return filepath.Join(s.opts.Dir, FileName) }

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 
 	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
 )
 
@@ -324,7 +325,7 @@ func TestClosed(t *testing.T) {
 func TestLocked(t *testing.T) {
 	dir := t.TempDir()
 	openTest(t, dir, Options{})
-	if _, err := Open(Options{Dir: dir, Log: quiet()}); !errors.Is(err, ErrLocked) {
+	if _, err := Open(Options{Dir: dir, Log: quiet()}); !errors.Is(err, queue.ErrLocked) {
 		t.Errorf("Open: %v", err)
 	}
 }

@@ -2,40 +2,37 @@ package records
 
 import "time"
 
-// Standing is how the records fare.
-type Standing struct {
-	// Err is why the latest write failed, nil if it did not; Since is when that
-	// began.
-	Err   error
-	Since time.Time
-	// Damaged says that the file was found damaged. It stays so until the next
-	// Open, which sets the file aside.
-	Damaged bool
+// trouble is why the latest write failed, and since when writes fail.
+type trouble struct {
+	err     error
+	since   time.Time
+	damaged bool // until the next Open, which sets the file aside
 }
 
-// Standing returns it.
-func (s *Store) Standing() Standing {
+// Trouble is why the records are not kept, and since when; nil when they are.
+// damaged says that this lasts until the next start sets the file aside.
+func (s *Store) Trouble() (since time.Time, damaged bool, err error) {
 	s.standingMu.Lock()
 	defer s.standingMu.Unlock()
-	return s.standing
+	return s.standing.since, s.standing.damaged, s.standing.err
 }
 
 // failing notes that a write failed, or that nothing is written any more.
 func (s *Store) failing(err error, damaged bool) {
 	s.standingMu.Lock()
 	defer s.standingMu.Unlock()
-	if s.standing.Err == nil {
-		s.standing.Since = time.Now()
+	if s.standing.err == nil {
+		s.standing.since = time.Now()
 	}
-	s.standing.Err = err
-	s.standing.Damaged = s.standing.Damaged || damaged
+	s.standing.err = err
+	s.standing.damaged = s.standing.damaged || damaged
 }
 
 // working notes that a write succeeded.
 func (s *Store) working() {
 	s.standingMu.Lock()
 	defer s.standingMu.Unlock()
-	if !s.standing.Damaged {
-		s.standing = Standing{}
+	if !s.standing.damaged {
+		s.standing = trouble{}
 	}
 }

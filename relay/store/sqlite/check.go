@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
 )
 
@@ -58,11 +59,8 @@ func SetAside(dir string, now time.Time) (string, error) {
 	if err := db.Rename(filepath.Join(dir, spoolDir), suffix); err != nil {
 		return "", err
 	}
-	return db.SetAside(filepath.Join(dir, fileName), suffix)
+	return db.SetAside(filepath.Join(dir, FileName), suffix)
 }
-
-// ErrLocked: another process has the data directory open.
-var ErrLocked = errors.New("another smtp2rest is using this data directory; stop it, or name another directory")
 
 // lock takes the data directory for this process.
 func (o Options) lock() (*os.File, error) {
@@ -79,7 +77,7 @@ func lockName(dir string) string { return filepath.Join(dir, "lock") }
 
 func locked(f *os.File, err error) (*os.File, error) {
 	if errors.Is(err, db.ErrLocked) {
-		return nil, fmt.Errorf("%w: %w", ErrLocked, err)
+		return nil, fmt.Errorf("%w: %w", queue.ErrLocked, err)
 	}
 	return f, err
 }

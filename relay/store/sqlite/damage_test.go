@@ -64,7 +64,7 @@ func TestDamagedDatabase(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := made(t)
-			path := filepath.Join(dir, fileName)
+			path := filepath.Join(dir, FileName)
 			tt.damage(t, path)
 			before, err := os.ReadFile(path)
 			must(t, err)
@@ -94,7 +94,7 @@ func TestDamagedDatabase(t *testing.T) {
 
 func TestAnotherProgramsDatabase(t *testing.T) {
 	dir := t.TempDir()
-	c, err := db.Connect("file:"+filepath.Join(dir, fileName), "PRAGMA application_id=7", "CREATE TABLE t(x)")
+	c, err := db.Connect("file:"+filepath.Join(dir, FileName), "PRAGMA application_id=7", "CREATE TABLE t(x)")
 	must(t, err)
 	must(t, c.Close())
 	if _, err := Open(Options{Dir: dir, Log: quiet()}); err == nil || !strings.Contains(err.Error(), "another program") {
@@ -105,10 +105,10 @@ func TestAnotherProgramsDatabase(t *testing.T) {
 func TestLocked(t *testing.T) {
 	dir := t.TempDir()
 	s := openTest(t, dir, Options{})
-	if _, err := Open(Options{Dir: dir, Log: quiet()}); !errors.Is(err, ErrLocked) {
+	if _, err := Open(Options{Dir: dir, Log: quiet()}); !errors.Is(err, queue.ErrLocked) {
 		t.Fatalf("Open: %v", err)
 	}
-	if _, err := SetAside(dir, time.Now()); !errors.Is(err, ErrLocked) {
+	if _, err := SetAside(dir, time.Now()); !errors.Is(err, queue.ErrLocked) {
 		t.Fatalf("SetAside: %v", err)
 	}
 	must(t, s.Enqueue(ctx, testMail(1)))
@@ -149,7 +149,7 @@ func TestDamagedEnvelope(t *testing.T) {
 			bad, good := testMail(10), testMail(10)
 			must(t, s.Enqueue(ctx, bad, good))
 			must(t, s.Close())
-			c, err := db.Connect("file:"+filepath.Join(dir, fileName), q)
+			c, err := db.Connect("file:"+filepath.Join(dir, FileName), q)
 			must(t, err)
 			must(t, c.Close())
 			s = openTest(t, dir, Options{})
@@ -213,19 +213,19 @@ func TestTheDatabaseIsMissing(t *testing.T) {
 		"empty":   func(path string) error { return os.Truncate(path, 0) },
 	}
 	for name, lose := range gone {
-		for beside, size := range map[string]int{spoolDir: spoolAbove + 1, fileName + "-wal": 100} {
+		for beside, size := range map[string]int{spoolDir: spoolAbove + 1, FileName + "-wal": 100} {
 			t.Run(name+" beside "+beside, func(t *testing.T) {
 				dir := t.TempDir()
 				s := openTest(t, dir, Options{})
 				m := queue.NewMail(relay.Message{ID: "id", From: "a@b.example", Recipients: []string{"c@d.example"}, Raw: make([]byte, size), ReceivedAt: time.Now()})
 				must(t, s.Enqueue(t.Context(), m))
-				log, err := os.ReadFile(filepath.Join(dir, fileName+"-wal"))
+				log, err := os.ReadFile(filepath.Join(dir, FileName+"-wal"))
 				must(t, err)
 				must(t, s.Close())
 				if beside != spoolDir {
 					must(t, os.WriteFile(filepath.Join(dir, beside), log, 0o600)) // as a kill leaves it
 				}
-				must(t, lose(filepath.Join(dir, fileName)))
+				must(t, lose(filepath.Join(dir, FileName)))
 				if _, err := Open(Options{Dir: dir, Log: quiet()}); err == nil || !strings.Contains(err.Error(), "set-aside") {
 					t.Fatalf("the start says %v", err)
 				}
@@ -266,7 +266,7 @@ func TestTheCountsAreMissing(t *testing.T) {
 		defer func() { must(t, s.Close()) }()
 		return *s.published.Load()
 	}()
-	c, err := db.Connect("file:"+filepath.Join(dir, fileName), "DELETE FROM counts",
+	c, err := db.Connect("file:"+filepath.Join(dir, FileName), "DELETE FROM counts",
 		"INSERT INTO recipients SELECT 1000, n, addr, turn, lane, 0, hold, due, lease, attempts, since, started, ended, fence, settled, bounced, sum FROM recipients WHERE mail = 2")
 	must(t, err)
 	must(t, c.Close())
@@ -321,7 +321,7 @@ func TestAnOlderDatabase(t *testing.T) {
 	old := testMail(spoolAbove + 1)
 	must(t, s.Enqueue(ctx, old))
 	must(t, s.Close())
-	database, err := os.ReadFile(filepath.Join(dir, fileName))
+	database, err := os.ReadFile(filepath.Join(dir, FileName))
 	must(t, err)
 	for range 2 { // the second start is of a database that is no older
 		s = open()
@@ -336,7 +336,7 @@ func TestAnOlderDatabase(t *testing.T) {
 	if left := filesIn(t, dir, "spool*/*"); len(left) != 3 {
 		t.Errorf("after a start without a restore there are %v", left)
 	}
-	must(t, os.WriteFile(filepath.Join(dir, fileName), database, 0o600))
+	must(t, os.WriteFile(filepath.Join(dir, FileName), database, 0o600))
 	s = openTest(t, dir, Options{})
 	readAll(t, s, []queue.Mail{old})
 	if aside := filesIn(t, dir, "spool.unknown-*/*"); len(aside) != 2 {

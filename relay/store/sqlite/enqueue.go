@@ -106,7 +106,7 @@ func (s *Store) wrap(ctx context.Context, mails []queue.Mail, bounded bool) ([]p
 			s.discard(unused(parcels, false))
 			return nil, err
 		}
-		if p.content || !s.bounds.Load().Queue.ForgetSent {
+		if p.content || !s.bounds.Load().ForgetSent {
 			parcels = append(parcels, p)
 		}
 	}
@@ -151,7 +151,7 @@ func onlyBounces(parcels []parcel) bool {
 // checkRoom says whether more may be stored than there is; bounces have what is
 // reserved for them besides, and do not mind how much has failed.
 func (s *Store) checkRoom(n counts, more kept, bounces bool) error {
-	o := s.bounds.Load().Queue
+	o := s.bounds.Load()
 	mails, bytes, failed := n.mails-n.failed.mails+more.mails, n.bytes+more.bytes, n.failed.mails
 	if bounces {
 		mails, bytes, failed = mails-queue.ReservedMails, bytes-queue.ReservedBytes, 0
@@ -202,11 +202,10 @@ func unspooled(parcels []parcel) int64 {
 // checkFree refuses what would leave less than MinFree on the disk, and of
 // bounces only what would leave less than the store itself needs.
 func (s *Store) checkFree(size int64, bounces bool) error {
-	least := max(s.bounds.Load().MinFree, db.LeastFree)
+	free, least, err := s.Space()
 	if bounces {
 		least = db.LeastFree
 	}
-	free, err := db.FreeBytes(s.opts.Dir)
 	if err == nil && free-size < least {
 		return fmt.Errorf("%w: %d bytes are free on the disk, %d are kept free", queue.ErrFull, free, least)
 	}

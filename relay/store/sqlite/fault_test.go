@@ -230,7 +230,7 @@ func TestDiskFull(t *testing.T) {
 		t.Run(fmt.Sprint(tt), func(t *testing.T) {
 			size := tt.size
 			dir := onTmpfs(t, "56m")
-			s := openTest(t, dir, Options{MinFree: 40 << 20, Queue: queue.Options{ForgetSent: true}, tidyEvery: time.Millisecond})
+			s := openTest(t, dir, Options{Queue: queue.Options{MinFree: 40 << 20, ForgetSent: true}, tidyEvery: time.Millisecond})
 			stored := map[string]bool{}
 			var err error
 			for err == nil {
@@ -326,7 +326,7 @@ func TestDiskFullOfOthers(t *testing.T) {
 }
 
 func TestMinFree(t *testing.T) {
-	s := openTest(t, t.TempDir(), Options{MinFree: 1 << 60})
+	s := openTest(t, t.TempDir(), Options{Queue: queue.Options{MinFree: 1 << 60}})
 	for _, size := range []int{10, spoolAbove + 1} {
 		if err := s.Enqueue(ctx, testMail(size)); !errors.Is(err, queue.ErrFull) {
 			t.Fatalf("Enqueue: %v", err)

@@ -63,9 +63,3 @@ func (m *metrics) failed(broken bool) {
 		m.broken.Set(1)
 	}
 }
-
-// LeastFree is what is kept free however small Options.MinFree is.
-const LeastFree = db.LeastFree
-
-// FreeBytes is the space that is left on a directory's disk.
-func FreeBytes(dir string) (int64, error) { return db.FreeBytes(dir) }

@@ -364,7 +364,7 @@ func TestPowerLossAfterACrash(t *testing.T) {
 	}
 	disk.Fail(nil)
 	crashed := t.TempDir() // what the kernel has of the files, without the lock
-	for _, name := range []string{fileName, fileName + "-wal"} {
+	for _, name := range []string{FileName, FileName + "-wal"} {
 		b, err := os.ReadFile(filepath.Join(o.Dir, name))
 		must(t, err)
 		must(t, os.WriteFile(filepath.Join(crashed, name), b, 0o600))

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
 )
 
@@ -154,11 +155,11 @@ ALTER TABLE counts DROP COLUMN place;
 // lastWithSegments is the last version that kept mail in segments.
 const lastWithSegments = 3
 
-// ErrNewer: the data directory was written by a later version of this program.
-var ErrNewer = errors.New("the queue was written by a newer version of smtp2rest; start that version, nothing was changed")
-
-// ErrOlder: the queue would have to be converted first.
-var ErrOlder = errors.New("the queue was written by an older version of smtp2rest; the daemon converts it when it starts, nothing was changed")
+// The contract's errors, with their subject.
+var (
+	ErrNewer = fmt.Errorf("the queue was %w", queue.ErrNewer)
+	ErrOlder = fmt.Errorf("the queue was %w", queue.ErrOlder)
+)
 
 // schema is the file's. It is a function because migrations are no slice.
 func schema() db.Schema {

@@ -176,7 +176,7 @@ func TestSegmentsAreDamaged(t *testing.T) {
 	})
 	t.Run("the counts are missing", func(t *testing.T) {
 		dir, all := unpackJournal(t)
-		c, err := db.Connect("file:"+filepath.Join(dir, fileName), "DELETE FROM counts")
+		c, err := db.Connect("file:"+filepath.Join(dir, FileName), "DELETE FROM counts")
 		must(t, err)
 		must(t, c.Close())
 		readKept(t, openTest(t, dir, Options{}), all)
@@ -230,7 +230,7 @@ func TestPowerLossWhileSegmentsAreTaken(t *testing.T) {
 	disk := &faultvfs.Disk{}
 	faultvfs.Register("segments", disk)
 	dir, all := unpackJournal(t)
-	for _, name := range []string{fileName, fileName + "-wal"} {
+	for _, name := range []string{FileName, FileName + "-wal"} {
 		must(t, disk.Rewrite(filepath.Join(dir, name)))
 	}
 	before, begin := t.TempDir(), disk.Now()

@@ -59,7 +59,7 @@ func (t *tx) settle(x queue.Settlement) (bool, error) {
 		// Forgotten because it was sent, or dropped: for the former this is a
 		// repetition, for the latter there is nothing to settle. Only the
 		// second is news, and they cannot be told apart.
-		return t.s.bounds.Load().Queue.ForgetSent && x.Result == queue.Done, nil
+		return t.s.bounds.Load().ForgetSent && x.Result == queue.Done, nil
 	}
 	a := attempt{seq: r.Int(0), n: r.Int(1), state: r.Int(2), fence: r.Int(3), settled: r.Int(4), started: r.Int(5), hold: r.Bool(6), bounced: r.Bool(7)}
 	switch {
@@ -127,7 +127,7 @@ func (t *tx) finish(seq int64, at time.Time) (bool, error) {
 	if err != nil || r != nil {
 		return false, err
 	}
-	if t.s.bounds.Load().Queue.ForgetSent {
+	if t.s.bounds.Load().ForgetSent {
 		return true, t.remove(seq)
 	}
 	if err := t.removeBody(seq); err != nil {

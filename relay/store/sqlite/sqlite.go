@@ -25,8 +25,8 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
 )
 
-// fileName is the database's name in the data directory.
-const fileName = "queue.db"
+// FileName is the database's name in the data directory.
+const FileName = "queue.db"
 
 // These are used in every file, and nothing is added to them.
 type (
@@ -48,12 +48,8 @@ type Options struct {
 	// or tidied up, because the files would be theirs. Open then fails with
 	// fs.ErrNotExist or ErrOlder.
 	Existing bool
-	// MinFree is how many bytes to keep free on the disk: with less, Enqueue
-	// fails with ErrFull while all that drains the queue goes on, for which
-	// db.LeastFree is kept at least.
-	MinFree int64
-	Log     *slog.Logger          // slog.Default() when nil
-	Metrics prometheus.Registerer // nil: none
+	Log      *slog.Logger          // slog.Default() when nil
+	Metrics  prometheus.Registerer // nil: none
 
 	spool     spoolFS       // of the operating system when nil
 	vfs       string        // SQLite's own when ""
@@ -65,7 +61,7 @@ type Options struct {
 // Store is an open queue.
 type Store struct {
 	opts    Options
-	bounds  atomic.Pointer[Bounds]
+	bounds  atomic.Pointer[queue.Options]
 	log     *slog.Logger
 	metrics *metrics
 	lock    *os.File
@@ -118,7 +114,7 @@ func Open(o Options) (*Store, error) {
 	}
 	s := &Store{opts: o, log: o.Log, metrics: newMetrics(o.Metrics, o.Dir), lock: l, wake: make(chan struct{}, 1), readers: make(db.Readers, readers)}
 	s.oldest.Store(&oldest{})
-	s.bounds.Store(&Bounds{Queue: o.Queue, MinFree: o.MinFree})
+	s.bounds.Store(&o.Queue)
 	s.spool = spool{dir: filepath.Join(o.Dir, spoolDir), fs: o.spool}
 	if err := s.open(); err != nil {
 		return nil, errors.Join(db.NoSpace(err), s.release())
@@ -127,16 +123,16 @@ func Open(o Options) (*Store, error) {
 	return s, nil
 }
 
-// Bounds are the Options that Prepare can change.
-type Bounds struct {
-	Queue   queue.Options
-	MinFree int64
-}
-
 // Prepare makes ready to hold what comes to other bounds. What is kept already
 // stays, however much it is. It never fails.
-func (s *Store) Prepare(b Bounds) (apply func(), err error) {
-	return func() { s.bounds.Store(&b) }, nil
+func (s *Store) Prepare(o queue.Options) (apply func(), err error) {
+	return func() { s.bounds.Store(&o) }, nil
+}
+
+// Space is how many bytes are free on the disk, and how many are kept free.
+func (s *Store) Space() (free, kept int64, err error) {
+	free, err = db.FreeBytes(s.opts.Dir)
+	return free, max(s.bounds.Load().MinFree, db.LeastFree), err
 }
 
 // open does the part of Open that needs the lock.
@@ -186,7 +182,7 @@ func (s *Store) prepare(path string) error {
 	return s.describe(db.Prepare(s.dsn(), path))
 }
 
-func (s *Store) path() string { return filepath.Join(s.opts.Dir, fileName) }
+func (s *Store) path() string { return filepath.Join(s.opts.Dir, FileName) }
 
 func (s *Store) dsn() string { return db.Name(s.path(), s.opts.vfs) }
 

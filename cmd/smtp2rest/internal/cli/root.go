@@ -22,8 +22,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/cli/suppressions"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 	"github.com/smtp2rest/smtp2rest/relay/config"
-	"github.com/smtp2rest/smtp2rest/relay/store/records"
-	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
+	relayqueue "github.com/smtp2rest/smtp2rest/relay/queue"
 )
 
 // Root is the whole program. Its commands are in the order in which a newcomer
@@ -145,7 +144,7 @@ func failureOf(c *cobra.Command, err error) (f terminal.Failure, hint string) {
 		return terminal.Failure{Error: usage.Text, Exit: terminal.ExitUsage}, "\nSee '" + c.CommandPath() + " --help'."
 	case errors.As(err, &problems):
 		return terminal.Failure{Error: "the configuration is not usable", Exit: terminal.ExitConfig, Problems: terminal.ProblemsOf(problems)}, ":\n" + terminal.Indent(err.Error())
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, sqlite.ErrNewer), errors.Is(err, records.ErrNewer): // a restart does not mend that either
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, relayqueue.ErrNewer): // a restart does not mend that either
 		return terminal.Failure{Error: err.Error(), Exit: terminal.ExitConfig}, ""
 	default:
 		return terminal.Failure{Error: err.Error(), Exit: terminal.ExitFailed}, ""

@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 
@@ -23,16 +22,12 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/app"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/history"
-	"github.com/smtp2rest/smtp2rest/relay/store/records"
-	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
+	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/store"
 )
 
 // ServiceDir is where the unit that we ship keeps its queue.
 const ServiceDir = "/var/lib/smtp2rest"
-
-// QueueFile is the database that relay/store/sqlite makes in a data directory.
-// It is looked for because Open would make one.
-const QueueFile = "queue.db"
 
 // errNoQueue: there is neither a socket nor a database.
 var errNoQueue = errors.New("no queue there")
@@ -220,36 +215,45 @@ func (p place) open(ctx context.Context, t *terminal.Terminal) (Operator, func()
 	if p.dir == "" {
 		return nil, nil, errNoQueue
 	}
-	switch _, err := os.Stat(filepath.Join(p.dir, QueueFile)); {
-	case errors.Is(err, fs.ErrNotExist):
-		return nil, nil, errNoQueue
-	case err != nil:
-		return nil, nil, denied(p.dir, err)
-	}
-	if err := owner.Become(p.dir); err != nil {
+	s, err := p.openStore(ctx, t, store.Everything)
+	if err != nil {
 		return nil, nil, err
 	}
-	log := warnings(t)
-	store, err := sqlite.Open(sqlite.Options{Dir: p.dir, Existing: true, Log: log})
-	if err != nil {
-		return nil, nil, p.explain(err)
-	}
-	o := admin.Options{Queue: store, Version: t.Version}
+	o := admin.Options{Queue: s.Queue, Version: t.Version}
 	if p.config != nil {
 		o.LeftOut = app.LeftOut(func() *config.Config { return p.config })
 	}
-	past, err := records.Open(records.Options{Dir: p.dir, Existing: true, Log: log})
-	if err != nil { // the queue is there all the same
-		return Stopped{admin.New(o), noPast{p.explain(err)}}, store.Close, nil
+	if s.Records == nil { // the queue is there all the same
+		return Stopped{admin.New(o), noPast{p.explain(s.RecordsErr)}}, s.Close, nil
 	}
-	notes := &history.Direct{Store: past, Log: log}
+	notes := &history.Direct{Store: s.Records, Log: warnings(t)}
 	o.History = notes
 	local := admin.New(o)
-	both := Stopped{local, admin.NewHistory(admin.HistoryOptions{Store: past, Admin: local})}
+	both := Stopped{local, admin.NewHistory(admin.HistoryOptions{Store: s.Records, Admin: local})}
 	return both, func() error {
 		notes.Flush()
-		return errors.Join(past.Close(), store.Close())
+		return s.Close()
 	}, nil
+}
+
+// openStore opens the store of a daemon that is stopped, with the rights of the
+// directory's owner. It fails with errNoQueue when there is none.
+func (p place) openStore(ctx context.Context, t *terminal.Terminal, part store.Part) (*store.Store, error) {
+	url := store.SQLite(p.dir)
+	switch err := store.Exists(url, part); {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, errNoQueue
+	case err != nil:
+		return nil, denied(p.dir, err)
+	}
+	if err := owner.Become(p.dir); err != nil {
+		return nil, err
+	}
+	s, err := store.Open(ctx, url, store.Options{Existing: true, Part: part, Log: warnings(t)})
+	if err != nil {
+		return nil, p.explain(err)
+	}
+	return s, nil
 }
 
 func warnings(t *terminal.Terminal) *slog.Logger {
@@ -261,9 +265,9 @@ func warnings(t *terminal.Terminal) *slog.Logger {
 // rule, they could not be used by it any more.
 func (p place) explain(err error) error {
 	switch {
-	case errors.Is(err, sqlite.ErrLocked), errors.Is(err, records.ErrLocked):
+	case errors.Is(err, queue.ErrLocked):
 		return fmt.Errorf("a smtp2rest uses %s and does not answer on %s: name its --socket, or stop it", p.dir, p.socket)
-	case errors.Is(err, sqlite.ErrOlder), errors.Is(err, records.ErrOlder):
+	case errors.Is(err, queue.ErrOlder):
 		return fmt.Errorf("%w on %s, and its files are for it to convert: start it, then ask again (%w)", admin.ErrNotRunning, p.socket, err)
 	case errors.Is(err, fs.ErrNotExist):
 		return fmt.Errorf("%w on %s, and a file is missing that it makes when it starts: start it, then ask again (%w)", admin.ErrNotRunning, p.socket, err)
@@ -358,7 +362,7 @@ func (r Flags) WithSuppressions(ctx context.Context, t *terminal.Terminal, f fun
 		case p.dir == "":
 			continue
 		}
-		if err := withRecords(t, p, f); !errors.Is(err, errNoQueue) {
+		if err := p.withRecords(ctx, t, f); !errors.Is(err, errNoQueue) {
 			return err
 		}
 	}
@@ -366,22 +370,13 @@ func (r Flags) WithSuppressions(ctx context.Context, t *terminal.Terminal, f fun
 }
 
 // withRecords opens the records of a daemon that is stopped.
-func withRecords(t *terminal.Terminal, p place, f func(admin.Suppressions) error) (err error) {
-	switch _, err := os.Stat(filepath.Join(p.dir, records.FileName)); {
-	case errors.Is(err, fs.ErrNotExist):
-		return errNoQueue
-	case err != nil:
-		return denied(p.dir, err)
-	}
-	if err := owner.Become(p.dir); err != nil {
+func (p place) withRecords(ctx context.Context, t *terminal.Terminal, f func(admin.Suppressions) error) (err error) {
+	s, err := p.openStore(ctx, t, store.OnlyRecords)
+	if err != nil {
 		return err
 	}
-	store, err := records.Open(records.Options{Dir: p.dir, Existing: true, Log: warnings(t)})
-	if err != nil {
-		return p.explain(err)
-	}
-	defer func() { err = errors.Join(err, store.Close()) }()
-	return f(admin.NewSuppressions(store))
+	defer func() { err = errors.Join(err, s.Close()) }()
+	return f(admin.NewSuppressions(s.Records))
 }
 
 // candidates writes the mails that a shortened id could mean one below the

@@ -13,7 +13,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/owner"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/reach"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
-	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
+	"github.com/smtp2rest/smtp2rest/relay/store"
 )
 
 func queueSetAsideCommand(t *terminal.Terminal) *cobra.Command {
@@ -48,13 +48,13 @@ func setAside(t *terminal.Terminal, r reach.Flags, asJSON bool) error {
 	if err != nil {
 		return err
 	}
-	if absent(filepath.Join(dir, reach.QueueFile)) && absent(filepath.Join(dir, "spool")) {
+	if errors.Is(store.Exists(store.SQLite(dir), store.OnlyQueue), fs.ErrNotExist) && absent(filepath.Join(dir, "spool")) {
 		return fmt.Errorf("there is no queue in %s", dir)
 	}
 	if err := owner.Become(dir); err != nil {
 		return err
 	}
-	name, err := sqlite.SetAside(dir, time.Now())
+	name, err := store.SetAside(store.SQLite(dir), time.Now())
 	if err != nil {
 		return err
 	}

@@ -1,0 +1,189 @@
+// Package store opens what a relay keeps over a restart: the queue with its
+// marks, and the records (suppressions, the provider's events, the history). A
+// URL says where and in which engine. relay/store/sqlite is the only engine so
+// far, its URL is "sqlite:" and the data directory.
+//
+// Only this package imports an engine. All others know the contracts: relay/queue,
+// relay/suppress and relay/history, with the suites that hold an engine to them.
+// Whatever assumes that one process owns the queue (its lock, its counts, who is
+// served next, Wake) is inside the engine, so that several relays can share
+// another one.
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/smtp2rest/smtp2rest/relay/history"
+	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/store/records"
+	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
+	"github.com/smtp2rest/smtp2rest/relay/suppress"
+)
+
+// Options are what every engine takes.
+type Options struct {
+	Queue queue.Options
+	// Existing is for a command that looks into the store of a relay that is
+	// stopped: nothing is made, converted, tidied up or set aside, because the
+	// files would be owned by whoever runs the command. Open then fails with
+	// fs.ErrNotExist or queue.ErrOlder.
+	Existing bool
+	// Part leaves the other one closed.
+	Part    Part
+	Log     *slog.Logger          // slog.Default() when nil
+	Metrics prometheus.Registerer // nil: none
+}
+
+// Part is what of a store is opened.
+type Part int
+
+// The parts.
+const (
+	Everything Part = iota
+	OnlyQueue
+	OnlyRecords
+)
+
+// Queue is the mail, with the marks.
+type Queue interface {
+	queue.Queue
+	// Writing is since when the engine is at one write, the zero Time when it
+	// is at none. One that takes very long hangs, or its disk does.
+	Writing() time.Time
+	// Space is how many bytes are free on the disk, and how many of them are
+	// kept free: with less, no mail is taken.
+	Space() (free, kept int64, err error)
+}
+
+// Records are what is known about mail besides the mail itself.
+type Records interface {
+	suppress.Store
+	history.Store
+	// BadNews counts the hard bounces and complaints that came since a time.
+	BadNews(ctx context.Context, since time.Time) (bounced, complained int64, err error)
+	// Erase takes an address off the list of suppressions without a trace.
+	Erase(ctx context.Context, address string) (known bool, err error)
+	// Trouble is why nothing can be written, and since when; nil when all is
+	// well. damaged says that this ends with the next start and not before.
+	Trouble() (since time.Time, damaged bool, err error)
+}
+
+// Store is all of it, open.
+type Store struct {
+	Queue Queue // nil with OnlyRecords
+	// Records are nil with OnlyQueue, and when they cannot be used and RecordsErr
+	// says why. The latter is only so with Existing and Everything: a relay that
+	// starts sets damaged records aside.
+	Records    Records
+	RecordsErr error
+
+	prepare []func(queue.Options) (apply func(), err error)
+	close   []func() error
+}
+
+// SQLite is the URL of a data directory.
+func SQLite(dir string) string { return "sqlite:" + dir }
+
+// Open opens a store, or makes it. It fails with queue.ErrLocked when another
+// process has it, with queue.ErrNewer when a later version wrote it, and with an
+// error that says the way out when the queue is damaged; nothing is changed then.
+func Open(_ context.Context, url string, o Options) (*Store, error) {
+	dir, err := directory(url)
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{}
+	if o.Part != OnlyRecords {
+		q, err := sqlite.Open(sqlite.Options{Dir: dir, Queue: o.Queue, Existing: o.Existing, Log: o.Log, Metrics: o.Metrics})
+		if err != nil {
+			return nil, err
+		}
+		s.Queue = q
+		s.prepare, s.close = append(s.prepare, q.Prepare), append(s.close, q.Close)
+	}
+	if o.Part == OnlyQueue {
+		return s, nil
+	}
+	r, err := records.Open(records.Options{Dir: dir, MinFree: o.Queue.MinFree, Existing: o.Existing, Log: o.Log, Metrics: o.Metrics})
+	switch {
+	case err == nil:
+		s.Records = r
+		s.prepare, s.close = append(s.prepare, r.Prepare), append(s.close, r.Close)
+	case o.Existing && o.Part == Everything:
+		s.RecordsErr = err
+	default:
+		return nil, errors.Join(err, s.Close())
+	}
+	return s, nil
+}
+
+// Prepare makes ready to go on with other Options.Queue. What is kept already
+// stays, however much it is.
+func (s *Store) Prepare(o queue.Options) (apply func(), err error) {
+	var ready []func()
+	for _, prepare := range s.prepare {
+		apply, err := prepare(o)
+		if err != nil {
+			return nil, err
+		}
+		ready = append(ready, apply)
+	}
+	return func() {
+		for _, apply := range ready {
+			apply()
+		}
+	}, nil
+}
+
+// Close ends the calls that are under way and lets go of everything. See
+// queue.Queue.
+func (s *Store) Close() error {
+	var errs []error
+	for _, end := range s.close {
+		errs = append(errs, end())
+	}
+	return errors.Join(errs...)
+}
+
+// Exists fails with fs.ErrNotExist when there is no queue, or with OnlyRecords no
+// records, at a URL. It opens nothing.
+func Exists(url string, p Part) error {
+	dir, err := directory(url)
+	if err != nil {
+		return err
+	}
+	name := sqlite.FileName
+	if p == OnlyRecords {
+		name = records.FileName
+	}
+	_, err = os.Stat(filepath.Join(dir, name))
+	return err
+}
+
+// SetAside renames the queue of a store that nobody has open, so that the next
+// Open begins with an empty one. Nothing is removed. It returns the new name.
+func SetAside(url string, now time.Time) (string, error) {
+	dir, err := directory(url)
+	if err != nil {
+		return "", err
+	}
+	return sqlite.SetAside(dir, now)
+}
+
+// directory is the data directory of a URL.
+func directory(url string) (string, error) {
+	dir, ok := strings.CutPrefix(url, "sqlite:")
+	if !ok || dir == "" {
+		return "", fmt.Errorf("the store %q: a URL begins with sqlite: and a directory follows", url)
+	}
+	return dir, nil
+}
