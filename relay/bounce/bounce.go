@@ -1,38 +1,41 @@
-// Package bounce writes the mail that tells a sender which of their recipients
-// a mail did not reach, and why. It is pure: relay/intake and the queue's
-// workers decide when to send one.
+// Package bounce composes the mail that tells a sender which recipients were not
+// reached, and why. It is pure. relay/intake and relay/deliver decide when to send
+// one.
 //
-// The bounce is plain text and no multipart/report (RFC 3464): the API carries
-// a subject and a body, so a machine-readable part would never arrive.
+// A bounce is plain text and no multipart/report (RFC 3464), because the API
+// carries a subject and a body and no machine-readable part.
 package bounce
 
 import (
 	"bytes"
 	"fmt"
 	"strings"
+	"sync"
 	"time"
 	"unicode"
 
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/smtp2rest/smtp2rest/relay"
 )
 
-// maxHeader bounds how much of the original's header a bounce quotes.
+// maxHeader bounds how much of the original header a bounce quotes.
 const maxHeader = 16 << 10
 
-// Options are what stays the same for all bounces.
+// Options are the same for all bounces.
 type Options struct {
 	From       relay.Address // the account's default sender
-	Hostname   string        // of this relay, for the Message-ID and the text
-	Postmaster string        // gets bounces for senders who cannot; "" = nobody
+	Hostname   string        // of this relay
+	Postmaster string        // gets the bounces of senders who cannot receive mail; "": nobody does
 }
 
-// Failure is one recipient that the mail did not reach.
+// Failure is a recipient that the mail did not reach.
 type Failure struct {
 	Recipient string
-	Reason    string // in words, one sentence without a full stop
+	Reason    string // one sentence without a full stop
 }
 
-// Reason says in words what an outcome means for its recipient.
+// Reason says what an outcome means for the recipient.
 func Reason(out relay.Outcome) string {
 	switch {
 	case out.Kind == relay.Suppressed:
@@ -50,9 +53,9 @@ func Reason(out relay.Outcome) string {
 	}
 }
 
-// Compose returns the bounce for m and whom it is for. It returns false when
-// there must be none: for the null sender, for a bounce (RFC 5321 section
-// 4.5.5 and RFC 3834 section 2), and when nobody can receive it.
+// Compose returns the bounce for m and its recipient. It returns false if there
+// must be none: for the null sender, for a bounce (RFC 5321 section 4.5.5 and RFC
+// 3834 section 2), and if nobody can receive it.
 func Compose(o Options, m *relay.Message, failed []Failure, now time.Time) (raw []byte, to string, ok bool) {
 	header := headerOf(m.Raw)
 	if m.From == "" || isAutomatic(header) {
@@ -107,7 +110,7 @@ func writeText(b *bytes.Buffer, o Options, m *relay.Message, failed []Failure, h
 	}
 }
 
-// headerOf returns the header of a mail, cut at a line when it is very long.
+// headerOf returns the header of a mail, cut at a line if it is very long.
 func headerOf(raw []byte) []byte {
 	end := len(raw)
 	for _, blank := range []string{"\r\n\r\n", "\n\n"} {
@@ -124,8 +127,8 @@ func headerOf(raw []byte) []byte {
 	return raw[:end]
 }
 
-// isAutomatic tells mail that no bounce must answer although it has a sender:
-// an answer of a machine (RFC 3834) is never answered by a machine.
+// isAutomatic reports whether a mail is the answer of a machine. A machine must
+// not answer such mail (RFC 3834), although it has a sender.
 func isAutomatic(header []byte) bool {
 	for line := range bytes.Lines(header) {
 		name, value, _ := strings.Cut(string(line), ":")
@@ -136,14 +139,14 @@ func isAutomatic(header []byte) bool {
 	return false
 }
 
-// canReceive tells an address that mail can reach from one that only means
-// something on the machine that made it.
+// canReceive returns false for an address that only means something on the
+// machine that wrote it.
 func canReceive(address string) bool {
 	at := strings.LastIndexByte(address, '@')
 	if at <= 0 {
 		return false
 	}
-	if strings.EqualFold(address[:at], "mailer-daemon") { // a machine's name for itself
+	if strings.EqualFold(address[:at], "mailer-daemon") { // a machine's own name
 		return false
 	}
 	domain := strings.ToLower(strings.TrimSuffix(address[at+1:], "."))
@@ -162,8 +165,7 @@ func oneLine(s string) string {
 	return strings.Join(strings.Fields(printable(s)), " ")
 }
 
-// printable keeps what comes from outside from forging lines or controlling a
-// terminal.
+// printable replaces characters that could forge lines or control a terminal.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
 		if r == '\t' {
@@ -174,4 +176,57 @@ func printable(s string) string {
 		}
 		return r
 	}, strings.ToValidUTF8(s, "?"))
+}
+
+// Telling says whether a sender was told of a failure, as a metric label.
+type Telling string
+
+const (
+	Told    Telling = "told"     // a bounce was queued or sent
+	Nobody  Telling = "nobody"   // there is no sender who can be told
+	TooMany Telling = "too_many" // bounce.per_hour is used up
+)
+
+// Tally counts mails that were given up for some recipients, by whether their
+// sender was told. It is safe for concurrent use.
+type Tally struct {
+	mails *prometheus.CounterVec
+
+	mu     sync.Mutex
+	untold int64     // failed recipients of whom nobody was told
+	latest time.Time // when that last happened
+}
+
+// NewTally returns a Tally at zero. It registers its metrics with reg, unless that
+// is nil.
+func NewTally(reg prometheus.Registerer) *Tally {
+	t := &Tally{mails: promauto.With(reg).NewCounterVec(prometheus.CounterOpts{
+		Name: "smtp2rest_bounces_total",
+		Help: "Mails that were given up for some recipients, by whether the sender was told: told (a bounce was queued or sent), " +
+			"nobody (no sender who could be told, and no postmaster), too_many (bounce.per_hour).",
+	}, []string{"sender"})}
+	for _, came := range []Telling{Told, Nobody, TooMany} {
+		t.mails.WithLabelValues(string(came))
+	}
+	return t
+}
+
+// Count counts one mail, with the number of recipients that did not get it.
+func (t *Tally) Count(came Telling, recipients int, now time.Time) {
+	t.mails.WithLabelValues(string(came)).Inc()
+	if came == Told {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.untold += int64(recipients)
+	t.latest = now
+}
+
+// Untold returns of how many failed recipients nobody was told, and when that last
+// happened.
+func (t *Tally) Untold() (recipients int64, latest time.Time) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.untold, t.latest
 }

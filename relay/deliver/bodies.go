@@ -17,23 +17,23 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
 
-// Memory is what mail of the queue holds of the memory that the daemon may
-// take; relay/app has it of smtpd/budget.
+// Memory is a share of the daemon's memory, held for one queued mail. relay/app
+// implements it with smtpd/budget.
 type Memory interface {
-	// Hold makes it n bytes in all; it waits for more until ctx ends.
+	// Hold sets the share to n bytes. It waits for more memory until ctx ends.
 	Hold(ctx context.Context, n int64) error
 	Release()
 }
 
-// memoryWait is how long a mail waits for memory, with its leave to make a call,
-// before another may have its turn.
+// memoryWait is how long a mail waits for memory, while it holds a pass for a
+// call, before another mail gets its turn.
 const memoryWait = 30 * time.Second
 
-// memoryPause is how long a mail is left alone for which there was none.
+// memoryPause is how long a mail that got no memory is left alone.
 const memoryPause = 10 * time.Second
 
-// bodies maps queued mails to what the API gets. It remembers the latest one,
-// because the recipients of one mail mostly follow each other; more would be
+// bodies maps queued mails to API requests. It remembers the last one, because the
+// recipients of one mail usually follow each other. Remembering more would take
 // memory that grows with the size of mail.
 type bodies struct {
 	queue  queue.Queue
@@ -42,27 +42,25 @@ type bodies struct {
 
 	mu      sync.Mutex
 	latest  *mapped
-	idle    bool // no other recipient is due
+	idle    bool // nothing else is due
 	mapping provider.Mapping
 }
 
-// mapped is a mail as the API gets it, from when it is ready.
+// mapped is a mail as the API gets it. It can be used once it is ready.
 type mapped struct {
 	id     string
 	memory Memory
-	users  int // attempts, and bodies for the latest
+	users  int // attempts, plus one while it is the latest of bodies
 
-	ready chan struct{} // closed when the rest is set
+	ready chan struct{} // closed when the fields below are set
 	err   error
 	body  provider.Body
-	trace string // in its header
+	trace string // the mail's traceparent
 }
 
 var (
-	// errMapping: the mapping of a mail panicked.
-	errMapping = errors.New("the mapping of the mail failed")
-	// errMemory: there was none for the mail in time.
-	errMemory = errors.New("there is no memory for the mail at the moment")
+	errMapping = errors.New("the mapping of the mail panicked")
+	errMemory  = errors.New("no memory for the mail at the moment")
 )
 
 func newBodies(o Options) *bodies {
@@ -84,7 +82,7 @@ type unbounded struct{}
 func (unbounded) Hold(context.Context, int64) error { return nil }
 func (unbounded) Release()                          {}
 
-// configure maps what comes from now on in another way.
+// configure changes the mapping for mails that come from now on.
 func (b *bodies) configure(o provider.Mapping) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -92,8 +90,8 @@ func (b *bodies) configure(o provider.Mapping) {
 	b.replace(nil)
 }
 
-// get returns a mail that is ready to be sent, until put. Attempts at the same
-// mail that come meanwhile wait for what the first makes of it.
+// get returns a mail that is ready to be sent. The caller must put it back. Other
+// attempts at the same mail wait for the first one to map it.
 func (b *bodies) get(ctx context.Context, m queue.Mail) (*mapped, error) {
 	b.mu.Lock()
 	if one := b.latest; one != nil && one.id == m.Message.ID {
@@ -101,7 +99,7 @@ func (b *bodies) get(ctx context.Context, m queue.Mail) (*mapped, error) {
 		b.mu.Unlock()
 		return b.await(ctx, one)
 	}
-	b.replace(nil) // first, for its memory may be what there is
+	b.replace(nil) // first: the new mail may need its memory
 	one := &mapped{id: m.Message.ID, memory: b.memory(), users: 1, ready: make(chan struct{})}
 	b.replace(one)
 	mapping := b.mapping
@@ -130,7 +128,7 @@ func (b *bodies) await(ctx context.Context, one *mapped) (*mapped, error) {
 	return one, nil
 }
 
-// forget lets the next attempt at the mail begin anew.
+// forget makes the next attempt at the mail map it again.
 func (b *bodies) forget(m *mapped) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -139,18 +137,17 @@ func (b *bodies) forget(m *mapped) {
 	}
 }
 
-// rest says whether no other recipient is due. Then the latest mail is kept no
-// longer than it is being sent: an idle queue keeps no memory from those who hand
-// mail over.
-func (b *bodies) rest(idle bool) {
+// setIdle says whether anything else is due. If not, the latest mail is dropped as
+// soon as it is sent, so that an idle queue leaves the memory to SMTP clients.
+func (b *bodies) setIdle(idle bool) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.idle = idle
-	b.letGo()
+	b.dropUnused()
 }
 
-// letGo forgets the latest mail if the queue is idle and nobody sends it.
-func (b *bodies) letGo() {
+// dropUnused drops the latest mail if the queue is idle and no attempt uses it.
+func (b *bodies) dropUnused() {
 	if b.idle && b.latest != nil && b.latest.users == 1 {
 		b.replace(nil)
 	}
@@ -160,10 +157,10 @@ func (b *bodies) put(m *mapped) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	m.drop()
-	b.letGo()
+	b.dropUnused()
 }
 
-// replace takes the place of the latest.
+// replace makes m the latest mail, and drops the one before.
 func (b *bodies) replace(m *mapped) {
 	if b.latest != nil {
 		b.latest.drop()
@@ -179,7 +176,7 @@ func (m *mapped) drop() {
 	}
 }
 
-// load reads and maps a mail, once there is memory for it.
+// load waits for memory, then reads and maps a mail.
 func (b *bodies) load(ctx context.Context, one *mapped, m queue.Mail, o provider.Mapping) error {
 	wait, cancel := context.WithTimeout(ctx, memoryWait)
 	defer cancel()
@@ -192,8 +189,8 @@ func (b *bodies) load(ctx context.Context, one *mapped, m queue.Mail, o provider
 		return err
 	}
 	if need := m.Size + mail.Cost(raw, o.Limits); need > held {
-		// Two mails that each hold some and wait for more would wait for each
-		// other. To hold less always works.
+		// Release everything before asking for more. Else two mails could each
+		// hold a part and wait for the other's. Holding less never fails.
 		_ = one.memory.Hold(wait, 0)
 		if err := one.memory.Hold(wait, need); err != nil {
 			return fmt.Errorf("%w: %w", errMemory, err)
@@ -209,8 +206,8 @@ func (b *bodies) load(ctx context.Context, one *mapped, m queue.Mail, o provider
 	return nil
 }
 
-// guarded turns a panic in the mapping of one mail into an error: it must not
-// end the daemon, which would meet the same mail again at its next start.
+// guarded turns a panic in the mapping into an error. The panic must not end the
+// daemon, which would meet the same mail again after its restart.
 func (b *bodies) guarded(raw []byte, m *relay.Message, o provider.Mapping) (body provider.Body, err error) {
 	defer func() {
 		if r := recover(); r != nil {
@@ -220,24 +217,24 @@ func (b *bodies) guarded(raw []byte, m *relay.Message, o provider.Mapping) (body
 	return b.encode(raw, m, o)
 }
 
-// readWhole reads a mail as it came.
+// readWhole reads a mail.
 func readWhole(ctx context.Context, q queue.Queue, m queue.Mail) ([]byte, error) {
 	r, err := q.Raw(ctx, m.Message.ID)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = r.Close() }()                            // read only: there is nothing to lose
-	b := bytes.NewBuffer(make([]byte, 0, m.Size+bytes.MinRead)) // so that it does not grow
+	defer func() { _ = r.Close() }()                            // only read
+	b := bytes.NewBuffer(make([]byte, 0, m.Size+bytes.MinRead)) // never grows
 	_, err = b.ReadFrom(r)
 	return b.Bytes(), err
 }
 
-// readHead reads the first bytes of a mail.
+// readHead reads the first bytes of a mail, at most limit.
 func readHead(ctx context.Context, q queue.Queue, id string, limit int64) ([]byte, error) {
 	r, err := q.Raw(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	defer func() { _ = r.Close() }() // read only: there is nothing to lose
+	defer func() { _ = r.Close() }() // only read
 	return io.ReadAll(io.LimitReader(r, limit))
 }

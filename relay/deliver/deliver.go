@@ -1,8 +1,8 @@
-// Package deliver is the queue's worker: it claims recipients at the pace that
-// the account allows, makes an attempt at each (relay/attempt), settles what
-// came of it, and tells senders what failed (relay/bounce). It also is
-// relay/intake's way into the queue. What a claim and a settlement are is
-// relay/queue's contract; when to try again is relay/retry's decision.
+// Package deliver is the worker of the queue. It claims recipients at the pace
+// that the account allows, makes an attempt at each (relay/attempt), settles the
+// outcome, and writes bounces for those that failed (relay/bounce). It also
+// enqueues mail for relay/intake. relay/queue defines claims and settlements,
+// relay/retry decides when to try again.
 package deliver
 
 import (
@@ -19,95 +19,84 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
 	"github.com/smtp2rest/smtp2rest/relay/history"
-	"github.com/smtp2rest/smtp2rest/relay/internal/places"
+	"github.com/smtp2rest/smtp2rest/relay/internal/slots"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/warm"
 )
 
-// Options are what an Engine is made from.
+// Options configure an Engine.
 type Options struct {
 	Settings
 	Queue    queue.Queue
 	Attempts *attempt.Sender
 	Pace     *pace.Pacer
-	Warming  Warming // nil: no domain is being warmed; else *warm.Meter
+	Warming  *warm.Meter // nil: no domain is being warmed
 
-	// Memory is asked for each mail that is read; nil: there is no bound.
+	// Memory returns a new share of the memory for a mail; nil: no limit.
 	Memory func() Memory
 
 	History history.Noter // nil: history.Nothing
-	Tally   *bounce.Tally // nil: one of its own
+	Tally   *bounce.Tally // nil: a new one
 	Log     *slog.Logger
 	Metrics prometheus.Registerer // nil: none
 
-	// Now is the wall clock, by which mail is due; nil: time.Now. What lasts in
-	// the process itself is measured by the monotonic clock.
+	// Now is the wall clock, by which mail is due; nil: time.Now. Durations
+	// within the process are measured by the monotonic clock.
 	Now func() time.Time
 }
 
-// Warming bounds what a sender's domain sends in a day; *warm.Meter does.
-type Warming interface {
-	// Limits is how many more ordinary mails each domain may send today.
-	Limits(now time.Time) map[string]int
-	// Take reserves one, and says whether it may be sent; Sent or Return end
-	// the reservation.
-	Take(domain string, urgent bool, now time.Time) bool
-	Sent(domain string, now time.Time)
-	Return(domain string, now time.Time)
-	// Mark is the durable counter of the domain's day.
-	Mark(domain string, now time.Time) string
-	// Next is when the next day's share begins; zero: never.
-	Next(now time.Time) time.Time
-}
-
 const (
-	// longestLook is how long the engine waits for what is due before it looks at
-	// the clock again: that may have been set, or the machine may have slept.
+	// longestLook is the longest wait before the engine looks at the clock again.
+	// The clock may have been set, or the machine may have slept.
 	longestLook = time.Minute
-	// clockSlack is by how much a clock may go back, as one does that is kept
-	// right, before that has any mail tried early.
+	// clockSlack is how far the clock may be set back, as time synchronisation
+	// does, without mail being tried early.
 	clockSlack = time.Minute
 )
 
-// storagePause is how long the engine leaves a storage alone that failed.
+// storagePause is how long the engine waits after an error of the storage.
 const storagePause = 5 * time.Second
 
-// Engine runs the queue. Start and Stop bound its life.
+// Engine drains the queue between Start and Stop.
 type Engine struct {
-	opt    Options
-	pulse  *pulse
-	bodies *bodies
-	places *places.Places // one taken per attempt under way
-	flight *flight
-	set    atomic.Pointer[Settings]
-	later  chan struct{} // has a value when something is due sooner than was known
-	anew   chan struct{} // has a value when an API that is left alone may work again
-	untold *untold       // mails with a bounce to write
-	told   *hourly       // senders, by their address
-	// unread are mails whose header a bounce is to quote and that cannot be
-	// read, since when; for tellSenders alone.
+	opt            Options
+	watchdog       *watchdog
+	bodies         *bodies
+	slots          *slots.Pool // one taken for each attempt under way
+	flight         *flight
+	set            atomic.Pointer[Settings]
+	dueSooner      chan struct{} // signals that something is due sooner than expected
+	apiChanged     chan struct{} // signals that the API may work again
+	pendingBounces *pendingBounces
+	sentTo         *hourly // bounces sent to each sender in this hour
+	// unread has the mails whose header a bounce is to quote but that cannot be
+	// read, and since when. Only tellSenders uses it.
 	unread map[string]time.Time
-	latest bool // the probe before was for who came last; for dispatch alone
+	latest bool // the last probe was for the latest mail; only dispatch uses it
 
-	// unsettled counts attempts whose outcome the storage does not take.
+	// unsettled counts attempts whose outcome could not be stored yet.
 	unsettled atomic.Int64
 
-	// refuses is set while the queue does not take the mail that comes.
+	// refuses is set while the queue refuses new mail.
 	refuses atomic.Bool
 
 	claiming, settling trouble // see Trouble
 
 	mu       sync.Mutex
 	stopping context.CancelFunc // ends claiming; nil before Start
-	cutOff   context.CancelFunc // ends what attempts wait for besides the API
+	cutOff   context.CancelFunc // ends what attempts wait for, except API calls
 	loops    sync.WaitGroup
 	attempts sync.WaitGroup
 }
 
-// New returns an Engine that does nothing yet.
+// New returns an Engine. It does nothing before Start.
 func New(o Options) *Engine {
 	if o.History == nil {
 		o.History = history.Nothing{}
+	}
+	if o.Warming == nil {
+		o.Warming = warm.New(nil)
 	}
 	if o.Now == nil {
 		o.Now = time.Now
@@ -116,15 +105,15 @@ func New(o Options) *Engine {
 		o.Tally = bounce.NewTally(o.Metrics)
 	}
 	e := &Engine{
-		opt:    o,
-		pulse:  newPulse(),
-		bodies: newBodies(o),
-		places: places.New(o.Workers),
-		flight: newFlight(),
-		later:  make(chan struct{}, 1),
-		anew:   make(chan struct{}, 1),
-		untold: newUntold(),
-		told:   &hourly{},
+		opt:            o,
+		watchdog:       newWatchdog(),
+		bodies:         newBodies(o),
+		slots:          slots.New(o.Workers),
+		flight:         newFlight(),
+		dueSooner:      make(chan struct{}, 1),
+		apiChanged:     make(chan struct{}, 1),
+		pendingBounces: newPendingBounces(),
+		sentTo:         &hourly{},
 
 		unread: map[string]time.Time{},
 	}
@@ -133,7 +122,7 @@ func New(o Options) *Engine {
 	return e
 }
 
-// Start begins to drain the queue. It returns at once; a second call does nothing.
+// Start begins to drain the queue and returns at once. A second call does nothing.
 func (e *Engine) Start() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -148,7 +137,7 @@ func (e *Engine) Start() {
 	e.loops.Go(func() { e.purge(claiming) })
 }
 
-// StopClaiming begins the end: no call begins any more. It does not wait.
+// StopClaiming stops new calls. It does not wait for those under way.
 func (e *Engine) StopClaiming() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -157,10 +146,10 @@ func (e *Engine) StopClaiming() {
 	}
 }
 
-// Stop ends the engine in two stages: nothing more is claimed, and attempts that
-// are under way end, which the API's time-out bounds; a storage that does not
-// take what came of them is asked again and again until ctx ends. It waits for
-// all of it. Stop before Start, or twice, is harmless.
+// Stop ends the engine in two steps. First, nothing more is claimed, and attempts
+// under way come to their end, which api.timeout bounds. Outcomes that the storage
+// refuses are tried again until ctx ends. Stop waits for all of that. It may be
+// called before Start, or twice.
 func (e *Engine) Stop(ctx context.Context) {
 	e.StopClaiming()
 	e.mu.Lock()
@@ -176,22 +165,22 @@ func (e *Engine) Stop(ctx context.Context) {
 	cutOff()
 }
 
-// dispatch claims what is due whenever the account allows a call: the pass
-// comes first, so that nothing is claimed that would then have to wait.
+// dispatch claims what is due whenever the pacer allows a call. It gets the pass
+// first and claims after, so that no claim has to wait for a call.
 func (e *Engine) dispatch(ctx, trying context.Context) {
-	defer e.pulse.stands("ended")
+	defer e.watchdog.blocked("ended")
 	for e.awaitDue(ctx) {
 		passes := e.passes(ctx)
-		e.pulse.works("claiming")
+		e.watchdog.working("claiming")
 		claims, err := e.claim(ctx, passes)
 		for i, pass := range passes {
 			if i >= len(claims) || !e.begin(claims[i]) {
 				pass.Return()
-				e.places.Return()
+				e.slots.Return()
 				continue
 			}
 			e.attempts.Go(func() {
-				defer e.places.Return()
+				defer e.slots.Return()
 				e.try(ctx, trying, pass, claims[i])
 			})
 		}
@@ -199,40 +188,40 @@ func (e *Engine) dispatch(ctx, trying context.Context) {
 		case err != nil && ctx.Err() == nil:
 			e.leaveStorage(ctx, err)
 		case len(passes) > 0 && len(claims) == 0:
-			// NextDue may name a time at which there is nothing after all, and
-			// nothing may be claimed while an attempt cannot be settled.
+			// Nothing can be claimed while an attempt cannot be settled. NextDue
+			// may also have named a time at which nothing is due after all.
 			e.awaitChange(ctx, time.Second)
 		}
 	}
 }
 
-// passes waits for the leave to make a call and takes what more there is
-// without waiting. It returns none when the API is down.
+// passes waits until a call may be made, and takes as many more passes as it gets
+// without waiting. It returns none if the API is down.
 func (e *Engine) passes(ctx context.Context) []*pace.Pass {
-	e.pulse.stands("waiting for its turn to call the API")
-	if !e.place(ctx) {
+	e.watchdog.blocked("waiting for its turn to call the API")
+	if !e.slot(ctx) {
 		return nil
 	}
 	first, err := e.opt.Pace.Enter(ctx)
 	if err != nil {
-		e.places.Return()
+		e.slots.Return()
 		var busy *pace.Busy
 		if errors.As(err, &busy) {
-			e.pulse.waits("leaving the API alone", busy.Wait)
-			await(ctx, max(busy.Wait, 0), e.anew, e.pulse.probe, nil)
+			e.watchdog.waiting("leaving the API alone", busy.Wait)
+			await(ctx, max(busy.Wait, 0), e.apiChanged, e.watchdog.probe, nil)
 		}
 		return nil
 	}
 	passes := []*pace.Pass{first}
-	for len(passes) < e.places.Size() {
+	for len(passes) < e.slots.Size() {
 		select {
-		case <-e.places.Free():
+		case <-e.slots.Free():
 		default:
 			return passes
 		}
 		pass := e.opt.Pace.TryEnter()
 		if pass == nil {
-			e.places.Return()
+			e.slots.Return()
 			return passes
 		}
 		passes = append(passes, pass)
@@ -240,19 +229,22 @@ func (e *Engine) passes(ctx context.Context) []*pace.Pass {
 	return passes
 }
 
-func (e *Engine) place(ctx context.Context) bool {
+// slot waits for a free slot. It returns false if ctx ends.
+func (e *Engine) slot(ctx context.Context) bool {
 	select {
-	case <-e.places.Free():
+	case <-e.slots.Free():
 		return true
 	case <-ctx.Done():
 		return false
 	}
 }
 
-// claim claims a recipient for each pass. A probe is made with a mail that is
-// not suspect, or with one that is when there is nothing else. Every other probe
-// is for the sender whose mail came last: where a great many senders have mail
-// that the API cannot take, a good one's turn would come after all of theirs.
+// claim claims a recipient for each pass.
+//
+// A probe of an API that is down is made with a mail that is not suspected to be
+// the cause, or with one that is if there is no other. Every second probe takes
+// the latest mail. If many senders have mail that the API cannot take, a good
+// sender's turn would otherwise come after all of theirs.
 func (e *Engine) claim(ctx context.Context, passes []*pace.Pass) ([]queue.Claim, error) {
 	if len(passes) == 0 || e.unsettled.Load() > 0 {
 		return nil, nil
@@ -270,38 +262,31 @@ func (e *Engine) claim(ctx context.Context, passes []*pace.Pass) ([]queue.Claim,
 		claims, err = e.opt.Queue.Claim(ctx, r)
 	}
 	if err == nil {
-		e.claiming.note(nil)
+		e.claiming.set(nil)
 	}
 	return claims, err
 }
 
-// request is what may be claimed now.
+// request returns what may be claimed now.
 func (e *Engine) request() queue.ClaimRequest {
 	now := e.opt.Now()
 	longest := max(e.set.Load().Schedule.Max, readPause, memoryPause)
-	return queue.ClaimRequest{Now: now, Limits: e.limits(now), MaxWait: longest + clockSlack}
+	return queue.ClaimRequest{Now: now, Limits: e.opt.Warming.Limits(now), MaxWait: longest + clockSlack}
 }
 
-// begin is false for a recipient that is being tried already.
+// begin returns false for a recipient that is being tried already.
 func (e *Engine) begin(c queue.Claim) bool {
 	first := e.flight.begin(c.Token)
 	if !first {
-		e.opt.Log.Error("the queue handed out a recipient that is being tried; it is not tried twice", "id", c.Mail.Message.ID, "to", c.Addr)
+		e.opt.Log.Error("the queue handed out a recipient that is being tried already; it is not tried twice", "id", c.Mail.Message.ID, "to", c.Addr)
 	}
 	return first
 }
 
-func (e *Engine) limits(now time.Time) map[string]int {
-	if e.opt.Warming == nil {
-		return nil
-	}
-	return e.opt.Warming.Limits(now)
-}
-
-// awaitDue waits until something is due. It is false when ctx ended.
+// awaitDue waits until something is due. It returns false if ctx ends.
 func (e *Engine) awaitDue(ctx context.Context) bool {
 	for ctx.Err() == nil {
-		e.pulse.works("looking for what is due")
+		e.watchdog.working("looking for what is due")
 		r := e.request()
 		now := r.Now
 		due, ok, err := e.opt.Queue.NextDue(ctx, r)
@@ -311,30 +296,29 @@ func (e *Engine) awaitDue(ctx context.Context) bool {
 		case err != nil:
 			e.leaveStorage(ctx, err)
 		case ok && !due.After(now):
-			e.bodies.rest(false)
+			e.bodies.setIdle(false)
 			return true
 		default:
-			e.claiming.note(nil)
-			e.bodies.rest(true)
+			e.claiming.set(nil)
+			e.bodies.setIdle(true)
 			e.awaitChange(ctx, e.untilDue(now, due, ok))
 		}
 	}
 	return false
 }
 
-// leaveStorage is for when it does not say what is due.
+// leaveStorage waits after the queue could not be read.
 func (e *Engine) leaveStorage(ctx context.Context, err error) {
-	e.claiming.note(err)
+	e.claiming.set(err)
 	e.opt.Log.Error("the queue cannot be read", "cause", err)
 	e.rest(ctx, "leaving the storage alone", storagePause)
 }
 
-// untilDue is how long to wait for what becomes due by itself; negative: for ever.
+// untilDue returns how long to wait for the next due time or the next day of the
+// warming; negative: forever.
 func (e *Engine) untilDue(now, due time.Time, ok bool) time.Duration {
-	if e.opt.Warming != nil {
-		if next := e.opt.Warming.Next(now); !next.IsZero() && (!ok || next.Before(due)) {
-			due, ok = next, true
-		}
+	if next := e.opt.Warming.Next(now); !next.IsZero() && (!ok || next.Before(due)) {
+		due, ok = next, true
 	}
 	if !ok {
 		return -1
@@ -342,24 +326,24 @@ func (e *Engine) untilDue(now, due time.Time, ok bool) time.Duration {
 	return min(due.Sub(now), longestLook)
 }
 
-// awaitChange waits for the time to pass, for the queue to tell of a change, or
-// for a settlement, by which a recipient is due again.
+// awaitChange waits for the given time, a change of the queue, or a settlement that
+// makes a recipient due again, whichever comes first.
 func (e *Engine) awaitChange(ctx context.Context, wait time.Duration) {
-	e.pulse.waits("waiting for something to do", wait)
-	await(ctx, wait, e.opt.Queue.Wake(), e.later, e.pulse.probe)
+	e.watchdog.waiting("waiting for something to do", wait)
+	await(ctx, wait, e.opt.Queue.Wake(), e.dueSooner, e.watchdog.probe)
 }
 
-// rest waits for the time to pass, whatever comes.
+// rest waits for the whole time.
 func (e *Engine) rest(ctx context.Context, why string, d time.Duration) {
 	end := time.Now().Add(d)
 	for left := max(d, 0); left > 0 && ctx.Err() == nil; left = time.Until(end) {
-		e.pulse.waits(why, left)
-		await(ctx, left, e.pulse.probe, nil, nil)
+		e.watchdog.waiting(why, left)
+		await(ctx, left, e.watchdog.probe, nil, nil)
 	}
 }
 
-// await waits for one of three signals, any of which may be nil, or for the
-// time to pass if it is not negative.
+// await waits for one of three signals, each of which may be nil, or for the given
+// time unless it is negative.
 func await(ctx context.Context, wait time.Duration, signal, other, third <-chan struct{}) {
 	var after <-chan time.Time
 	if wait >= 0 {
@@ -378,5 +362,23 @@ func await(ctx context.Context, wait time.Duration, signal, other, third <-chan 
 
 func pause(ctx context.Context, d time.Duration) { await(ctx, max(d, 0), nil, nil, nil) }
 
-// jitter is from 0 up to but not including 1.
+// jitter returns a random number from 0 to below 1.
 func jitter() float64 { return rand.Float64() }
+
+const (
+	purgeEvery = 10 * time.Minute
+	purgeStep  = 1000 // recipients
+)
+
+// purge removes sent mail that was listed for KeepSent.
+func (e *Engine) purge(ctx context.Context) {
+	for ctx.Err() == nil {
+		n, err := e.opt.Queue.Purge(ctx, e.opt.Now().Add(-e.set.Load().KeepSent), purgeStep)
+		if err != nil && ctx.Err() == nil {
+			e.opt.Log.Error("sent mail cannot be removed from the queue", "cause", err)
+		}
+		if err != nil || n == 0 {
+			pause(ctx, purgeEvery)
+		}
+	}
+}

@@ -12,8 +12,8 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
 
-// Keep enqueues what the first try left to do, durably before it returns nil.
-// It makes an Engine relay/intake's Queue.
+// Keep enqueues what intake left to do. When it returns nil, that is on disk. It
+// implements intake.Queue.
 func (e *Engine) Keep(ctx context.Context, r relay.Remainder) error {
 	mail := queue.NewMail(*r.Message)
 	mail.Lane = suppress.Normalise(r.Message.From)
@@ -33,18 +33,18 @@ func (e *Engine) Keep(ctx context.Context, r relay.Remainder) error {
 	case errors.Is(err, queue.ErrFull) && !slices.ContainsFunc(mail.Recipients, func(r queue.Recipient) bool { return r.State.Open() }):
 		return e.keepBounce(ctx, failed, err)
 	case err == nil && len(failed.Failed) > 0:
-		e.untold.gaveUp(r.Message.ID)
+		e.pendingBounces.gaveUp(r.Message.ID)
 	}
 	return err
 }
 
-// TakesMail is false when the queue did not take the mail that came last. It may
-// then have none at all with which the engine could test an API that is down.
+// TakesMail returns false if the queue refused the mail that came last. Then there
+// may be no queued mail with which the engine could probe an API that is down.
 func (e *Engine) TakesMail() bool { return !e.refuses.Load() }
 
-// keepBounce enqueues the bounce of a mail for which the queue has no room and
-// of which nothing else is left to do. Where nobody can be told it returns full,
-// why there is no room: the client is then the only one who can be.
+// keepBounce enqueues the bounce of a mail for which the queue had no room, and
+// of which nothing but the bounce is left. If nobody can be told it returns full,
+// the queue's error, so that the client is told instead.
 func (e *Engine) keepBounce(ctx context.Context, b queue.Bounce, full error) error {
 	mail, came := e.bounceFor(b, b.Mail.Message.Raw)
 	if came == bounce.Nobody {
@@ -55,11 +55,11 @@ func (e *Engine) keepBounce(ctx context.Context, b queue.Bounce, full error) err
 			return errors.Join(full, err)
 		}
 	}
-	e.noteTold(b, mail, came)
+	e.recordBounce(b, mail, came)
 	return nil
 }
 
-// record writes the first try into a recipient's state.
+// record records intake's attempt in the recipient's state.
 func (e *Engine) record(r *queue.Recipient, out relay.Outcome, now time.Time) {
 	if out.Untried && !out.Kind.Permanent() {
 		return

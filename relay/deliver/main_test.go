@@ -31,6 +31,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/retry"
 	"github.com/smtp2rest/smtp2rest/relay/store"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
+	"github.com/smtp2rest/smtp2rest/relay/warm"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -58,7 +59,7 @@ type plan struct {
 	mapping    mail.Options
 	queue      queue.Options
 	wrap       func(queue.Queue) queue.Queue
-	warming    Warming
+	warming    *warm.Meter
 	paused     func(time.Time, float64)
 	metrics    prometheus.Registerer
 }

@@ -22,16 +22,16 @@ type Settings struct {
 }
 
 // Prepare makes ready to go on with other settings, and to look at the queue
-// anew: there may be something to do by them. Attempts that are under way end by
+// apiChanged: there may be something to do by them. Attempts that are under way end by
 // the old ones. Times at which mail is due were decided when it was tried and
 // stay. It never fails.
 func (e *Engine) Prepare(s Settings) (apply func(), err error) { return func() { e.use(s) }, nil }
 
 func (e *Engine) use(s Settings) {
 	e.set.Store(&s)
-	e.places.Resize(s.Workers)
+	e.slots.Resize(s.Workers)
 	e.bodies.configure(s.Mapping)
-	note(e.later)
-	e.untold.lookAtAll()
-	note(e.anew)
+	signal(e.dueSooner)
+	e.pendingBounces.checkAll()
+	signal(e.apiChanged)
 }

@@ -17,27 +17,26 @@ import (
 const (
 	bouncesAtOnce = 50
 	headerRead    = 64 << 10
-	// graceCheck is how often all mail is looked at, for what became due with
-	// time and for failures that the engine was not told of.
+	// graceCheck is how often all mail is checked, for bounces that became due
+	// with time and for failures that the engine was not told of.
 	graceCheck = time.Minute
-	// headerPatience is how long a bounce waits for a mail that cannot be read,
-	// to quote its header.
+	// headerPatience is how long a bounce waits for a mail that cannot be read, to
+	// quote its header.
 	headerPatience = 5 * time.Minute
-	// mostUnreadable bounds the mails that are remembered as such. For any
-	// others the header is not waited for.
+	// mostUnreadable bounds the mails that are remembered as unreadable. For any
+	// more, the bounce does not wait for the header.
 	mostUnreadable = 1000
-	// mostLearnt bounds the mails that are read at a start to learn which have a
-	// failure of which the sender is to be told.
+	// mostLearnt bounds the mails with a failure that are read at the start.
 	mostLearnt = 1000
 )
 
-// tellSenders writes the bounces that are due: of a mail when one of its
-// recipients came to its end, and of all mail once a minute.
+// tellSenders writes the bounces that are due: for a mail when one of its
+// recipients comes to its end, and for all mail once a minute.
 func (e *Engine) tellSenders(ctx context.Context) {
-	e.learnUntold(ctx)
+	e.learnPending(ctx)
 	var next time.Time
 	for ctx.Err() == nil {
-		mails, all := e.untold.take()
+		mails, all := e.pendingBounces.take()
 		var err error
 		if all || !time.Now().Before(next) {
 			err = e.tellAll(ctx)
@@ -48,23 +47,23 @@ func (e *Engine) tellSenders(ctx context.Context) {
 		if err != nil && ctx.Err() == nil {
 			e.opt.Log.Error("bounces cannot be written", "cause", err)
 		}
-		await(ctx, max(time.Until(next), 0), e.untold.wake, nil, nil)
+		await(ctx, max(time.Until(next), 0), e.pendingBounces.wake, nil, nil)
 	}
 }
 
-// learnUntold takes up which mails have a failure from before a restart that is
-// not told of: some of them, the oldest. The others are found once a minute.
-func (e *Engine) learnUntold(ctx context.Context) {
+// learnPending reads which mails had a failure before the restart whose sender was
+// not told: the oldest mostLearnt. The check once a minute finds the others.
+func (e *Engine) learnPending(ctx context.Context) {
 	mails, err := e.opt.Queue.BouncesDue(ctx, e.opt.Now(), 0, mostLearnt)
 	if err != nil {
-		return // tellAll meets the same error, and says so
+		return // tellAll will meet the same error and report it
 	}
 	for _, b := range mails {
-		e.untold.gaveUp(b.Mail.Message.ID)
+		e.pendingBounces.gaveUp(b.Mail.Message.ID)
 	}
 }
 
-// unwritten are mails whose bounce could not be written, and why.
+// unwritten has the mails whose bounce could not be written, and the first error.
 type unwritten struct {
 	mails map[string]bool
 	first error
@@ -77,7 +76,7 @@ func (u *unwritten) add(id string, err error) {
 	u.mails[id] = true
 }
 
-// err is nil when there are none.
+// err returns nil if there are none.
 func (u *unwritten) err() error {
 	if len(u.mails) < 2 {
 		return u.first
@@ -85,14 +84,14 @@ func (u *unwritten) err() error {
 	return fmt.Errorf("%w (and %d more mails)", u.first, len(u.mails)-1)
 }
 
-// tellSome writes the bounces of these mails for which nothing else is waited.
+// tellSome writes the bounces of these mails, if no recipient of the mail is open.
 func (e *Engine) tellSome(ctx context.Context, mails map[string]bool) error {
 	var errs unwritten
 	for id := range mails {
 		m, err := e.opt.Queue.Get(ctx, id)
 		switch {
 		case errors.Is(err, queue.ErrNotFound): // dropped, or sent after all
-			e.untold.done(id)
+			e.pendingBounces.done(id)
 			continue
 		case err != nil:
 			errs.add(id, err)
@@ -107,7 +106,7 @@ func (e *Engine) tellSome(ctx context.Context, mails map[string]bool) error {
 		}
 		switch {
 		case len(b.Failed) == 0:
-			e.untold.done(id)
+			e.pendingBounces.done(id)
 		case !open:
 			if err := e.tell(ctx, b); err != nil {
 				errs.add(id, err)
@@ -117,8 +116,8 @@ func (e *Engine) tellSome(ctx context.Context, mails map[string]bool) error {
 	return errs.err()
 }
 
-// tellAll writes all bounces that are due. One that cannot be written holds up
-// no other: it is passed over until the next time.
+// tellAll writes all bounces that are due. It skips a bounce that cannot be
+// written until the next time, so that others do not wait for it.
 func (e *Engine) tellAll(ctx context.Context) error {
 	var errs unwritten
 	told := map[string]bool{} // in the step before
@@ -133,7 +132,7 @@ func (e *Engine) tellAll(ctx context.Context) error {
 			id := b.Mail.Message.ID
 			switch {
 			case errs.mails[id]:
-			case before[id]: // a store that does not keep its word must not make a hot loop
+			case before[id]: // a storage that forgets must not cause a hot loop
 				errs.add(id, errors.New("it is not marked as bounced"))
 			default:
 				if err := e.tell(ctx, b); err != nil {
@@ -150,7 +149,7 @@ func (e *Engine) tellAll(ctx context.Context) error {
 	return errs.err()
 }
 
-// tell enqueues the bounce of one mail, or decides that there must be none.
+// tell enqueues the bounce of one mail, or records that there is none.
 func (e *Engine) tell(ctx context.Context, b queue.Bounce) error {
 	header, err := e.header(ctx, b.Mail.Message.ID)
 	if err != nil {
@@ -164,19 +163,19 @@ func (e *Engine) tell(ctx context.Context, b queue.Bounce) error {
 	}
 	if err == nil {
 		e.forget(b.Mail.Message.ID)
-		e.noteTold(b, mail, came)
+		e.recordBounce(b, mail, came)
 	}
 	return err
 }
 
-// forget forgets what was known of a mail whose sender is told.
+// forget drops what was remembered of a mail whose sender was told.
 func (e *Engine) forget(id string) {
-	e.untold.done(id)
+	e.pendingBounces.done(id)
 	delete(e.unread, id)
 }
 
-// header reads the header of a mail. A mail that is damaged or gone has none,
-// and neither has one that cannot be read for too long.
+// header reads the header of a mail. It returns none for a mail that is damaged or
+// gone, or that could not be read for headerPatience.
 func (e *Engine) header(ctx context.Context, id string) ([]byte, error) {
 	raw, err := readHead(ctx, e.opt.Queue, id, headerRead)
 	switch {
@@ -207,9 +206,8 @@ func numbersOf(b queue.Bounce) []int {
 	return numbers
 }
 
-// noteTold counts and notes what came of a bounce, and in the history of its
-// mail that it was written.
-func (e *Engine) noteTold(b queue.Bounce, mail *queue.Mail, came bounce.Telling) {
+// recordBounce records and counts what came of a bounce.
+func (e *Engine) recordBounce(b queue.Bounce, mail *queue.Mail, came bounce.Telling) {
 	now := e.opt.Now()
 	e.opt.Tally.Count(came, len(b.Failed), now)
 	told := history.Told{ID: b.Mail.Message.ID, At: now}
@@ -217,14 +215,14 @@ func (e *Engine) noteTold(b queue.Bounce, mail *queue.Mail, came bounce.Telling)
 		told.Recipients = append(told.Recipients, r.Addr)
 	}
 	if mail != nil {
-		e.told.count(suppress.Normalise(mail.Recipients[0].Addr), now)
+		e.sentTo.count(suppress.Normalise(mail.Recipients[0].Addr), now)
 		told.Bounce = mail.Message.ID
 		e.opt.History.Note(history.NewCame(&mail.Message, history.Head{BounceOf: told.ID}))
 	}
 	e.opt.History.Note(told)
 }
 
-// bounceFor writes the bounce; nil is that nobody is to be told.
+// bounceFor composes the bounce; nil if nobody is to be told.
 func (e *Engine) bounceFor(b queue.Bounce, header []byte) (*queue.Mail, bounce.Telling) {
 	now := e.opt.Now()
 	m := b.Mail.Message
@@ -240,7 +238,7 @@ func (e *Engine) bounceFor(b queue.Bounce, header []byte) (*queue.Mail, bounce.T
 	case !ok:
 		log.Warn("given up; nobody can be told")
 		return nil, bounce.Nobody
-	case e.told.full(suppress.Normalise(to), now, set.BouncesPerHour):
+	case e.sentTo.full(suppress.Normalise(to), now, set.BouncesPerHour):
 		log.Warn("given up; the sender was told of too many failures in the last hour to be told of this one", "to", to)
 		return nil, bounce.TooMany
 	}
@@ -253,8 +251,8 @@ func (e *Engine) bounceFor(b queue.Bounce, header []byte) (*queue.Mail, bounce.T
 	return &mail, bounce.Told
 }
 
-// hourly counts how often something happened to each of many names in an hour.
-// It forgets everything each hour, so it cannot grow for longer.
+// hourly counts events by name in the current hour. Every hour it starts anew, so
+// it does not grow for longer.
 type hourly struct {
 	mu    sync.Mutex
 	hour  time.Time
@@ -268,7 +266,7 @@ func (h *hourly) count(name string, now time.Time) {
 	h.times[name]++
 }
 
-// full reports whether it happened as often as may be; a limit of 0 is none.
+// full reports whether name has reached the limit; 0 is no limit.
 func (h *hourly) full(name string, now time.Time, limit int) bool {
 	h.mu.Lock()
 	defer h.mu.Unlock()
@@ -280,4 +278,68 @@ func (h *hourly) begin(now time.Time) {
 	if hour := now.Truncate(time.Hour); !hour.Equal(h.hour) {
 		h.hour, h.times = hour, map[string]int{}
 	}
+}
+
+// mostPending bounds the mails that pendingBounces remembers. The check of all mail every
+// graceCheck finds the others.
+const mostPending = 10_000
+
+// pendingBounces remembers which mails may have a bounce to write, so that tellSenders
+// need not check all mail whenever a recipient comes to its end.
+type pendingBounces struct {
+	wake chan struct{} // signals that there is something to check
+
+	mu     sync.Mutex
+	failed map[string]bool // mails with a failure of which the sender was not told
+	ended  map[string]bool // those of them to check, because a recipient came to its end
+	all    bool            // check all mail
+}
+
+func newPendingBounces() *pendingBounces {
+	return &pendingBounces{wake: make(chan struct{}, 1), failed: map[string]bool{}, ended: map[string]bool{}}
+}
+
+// gaveUp records that a recipient of a mail failed.
+func (u *pendingBounces) gaveUp(id string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if len(u.failed) < mostPending {
+		u.failed[id], u.ended[id] = true, true
+	}
+	signal(u.wake)
+}
+
+// sent records that a recipient has the mail. It may be the last one that the
+// bounce waited for.
+func (u *pendingBounces) sent(id string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.failed[id] {
+		u.ended[id] = true
+		signal(u.wake)
+	}
+}
+
+// checkAll makes tellSenders check all mail.
+func (u *pendingBounces) checkAll() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.all = true
+	signal(u.wake)
+}
+
+// take returns what to check, and starts anew.
+func (u *pendingBounces) take() (mails map[string]bool, all bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	mails, all = u.ended, u.all
+	u.ended, u.all = map[string]bool{}, false
+	return mails, all
+}
+
+// done forgets a mail that has no bounce to write any more.
+func (u *pendingBounces) done(id string) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.failed, id)
 }

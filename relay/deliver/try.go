@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay"
@@ -15,11 +16,10 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/retry"
 )
 
-// try makes the attempt that was claimed and settles it. When claiming ends
-// before the call has begun, it does not begin: the end of the engine need not
-// wait for it.
+// try makes the attempt that was claimed and settles it. If claiming ends before
+// the call has begun, the call does not begin, so that the shutdown need not wait.
 func (e *Engine) try(claiming, ctx context.Context, pass *pace.Pass, c queue.Claim) {
-	if out, ok := e.opt.Attempts.Suppressed(attemptAt(c)); ok { // learnt since the mail came
+	if out, ok := e.opt.Attempts.Suppressed(attemptAt(c)); ok { // learnt after the mail came
 		pass.Return()
 		e.settle(ctx, c, e.decide(c, out, e.opt.Now()))
 		return
@@ -32,8 +32,8 @@ func (e *Engine) try(claiming, ctx context.Context, pass *pace.Pass, c queue.Cla
 	}
 	defer e.bodies.put(mail)
 	domain, begun := c.Mail.Domain, e.opt.Now()
-	if e.opt.Warming != nil && !e.opt.Warming.Take(domain, c.Mail.Urgent, begun) {
-		pass.Return() // the day's share went to fresh mail meanwhile
+	if !e.opt.Warming.Take(domain, c.Mail.Urgent, begun) {
+		pass.Return() // fresh mail used up the day's limit in the meantime
 		e.settle(ctx, c, queue.Settlement{Result: queue.Later, NotAnAttempt: true, At: begun, Due: begun, Outcome: relay.Outcome{
 			Kind: relay.RateLimited, Untried: true, Cause: errors.New("the sender's domain is being warmed"),
 		}})
@@ -44,24 +44,22 @@ func (e *Engine) try(claiming, ctx context.Context, pass *pace.Pass, c queue.Cla
 	out := e.opt.Attempts.Make(pass, a)
 	now := e.opt.Now()
 	s := e.decide(c, out, now)
-	if e.opt.Warming != nil {
-		if s.Result == queue.Done {
-			s.Count = e.opt.Warming.Mark(domain, begun) // of the day it was reserved on
-			e.opt.Warming.Sent(domain, begun)
-		} else {
-			e.opt.Warming.Return(domain, begun)
-		}
+	if s.Result == queue.Done {
+		s.Count = e.opt.Warming.Mark(domain, begun) // of the day on which it was reserved
+		e.opt.Warming.Sent(domain, begun)
+	} else {
+		e.opt.Warming.Return(domain, begun)
 	}
 	e.settle(ctx, c, s)
 }
 
-// attemptAt is the attempt that was claimed, without what is to be read for it.
+// attemptAt returns the attempt that was claimed, without its body.
 func attemptAt(c queue.Claim) attempt.Attempt {
 	m := c.Mail.Message
 	return attempt.Attempt{MessageID: m.ID, From: m.From, To: c.Addr, Number: c.Attempt, Session: m.Client.Session, BounceOf: c.Mail.BounceOf}
 }
 
-// decide says what becomes of a recipient after an attempt that ended now.
+// decide returns how to settle a recipient after an attempt that ended now.
 func (e *Engine) decide(c queue.Claim, out relay.Outcome, now time.Time) queue.Settlement {
 	t := tried{claim: c, out: out, at: now, alone: e.opt.Pace.FailsAlone(c.Mail.Message.ID)}
 	return decide(e.set.Load().Schedule, t, jitter())
@@ -72,17 +70,17 @@ type tried struct {
 	claim queue.Claim
 	out   relay.Outcome
 	at    time.Time
-	alone bool // the mail failed while others got through
+	alone bool // the mail failed while others were accepted
 }
 
-// decide says what becomes of a recipient after an attempt; it is pure.
+// decide returns how to settle a recipient after an attempt. It is pure.
 //
-// A 429 and a refused key spend no attempt and never age a mail: neither says
-// anything about it. The recipient is due again at once, and the gate or the
-// breaker decides when that is, so that the order among mails is kept.
+// A 429 and a refused key do not count as attempts and never age a mail, because
+// they say nothing about the mail. The recipient is due again at once. The gate or
+// the breaker decides when that is, so that the order among mails is kept.
 //
-// A key that is refused for this mail alone is a word about the mail: it is kept
-// as well, however old, but tried later and later, or it would be the first of
+// If the key is refused for this mail alone, that is about the mail. The mail is
+// kept, however old, but tried later and later. Otherwise it would be the first of
 // its lane again at once.
 func decide(schedule retry.Schedule, t tried, jitter float64) queue.Settlement {
 	c, out, now := t.claim, t.out, t.at
@@ -106,19 +104,22 @@ func decide(schedule retry.Schedule, t tried, jitter float64) queue.Settlement {
 	return s
 }
 
-// readPause is how long a mail is left alone that the storage cannot read.
+// readPause is how long a mail is left alone that the storage could not read.
 const readPause = time.Minute
 
-// unreadable settles a mail that cannot be turned into a call. What the
-// mapping refuses now it may have taken when the mail came: the settings
-// changed since. That is final. A fault of ours in the mapping may be mended
-// by the next version, so it is tried again later and later; trouble of the
-// storage, and a lack of memory, say nothing about the mail.
+// unreadable returns how to settle a mail that cannot be turned into a call.
+//
+//   - If the mapping refuses it, that is final. The mapping accepted it when it
+//     came, so the settings have changed since.
+//   - If the mapping panics, the next version may be better. The mail is tried
+//     later and later.
+//   - If the storage fails or memory is short, that is not about the mail. It is
+//     tried again after a pause.
 func (e *Engine) unreadable(ctx context.Context, c queue.Claim, err error) queue.Settlement {
 	now := e.opt.Now()
 	if ctx.Err() != nil || errors.Is(err, errMemory) {
 		due := now.Add(memoryPause)
-		if ctx.Err() != nil { // the engine ends; the next one need not wait
+		if ctx.Err() != nil { // the engine stops; the next one need not wait
 			due = now
 		}
 		e.opt.Log.Info("a queued mail is tried later", "id", c.Mail.Message.ID, "to", c.Addr, "cause", err)
@@ -152,10 +153,10 @@ func publicCause(err error) string {
 	}
 }
 
-// settle does not let go: an attempt that is not settled is made again after the
-// next start, which would be a second copy of a mail that was sent. While
-// it cannot settle, nothing is claimed. Once ctx ends, which is when the engine
-// cuts attempts off, it tries once more.
+// settle stores the outcome of an attempt and does not give up: an attempt that is
+// not settled is made again after a restart, and the recipient would get a second
+// copy. Until it succeeds nothing is claimed. Once ctx ends, during the shutdown,
+// it tries once more.
 func (e *Engine) settle(ctx context.Context, c queue.Claim, s queue.Settlement) {
 	s.Token = e.flight.end(c.Token)
 	err := e.settleOnce(c, s)
@@ -165,10 +166,10 @@ func (e *Engine) settle(ctx context.Context, c queue.Claim, s queue.Settlement) 
 	e.unsettled.Add(1)
 	defer func() {
 		if e.unsettled.Add(-1) == 0 {
-			e.settling.note(nil)
+			e.settling.set(nil)
 		}
 	}()
-	e.settling.note(err)
+	e.settling.set(err)
 	for err != nil && ctx.Err() == nil && !errors.Is(err, queue.ErrClosed) {
 		pause(ctx, storagePause)
 		err = e.settleOnce(c, s)
@@ -186,14 +187,14 @@ func (e *Engine) settleOnce(c queue.Claim, s queue.Settlement) error {
 	}
 	switch {
 	case err == nil && s.Result == queue.GaveUp:
-		e.untold.gaveUp(c.Mail.Message.ID)
+		e.pendingBounces.gaveUp(c.Mail.Message.ID)
 	case err == nil && s.Result == queue.Done:
-		e.untold.sent(c.Mail.Message.ID)
+		e.pendingBounces.sent(c.Mail.Message.ID)
 	case err == nil && s.Result == queue.Later:
-		note(e.later)
+		signal(e.dueSooner)
 	case err == nil:
 	case errors.Is(err, queue.ErrStale):
-		log.Info("settled by somebody else")
+		log.Info("another claim has settled it")
 		return nil
 	default:
 		log.Error("an attempt cannot be recorded", "outcome", s.Outcome.Kind.String(), "cause", err)
@@ -201,15 +202,15 @@ func (e *Engine) settleOnce(c queue.Claim, s queue.Settlement) error {
 	return err
 }
 
-// note leaves a value for who waits, if there is none yet.
-func note(c chan struct{}) {
+// signal sends a signal on c, unless one is waiting there.
+func signal(c chan struct{}) {
 	select {
 	case c <- struct{}{}:
 	default:
 	}
 }
 
-// reason says in words, for a bounce, why a recipient failed.
+// reason says why a recipient failed, for the bounce.
 func reason(r queue.Recipient) string {
 	last, tried := r.Last()
 	switch {
@@ -220,4 +221,41 @@ func reason(r queue.Recipient) string {
 	default:
 		return fmt.Sprintf("it was tried %d times and given up; at the last attempt %s", r.Attempts, bounce.Reason(last.Outcome))
 	}
+}
+
+// flight has the recipients that are being tried, each with the token of its
+// latest claim. The queue promises not to hand out a recipient twice. If it does
+// nevertheless, the engine must not call the API twice.
+type flight struct {
+	mu     sync.Mutex
+	tokens map[recipient]queue.Token
+}
+
+// recipient is a recipient of a mail, by its number in the envelope.
+type recipient struct {
+	mail   string
+	number int
+}
+
+func newFlight() *flight { return &flight{tokens: map[recipient]queue.Token{}} }
+
+func recipientOf(t queue.Token) recipient { return recipient{t.Mail, t.Recipient} }
+
+// begin returns false if the recipient is being tried already. The attempt under
+// way is then settled with t, because the new claim made its own token stale.
+func (f *flight) begin(t queue.Token) bool {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	_, twice := f.tokens[recipientOf(t)]
+	f.tokens[recipientOf(t)] = t
+	return !twice
+}
+
+// end returns the token with which the attempt must be settled.
+func (f *flight) end(t queue.Token) queue.Token {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	latest := f.tokens[recipientOf(t)]
+	delete(f.tokens, recipientOf(t))
+	return latest
 }

@@ -50,7 +50,7 @@ func TestHoldAndDropDuringAnAttempt(t *testing.T) {
 					if _, err := r.store.Get(r.t.Context(), id); !errors.Is(err, queue.ErrNotFound) {
 						t.Errorf("after the drop: %v", err)
 					}
-					if n := r.log.count("settled by somebody else"); n != 1 {
+					if n := r.log.count("another claim has settled it"); n != 1 {
 						t.Errorf("%d log lines tell of the stale settlement", n)
 					}
 				} else {

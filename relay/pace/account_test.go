@@ -64,7 +64,7 @@ func offer(p *Pacer, a *account, latency time.Duration, f func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
 	some := func() { time.Sleep(rand.N(latency)) } // virtual
-	for range 2 * p.places.Size() {
+	for range 2 * p.slots.Size() {
 		wg.Go(func() {
 			for ctx.Err() == nil {
 				pass, err := p.Enter(ctx)

@@ -1,43 +1,45 @@
 package pace
 
 import (
+	"net/http"
+	"slices"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay"
 )
 
-// Gaps between probes of an API that is down.
+// Delays between probes of an API that is down.
 const (
 	firstGap = 2 * time.Second
 	maxGap   = time.Minute
 )
 
-// breaker opens when calls fail in a row, or at once when the key is refused.
-// While it is open nobody waits for a call but one probe at a time, after
-// growing gaps. The Pacer's mutex guards it.
+// breaker opens after several failures in a row, or at once if the key is refused.
+// While it is open, only one call at a time probes the API, after growing delays.
+// The Pacer's mutex guards it.
 type breaker struct {
 	threshold int
 	failures  int // in a row
 	open      bool
 	opened    time.Time
-	why       Why           // mail waits now
-	since     time.Time     // when that began
-	last      relay.Outcome // of the latest call that failed
+	why       Why           // the reason why mail waits
+	since     time.Time     // since when it is that reason
+	last      relay.Outcome // of the last failed call
 	gap       time.Duration
 	probeAt   time.Time
 	probing   bool
 }
 
-// BreakerState is how the breaker stands, for people and metrics.
+// BreakerState is the state of the breaker, for people and metrics.
 type BreakerState struct {
 	Open bool
 
-	// When it is open:
+	// Set while it is open:
 	Opened  time.Time
-	Why     Why           // mail waits now
-	Since   time.Time     // when that began: it may have opened for another reason
-	Last    relay.Outcome // of the latest call that failed: the cause
-	ProbeAt time.Time     // the next probe is made with the mail that comes after it
+	Why     Why           // the reason why mail waits
+	Since   time.Time     // since when it is that reason; it may have opened for another
+	Last    relay.Outcome // of the last failed call
+	ProbeAt time.Time     // when the next probe is due; the first mail after it makes it
 }
 
 func (b *breaker) state() BreakerState {
@@ -51,8 +53,8 @@ func (b *breaker) busy(now time.Time) *Busy {
 	return &Busy{Wait: max(b.probeAt.Sub(now), minPause), Why: b.why}
 }
 
-// admit lets everyone pass while the breaker is closed, and one probe when one
-// is due while it is open.
+// admit lets every call pass while the breaker is closed. While it is open, it
+// lets one probe pass when one is due.
 func (p *Pacer) admit() (probe bool, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -67,8 +69,8 @@ func (p *Pacer) admit() (probe bool, err error) {
 	return true, nil
 }
 
-// Down is why no call should be made while the breaker is open, for those who
-// leave the probing to others; nil when it is closed.
+// Down returns why no call should be made while the breaker is open, and nil while
+// it is closed. It is for callers that leave the probes to others.
 func (p *Pacer) Down() *Busy {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -78,16 +80,16 @@ func (p *Pacer) Down() *Busy {
 	return p.breaker.busy(time.Now())
 }
 
-// unprobe ends a probe that was not made.
-func (p *Pacer) unprobe() {
+// endProbe ends a probe without a call.
+func (p *Pacer) endProbe() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.breaker.probing = false
 }
 
-// learn opens and closes the breaker. An answer that is a verdict on the mail,
-// or a 429, shows an API that works. Answers to calls that were made before
-// the breaker opened change nothing: only a probe can close it.
+// learn opens and closes the breaker. The API works if it accepts or refuses the
+// mail, or answers 429. While the breaker is open only a probe can close it;
+// answers to calls that began before are ignored.
 func (p *Pacer) learn(now time.Time, pass *Pass, out relay.Outcome) {
 	if pass.probe {
 		p.breaker.probing = false
@@ -115,7 +117,7 @@ func (p *Pacer) learnOpen(now time.Time, pass *Pass, out relay.Outcome, works bo
 	default:
 		b.gap = min(b.gap*2, maxGap)
 		b.probeAt = now.Add(b.gap)
-		b.because(now, out)
+		b.setReason(now, out)
 	}
 }
 
@@ -134,12 +136,12 @@ func (p *Pacer) learnClosed(now time.Time, pass *Pass, out relay.Outcome, works 
 		p.openBreaker(now, out)
 		s.failed(pass, out)
 	case forbidden(out):
-		s.alone = with(s.alone, pass.mail) // like its sender's others
+		s.alone = addBounded(s.alone, pass.mail) // the sender is known to be refused, not the key
 	}
 }
 
-// because notes why mail waits, and since when it is for that.
-func (b *breaker) because(now time.Time, out relay.Outcome) {
+// setReason records why mail waits.
+func (b *breaker) setReason(now time.Time, out relay.Outcome) {
 	if why := whyOf(out); why != b.why {
 		b.why, b.since = why, now
 	}
@@ -149,16 +151,16 @@ func (b *breaker) because(now time.Time, out relay.Outcome) {
 func (p *Pacer) openBreaker(now time.Time, out relay.Outcome) {
 	b := &p.breaker
 	b.open, b.opened, b.gap = true, now, firstGap
-	b.why = "" // it was of another time
-	b.because(now, out)
+	b.why = "" // from the last time
+	b.setReason(now, out)
 	p.metrics.opened.WithLabelValues(whyLabel(b.why)).Inc()
 	b.probeAt = now.Add(b.gap)
-	p.opt.Log.Error("breaker open: mail is kept and one call at a time tests the API",
+	p.opt.Log.Error("breaker open: mail is queued and one call at a time probes the API",
 		"why", string(b.why), "status", out.Status, "failures", b.failures, "cause", out.Cause)
 }
 
-// closeBreaker lets everyone pass again, at the account's rate and without a burst of
-// what gathered meanwhile.
+// closeBreaker lets every call pass again, at the account's rate and without a
+// burst of the mail that gathered meanwhile.
 func (p *Pacer) closeBreaker(now time.Time) {
 	b := &p.breaker
 	p.opt.Log.Info("breaker closed: the API works again", "after", now.Sub(b.opened), "why", string(b.why))
@@ -177,4 +179,109 @@ func whyOf(out relay.Outcome) Why {
 	default:
 		return Down
 	}
+}
+
+// maxSuspects bounds each list. If more mails fail, the cause is not single mails.
+const maxSuspects = 500
+
+// manyForbidden is how many senders the API must have refused with 403, while it
+// took the mail of others, before any further 403 is taken to be about its sender.
+const manyForbidden = 3
+
+// suspects are mails that failed while the API seemed to be down. The mail itself
+// may be the cause. If every probe were made with that same mail, all mail would
+// wait for an API that works. So a probe is made with a mail that is not suspect,
+// if there is one. If that mail gets through, the suspects failed alone: they are
+// tried again like any other, but their next failure says nothing about the API.
+// The Pacer's mutex guards it.
+type suspects struct {
+	open    []suspect       // failed since the breaker opened
+	alone   map[string]bool // mails that failed while others got through
+	senders map[string]bool // senders for whose mail alone the API answered 403
+}
+
+type suspect struct {
+	mail, sender string
+	forbidden    bool
+}
+
+// failed records a call that failed while the breaker was open, or opened it. A
+// 401 is about the key, whatever the mail.
+func (s *suspects) failed(pass *Pass, out relay.Outcome) {
+	if pass.mail == "" || out.Status == http.StatusUnauthorized {
+		return
+	}
+	if slices.ContainsFunc(s.open, func(x suspect) bool { return x.mail == pass.mail }) {
+		return
+	}
+	if len(s.open) == maxSuspects {
+		s.open = s.open[1:]
+	}
+	s.open = append(s.open, suspect{pass.mail, pass.sender, forbidden(out)})
+}
+
+// cleared is called when the breaker closes. The API works, so the suspects were
+// the cause.
+func (s *suspects) cleared() {
+	for _, x := range s.open {
+		s.alone = addBounded(s.alone, x.mail)
+		if x.forbidden {
+			s.senders = addBounded(s.senders, x.sender)
+		}
+	}
+	s.open = nil
+}
+
+// settled forgets a mail that the API took or refused.
+func (s *suspects) settled(pass *Pass) {
+	delete(s.alone, pass.mail)
+	s.open = slices.DeleteFunc(s.open, func(x suspect) bool { return x.mail == pass.mail })
+}
+
+// toBlame reports whether a failure may be the API's. It is not if the mail failed
+// before while others got through.
+func (s *suspects) toBlame(pass *Pass) bool { return !s.alone[pass.mail] }
+
+// keyRefused reports whether this outcome alone shows that the key is refused. A
+// 401 does. A 403 does not if the API refused this sender before while it took the
+// mail of others, or if it did so for several senders. Then the 403 is about the
+// sender, for example a domain that is not verified, and counts like any failure.
+func (s *suspects) keyRefused(pass *Pass, out relay.Outcome) bool {
+	aboutSender := forbidden(out) && (s.senders[pass.sender] || len(s.senders) >= manyForbidden)
+	return out.Kind == relay.Unauthorized && !aboutSender
+}
+
+func forbidden(out relay.Outcome) bool { return out.Status == http.StatusForbidden }
+
+// addBounded adds name to a bounded set. If the set is full, another name is dropped.
+func addBounded(set map[string]bool, name string) map[string]bool {
+	if set == nil {
+		set = map[string]bool{}
+	}
+	for other := range set {
+		if len(set) < maxSuspects {
+			break
+		}
+		delete(set, other)
+	}
+	set[name] = true
+	return set
+}
+
+// Suspects returns the ids of mails that the next probe should not be made with.
+func (p *Pacer) Suspects() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	ids := make([]string, len(p.suspects.open))
+	for i, s := range p.suspects.open {
+		ids[i] = s.mail
+	}
+	return ids
+}
+
+// FailsAlone reports whether a mail failed while others got through.
+func (p *Pacer) FailsAlone(mail string) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.suspects.alone[mail]
 }

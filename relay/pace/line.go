@@ -5,35 +5,33 @@ import (
 	"time"
 )
 
-// Pass is the leave to make one call. Leave or Return must be called exactly
-// once.
+// Pass permits one call. The holder must call Leave or Return exactly once.
 type Pass struct {
-	pacer   *Pacer
-	opening int
-	probe   bool
-	waited  bool // for the bucket
+	pacer    *Pacer
+	closings int // the pacer's, when the token was taken
+	probe    bool
+	waited   bool // for a token
 
-	inUse bool          // all of the rate was used when the token was taken,
-	used  time.Duration // and had been since the one before
+	inUse bool          // the whole rate was in use when the token was taken;
+	used  time.Duration // if so, the time since the call before
 
-	mail, sender string // see For
+	mail, sender string // set by For
 }
 
-// For says which mail the call is made for, by its id, and whose it is, before
-// the call. Without it no failure is put down to the mail.
+// For names the mail that the call sends, by its id, and its sender. Without it, a
+// failure is never blamed on the mail.
 func (pass *Pass) For(mail, sender string) { pass.mail, pass.sender = mail, sender }
 
-// Probe reports whether the call tests an API that is taken to be out of order.
+// Probe reports whether the call probes an API that is down.
 func (pass *Pass) Probe() bool { return pass.probe }
 
-// Enter waits until a call may be made: the breaker is closed or wants to be
-// probed, the gate is open, a place is free and the bucket has a token. When
-// that cannot be before ctx ends it fails with *Busy, at once where that is
-// known at once.
+// Enter waits until a call may be made: the breaker is closed or wants a probe, the
+// gate is open, a slot is free and the bucket has a token. It fails with *Busy if
+// that does not happen before ctx ends, and at once if it knows that in advance.
 //
-// Who waits stands in line, and only the first in it waits for a token. Nobody
-// reserves one ahead: a rate that changes, or a gate that closes, then binds
-// the very next call and not the one after the line.
+// Callers wait in line. Only the first in line waits for a token, and nobody
+// reserves one in advance. So a new rate or a closed gate applies to the very next
+// call, and not only after everybody who is in line.
 func (p *Pacer) Enter(ctx context.Context) (*Pass, error) {
 	probe, err := p.admit()
 	if err != nil {
@@ -41,40 +39,39 @@ func (p *Pacer) Enter(ctx context.Context) (*Pass, error) {
 	}
 	pass, err := p.standInLine(ctx, probe)
 	if err != nil && probe {
-		p.unprobe()
+		p.endProbe()
 	}
 	return pass, err
 }
 
 func (p *Pacer) standInLine(ctx context.Context, probe bool) (*Pass, error) {
-	if busy := p.join(ctx); busy != nil {
+	if busy := p.joinLine(ctx); busy != nil {
 		return nil, busy
 	}
-	defer p.quit()
+	defer p.leaveLine()
 	select {
-	case p.door <- struct{}{}:
+	case p.head <- struct{}{}:
 	case <-ctx.Done():
 		return nil, p.busy()
 	}
-	defer func() { <-p.door }()
+	defer func() { <-p.head }()
 	if err := p.waitGate(ctx); err != nil {
 		return nil, err
 	}
 	select {
-	case <-p.places.Free():
+	case <-p.slots.Free():
 	case <-ctx.Done():
 		return nil, p.busy()
 	}
 	pass, err := p.token(ctx, probe)
 	if err != nil {
-		p.places.Return()
+		p.slots.Return()
 	}
 	return pass, err
 }
 
-// join counts the caller into the line, unless its turn cannot come before ctx
-// ends.
-func (p *Pacer) join(ctx context.Context) *Busy {
+// joinLine joins the line, unless the caller's turn cannot come before ctx ends.
+func (p *Pacer) joinLine(ctx context.Context) *Busy {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if deadline, ok := ctx.Deadline(); ok && p.bucket != nil {
@@ -91,14 +88,14 @@ func (p *Pacer) join(ctx context.Context) *Busy {
 	return nil
 }
 
-func (p *Pacer) quit() {
+func (p *Pacer) leaveLine() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.line--
 }
 
-// TryEnter is Enter for who does not want to wait; nil when a call cannot be
-// made now, or somebody waits to make one.
+// TryEnter is Enter without waiting. It returns nil if no call can be made now, or
+// if others wait in line.
 func (p *Pacer) TryEnter() *Pass {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -107,19 +104,19 @@ func (p *Pacer) TryEnter() *Pass {
 		return nil
 	}
 	select {
-	case <-p.places.Free():
+	case <-p.slots.Free():
 	default:
 		return nil
 	}
-	pass := &Pass{pacer: p, opening: p.opening}
+	pass := &Pass{pacer: p, closings: p.closings}
 	if !p.spend(now, pass) {
-		p.places.Return()
+		p.slots.Return()
 		return nil
 	}
 	return pass
 }
 
-// token takes one from the bucket, when the gate is open.
+// token waits for the gate and takes a token from the bucket.
 func (p *Pacer) token(ctx context.Context, probe bool) (*Pass, error) {
 	pass := &Pass{pacer: p, probe: probe}
 	for {
@@ -136,7 +133,7 @@ func (p *Pacer) token(ctx context.Context, probe bool) (*Pass, error) {
 	}
 }
 
-// take completes the pass, or says how long to wait before the next try.
+// take completes the pass, or returns how long to wait before the next try.
 func (p *Pacer) take(pass *Pass) (time.Duration, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -151,13 +148,13 @@ func (p *Pacer) take(pass *Pass) (time.Duration, error) {
 		missing := 1 - p.bucket.TokensAt(now)
 		return max(seconds(missing/float64(p.bucket.Limit())), 1), nil
 	}
-	pass.opening = p.opening
+	pass.closings = p.closings
 	return 0, nil
 }
 
-// spend takes a token, if there is one. All of the rate is being used when the
-// bucket did not have the time to fill since the call before; a call for which
-// it is full is the first after a quiet time, unless it waited for the token.
+// spend takes a token, if there is one. The whole rate is in use if the bucket is
+// not full, that is, if the calls before came at the full rate. A call that finds
+// it full is the first after a quiet time, unless it waited for its token.
 func (p *Pacer) spend(now time.Time, pass *Pass) bool {
 	if p.bucket == nil {
 		return true
@@ -188,7 +185,7 @@ func (p *Pacer) waitGate(ctx context.Context) error {
 	}
 }
 
-// sleep fails, and at once, when ctx ends before the time has passed.
+// sleep waits. It fails at once if ctx would end before.
 func (p *Pacer) sleep(ctx context.Context, wait time.Duration) error {
 	if deadline, ok := ctx.Deadline(); ok && time.Until(deadline) < wait {
 		return p.busy()

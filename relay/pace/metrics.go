@@ -7,14 +7,13 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
-// metrics are what happens; what is, such as the rate, is asked of the Pacer
-// when somebody looks.
+// metrics count events. Gauges ask the Pacer for its state.
 type metrics struct {
 	pauses prometheus.Counter
 	opened *prometheus.CounterVec
 }
 
-// whyLabel is what opened the breaker, as a label.
+// whyLabel returns the reason why the breaker is open as a metric label.
 func whyLabel(w Why) string {
 	switch w {
 	case KeyBad:
@@ -31,11 +30,11 @@ func newMetrics(reg prometheus.Registerer, p *Pacer) *metrics {
 	m := &metrics{
 		pauses: auto.NewCounter(prometheus.CounterOpts{
 			Name: "smtp2rest_pace_pauses_total",
-			Help: "How often the API answered 429 and was left alone for a time. Calls that were in flight together count once.",
+			Help: "How often the API answered 429 and was paused. Calls that were in flight together count once.",
 		}),
 		opened: auto.NewCounterVec(prometheus.CounterOpts{
 			Name: "smtp2rest_breaker_opened_total",
-			Help: "How often the API was taken to be out of order, so that mail was kept and one call at a time tested it: " +
+			Help: "How often the API was found to be down, so that mail was queued and one call at a time probed it: " +
 				"api_down after failures in a row, key_refused (401) and forbidden (403, for the key or for one sender) at once.",
 		}, []string{"why"}),
 	}
@@ -43,7 +42,7 @@ func newMetrics(reg prometheus.Registerer, p *Pacer) *metrics {
 		m.opened.WithLabelValues(whyLabel(why))
 		auto.NewGaugeFunc(prometheus.GaugeOpts{
 			Name:        "smtp2rest_breaker_open",
-			Help:        "1 while the API is taken to be out of order, by the reason; mail is kept then and nothing is lost.",
+			Help:        "1 while the API is taken to be down, by the reason. Mail is queued then and nothing is lost.",
 			ConstLabels: prometheus.Labels{"why": whyLabel(why)},
 		}, func() float64 {
 			b := p.State().Breaker
@@ -53,24 +52,24 @@ func newMetrics(reg prometheus.Registerer, p *Pacer) *metrics {
 	gauge := func(name, help string, value func(State) float64) {
 		auto.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 { return value(p.State()) })
 	}
-	gauge("smtp2rest_breaker_open_since_timestamp_seconds", "Since when the API is taken to be out of order, as Unix time; 0 while it is not.",
+	gauge("smtp2rest_breaker_open_since_timestamp_seconds", "Since when the API is taken to be down, as Unix time; 0 while it is not.",
 		func(s State) float64 { return unix(s.Breaker.Opened) })
-	gauge("smtp2rest_pace_paused_until_timestamp_seconds", "Until when the API asked to be left alone (429, Retry-After), as Unix time; 0 when it did not.",
+	gauge("smtp2rest_pace_paused_until_timestamp_seconds", "Until when the API asked to be paused (429, Retry-After), as Unix time; 0 if it did not.",
 		func(s State) float64 { return unix(s.PausedUntil) })
-	gauge("smtp2rest_pace_rate_calls_per_second", "Calls a second that are made at most: as configured, or as found; 0 while none is known and none needed.",
+	gauge("smtp2rest_pace_rate_calls_per_second", "Calls a second that are made at most: the configured rate, or the one found; 0 while none is known and none needed.",
 		func(s State) float64 { return s.Rate })
-	gauge("smtp2rest_pace_rate_found", "1 when that rate was found by the relay from the API's 429s, 0 when it is the configured one or none.",
+	gauge("smtp2rest_pace_rate_found", "1 if the relay found that rate from the API's 429s, 0 if it is configured or there is none.",
 		func(s State) float64 { return oneIf(s.Found) })
-	gauge("smtp2rest_pace_bucket_calls", "Calls that could be made at once, by the rate alone; 0 while it is used up, and while no rate is known.",
+	gauge("smtp2rest_pace_bucket_calls", "Calls that could be made at once, by the rate alone; 0 while it is used up or not known.",
 		func(s State) float64 { return s.Tokens })
-	gauge("smtp2rest_pace_waiting", "Attempts that stand in line for their turn to call the API.",
+	gauge("smtp2rest_pace_waiting", "Attempts that wait in line for their turn to call the API.",
 		func(s State) float64 { return float64(s.Waiting) })
 	gauge("smtp2rest_pace_calls_in_flight", "Calls to the API that are under way.",
 		func(s State) float64 { return float64(s.InFlight) })
 	auto.NewGaugeFunc(prometheus.GaugeOpts{
 		Name: "smtp2rest_pace_calls_in_flight_limit",
 		Help: "Calls to the API that may be under way at once (api.concurrency).",
-	}, func() float64 { return float64(p.places.Size()) })
+	}, func() float64 { return float64(p.slots.Size()) })
 	return m
 }
 

@@ -1,7 +1,7 @@
-// Package pace holds every call to the API to what the account allows: a token
-// bucket, a bound on calls at once, the gate that a 429 closes for everyone,
-// and the breaker that an outage opens. relay/attempt passes each call through
-// it, whether the mail is fresh or from the queue, so the account sees one
+// Package pace holds all API calls to what the account allows. It has a token
+// bucket for the rate, a limit on concurrent calls, a gate that a 429 closes for
+// all, and a breaker that opens when the API is down. relay/attempt passes every
+// call through it, for fresh and for queued mail, so that the account sees one
 // well-behaved client.
 package pace
 
@@ -14,29 +14,29 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/smtp2rest/smtp2rest/relay"
-	"github.com/smtp2rest/smtp2rest/relay/internal/places"
+	"github.com/smtp2rest/smtp2rest/relay/internal/slots"
 	"golang.org/x/time/rate"
 )
 
-// minPause is the shortest pause after a 429. A Retry-After of zero, or a date
-// that has passed, would otherwise make a hot loop and defeat the doubling.
+// minPause is the shortest pause after a 429. Without it, a Retry-After of zero or
+// of a past date would cause a hot loop and defeat the doubling.
 const minPause = time.Second
 
-// doublings is how often the pause doubles while nothing but 429s comes. An
-// account that another program keeps at its limit says 429 to most calls; one
-// that tried more and more rarely would get nothing of it.
+// doublings is how often the pause doubles while only 429s come. If another program
+// keeps the account at its limit, most calls get a 429; a client that asked ever
+// more rarely would get none of the rate.
 const doublings = 3
 
-// Options are what a Pacer is made from.
+// Options configure a Pacer.
 type Options struct {
 	Settings
 
-	// Failures in a row that open the breaker; default 5.
+	// Failures is how many failures in a row open the breaker; default 5.
 	Failures int
 
-	// Paused, if set, is told when the gate is closed: until when, and at what
-	// rate calls are made afterwards, so that a restart can Resume there. It
-	// must not block, nor call the Pacer.
+	// Paused, if set, is called when the gate closes, with the end of the pause and
+	// the rate found so far, so that a restart can Resume with them. It must
+	// not block or call the Pacer.
 	Paused func(until time.Time, rate float64)
 	Log    *slog.Logger // nil: none
 
@@ -47,18 +47,18 @@ type Options struct {
 type Pacer struct {
 	opt     Options
 	metrics *metrics
-	places  *places.Places // one taken per call in flight
-	door    chan struct{}  // one element while somebody stands at it
+	slots   *slots.Pool   // one taken for each call in flight
+	head    chan struct{} // has an element while somebody is first in line
 
-	mu      sync.Mutex
-	line    int           // who waits for the door, and who stands at it
-	bucket  *rate.Limiter // nil: no rate is known and none needed so far
-	last    time.Time     // when the last call took its token, or when the bucket was emptied
-	until   time.Time     // the gate is closed before this moment
-	opening int           // counts how often the gate was closed
-	inARow  int           // 429s in a row, counted once per opening
-	tuner   tuner         // finds the rate
-	breaker breaker
+	mu       sync.Mutex
+	line     int           // callers in line, the first included
+	bucket   *rate.Limiter // nil: no rate is known, and none was needed so far
+	last     time.Time     // when the last token was taken, or the bucket emptied
+	until    time.Time     // the gate is closed until then
+	closings int           // counts how often the gate was closed
+	inARow   int           // 429s in a row, counted once for each time the gate closed
+	tuner    tuner         // finds the rate
+	breaker  breaker
 
 	suspects suspects
 }
@@ -73,7 +73,7 @@ func New(o Options) *Pacer {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	p := &Pacer{opt: o, places: places.New(o.Concurrency), door: make(chan struct{}, 1)}
+	p := &Pacer{opt: o, slots: slots.New(o.Concurrency), head: make(chan struct{}, 1)}
 	p.breaker.threshold = o.Failures
 	p.metrics = newMetrics(o.Metrics, p)
 	if o.Rate > 0 {
@@ -83,23 +83,23 @@ func New(o Options) *Pacer {
 	return p
 }
 
-// Busy is Enter's error when a call cannot be made before the context ends.
+// Busy is the error of Enter if a call cannot be made before the context ends.
 type Busy struct {
-	Wait time.Duration // after which it is worth trying again
+	Wait time.Duration // until the next try is worth it
 	Why  Why
 }
 
-// Why is what a call has to wait for.
+// Why is the reason why a call has to wait.
 type Why string
 
-// What a call can have to wait for, in words.
+// The reasons, as text for people.
 const (
 	Rate   Why = "the account's rate is used up"
 	Paused Why = "the API said 429 and is left alone"
 	Down   Why = "the API is down"
 	KeyBad Why = "the API refuses the key"
-	// Forbidden is a 403: of the key, or of one sender, which is not known before
-	// another's mail gets through.
+	// Forbidden is a 403. It is about the key or about one sender; which of them is
+	// known when another sender's mail gets through.
 	Forbidden Why = "the API forbids what it is sent"
 )
 
@@ -107,18 +107,18 @@ func (b *Busy) Error() string {
 	return fmt.Sprintf("%s; next try in %s", b.Why, b.Wait.Round(time.Millisecond))
 }
 
-// Return gives a pass back without a call.
+// Return ends the pass without a call.
 func (pass *Pass) Return() {
-	pass.pacer.places.Return()
+	pass.pacer.slots.Return()
 	if pass.probe {
-		pass.pacer.unprobe()
+		pass.pacer.endProbe()
 	}
 }
 
-// Leave ends the call and learns from its outcome.
+// Leave ends the pass after a call and learns from its outcome.
 func (pass *Pass) Leave(out relay.Outcome) {
 	p := pass.pacer
-	p.places.Return()
+	p.slots.Return()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
@@ -127,38 +127,38 @@ func (pass *Pass) Leave(out relay.Outcome) {
 		p.closeGate(now, pass, out.RetryAfter)
 		return
 	}
-	if out.Status != 0 && pass.opening == p.opening {
+	if out.Status != 0 && pass.closings == p.closings {
 		p.inARow = 0
 	}
-	if out.Kind.Settled() && pass.opening == p.opening {
+	if out.Kind.Settled() && pass.closings == p.closings {
 		p.tuner.answered(pass.inUse, pass.used)
 		p.retune(now)
 	}
 }
 
-// closeGate pauses everyone. Calls that were in flight together are answered
-// 429 together: only a call that was made after the last pause counts as a
-// further 429 in a row and doubles it.
+// closeGate pauses all calls. Calls that were in flight together get their 429s
+// together. So a 429 only counts as a further one in a row, and doubles the pause,
+// if its call began after the last pause.
 func (p *Pacer) closeGate(now time.Time, pass *Pass, retryAfter time.Duration) {
 	pause := min(max(retryAfter, minPause), p.opt.MaxPause)
-	if pass.opening == p.opening {
+	if pass.closings == p.closings {
 		for range min(p.inARow, doublings) {
 			pause = min(pause*2, p.opt.MaxPause)
 		}
-		// Only the first in a row says something of the rate: after a pause
-		// there was but one call.
+		// Only the first 429 in a row says something about the rate: after
+		// a pause there was just one call.
 		if p.inARow == 0 {
 			p.tuner.limited(now, pass.inUse, retryAfter)
 		}
 		p.inARow++
-		p.opening++
+		p.closings++
 		p.metrics.pauses.Inc()
 	}
 	until := now.Add(pause)
 	if until.Before(p.until) {
 		return
 	}
-	p.opt.Log.Warn("the API said 429: paused", "for", pause, "in_a_row", p.inARow, "rate", p.tuner.rate)
+	p.opt.Log.Warn("the API answered 429: calls are paused", "for", pause, "in_a_row", p.inARow, "rate", p.tuner.rate)
 	if now.Before(p.until) {
 		pause = until.Sub(p.until)
 	}
@@ -169,8 +169,8 @@ func (p *Pacer) closeGate(now time.Time, pass *Pass, retryAfter time.Duration) {
 	}
 }
 
-// Resume puts the pacer where it was before a restart: the gate closed until
-// then, and at the rate that was found (0: none).
+// Resume continues where the last run ended: the gate stays closed until the given
+// time, and the rate is the one found then (0: none).
 func (p *Pacer) Resume(until time.Time, found float64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -179,11 +179,11 @@ func (p *Pacer) Resume(until time.Time, found float64) {
 		p.tuner.resume(found)
 		p.emptyBucket(now)
 	}
-	// No longer than a pause can be, should the clock have been set back; and from
-	// here on by the monotonic clock, should that come yet.
+	// Bound it by the longest pause, in case the clock was set back. From here
+	// on the monotonic clock counts.
 	until = now.Add(min(until.Sub(now), p.opt.MaxPause))
 	if until.After(p.until) {
-		p.opening++
+		p.closings++
 		p.pauseUntil(until)
 	}
 }
@@ -193,8 +193,8 @@ func (p *Pacer) pauseUntil(until time.Time) {
 	p.emptyBucket(until)
 }
 
-// emptyBucket makes the bucket start empty at the given time: a full one would
-// greet the API with a burst at the very moment it allows one call again.
+// emptyBucket makes the bucket empty at the given time. A full one would send a
+// burst at the very moment when the API allows one call again.
 func (p *Pacer) emptyBucket(at time.Time) {
 	if r := p.tuner.rate; r > 0 {
 		p.bucket = rate.NewLimiter(rate.Limit(r), p.burst())
@@ -203,7 +203,7 @@ func (p *Pacer) emptyBucket(at time.Time) {
 	p.last = at
 }
 
-// retune follows the rate that the tuner found.
+// retune applies the rate of the tuner to the bucket.
 func (p *Pacer) retune(now time.Time) {
 	r := p.tuner.rate
 	switch {
@@ -217,7 +217,8 @@ func (p *Pacer) retune(now time.Time) {
 	}
 }
 
-// found is the rate that was found; 0: the configured one is in force, or none.
+// found returns the rate that was found; 0 if the configured one is in force or
+// there is none.
 func (p *Pacer) found() float64 {
 	if p.tuner.rate == p.opt.Rate {
 		return 0
@@ -225,8 +226,8 @@ func (p *Pacer) found() float64 {
 	return p.tuner.rate
 }
 
-// burst of a found rate is a tenth of a second's worth: what the provider
-// allows at once is not known, and 429s would blur the rate.
+// burst returns a tenth of a second's worth of a rate that was found. The burst
+// that the provider allows is not known, and its 429s would blur the rate.
 func (p *Pacer) burst() int {
 	if p.tuner.rate == p.opt.Rate {
 		return p.opt.Burst
@@ -234,22 +235,22 @@ func (p *Pacer) burst() int {
 	return max(int(p.tuner.rate/10), 1)
 }
 
-// State is how the pacer stands, for people and metrics.
+// State is the state of the pacer, for people and metrics.
 type State struct {
 	PausedUntil time.Time // zero when the gate is open
 	Rate        float64   // calls per second; 0 when none is known
-	Found       bool      // the rate was found; it is not the configured one
-	Tokens      float64   // calls that could be made at once, by the rate alone; 0 when none is known
-	Waiting     int       // in line
+	Found       bool      // the rate was found, not configured
+	Tokens      float64   // calls that could be made at once, by the rate alone; 0 if none is known
+	Waiting     int       // callers in line
 	InFlight    int
 	Breaker     BreakerState
 }
 
-// State returns how the pacer stands now.
+// State returns the current state.
 func (p *Pacer) State() State {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := State{Rate: p.tuner.rate, Found: p.found() > 0, Waiting: p.line, InFlight: p.places.Taken(), Breaker: p.breaker.state()}
+	s := State{Rate: p.tuner.rate, Found: p.found() > 0, Waiting: p.line, InFlight: p.slots.Taken(), Breaker: p.breaker.state()}
 	now := time.Now()
 	if p.bucket != nil {
 		s.Tokens = max(p.bucket.TokensAt(now), 0)

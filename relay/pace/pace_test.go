@@ -213,7 +213,7 @@ func TestEnterFailsWhenThereIsNoTime(t *testing.T) {
 		if _, err := slow.Enter(ctx); !errors.As(err, &busy) || busy.Why != Rate {
 			t.Errorf("with an empty bucket: %v, want Busy", err)
 		}
-		if slow.places.Taken() != 0 {
+		if slow.slots.Taken() != 0 {
 			t.Error("a failed Enter kept its place")
 		}
 

@@ -18,13 +18,13 @@ type Settings struct {
 	MaxPause    time.Duration // ceiling of one pause after a 429; default 1 h
 }
 
-// Prepare makes ready to go on with other settings. Calls that are under way, and
-// the pause that the API asked for, stay. A rate that is not configured any more
-// is where the search for the account's rate goes on. It never fails.
+// Prepare returns a function that puts s into force. Calls under way and a pause
+// that the API asked for stay. If the rate is no longer configured, the search for
+// the account's rate starts from it. Prepare never fails.
 func (p *Pacer) Prepare(s Settings) (apply func(), err error) { return func() { p.use(s) }, nil }
 
 func (p *Pacer) use(s Settings) {
-	p.places.Resize(s.Concurrency)
+	p.slots.Resize(s.Concurrency)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now, before := time.Now(), p.opt.Rate
@@ -47,8 +47,8 @@ func (p *Pacer) use(s Settings) {
 	}
 }
 
-// Probe has an API that is taken to be out of order tested with the next call,
-// because something has changed that may have mended it.
+// Probe makes the next call probe an API that is down, because a change may have
+// solved the problem.
 func (p *Pacer) Probe() {
 	p.mu.Lock()
 	defer p.mu.Unlock()

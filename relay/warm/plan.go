@@ -1,31 +1,29 @@
-// Package warm holds each sender domain that is being warmed to its day's cap:
-// a provider trusts a domain that begins with little mail and sends more every
-// day. What is over the cap stays in relay/queue, whose claims are bound by
-// Meter.Limits, and goes by itself the next day.
+// Package warm limits what each sender domain that is being warmed sends in a day.
+// A provider trusts a domain that begins with little mail and sends more every day.
+// Mail above the day's cap stays in the queue, whose claims respect Meter.Limits,
+// and is sent the next day.
 //
-// The package has no clock, no goroutines and no storage: times come from its
-// caller, and the counts live in marks of the queue, which go up in the same
-// step that settles a mail (queue.Settlement.Count).
+// The package has no clock, no goroutines and no storage. Callers pass the time.
+// The counts live in marks of the queue, which increases them in the transaction
+// that settles a mail (queue.Settlement.Count).
 //
 // # Days
 //
-// A day is a calendar day in UTC, as its provider sees it, and a mail belongs
-// to the day on which its reservation was taken, even if it is settled after
-// midnight.
+// A day is a calendar day in UTC. A mail belongs to the day on which its
+// reservation was taken, even if it is settled after midnight.
 //
 // # Restarts
 //
-// What was settled is counted, exactly once, whatever crashes. What was in
-// flight when the process died is not: whether it was sent is not known, and
-// a day's quota that is used up by mail that was never sent would be lost for
-// good. So a crash can take a day over its cap by at most the number of mails
-// that were in flight.
+// What was settled is counted exactly once, whatever crashes. Mail that was in
+// flight when the process died is not counted, because nobody knows whether it was
+// sent. Counting it could lose a part of the day's cap to mail that was never sent.
+// So after a crash, a day can exceed its cap by the mails that were in flight.
 //
 // # A clock that is set
 //
-// Counts are kept per day and outlive the day, so that a clock set back finds
-// the count it left and gives no second quota; a clock set forward skips days.
-// A count is forgotten only when it is older than yesterday and the domain
+// Counts are kept per day and outlive the day. If the clock is set back, it finds
+// the counts of that day and gives no second quota. If it is set forward, days are
+// skipped. A count is dropped only if it is older than yesterday and the domain
 // sent on keptDays later days; see Expired.
 package warm
 
@@ -38,28 +36,28 @@ import (
 	"github.com/smtp2rest/smtp2rest/smtpd/policy"
 )
 
-// most is the largest cap; a plan that grows for ever ends here.
+// most is the largest cap. Plans stop growing there.
 const most = math.MaxInt32
 
-// Plan is how one domain is warmed. The caps are First, growing by Growth every
-// day, or those of Table if it has any.
+// Plan says how one domain is warmed. The daily caps are those of Table, or without
+// a Table begin with First and grow by Growth.
 type Plan struct {
-	Domain string    // the sender's, compared without regard to case
+	Domain string    // of the sender; case does not matter
 	Begin  time.Time // any time of the first day
 	First  int       // the cap of day 1
-	Growth float64   // factor from one day to the next; below 1 is 1
-	// Table is the caps of day 1, 2 and so on. The last one stays; if it is 0
-	// there is no cap from that day on.
+	Growth float64   // factor from one day to the next; values below 1 count as 1
+	// Table has the caps of day 1, 2 and so on. The last one stays in force; if it
+	// is 0, there is no cap from that day on.
 	Table []int
-	// Until ends the warming: a day whose cap would reach it has none. 0 is never.
+	// Until ends the warming on the first day whose cap would reach it; 0: never.
 	Until int
-	// Urgent are the envelope senders, or "@domain" for all of a domain, whose
-	// mail is never held back. It counts all the same.
+	// Urgent are envelope senders, or "@domain" for a whole domain, whose mail is
+	// counted but never held back.
 	Urgent []string
 }
 
-// Cap is how many mails the plan allows on the day. It is not bounded once the
-// warming is over. Before Begin it is the first day's.
+// Cap returns how many mails the plan allows on a day. After the warming there is
+// no bound. Before Begin it is the cap of the first day.
 func (p Plan) Cap(day time.Time) (limit int, bounded bool) {
 	limit, bounded = p.planned(p.Day(day))
 	limit = min(max(limit, 0), most)
@@ -69,13 +67,13 @@ func (p Plan) Cap(day time.Time) (limit int, bounded bool) {
 	return limit, true
 }
 
-// Day is the number of the day in the plan: 1 on the day of Begin, 0 or less
+// Day returns the number of the day in the plan: 1 on the day of Begin, 0 or less
 // before it.
 func (p Plan) Day(day time.Time) int {
 	return int(dayOf(day)-dayOf(p.Begin)) + 1
 }
 
-// planned is the cap of the n-th day, whatever Until says.
+// planned returns the cap of the n-th day, without regard to Until.
 func (p Plan) planned(n int) (limit int, bounded bool) {
 	n = max(n, 1)
 	if len(p.Table) == 0 {
@@ -88,8 +86,8 @@ func (p Plan) planned(n int) (limit int, bounded bool) {
 	return last, last != 0
 }
 
-// grown multiplies day by day instead of using a power, whose rounding can make
-// a day's cap smaller than the one before.
+// grown multiplies day by day. A power would be rounded, and a day's cap could be
+// smaller than the one before.
 func (p Plan) grown(n int) int {
 	limit := float64(min(p.First, most))
 	for range n - 1 {
@@ -105,7 +103,7 @@ func (p Plan) grown(n int) int {
 	return int(math.Round(limit))
 }
 
-// passes reports whether mail of the envelope sender is never held back.
+// passes reports whether mail of this sender is never held back.
 func (p Plan) passes(sender string) bool {
 	domain := sender[strings.LastIndexByte(sender, '@')+1:]
 	return slices.ContainsFunc(p.Urgent, func(u string) bool {
@@ -116,10 +114,10 @@ func (p Plan) passes(sender string) bool {
 	})
 }
 
-// Canonical is the form in which domains are compared and named: without case,
-// without the root's dot, and in ASCII (RFC 5890). Meter takes any form and
-// hands out this one, so it is the one for queue.Mail.Domain, which is compared
-// with the keys of Limits.
+// Canonical returns the form in which domains are compared: lower case, without the
+// final dot, and in ASCII (RFC 5890). Meter takes any form and returns this one.
+// queue.Mail.Domain must be in this form, because it is compared with the keys of
+// Limits.
 func Canonical(domain string) string {
 	form, _ := policy.Domain(domain)
 	return form
@@ -127,7 +125,7 @@ func Canonical(domain string) string {
 
 const secondsPerDay = 24 * 60 * 60
 
-// dayOf numbers the days of UTC.
+// dayOf returns the number of a day, in UTC.
 func dayOf(t time.Time) int64 {
 	s := t.Unix()
 	day := s / secondsPerDay
@@ -137,7 +135,7 @@ func dayOf(t time.Time) int64 {
 	return day
 }
 
-// startOf is the first moment of a day.
+// startOf returns the first moment of a day.
 func startOf(day int64) time.Time {
 	return time.Unix(day*secondsPerDay, 0).UTC()
 }

@@ -82,22 +82,22 @@ func TestNotAliveWhenTheStorageHangs(t *testing.T) {
 // A loop that says that it waits, and does not answer, hangs as well.
 func TestNotAliveWhenNobodyAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := newPulse()
+		p := newWatchdog()
 		if err := p.alive(context.Background()); err != nil {
 			t.Errorf("before the start: %v", err)
 		}
-		p.waits("waiting for something to do", -1)
+		p.waiting("waiting for something to do", -1)
 		if err := p.alive(context.Background()); err == nil {
 			t.Error("nobody answered, and it is taken to be alive")
 		}
 		go func() {
 			time.Sleep(answerTime / 2)
-			p.works("claiming")
+			p.working("claiming")
 		}()
 		if err := p.alive(context.Background()); err != nil {
 			t.Errorf("it got on meanwhile: %v", err)
 		}
-		p.waits("waiting", time.Minute)
+		p.waiting("waiting", time.Minute)
 		time.Sleep(time.Minute + overdue + 1)
 		if err := p.alive(context.Background()); err == nil {
 			t.Error("a wait that is overdue is taken to be alive")

@@ -1,4 +1,4 @@
-package places
+package slots
 
 import (
 	"testing"
@@ -8,7 +8,7 @@ import (
 
 // However they are taken, returned and resized, none is given away beyond the
 // number that holds at that moment.
-func TestPlaces(t *testing.T) {
+func TestPool(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		size := rapid.IntRange(1, 5).Draw(t, "size")
 		p, taken := New(size), 0
