@@ -206,7 +206,23 @@ func TestTrace(t *testing.T) {
 	}
 }
 
-// awaitBounce waits until the sender of a mail was told, and returns by what.
+// A name without a domain leads to the mail that it was given for, when it was
+// completed by the sender's domain.
+func TestTraceOfALocalName(t *testing.T) {
+	s := newTold(t, "")
+	if said := s.hand("cron", "m1", "root"); !strings.HasPrefix(said, "250 2.0.0 accepted ") {
+		t.Fatal(said)
+	}
+	for _, name := range []string{"root", "Root", "cron", "root@mail.example.com"} {
+		if m, r := s.one(name); m.MessageID != "m1@app.example" || r.Addr != "root@mail.example.com" {
+			t.Errorf("%s leads to %+v", name, m)
+		}
+	}
+	if r := harness.Execute(t, s.env, "", "trace", "roo"); r.Code == 0 {
+		t.Errorf("a part of a name leads to %s", r.Out)
+	}
+}
+
 // An alias leads to the mail that was for it, and a client that was told to come
 // again is not among those that were refused.
 func TestTraceOfAnAliasAndOfADeferredMail(t *testing.T) {
@@ -228,6 +244,7 @@ func TestTraceOfAnAliasAndOfADeferredMail(t *testing.T) {
 	}
 }
 
+// awaitBounce waits until the sender of a mail was told, and returns by what.
 func (s *told) awaitBounce(id string) string {
 	s.t.Helper()
 	for deadline := time.Now().Add(harness.Patience); time.Now().Before(deadline); {

@@ -191,8 +191,8 @@ type Store interface {
 // Query selects recipients of mails; they must match all fields that are set.
 type Query struct {
 	ID string `json:"id,omitempty"` // a mail's id, or the beginning of one
-	// Name is a Message-ID, the API's message_id, an address, or the local part of
-	// an alias, as in "root"; whichever matches.
+	// Name is a Message-ID, the API's message_id, an address or an alias, or the
+	// local part of one at any domain, as in "root"; whichever matches.
 	Name      string    `json:"name,omitempty"`
 	Sender    string    `json:"sender,omitempty"` // of the envelope
 	Recipient string    `json:"recipient,omitempty"`

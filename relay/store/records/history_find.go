@@ -57,12 +57,16 @@ func (s *Store) Find(ctx context.Context, q history.Query) (found []history.Mail
 }
 
 // byName are the recipients that a name leads to, whatever it is a name of.
-const byName = `SELECT mail, key FROM mail_recipients WHERE key = ?
-	UNION SELECT mail, key FROM mail_recipients WHERE named_key = ? AND named_key <> ''
-	UNION SELECT mail, key FROM mail_recipients WHERE named_key >= ? AND named_key < ? AND named_key <> ''
-	UNION SELECT mail, key FROM mail_recipients WHERE api_id = ? AND api_id <> ''
+// ?1 is the address, ?2 the name as it was given, ?3 a Message-ID, and from ?4 to
+// before ?5 are all addresses with that local part.
+const byName = `SELECT mail, key FROM mail_recipients WHERE key = ?1
+	UNION SELECT mail, key FROM mail_recipients WHERE key >= ?4 AND key < ?5
+	UNION SELECT mail, key FROM mail_recipients WHERE named_key = ?1 AND named_key <> ''
+	UNION SELECT mail, key FROM mail_recipients WHERE named_key >= ?4 AND named_key < ?5 AND named_key <> ''
+	UNION SELECT mail, key FROM mail_recipients WHERE api_id = ?2 AND api_id <> ''
 	UNION SELECT mail, key FROM mail_recipients WHERE mail IN (
-		SELECT id FROM mails WHERE sender_key = ? UNION SELECT id FROM mails WHERE message_id = ? AND message_id <> '')`
+		SELECT id FROM mails WHERE sender_key = ?1 OR sender_key >= ?4 AND sender_key < ?5
+		UNION SELECT id FROM mails WHERE message_id = ?3 AND message_id <> '')`
 
 // findQuery builds the one statement of a search. Which index leads is chosen
 // here and not left to the planner, which cannot know how many rows an address
@@ -75,11 +79,11 @@ func findQuery(q history.Query, limit int) (string, []any, error) {
 	case q.Name != "":
 		key, id := suppress.Normalise(q.Name), strings.Trim(q.Name, "<> ")
 		from, lead = "("+byName+") n CROSS JOIN mail_recipients r ON r.mail = n.mail AND r.key = n.key CROSS JOIN mails m ON m.id = r.mail", "r"
-		atAny, afterAny := "", "" // aliases of that local part, at whatever domain
+		first, end := "", "" // of a local part at any domain: nobody knows which one completed it then
 		if !strings.Contains(key, "@") {
-			atAny, afterAny = key+"@", key+"A" // "A" follows "@"
+			first, end = key+"@", key+"A" // "A" follows "@"
 		}
-		args = []any{key, key, atAny, afterAny, q.Name, key, id}
+		args = []any{key, q.Name, id, first, end}
 	case q.Recipient != "":
 		from, lead = "mail_recipients r CROSS JOIN mails m ON m.id = r.mail", "r"
 	}

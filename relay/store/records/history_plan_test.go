@@ -12,7 +12,7 @@ import (
 func TestNamesAreFoundByAnIndex(t *testing.T) {
 	s := openTest(t, t.TempDir(), Options{})
 	for what, q := range map[string]history.Query{
-		"a name": {Name: "bob@example.net"}, "a recipient": {Recipient: "bob@example.net"}, "a sender": {Sender: "bob@example.net"}, "an id": {ID: "06h1"},
+		"a name": {Name: "bob@example.net"}, "a local part": {Name: "bob"}, "a recipient": {Recipient: "bob@example.net"}, "a sender": {Sender: "bob@example.net"}, "an id": {ID: "06h1"},
 	} {
 		text, args, err := findQuery(q, 100)
 		must(t, err)

@@ -29,9 +29,10 @@ told afterwards: delivered, opened, bounced with its code and reason, complained
 
 NAME is the queue id or its beginning (four characters or more), the Message-ID of
 the mail's header, the message_id of the API, the address of its sender or of a
-recipient, or an alias that the client named, such as root. Where that leads to
-several mails they are listed, the newest first; their ids tell more, or
-'smtp2rest history' searches among them.
+recipient, or a name without a domain, such as root: the alias that the client
+named, or the part before the @, at any domain. Where that leads to several mails
+they are listed, the newest first; their ids tell more, or 'smtp2rest history'
+searches among them.
 
 It asks the running daemon, or opens the data directory of one that is stopped,
 as 'smtp2rest queue' does. How long the history is kept is history.keep in the
