@@ -176,6 +176,9 @@ func (s *Store) open() error {
 // prepare sees to the file before it is opened as a database, and makes it if
 // it is to.
 func (s *Store) prepare() error {
+	if err := db.CheckFiles(s.path()); err != nil {
+		return err
+	}
 	if s.opts.Existing {
 		return schema().CheckCurrent(s.path())
 	}

@@ -16,6 +16,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
 )
 
 // Up to version 3 mails that came together were appended to a file, a segment,
@@ -105,7 +106,7 @@ func (s *segments) storeMissing(counted bool) error {
 }
 
 func (s *segments) storeSegment(id, at int64, counted bool) (mails int, err error) {
-	f, err := os.Open(s.w.s.spool.path(segmentName(id)))
+	f, err := db.OpenFile(s.w.s.spool.path(segmentName(id)), os.O_RDONLY)
 	if err != nil {
 		return 0, err
 	}
@@ -215,7 +216,7 @@ func (s *segments) moveBodies() error {
 // checksum to find when the mail is read, so that its sender is told.
 func (s spool) readSegment(place, size int64) ([]byte, error) {
 	body := make([]byte, size)
-	f, err := os.Open(s.path(segmentName(segmentOf(place))))
+	f, err := db.OpenFile(s.path(segmentName(segmentOf(place))), os.O_RDONLY)
 	if errors.Is(err, fs.ErrNotExist) {
 		return body, nil
 	}

@@ -178,7 +178,7 @@ func (osFS) Create(name string) (spoolFile, error) {
 	return os.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 }
 
-func (osFS) Open(name string) (io.ReadCloser, error) { return os.Open(name) }
+func (osFS) Open(name string) (io.ReadCloser, error) { return db.OpenFile(name, os.O_RDONLY) }
 func (osFS) Remove(name string) error                { return os.Remove(name) }
 func (osFS) Move(from, to string) error {
 	if err := os.MkdirAll(filepath.Dir(to), 0o700); err != nil {
@@ -190,6 +190,12 @@ func (osFS) Move(from, to string) error {
 func (osFS) SyncDir(name string) error { return db.SyncDir(name) }
 
 func (osFS) Names(dir string, f func(name string) error) error {
+	switch info, err := os.Stat(dir); {
+	case err != nil:
+		return err
+	case !info.IsDir(): // a pipe would be waited for
+		return fmt.Errorf("%s is not a directory", dir)
+	}
 	d, err := os.Open(dir)
 	if err != nil {
 		return err

@@ -167,6 +167,9 @@ func (s *Store) open() error {
 // prepare sees to the file before it is opened as a database, and makes it if
 // it is to.
 func (s *Store) prepare(path string) error {
+	if err := db.CheckFiles(path); err != nil {
+		return err
+	}
 	if s.opts.Existing {
 		return corrupt(path, schema().CheckCurrent(path))
 	}

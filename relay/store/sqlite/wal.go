@@ -6,6 +6,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
+
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
 )
 
 // rewriteWAL is for a start. The process before may have crashed after a sync of
@@ -21,7 +23,7 @@ func (s *Store) rewriteWAL() error {
 
 // rewrite writes all of a file again as it is, and syncs it.
 func rewrite(name string) error {
-	f, err := os.OpenFile(name, os.O_RDWR, 0)
+	f, err := db.OpenFile(name, os.O_RDWR)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}

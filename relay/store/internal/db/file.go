@@ -29,6 +29,58 @@ func Name(path, vfs string) string {
 	return dsn
 }
 
+// CheckFiles refuses a database of which one of the files is a link, a pipe or
+// anything but a file: SQLite would follow it, or wait for ever for who writes
+// into it. What is not there is well.
+func CheckFiles(path string) error {
+	for _, suffix := range [...]string{"", "-wal", "-shm", "-journal"} {
+		info, err := os.Lstat(path + suffix)
+		if err == nil {
+			err = checkKind(path+suffix, info.Mode())
+		}
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return err
+		}
+	}
+	return nil
+}
+
+// checkKind says what is in the place of a file.
+func checkKind(path string, mode os.FileMode) error {
+	if mode.IsRegular() {
+		return nil
+	}
+	what := "a device"
+	switch {
+	case mode.IsDir():
+		what = "a directory"
+	case mode&os.ModeSymlink != 0:
+		what = "a symbolic link"
+	case mode&os.ModeNamedPipe != 0:
+		what = "a pipe"
+	case mode&os.ModeSocket != 0:
+		what = "a socket"
+	}
+	return fmt.Errorf("%s is %s; it must be a file", path, what)
+}
+
+// OpenFile opens a file that should be there, and nothing that is in its place.
+// It never waits.
+func OpenFile(path string, flags int) (*os.File, error) {
+	f, err := open(path, flags)
+	if err != nil {
+		return nil, err
+	}
+	info, err := f.Stat()
+	if err == nil {
+		err = checkKind(path, info.Mode())
+	}
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return f, nil
+}
+
 // CreatePrivate makes the database's file before SQLite would, because SQLite
 // gives the log the database's mode, and the umask is not ours to trust.
 func CreatePrivate(path string) error {

@@ -49,7 +49,7 @@ func (s Schema) CheckCurrent(path string) error {
 
 // version is of a file's schema, 0 when it is not made yet.
 func (s Schema) version(path string) (int, error) {
-	f, err := os.Open(path)
+	f, err := OpenFile(path, os.O_RDONLY)
 	if err != nil {
 		return 0, err
 	}

@@ -23,31 +23,32 @@ func take(f *os.File) error {
 // openOwn opens a file that is written to and that whoever owns the directory may
 // have put there: neither a link to another's file nor anything but a file.
 func openOwn(path string, flags int) (*os.File, error) {
-	f, err := os.OpenFile(path, flags|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
-	if errors.Is(err, syscall.ELOOP) {
-		return nil, fmt.Errorf("%s is a symbolic link; it must be a file of its own: %w", path, err)
-	}
+	f, err := OpenFile(path, flags)
 	if err != nil {
 		return nil, err
 	}
-	if err := checkOwn(f); err != nil {
+	info, err := f.Stat()
+	if err == nil {
+		if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Nlink > 1 {
+			err = fmt.Errorf("%s has another name elsewhere; it must be a file of its own", path)
+		}
+	}
+	if err != nil {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
 }
 
-func checkOwn(f *os.File) error {
-	info, err := f.Stat()
-	if err != nil {
-		return err
+// open follows no link, and does not wait for the other end of a pipe.
+func open(path string, flags int) (*os.File, error) {
+	f, err := os.OpenFile(path, flags|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0o600)
+	switch {
+	case errors.Is(err, syscall.ELOOP), errors.Is(err, syscall.EMLINK): // FreeBSD says the second
+		return nil, errors.Join(checkKind(path, os.ModeSymlink), err)
+	case errors.Is(err, syscall.ENXIO):
+		return nil, errors.Join(checkKind(path, os.ModeSocket), err)
 	}
-	if !info.Mode().IsRegular() {
-		return fmt.Errorf("%s is not a file", f.Name())
-	}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok && st.Nlink > 1 {
-		return fmt.Errorf("%s has another name elsewhere; it must be a file of its own", f.Name())
-	}
-	return nil
+	return f, err
 }
 
 // FreeBytes is the space left for us on the directory's file system.

@@ -20,14 +20,16 @@ func take(f *os.File) error {
 	return err
 }
 
-// openOwn opens a file that is written to. Making a link takes an administrator
-// on Windows, so that looking for one beforehand is enough.
-func openOwn(path string, flags int) (*os.File, error) {
+// openOwn is OpenFile: making a link takes an administrator on Windows.
+func openOwn(path string, flags int) (*os.File, error) { return OpenFile(path, flags) }
+
+// open follows no link that is there beforehand.
+func open(path string, flags int) (*os.File, error) {
 	info, err := os.Lstat(path)
-	switch {
-	case err == nil && !info.Mode().IsRegular():
-		return nil, fmt.Errorf("%s is not a file of its own", path)
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
+	if err == nil {
+		err = checkKind(path, info.Mode())
+	}
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, err
 	}
 	return os.OpenFile(path, flags, 0o600)
