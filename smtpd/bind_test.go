@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/smtp2rest/smtp2rest/smtpd/auth"
+	"github.com/smtp2rest/smtp2rest/smtpd/budget"
 )
 
 // dialUnix is dial by a unix socket.
@@ -41,7 +42,7 @@ func TestUnixSocket(t *testing.T) {
 	if cl := b.took()[0].env.Client; cl.Addr.IsValid() || cl.Listener != path {
 		t.Errorf("client %+v", cl)
 	}
-	second, err := New(Options{Backend: b, Hostname: "mx.test", Listeners: []Listener{{Address: "unix:" + path}}})
+	second, err := New(Options{Backend: b, Hostname: "mx.test", Listeners: []Listener{{Address: "unix:" + path, SocketMode: 0o660}}, Memory: budget.New(1<<20, nil)})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,7 +59,7 @@ func TestUnixSocketRequiresAuth(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "smtp")
 	login := withUsers(t, auth.Options{})
 	start(t, &fakeBackend{}, func(o *Options) {
-		o.Listeners = []Listener{{Address: "unix:" + path, RequireAuth: true}}
+		o.Listeners = []Listener{{Address: "unix:" + path, SocketMode: 0o660, RequireAuth: true}}
 		login(o)
 	})
 	c := dialUnix(t, path)

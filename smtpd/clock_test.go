@@ -3,6 +3,8 @@ package smtpd
 import (
 	"testing"
 	"time"
+
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 )
 
 // steady has a client send n octets each time, so far apart, and returns when
@@ -24,8 +26,7 @@ func steady(c *clock, n int, apart time.Duration) (after time.Duration, name lim
 
 // Slow but honest clients pass; those that only keep the connection do not.
 func TestClock(t *testing.T) {
-	limits := Limits{}.withDefaults()
-	limits.MessageTime = 30 * time.Minute
+	limits := settings.Defaults[Limits]()
 	for _, tt := range []struct {
 		name  string
 		n     int
@@ -46,7 +47,7 @@ func TestClock(t *testing.T) {
 			t.Errorf("%s: after %v, %q", tt.name, after, name)
 		}
 	}
-	limits.MinRate = -1
+	limits.MinRate = 0
 	if after, name := steady(&clock{limits: limits}, 0, time.Hour); after != limits.IdleTime || name != limitIdle {
 		t.Errorf("without a rate: after %v, %q", after, name)
 	}
@@ -55,7 +56,7 @@ func TestClock(t *testing.T) {
 // What the client was kept waiting for is not its fault.
 func TestClockExcuses(t *testing.T) {
 	now := time.Now()
-	c := clock{limits: Limits{}.withDefaults()}
+	c := clock{limits: settings.Defaults[Limits]()}
 	c.startMessage(now)
 	end, full := c.messageEnd, c.left(now)
 	now = now.Add(time.Hour)
@@ -68,7 +69,7 @@ func TestClockExcuses(t *testing.T) {
 // A command line has to be whole in time, however its octets come.
 func TestClockOfALine(t *testing.T) {
 	now := time.Now()
-	c := clock{limits: Limits{}.withDefaults()}
+	c := clock{limits: settings.Defaults[Limits]()}
 	c.startLine(now)
 	end := c.deadline(now)
 	now = now.Add(time.Minute)

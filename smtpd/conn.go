@@ -126,7 +126,7 @@ func (r reader) Read(p []byte) (int, error) { return r(p) }
 
 // newBuffer is what lines are read from. What was read before, in the clear, can
 // never be read from the next one, inside TLS.
-func (c *conn) newBuffer() { c.in = bufio.NewReaderSize(reader(c.fill), c.limits.CommandBytes) }
+func (c *conn) newBuffer() { c.in = bufio.NewReaderSize(reader(c.fill), int(c.limits.CommandBytes)) }
 
 // arm sets the deadline of a read, or says why there is none any more. stop and
 // drop wake who reads by a deadline of their own, which this must not undo.

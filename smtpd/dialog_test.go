@@ -198,7 +198,7 @@ func configure(o *Options, words []string) error {
 	case "users":
 		return addUsers(o)
 	case "lmtp":
-		l.LMTP = true
+		l.Protocol = LMTP
 		if len(words) > 1 {
 			o.Backend = eachBackend{o.Backend.(*fakeBackend)}
 		}
@@ -217,8 +217,8 @@ func configure(o *Options, words []string) error {
 	if !field.IsValid() {
 		return errors.New("no limit " + words[1])
 	}
-	if rate, ok := field.Addr().Interface().(*Rate); ok {
-		*rate = Rate{Per: time.Hour}
+	if rate, ok := field.Addr().Interface().(*auth.Rate); ok {
+		*rate = auth.Rate{Per: time.Hour}
 		_, err := fmt.Sscan(words[2], &rate.Number)
 		return err
 	}
@@ -260,12 +260,10 @@ func patterns(entries ...string) policy.List {
 
 // addRule takes "deny senders @b.test <>".
 func addRule(rules *policy.Rules, words []string) {
-	rule := map[string]*policy.Rule{"senders": &rules.Sender, "recipients": &rules.Recipient}[words[1]]
-	if words[0] == "deny" {
-		rule.Deny = patterns(words[2:]...)
-	} else {
-		rule.Allow = patterns(words[2:]...)
-	}
+	*map[string]*policy.List{
+		"allow senders": &rules.AllowSenders, "deny senders": &rules.DenySenders,
+		"allow recipients": &rules.AllowRecipients, "deny recipients": &rules.DenyRecipients,
+	}[words[0]+" "+words[1]] = patterns(words[2:]...)
 }
 
 func addUsers(o *Options) (err error) {
@@ -279,7 +277,7 @@ func addUsers(o *Options) (err error) {
 	o.Users, err = auth.New(auth.Options{Delay: time.Millisecond, Users: []auth.User{
 		{Name: "ann", Hash: hash("right")},
 		{Name: "cat", Hash: hash("cat's"), Rate: auth.Rate{Number: 3, Per: time.Hour}},
-		{Name: "bob", Hash: hash("bob's"), Rules: policy.Rules{Sender: policy.Rule{Allow: patterns("bob@b.test")}}},
+		{Name: "bob", Hash: hash("bob's"), Rules: policy.Rules{AllowSenders: patterns("bob@b.test")}},
 	}})
 	return err
 }

@@ -440,7 +440,7 @@ func parseChunk(arg string) (size int64, last, ok bool) {
 
 func (f *filter) newContent() *content {
 	f.coming = &content{
-		maxBytes: f.limits.MessageBytes, maxLine: f.limits.LineBytes, hint: f.session.size,
+		maxBytes: f.limits.MessageBytes, maxLine: int(f.limits.LineBytes), hint: f.session.size,
 		header: header{max: f.limits.HeaderBytes}, reserve: f.reserveContent,
 	}
 	return f.coming

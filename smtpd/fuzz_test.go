@@ -46,7 +46,8 @@ func FuzzSession(f *testing.F) {
 			o.QualifyDomain = fuzzDomain
 			o.Limits.MessageBytes = fuzzBytes
 			o.Listeners[0].TLS = TLS{Mode: StartTLS, SelfSigned: true}
-			if o.Listeners[0].LMTP = lmtp; lmtp {
+			if lmtp {
+				o.Listeners[0].Protocol = LMTP
 				o.Backend = tracingEach{b}
 			}
 		})}

@@ -41,7 +41,7 @@ func (c *client) data() {
 // limitCases has one for each limit, by its name.
 func limitCases(t *testing.T) map[limit]limitCase {
 	users := withUsers(t, auth.Options{Delay: 1, Failures: 2})
-	rate := Rate{Number: 1, Per: time.Hour}
+	rate := auth.Rate{Number: 1, Per: time.Hour}
 	set := func(f func(l *Limits)) func(*Options) { return func(o *Options) { f(&o.Limits) } }
 	said := func(pairs ...string) func(*client, *Server) {
 		return func(c *client, _ *Server) { c.open(); c.do(pairs...) }

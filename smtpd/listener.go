@@ -296,9 +296,6 @@ func listenUnix(ctx context.Context, path string, mode fs.FileMode) (net.Listene
 			_ = os.Remove(path) // if it stays, listening says why
 		}
 	}
-	if mode == 0 {
-		mode = 0o660
-	}
 	l, err := bindUnix(ctx, path, mode)
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen on %s: %w", path, err)

@@ -11,6 +11,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
@@ -90,7 +91,7 @@ func TestPanicInFilter(t *testing.T) {
 	}()
 	var panics int
 	log := slog.New(slog.DiscardHandler)
-	f := &filter{conn: &conn{Conn: ours, socket: ours, limits: Limits{}.withDefaults(), log: log, in: nil, metrics: newMetrics(nil), onClose: func() {}}}
+	f := &filter{conn: &conn{Conn: ours, socket: ours, limits: settings.Defaults[Limits](), log: log, in: nil, metrics: newMetrics(nil), onClose: func() {}}}
 	f.session = &session{filter: f, log: log, panicked: func(any) { panics++ }}
 	if n, err := f.Read(make([]byte, 10)); n != 0 || err != io.EOF {
 		t.Errorf("Read gives %d, %v", n, err)

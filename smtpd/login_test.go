@@ -87,7 +87,7 @@ func TestUsersChangeUnderASession(t *testing.T) {
 		t.Fatal(err)
 	}
 	ann := *v.User
-	ann.Rules.Sender.Deny = patterns("a@b.test")
+	ann.Rules.DenySenders = patterns("a@b.test")
 	if err := users.Replace([]auth.User{ann}); err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,8 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/smtp2rest/smtp2rest/internal/settings"
+	"github.com/smtp2rest/smtp2rest/smtpd/budget"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
@@ -96,6 +98,13 @@ func (b *fakeBackend) took() []mail {
 
 func loopback() []netip.Prefix { return []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")} }
 
+// patient are the limits of a test that knows no hurry.
+func patient() Limits {
+	l := settings.Defaults[Limits]()
+	l.IdleTime, l.MessageTime, l.WriteTime = patience, patience, patience
+	return l
+}
+
 // start runs a server until the test ends; change may be nil.
 func start(t testing.TB, b Backend, change func(*Options)) *Server {
 	t.Helper()
@@ -103,10 +112,13 @@ func start(t testing.TB, b Backend, change func(*Options)) *Server {
 		Backend:   b,
 		Hostname:  "mx.test",
 		Listeners: []Listener{{Address: "127.0.0.1:0", Networks: loopback()}},
-		Limits:    Limits{IdleTime: patience, MessageTime: patience, WriteTime: patience},
+		Limits:    patient(),
 	}
 	if change != nil {
 		change(&options)
+	}
+	if options.Memory == nil {
+		options.Memory = budget.New(128<<20, options.Metrics)
 	}
 	s, err := New(options)
 	if err != nil {

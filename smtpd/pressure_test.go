@@ -1,6 +1,7 @@
 package smtpd
 
 import (
+	"cmp"
 	"context"
 	"io"
 	"net"
@@ -46,7 +47,7 @@ func TestSlowClientsAndMemory(t *testing.T) {
 			reg := prometheus.NewPedanticRegistry()
 			s := start(t, &fakeBackend{}, func(o *Options) {
 				o.Memory, o.Metrics = budget.New(2*half, reg), reg
-				o.Limits.IdleTime, o.Limits.MessageTime, o.Limits.MemoryWait = time.Minute, time.Minute, slow.wait
+				o.Limits.IdleTime, o.Limits.MessageTime, o.Limits.MemoryWait = time.Minute, time.Minute, cmp.Or(slow.wait, o.Limits.MemoryWait)
 				o.Listeners[0].TLS = TLS{Mode: StartTLS, SelfSigned: true}
 			})
 			ctx, cancel := context.WithCancel(t.Context())

@@ -7,17 +7,9 @@ import (
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
 
+	"github.com/smtp2rest/smtp2rest/smtpd/auth"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
-
-// Rate is a number in a time: after a rest all at once, then evenly. The zero
-// Rate is none.
-type Rate struct {
-	Number int
-	Per    time.Duration
-}
-
-func (r Rate) unlimited() bool { return r.Number <= 0 || r.Per <= 0 }
 
 // ratesKept bounds what is remembered of each kind: about a megabyte. Whoever
 // was longest silent is forgotten first, which forgives a flood of made-up
@@ -35,16 +27,16 @@ type meter struct {
 type meterKind struct {
 	limit limit
 	what  string // in the reply
-	rate  func(*session) Rate
+	rate  func(*session) auth.Rate
 	key   func(*session) string // "" is not counted
 	*ledger
 }
 
 func newMeter(l Limits) *meter {
-	ofAll := func(r Rate) func(*session) Rate { return func(*session) Rate { return r } }
-	ofUser := func(s *session) Rate {
-		if s.user != nil && !Rate(s.user.Rate).unlimited() {
-			return Rate(s.user.Rate)
+	ofAll := func(r auth.Rate) func(*session) auth.Rate { return func(*session) auth.Rate { return r } }
+	ofUser := func(s *session) auth.Rate {
+		if s.user != nil && s.user.Rate.Bounds() {
+			return s.user.Rate
 		}
 		return l.UserRate
 	}
@@ -72,8 +64,8 @@ func (m *meter) apply(l Limits) {
 }
 
 // binding is whose rate binds a session, and which; "" is nobody's.
-func (k meterKind) binding(s *session) (who string, r Rate) {
-	if r = k.rate(s); r.unlimited() {
+func (k meterKind) binding(s *session) (who string, r auth.Rate) {
+	if r = k.rate(s); !r.Bounds() {
 		return "", r
 	}
 	return k.key(s), r
@@ -119,7 +111,7 @@ func newLedger() *ledger {
 }
 
 // wait is how long until one more fits; 0 is now.
-func (l *ledger) wait(who string, r Rate, now time.Time) time.Duration {
+func (l *ledger) wait(who string, r auth.Rate, now time.Time) time.Duration {
 	until, ok := l.until.Peek(maphash.String(l.seed, who))
 	if !ok {
 		return 0
@@ -127,7 +119,7 @@ func (l *ledger) wait(who string, r Rate, now time.Time) time.Duration {
 	return max(0, until.Sub(now)+r.Per/time.Duration(r.Number)-r.Per)
 }
 
-func (l *ledger) add(who string, r Rate, now time.Time) {
+func (l *ledger) add(who string, r auth.Rate, now time.Time) {
 	name := maphash.String(l.seed, who)
 	until, _ := l.until.Peek(name)
 	if until.Before(now) {

@@ -5,11 +5,12 @@ import (
 	"testing"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/smtpd/auth"
 	"pgregory.net/rapid"
 )
 
 func TestLedger(t *testing.T) {
-	l, r, now := newLedger(), Rate{Number: 6, Per: time.Minute}, time.Now()
+	l, r, now := newLedger(), auth.Rate{Number: 6, Per: time.Minute}, time.Now()
 	for i := range 6 {
 		if wait := l.wait("a", r, now); wait != 0 {
 			t.Errorf("number %d waits %v", i, wait)
@@ -33,7 +34,7 @@ func TestLedger(t *testing.T) {
 // twice its number pass, and who is told to wait need not wait longer.
 func TestLedgerKeepsTheRate(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		r := Rate{Number: rapid.IntRange(1, 20).Draw(t, "number"), Per: time.Duration(rapid.IntRange(1, 100).Draw(t, "per")) * time.Second}
+		r := auth.Rate{Number: rapid.IntRange(1, 20).Draw(t, "number"), Per: time.Duration(rapid.IntRange(1, 100).Draw(t, "per")) * time.Second}
 		l, now := newLedger(), time.Now()
 		var passed []time.Time
 		for range rapid.IntRange(1, 200).Draw(t, "arrivals") {
@@ -63,7 +64,7 @@ func TestLedgerKeepsTheRate(t *testing.T) {
 
 // A flood of made-up names takes no more memory than some.
 func TestLedgerIsBounded(t *testing.T) {
-	l, r, now := newLedger(), Rate{Number: 1, Per: time.Hour}, time.Now()
+	l, r, now := newLedger(), auth.Rate{Number: 1, Per: time.Hour}, time.Now()
 	l.add("old", r, now)
 	for i := range 2 * ratesKept {
 		l.add(fmt.Sprint(i), r, now)

@@ -37,7 +37,7 @@ func denying(t *testing.T, who string) policy.Rules {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return policy.Rules{Sender: policy.Rule{Deny: list}}
+	return policy.Rules{DenySenders: list}
 }
 
 // An open connection goes on as it began, but with who may send as it is now.

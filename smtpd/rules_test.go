@@ -28,11 +28,10 @@ func TestRulesAreCounted(t *testing.T) {
 	const from, to = "a@b.test", "c@d.test"
 	bad, other := patterns("bad@x.test"), patterns(from, to)
 	all := func(who policy.List, allow bool) policy.Rules {
-		rule := policy.Rule{Deny: who}
 		if allow {
-			rule = policy.Rule{Allow: who}
+			return policy.Rules{AllowSenders: who, AllowFrom: who, AllowRecipients: who}
 		}
-		return policy.Rules{Sender: rule, From: rule, Recipient: rule}
+		return policy.Rules{DenySenders: who, DenyFrom: who, DenyRecipients: who}
 	}
 	type dialog = []string
 	sender := dialog{"MAIL FROM:<bad@x.test>", "553 5.7.1"}

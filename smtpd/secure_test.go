@@ -15,6 +15,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/smtpd/budget"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
@@ -93,7 +94,7 @@ func TestStartWithoutCertificate(t *testing.T) {
 	other := t.TempDir()
 	_, otherKey := writePair(t, other, "mx.test")
 	for _, files := range [][2]string{{filepath.Join(dir, "none.pem"), otherKey}, {certFile, otherKey}, {otherKey, certFile}} {
-		s, err := New(Options{Backend: &fakeBackend{}, Hostname: "mx.test", Listeners: []Listener{
+		s, err := New(Options{Backend: &fakeBackend{}, Hostname: "mx.test", Limits: patient(), Memory: budget.New(1<<20, nil), Listeners: []Listener{
 			{Address: "127.0.0.1:0"},
 			{Address: "127.0.0.1:0", TLS: TLS{Mode: StartTLS, CertFile: files[0], KeyFile: files[1]}},
 		}})

@@ -1,7 +1,6 @@
 package smtpd
 
 import (
-	"cmp"
 	"context"
 	"crypto/tls"
 	"errors"
@@ -54,17 +53,13 @@ func New(options Options) (*Server, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	memory := options.Memory
-	if memory == nil {
-		memory = budget.New(128<<20, options.Metrics)
-	}
-	limits, m := options.limits(memory), newMetrics(options.Metrics)
+	limits, m := options.limits(), newMetrics(options.Metrics)
 	return &Server{
 		options:  options,
 		log:      log,
 		metrics:  m,
 		meter:    newMeter(limits),
-		memory:   memory,
+		memory:   options.Memory,
 		roster:   newRoster(limits, m),
 		stopping: make(chan struct{}),
 		finished: make(chan struct{}),
@@ -76,6 +71,8 @@ func (o Options) check() error {
 	switch {
 	case o.Backend == nil:
 		return errors.New("smtpd: no backend")
+	case o.Memory == nil:
+		return errors.New("smtpd: no memory")
 	case len(o.Listeners) == 0:
 		return errors.New("smtpd: no listeners")
 	case o.Hostname == "" || printable(o.Hostname) != o.Hostname || strings.Contains(o.Hostname, " "):
@@ -85,9 +82,9 @@ func (o Options) check() error {
 }
 
 // limits are those in force: no message is larger than there is memory for.
-func (o Options) limits(memory *budget.Budget) Limits {
-	l := o.Limits.withDefaults()
-	l.MessageBytes = min(l.MessageBytes, memory.Most(budget.Reading))
+func (o Options) limits() Limits {
+	l := o.Limits
+	l.MessageBytes = min(l.MessageBytes, o.Memory.Most(budget.Reading))
 	return l
 }
 
@@ -119,7 +116,7 @@ func (s *Server) Start(ctx context.Context) error {
 func (s *Server) newSessions(l *listener) *smtp.Server {
 	sessions := smtp.NewServer(l)
 	sessions.Domain = l.options.Hostname
-	sessions.LMTP = l.config.LMTP
+	sessions.LMTP = l.config.Protocol == LMTP
 	sessions.MaxLineLength = 0
 	sessions.MaxMessageBytes = l.limits.MessageBytes // announced as SIZE
 	sessions.MaxRecipients = l.limits.Recipients
@@ -249,7 +246,7 @@ func (s *Server) prepare(ctx context.Context, o Options) (*Change, error) {
 				c.opened = append(c.opened, p)
 			}
 			l := &listener{
-				port: p, config: config, options: o, limits: o.limits(s.memory), tls: secure, server: s,
+				port: p, config: config, options: o, limits: o.limits(), tls: secure, server: s,
 				incoming: make(chan net.Conn), retired: make(chan struct{}),
 			}
 			l.sessions = s.newSessions(l)
@@ -374,7 +371,7 @@ func (p *port) changeMode(config Listener) {
 	if !ok || p.current().config.SocketMode == config.SocketMode {
 		return
 	}
-	if err := os.Chmod(path, cmp.Or(config.SocketMode, 0o660)); err != nil {
+	if err := os.Chmod(path, config.SocketMode); err != nil {
 		p.server.log.Error("the mode of a socket cannot be changed", "socket", path, "error", err)
 	}
 }

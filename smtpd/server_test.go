@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/smtpd/budget"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
@@ -141,7 +142,7 @@ func TestStopHard(t *testing.T) {
 }
 
 func TestLifecycle(t *testing.T) {
-	options := Options{Backend: &fakeBackend{}, Hostname: "mx.test", Listeners: []Listener{{Address: "127.0.0.1:0"}, {Address: "127.0.0.1:0"}}}
+	options := Options{Backend: &fakeBackend{}, Hostname: "mx.test", Limits: patient(), Memory: budget.New(1<<20, nil), Listeners: []Listener{{Address: "127.0.0.1:0"}, {Address: "127.0.0.1:0"}}}
 	ctx := t.Context()
 
 	never, err := New(options)
@@ -209,7 +210,7 @@ func TestStartFails(t *testing.T) {
 		"192.0.2.1:2525":      "this machine has no such address",
 		"127.0.0.1:smpt":      "cannot listen on 127.0.0.1:smpt",
 	} {
-		s, err := New(Options{Backend: &fakeBackend{}, Hostname: "mx.test", Listeners: []Listener{{Address: free.Addr().String()}, {Address: address}}})
+		s, err := New(Options{Backend: &fakeBackend{}, Hostname: "mx.test", Limits: patient(), Memory: budget.New(1<<20, nil), Listeners: []Listener{{Address: free.Addr().String()}, {Address: address}}})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -226,7 +227,7 @@ func TestStartFails(t *testing.T) {
 }
 
 func TestNewRefuses(t *testing.T) {
-	good := Options{Backend: &fakeBackend{}, Hostname: "mx.test", Listeners: []Listener{{}}}
+	good := Options{Backend: &fakeBackend{}, Hostname: "mx.test", Limits: patient(), Memory: budget.New(1<<20, nil), Listeners: []Listener{{}}}
 	for name, spoil := range map[string]func(*Options){
 		"no backend":          func(o *Options) { o.Backend = nil },
 		"no listeners":        func(o *Options) { o.Listeners = nil },
@@ -243,14 +244,13 @@ func TestNewRefuses(t *testing.T) {
 }
 
 func TestConnectionLimits(t *testing.T) {
-	for name, limits := range map[string]Limits{
-		"in all":      {Connections: 3},
-		"per address": {ConnectionsPerAddress: 3},
+	for name, limit := range map[string]func(*Limits){
+		"in all":      func(l *Limits) { l.Connections = 3 },
+		"per address": func(l *Limits) { l.ConnectionsPerAddress = 3 },
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			limits.IdleTime, limits.WriteTime = patience, patience
-			s := start(t, &fakeBackend{}, func(o *Options) { o.Limits = limits })
+			s := start(t, &fakeBackend{}, func(o *Options) { limit(&o.Limits) })
 			var in []*client
 			for range 3 {
 				c := dial(t, s)

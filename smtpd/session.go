@@ -133,7 +133,7 @@ func (s *session) admitted() *reply.Reply {
 
 // canLogIn reports whether there is a way to log in here, now or inside TLS.
 func (s *session) canLogIn() bool {
-	return s.users != nil && (s.config.TLS.Mode != NoTLS || s.config.AuthWithoutTLS)
+	return s.users != nil && (s.config.TLS.On() || s.config.AuthWithoutTLS)
 }
 
 // Rcpt asks the backend for a recipient.
@@ -174,7 +174,7 @@ func (s *session) Data(io.Reader) error {
 	if r.Positive() {
 		s.filter.counts.taken()
 	}
-	if s.config.LMTP {
+	if s.config.Protocol == LMTP {
 		// go-smtp's own way for a reply for each runs the session on a second
 		// goroutine beside the one that writes.
 		for i, rcpt := range s.envelope.Recipients {
@@ -209,7 +209,7 @@ func (s *session) message(data []byte) (r *reply.Reply, each []*reply.Reply) {
 	env.author = func(address string) bool { return s.filter.metrics.permits(env.Rules, policy.Author, address) }
 	stop := s.filter.watch(env.receipt)
 	defer func() { stop(); s.filter.pending = env.receipt }()
-	if b, ok := s.backend.(EachBackend); ok && s.config.LMTP {
+	if b, ok := s.backend.(EachBackend); ok && s.config.Protocol == LMTP {
 		n := len(env.Recipients)
 		each = b.MessageEach(s.ctx, &env, data)
 		if len(each) != n || slices.Contains(each, nil) {

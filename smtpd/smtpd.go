@@ -7,7 +7,6 @@
 package smtpd
 
 import (
-	"cmp"
 	"context"
 	"io/fs"
 	"log/slog"
@@ -81,75 +80,65 @@ type Client struct {
 	Listener string         // the address of ours it connected to
 }
 
-// Listener is one address the server listens on.
+// Listener is one address the server listens on. internal/settings explains the
+// tags, here and below.
 type Listener struct {
 	// Address is host:port, where port 0 takes a free one; "unix:" and a path;
 	// or "systemd:" and the name of sockets that systemd opened.
-	Address    string
-	SocketMode fs.FileMode    // of a unix socket; 0660. Who may open it may send.
-	Networks   []netip.Prefix // whose clients may send without authenticating
-	ProxyFrom  []netip.Prefix // whose connections begin with a header of the PROXY protocol
-	TLS        TLS
-
-	LMTP           bool // RFC 2033 instead of SMTP: a reply for each recipient after DATA
-	RequireAuth    bool // of clients in Networks too
-	AuthWithoutTLS bool // passwords may travel in the clear
-
-	Rules policy.Rules // that bind its clients
+	Address string `toml:"address" default:"127.0.0.1:2525" check:"listen" doc:"Address and port, where \":2525\" is every address of this machine; \"unix:/run/…\"; or \"systemd:NAME\" for what a .socket unit with FileDescriptorName=NAME opened."`
+	// Protocol decides whether DATA has one reply or one for each recipient.
+	Protocol   Protocol    `toml:"protocol" default:"smtp" words:"smtp lmtp" doc:"\"smtp\", or \"lmtp\" for a mail server that hands over: each recipient has a reply."`
+	SocketMode fs.FileMode `toml:"socket_mode" default:"0660" doc:"The mode of a unix socket: who may open it may send."`
+	// Clients in Networks may send without a login.
+	Networks       []netip.Prefix `toml:"networks" default:"127.0.0.0/8 ::1/128" doc:"Whose clients may send through it. On an address that others can reach, public networks wider than /16 (IPv6: /32) are refused: that would be an open relay."`
+	ProxyFrom      []netip.Prefix `toml:"proxy_from" doc:"Proxies, whose connections begin with a PROXY header, version 1 or 2: they are believed who the client is."`
+	TLS            TLS
+	RequireAuth    bool         `toml:"require_auth" doc:"Everybody has to log in, in networks as well."`
+	AuthWithoutTLS bool         `toml:"auth_without_tls" usual:"true on an address of this machine alone, else false" example:"true" doc:"Clients may log in outside TLS, where their passwords can be read on the way."`
+	Rules          policy.Rules // that bind its clients
 }
 
-// Limits bound what clients can use. Zero fields take the default.
+// Protocol is what a listener speaks.
+type Protocol string
+
+// SMTP is RFC 5321, LMTP is RFC 2033.
+const (
+	SMTP Protocol = "smtp"
+	LMTP Protocol = "lmtp"
+)
+
+// Limits bound what clients can use. settings.Defaults has those that smtpd was
+// made for; a limit of zero lets nothing pass. Those without a name are the same
+// for everybody.
 type Limits struct {
-	MessageBytes          int64         // of one message, with CRLF line ends; 25 MiB
-	Recipients            int           // of one message; 100
-	LineBytes             int           // of one line of content; 1 MiB
-	CommandBytes          int           // of one command line; 4 KiB, which is also the least
-	HeaderBytes           int64         // of a message's header; 256 KiB
-	WrongCommands         int           // since the last message taken; 20
-	WrongRecipients       int           // in a row; 50
-	IdleCommands          int           // NOOP, RSET and the like, since the last message taken; 1000
-	MessagesPerConnection int           // 10,000
-	Connections           int           // in all; 500. A quarter is for clients that may send without a login.
-	ConnectionsPerAddress int           // of one IPv4 address or IPv6 /64 at one listener; 100
-	StrangerCommands      int           // of a client that may not send, before it logs in; 20
-	StrangerTime          time.Duration // IdleTime of such a client; 30 s
-	IdleTime              time.Duration // between two reads from a client; 5 min
-	WriteTime             time.Duration // for a client to take a reply; 1 min
-	HandshakeTime         time.Duration // for a client to begin TLS; 30 s
-	MessageTime           time.Duration // for all of a DATA, or all the chunks of a BDAT; 10 min
-	MinRate               int           // octets a second at which a message comes; negative is none; 100
-	RateTime              time.Duration // by how much a client may fall behind that; 2 min
-	MemoryWait            time.Duration // for memory, before a message is told to come again; 5 s
+	MessageBytes int64 `toml:"message_size" default:"25MiB" range:"64KiB..1GiB" doc:"The largest mail that is taken."`
+	HeaderBytes  int64 `toml:"header_size" default:"256KiB" range:"4KiB..1MiB" doc:"The largest header of a mail that is taken."`
+	// HTML in one line is common.
+	LineBytes    int64 `toml:"line_length" default:"1MiB" range:"1KiB..64MiB" doc:"The longest line of a mail that is taken."`
+	CommandBytes int64 `toml:"command_length" default:"4KiB" range:"4KiB..64KiB" doc:"The longest command line that is taken."`
+	// RFC 5321 section 4.5.3.1.8 allows no fewer by default.
+	Recipients  int `toml:"recipients" default:"100" range:"1..10000" doc:"The most recipients of one mail."`
+	Connections int `toml:"connections" default:"200" range:"1..100000" doc:"The most connections at once. A quarter is kept for clients that may send without a login, where there can be any."`
+	// Of an IPv4 address or an IPv6 /64.
+	ConnectionsPerAddress int `toml:"connections_per_address" default:"50" range:"1..100000" doc:"The most connections at once from one address at one listener."`
+	MessagesPerConnection int `toml:"messages_per_connection" default:"10000" range:"1..1000000" doc:"The most mails on one connection. A client may then connect again."`
+	// RFC 5321 section 4.5.3.2.7 asks for five minutes.
+	IdleTime        time.Duration `toml:"idle_time" default:"5m" range:"1s..1d" doc:"How long a client may be silent, or take for one command."`
+	MessageTime     time.Duration `toml:"message_time" default:"30m" range:"1s..1d" doc:"How long a client may take to hand over one mail."`
+	MinRate         int           `toml:"min_rate" default:"100" range:"0..1000000" doc:"How many bytes of a mail a client must send each second. It may be two minutes behind. 0 is no bound."`
+	WrongCommands   int           `toml:"wrong_commands" default:"20" range:"1..10000" doc:"How often a client may be wrong before it is disconnected; a mail that is taken forgives all."`
+	WrongRecipients int           `toml:"wrong_recipients" default:"50" range:"1..10000" doc:"How many recipients in a row may be refused before the client is disconnected."`
+	IdleCommands    int           `toml:"idle_commands" default:"1000" range:"10..1000000" doc:"How often a client may say NOOP, RSET or EHLO, or be told to come later, without sending a mail before it is disconnected."`
+	AddressRate     auth.Rate     `toml:"rate_per_address" doc:"The most recipients from one address, as in \"600/hour\"; minute and day will do as well. More are told when to come again. \"\" is no bound."`
+	UserRate        auth.Rate     `toml:"rate_per_user" doc:"The same for each user who logged in."`
+	SenderRate      auth.Rate     `toml:"rate_per_sender" doc:"The same for each sender of an envelope."`
 
-	AddressRate, UserRate, SenderRate Rate // of recipients; none
-}
-
-func (l Limits) withDefaults() Limits {
-	return Limits{
-		MessageBytes:          cmp.Or(l.MessageBytes, 25<<20),
-		Recipients:            cmp.Or(l.Recipients, 100),  // the least that RFC 5321 section 4.5.3.1.8 allows
-		LineBytes:             cmp.Or(l.LineBytes, 1<<20), // HTML in one line is common
-		CommandBytes:          max(l.CommandBytes, 4<<10),
-		HeaderBytes:           cmp.Or(l.HeaderBytes, 256<<10),
-		WrongCommands:         cmp.Or(l.WrongCommands, 20),
-		WrongRecipients:       cmp.Or(l.WrongRecipients, 50),
-		IdleCommands:          cmp.Or(l.IdleCommands, 1000),
-		MessagesPerConnection: cmp.Or(l.MessagesPerConnection, 10_000),
-		Connections:           cmp.Or(l.Connections, 500),
-		ConnectionsPerAddress: cmp.Or(l.ConnectionsPerAddress, 100),
-		StrangerCommands:      cmp.Or(l.StrangerCommands, 20),
-		StrangerTime:          cmp.Or(l.StrangerTime, 30*time.Second),
-		IdleTime:              cmp.Or(l.IdleTime, 5*time.Minute), // RFC 5321 section 4.5.3.2.7
-		WriteTime:             cmp.Or(l.WriteTime, time.Minute),
-		HandshakeTime:         cmp.Or(l.HandshakeTime, 30*time.Second),
-		MessageTime:           cmp.Or(l.MessageTime, 10*time.Minute),
-		MinRate:               cmp.Or(l.MinRate, 100),
-		RateTime:              cmp.Or(l.RateTime, 2*time.Minute),
-		MemoryWait:            cmp.Or(l.MemoryWait, 5*time.Second),
-		AddressRate:           l.AddressRate,
-		UserRate:              l.UserRate,
-		SenderRate:            l.SenderRate,
-	}
+	StrangerCommands int           `default:"20"`  // of a client that may not send, before it logs in
+	StrangerTime     time.Duration `default:"30s"` // IdleTime of such a client
+	WriteTime        time.Duration `default:"1m"`  // for a client to take a reply
+	HandshakeTime    time.Duration `default:"30s"` // for a client to begin TLS
+	RateTime         time.Duration `default:"2m"`  // by how much a client may fall behind MinRate
+	MemoryWait       time.Duration `default:"5s"`  // for memory, before a message is told to come again
 }
 
 // Options are what a Server is made from.
@@ -159,7 +148,7 @@ type Options struct {
 	Hostname  string // in the greeting
 	Listeners []Listener
 	Limits    Limits
-	Memory    *budget.Budget        // nil: one of 128 MiB
+	Memory    *budget.Budget
 	Metrics   prometheus.Registerer // nil: none
 	Log       *slog.Logger
 

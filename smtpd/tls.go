@@ -1,7 +1,6 @@
 package smtpd
 
 import (
-	"cmp"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -18,41 +17,42 @@ import (
 )
 
 // TLSMode is when a listener speaks TLS.
-type TLSMode int
+type TLSMode string
 
 // NoTLS never does, StartTLS when the client asks for it with STARTTLS, and
 // ImplicitTLS from the first octet on (RFC 8314).
 const (
-	NoTLS TLSMode = iota
-	StartTLS
-	ImplicitTLS
+	NoTLS       TLSMode = "none"
+	StartTLS    TLSMode = "starttls"
+	ImplicitTLS TLSMode = "implicit"
 )
 
-// TLS is how a listener encrypts.
+// TLS is how a listener encrypts; the zero TLS is NoTLS.
 type TLS struct {
-	Mode       TLSMode
-	MinVersion uint16 // such as tls.VersionTLS10, for devices that know no better; 0 is TLS 1.2
-
-	// The certificate and its key, in PEM. They are read again when one of
-	// the files changes.
-	CertFile, KeyFile string
-
-	// SelfSigned makes a certificate at each start instead, kept in memory
-	// only. Clients cannot check it: it keeps out who can only listen.
-	SelfSigned bool
+	Mode     TLSMode `toml:"tls" default:"none" words:"none starttls implicit" doc:"\"none\"; \"starttls\" encrypts when the client asks for it; \"implicit\" encrypts from the first octet on, as is usual on port 465."`
+	CertFile string  `toml:"cert_file" check:"file" doc:"With tls: the certificate and those between it and its root, in PEM. It is read again when it changes. A relative path starts at the directory of this file."`
+	KeyFile  string  `toml:"key_file" check:"file" doc:"With tls: the certificate's key, in PEM."`
+	// The certificate is kept in memory only.
+	SelfSigned bool `toml:"self_signed" doc:"With tls: makes a certificate at each start, instead of the files. Clients cannot check it, so it is for networks in which nobody can pass for this machine."`
+	// As crypto/tls has it; 0 is its own default, TLS 1.2.
+	MinVersion uint16 `toml:"min_tls" default:"1.2" doc:"With tls: the least version, from \"1.0\" to \"1.3\". Below 1.2 is for old devices only: it lets the keys in that they have, which are weak."`
 }
+
+// On reports whether there is TLS at any time.
+func (t TLS) On() bool { return t.Mode == StartTLS || t.Mode == ImplicitTLS }
 
 // config is nil for no TLS. An error names the file that is wrong.
 func (t TLS) config(hostname string, log *slog.Logger) (*tls.Config, error) {
-	if t.Mode == NoTLS {
+	if !t.On() {
 		return nil, nil
 	}
-	c := &tls.Config{MinVersion: cmp.Or(t.MinVersion, tls.VersionTLS12)} //nolint:gosec // the operator's choice
-	if c.MinVersion < tls.VersionTLS12 {
+	c := &tls.Config{MinVersion: t.MinVersion} //nolint:gosec // the operator's choice
+	old := t.MinVersion != 0 && t.MinVersion < tls.VersionTLS12
+	if old {
 		c.CipherSuites = oldSuites()
 	}
 	if t.SelfSigned {
-		cert, err := selfSigned(hostname, c.MinVersion < tls.VersionTLS12)
+		cert, err := selfSigned(hostname, old)
 		if err != nil {
 			return nil, fmt.Errorf("cannot make a certificate: %w", err)
 		}

@@ -106,7 +106,7 @@ func (u *users) read() {
 func logins(from []config.User) []auth.User {
 	list := make([]auth.User, len(from))
 	for i, u := range from {
-		list[i] = auth.User{Name: u.Name, Hash: u.Hash, Rules: u.Policy(), Rate: auth.Rate(u.Rate)}
+		list[i] = auth.User{Name: u.Name, Hash: u.Hash, Rules: u.Policy(), Rate: u.Rate}
 	}
 	return list
 }

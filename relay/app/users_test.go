@@ -131,7 +131,7 @@ func TestUsersAreReadAgain(t *testing.T) {
 	write("")
 	login("bob", "3", false)
 	login("eve", "eve's", true)
-	if last.Rules.Sender.Permits("x@f.test") || !last.Rules.From.Permits("x@e.test") {
+	if last.Rules.AllowSenders.Has("x@f.test") || !last.Rules.AllowFrom.Has("x@e.test") {
 		t.Errorf("eve's rules are %+v", last.Rules)
 	}
 }

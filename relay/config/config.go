@@ -9,12 +9,12 @@
 package config
 
 import (
-	"io/fs"
 	"log/slog"
-	"net/netip"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/alias"
+	"github.com/smtp2rest/smtp2rest/smtpd"
+	"github.com/smtp2rest/smtp2rest/smtpd/auth"
 	"github.com/smtp2rest/smtp2rest/smtpd/policy"
 )
 
@@ -38,14 +38,14 @@ type Config struct {
 	History  History   `toml:"history" doc:"What became of each mail, for 'smtp2rest trace' (docs/history.md). It is kept in queue.data_dir, and so only with a queue. Bodies are never part of it."`
 	Warming  []Warming `toml:"warming" doc:"Hold a new domain to a number of mails that grows every day (docs/warming.md). What is over it waits in the queue. There is none by default; repeat the table for more."`
 	// At least one.
-	Listeners   []Listener  `toml:"listener" doc:"One address to listen on. Repeat the table for more of them."`
-	Rules       Rules       `toml:"rules" doc:"Whom mail may be from and to, for everybody. A list has addresses, \"@example.com\" for a domain, \"@.example.com\" for it and all below it, and * for any characters; \"<>\" is the null sender of bounces. What is denied is refused, and what is not among the allowed, if any are. Listeners and users have such lists as well (docs/access.md)."`
-	Users       []User      `toml:"user" doc:"One user who may log in. There is none by default; repeat the table for more."`
-	Limits      Limits      `toml:"limits" doc:"What clients can use at most."`
-	Admin       Admin       `toml:"admin" doc:"How the relay is watched and worked with: by its own commands, a supervisor, Prometheus. The token comes from the environment variable SMTP2REST_ADMIN_TOKEN, from the file that SMTP2REST_ADMIN_TOKEN_FILE or token_file names, or from the systemd credential smtp2rest_admin_token."`
-	Log         Log         `toml:"log" doc:"The program's own log, on standard error."`
-	Suppression Suppression `toml:"suppression" doc:"Addresses that must not be sent to (docs/suppression.md)."`
-	Webhook     Webhook     `toml:"webhook" doc:"Events from the provider. The secret comes from the environment variable WEBHOOK_SECRET, from the file that WEBHOOK_SECRET_FILE or secret_file names, or from the systemd credential webhook_secret."`
+	Listeners   []smtpd.Listener `toml:"listener" doc:"One address to listen on. Repeat the table for more of them."`
+	Rules       policy.Rules     `toml:"rules" doc:"Whom mail may be from and to, for everybody. A list has addresses, \"@example.com\" for a domain, \"@.example.com\" for it and all below it, and * for any characters; \"<>\" is the null sender of bounces. What is denied is refused, and what is not among the allowed, if any are. Listeners and users have such lists as well (docs/access.md)."`
+	Users       []User           `toml:"user" doc:"One user who may log in. There is none by default; repeat the table for more."`
+	Limits      Limits           `toml:"limits" doc:"What clients can use at most."`
+	Admin       Admin            `toml:"admin" doc:"How the relay is watched and worked with: by its own commands, a supervisor, Prometheus. The token comes from the environment variable SMTP2REST_ADMIN_TOKEN, from the file that SMTP2REST_ADMIN_TOKEN_FILE or token_file names, or from the systemd credential smtp2rest_admin_token."`
+	Log         Log              `toml:"log" doc:"The program's own log, on standard error."`
+	Suppression Suppression      `toml:"suppression" doc:"Addresses that must not be sent to (docs/suppression.md)."`
+	Webhook     Webhook          `toml:"webhook" doc:"Events from the provider. The secret comes from the environment variable WEBHOOK_SECRET, from the file that WEBHOOK_SECRET_FILE or secret_file names, or from the systemd credential webhook_secret."`
 
 	// Warnings are what works but is probably not meant, one line each.
 	Warnings []string
@@ -193,64 +193,6 @@ type Warming struct {
 	Urgent []string `toml:"urgent" check:"senders" doc:"Envelope senders whose mail is never held back, or \"@domain\" for all of a domain."`
 }
 
-// Listener is one address that clients connect to.
-type Listener struct {
-	Address    string      `toml:"address" default:"127.0.0.1:2525" check:"listen" doc:"Address and port, where \":2525\" is every address of this machine; \"unix:/run/…\"; or \"systemd:NAME\" for what a .socket unit with FileDescriptorName=NAME opened."`
-	Protocol   Protocol    `toml:"protocol" default:"smtp" words:"smtp lmtp" doc:"\"smtp\", or \"lmtp\" for a mail server that hands over: each recipient has a reply."`
-	SocketMode fs.FileMode `toml:"socket_mode" default:"0660" doc:"The mode of a unix socket: who may open it may send."`
-	// Masked.
-	Networks []netip.Prefix `toml:"networks" default:"127.0.0.0/8 ::1/128" doc:"Whose clients may send through it. On an address that others can reach, public networks wider than /16 (IPv6: /32) are refused: that would be an open relay."`
-	// Masked.
-	ProxyFrom  []netip.Prefix `toml:"proxy_from" doc:"Proxies, whose connections begin with a PROXY header, version 1 or 2: they are believed who the client is."`
-	TLS        TLSMode        `toml:"tls" default:"none" words:"none starttls implicit" doc:"\"none\"; \"starttls\" encrypts when the client asks for it; \"implicit\" encrypts from the first octet on, as is usual on port 465."`
-	CertFile   string         `toml:"cert_file" check:"file" doc:"With tls: the certificate and those between it and its root, in PEM. It is read again when it changes. A relative path starts at the directory of this file."`
-	KeyFile    string         `toml:"key_file" check:"file" doc:"With tls: the certificate's key, in PEM."`
-	SelfSigned bool           `toml:"self_signed" doc:"With tls: makes a certificate at each start, instead of the files. Clients cannot check it, so it is for networks in which nobody can pass for this machine."`
-	// As crypto/tls has it.
-	MinTLS         uint16 `toml:"min_tls" default:"1.2" doc:"With tls: the least version, from \"1.0\" to \"1.3\". Below 1.2 is for old devices only: it lets the keys in that they have, which are weak."`
-	RequireAuth    bool   `toml:"require_auth" doc:"Everybody has to log in, in networks as well."`
-	AuthWithoutTLS bool   `toml:"auth_without_tls" usual:"true on an address of this machine alone, else false" example:"true" doc:"Clients may log in outside TLS, where their passwords can be read on the way."`
-	Rules          Rules
-}
-
-// Protocol is what a listener speaks.
-type Protocol string
-
-// SMTP is RFC 5321, LMTP is RFC 2033.
-const (
-	SMTP Protocol = "smtp"
-	LMTP Protocol = "lmtp"
-)
-
-// TLSMode is when a listener speaks TLS.
-type TLSMode string
-
-// The words of listener.tls.
-const (
-	NoTLS       TLSMode = "none"
-	StartTLS    TLSMode = "starttls"
-	ImplicitTLS TLSMode = "implicit"
-)
-
-// Rules say whom mail may be from and to, for everybody or for a listener.
-type Rules struct {
-	AllowSenders    policy.List `toml:"allow_senders" doc:"The only ones that may be in MAIL FROM. None is anybody."`
-	DenySenders     policy.List `toml:"deny_senders" doc:"Who may not be in MAIL FROM."`
-	AllowFrom       policy.List `toml:"allow_from" doc:"The only ones that may be in a mail's From. None is anybody."`
-	DenyFrom        policy.List `toml:"deny_from" doc:"Who may not be in a mail's From."`
-	AllowRecipients policy.List `toml:"allow_recipients" doc:"The only ones that mail may be to, as RCPT names them. None is anybody."`
-	DenyRecipients  policy.List `toml:"deny_recipients" doc:"Whom mail may not be to."`
-}
-
-// Policy is the rules in the words of smtpd.
-func (r Rules) Policy() policy.Rules {
-	return policy.Rules{
-		Sender:    policy.Rule{Allow: r.AllowSenders, Deny: r.DenySenders},
-		From:      policy.Rule{Allow: r.AllowFrom, Deny: r.DenyFrom},
-		Recipient: policy.Rule{Allow: r.AllowRecipients, Deny: r.DenyRecipients},
-	}
-}
-
 // User is someone who may log in on the listeners.
 type User struct {
 	// Never empty.
@@ -262,44 +204,22 @@ type User struct {
 	DenyRecipients  policy.List `toml:"deny_recipients" doc:"Whom the user may not send to."`
 	From            string      `toml:"from" check:"email" doc:"The sender of the user's mail where its own From is in no verified domain. \"\" is sender.email, with its name."`
 	FromName        string      `toml:"from_name" doc:"The name that goes with it."`
-	Rate            Rate        `toml:"rate" doc:"The most recipients of the user, as in \"600/hour\". \"\" is limits.rate_per_user."`
+	Rate            auth.Rate   `toml:"rate" doc:"The most recipients of the user, as in \"600/hour\". \"\" is limits.rate_per_user."`
 }
 
 // Policy is the user's rules in the words of smtpd.
 func (u User) Policy() policy.Rules {
-	sender := policy.Rule{Allow: u.Senders, Deny: u.DenySenders}
 	return policy.Rules{
-		Sender: sender, From: sender,
-		Recipient: policy.Rule{Allow: u.AllowRecipients, Deny: u.DenyRecipients},
+		AllowSenders: u.Senders, DenySenders: u.DenySenders,
+		AllowFrom: u.Senders, DenyFrom: u.DenySenders,
+		AllowRecipients: u.AllowRecipients, DenyRecipients: u.DenyRecipients,
 	}
 }
 
 // Limits bound what clients can use.
 type Limits struct {
-	Memory                int64         `toml:"memory" default:"192MiB" range:"16MiB..1024GiB" restart:"the memory of the process is bounded at the start" doc:"The memory of all mail in flight, two to seven times its size, and of connections, 32KiB each. Is it used up, clients wait 5 s and are then told to come again (docs/limits.md)."`
-	MessageSize           int64         `toml:"message_size" default:"25MiB" range:"64KiB..1GiB" doc:"The largest mail that is taken."`
-	HeaderSize            int64         `toml:"header_size" default:"256KiB" range:"4KiB..1MiB" doc:"The largest header of a mail that is taken."`
-	LineLength            int64         `toml:"line_length" default:"1MiB" range:"1KiB..64MiB" doc:"The longest line of a mail that is taken."`
-	CommandLength         int64         `toml:"command_length" default:"4KiB" range:"4KiB..64KiB" doc:"The longest command line that is taken."`
-	Recipients            int           `toml:"recipients" default:"100" range:"1..10000" doc:"The most recipients of one mail."`
-	Connections           int           `toml:"connections" default:"200" range:"1..100000" doc:"The most connections at once. A quarter is kept for clients that may send without a login, where there can be any."`
-	ConnectionsPerAddress int           `toml:"connections_per_address" default:"50" range:"1..100000" doc:"The most connections at once from one address at one listener."`
-	MessagesPerConnection int           `toml:"messages_per_connection" default:"10000" range:"1..1000000" doc:"The most mails on one connection. A client may then connect again."`
-	IdleTime              time.Duration `toml:"idle_time" default:"5m" range:"1s..1d" doc:"How long a client may be silent, or take for one command."`
-	MessageTime           time.Duration `toml:"message_time" default:"30m" range:"1s..1d" doc:"How long a client may take to hand over one mail."`
-	MinRate               int           `toml:"min_rate" default:"100" range:"0..1000000" doc:"How many bytes of a mail a client must send each second. It may be two minutes behind. 0 is no bound."`
-	WrongCommands         int           `toml:"wrong_commands" default:"20" range:"1..10000" doc:"How often a client may be wrong before it is disconnected; a mail that is taken forgives all."`
-	WrongRecipients       int           `toml:"wrong_recipients" default:"50" range:"1..10000" doc:"How many recipients in a row may be refused before the client is disconnected."`
-	IdleCommands          int           `toml:"idle_commands" default:"1000" range:"10..1000000" doc:"How often a client may say NOOP, RSET or EHLO, or be told to come later, without sending a mail before it is disconnected."`
-	RatePerAddress        Rate          `toml:"rate_per_address" doc:"The most recipients from one address, as in \"600/hour\"; minute and day will do as well. More are told when to come again. \"\" is no bound."`
-	RatePerUser           Rate          `toml:"rate_per_user" doc:"The same for each user who logged in."`
-	RatePerSender         Rate          `toml:"rate_per_sender" doc:"The same for each sender of an envelope."`
-}
-
-// Rate is a number in a time; the zero Rate is no bound.
-type Rate struct {
-	Number int
-	Per    time.Duration
+	Memory int64 `toml:"memory" default:"192MiB" range:"16MiB..1024GiB" restart:"the memory of the process is bounded at the start" doc:"The memory of all mail in flight, two to seven times its size, and of connections, 32KiB each. Is it used up, clients wait 5 s and are then told to come again (docs/limits.md)."`
+	smtpd.Limits
 }
 
 // Admin is where an operator, a supervisor and monitoring reach the daemon.

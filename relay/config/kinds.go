@@ -13,6 +13,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/relay/alias"
+	"github.com/smtp2rest/smtp2rest/smtpd/auth"
 	"github.com/smtp2rest/smtp2rest/smtpd/policy"
 )
 
@@ -37,7 +38,7 @@ func kinds(field any, tag reflect.StructTag) settings.Value {
 		return secret{p}
 	case *policy.List:
 		return patterns{p}
-	case *Rate:
+	case *auth.Rate:
 		return perTime{p}
 	case *[]alias.Entry:
 		return aliases{p}
@@ -161,7 +162,7 @@ func (p patterns) Set(v any) error {
 func (p patterns) Text() string { return settings.QuoteList(p.p.Entries()) }
 
 // perTime is "number/time"; "" is no bound.
-type perTime struct{ p *Rate }
+type perTime struct{ p *auth.Rate }
 
 func timeWords() map[string]time.Duration {
 	return map[string]time.Duration{"minute": time.Minute, "hour": time.Hour, "day": settings.Day}
@@ -174,7 +175,7 @@ func (r perTime) Set(v any) error {
 		return settings.WrongType(v, want)
 	}
 	if s == "" {
-		*r.p = Rate{}
+		*r.p = auth.Rate{}
 		return nil
 	}
 	number, word, _ := strings.Cut(s, "/")
@@ -183,7 +184,7 @@ func (r perTime) Set(v any) error {
 	if err != nil || n < 1 || n > 10_000_000 || !known {
 		return fmt.Errorf("found %s; %s", settings.Show(s), want)
 	}
-	*r.p = Rate{n, per}
+	*r.p = auth.Rate{Number: n, Per: per}
 	return nil
 }
 

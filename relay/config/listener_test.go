@@ -17,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/smtpd"
 	"github.com/smtp2rest/smtp2rest/smtpd/policy"
 )
 
@@ -57,7 +58,7 @@ func TestListenerTLS(t *testing.T) {
 		}
 		cfg := load(t, src)
 		l := cfg.Listeners[0]
-		if l.TLS != StartTLS || l.CertFile != "/etc/c/cert.pem" || l.KeyFile != "/k/key.pem" || l.MinTLS != tls.VersionTLS10 || l.SelfSigned {
+		if l.TLS != (smtpd.TLS{Mode: smtpd.StartTLS, CertFile: "/etc/c/cert.pem", KeyFile: "/k/key.pem", MinVersion: tls.VersionTLS10}) {
 			t.Errorf("%+v", l)
 		}
 		if got := strings.Join(cfg.Warnings, "\n"); got != tt.warning {
@@ -156,7 +157,7 @@ deny_recipients = ["11@x.test"]
 `, env{}))
 	lists := func(r policy.Rules) string {
 		var b strings.Builder
-		for _, l := range []policy.List{r.Sender.Allow, r.Sender.Deny, r.From.Allow, r.From.Deny, r.Recipient.Allow, r.Recipient.Deny} {
+		for _, l := range []policy.List{r.AllowSenders, r.DenySenders, r.AllowFrom, r.DenyFrom, r.AllowRecipients, r.DenyRecipients} {
 			for n := range 12 {
 				if l.Has(strconv.Itoa(n) + "@x.test") {
 					fmt.Fprint(&b, n)
@@ -167,9 +168,9 @@ deny_recipients = ["11@x.test"]
 		return b.String()
 	}
 	for got, want := range map[string]string{
-		lists(cfg.Rules.Policy()):              "1 2 3 4 5 6 ",
-		lists(cfg.Listeners[0].Rules.Policy()): "   7   ",
-		lists(cfg.Users[0].Policy()):           "8 9 8 9 10 11 ",
+		lists(cfg.Rules):              "1 2 3 4 5 6 ",
+		lists(cfg.Listeners[0].Rules): "   7   ",
+		lists(cfg.Users[0].Policy()):  "8 9 8 9 10 11 ",
 	} {
 		if got != want {
 			t.Errorf("the lists are %q, want %q", got, want)

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/smtp2rest/smtp2rest/internal/settings"
+	"github.com/smtp2rest/smtp2rest/smtpd"
 )
 
 // Source is where a configuration comes from. A nil function is the operating
@@ -98,7 +99,7 @@ func newLoader(src Source) *loader {
 		}
 		return data, err
 	}
-	l.cfg.Listeners = make([]Listener, 1)
+	l.cfg.Listeners = make([]smtpd.Listener, 1)
 	l.declare()
 	return l
 }
@@ -136,7 +137,7 @@ func (l *loader) makeRoom(name string, n int) {
 	case "user":
 		l.cfg.Users = make([]User, n)
 	case "listener":
-		l.cfg.Listeners = make([]Listener, n)
+		l.cfg.Listeners = make([]smtpd.Listener, n)
 	}
 }
 
@@ -291,7 +292,7 @@ func (l *loader) deriveListeners() {
 	for i := range all {
 		one := &all[i]
 		if s := l.find(settings.Numbered("listener", i, len(all)) + ".auth_without_tls"); s.origin == "default" {
-			one.AuthWithoutTLS = one.private()
+			one.AuthWithoutTLS = private(*one)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/mail"
+	"github.com/smtp2rest/smtp2rest/smtpd"
 )
 
 // file makes text the configuration, and the only file there is.
@@ -51,8 +52,8 @@ func TestDefaults(t *testing.T) {
 	if cfg.API.URL != "https://app.nexuspromail.com/api" || cfg.API.Path != "/v1/transactional/send" {
 		t.Errorf("API at %s%s", cfg.API.URL, cfg.API.Path)
 	}
-	if cfg.API.Timeout != 10*time.Second || cfg.API.Burst != 1 || cfg.Limits.MessageSize != 25<<20 {
-		t.Errorf("timeout %v, burst %d, message size %d", cfg.API.Timeout, cfg.API.Burst, cfg.Limits.MessageSize)
+	if cfg.API.Timeout != 10*time.Second || cfg.API.Burst != 1 || cfg.Limits.MessageBytes != 25<<20 {
+		t.Errorf("timeout %v, burst %d, message size %d", cfg.API.Timeout, cfg.API.Burst, cfg.Limits.MessageBytes)
 	}
 	if len(cfg.Listeners) != 1 || cfg.Listeners[0].Address != "127.0.0.1:2525" || len(cfg.Listeners[0].Networks) != 2 {
 		t.Errorf("listeners %v", cfg.Listeners)
@@ -124,7 +125,7 @@ header_field = "headers"
 	if !slices.Equal(cfg.Sender.Domains, []string{"example.com", "example.org"}) || cfg.Sender.Foreign != RefuseForeign {
 		t.Errorf("sender %+v", cfg.Sender)
 	}
-	if cfg.Limits.MessageSize != 1<<20 || cfg.Limits.IdleTime != 24*time.Hour || cfg.Log.Level.String() != "DEBUG" {
+	if cfg.Limits.MessageBytes != 1<<20 || cfg.Limits.IdleTime != 24*time.Hour || cfg.Log.Level.String() != "DEBUG" {
 		t.Errorf("%+v %+v", cfg.Limits, cfg.Log)
 	}
 	if len(cfg.Listeners) != 2 || cfg.Listeners[0].Networks[0].String() != "10.1.2.3/32" || cfg.Listeners[1].Address != "127.0.0.1:2525" {
@@ -240,7 +241,7 @@ func TestTagsAreWhole(t *testing.T) {
 	known := strings.Fields("toml default usual range words check env credential restart example doc")
 	key := regexp.MustCompile(`(?:^| )(\w+):"(?:[^"\\]|\\.)*"`)
 	seen := map[string]bool{}
-	list, err := settingsOf(&Config{Listeners: make([]Listener, 1), Users: make([]User, 1), Warming: make([]Warming, 1)})
+	list, err := settingsOf(&Config{Listeners: make([]smtpd.Listener, 1), Users: make([]User, 1), Warming: make([]Warming, 1)})
 	if err != nil {
 		t.Error(err)
 	}
@@ -282,8 +283,8 @@ func TestMessageSizeFits(t *testing.T) {
 		"connections = 3000":                  0,
 	} {
 		c := load(t, file("[limits]\n"+more+"\n", nil))
-		size := c.Limits.MessageSize
-		takes := size + mail.MostCost(size) + int64(c.Limits.Connections)*connectionBytes
+		size := c.Limits.MessageBytes
+		takes := size + mail.MostCost(size) + int64(c.Limits.Connections)*smtpd.ConnectionBytes
 		switch {
 		case takes > c.Limits.Memory, size > c.Limits.Memory/2:
 			t.Errorf("%q: %d octets take %d of %d", more, size, takes, c.Limits.Memory)

@@ -153,7 +153,7 @@ func (l *loader) validateUser(i, n int) {
 // validateLogins tells of users whom no listener lets in, and of hashes that are
 // not alike.
 func (l *loader) validateLogins() {
-	if len(l.cfg.Users) > 0 && !slices.ContainsFunc(l.cfg.Listeners, Listener.canLogIn) {
+	if len(l.cfg.Users) > 0 && !slices.ContainsFunc(l.cfg.Listeners, canLogIn) {
 		l.warn("user: nobody can log in: no listener has tls, or auth_without_tls = true")
 	}
 	least, most := maxHashCost, 0

@@ -14,6 +14,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/relay/mail"
+	"github.com/smtp2rest/smtp2rest/smtpd"
 )
 
 // validate judges what one setting alone does not show.
@@ -195,30 +196,27 @@ const (
 	mib = 1 << 20
 )
 
-// connectionBytes is what smtpd reserves for each connection.
-const connectionBytes = 32 * kib
-
 // validateLimits finds limits that cannot be reached because of another.
 func (l *loader) validateLimits() {
 	c := &l.cfg.Limits
 	if l.bad["limits.memory"] {
 		return
 	}
-	if idle := int64(c.Connections) * connectionBytes; idle > c.Memory/2 && !l.bad["limits.connections"] {
+	if idle := int64(c.Connections) * smtpd.ConnectionBytes; idle > c.Memory/2 && !l.bad["limits.connections"] {
 		l.problem("limits.memory", "found %s, of which limits.connections = %d alone may take %s; write at least %s, or allow fewer connections",
 			settings.Quote(settings.FormatSize(c.Memory)), c.Connections, settings.Quote(settings.FormatSize(idle)), settings.Quote(settings.FormatSize(2*idle)))
 		return
 	}
-	if fits := LargestMail(*c); c.MessageSize > fits && !l.bad["limits.message_size"] && !l.bad["limits.connections"] {
+	if fits := LargestMail(*c); c.MessageBytes > fits && !l.bad["limits.message_size"] && !l.bad["limits.connections"] {
 		if l.find("limits.message_size").origin == "default" {
-			c.MessageSize = fits
+			c.MessageBytes = fits
 			return
 		}
 		// Clients are told limits.message_size before they send (RFC 1870). Mail
 		// that is as large as that and can never be dealt with would be lost.
-		needs := (memoryFor(c.MessageSize, c.Connections) + mib - 1) / mib * mib
+		needs := (memoryFor(c.MessageBytes, c.Connections) + mib - 1) / mib * mib
 		l.problem("limits.message_size", "found %s, and a text of that size needs more than limits.memory; write at most %s, or limits.memory = %s",
-			settings.Quote(settings.FormatSize(c.MessageSize)), settings.Quote(settings.FormatSize(fits)), settings.Quote(settings.FormatSize(needs)))
+			settings.Quote(settings.FormatSize(c.MessageBytes)), settings.Quote(settings.FormatSize(fits)), settings.Quote(settings.FormatSize(needs)))
 	}
 }
 
@@ -232,7 +230,7 @@ func LargestMail(c Limits) int64 {
 // memoryFor is what a mail of ordinary text takes beside the connections: while
 // it comes no more than half of all memory, and then what mapping it takes.
 func memoryFor(size int64, connections int) int64 {
-	return max(2*size, size+mail.MostCost(size)+int64(connections)*connectionBytes)
+	return max(2*size, size+mail.MostCost(size)+int64(connections)*smtpd.ConnectionBytes)
 }
 
 func (l *loader) validateListener(i int) {
@@ -243,11 +241,11 @@ func (l *loader) validateListener(i int) {
 	}
 	l.validateTLS(one, prefix)
 	l.validateAuth(one, prefix)
-	if one.unix() && len(one.ProxyFrom) > 0 {
+	if isUnix(one) && len(one.ProxyFrom) > 0 {
 		l.problem(prefix+".proxy_from", "a proxy is known by its address, and clients of %s have none", settings.Show(one.Address))
 	}
 	l.validateReach(one, prefix)
-	if one.private() || one.RequireAuth {
+	if private(one) || one.RequireAuth {
 		return
 	}
 	var useful bool
@@ -262,65 +260,65 @@ func (l *loader) validateListener(i int) {
 		l.problem(prefix+".networks", "found %d networks on %s, which others can reach: together they hold more public addresses than one operator's clients have, and so are an open relay; write the networks of your own clients, as in %s",
 			len(one.Networks), settings.Show(one.Address), `["10.1.0.0/16"]`)
 	}
-	if !useful && !(len(l.cfg.Users) > 0 && one.canLogIn()) {
+	if !useful && !(len(l.cfg.Users) > 0 && canLogIn(one)) {
 		l.warn("%s: nobody else can send through %s: %s.networks has only this machine", prefix, one.Address, prefix)
 	}
 }
 
 // validateReach is about ways around networks.
-func (l *loader) validateReach(one Listener, prefix string) {
+func (l *loader) validateReach(one smtpd.Listener, prefix string) {
 	for _, proxies := range one.ProxyFrom {
 		if tooWide(proxies) {
 			l.problem(prefix+".proxy_from", "found %s: whoever can reach %s from there is believed to be any client they name, and could relay as one of networks; write the addresses of your own proxies, as in %s",
 				settings.Quote(proxies.String()), settings.Show(one.Address), `["10.1.0.7/32"]`)
 		}
 	}
-	if one.unix() && one.SocketMode&0o002 != 0 && !one.RequireAuth {
+	if isUnix(one) && one.SocketMode&0o002 != 0 && !one.RequireAuth {
 		l.warn("%s: everybody on this machine can send through %s: its socket_mode is %04o", prefix, one.Address, one.SocketMode)
 	}
 }
 
 // canLogIn reports whether a password may ever travel.
-func (l Listener) canLogIn() bool { return l.TLS != NoTLS || l.AuthWithoutTLS }
+func canLogIn(l smtpd.Listener) bool { return l.TLS.On() || l.AuthWithoutTLS }
 
-func (l *loader) validateAuth(one Listener, prefix string) {
+func (l *loader) validateAuth(one smtpd.Listener, prefix string) {
 	switch {
 	case !one.RequireAuth || l.bad["users_file"]:
 	case len(l.cfg.Users) == 0:
 		l.problem(prefix+".require_auth", "found true, and there is nobody who could log in; set users_file, or write a [[user]]")
-	case !one.canLogIn():
+	case !canLogIn(one):
 		l.problem(prefix+".require_auth", "found true, and no way in which a password may travel; set tls, or auth_without_tls = true if nobody can listen on the way")
 	}
 }
 
-func (l Listener) unix() bool { return strings.HasPrefix(l.Address, "unix:") }
+func isUnix(l smtpd.Listener) bool { return strings.HasPrefix(l.Address, "unix:") }
 
 // private reports whether only this machine reaches a listener. A proxy brings
 // others; of systemd's sockets nothing is known yet.
-func (l Listener) private() bool {
+func private(l smtpd.Listener) bool {
 	host, _, err := net.SplitHostPort(l.Address)
-	return l.unix() || err == nil && loopbackHost(host) && len(l.ProxyFrom) == 0
+	return isUnix(l) || err == nil && loopbackHost(host) && len(l.ProxyFrom) == 0
 }
 
 // validateTLS also reads the files, so that a wrong certificate is told before
 // anything stops working.
-func (l *loader) validateTLS(one Listener, prefix string) {
-	files := one.CertFile != "" || one.KeyFile != ""
+func (l *loader) validateTLS(one smtpd.Listener, prefix string) {
+	files := one.TLS.CertFile != "" || one.TLS.KeyFile != ""
 	switch {
-	case one.TLS == NoTLS && (files || one.SelfSigned):
+	case one.TLS.Mode == smtpd.NoTLS && (files || one.TLS.SelfSigned):
 		l.problem(prefix+".tls", `found "none", and a certificate; write "starttls" or "implicit", or leave the certificate out`)
-	case one.TLS == NoTLS || l.bad[prefix+".tls"]:
-	case files && one.SelfSigned:
+	case one.TLS.Mode == smtpd.NoTLS || l.bad[prefix+".tls"]:
+	case files && one.TLS.SelfSigned:
 		l.problem(prefix+".self_signed", "found true, and a certificate's file; keep one")
-	case one.SelfSigned:
-	case files && one.KeyFile == "":
+	case one.TLS.SelfSigned:
+	case files && one.TLS.KeyFile == "":
 		l.problem(prefix+".cert_file", "is set, and key_file is not; name the file with the certificate's key, which may be the same one")
-	case files && one.CertFile == "":
+	case files && one.TLS.CertFile == "":
 		l.problem(prefix+".key_file", "is set, and cert_file is not; name the file with the certificate")
 	case !files:
-		l.problem(prefix+".tls", "found %s without a certificate; set cert_file and key_file, or self_signed = true inside a network", settings.Quote(string(one.TLS)))
+		l.problem(prefix+".tls", "found %s without a certificate; set cert_file and key_file, or self_signed = true inside a network", settings.Quote(string(one.TLS.Mode)))
 	default:
-		l.validatePair(prefix, one.CertFile, one.KeyFile)
+		l.validatePair(prefix, one.TLS.CertFile, one.TLS.KeyFile)
 	}
 }
 

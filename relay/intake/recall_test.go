@@ -10,8 +10,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/smtpd"
+	"github.com/smtp2rest/smtp2rest/smtpd/budget"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
@@ -24,7 +26,7 @@ const (
 func (r *rig) listen() string {
 	r.t.Helper()
 	s, err := smtpd.New(smtpd.Options{
-		Backend: r.Intake, Hostname: "relay.test",
+		Backend: r.Intake, Hostname: "relay.test", Limits: settings.Defaults[smtpd.Limits](), Memory: budget.New(128<<20, nil),
 		Listeners: []smtpd.Listener{{Address: "127.0.0.1:0", Networks: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}}},
 	})
 	if err != nil {

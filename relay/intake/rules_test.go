@@ -19,7 +19,7 @@ func authors() (list []cause) {
 	if err != nil {
 		panic(err)
 	}
-	rules := policy.Rules{From: policy.Rule{Allow: shops, Deny: boss}}
+	rules := policy.Rules{AllowFrom: shops, DenyFrom: boss}
 	const isBoss, isEve = `550 5\.7\.1 From <boss@sandbox\.example> is not allowed here`, `550 5\.7\.1 From <eve@elsewhere\.example> is not allowed here`
 	for header, want := range map[string]string{
 		"From: shop@sandbox.example":                               `250 2\.0\.0 accepted .*`,

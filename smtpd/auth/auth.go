@@ -28,11 +28,15 @@ type User struct {
 	Rate  Rate         // of recipients; zero is that of all users
 }
 
-// Rate is a number in a time.
+// Rate is a number in a time: after a rest all at once, then evenly. The zero
+// Rate is no bound.
 type Rate struct {
 	Number int
 	Per    time.Duration
 }
+
+// Bounds reports whether there is a bound.
+func (r Rate) Bounds() bool { return r.Number > 0 && r.Per > 0 }
 
 // Credentials are what a client said. No verb of fmt, and no log, shows them.
 type Credentials struct{ User, Password string }

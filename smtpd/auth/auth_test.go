@@ -253,7 +253,7 @@ func TestReplace(t *testing.T) {
 	}
 	ann, bob := login("ann", "right"), login("bob", "bob's")
 	bobs := *bob
-	bobs.Rules.Sender.Deny = policy.List{{}}
+	bobs.Rules.DenySenders = policy.List{{}}
 	if err := c.Replace([]User{{Name: "ann", Hash: "hunter2"}}); err == nil || c.Current(ann) != ann {
 		t.Errorf("a wrong list: %v", err)
 	}
@@ -263,7 +263,7 @@ func TestReplace(t *testing.T) {
 	if c.Current(ann) != nil {
 		t.Error("ann is the same with another password")
 	}
-	if now := c.Current(bob); now == nil || len(now.Rules.Sender.Deny) != 1 {
+	if now := c.Current(bob); now == nil || len(now.Rules.DenySenders) != 1 {
 		t.Errorf("bob is %+v", now)
 	}
 	for _, tt := range []struct {

@@ -173,11 +173,28 @@ func (r Rule) Permits(address string) bool {
 	return !r.Deny.mayHave(address) && (len(r.Allow) == 0 || r.Allow.Has(address))
 }
 
-// Rules are those of one place: of everything, of a listener, of a user.
+// Rules are those of one place: of everything, of a listener, of a user. Senders
+// are those of MAIL FROM, recipients those of RCPT TO; From is the author that the
+// mail itself names. internal/settings explains the tags.
 type Rules struct {
-	Sender    Rule // MAIL FROM
-	From      Rule // the author that the mail itself names
-	Recipient Rule // RCPT TO
+	AllowSenders    List `toml:"allow_senders" doc:"The only ones that may be in MAIL FROM. None is anybody."`
+	DenySenders     List `toml:"deny_senders" doc:"Who may not be in MAIL FROM."`
+	AllowFrom       List `toml:"allow_from" doc:"The only ones that may be in a mail's From. None is anybody."`
+	DenyFrom        List `toml:"deny_from" doc:"Who may not be in a mail's From."`
+	AllowRecipients List `toml:"allow_recipients" doc:"The only ones that mail may be to, as RCPT names them. None is anybody."`
+	DenyRecipients  List `toml:"deny_recipients" doc:"Whom mail may not be to."`
+}
+
+// of is the rule for one part of a mail.
+func (r Rules) of(p Part) Rule {
+	switch p {
+	case Sender:
+		return Rule{r.AllowSenders, r.DenySenders}
+	case Author:
+		return Rule{r.AllowFrom, r.DenyFrom}
+	default:
+		return Rule{r.AllowRecipients, r.DenyRecipients}
+	}
 }
 
 // A Chain is all the rules that bind one client. Each has to permit an address.
@@ -198,7 +215,7 @@ const (
 // false when all permit it.
 func (c Chain) Broken(part Part, address string) (place int, allow, broken bool) {
 	for i, r := range c {
-		rule := [...]Rule{Sender: r.Sender, Author: r.From, Recipient: r.Recipient}[part]
+		rule := r.of(part)
 		switch {
 		case rule.Deny.mayHave(address):
 			return i, false, true

@@ -72,7 +72,7 @@ func TestUncertainDomains(t *testing.T) {
 			if got := tt.rule.Permits(address); got != tt.want {
 				t.Errorf("%s: %q is permitted: %v", name, address, got)
 			}
-			if _, _, broken := (Chain{{Recipient: tt.rule}}).Broken(Recipient, address); broken == tt.want {
+			if _, _, broken := (Chain{{AllowRecipients: tt.rule.Allow, DenyRecipients: tt.rule.Deny}}).Broken(Recipient, address); broken == tt.want {
 				t.Errorf("%s: a chain permits %q: %v", name, address, !broken)
 			}
 		}
@@ -111,13 +111,13 @@ func TestParse(t *testing.T) {
 
 func TestRules(t *testing.T) {
 	everywhere := Rules{
-		Sender:    Rule{Deny: list(t, "evil@b.test", "<>")},
-		Recipient: Rule{Allow: list(t, "@d.test", "@e.test")},
+		DenySenders:     list(t, "evil@b.test", "<>"),
+		AllowRecipients: list(t, "@d.test", "@e.test"),
 	}
 	user := Rules{
-		Sender:    Rule{Allow: list(t, "@b.test")},
-		From:      Rule{Allow: list(t, "@b.test"), Deny: list(t, "boss@b.test")},
-		Recipient: Rule{Deny: list(t, "all@d.test"), Allow: list(t, "@d.test")},
+		AllowSenders: list(t, "@b.test"),
+		AllowFrom:    list(t, "@b.test"), DenyFrom: list(t, "boss@b.test"),
+		DenyRecipients: list(t, "all@d.test"), AllowRecipients: list(t, "@d.test"),
 	}
 	c := Chain{everywhere, {}, user}
 	for _, tt := range []struct {

@@ -12,6 +12,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/probe"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 	"github.com/smtp2rest/smtp2rest/relay/config"
+	"github.com/smtp2rest/smtp2rest/smtpd"
 )
 
 // probeRecipient is outside whatever relay this is.
@@ -97,13 +98,13 @@ func ownAddresses() ([]netip.Addr, error) {
 	return own, nil
 }
 
-func (p *prober) say(l config.Listener, v verdict, format string, args ...any) {
+func (p *prober) say(l smtpd.Listener, v verdict, format string, args ...any) {
 	a := answered{l.Address, v, fmt.Sprintf(format, args...)}
 	p.asked = append(p.asked, a)
 	p.tell(a)
 }
 
-func (p *prober) listener(ctx context.Context, l config.Listener) {
+func (p *prober) listener(ctx context.Context, l smtpd.Listener) {
 	host, port, err := net.SplitHostPort(l.Address)
 	bound, addrErr := netip.ParseAddr(host)
 	switch {
@@ -138,8 +139,8 @@ func (p *prober) listener(ctx context.Context, l config.Listener) {
 }
 
 // local asks a listener that no stranger can reach, to see that it answers.
-func (p *prober) local(ctx context.Context, l config.Listener, who string) {
-	q := probe.Question{Address: l.Address, TLS: l.TLS == config.ImplicitTLS, LMTP: l.Protocol == config.LMTP, Sender: p.cfg.Sender.Email, To: probeRecipient}
+func (p *prober) local(ctx context.Context, l smtpd.Listener, who string) {
+	q := probe.Question{Address: l.Address, TLS: l.TLS.Mode == smtpd.ImplicitTLS, LMTP: l.Protocol == smtpd.LMTP, Sender: p.cfg.Sender.Email, To: probeRecipient}
 	switch answer, err := p.ask(ctx, q); {
 	case err != nil:
 		p.say(l, unsure, "no answer: %v; %s", err, who)
@@ -152,8 +153,8 @@ func (p *prober) local(ctx context.Context, l config.Listener, who string) {
 
 // from asks from one address, or, where that is a proxy's, for a stranger
 // behind it.
-func (p *prober) from(ctx context.Context, l config.Listener, at string, source netip.Addr) {
-	q := probe.Question{Address: at, Source: source, TLS: l.TLS == config.ImplicitTLS, LMTP: l.Protocol == config.LMTP, To: probeRecipient}
+func (p *prober) from(ctx context.Context, l smtpd.Listener, at string, source netip.Addr) {
+	q := probe.Question{Address: at, Source: source, TLS: l.TLS.Mode == smtpd.ImplicitTLS, LMTP: l.Protocol == smtpd.LMTP, To: probeRecipient}
 	who := source
 	if within(l.ProxyFrom, source) {
 		who = stranger()

@@ -11,6 +11,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/probe"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 	"github.com/smtp2rest/smtp2rest/relay/config"
+	"github.com/smtp2rest/smtp2rest/smtpd"
 )
 
 func TestProber(t *testing.T) {
@@ -30,30 +31,30 @@ func TestProber(t *testing.T) {
 	silent := func(probe.Question) (probe.Answer, error) { return probe.Answer{}, errors.New("refused") }
 	for _, tt := range []struct {
 		name         string
-		l            config.Listener
+		l            smtpd.Listener
 		ask          func(probe.Question) (probe.Answer, error)
 		want         string
 		asks         string // address, source and claim of each question
 		open, unsure int
 	}{
-		{name: "loopback", l: config.Listener{Address: "127.0.0.1:25"}, ask: taken, want: "127.0.0.1:25: only this machine can reach it, and may send", asks: "127.0.0.1:25 invalid IP"},
-		{name: "localhost", l: config.Listener{Address: "localhost:25"}, ask: denied, want: "only this machine can reach it, and is told 554 5.7.1 no", asks: "localhost:25 invalid IP"},
-		{name: "a loopback that is silent", l: config.Listener{Address: "127.0.0.1:25"}, ask: silent, want: "no answer: refused; only this machine can reach it", asks: "127.0.0.1:25 invalid IP", unsure: 1},
-		{name: "a unix socket", l: config.Listener{Address: "unix:/run/x", SocketMode: fs.FileMode(0o660)}, ask: taken, want: "(its mode is 0660), and may send", asks: "unix:/run/x invalid IP"},
-		{name: "systemd", l: config.Listener{Address: "systemd:x"}, want: "only systemd knows"},
-		{name: "any port", l: config.Listener{Address: ":0"}, want: "another at each start"},
-		{name: "everywhere", l: config.Listener{Address: ":25"}, ask: denied, want: "10.1.0.5 is told 554 5.7.1 no\n:25: 2001:db8:1::5 is told 554 5.7.1 no",
+		{name: "loopback", l: smtpd.Listener{Address: "127.0.0.1:25"}, ask: taken, want: "127.0.0.1:25: only this machine can reach it, and may send", asks: "127.0.0.1:25 invalid IP"},
+		{name: "localhost", l: smtpd.Listener{Address: "localhost:25"}, ask: denied, want: "only this machine can reach it, and is told 554 5.7.1 no", asks: "localhost:25 invalid IP"},
+		{name: "a loopback that is silent", l: smtpd.Listener{Address: "127.0.0.1:25"}, ask: silent, want: "no answer: refused; only this machine can reach it", asks: "127.0.0.1:25 invalid IP", unsure: 1},
+		{name: "a unix socket", l: smtpd.Listener{Address: "unix:/run/x", SocketMode: fs.FileMode(0o660)}, ask: taken, want: "(its mode is 0660), and may send", asks: "unix:/run/x invalid IP"},
+		{name: "systemd", l: smtpd.Listener{Address: "systemd:x"}, want: "only systemd knows"},
+		{name: "any port", l: smtpd.Listener{Address: ":0"}, want: "another at each start"},
+		{name: "everywhere", l: smtpd.Listener{Address: ":25"}, ask: denied, want: "10.1.0.5 is told 554 5.7.1 no\n:25: 2001:db8:1::5 is told 554 5.7.1 no",
 			asks: "10.1.0.5:25 10.1.0.5 | [2001:db8:1::5]:25 2001:db8:1::5"},
-		{name: "one address", l: config.Listener{Address: "10.1.0.9:25"}, ask: denied, want: "10.1.0.5 is told 554 5.7.1 no", asks: "10.1.0.9:25 10.1.0.5"},
-		{name: "a friend", l: config.Listener{Address: "10.1.0.9:25", Networks: prefixes("10.0.0.0/8")}, ask: taken, want: "10.1.0.5 may send: it is in networks", asks: "10.1.0.9:25 10.1.0.5"},
-		{name: "a friend who should have logged in", l: config.Listener{Address: "10.1.0.9:25", Networks: prefixes("10.0.0.0/8"), RequireAuth: true}, ask: taken,
+		{name: "one address", l: smtpd.Listener{Address: "10.1.0.9:25"}, ask: denied, want: "10.1.0.5 is told 554 5.7.1 no", asks: "10.1.0.9:25 10.1.0.5"},
+		{name: "a friend", l: smtpd.Listener{Address: "10.1.0.9:25", Networks: prefixes("10.0.0.0/8")}, ask: taken, want: "10.1.0.5 may send: it is in networks", asks: "10.1.0.9:25 10.1.0.5"},
+		{name: "a friend who should have logged in", l: smtpd.Listener{Address: "10.1.0.9:25", Networks: prefixes("10.0.0.0/8"), RequireAuth: true}, ask: taken,
 			want: "10.1.0.5 is a stranger and MAY SEND: 250 2.1.5 ok", asks: "10.1.0.9:25 10.1.0.5", open: 1},
-		{name: "a stranger", l: config.Listener{Address: "10.1.0.9:25"}, ask: taken, want: "10.1.0.5 is a stranger and MAY SEND: 250 2.1.5 ok", asks: "10.1.0.9:25 10.1.0.5", open: 1},
-		{name: "with the null sender", l: config.Listener{Address: "10.1.0.9:25"}, ask: nullOnly, want: "MAY SEND", asks: "10.1.0.9:25 10.1.0.5", open: 1},
-		{name: "behind a proxy", l: config.Listener{Address: "10.1.0.9:25", ProxyFrom: prefixes("10.1.0.5/32")}, ask: denied,
+		{name: "a stranger", l: smtpd.Listener{Address: "10.1.0.9:25"}, ask: taken, want: "10.1.0.5 is a stranger and MAY SEND: 250 2.1.5 ok", asks: "10.1.0.9:25 10.1.0.5", open: 1},
+		{name: "with the null sender", l: smtpd.Listener{Address: "10.1.0.9:25"}, ask: nullOnly, want: "MAY SEND", asks: "10.1.0.9:25 10.1.0.5", open: 1},
+		{name: "behind a proxy", l: smtpd.Listener{Address: "10.1.0.9:25", ProxyFrom: prefixes("10.1.0.5/32")}, ask: denied,
 			want: "192.0.2.1 behind the proxy 10.1.0.5 is told 554", asks: "10.1.0.9:25 10.1.0.5 192.0.2.1"},
-		{name: "loopback behind a proxy", l: config.Listener{Address: "127.0.0.1:25", ProxyFrom: prefixes("10.1.0.5/32")}, ask: denied, want: "192.0.2.1 behind the proxy", asks: "127.0.0.1:25 10.1.0.5 192.0.2.1"},
-		{name: "silence", l: config.Listener{Address: "10.1.0.9:25"}, ask: silent,
+		{name: "loopback behind a proxy", l: smtpd.Listener{Address: "127.0.0.1:25", ProxyFrom: prefixes("10.1.0.5/32")}, ask: denied, want: "192.0.2.1 behind the proxy", asks: "127.0.0.1:25 10.1.0.5 192.0.2.1"},
+		{name: "silence", l: smtpd.Listener{Address: "10.1.0.9:25"}, ask: silent,
 			want: "10.1.0.5 gets no answer: refused", asks: "10.1.0.9:25 10.1.0.5", unsure: 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
