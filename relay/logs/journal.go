@@ -7,77 +7,60 @@ import (
 	"sync"
 )
 
-// priorities writes each line with the prefix of its level.
-type priorities struct{ of [4]slog.Handler }
-
-func newPriorities(o Options, level slog.Leveler) slog.Handler {
-	p := &priorities{}
-	w := &together{w: o.W}
-	for i, prefix := range [...]string{"<7>", "<6>", "<4>", "<3>"} { // debug, info, warning, err of syslog(3)
-		o.W = &prefixed{to: w, prefix: []byte(prefix)}
-		p.of[i] = lineHandler(o, level)
-	}
-	return p
+// journalHandler writes each line with the priority of its level in front, for the
+// systemd journal (sd-daemon(3)).
+type journalHandler struct {
+	slog.Handler // writes to w
+	w            *journalWriter
 }
 
-func (p *priorities) pick(level slog.Level) slog.Handler {
+func newJournalHandler(o Options, level slog.Leveler) slog.Handler {
+	w := &journalWriter{to: o.W}
+	o.W = w
+	return &journalHandler{lineHandler(o, level), w}
+}
+
+func (h *journalHandler) Handle(ctx context.Context, r slog.Record) error {
+	h.w.mu.Lock()
+	defer h.w.mu.Unlock()
+	h.w.priority = priority(r.Level)
+	return h.Handler.Handle(ctx, r)
+}
+
+func (h *journalHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return &journalHandler{h.Handler.WithAttrs(attrs), h.w}
+}
+
+func (h *journalHandler) WithGroup(name string) slog.Handler {
+	return &journalHandler{h.Handler.WithGroup(name), h.w}
+}
+
+// priority returns the prefix for debug, info, warning or err of syslog(3).
+func priority(level slog.Level) string {
 	switch {
 	case level < slog.LevelInfo:
-		return p.of[0]
+		return "<7>"
 	case level < slog.LevelWarn:
-		return p.of[1]
+		return "<6>"
 	case level < slog.LevelError:
-		return p.of[2]
+		return "<4>"
 	default:
-		return p.of[3]
+		return "<3>"
 	}
 }
 
-func (p *priorities) Enabled(ctx context.Context, level slog.Level) bool {
-	return p.pick(level).Enabled(ctx, level)
+// journalWriter puts the priority in front of a line. slog writes a line at a time.
+type journalWriter struct {
+	to io.Writer
+
+	mu       sync.Mutex // held while a line is formatted and written
+	priority string
+	buf      []byte
 }
 
-func (p *priorities) Handle(ctx context.Context, r slog.Record) error {
-	return p.pick(r.Level).Handle(ctx, r)
-}
-
-func (p *priorities) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return p.each(func(h slog.Handler) slog.Handler { return h.WithAttrs(attrs) })
-}
-
-func (p *priorities) WithGroup(name string) slog.Handler {
-	return p.each(func(h slog.Handler) slog.Handler { return h.WithGroup(name) })
-}
-
-func (p *priorities) each(f func(slog.Handler) slog.Handler) slog.Handler {
-	var q priorities
-	for i, h := range p.of {
-		q.of[i] = f(h)
-	}
-	return &q
-}
-
-// together lets several handlers share a writer, a line at a time.
-type together struct {
-	mu sync.Mutex
-	w  io.Writer
-}
-
-func (t *together) Write(p []byte) (int, error) {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return t.w.Write(p)
-}
-
-// prefixed puts something before each line; slog writes a line at a time.
-type prefixed struct {
-	to     io.Writer
-	prefix []byte
-}
-
-func (w *prefixed) Write(line []byte) (int, error) {
-	all := make([]byte, 0, len(w.prefix)+len(line))
-	if _, err := w.to.Write(append(append(all, w.prefix...), line...)); err != nil {
+func (w *journalWriter) Write(line []byte) (int, error) {
+	w.buf = append(append(w.buf[:0], w.priority...), line...)
+	if _, err := w.to.Write(w.buf); err != nil {
 		return 0, err
 	}
 	return len(line), nil

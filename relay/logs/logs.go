@@ -1,9 +1,10 @@
-// Package logs turns what the relay says into lines: for people, for programs
-// or for the systemd journal, and sums up trouble that repeats. Everybody else
-// knows only log/slog; relay/app makes the one logger there is.
+// Package logs writes the program's log lines: for people, for programs or for the
+// systemd journal. It sums up warnings and errors that repeat. All other packages only
+// know log/slog; relay/app makes the one logger.
 package logs
 
 import (
+	"context"
 	"io"
 	"log/slog"
 	"os"
@@ -11,28 +12,28 @@ import (
 	"time"
 )
 
-// Options are what a Log is made from.
+// Options configure a Log.
 type Options struct {
 	W      io.Writer
 	Format Format
 	Level  slog.Level
-	// Journal is set when W is the systemd journal: each line then begins with
-	// its priority, as sd-daemon(3) has it, which the journal takes off again.
+	// Journal says that W is the systemd journal. Each line then begins with its
+	// priority (sd-daemon(3)), which the journal removes.
 	Journal bool
-	// Always names messages that are never summed up: each of their lines is
-	// about something of its own.
+	// Always has messages that are never summed up, because each of their lines is
+	// about something else.
 	Always []string
-	// ByClient names messages that are summed up at any level, for each client
-	// (by its address in the attribute "client") and each code that its attribute
-	// "reply" begins with: a stranger decides how many there are.
+	// ByClient has messages that are summed up at any level, separately for each
+	// client (the address in the attribute "client") and each code at the beginning
+	// of the attribute "reply". Strangers decide how many of them there are.
 	ByClient []string
-	Window   time.Duration // in which trouble is summed up; default a minute
+	Window   time.Duration // in which lines are summed up; default one minute
 }
 
-// Format is how a line looks.
+// Format is the format of a line.
 type Format string
 
-// Auto is Text, without the time where the journal has it already.
+// Auto is Text, but leaves out the time in the journal, which has it already.
 const (
 	Auto Format = "auto"
 	Text Format = "text"
@@ -46,10 +47,10 @@ type Log struct {
 	level *slog.LevelVar
 	root  *atomic.Pointer[slog.Handler]
 	sums  *sums
-	peers *sums // of ByClient: however many clients there are, they take no room from trouble of our own
+	peers *sums // of ByClient: clients, however many, take no room from our own messages
 }
 
-// New returns a Log. Close it at the end, after everybody who writes to it.
+// New returns a Log. Close it after everybody who writes to it has ended.
 func New(o Options) *Log {
 	level := new(slog.LevelVar)
 	level.Set(o.Level)
@@ -61,7 +62,7 @@ func New(o Options) *Log {
 	return l
 }
 
-// Change changes how lines are written and which, from now on.
+// Change changes the format and the level from now on.
 func (l *Log) Change(format Format, level slog.Level) {
 	l.level.Set(level)
 	l.write(format)
@@ -72,13 +73,12 @@ func (l *Log) write(format Format) {
 	o.Format = format
 	lines := lineHandler(o, l.level)
 	if o.Journal {
-		lines = newPriorities(o, l.level)
+		lines = newJournalHandler(o, l.level)
 	}
 	l.root.Store(&lines)
 }
 
-// Close writes the sums that are still open. Lines that come later are written
-// as they are.
+// Close writes the sums that are still open. Later lines are written as they are.
 func (l *Log) Close() {
 	l.sums.close()
 	l.peers.close()
@@ -103,13 +103,60 @@ func withoutTime(groups []string, a slog.Attr) slog.Attr {
 	return a
 }
 
-// IsJournal reports whether a file is the systemd journal's stream, which
-// $JOURNAL_STREAM names by device and inode (systemd.exec(5)). The variable
-// alone says nothing: who redirects the output inherits it too.
+// IsJournal reports whether a file is the stream to the systemd journal.
+// $JOURNAL_STREAM has its device and inode (systemd.exec(5)). The variable being set
+// is not enough: a program whose output is redirected inherits it too.
 func IsJournal(f *os.File, env func(string) (string, bool)) bool {
 	stream, ok := env("JOURNAL_STREAM")
 	if !ok || stream == "" {
 		return false
 	}
 	return stream == deviceAndInode(f)
+}
+
+// switching is a handler whose root can be replaced under loggers that exist already.
+// After that, their attributes and groups are applied to the new root.
+type switching struct {
+	root *atomic.Pointer[slog.Handler]
+	with []func(slog.Handler) slog.Handler // the attributes and groups
+	made atomic.Pointer[built]
+}
+
+// built is a root with the attributes and groups applied.
+type built struct {
+	root    *slog.Handler
+	handler slog.Handler
+}
+
+func (s *switching) current() slog.Handler {
+	root := s.root.Load()
+	if b := s.made.Load(); b != nil && b.root == root {
+		return b.handler
+	}
+	h := *root
+	for _, f := range s.with {
+		h = f(h)
+	}
+	s.made.Store(&built{root, h})
+	return h
+}
+
+func (s *switching) Enabled(ctx context.Context, l slog.Level) bool {
+	return (*s.root.Load()).Enabled(ctx, l)
+}
+
+func (s *switching) Handle(ctx context.Context, r slog.Record) error {
+	return s.current().Handle(ctx, r)
+}
+
+func (s *switching) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return s.and(func(h slog.Handler) slog.Handler { return h.WithAttrs(attrs) })
+}
+
+func (s *switching) WithGroup(name string) slog.Handler {
+	return s.and(func(h slog.Handler) slog.Handler { return h.WithGroup(name) })
+}
+
+func (s *switching) and(f func(slog.Handler) slog.Handler) slog.Handler {
+	return &switching{root: s.root, with: append(s.with[:len(s.with):len(s.with)], f)}
 }

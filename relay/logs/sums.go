@@ -12,19 +12,19 @@ import (
 )
 
 const (
-	// shown is how many lines of one message are written in a window before
-	// the rest is only counted: enough to see whether they have one cause.
+	// shown is how many lines of a message are written in a window before the rest is
+	// only counted: enough to see whether they have one cause.
 	shown = 5
-	// messages is how many are kept apart. The program has fewer, and what
-	// comes beyond that is written as it is.
+	// messages is how many different messages are tracked. The program has fewer.
+	// Further messages are written as they are.
 	messages = 256
 )
 
-// sums counts lines that repeat. Two lines are alike when level and message are,
-// and client and reply where those count: what else differs in them is in the
-// first few, which are written.
+// sums counts lines that repeat. Lines are alike if their level and message are the
+// same, and for ByClient also their client and reply. The first lines, which are
+// written, show in what else they differ.
 type sums struct {
-	lines  slog.Handler // where the sums go
+	lines  slog.Handler // writes the sums
 	window time.Duration
 
 	mu     sync.Mutex
@@ -32,14 +32,14 @@ type sums struct {
 	open   map[like]*sum
 }
 
-// like is what lines have in common that are summed up.
+// like is what similar lines have in common.
 type like struct {
 	level         slog.Level
 	message       string
-	client, reply string // of ByClient
+	client, reply string // for ByClient
 }
 
-// sum is one message's window.
+// sum is the window of one message.
 type sum struct {
 	begun  time.Time
 	lines  int // written
@@ -54,7 +54,7 @@ func newSums(lines slog.Handler, o Options) *sums {
 	return &sums{lines: lines, window: o.Window, open: make(map[like]*sum)}
 }
 
-// write reports whether a line is to be written, and counts it if not.
+// write reports whether a line is to be written. If not, it counts the line.
 func (s *sums) write(key like) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -67,7 +67,7 @@ func (s *sums) write(key like) bool {
 			if key.client == "" {
 				return true
 			}
-			key.client, key.reply = "", "" // all other clients together
+			key.client, key.reply = "", "" // sum up all further clients together
 			one = s.open[key]
 		}
 	}
@@ -79,14 +79,14 @@ func (s *sums) write(key like) bool {
 		one.lines++
 		return true
 	}
-	if one.more == 0 { // only what is owed a sum needs a clock
+	if one.more == 0 { // from now on there is a sum to write when the window ends
 		one.closer = time.AfterFunc(time.Until(one.begun.Add(s.window)), func() { s.end(key, one) })
 	}
 	one.more++
 	return false
 }
 
-// forget drops the windows that are over and owe nothing.
+// forget drops windows that are over and have no sum to write.
 func (s *sums) forget() {
 	for key, one := range s.open {
 		if one.more == 0 && time.Since(one.begun) >= s.window {
@@ -105,7 +105,7 @@ func (s *sums) end(key like, one *sum) {
 	}
 }
 
-// tell holds the mutex, so that close returns after the last sum is written.
+// tell writes a sum. It holds the mutex, so that close returns after the last one.
 func (s *sums) tell(key like, one *sum) {
 	took := time.Since(one.begun).Round(time.Second)
 	r := slog.NewRecord(time.Now(), key.level, fmt.Sprintf("… and %d more like it in %d s", one.more, int(took.Seconds())), 0)
@@ -118,7 +118,7 @@ func (s *sums) tell(key like, one *sum) {
 	}
 	r.AddAttrs(slog.Int("more", one.more))
 	if s.lines.Enabled(context.Background(), key.level) {
-		_ = s.lines.Handle(context.Background(), r) // a log that cannot be written has nowhere to say so
+		_ = s.lines.Handle(context.Background(), r) // there is no other place to report a failing log
 	}
 }
 
@@ -135,12 +135,12 @@ func (s *sums) close() {
 	clear(s.open)
 }
 
-// summing is a handler whose lines are counted in one place, whatever
-// attributes they carry.
+// summing is a handler that counts lines in one place, whatever attributes its loggers
+// have.
 type summing struct {
 	slog.Handler
 	log    *Log
-	client string // whom the lines are about, without the port
+	client string // the address of the client that the lines are about
 }
 
 func (h *summing) Handle(ctx context.Context, r slog.Record) error {

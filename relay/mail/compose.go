@@ -107,7 +107,7 @@ func (c *composer) compose(root *mime.Part) *Refusal {
 	if refusal == nil && c.options.Attachments == StripAttachments && len(c.files) > 0 {
 		c.addNotice()
 	}
-	c.take(quotedSize(c.mail.HTML) + quotedSize(c.mail.Text))
+	c.take(EscapedSize(c.mail.HTML) + EscapedSize(c.mail.Text))
 	return refusal
 }
 

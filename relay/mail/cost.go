@@ -91,9 +91,10 @@ func (s *sizes) count(p *mime.Part) {
 	}
 }
 
-// quotedSize is how long a text becomes at most, in any format that escapes line
-// ends, quotes and backslashes by one octet each.
-func quotedSize(s string) int {
+// EscapedSize returns the length of a text in a format that escapes line ends, tabs,
+// quotes and backslashes with one more octet, as JSON does. Other characters that need
+// an escape are rare in clean text.
+func EscapedSize(s string) int {
 	return len(s) + strings.Count(s, "\n") + strings.Count(s, `"`) + strings.Count(s, `\`) + strings.Count(s, "\t") +
 		3*(strings.Count(s, "\u2028")+strings.Count(s, "\u2029"))
 }

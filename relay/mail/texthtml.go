@@ -22,7 +22,7 @@ func (c *composer) textToHTML(text string) string {
 		c.take(2 * b.Len()) // it may have grown on the way
 		return b.String()
 	}
-	if size := sizeOf(write); c.memory >= int64(size+size*5/4+quotedSize(text)) {
+	if size := sizeOf(write); c.memory >= int64(size+size*5/4+EscapedSize(text)) {
 		return c.rendered(size, write)
 	}
 	write = func(s sink) { writeTable(s, text, false) }

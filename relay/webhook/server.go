@@ -8,25 +8,27 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"sync"
+	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/internal/webserver"
 )
 
-// ServerOptions are what a Server is made from.
+// ServerOptions configure a Server.
 type ServerOptions struct {
 	Address           string       // host:port
-	Listener          net.Listener // instead of Address, when it is bound already
-	CertFile, KeyFile string       // PEM, to speak https; both or neither
+	Listener          net.Listener // bound already; instead of Address
+	CertFile, KeyFile string       // PEM files for https; both or neither
 	Handler           http.Handler
 	Log               *slog.Logger // nil: none
 
-	// limits are the defaults where they are zero: with MaxBody of each connection
-	// all clients together have some 32 MiB.
+	// limits are the defaults where they are zero. With MaxBody for each connection,
+	// all clients together use about 32 MiB.
 	limits webserver.Limits
 }
 
-// Server is the endpoint's own listener.
+// Server is the listener of the endpoint.
 type Server struct {
 	opt ServerOptions
 
@@ -35,7 +37,7 @@ type Server struct {
 	stopped bool
 }
 
-// NewServer returns a Server that does nothing yet.
+// NewServer returns a Server. It does nothing before Start.
 func NewServer(o ServerOptions) *Server {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -43,7 +45,7 @@ func NewServer(o ServerOptions) *Server {
 	return &Server{opt: o}
 }
 
-// Start listens and serves until Stop. ctx bounds the start, not the life.
+// Start listens and serves until Stop. ctx only bounds the start.
 func (s *Server) Start(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -72,7 +74,7 @@ func (s *Server) Start(ctx context.Context) error {
 	return s.web.Start(ln)
 }
 
-// Addr is the address that Start listens on; nil before Start.
+// Addr returns the address that Start listens on; nil before Start.
 func (s *Server) Addr() net.Addr {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -82,16 +84,74 @@ func (s *Server) Addr() net.Addr {
 	return s.web.Addr()
 }
 
-// Stop takes no more events, waits until those under way are answered, or
-// until ctx ends, and cuts off what is left then: what was not answered, the
-// provider sends again. Stop without Start, or twice, is harmless.
+// Stop accepts no more events. It waits for those in progress until ctx ends, and then
+// cuts off the rest. The provider sends again what was not answered. Stop may be called
+// before Start, or twice.
 func (s *Server) Stop(ctx context.Context) error {
 	s.mu.Lock()
 	s.stopped = true
 	web := s.web
 	s.mu.Unlock()
 	if web != nil {
-		_ = web.Stop(ctx) // of events that were cut off
+		_ = web.Stop(ctx) // its error is about events that were cut off
 	}
 	return nil
+}
+
+// lookEvery is how often a certificate's files are checked for changes.
+const lookEvery = time.Minute
+
+// certificate is a certificate that is read again when its files change.
+type certificate struct {
+	certFile, keyFile string
+	log               *slog.Logger
+
+	mu      sync.Mutex
+	pair    *tls.Certificate
+	changed time.Time // the later of the files' modification times
+	looked  time.Time
+}
+
+func (c *certificate) load() error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.read(c.modified())
+}
+
+// modified returns when the files were last modified. Files that are gone do not count.
+func (c *certificate) modified() time.Time {
+	var last time.Time
+	for _, name := range []string{c.certFile, c.keyFile} {
+		if info, err := os.Stat(name); err == nil && info.ModTime().After(last) {
+			last = info.ModTime()
+		}
+	}
+	return last
+}
+
+func (c *certificate) read(changed time.Time) error {
+	c.changed, c.looked = changed, time.Now()
+	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
+	if err != nil {
+		return fmt.Errorf("certificate: %w", err)
+	}
+	c.pair = &pair
+	return nil
+}
+
+// get returns the certificate for a connection. If a new one cannot be read, it logs
+// that and returns the one before.
+func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if time.Since(c.looked) < lookEvery {
+		return c.pair, nil
+	}
+	c.looked = time.Now()
+	if changed := c.modified(); !changed.Equal(c.changed) {
+		if err := c.read(changed); err != nil {
+			c.log.Error("the new certificate of the webhook cannot be read; the old one stays in use", "cause", err)
+		}
+	}
+	return c.pair, nil
 }

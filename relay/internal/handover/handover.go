@@ -1,7 +1,6 @@
-// Package handover is a listening TCP socket that outlives the servers behind
-// it: a reload puts another server in the place of the one that serves, at the
-// same address, and no client is refused meanwhile. smtpd, which imports nothing
-// of relay, has the same for its sessions.
+// Package handover keeps a TCP socket open while the servers behind it change. On a
+// reload, a new server takes over at the same address, and no client is refused in
+// between. smtpd, which imports nothing of relay, has its own for its sessions.
 package handover
 
 import (
@@ -12,22 +11,22 @@ import (
 	"time"
 )
 
-// acceptPause is after an error that is not the end, such as too many open files.
+// acceptPause follows an error of Accept, such as too many open files.
 const acceptPause = 100 * time.Millisecond
 
-// Socket gives the connections that it accepts to the Turn that leads.
+// Socket accepts connections and gives them to the Turn that leads.
 type Socket struct {
 	listener net.Listener
 	closed   chan struct{}
-	served   chan struct{} // closed when nothing more is accepted
+	served   chan struct{} // closed when accept has returned
 	once     sync.Once
 
 	mu      sync.Mutex
-	turn    *Turn         // that leads; nil before the first
-	changed chan struct{} // closed when another leads
+	turn    *Turn         // the one that leads; nil before the first
+	changed chan struct{} // closed when another takes the lead
 }
 
-// Listen binds an address. Nothing is accepted before a Turn leads.
+// Listen binds an address. It accepts no connections before a Turn leads.
 func Listen(ctx context.Context, address string) (*Socket, error) {
 	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
@@ -38,10 +37,10 @@ func Listen(ctx context.Context, address string) (*Socket, error) {
 	return s, nil
 }
 
-// Addr is where the socket listens.
+// Addr returns the address of the socket.
 func (s *Socket) Addr() net.Addr { return s.listener.Addr() }
 
-// Close ends all of it. Connections that a Turn has taken are its server's.
+// Close closes the socket. Connections that a server has accepted stay open.
 func (s *Socket) Close() {
 	s.once.Do(func() {
 		close(s.closed)
@@ -76,8 +75,8 @@ func (s *Socket) accept() {
 	}
 }
 
-// leader waits for a Turn that leads and is open; when the socket is closed
-// before, it is what there was, perhaps nil.
+// leader waits for an open Turn that leads. If the socket is closed, it returns the
+// last Turn, which may be nil.
 func (s *Socket) leader() *Turn {
 	for {
 		s.mu.Lock()
@@ -103,7 +102,7 @@ func (s *Socket) isClosed() bool {
 	}
 }
 
-// pause is false when the socket was closed meanwhile.
+// pause waits. It returns false if the socket is closed in the meantime.
 func (s *Socket) pause() bool {
 	timer := time.NewTimer(acceptPause)
 	defer timer.Stop()
@@ -115,8 +114,8 @@ func (s *Socket) pause() bool {
 	}
 }
 
-// Turn is the socket as one server has it: a net.Listener that gets connections
-// from when it leads until another does, or it is closed.
+// Turn is one server's view of the socket. It is a net.Listener that gets connections
+// while it leads.
 type Turn struct {
 	socket   *Socket
 	incoming chan net.Conn
@@ -126,13 +125,13 @@ type Turn struct {
 
 var _ net.Listener = (*Turn)(nil)
 
-// Turn returns one that does not lead yet.
+// Turn returns a Turn that does not lead yet.
 func (s *Socket) Turn() *Turn {
 	return &Turn{socket: s, incoming: make(chan net.Conn), closed: make(chan struct{})}
 }
 
-// Lead has connections come to t from now on. The Turn before has to be closed by
-// its server.
+// Lead makes t get the connections from now on. The server of the Turn before must
+// close that one.
 func (t *Turn) Lead() {
 	s := t.socket
 	s.mu.Lock()
@@ -142,7 +141,7 @@ func (t *Turn) Lead() {
 	s.changed = make(chan struct{})
 }
 
-// offer is false when nobody takes the connection here any more.
+// offer returns false if the Turn or the socket is closed.
 func (t *Turn) offer(conn net.Conn, end <-chan struct{}) bool {
 	select {
 	case t.incoming <- conn:
@@ -175,7 +174,7 @@ func (t *Turn) Accept() (net.Conn, error) {
 	}
 }
 
-// Close implements net.Listener; the socket stays open.
+// Close implements net.Listener. The socket stays open.
 func (t *Turn) Close() error {
 	t.once.Do(func() { close(t.closed) })
 	return nil

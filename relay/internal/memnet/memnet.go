@@ -1,7 +1,6 @@
-// Package memnet is a network in memory for tests: a listener and the dial
-// function that reaches it, without sockets. A goroutine that waits on it is
-// blocked for good in the eyes of testing/synctest, so that virtual time goes
-// on, which a real socket's read would hold up.
+// Package memnet is a network in memory for tests: a listener, and a dial function that
+// reaches it, without sockets. testing/synctest sees a goroutine that waits on it as
+// durably blocked, so virtual time goes on. Reading from a real socket would stop it.
 package memnet
 
 import (
@@ -10,8 +9,7 @@ import (
 	"sync"
 )
 
-// Listener is one address of the network. Servers accept on it as on any
-// other; clients come by Dial.
+// Listener is one address of the network. Servers accept on it; clients call Dial.
 type Listener struct {
 	conns chan net.Conn
 	shut  chan struct{}
@@ -25,7 +23,7 @@ func Listen() *Listener {
 	return &Listener{conns: make(chan net.Conn), shut: make(chan struct{})}
 }
 
-// Accept waits for the next client; net.ErrClosed after Close.
+// Accept waits for the next client. After Close it returns net.ErrClosed.
 func (l *Listener) Accept() (net.Conn, error) {
 	select {
 	case c := <-l.conns:
@@ -35,17 +33,17 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 }
 
-// Close ends Accept and Dial. Closing twice is harmless.
+// Close ends Accept and Dial. It may be called twice.
 func (l *Listener) Close() error {
 	l.once.Do(func() { close(l.shut) })
 	return nil
 }
 
-// Addr is a name and no address: there is nothing that could be dialled by it.
+// Addr returns a name. Nobody can dial it.
 func (l *Listener) Addr() net.Addr { return &net.UnixAddr{Name: "memory", Net: "memory"} }
 
-// Dial connects to the listener, whatever the network and the address. It has
-// the form of net.Dialer.DialContext.
+// Dial connects to the listener, whatever the network and the address. It has the
+// signature of net.Dialer.DialContext.
 func (l *Listener) Dial(ctx context.Context, _, _ string) (net.Conn, error) {
 	ours, theirs := net.Pipe()
 	select {

@@ -1,7 +1,7 @@
-// Package httpcall makes one call to a provider over HTTP: one request in, one
-// relay.Outcome out. It knows when a request may have been acted on and when it
-// was not; what an answer means is the vendor's. When to call, and what becomes
-// of the outcome, is for relay/attempt and above.
+// Package httpcall makes one HTTP call to a provider: one request in, one
+// relay.Outcome out. It knows whether a request may have been acted on. The vendor's
+// package says what an answer means. relay/attempt and others decide when to call and
+// what to do with the outcome.
 package httpcall
 
 import (
@@ -20,40 +20,41 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/provider"
 )
 
-// Options are what a Client is made from.
+// Options configure a Client.
 type Options struct {
-	URL string // that calls are posted to
+	URL string // to which calls are posted
 
-	// Header sets what a call says besides its body.
+	// Header sets the headers of a call.
 	Header func(h http.Header, r provider.Request)
 	// Classify turns an answer into an outcome.
 	Classify func(status int, header http.Header, body []byte, now time.Time) relay.Outcome
-	// Secret is never in an outcome, whatever the answer repeats.
+	// Secret is removed from every outcome, in case an answer repeats it.
 	Secret string
 
-	Timeout        time.Duration // for one whole call; default 10 s
-	ConnectTimeout time.Duration // for dialling and for TLS, each; default 5 s
-	Concurrency    int           // idle connections kept; default 32
-	ExtraCAs       []byte        // PEM certificates trusted beside the system's
+	Timeout        time.Duration // of a whole call; default 10 s
+	ConnectTimeout time.Duration // of dialling, and of TLS; default 5 s
+	Concurrency    int           // idle connections to keep; default 32
+	ExtraCAs       []byte        // PEM certificates to trust beside the system's
 
 	Metrics prometheus.Registerer // nil: none
 
-	// Dial, if set, replaces the network: tests in virtual time use a pipe.
+	// Dial, if set, replaces the network, for tests.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
-// Client is safe for concurrent use.
+// Client makes calls. It is safe for concurrent use.
 type Client struct {
-	target  atomic.Pointer[target] // for calls that begin now
+	target  atomic.Pointer[target] // of calls that begin now
 	metrics *metrics
 }
 
-// target is where calls go, and how. It does not change.
+// target is where and how calls are made. It does not change.
 type target struct {
 	opt       Options
 	endpoint  string
@@ -74,8 +75,8 @@ func New(o Options) (*Client, error) {
 	return c, nil
 }
 
-// Prepare makes ready to go on with other options, of which Metrics counts for
-// nothing; apply does it. Calls that are under way end as they began.
+// Prepare returns a function that puts other options into force, except Metrics.
+// Calls under way end as they began.
 func (c *Client) Prepare(o Options) (apply func(), err error) {
 	t, err := newTarget(o)
 	if err != nil {
@@ -118,9 +119,9 @@ func newTarget(o Options) (*target, error) {
 	}, nil
 }
 
-// newTransport keeps as many idle connections as there can be calls at once;
-// with Go's default of 2 per host half the calls pay for a new connection.
-// HTTP/1.1 because over TLS it does about twice HTTP/2's calls per second.
+// newTransport keeps one idle connection for each call that can be under way. With
+// Go's default of 2 for each host, half of the calls would need a new connection. It
+// uses HTTP/1.1, which over TLS does about twice as many calls a second as HTTP/2.
 func newTransport(o Options, roots *x509.CertPool) *http.Transport {
 	dial := o.Dial
 	if dial == nil {
@@ -165,7 +166,7 @@ func (c *Client) Send(ctx context.Context, r provider.Request) relay.Outcome {
 	start, t := time.Now(), c.target.Load()
 	ctx, cancel := context.WithTimeout(ctx, t.opt.Timeout)
 	defer cancel()
-	var written atomic.Bool // the transport tells from a goroutine of its own
+	var written atomic.Bool // the transport sets it in another goroutine
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		WroteRequest: func(info httptrace.WroteRequestInfo) { written.Store(info.Err == nil) },
 	})
@@ -176,11 +177,11 @@ func (c *Client) Send(ctx context.Context, r provider.Request) relay.Outcome {
 	return out
 }
 
-// withoutSecret keeps an answer that repeats the request's header from carrying
-// the key into a log or a reply.
+// withoutSecret removes the API key from an answer that repeats the request's header,
+// so that it gets into no log and no reply.
 func (t *target) withoutSecret(words string) string {
 	if len(t.opt.Secret) < 8 {
-		return words // a word like any other; no provider's key is so short
+		return words // no provider's key is so short, and it may be a common word
 	}
 	return strings.ReplaceAll(words, t.opt.Secret, "[the API key]")
 }
@@ -194,7 +195,7 @@ func (t *target) call(ctx context.Context, r provider.Request, written *atomic.B
 	if err != nil {
 		return noAnswer(err, written.Load())
 	}
-	defer func() { _ = resp.Body.Close() }() // read to the end or given up: nothing to learn
+	defer func() { _ = resp.Body.Close() }() // it was read, or given up
 	body, err := readBody(resp.Body)
 	if err != nil {
 		out := noAnswer(fmt.Errorf("reading the answer: %w", err), true)
@@ -210,16 +211,16 @@ func (t *target) newRequest(ctx context.Context, r provider.Request) (*http.Requ
 		return nil, err
 	}
 	req.ContentLength = r.Body.Len(r.To)
-	// GetBody lets net/http try again on a fresh connection when a kept-alive
-	// one turned out closed before a byte was written, which is no attempt.
+	// GetBody lets net/http try a fresh connection if a kept-alive one was closed
+	// before a byte was written. That is not an attempt.
 	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(r.Body.Open(r.To)), nil }
 	t.opt.Header(req.Header, r)
 	for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} {
-		// Lower case on purpose. Under its canonical name net/http takes the
-		// header as leave to send a request again, unseen by us, after it was
-		// written and the connection broke (transport.go, isReplayable). Whether
-		// an API honours the key is for it to say, and an attempt that we did not
-		// record must not happen. Field names have no case (RFC 9110, 5.1).
+		// Lower case on purpose. If net/http finds the header under its canonical
+		// name, it may repeat a request whose connection broke after it was written,
+		// without our knowledge (transport.go, isReplayable). We do not know whether
+		// the API honours the key, and every attempt must be recorded. Field names
+		// have no case (RFC 9110, section 5.1).
 		if values := req.Header.Values(name); len(values) > 0 {
 			req.Header.Del(name)
 			req.Header[strings.ToLower(name)] = values
@@ -228,8 +229,8 @@ func (t *target) newRequest(ctx context.Context, r provider.Request) (*http.Requ
 	return req, nil
 }
 
-// noAnswer tells a request that was never fully written, which the API cannot
-// have acted on, from one that was and may have been.
+// noAnswer returns the outcome of a call without an answer. If the request was never
+// fully written, the API cannot have acted on it.
 func noAnswer(err error, written bool) relay.Outcome {
 	if written {
 		return relay.Outcome{Kind: relay.Ambiguous, Cause: err}
@@ -237,8 +238,8 @@ func noAnswer(err error, written bool) relay.Outcome {
 	return relay.Outcome{Kind: relay.Unavailable, Cause: err}
 }
 
-// Answers are a line of JSON. What is longer than maxBody is no answer of this
-// API; up to maxDrain of it are read so that the connection can be used again.
+// An answer is one line of JSON. A body above maxBody is no answer of this API. Up to
+// maxDrain of it are read, so that the connection can be used again.
 const (
 	maxBody  = 64 << 10
 	maxDrain = 256 << 10
@@ -250,14 +251,14 @@ func readBody(r io.Reader) ([]byte, error) {
 		return nil, err
 	}
 	if len(body) == maxBody {
-		// Failing to drain costs a connection, never the outcome.
+		// If draining fails, that costs a connection and not the outcome.
 		_, _ = io.CopyN(io.Discard, r, maxDrain)
 	}
 	return body, nil
 }
 
-// Once makes a request that is not mail on a connection of its own, and reads
-// what comes back, of which nothing real is long.
+// Once makes a request other than a mail, on a connection of its own, and returns the
+// answer's first maxBody bytes.
 func Once(req *http.Request, extraCAs []byte) (*http.Response, []byte, error) {
 	roots, err := trusted(extraCAs)
 	if err != nil {
@@ -273,12 +274,77 @@ func Once(req *http.Request, extraCAs []byte) (*http.Response, []byte, error) {
 	}
 	resp, err := client.Do(req)
 	if err != nil {
-		if e, ok := errors.AsType[*url.Error](err); ok { // it says POST and the address once more
+		if e, ok := errors.AsType[*url.Error](err); ok { // without POST and the address, which the caller adds
 			err = e.Err
 		}
 		return nil, nil, err
 	}
-	defer func() { _ = resp.Body.Close() }() // read to the end or given up: nothing to learn
+	defer func() { _ = resp.Body.Close() }() // it was read, or given up
 	text, err := io.ReadAll(io.LimitReader(resp.Body, maxBody))
 	return resp, text, err
+}
+
+// noStatus is the status label of a call without an answer.
+const noStatus = "none"
+
+type metrics struct {
+	calls   *prometheus.CounterVec
+	seconds *prometheus.HistogramVec
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	auto := promauto.With(reg)
+	m := &metrics{
+		calls: auto.NewCounterVec(prometheus.CounterOpts{
+			Name: "smtp2rest_api_calls_total",
+			Help: "Calls to the API, by outcome and by the class of the HTTP status (none: no answer). " +
+				"Every attempt that was really made is one call.",
+		}, []string{"outcome", "status"}),
+		seconds: auto.NewHistogramVec(prometheus.HistogramOpts{
+			Name: "smtp2rest_api_call_seconds",
+			Help: "How long whole calls to the API took, by outcome. " +
+				"Calls that end near api.timeout timed out.",
+			Buckets: []float64{.01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+		}, []string{"outcome"}),
+	}
+	for _, kind := range relay.Kinds() {
+		for _, status := range statuses(kind) {
+			m.calls.WithLabelValues(kind.String(), status)
+		}
+		m.seconds.WithLabelValues(kind.String())
+	}
+	return m
+}
+
+// statuses returns the classes that a call with this outcome can have, by Classify and
+// noAnswer.
+func statuses(kind relay.Kind) []string {
+	switch kind {
+	case relay.Accepted:
+		return []string{"2xx"}
+	case relay.Ambiguous:
+		return []string{noStatus, "2xx", "3xx", "4xx", "5xx"}
+	case relay.Unavailable:
+		return []string{noStatus, "1xx", "3xx", "4xx", "5xx"}
+	default:
+		return []string{"4xx"}
+	}
+}
+
+// statusClass returns a status as a label. A status outside the classes of HTTP counts
+// as 5xx: the server is broken.
+func statusClass(status int) string {
+	switch {
+	case status == 0:
+		return noStatus
+	case status >= 100 && status < 500:
+		return string(rune('0'+status/100)) + "xx"
+	default:
+		return "5xx"
+	}
+}
+
+func (m *metrics) called(out relay.Outcome) {
+	m.calls.WithLabelValues(out.Kind.String(), statusClass(out.Status)).Inc()
+	m.seconds.WithLabelValues(out.Kind.String()).Observe(out.Took.Seconds())
 }

@@ -13,26 +13,26 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay"
 )
 
-// defaultRetryAfter is what the vendor's guides assume when a 429 has no
+// defaultRetryAfter is what the vendor's guides assume for a 429 without
 // Retry-After.
 const defaultRetryAfter = 60 * time.Second
 
-// longestRetryAfter is where a Retry-After is a mistake, and what is calculated
-// from it would soon overflow.
+// longestRetryAfter bounds a Retry-After. A longer one is a mistake, and sums with it
+// could overflow.
 const longestRetryAfter = 365 * 24 * time.Hour
 
 // maxDetail bounds the API's words in logs and replies, in bytes.
 const maxDetail = 300
 
-// answer is every field the API is documented to answer with.
+// answer has all fields of an answer that the API documents.
 type answer struct {
 	MessageID string `json:"message_id"`
 	Error     string `json:"error"`
 	Message   string `json:"message"`
 }
 
-// classify turns an answer into an outcome. Everything that is not documented
-// as an acceptance or as a verdict on the mail keeps the mail.
+// classify turns an answer into an outcome. Any answer that is not documented as
+// taking or refusing the mail keeps the mail.
 func classify(status int, header http.Header, body []byte, now time.Time) relay.Outcome {
 	var a answer
 	parseErr := json.Unmarshal(body, &a)
@@ -62,8 +62,8 @@ func classify(status int, header http.Header, body []byte, now time.Time) relay.
 	return out
 }
 
-// accepted believes a 2xx only when it names the message: a captive portal or
-// a proxy's page answers 200 as well. The mail may have been taken.
+// accepted only believes a 2xx that has a message_id: a captive portal or a proxy
+// answers 200 as well. The mail may have been taken.
 func accepted(out relay.Outcome, a answer, parseErr error) relay.Outcome {
 	switch {
 	case parseErr != nil:
@@ -79,8 +79,8 @@ func accepted(out relay.Outcome, a answer, parseErr error) relay.Outcome {
 	return out
 }
 
-// retryAfter reads seconds or an HTTP date (RFC 9110 section 10.2.3). What is
-// neither counts as absent.
+// retryAfter reads seconds or an HTTP date (RFC 9110 section 10.2.3). Anything else
+// counts as absent.
 func retryAfter(value string, now time.Time) time.Duration {
 	value = strings.TrimSpace(value)
 	if seconds, err := strconv.ParseFloat(value, 64); err == nil && seconds >= 0 {
@@ -99,7 +99,7 @@ func detail(a answer) string {
 	return printable(a.Error, maxDetail)
 }
 
-// printable makes words of the API fit for one line of a log or a reply.
+// printable makes the API's words fit for one line of a log or a reply.
 func printable(s string, limit int) string {
 	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool {
 		return unicode.IsSpace(r) || !unicode.IsPrint(r)

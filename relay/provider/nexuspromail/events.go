@@ -17,15 +17,15 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/provider"
 )
 
-// Events reads the provider's events, and signs as it does.
+// Events reads the provider's events and signs like the provider.
 type Events struct{}
 
 var _ provider.Events = Events{}
 
-// SignatureHeader carries the signature of the body.
+// SignatureHeader is the header with the signature of the body.
 const SignatureHeader = "X-NexusProMail-Signature"
 
-// Sign returns the signature of a body: the HMAC-SHA256 in hex, lower case.
+// Sign returns the signature of a body: its HMAC-SHA256 in lower-case hex.
 func Sign(secret string, body []byte) string {
 	mac := hmac.New(sha256.New, []byte(secret))
 	mac.Write(body)
@@ -36,7 +36,7 @@ func Sign(secret string, body []byte) string {
 func (Events) Signed(secrets []string, header http.Header, body []byte) bool {
 	signature, ok := header.Get(SignatureHeader), false
 	for _, secret := range secrets {
-		if secret == "" { // anybody has that one
+		if secret == "" { // everybody knows it
 			continue
 		}
 		ok = hmac.Equal([]byte(Sign(secret, body)), []byte(signature)) || ok
@@ -56,7 +56,7 @@ func (Events) Sample(secret string, now time.Time) (header http.Header, body []b
 	return header, body
 }
 
-// How much of a field is kept. Nothing real is longer.
+// The length up to which fields are kept. No real one is longer.
 const (
 	maxID   = 200
 	maxText = 1000
@@ -64,21 +64,19 @@ const (
 
 var errNoEvent = errors.New("it is no JSON object")
 
-// object is a JSON object whose fields are looked at one by one, so that one
-// of a wrong type does not lose the others.
+// object is a JSON object. Its fields are read one by one, so that one of a wrong
+// type does not lose the others.
 type object map[string]json.RawMessage
 
-// Read implements provider.Events. The body is signed, so that whoever wrote it is not an
-// attacker; but what it does not understand, it leaves out: that an address
-// bounced is worth knowing without the time when it did. received is by our
-// clock.
+// Read implements provider.Events. It leaves out what it does not understand: that an
+// address bounced is worth knowing even without the time.
 func (Events) Read(body []byte, received time.Time) (relay.Event, error) {
 	var o object
 	if err := json.Unmarshal(body, &o); err != nil || o == nil {
 		return relay.Event{}, errNoEvent
 	}
 	var data object
-	_ = json.Unmarshal(o["data"], &data) // of another type: nothing is known
+	_ = json.Unmarshal(o["data"], &data) // if it is no object, nothing is known
 	e := relay.Event{
 		ID:           o.text("id", maxID),
 		Type:         o.text("type", maxText),
@@ -97,9 +95,9 @@ func (Events) Read(body []byte, received time.Time) (relay.Event, error) {
 	return e, nil
 }
 
-// text is a field that is a string, or a number as it is written. One that is
-// too long is cut, and an id or address made of it would be another's: it is
-// left out by whoever needs it whole.
+// text returns a field that is a string, or a number as it is written. A text that is
+// too long is cut. An id or an address is left out instead, because a cut one would
+// be another's.
 func (o object) text(name string, most int) string {
 	raw := bytes.TrimSpace(o[name])
 	var s string
@@ -122,7 +120,7 @@ func (o object) text(name string, most int) string {
 	return s[:most]
 }
 
-// time is a field that is a time in RFC 3339.
+// time returns a field that is a time in RFC 3339.
 func (o object) time(name string) time.Time {
 	text := o.text(name, maxText)
 	if at, err := time.Parse(time.RFC3339Nano, text); err == nil && at.Year() > 0 {

@@ -11,9 +11,8 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/provider"
 )
 
-// Format names the JSON fields that the API's documentation has no place for. The
-// zero Format writes nothing but what is documented, and takes the default names
-// for attachments.
+// Format names JSON fields that the API does not document. The zero Format only
+// writes documented fields, and uses the default names for attachments.
 type Format struct {
 	Attachments string // array of attachments; default "attachments"
 	Filename    string // of an attachment; default "filename"; "-" leaves it out
@@ -25,12 +24,12 @@ type Format struct {
 
 var _ provider.Format = Format{}
 
-// body is a mail as JSON, but for its recipient.
+// body is a mail as JSON, without its recipient.
 type body struct {
 	rest []byte // everything after the recipient
 }
 
-// head returns what stands before rest.
+// head returns what comes before rest.
 func head(to string) []byte {
 	return appendString([]byte(`{"to":{"email":`), to)
 }
@@ -38,11 +37,11 @@ func head(to string) []byte {
 // Len returns the length in bytes of the document for one recipient.
 func (b *body) Len(to string) int64 { return int64(len(head(to)) + len(b.rest)) }
 
-// Open returns the document for one recipient. The mail itself is not copied.
+// Open returns the document for one recipient. It does not copy the mail.
 func (b *body) Open(to string) io.Reader { return &document{head(to), b.rest} }
 
-// document reads two pieces. io.MultiReader would do but for its buffer of
-// 32 KiB, which is more than most mails.
+// document reads two pieces. io.MultiReader would also do, but its WriteTo allocates
+// 32 KiB, which is more than most mails have.
 type document struct{ head, rest []byte }
 
 func (d *document) Read(p []byte) (int, error) {
@@ -74,18 +73,18 @@ func (d *document) WriteTo(w io.Writer) (int64, error) {
 	return total, nil
 }
 
-// Encode implements provider.Format. Only documented fields are in the JSON,
-// unless the Format names others. encoding/json is not used because it would copy an
-// attachment three times and escape every "<" of the html.
+// Encode implements provider.Format. It only writes documented fields, unless the
+// Format names others. It does not use encoding/json, which would copy an attachment
+// three times and escape every "<" in the html.
 func (f Format) Encode(m *mail.Mail) (provider.Body, error) {
-	size := 512 + jsonSize(m.Subject) + jsonSize(m.HTML) + jsonSize(m.Text)
+	size := 512 + mail.EscapedSize(m.Subject) + mail.EscapedSize(m.HTML) + mail.EscapedSize(m.Text)
 	for i := range m.Attachments {
 		a := &m.Attachments[i]
 		size += 256 + int(a.Size+2)/3*4 + len(a.Filename) + len(a.ContentType) + len(a.ContentID)
 	}
 	if f.Headers != "" {
 		for _, h := range m.Headers {
-			size += 8 + jsonSize(h.Name) + jsonSize(h.Value)
+			size += 8 + mail.EscapedSize(h.Name) + mail.EscapedSize(h.Value)
 		}
 	}
 	b := make([]byte, 0, size)
@@ -103,13 +102,6 @@ func (f Format) Encode(m *mail.Mail) (provider.Body, error) {
 	b = f.appendHeaders(b, m.Headers)
 	b = f.appendAttachments(b, m.Attachments)
 	return &body{rest: append(b, '}')}, nil
-}
-
-// jsonSize is how long a clean text becomes in JSON, but for characters that
-// are as good as never there.
-func jsonSize(s string) int {
-	return len(s) + strings.Count(s, "\n") + strings.Count(s, `"`) + strings.Count(s, `\`) + strings.Count(s, "\t") +
-		3*(strings.Count(s, "\u2028")+strings.Count(s, "\u2029"))
 }
 
 func appendAddress(b []byte, a relay.Address) []byte {
@@ -177,7 +169,7 @@ func (f Format) appendAttachment(b []byte, a *mail.Attachment) []byte {
 	return append(b, '}')
 }
 
-// sentName names a file for an API, which cannot do without.
+// sentName returns a name for a file. The API requires one.
 func sentName(a *mail.Attachment) string {
 	switch {
 	case a.Filename != "":
@@ -194,9 +186,9 @@ func sentName(a *mail.Attachment) string {
 
 const hexDigits = "0123456789abcdef"
 
-// appendString appends a JSON string (RFC 8259 section 7). U+2028 and U+2029
-// are escaped too, for readers that take JSON for JavaScript, and what is not
-// UTF-8 becomes U+FFFD.
+// appendString appends a JSON string (RFC 8259 section 7). It also escapes U+2028 and
+// U+2029, for readers that take JSON for JavaScript. Bytes that are not UTF-8 become
+// U+FFFD.
 func appendString(b []byte, s string) []byte {
 	b = append(b, '"')
 	start := 0

@@ -1,7 +1,7 @@
-// Package nexuspromail is the provider NexusProMail: how a mail is written for its
-// API, where calls go, what its answers mean, how it signs and words its events,
-// and how endpoints for those are registered. Nothing else in the house knows it,
-// but for relay/app, which chooses it. The sandbox below plays the vendor.
+// Package nexuspromail implements the provider NexusProMail: how a mail is written
+// for its API, where calls go, what answers mean, how events are signed and read, and
+// how endpoints for them are registered. Only relay/app chooses it; nothing else
+// knows it. The sandbox in the package below plays the vendor.
 package nexuspromail
 
 import (
@@ -17,27 +17,27 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/provider/httpcall"
 )
 
-// Where the API is, and its calls below that.
+// The address of the API, and paths below it.
 const (
 	DefaultURL          = "https://app.nexuspromail.com/api"
 	DefaultPath         = "/v1/transactional/send"
 	DefaultRegisterPath = "/v1/api/webhooks"
 )
 
-// Options are what a Client is made from.
+// Options configure a Client.
 type Options struct {
-	URL            string // base; such as DefaultURL
-	Path           string // below the base; such as DefaultPath
+	URL            string // base, such as DefaultURL
+	Path           string // below the base, such as DefaultPath
 	Key            string
 	UserAgent      string
-	Timeout        time.Duration // for one whole call; default 10 s
-	ConnectTimeout time.Duration // for dialling and for TLS, each; default 5 s
-	Concurrency    int           // idle connections kept; default 32
-	ExtraCAs       []byte        // PEM certificates trusted beside the system's
+	Timeout        time.Duration // of a whole call; default 10 s
+	ConnectTimeout time.Duration // of dialling, and of TLS; default 5 s
+	Concurrency    int           // idle connections to keep; default 32
+	ExtraCAs       []byte        // PEM certificates to trust beside the system's
 
 	Metrics prometheus.Registerer // nil: none
 
-	// Dial, if set, replaces the network: tests in virtual time use a pipe.
+	// Dial, if set, replaces the network, for tests.
 	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
@@ -55,8 +55,8 @@ func New(o Options) (*Client, error) {
 	return &Client{c}, nil
 }
 
-// Prepare makes ready to go on with other options, of which Metrics counts for
-// nothing; apply does it. Calls that are under way end as they began.
+// Prepare returns a function that puts other options into force, except Metrics.
+// Calls under way end as they began.
 func (c *Client) Prepare(o Options) (apply func(), err error) { return c.Client.Prepare(o.calls()) }
 
 func (o Options) calls() httpcall.Options {

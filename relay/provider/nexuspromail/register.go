@@ -10,20 +10,19 @@ import (
 	"net/http"
 	"strings"
 	"time"
-	"unicode"
 
 	"github.com/smtp2rest/smtp2rest/relay/provider"
 	"github.com/smtp2rest/smtp2rest/relay/provider/httpcall"
 )
 
-// registerTime bounds the call that registers.
+// registerTime bounds a call that registers an endpoint.
 const registerTime = 15 * time.Second
 
 // Registrar registers endpoints for events.
 type Registrar struct {
-	URL      string // of the call: the API's, and DefaultRegisterPath below it
+	URL      string // of the call: the API's URL with DefaultRegisterPath
 	Key      string
-	ExtraCAs []byte // PEM certificates trusted beside the system's
+	ExtraCAs []byte // PEM certificates to trust beside the system's
 }
 
 var _ provider.Registrar = Registrar{}
@@ -54,25 +53,11 @@ func (p Registrar) Register(ctx context.Context, r provider.Registration) (strin
 	switch {
 	case resp.StatusCode/100 != 2:
 		why := cmp.Or(answer.Message, answer.Error, http.StatusText(resp.StatusCode))
-		return "", fmt.Errorf("the API refuses to register it: %d %s", resp.StatusCode, short(why))
+		return "", fmt.Errorf("the API refuses the registration: %d %s", resp.StatusCode, printable(why, 200))
 	case jerr != nil || answer.Secret == "":
 		return "", errors.New("the API's answer has no secret in it; is webhook.register_path right?")
 	case strings.IndexFunc(answer.Secret, func(r rune) bool { return r <= ' ' || r >= 0x7f }) >= 0 || len(answer.Secret) > 4096:
 		return "", errors.New("the API's answer has a secret that cannot be one")
 	}
 	return answer.Secret, nil
-}
-
-// short is what a stranger said, fit for a line on a terminal.
-func short(s string) string {
-	const most = 200
-	if r := []rune(s); len(r) > most {
-		s = string(r[:most-1]) + "…"
-	}
-	return strings.Map(func(r rune) rune {
-		if unicode.IsPrint(r) {
-			return r
-		}
-		return unicode.ReplacementChar
-	}, s)
 }

@@ -1,6 +1,6 @@
-// Package providertest holds a provider's package to the contract of
-// relay/provider, with requests and answers as the vendor documents them. A new
-// vendor's test calls Run with its own.
+// Package providertest tests that a provider's package fulfils the contract of
+// relay/provider, with requests and answers as the vendor documents them. The test of
+// a new vendor calls Run with its own.
 package providertest
 
 import (
@@ -28,29 +28,29 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/provider"
 )
 
-// Vendor is what is tested.
+// Vendor is the implementation under test.
 type Vendor struct {
 	Format    provider.Format
 	Events    provider.Events
-	Client    func(t *testing.T, url, key string) provider.Client // of an API at that address; the test's end closes it
-	Registrar func(url, key string) provider.Registrar            // with the call at that very address
+	Client    func(t *testing.T, url, key string) provider.Client // of the API at that address; closed when the test ends
+	Registrar func(url, key string) provider.Registrar            // whose calls go to that very address
 
 	// Recorded has requests.json, answers.json, events.json and registrations.json.
 	Recorded fs.FS
 }
 
-// Sent is a mail, and the call that it must become. A header that is not named
-// is free.
+// Sent is a mail and the call that it must become. Headers that are not named may
+// have any value.
 type Sent struct {
 	Name   string
 	Mail   []string // lines
 	To     string
 	Path   string
-	Header map[string]string // KEY stands for the API key, IDEMPOTENCY for that of the call
+	Header map[string]string // KEY stands for the API key, IDEMPOTENCY for the idempotency key
 	Body   json.RawMessage
 }
 
-// Answered is an answer of the API, and what it must mean.
+// Answered is an answer of the API and what it must mean.
 type Answered struct {
 	Name       string
 	Status     int
@@ -62,7 +62,7 @@ type Answered struct {
 	RetryAfter string // a duration
 }
 
-// Told is a request of the provider's, and what it must mean.
+// Told is a request of the provider and the event that it must become.
 type Told struct {
 	Name   string
 	Secret string
@@ -77,7 +77,7 @@ type Registered struct {
 	Name   string
 	Status int
 	Body   string
-	Secret string // "" is an error
+	Secret string // "": an error
 }
 
 const (
@@ -85,7 +85,7 @@ const (
 	callID = "0d5hk7kq2v1c0g3n8b4a/bob@example.net"
 )
 
-// Run holds a vendor to the contract.
+// Run tests a vendor.
 func Run(t *testing.T, v Vendor) {
 	t.Run("requests", v.requests)
 	t.Run("answers", v.answers)
@@ -110,7 +110,7 @@ func recorded[T any](t *testing.T, v Vendor, name string) []T {
 	return list
 }
 
-// encoded is a mail in the vendor's format.
+// encoded returns a mail in the vendor's format.
 func (v Vendor) encoded(t *testing.T, raw []byte) provider.Body {
 	t.Helper()
 	m, err := mail.Map(raw, "envelope@example.com", mail.Options{
@@ -131,7 +131,7 @@ func (v Vendor) encoded(t *testing.T, raw []byte) provider.Body {
 
 func (s Sent) raw() []byte { return []byte(strings.Join(s.Mail, "\r\n")) }
 
-// requests: each mail becomes the call that is recorded, for its recipient alone.
+// requests checks that each mail becomes the recorded call, for its recipient alone.
 func (v Vendor) requests(t *testing.T) {
 	for _, sent := range recorded[Sent](t, v, "requests.json") {
 		t.Run(sent.Name, func(t *testing.T) {
@@ -163,8 +163,8 @@ func (v Vendor) requests(t *testing.T) {
 	}
 }
 
-// answers: each means what is recorded, and every kind of outcome that an answer
-// can have is among them.
+// answers checks that each answer means what is recorded, and that the records have
+// every kind of outcome that an answer can have.
 func (v Vendor) answers(t *testing.T) {
 	seen := map[string]bool{}
 	for _, a := range recorded[Answered](t, v, "answers.json") {
@@ -203,14 +203,14 @@ func (v Vendor) answers(t *testing.T) {
 	}
 }
 
-// call is any mail to anybody.
+// call returns a call with some mail.
 func (v Vendor) call(t *testing.T) provider.Request {
 	body := v.encoded(t, []byte("From: shop@example.com\r\nSubject: Order\r\n\r\nIt is on its way.\r\n"))
 	return provider.Request{IdempotencyKey: callID, To: "bob@example.net", Body: body}
 }
 
-// noAnswer: what may have been acted on is ambiguous, what certainly was not is
-// unavailable, and nothing is sent twice.
+// noAnswer checks that a call without an answer is Ambiguous if it may have been acted
+// on and else Unavailable, and that nothing is sent twice.
 func (v Vendor) noAnswer(t *testing.T) {
 	t.Run("nobody listens", func(t *testing.T) {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -221,8 +221,8 @@ func (v Vendor) noAnswer(t *testing.T) {
 		v.want(t, t.Context(), "http://"+l.Addr().String(), relay.Unavailable)
 	})
 	t.Run("hung up after the request", func(t *testing.T) {
-		// On a connection that was used before, net/http would send some requests
-		// again by itself.
+		// On a connection that was used before, net/http would repeat some
+		// requests by itself.
 		answers := recorded[Answered](t, v, "answers.json")
 		taken := answers[slices.IndexFunc(answers, func(a Answered) bool { return a.Kind == relay.Accepted.String() })]
 		url, calls := hangingUp(t, taken)
@@ -268,7 +268,7 @@ func (v Vendor) want(t *testing.T, ctx context.Context, url string, kind relay.K
 	}
 }
 
-// hangingUp is an API that answers its first request, and hangs up on any other.
+// hangingUp starts an API that answers its first request and hangs up on any other.
 func hangingUp(t *testing.T, first Answered) (url string, calls *atomic.Int32) {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -301,8 +301,8 @@ func hangingUp(t *testing.T, first Answered) (url string, calls *atomic.Int32) {
 	return "http://" + l.Addr().String(), calls
 }
 
-// bodies: a document is as long as it says, the same each time and for many at
-// once, and names nobody but its recipient.
+// bodies checks that a document is as long as it says, is the same every time, and
+// names nobody but its recipient.
 func (v Vendor) bodies(t *testing.T) {
 	const others = "seen@example.org"
 	body := v.encoded(t, []byte("From: shop@example.com\r\nTo: "+others+"\r\nCc: "+others+"\r\nBcc: "+others+"\r\nDelivered-To: "+others+
@@ -322,7 +322,7 @@ func (v Vendor) bodies(t *testing.T) {
 	all.Wait()
 }
 
-// events: what is signed is known from what is not, and means what is recorded.
+// events checks signatures, and that each event means what is recorded.
 func (v Vendor) events(t *testing.T) {
 	received := time.Date(2026, 5, 13, 10, 25, 0, 0, time.UTC)
 	seen := map[string]bool{}
@@ -379,7 +379,7 @@ func (v Vendor) events(t *testing.T) {
 	}
 }
 
-// registrations: a secret, or an error that says why.
+// registrations checks that each answer becomes a secret or an error.
 func (v Vendor) registrations(t *testing.T) {
 	for _, r := range recorded[Registered](t, v, "registrations.json") {
 		api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {

@@ -10,8 +10,8 @@ import (
 	"time"
 )
 
-// Handler is everything the sandbox serves, for a server of the caller's own.
-// The calls that hang on it end with Stop.
+// Handler serves everything that the sandbox serves, for a server of the caller's
+// own. Stop ends calls that hang on it.
 func (s *Server) Handler() http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if !s.enter() {
@@ -52,7 +52,7 @@ func (s *Server) control(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-// welcome says what this is.
+// welcome returns the page at /.
 func (s *Server) welcome(host string) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `This is the smtp2rest sandbox: the NexusProMail API without the mail.
@@ -73,8 +73,7 @@ These recipients force an outcome, at any domain:
 	return b.String()
 }
 
-// callJSON is a Call on the wire. Body is the JSON that came; what was no JSON
-// is in BodyText.
+// callJSON is the JSON of a Call. A body that is not JSON is in BodyText.
 type callJSON struct {
 	Time           time.Time       `json:"time"`
 	Remote         string          `json:"remote"`
@@ -105,8 +104,8 @@ func (c Call) MarshalJSON() ([]byte, error) {
 	return json.Marshal(j)
 }
 
-// listCalls answers the calls that are remembered and match the query: to is
-// an address, status a number, limit how many of the newest.
+// listCalls answers with the remembered calls that match the query: to is an
+// address, status a number, limit the number of the newest calls.
 func (s *Server) listCalls(w http.ResponseWriter, query url.Values) {
 	keep, err := callFilter(query)
 	if err != nil {
@@ -143,7 +142,7 @@ func callFilter(query url.Values) (func(Call) bool, error) {
 	}, nil
 }
 
-// putFaults changes the faults that the body names and leaves the others.
+// putFaults changes the faults that the body names and keeps the others.
 func (s *Server) putFaults(w http.ResponseWriter, r *http.Request) {
 	j := s.Faults().wire()
 	d := json.NewDecoder(http.MaxBytesReader(w, r.Body, 64<<10))
@@ -159,7 +158,7 @@ func (s *Server) putFaults(w http.ResponseWriter, r *http.Request) {
 		complain(w, http.StatusBadRequest, err.Error())
 		return
 	}
-	s.opts.Log.Info("faults changed", "outage", string(j.Outage), "rate", j.Rate, "latency", j.Latency)
+	s.opts.Log.Info("faults changed", "outage", string(j.Outage), "rate", j.Rate, "latency", j.LatencyText)
 	writeJSON(w, http.StatusOK, s.Faults())
 }
 
@@ -167,7 +166,7 @@ func complain(w http.ResponseWriter, status int, message string) {
 	writeJSON(w, status, map[string]string{"error": message})
 }
 
-// writeJSON answers for people: indented, and with < and > as they are.
+// writeJSON answers for people: indented, and with < and > unescaped.
 func writeJSON(w http.ResponseWriter, status int, v any) {
 	var b strings.Builder
 	e := json.NewEncoder(&b)

@@ -11,55 +11,48 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// Faults is what can be changed while the sandbox runs. See Options for the
-// fields.
+// Faults are the options that can be changed while the sandbox runs. Options
+// describes them.
 type Faults struct {
-	Key            string
-	Rate           float64
-	Burst          int
-	RetryAfterDate bool
-	Fail429        float64
-	Fail500        float64
-	Latency        time.Duration
-	Outage         Outage
-	Idempotent     bool
+	Key            string        `json:"key,omitempty"`
+	Rate           float64       `json:"rate"`
+	Burst          int           `json:"burst"`
+	RetryAfterDate bool          `json:"retry_after_date"`
+	Fail429        float64       `json:"fail_429"`
+	Fail500        float64       `json:"fail_500"`
+	Latency        time.Duration `json:"-"` // see faultsJSON
+	Outage         Outage        `json:"outage"`
+	Idempotent     bool          `json:"idempotent"`
 }
 
-// faultsJSON is Faults on the wire, with the latency as Go writes it ("250ms").
+type plainFaults Faults // without MarshalJSON
+
+// faultsJSON is the JSON of Faults, with the latency as Go writes it ("250ms").
 type faultsJSON struct {
-	Key            string  `json:"key,omitempty"`
-	Rate           float64 `json:"rate"`
-	Burst          int     `json:"burst"`
-	RetryAfterDate bool    `json:"retry_after_date"`
-	Fail429        float64 `json:"fail_429"`
-	Fail500        float64 `json:"fail_500"`
-	Latency        string  `json:"latency"`
-	Outage         Outage  `json:"outage"`
-	Idempotent     bool    `json:"idempotent"`
+	plainFaults
+	LatencyText string `json:"latency"`
 }
 
-// MarshalJSON implements json.Marshaler. It leaves out the key, which may be
-// somebody's real one.
+// MarshalJSON implements json.Marshaler. It leaves out the key, which may be a real
+// one.
 func (f Faults) MarshalJSON() ([]byte, error) {
 	f.Key = ""
 	return json.Marshal(f.wire())
 }
 
-func (f Faults) wire() faultsJSON {
-	return faultsJSON{f.Key, f.Rate, f.Burst, f.RetryAfterDate, f.Fail429, f.Fail500,
-		f.Latency.String(), f.Outage, f.Idempotent}
-}
+func (f Faults) wire() faultsJSON { return faultsJSON{plainFaults(f), f.Latency.String()} }
 
 func (j faultsJSON) faults() (Faults, error) {
-	d, err := time.ParseDuration(j.Latency)
+	d, err := time.ParseDuration(j.LatencyText)
 	if err != nil {
-		return Faults{}, fmt.Errorf("latency %q is no duration such as 250ms", j.Latency)
+		return Faults{}, fmt.Errorf("latency %q is no duration such as 250ms", j.LatencyText)
 	}
-	return Faults{j.Key, j.Rate, j.Burst, j.RetryAfterDate, j.Fail429, j.Fail500,
-		d, j.Outage, j.Idempotent}, nil
+	f := Faults(j.plainFaults)
+	f.Latency = d
+	return f, nil
 }
 
-// check returns what is wrong with the settings.
+// check returns what is wrong with the faults.
 func (f Faults) check() error {
 	switch {
 	case f.Key == "":
@@ -76,7 +69,7 @@ func (f Faults) check() error {
 	return nil
 }
 
-// limiter makes the account's token bucket, full; nil is no limit.
+// limiter returns the account's token bucket, full; nil is no limit.
 func (f Faults) limiter() *rate.Limiter {
 	if f.Rate == 0 {
 		return nil
@@ -88,7 +81,7 @@ func (f Faults) limiter() *rate.Limiter {
 	return rate.NewLimiter(rate.Limit(f.Rate), burst)
 }
 
-// setting is everything a call is judged by. It never changes once in force.
+// setting is everything that decides about a call. It does not change.
 type setting struct {
 	Faults
 	bearer  []byte
@@ -96,17 +89,17 @@ type setting struct {
 	outage  *answer       // nil is none
 }
 
-// dice decides which calls fail. The n-th call it is asked about has the same
-// fate in every run with the same seed.
+// dice decides which calls fail at random. With the same seed, the n-th call it is
+// asked about gets the same result in every run.
 type dice struct{ r *rand.Rand }
 
 func newDice(seed uint64) dice { return dice{rand.New(rand.NewPCG(seed, 0))} }
 
-// Faults returns the settings in force.
+// Faults returns the faults in force.
 func (s *Server) Faults() Faults { return s.setting.Load().Faults }
 
-// SetFaults puts settings into force for the calls that come from now on. The
-// token bucket starts full when its rate or burst has changed.
+// SetFaults changes the faults for calls that come from now on. If the rate or the
+// burst changes, the token bucket starts full.
 func (s *Server) SetFaults(f Faults) error {
 	return s.change(func(old *Faults) { *old = f })
 }
@@ -121,13 +114,13 @@ func (s *Server) SetOutage(o Outage) error {
 	return s.change(func(f *Faults) { f.Outage = o })
 }
 
-// SetRate changes the account's rate in calls a second and its burst. A rate
-// of 0 is no limit, a burst of 0 is as many calls as come in a second.
+// SetRate changes the account's rate in calls a second, and its burst. A rate of 0
+// is no limit. A burst of 0 is a second's worth of calls.
 func (s *Server) SetRate(rate float64, burst int) error {
 	return s.change(func(f *Faults) { f.Rate, f.Burst = rate, burst })
 }
 
-// SetFractions changes the fractions, 0 to 1, of calls answered 429 and 500.
+// SetFractions changes which fractions of calls, 0 to 1, are answered 429 and 500.
 func (s *Server) SetFractions(fail429, fail500 float64) error {
 	return s.change(func(f *Faults) { f.Fail429, f.Fail500 = fail429, fail500 })
 }
@@ -137,7 +130,7 @@ func (s *Server) SetLatency(d time.Duration) error {
 	return s.change(func(f *Faults) { f.Latency = d })
 }
 
-// change makes a new setting from the one in force.
+// change puts an edited copy of the setting into force.
 func (s *Server) change(edit func(*Faults)) error {
 	s.changing.Lock()
 	defer s.changing.Unlock()
@@ -156,7 +149,7 @@ func (s *Server) change(edit func(*Faults)) error {
 }
 
 func (s *Server) newSetting(f Faults) (*setting, error) {
-	outage, err := s.spells.of(f.Outage)
+	outage, err := s.magic.outage(f.Outage)
 	if err == nil {
 		err = f.check()
 	}

@@ -12,44 +12,44 @@ import (
 	"time"
 )
 
-// Call is one request to the API as it came and as it was answered.
+// Call is one request to the API and its answer.
 type Call struct {
 	Time           time.Time
 	Remote         string // the client's address and port
-	Status         int    // as answered; 0 when there was no answer
-	To             string // this and the next two as far as the body could be read
+	Status         int    // of the answer; 0 if there was none
+	To             string // To, From and Subject are as far as the body could be read
 	From           string
 	Subject        string
 	IdempotencyKey string
 	Body           []byte        // as received; nil once too much has come since (see Options.Keep)
-	MessageID      string        // when the mail was taken
-	Error          string        // of the answer, e.g. "validation: to is required"
+	MessageID      string        // if the mail was taken
+	Error          string        // of the answer, for example "validation: to is required"
 	Took           time.Duration // until the answer was due
 }
 
 // Stats counts all calls since the start or the last Reset.
 type Stats struct {
-	Calls    int         `json:"calls"`     // answered, or left without an answer on purpose
-	InFlight int         `json:"in_flight"` // being answered, hanging ones included
+	Calls    int         `json:"calls"`     // finished, with or without an answer
+	InFlight int         `json:"in_flight"` // in progress, hanging ones included
 	ByStatus map[int]int `json:"by_status"` // 0 is no answer
-	Accepted int         `json:"accepted"`  // mails taken, that is: sent to somebody
+	Accepted int         `json:"accepted"`  // mails that were taken, that is, sent
 
-	// Keys counts the different idempotency keys of accepted calls, Duplicates
-	// those of them that were accepted more than once, and DuplicateKeys are
-	// the first few of these. WithoutKey counts accepted calls without a key.
+	// Keys counts the different idempotency keys of accepted calls. Duplicates
+	// counts the keys that were accepted more than once, and DuplicateKeys has
+	// the first of those. WithoutKey counts accepted calls without a key.
 	Keys          int      `json:"keys"`
 	Duplicates    int      `json:"duplicates"`
 	DuplicateKeys []string `json:"duplicate_keys"`
 	WithoutKey    int      `json:"without_key"`
 
-	// KeyConflicts counts calls whose key had been accepted for another
-	// recipient. With Idempotent they are refused.
+	// KeyConflicts counts calls whose key had been accepted for another recipient.
+	// With Idempotent they are refused.
 	KeyConflicts int `json:"key_conflicts"`
-	// Replayed counts calls that Idempotent answered with the first message_id.
+	// Replayed counts calls that were answered with an earlier message_id.
 	Replayed int `json:"replayed"`
 
-	// Events counts what was sent to the webhook and answered 200, by type,
-	// EventsRefused what was answered otherwise, or not at all.
+	// Events counts events that the webhook answered 200, by type. EventsRefused
+	// counts those that it answered otherwise, or not at all.
 	Events        map[string]int `json:"events"`
 	EventsRefused int            `json:"events_refused"`
 }
@@ -59,29 +59,29 @@ const (
 	keptDuplicateKeys = 20
 )
 
-// ledger remembers calls. All keys and recipients are counted, some 90
-// bytes a mail: they are kept as 64-bit digests, which at ten million keys
-// mistake two for the same with a chance of three in a million.
+// ledger remembers calls. It counts all keys and recipients, in some 90 bytes a
+// mail: it stores 64-bit digests. With ten million keys, the chance that two have
+// the same digest is three in a million.
 type ledger struct {
 	seed maphash.Seed
-	run  string // begins every message_id, so that two runs do not share any
+	run  string // prefix of every message_id, so that two runs share none
 
 	mu         sync.Mutex
 	changed    chan struct{} // closed at the next change; nil when nobody waits
 	stats      Stats
 	keys       map[uint64]keyEntry
 	recipients map[uint64]uint32
-	tries      map[string]int // of magic recipients with a number
-	ring       []Call         // the newest at number%len
-	number     int            // of calls recorded
-	bodies     int            // number of the oldest call that has its body
+	tries      map[string]int // calls to magic recipients with a number
+	ring       []Call         // the newest is at (number-1) % len
+	number     int            // calls recorded
+	bodies     int            // number of the oldest call that still has its body
 	bodyBytes  int
 	lastID     uint64
 }
 
-// keyEntry is what is known of one accepted key.
+// keyEntry is what is known of an accepted key.
 type keyEntry struct {
-	first uint64 // number of the first message_id
+	first uint64 // number of its first message_id
 	to    uint32 // digest of the recipient
 	count uint32
 }
@@ -100,7 +100,7 @@ func (l *ledger) digest(s string) uint64 { return maphash.String(l.seed, s) }
 
 func (l *ledger) digestAddress(s string) uint64 { return l.digest(strings.ToLower(s)) }
 
-// clear forgets everything but the calls in flight and the last message_id.
+// clear forgets everything except the calls in flight and the last message_id.
 func (l *ledger) clear() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -113,7 +113,7 @@ func (l *ledger) clear() {
 	l.notify()
 }
 
-// notify wakes who waits for a change. The lock is held.
+// notify wakes those who wait for a change. The caller holds the lock.
 func (l *ledger) notify() {
 	if l.changed != nil {
 		close(l.changed)
@@ -121,7 +121,7 @@ func (l *ledger) notify() {
 	}
 }
 
-// flight counts a call in (+1) or out (-1).
+// flight adds n to the calls in flight.
 func (l *ledger) flight(n int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -129,7 +129,7 @@ func (l *ledger) flight(n int) {
 	l.notify()
 }
 
-// try counts one more call for a magic recipient and returns its number, from 1.
+// try counts a call to a magic recipient and returns its number, from 1.
 func (l *ledger) try(to string) int {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -138,7 +138,7 @@ func (l *ledger) try(to string) int {
 	return l.tries[to]
 }
 
-// conflict reports, and counts, a key that was accepted for another recipient.
+// conflict reports whether a key was accepted for another recipient, and counts that.
 func (l *ledger) conflict(key, to string) bool {
 	if key == "" {
 		return false
@@ -153,9 +153,9 @@ func (l *ledger) conflict(key, to string) bool {
 	return true
 }
 
-// settle records a call; when its mail is taken, it counts it and gives it its
-// message_id. idempotent returns the first one for a key that came before. It
-// reports whether a mail was sent by it.
+// settle records a call. If the mail is taken, it counts the mail and sets its
+// message_id; with idempotent, a known key gets its first message_id again. settle
+// reports whether a mail was sent.
 func (l *ledger) settle(c *Call, taken, idempotent bool) (sent bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -170,7 +170,7 @@ func (l *ledger) settle(c *Call, taken, idempotent bool) (sent bool) {
 	return l.lastID != before
 }
 
-// told counts an event that was sent, and how it was answered.
+// told counts an event by how the webhook answered it.
 func (l *ledger) told(kind string, status int) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -182,7 +182,7 @@ func (l *ledger) told(kind string, status int) {
 	l.notify()
 }
 
-// accept counts a mail taken and returns the number of its message_id.
+// accept counts a mail that is taken and returns the number of its message_id.
 func (l *ledger) accept(c *Call, idempotent bool) uint64 {
 	if c.IdempotencyKey == "" {
 		l.deliver(c.To)
@@ -222,7 +222,7 @@ func (l *ledger) messageID(n uint64) string {
 	return l.run + width[min(len(s), len(width)):] + s
 }
 
-// keep puts a call into the ring and drops the oldest bodies beyond the bound.
+// keep puts a call into the ring, and drops the oldest bodies above keptBytes.
 func (l *ledger) keep(c Call) {
 	if len(l.ring) == 0 {
 		return
@@ -240,7 +240,7 @@ func (l *ledger) keep(c Call) {
 	}
 }
 
-// calls returns the kept calls, oldest first.
+// calls returns the remembered calls, the oldest first.
 func (l *ledger) calls() []Call {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -9,11 +9,11 @@ import (
 
 // Magic is a recipient that forces an outcome, at any domain.
 type Magic struct {
-	LocalPart string // with its tag's syntax, e.g. "down[+{n}]"
+	LocalPart string // with the syntax of its tag, for example "down[+{n}]"
 	What      string // one line
 }
 
-// magic is a Magic with what it does.
+// magic is a Magic with its answer.
 type magic struct {
 	name   string
 	tag    tag
@@ -21,19 +21,19 @@ type magic struct {
 	answer answer
 }
 
-// tag is what may stand between "+" and "@". A tag that does not fit is
-// ignored, and permanent outcomes take any, so that suppressed+7@ is one of
-// many suppressed addresses.
+// tag is the text that may stand between "+" and "@". A malformed tag is ignored.
+// Permanent outcomes take any tag, so that there are many addresses for them, such
+// as suppressed+7@.
 type tag string
 
 const (
 	tagAny      tag = ""
 	tagTimes    tag = "[+{n}]"             // only the first n calls for the address
-	tagLimit    tag = "[+{n}[x{seconds}]]" // likewise, with Retry-After; n = 0 is always
+	tagLimit    tag = "[+{n}[x{seconds}]]" // the same, with Retry-After; n = 0 is always
 	tagDuration tag = "[+{duration}]"      // as Go writes it: 500ms, 2s
 )
 
-// What a tag can ask for at most.
+// The most that a tag can ask for.
 const (
 	longestWait       = 10 * time.Minute
 	longestRetryAfter = 7 * 24 * time.Hour
@@ -48,7 +48,7 @@ func MagicRecipients() []Magic {
 	return list
 }
 
-// magics is the one table of behaviour and its description.
+// magics is the table of the magic recipients.
 func magics() []magic {
 	const later = "; with a number, only the first {n} calls for the address"
 	return []magic{
@@ -81,25 +81,25 @@ func magics() []magic {
 	}
 }
 
-// forced is what one magic recipient, its tag read, forces.
+// forced is what one magic recipient forces, after its tag was read.
 type forced struct {
 	answer
-	times int // 0 is always
+	times int // for the first calls; 0 is always
 }
 
-// spells finds magic by name.
-type spells map[string]magic
+// magicTable has the magic recipients by name.
+type magicTable map[string]magic
 
-func newSpells() spells {
-	s := spells{}
+func newMagicTable() magicTable {
+	s := magicTable{}
 	for _, m := range magics() {
 		s[m.name] = m
 	}
 	return s
 }
 
-// forces tells what a local part forces, if anything.
-func (s spells) forces(local string) (forced, bool) {
+// lookUp returns what a local part forces, if it is magic.
+func (s magicTable) lookUp(local string) (forced, bool) {
 	name, t, _ := strings.Cut(strings.ToLower(local), "+")
 	m, ok := s[name]
 	if !ok {
@@ -123,16 +123,16 @@ func (s spells) forces(local string) (forced, bool) {
 	return f, true
 }
 
-// events are what the webhook is told of a mail to an address after "sent".
-func (s spells) events(to string) []string {
-	f, ok := s.forces(to[:max(strings.LastIndexByte(to, '@'), 0)])
+// events returns the events after "sent" for a mail to this address.
+func (s magicTable) events(to string) []string {
+	f, ok := s.lookUp(to[:max(strings.LastIndexByte(to, '@'), 0)])
 	if !ok || f.events == nil {
 		return []string{"delivered"}
 	}
 	return f.events
 }
 
-// number reads a whole number that an int32 can hold, or gives the default.
+// number reads a whole number that fits an int32, or returns the default.
 func number(s string, otherwise int) int {
 	n, err := strconv.ParseUint(s, 10, 31)
 	if err != nil {
@@ -141,12 +141,12 @@ func number(s string, otherwise int) int {
 	return int(n)
 }
 
-// Outage makes every call behave like one to a magic recipient: it is a magic
+// Outage makes every call behave as if it were for a magic recipient. It is that
 // recipient's local part, such as "unavailable", "timeout", "nojson" or
 // "ratelimited+0x30". Empty is no outage.
 type Outage string
 
-// Some outages by name; any magic recipient's local part is one.
+// The usual outages. Any magic recipient's local part is one.
 const (
 	OutageNone        Outage = ""
 	OutageError       Outage = "down"
@@ -159,12 +159,12 @@ const (
 	OutageRedirect    Outage = "redirect"
 )
 
-// of finds the answer that an outage forces on everyone.
-func (s spells) of(o Outage) (*answer, error) {
+// outage returns the answer that an outage forces.
+func (s magicTable) outage(o Outage) (*answer, error) {
 	if o == OutageNone {
 		return nil, nil
 	}
-	f, ok := s.forces(string(o))
+	f, ok := s.lookUp(string(o))
 	if !ok {
 		return nil, fmt.Errorf("outage %q is no magic recipient's local part", o)
 	}

@@ -1,11 +1,11 @@
-// Package sandbox is the provider's API as its documentation states it, as a
-// real HTTP server: strict about what it takes, exact about what it answers,
-// and able to fail in every way that the real one can. People try the relay on
-// it without sending mail to anybody, and the relay's tests run against it. It
-// knows nothing of the rest of the relay.
+// Package sandbox is a real HTTP server that plays the provider's API as its
+// documentation describes it. It is strict about requests, exact in its answers, and
+// can fail in every way that the real API can. People try the relay with it without
+// sending mail, and the relay's tests run against it. Of the relay it only uses the
+// provider's signature of events.
 //
-// Beside the API, below /api, it has pages of its own below /sandbox that list
-// what came and change the faults while it runs.
+// The API is below /api. Below /sandbox are pages that list the calls and change the
+// faults while the sandbox runs.
 package sandbox
 
 import (
@@ -30,45 +30,46 @@ const (
 	defaultKeep    = 1000
 )
 
-// Options are what a Server is made from. The zero value works.
+// Options configure a Server. The zero value works.
 type Options struct {
 	Address string // to listen on; default 127.0.0.1 and a free port
-	Key     string // that calls must bring; default "sandbox-key"
-	Path    string // of the send endpoint below the base; default "/v1/transactional/send"
+	Key     string // the API key of the calls; default "sandbox-key"
+	Path    string // of the send endpoint, below /api; default "/v1/transactional/send"
 
-	// Rate is the account's calls a second, 0 for no limit, Burst the calls
-	// that may come at once, 0 for a second's worth. Every call with the right
-	// key counts, whatever its answer. A call too many is answered 429.
+	// Rate is the account's calls a second; 0 is no limit. Burst is how many may
+	// come at once; 0 is a second's worth. Every call with the right key counts,
+	// whatever its answer. Calls above the rate are answered 429.
 	Rate           float64
 	Burst          int
-	RetryAfterDate bool // Retry-After is a date and not seconds
+	RetryAfterDate bool // Retry-After is a date instead of seconds
 
-	// Fail429 and Fail500 are the fractions, together 0 to 1, of good calls
+	// Fail429 and Fail500 are the fractions of good calls that are answered so,
+	// together 0 to 1. The seed decides which calls.
 	// answered so. The seed decides which.
 	Fail429, Fail500 float64
 	Seed             uint64
 
 	Latency    time.Duration // added to each call
 	Outage     Outage
-	Idempotent bool // a known Idempotency-Key gets the first message_id and sends no second mail
+	Idempotent bool // a known Idempotency-Key gets its first message_id and sends no second mail
 
-	Webhook Webhook // where events are sent; no URL is nowhere, until it is registered
+	Webhook Webhook // where events are sent; without a URL nowhere, until one is registered
 
 	MaxBody int64 // bytes; default 25 MiB
-	// Keep is how many calls are remembered, default 1000, none when negative.
-	// Of bodies no more than 64 MiB are remembered. All calls are counted.
+	// Keep is how many calls are remembered: default 1000, none if negative. At
+	// most 64 MiB of bodies are remembered. All calls are counted.
 	Keep int
-	Log  *slog.Logger // a line for each call at debug; nil for none
+	Log  *slog.Logger // a debug line for each call; nil: none
 }
 
-// Server is the sandbox. It can be used without Start, by its Handler.
+// Server is the sandbox. Without Start, it can be used through Handler.
 type Server struct {
 	opts     Options
 	path     string // the whole path of the send endpoint
-	spells   spells
+	magic    magicTable
 	ledger   *ledger
-	herald   *herald
-	initial  error // what is wrong with the options
+	notifier *notifier
+	initial  error // what is wrong with the options, for Start
 	changing sync.Mutex
 	setting  atomic.Pointer[setting]
 
@@ -78,15 +79,15 @@ type Server struct {
 	quit chan struct{} // closed when Stop begins
 
 	mu       sync.Mutex
-	active   int           // requests being answered, of any kind
-	idle     chan struct{} // closed when active comes down to 0 after quit
+	active   int           // requests in progress, of any kind
+	idle     chan struct{} // closed when active reaches 0 after quit
 	http     *http.Server  // nil before Start
 	listener net.Listener
-	served   chan struct{} // closed when the listener's loop is over
+	served   chan struct{} // closed when the listener's loop has ended
 	stopped  bool
 }
 
-// New makes a sandbox. What is wrong with the options, Start reports.
+// New returns a sandbox. Start reports what is wrong with the options.
 func New(o Options) *Server {
 	if o.Address == "" {
 		o.Address = defaultAddress
@@ -109,14 +110,14 @@ func New(o Options) *Server {
 	s := &Server{
 		opts:   o,
 		path:   base + o.Path,
-		spells: newSpells(),
+		magic:  newMagicTable(),
 		ledger: newLedger(max(0, o.Keep)),
 		dice:   newDice(o.Seed),
 		quit:   make(chan struct{}),
 		idle:   make(chan struct{}),
 		served: make(chan struct{}),
 	}
-	s.herald = newHerald(o.Webhook, s.ledger.told)
+	s.notifier = newNotifier(o.Webhook, s.ledger.told)
 	n, err := s.newSetting(Faults{o.Key, o.Rate, o.Burst, o.RetryAfterDate, o.Fail429, o.Fail500,
 		o.Latency, o.Outage, o.Idempotent})
 	if !strings.HasPrefix(o.Path, "/") {
@@ -127,7 +128,7 @@ func New(o Options) *Server {
 	return s
 }
 
-// Start listens and serves until Stop. The context bounds the listening alone.
+// Start listens and serves until Stop. The context only bounds the listening.
 func (s *Server) Start(ctx context.Context) error {
 	if s.initial != nil {
 		return fmt.Errorf("sandbox: %w", s.initial)
@@ -152,25 +153,25 @@ func (s *Server) Start(ctx context.Context) error {
 	go func() {
 		defer close(s.served)
 		if err := s.http.Serve(ln); !errors.Is(err, http.ErrServerClosed) {
-			s.opts.Log.Error("the sandbox serves no more", "err", err)
+			s.opts.Log.Error("the sandbox stopped serving", "err", err)
 		}
 	}()
 	return nil
 }
 
-// Stop ends the sandbox: no new connections, calls that hang or wait end
-// without an answer at once, the others are answered until the context ends,
-// when their connections are closed. It returns when all is over, and says by
-// its error that calls were cut short. Stopping again waits for the same end.
+// Stop ends the sandbox. It accepts no new connections and ends calls that hang or
+// wait at once, without an answer. Other calls are answered until the context ends;
+// then their connections are closed. Stop returns when everything has ended. Its
+// error says that calls were cut short. Stopping again waits for the same end.
 //
-// http.Server.Shutdown is not used because it waits up to 5 s for connections
-// that were dialled and never used, of which net/http's own client makes many
+// http.Server.Shutdown is not used, because it waits up to 5 s for connections that
+// were dialled and never used. The client of net/http makes many of those
 // (https://go.dev/issue/22682).
 func (s *Server) Stop(ctx context.Context) error {
 	srv := s.beginStop()
-	s.herald.stop()
+	s.notifier.stop()
 	if srv != nil {
-		_ = s.listener.Close() // closed twice at worst
+		_ = s.listener.Close() // may be closed already
 	}
 	var cut error
 	select {
@@ -178,16 +179,16 @@ func (s *Server) Stop(ctx context.Context) error {
 	case <-ctx.Done():
 		cut = fmt.Errorf("sandbox: calls were cut short: %w", context.Cause(ctx))
 	}
-	if srv == nil { // the connections are those of the Handler's server
+	if srv == nil { // the connections belong to the caller's server
 		return cut
 	}
-	_ = srv.Close() // errors of connections are the clients' business
+	_ = srv.Close() // errors of connections do not matter
 	<-s.served
 	<-s.idle
 	return cut
 }
 
-// beginStop marks the end and returns the HTTP server, if there is one.
+// beginStop begins the end and returns the HTTP server, if there is one.
 func (s *Server) beginStop() *http.Server {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -201,7 +202,7 @@ func (s *Server) beginStop() *http.Server {
 	return s.http
 }
 
-// enter counts a request in, and refuses it when the sandbox is stopping.
+// enter counts a request in progress. It returns false while the sandbox stops.
 func (s *Server) enter() bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -220,7 +221,7 @@ func (s *Server) leave() {
 	}
 }
 
-// Addr is the address that Start listens on, host:port; "" before Start.
+// Addr returns the address that Start listens on, host:port; "" before Start.
 func (s *Server) Addr() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -230,7 +231,7 @@ func (s *Server) Addr() string {
 	return s.listener.Addr().String()
 }
 
-// URL is the API's base, what NEXUSPROMAIL_API_URL must be; "" before Start.
+// URL returns the base of the API, for NEXUSPROMAIL_API_URL; "" before Start.
 func (s *Server) URL() string {
 	addr := s.Addr()
 	if addr == "" {
@@ -239,7 +240,7 @@ func (s *Server) URL() string {
 	return "http://" + addr + base
 }
 
-// Calls returns the calls that are remembered, oldest first.
+// Calls returns the remembered calls, the oldest first.
 func (s *Server) Calls() []Call { return s.ledger.calls() }
 
 // Stats returns the counters of all calls.
@@ -251,14 +252,14 @@ func (s *Server) Accepted(key string) int { return s.ledger.acceptedKey(key) }
 // AcceptedFor returns how many mails were accepted for a recipient.
 func (s *Server) AcceptedFor(to string) int { return s.ledger.acceptedFor(to) }
 
-// WaitFor returns when cond holds for the counters, or with the context's
-// error. It is woken by each call's begin and end.
+// WaitFor returns when cond is true of the counters, or with the context's error.
+// It checks whenever a call begins or ends.
 func (s *Server) WaitFor(ctx context.Context, cond func(Stats) bool) error {
 	return s.ledger.wait(ctx, cond)
 }
 
-// Reset forgets all calls and counters, and begins the seed anew. The faults
-// in force stay.
+// Reset forgets all calls and counters, and restarts the seed. The faults stay in
+// force.
 func (s *Server) Reset() {
 	s.ledger.clear()
 	s.diceMu.Lock()

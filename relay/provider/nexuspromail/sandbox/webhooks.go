@@ -3,10 +3,7 @@ package sandbox
 import (
 	"bytes"
 	"context"
-	"crypto/hmac"
 	"crypto/rand"
-	"crypto/sha256"
-	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"net/http"
@@ -15,31 +12,32 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 )
 
-// Webhook is where the sandbox tells what became of mail that it took: sent
-// and delivered of each, and what a magic recipient forces instead.
+// Webhook says where the sandbox sends events: sent and delivered for each mail that
+// it took, or what a magic recipient forces.
 type Webhook struct {
 	URL    string
 	Secret string   // events are signed with it
-	Events []string // the types that are sent; none is all
+	Events []string // the types to send; none is all
 
 	Delay time.Duration // before the first event of a mail
-	// Repeats is how many times more each event is sent.
+	// Repeats is how often each event is sent again.
 	Repeats int
-	// Reorder sends the events of a mail the last one first.
+	// Reorder sends the events of a mail in reverse order.
 	Reorder bool
 }
 
 const (
 	webhooksPath  = base + "/v1/api/webhooks"
-	signature     = "X-NexusProMail-Signature"
-	maxNotices    = 10_000 // that wait; further ones are lost, as the provider's are some day
+	maxNotices    = 10_000 // waiting; further events are dropped
 	noticeTries   = 5
 	noticeTimeout = 10 * time.Second
 )
 
-// notice is one event on its way.
+// notice is one event to send.
 type notice struct {
 	hook  Webhook
 	kind  string
@@ -48,13 +46,13 @@ type notice struct {
 	tries int
 }
 
-// herald sends notices, one after the other.
-type herald struct {
+// notifier sends notices, one after the other.
+type notifier struct {
 	report func(kind string, status int)
 	client *http.Client
 
 	mu      sync.Mutex
-	hook    Webhook // no URL: none
+	hook    Webhook // without a URL: none
 	waiting []notice
 	number  int
 	wake    chan struct{} // one slot
@@ -65,30 +63,29 @@ type herald struct {
 	end     context.CancelFunc
 }
 
-func newHerald(hook Webhook, report func(kind string, status int)) *herald {
-	h := &herald{report: report, hook: hook, wake: make(chan struct{}, 1),
+func newNotifier(hook Webhook, report func(kind string, status int)) *notifier {
+	h := &notifier{report: report, hook: hook, wake: make(chan struct{}, 1),
 		client: &http.Client{Timeout: noticeTimeout, Transport: &http.Transport{}}}
 	h.life, h.end = context.WithCancel(context.Background())
 	return h
 }
 
-// SetWebhook has events sent to another place from now on; to none with an
-// empty URL.
+// SetWebhook changes where events are sent from now on. An empty URL ends that.
 func (s *Server) SetWebhook(w Webhook) {
-	s.herald.mu.Lock()
-	defer s.herald.mu.Unlock()
-	s.herald.hook = w
+	s.notifier.mu.Lock()
+	defer s.notifier.mu.Unlock()
+	s.notifier.hook = w
 }
 
-// Webhook is where events are sent to.
+// Webhook returns where events are sent.
 func (s *Server) Webhook() Webhook {
-	s.herald.mu.Lock()
-	defer s.herald.mu.Unlock()
-	return s.herald.hook
+	s.notifier.mu.Lock()
+	defer s.notifier.mu.Unlock()
+	return s.notifier.hook
 }
 
-// stop gives up what waits and returns when nothing is under way.
-func (h *herald) stop() {
+// stop drops what waits and returns when nothing is in progress.
+func (h *notifier) stop() {
 	h.mu.Lock()
 	h.stopped = true
 	h.mu.Unlock()
@@ -97,8 +94,8 @@ func (h *herald) stop() {
 	h.client.CloseIdleConnections()
 }
 
-// tell has the events of a mail sent that was taken.
-func (h *herald) tell(c Call, last []string) {
+// enqueue queues the events of a mail that was taken.
+func (h *notifier) enqueue(c Call, last []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.hook.URL == "" || h.stopped {
@@ -133,7 +130,7 @@ func (h *herald) tell(c Call, last []string) {
 	}
 }
 
-// eventBody is an event as the provider's guides show it.
+// eventBody returns an event as the provider's guides show it.
 func eventBody(c Call, kind string, number int, now time.Time) []byte {
 	data := map[string]string{"message_id": c.MessageID, "email": c.To, "timestamp": now.Format(time.RFC3339)}
 	switch kind {
@@ -151,8 +148,8 @@ func eventBody(c Call, kind string, number int, now time.Time) []byte {
 	return body
 }
 
-// run sends what is due until the end.
-func (h *herald) run() {
+// run sends notices when they are due, until stop.
+func (h *notifier) run() {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
@@ -173,8 +170,8 @@ func (h *herald) run() {
 	}
 }
 
-// next takes the first notice that is due, or says how long it is until one is.
-func (h *herald) next() (notice, time.Duration, bool) {
+// next returns the first notice that is due, or how long it is until one is.
+func (h *notifier) next() (notice, time.Duration, bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var wait time.Duration
@@ -191,8 +188,8 @@ func (h *herald) next() (notice, time.Duration, bool) {
 	return notice{}, wait, false
 }
 
-// send posts a notice, and has it come again when it is not answered 200.
-func (h *herald) send(n notice) {
+// send posts a notice, and queues it again if the answer is not 200.
+func (h *notifier) send(n notice) {
 	status := h.post(n)
 	if h.life.Err() != nil {
 		return
@@ -207,16 +204,14 @@ func (h *herald) send(n notice) {
 	h.waiting = append(h.waiting, n)
 }
 
-// post returns the answer's status; 0 for none.
-func (h *herald) post(n notice) int {
+// post returns the status of the answer; 0 if there was none.
+func (h *notifier) post(n notice) int {
 	r, err := http.NewRequestWithContext(h.life, http.MethodPost, n.hook.URL, bytes.NewReader(n.body))
 	if err != nil {
 		return 0
 	}
-	mac := hmac.New(sha256.New, []byte(n.hook.Secret))
-	mac.Write(n.body)
 	r.Header.Set("Content-Type", "application/json")
-	r.Header.Set(signature, hex.EncodeToString(mac.Sum(nil)))
+	r.Header.Set(nexuspromail.SignatureHeader, nexuspromail.Sign(n.hook.Secret, n.body))
 	resp, err := h.client.Do(r)
 	if err != nil {
 		return 0
@@ -225,7 +220,7 @@ func (h *herald) post(n notice) int {
 	return resp.StatusCode
 }
 
-// register answers the call that registers a webhook.
+// register answers a call that registers a webhook.
 func (s *Server) register(w http.ResponseWriter, r *http.Request) {
 	body, tooLarge, err := readBody(r, 64<<10)
 	var in struct {
