@@ -26,9 +26,6 @@ const (
 	// with the line end.
 	maxLoginLine = 12_288
 
-	// earlyTime is how long a client is watched that is not to say anything now.
-	earlyTime = time.Millisecond
-
 	// These bound what is read and thrown away before a connection is closed on
 	// a client that may still be sending: closing with unread octets makes TCP
 	// drop the reply that tells it why. An idle client is given less.
@@ -56,8 +53,8 @@ const ConnectionBytes = 32 << 10
 // One goroutine, go-smtp's for this connection, owns a conn. Only stop, drop,
 // abort and press are called from others.
 type conn struct {
-	net.Conn          // what is read and written: the socket, or TLS on it
-	socket   net.Conn // deadlines, and the hard end, are the socket's
+	net.Conn         // what is read and written: the socket, or TLS on it
+	socket   *socket // deadlines, and the hard end, are the socket's
 	in       *bufio.Reader
 	limits   Limits
 	log      *slog.Logger
@@ -252,19 +249,36 @@ func (c *conn) timeLine(on bool) {
 	}
 }
 
-// early reports whether the client has sent something while it is our turn, or
-// does so in a moment: of what comes in one piece the second half may still be
-// on its way.
+// early reports whether something of the client's has arrived while it is our
+// turn to speak. It does not wait: a client that writes all it has to say at once
+// is caught here or behind its EHLO.
 func (c *conn) early() bool {
-	if c.in.Buffered() > 0 {
-		return true
-	}
-	c.mu.Lock()
-	c.clock.lineEnd = time.Now().Add(earlyTime)
-	c.mu.Unlock()
+	c.socket.noWait = true
 	_, err := c.in.Peek(1)
-	c.timeLine(false)
+	c.socket.noWait = false
 	return err == nil
+}
+
+// A socket can be read without waiting: what has not arrived yet is then
+// os.ErrDeadlineExceeded, which neither bufio nor TLS takes for the end.
+type socket struct {
+	net.Conn
+	noWait bool
+}
+
+func (s *socket) Read(p []byte) (int, error) {
+	if s.noWait {
+		return readArrived(s.Conn, p)
+	}
+	return s.Conn.Read(p)
+}
+
+// readExpired is readArrived for connections that are no sockets of the system.
+func readExpired(conn net.Conn, p []byte) (int, error) {
+	if err := conn.SetReadDeadline(time.Now()); err != nil {
+		return 0, err
+	}
+	return conn.Read(p)
 }
 
 // write sends a reply, of lines without line ends. Whatever text of the client's
@@ -435,7 +449,7 @@ func (c *conn) closeWrite() error {
 			return err
 		}
 	}
-	half, ok := c.socket.(interface{ CloseWrite() error })
+	half, ok := c.socket.Conn.(interface{ CloseWrite() error })
 	if !ok {
 		return errors.ErrUnsupported
 	}

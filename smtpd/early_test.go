@@ -1,6 +1,9 @@
 package smtpd
 
 import (
+	"bufio"
+	"crypto/tls"
+	"net"
 	"slices"
 	"strings"
 	"testing"
@@ -40,4 +43,63 @@ func TestEarlyTalkers(t *testing.T) {
 			t.Errorf("%s: it heard and did %v", name, tt.conn)
 		}
 	}
+}
+
+// What arrived before the greeting is found on a real socket as well, and no
+// client waits for that.
+func TestEarlyTalkerOnASocket(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	conn, err := net.Dial("tcp", l.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	c := newClient(t, conn)
+	c.send("EHLO c\r\n") // which has arrived when it is sent, as it stays on this machine
+	accepted, err := l.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := start(t, &fakeBackend{}, nil)
+	if !s.ports[0].current().offer(accepted) {
+		t.Fatal("the server has stopped")
+	}
+	c.want("554 5.5.1 wait for the greeting")
+}
+
+// Inside TLS a second record may have arrived with the first, and is read by
+// then although bufio does not have it.
+func TestEarlyTalkerInsideTLS(t *testing.T) {
+	s := start(t, &fakeBackend{}, func(o *Options) { o.Listeners[0].TLS = TLS{Mode: ImplicitTLS, SelfSigned: true} })
+	c := dial(t, s)
+	wire := &gathering{Conn: c.conn}
+	conn := tls.Client(wire, &tls.Config{InsecureSkipVerify: true})
+	c.rw, c.r = conn, bufio.NewReader(conn)
+	c.want("220 ")
+	wire.gathers = true
+	c.send("EHLO c\r\n")
+	c.send("MAIL FROM:<evil@b.test>\r\n")
+	if _, err := c.conn.Write(wire.gathered); err != nil {
+		t.Fatal(err)
+	}
+	c.want("554 5.5.1 wait for the reply to EHLO")
+}
+
+// gathering keeps what is written to it, to be sent in one piece.
+type gathering struct {
+	net.Conn
+	gathers  bool
+	gathered []byte
+}
+
+func (g *gathering) Write(p []byte) (int, error) {
+	if !g.gathers {
+		return g.Conn.Write(p)
+	}
+	g.gathered = append(g.gathered, p...)
+	return len(p), nil
 }

@@ -163,8 +163,7 @@ func isEnvelope(env Envelope) bool {
 }
 
 // memoryConn is a client that has sent all it is going to send, but that it
-// waits for the greeting and for the reply to EHLO: longer than the server
-// watches for those who do not. It hears everything, and keeps it with what the
+// waits for the greeting and for the reply to EHLO. It hears everything, and keeps it with what the
 // backend hears, in order.
 type memoryConn struct {
 	atOnce int  // octets a read gets
@@ -184,9 +183,9 @@ func (c *memoryConn) Read(p []byte) (int, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case !c.deadline.IsZero() && c.deadline.Before(time.Now()):
+	case c.deadline.Equal(time.Unix(1, 0)): // the server woke its reader
 		return 0, os.ErrDeadlineExceeded
-	case !c.goesOn && c.deadline.Before(time.Now().Add(100*earlyTime)):
+	case !c.goesOn && !c.deadline.After(time.Now()): // it only looks what has arrived
 		return 0, os.ErrDeadlineExceeded
 	case c.in == "":
 		return 0, io.EOF

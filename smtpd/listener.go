@@ -166,14 +166,15 @@ func (l *listener) Close() error {
 func (l *listener) Addr() net.Addr { return l.port.Addr() }
 
 // accepted is a client that has come, as go-smtp is to see it.
-func (l *listener) accepted(socket net.Conn) *filter {
+func (l *listener) accepted(accepted net.Conn) *filter {
 	s := l.server
 	client := Client{
 		Session:  strings.ToLower(rand.Text()[:8]),
-		Addr:     addrPort(socket.RemoteAddr()),
-		Listener: socket.LocalAddr().String(),
+		Addr:     addrPort(accepted.RemoteAddr()),
+		Listener: accepted.LocalAddr().String(),
 	}
-	_, local := socket.RemoteAddr().(*net.UnixAddr)
+	_, local := accepted.RemoteAddr().(*net.UnixAddr)
+	socket := &socket{Conn: accepted}
 	c := &conn{
 		Conn: socket, socket: socket, limits: l.limits, log: clientLog(s.log, client), metrics: s.metrics,
 		port: l.port, tls: l.tls, tlsMode: l.config.TLS.Mode, local: local, proxied: contains(l.config.ProxyFrom, client.Addr.Addr()),

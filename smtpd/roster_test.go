@@ -10,8 +10,8 @@ import (
 
 // seated is a connection that can be dropped.
 func seated() *conn {
-	socket, _ := net.Pipe()
-	return &conn{socket: socket, forget: func() {}}
+	inner, _ := net.Pipe()
+	return &conn{socket: &socket{Conn: inner}, forget: func() {}}
 }
 
 func at(addr string, p *port) place { return place{origin(netip.MustParseAddrPort(addr)), p} }

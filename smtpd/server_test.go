@@ -480,3 +480,19 @@ type discard struct{}
 func (discard) Recipient(context.Context, *Envelope, string) error { return nil }
 
 func (discard) Message(context.Context, *Envelope, []byte) *reply.Reply { return reply.Queued("q") }
+
+// BenchmarkConnection is a mail on a connection of its own, as most programs
+// send it.
+func BenchmarkConnection(b *testing.B) {
+	s := start(b, &fakeBackend{}, nil)
+	for b.Loop() {
+		conn, err := net.Dial("tcp", s.Addrs()[0].String())
+		if err != nil {
+			b.Fatal(err)
+		}
+		c := newClient(b, conn)
+		c.open()
+		c.do("DATA", "354 ", "A: b\r\n\r\nx\r\n.", "250 ", "QUIT", "221 ")
+		_ = conn.Close()
+	}
+}
