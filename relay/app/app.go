@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/smtp2rest/smtp2rest/relay/config"
+	"github.com/smtp2rest/smtp2rest/relay/logs"
 )
 
 // Options are what an App is made from.
@@ -29,7 +30,7 @@ type Options struct {
 	// Load loads the configuration again, for Reload; nil: it cannot be.
 	Load func() (*config.Config, error)
 	// SetLog changes how Log is written; nil: it stays.
-	SetLog func(config.Log)
+	SetLog func(logs.Settings)
 	// OnReload, if set, is told that a reload begins; what it returns, of what
 	// came of it and of the addresses that are listened on now. It must not call
 	// the App, which may be waited for.

@@ -11,10 +11,6 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
 
-func historyBounds(c *config.Config) history.Bounds {
-	return history.Bounds{Keep: c.History.Keep, MaxSize: c.History.MaxSize}
-}
-
 // buildRecords begins to keep the history, if anything is kept.
 func (p *parts) buildRecords(context.Context) error {
 	p.history = history.Nothing{}
@@ -24,9 +20,8 @@ func (p *parts) buildRecords(context.Context) error {
 	c := p.config()
 	p.records = p.opened.Records
 	p.tell(func(context.Context, time.Time) []admin.Note { return p.recordsNotes(c.Queue.DataDir) })
-	b := historyBounds(c)
 	p.recorder = history.NewRecorder(history.Options{
-		Store: p.records, Keep: b.Keep, MaxSize: b.MaxSize, Log: p.opt.Log, Metrics: p.metrics,
+		Bounds: c.History.Bounds, Store: p.records, Log: p.opt.Log, Metrics: p.metrics,
 	})
 	p.recorder.Start()
 	p.onStop(func(context.Context) error { p.recorder.Stop(); return nil })

@@ -9,17 +9,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
-	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/logs"
 )
 
 // NewLog returns the program log as the configuration wants it. A file may be
 // the systemd journal, which the environment tells. The log is to be closed
 // after the App has stopped.
-func NewLog(w io.Writer, c config.Log, env func(string) (string, bool)) *logs.Log {
+func NewLog(w io.Writer, s logs.Settings, env func(string) (string, bool)) *logs.Log {
 	f, isFile := w.(*os.File)
 	return logs.New(logs.Options{
-		W: w, Format: logs.Format(c.Format), Level: c.Level,
+		W: w, Settings: s,
 		Journal: isFile && logs.IsJournal(f, env),
 		Always:  always(), ByClient: byClient(),
 	})

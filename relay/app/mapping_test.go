@@ -6,7 +6,7 @@ import (
 	"os"
 	"testing"
 
-	"github.com/smtp2rest/smtp2rest/relay/config"
+	"github.com/smtp2rest/smtp2rest/relay/logs"
 	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 )
@@ -42,7 +42,7 @@ func TestNewLog(t *testing.T) {
 		want   string
 	}{{"json", `"msg":"loud"`}, {"text", "msg=loud"}} {
 		var b bytes.Buffer
-		log := NewLog(&b, config.Log{Level: slog.LevelWarn, Format: tt.format}, os.LookupEnv)
+		log := NewLog(&b, logs.Settings{Level: slog.LevelWarn, Format: logs.Format(tt.format)}, os.LookupEnv)
 		log.Info("quiet")
 		log.Warn("loud")
 		log.Close()

@@ -41,7 +41,7 @@ func (p *parts) measure() {
 	}
 	c := func() config.Queue { return p.config().Queue }
 	gauge("queue_mails_limit", "How many mails the queue may hold (queue.max_mails); 0 is no bound.", func() float64 { return float64(c().MaxMails) })
-	gauge("queue_bytes_limit", "How many bytes the mails in the queue may have (queue.max_size); 0 is no bound.", func() float64 { return float64(c().MaxSize) })
+	gauge("queue_bytes_limit", "How many bytes the mails in the queue may have (queue.max_size); 0 is no bound.", func() float64 { return float64(c().MaxBytes) })
 	gauge("storage_free_bytes_min", "How much of the disk is left free (queue.min_free, at least 32 MiB): with less no mail is queued.", func() float64 {
 		_, kept, _ := p.store.Space()
 		return float64(kept)

@@ -102,8 +102,8 @@ func (p *parts) room(ctx context.Context) error {
 		return fmt.Errorf("the queue does not say how full it is: %w", err)
 	case c.MaxMails > 0 && stats.Mails >= int64(c.MaxMails):
 		return fmt.Errorf("the queue is full: it has %d mails of %d that queue.max_mails allows", stats.Mails, c.MaxMails)
-	case c.MaxSize > 0 && stats.Bytes > max(0, c.MaxSize-roomForOne):
-		return fmt.Errorf("the queue is full: it has %d bytes of %d that queue.max_size allows", stats.Bytes, c.MaxSize)
+	case c.MaxBytes > 0 && stats.Bytes > max(0, c.MaxBytes-roomForOne):
+		return fmt.Errorf("the queue is full: it has %d bytes of %d that queue.max_size allows", stats.Bytes, c.MaxBytes)
 	}
 	return nil
 }
@@ -129,7 +129,7 @@ func (p *parts) fullness(ctx context.Context) []admin.Note {
 	}{
 		{"mails that wait", stats.Mails - stats.FailedMails, int64(c.MaxMails), "queue.max_mails", waits},
 		{"failed mails", stats.FailedMails, int64(c.MaxMails), "queue.max_mails", failed},
-		{"bytes", stats.Bytes, c.MaxSize, "queue.max_size", size},
+		{"bytes", stats.Bytes, c.MaxBytes, "queue.max_size", size},
 	} {
 		if bound.limit > 0 && float64(bound.used) >= nearlyFull*float64(bound.limit) {
 			notes = append(notes, admin.Note{Level: admin.LevelWarning, What: "when the queue is full, what the API does not take at once is answered 452",

@@ -20,7 +20,6 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
-	"github.com/smtp2rest/smtp2rest/relay/retry"
 	"github.com/smtp2rest/smtp2rest/relay/store"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/relay/warm"
@@ -146,7 +145,7 @@ func (p *parts) stop(ctx context.Context) error {
 
 func (p *parts) build(ctx context.Context) error {
 	p.started = time.Now()
-	p.meter = warm.New(plans(p.config().Warming))
+	p.meter = warm.New(p.config().Warming)
 	p.memory = budget.New(p.config().Limits.Memory, p.metrics)
 	p.tell(p.untoldNotes)
 	for _, step := range []func(context.Context) error{p.buildAliases, p.openStore, p.buildRecords, p.buildSuppressions, p.buildAPI, p.buildQueue, p.buildEvents, p.buildAdmin, p.buildServer, p.buildWebhook} {
@@ -241,11 +240,6 @@ func (p *parts) drain(ctx context.Context, store store.Queue) error {
 	return nil
 }
 
-func queueBounds(c *config.Config) queue.Options {
-	q := c.Queue
-	return queue.Options{MaxMails: int64(q.MaxMails), MaxBytes: q.MaxSize, ForgetSent: q.KeepSent == 0, MinFree: q.MinFree}
-}
-
 // openStore opens what is kept, if anything is. It comes before the listeners:
 // what could not be kept must not be taken.
 func (p *parts) openStore(ctx context.Context) error {
@@ -253,7 +247,7 @@ func (p *parts) openStore(ctx context.Context) error {
 	if c.Queue.Mode == config.NoQueue {
 		return nil
 	}
-	s, err := store.Open(ctx, store.SQLite(c.Queue.DataDir), store.Options{Queue: queueBounds(c), Log: p.opt.Log, Metrics: p.metrics})
+	s, err := store.Open(ctx, store.SQLite(c.Queue.DataDir), store.Options{Queue: c.Queue.Options, Log: p.opt.Log, Metrics: p.metrics})
 	if err != nil {
 		return p.dataDirError(err)
 	}
@@ -266,7 +260,7 @@ func (p *parts) openStore(ctx context.Context) error {
 func engineSettings(c *config.Config) deliver.Settings {
 	return deliver.Settings{
 		Mapping:  Mapping(c),
-		Schedule: retry.Schedule{First: c.Delivery.Retry.First, Max: c.Delivery.Retry.Max, MaxAge: c.Delivery.Retry.MaxAge},
+		Schedule: c.Delivery.Retry,
 		// A quarter of the calls at once is left to fresh mail.
 		Workers:        c.API.Concurrency - c.API.Concurrency/4,
 		KeepSent:       c.Queue.KeepSent,

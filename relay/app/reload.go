@@ -35,9 +35,9 @@ func (p *parts) hooks() []hook {
 		{"log", func(c *config.Config) any { return c.Log }, p.prepareLog},
 		{"API", func(c *config.Config) any { return p.apiSettings(c) }, p.prepareAPI},
 		{"pace", func(c *config.Config) any { return paceSettings(c) }, each(func(c *config.Config) (func(), error) { return p.pacer.Prepare(paceSettings(c)) })},
-		{"warming", func(c *config.Config) any { return plans(c.Warming) }, each(func(c *config.Config) (func(), error) { return p.meter.Prepare(plans(c.Warming)) })},
-		{"queue", func(c *config.Config) any { return queueBounds(c) }, p.prepareQueue},
-		{"history", func(c *config.Config) any { return historyBounds(c) }, p.prepareHistory},
+		{"warming", func(c *config.Config) any { return c.Warming }, each(func(c *config.Config) (func(), error) { return p.meter.Prepare(c.Warming) })},
+		{"queue", func(c *config.Config) any { return c.Queue.Options }, p.prepareQueue},
+		{"history", func(c *config.Config) any { return c.History.Bounds }, p.prepareHistory},
 		{"suppressions", func(c *config.Config) any { return suppressSettings(c) }, each(func(c *config.Config) (func(), error) { return p.suppressions.Prepare(suppressSettings(c)) })},
 		{"webhook", webhookSettings, p.prepareWebhook},
 		{"admin", func(c *config.Config) any { return adminSettings(c) }, p.prepareAdmin},
@@ -203,14 +203,14 @@ func (p *parts) prepareQueue(_ context.Context, c *config.Config) (change, error
 	if p.opened == nil {
 		return nothing()
 	}
-	return applied(p.opened.Prepare(queueBounds(c)))
+	return applied(p.opened.Prepare(c.Queue.Options))
 }
 
 func (p *parts) prepareHistory(_ context.Context, c *config.Config) (change, error) {
 	if p.recorder == nil {
 		return nothing()
 	}
-	return applied(p.recorder.Prepare(historyBounds(c)))
+	return applied(p.recorder.Prepare(c.History.Bounds))
 }
 
 func (p *parts) prepareServer(ctx context.Context, c *config.Config) (change, error) {

@@ -22,7 +22,6 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/config"
-	"github.com/smtp2rest/smtp2rest/relay/logs"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
 )
 
@@ -77,7 +76,7 @@ func startReloaded(t *testing.T, box *sandbox.Server, more string) *reloaded {
 	t.Cleanup(log.Close)
 	r.App = New(Options{
 		Config: c, Version: "v0.0.0-test", Log: log.Logger, Load: from,
-		SetLog: func(c config.Log) { log.Change(logs.Format(c.Format), c.Level) },
+		SetLog: log.Change,
 	})
 	if err := r.Start(t.Context()); err != nil {
 		t.Fatal(err)

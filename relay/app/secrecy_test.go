@@ -44,7 +44,7 @@ func planting(t *testing.T, box *sandbox.Server) (*config.Config, *App, *journal
 		t.Fatal(err)
 	}
 	j := &journal{}
-	log := logs.New(logs.Options{W: j, Format: logs.JSON, Level: slog.LevelDebug})
+	log := logs.New(logs.Options{W: j, Settings: logs.Settings{Format: logs.JSON, Level: slog.LevelDebug}})
 	a := New(Options{Config: c, Version: "v0.0.0-test", Log: log.Logger})
 	if err := a.Start(t.Context()); err != nil {
 		t.Fatal(err)

@@ -5,22 +5,9 @@ import (
 	"log/slog"
 	"time"
 
-	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/warm"
 )
-
-// plans are the configuration's in the words of warm.
-func plans(from []config.Warming) []warm.Plan {
-	list := make([]warm.Plan, len(from))
-	for i, w := range from {
-		list[i] = warm.Plan{
-			Domain: w.Domain, Begin: w.Begin, First: w.First, Growth: w.Growth,
-			Until: w.Until, Table: w.Table, Urgent: w.Urgent,
-		}
-	}
-	return list
-}
 
 // loadMeter takes over what was sent before a restart and removes the counts
 // of days that are over.

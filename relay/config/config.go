@@ -9,10 +9,14 @@
 package config
 
 import (
-	"log/slog"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/alias"
+	"github.com/smtp2rest/smtp2rest/relay/history"
+	"github.com/smtp2rest/smtp2rest/relay/logs"
+	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/retry"
+	"github.com/smtp2rest/smtp2rest/relay/warm"
 	"github.com/smtp2rest/smtp2rest/smtpd"
 	"github.com/smtp2rest/smtp2rest/smtpd/auth"
 	"github.com/smtp2rest/smtp2rest/smtpd/policy"
@@ -29,21 +33,21 @@ type Config struct {
 	UsersFile string `toml:"users_file" check:"file" doc:"File of users who may log in, besides [[user]]: lines of name:hash, as htpasswd -B and 'smtp2rest hash-password' write them. It is read again when it changes."`
 	Addresses Addresses
 
-	API      API       `toml:"api" doc:"The provider's REST API. The key is not set here: it comes from the environment variable NEXUSPROMAIL_API_KEY, from the file that NEXUSPROMAIL_API_KEY_FILE or key_file names, or from the systemd credential nexuspromail_api_key."`
-	Sender   Sender    `toml:"sender" doc:"Who the mail comes from. The provider sends only for domains verified with it."`
-	Mail     Mail      `toml:"mail" doc:"What becomes of the parts of a mail that the API's documentation has no field for."`
-	Delivery Delivery  `toml:"delivery" doc:"How mail is tried."`
-	Queue    Queue     `toml:"queue" doc:"Mail that could not be sent while its client waited."`
-	Bounce   Bounce    `toml:"bounce" doc:"How senders learn what could not be delivered."`
-	History  History   `toml:"history" doc:"What became of each mail, for 'smtp2rest trace' (docs/history.md). It is kept in queue.data_dir, and so only with a queue. Bodies are never part of it."`
-	Warming  []Warming `toml:"warming" doc:"Hold a new domain to a number of mails that grows every day (docs/warming.md). What is over it waits in the queue. There is none by default; repeat the table for more."`
+	API      API         `toml:"api" doc:"The provider's REST API. The key is not set here: it comes from the environment variable NEXUSPROMAIL_API_KEY, from the file that NEXUSPROMAIL_API_KEY_FILE or key_file names, or from the systemd credential nexuspromail_api_key."`
+	Sender   Sender      `toml:"sender" doc:"Who the mail comes from. The provider sends only for domains verified with it."`
+	Mail     Mail        `toml:"mail" doc:"What becomes of the parts of a mail that the API's documentation has no field for."`
+	Delivery Delivery    `toml:"delivery" doc:"How mail is tried."`
+	Queue    Queue       `toml:"queue" doc:"Mail that could not be sent while its client waited."`
+	Bounce   Bounce      `toml:"bounce" doc:"How senders learn what could not be delivered."`
+	History  History     `toml:"history" doc:"What became of each mail, for 'smtp2rest trace' (docs/history.md). It is kept in queue.data_dir, and so only with a queue. Bodies are never part of it."`
+	Warming  []warm.Plan `toml:"warming" doc:"Hold a new domain to a number of mails that grows every day (docs/warming.md). What is over it waits in the queue. There is none by default; repeat the table for more."`
 	// At least one.
 	Listeners   []smtpd.Listener `toml:"listener" doc:"One address to listen on. Repeat the table for more of them."`
 	Rules       policy.Rules     `toml:"rules" doc:"Whom mail may be from and to, for everybody. A list has addresses, \"@example.com\" for a domain, \"@.example.com\" for it and all below it, and * for any characters; \"<>\" is the null sender of bounces. What is denied is refused, and what is not among the allowed, if any are. Listeners and users have such lists as well (docs/access.md)."`
 	Users       []User           `toml:"user" doc:"One user who may log in. There is none by default; repeat the table for more."`
 	Limits      Limits           `toml:"limits" doc:"What clients can use at most."`
 	Admin       Admin            `toml:"admin" doc:"How the relay is watched and worked with: by its own commands, a supervisor, Prometheus. The token comes from the environment variable SMTP2REST_ADMIN_TOKEN, from the file that SMTP2REST_ADMIN_TOKEN_FILE or token_file names, or from the systemd credential smtp2rest_admin_token."`
-	Log         Log              `toml:"log" doc:"The program's own log, on standard error."`
+	Log         logs.Settings    `toml:"log" doc:"The program's own log, on standard error."`
 	Suppression Suppression      `toml:"suppression" doc:"Addresses that must not be sent to (docs/suppression.md)."`
 	Webhook     Webhook          `toml:"webhook" doc:"Events from the provider. The secret comes from the environment variable WEBHOOK_SECRET, from the file that WEBHOOK_SECRET_FILE or secret_file names, or from the systemd credential webhook_secret."`
 
@@ -133,24 +137,15 @@ type AttachmentFields struct {
 // Delivery is how the relay tries.
 type Delivery struct {
 	Wait  time.Duration `toml:"wait" default:"10s" range:"0s..5m" doc:"How long a client is made to wait for the API's own verdict on its mail. \"0s\" is not at all: all mail goes to the queue."`
-	Retry Retry
-}
-
-// Retry is when queued mail is tried again and given up.
-type Retry struct {
-	First  time.Duration `toml:"retry_first" default:"5s" range:"1ms..1d" doc:"How long after a failed first attempt the second one is made. Each further wait is twice as long as the one before, less up to half by chance."`
-	Max    time.Duration `toml:"retry_max" default:"15m" range:"1ms..7d" doc:"The longest wait between two attempts."`
-	MaxAge time.Duration `toml:"max_age" default:"2d" range:"1s..366d" doc:"How long a mail is tried before it is given up and its sender told."`
+	Retry retry.Schedule
 }
 
 // Queue is where mail is kept that could not be sent at once.
 type Queue struct {
-	Mode     QueueMode     `toml:"mode" default:"disk" words:"disk none" restart:"where mail is kept is decided at the start" doc:"\"disk\" keeps mail that could not be sent at once in data_dir until it can. \"none\" answers it with a temporary error: the client has to try again."`
-	DataDir  string        `toml:"data_dir" usual:"systemd's STATE_DIRECTORY, or the user's own" check:"dir" env:"SMTP2REST_DATA_DIR" restart:"the queue in it is open" example:"\"/var/lib/smtp2rest\"" doc:"The directory for it, on a disk that outlives the process: in a container, a volume. Without systemd it is smtp2rest in ~/.local/state, or in /var/lib for root."`
-	MaxMails int           `toml:"max_mails" default:"1000000" range:"0..1000000000" doc:"The most mails that wait at once, and the most that are kept because they failed; what comes then is told to try later. 0 is no bound."`
-	MaxSize  int64         `toml:"max_size" default:"10GiB" range:"0..1048576GiB" doc:"The most both may take together. 0 is no bound."`
-	MinFree  int64         `toml:"min_free" default:"256MiB" range:"0..1048576GiB" doc:"How much of the disk is left free, for what sends and removes mail to go on. At least 32MiB are, whatever is set."`
-	KeepSent time.Duration `toml:"keep_sent" default:"1d" range:"0s..366d" doc:"How long mail stays listed after it was sent, without its content."`
+	Mode          QueueMode     `toml:"mode" default:"disk" words:"disk none" restart:"where mail is kept is decided at the start" doc:"\"disk\" keeps mail that could not be sent at once in data_dir until it can. \"none\" answers it with a temporary error: the client has to try again."`
+	DataDir       string        `toml:"data_dir" usual:"systemd's STATE_DIRECTORY, or the user's own" check:"dir" env:"SMTP2REST_DATA_DIR" restart:"the queue in it is open" example:"\"/var/lib/smtp2rest\"" doc:"The directory for it, on a disk that outlives the process: in a container, a volume. Without systemd it is smtp2rest in ~/.local/state, or in /var/lib for root."`
+	queue.Options               // ForgetSent is true when KeepSent is 0
+	KeepSent      time.Duration `toml:"keep_sent" default:"1d" range:"0s..366d" doc:"How long mail stays listed after it was sent, without its content."`
 }
 
 // QueueMode is whether there is a queue.
@@ -174,23 +169,8 @@ const Nobody = "none"
 
 // History is the record of what became of each mail.
 type History struct {
-	Keep     time.Duration `toml:"keep" default:"30d" range:"0s..3660d" doc:"How long it is kept after a mail came. \"0s\" keeps none, and removes what there is."`
-	MaxSize  int64         `toml:"max_size" default:"1GiB" range:"0..1048576GiB" doc:"The most it may take on the disk; the oldest goes first. 0 is no bound."`
-	Subjects bool          `toml:"subjects" doc:"Whether subjects are part of it, to be searched for. They often say what is private."`
-}
-
-// Warming is how one sender domain is warmed.
-type Warming struct {
-	// Never empty.
-	Domain string `toml:"domain" check:"domain" example:"\"mail.example.com\"" doc:"The sender domain. It must be set."`
-	// Midnight in UTC.
-	Begin  time.Time `toml:"begin" example:"\"2026-12-01\"" doc:"The first day, in UTC. It must be set."`
-	First  int       `toml:"first" default:"50" range:"1..1000000000" doc:"How many mails the domain may send on the first day."`
-	Growth float64   `toml:"growth" default:"1.5" range:"1..100" doc:"How many times as many it may send on each further day."`
-	Until  int       `toml:"until" default:"20000" range:"0..1000000000" doc:"The warming is over on the day that would allow this many. 0 is never, which is the default with a table."`
-	// From 1 on, none below the one before, but the last may be 0.
-	Table  []int    `toml:"table" doc:"The first day's number, the second day's and so on, instead of first and growth. The last one stays; a 0 at the end is no bound any more."`
-	Urgent []string `toml:"urgent" check:"senders" doc:"Envelope senders whose mail is never held back, or \"@domain\" for all of a domain."`
+	history.Bounds
+	Subjects bool `toml:"subjects" doc:"Whether subjects are part of it, to be searched for. They often say what is private."`
 }
 
 // User is someone who may log in on the listeners.
@@ -243,12 +223,6 @@ const (
 	OpenHealth  Open = "health"
 	OpenMetrics Open = "metrics"
 )
-
-// Log is how the program log is written.
-type Log struct {
-	Level  slog.Level `toml:"level" default:"info" doc:"The least important lines that are written: \"debug\", \"info\", \"warn\" or \"error\"."`
-	Format string     `toml:"format" default:"auto" words:"auto text json" doc:"\"text\" for people, \"json\" for programs; \"auto\" is text, and in the systemd journal without the time that it has already."`
-}
 
 // Suppression is how long what the provider says of an address is believed.
 type Suppression struct {

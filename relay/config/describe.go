@@ -2,6 +2,7 @@ package config
 
 import (
 	"github.com/smtp2rest/smtp2rest/internal/settings"
+	"github.com/smtp2rest/smtp2rest/relay/warm"
 	"github.com/smtp2rest/smtp2rest/smtpd"
 )
 
@@ -28,7 +29,7 @@ func settingsOf(c *Config) ([]setting, error) {
 
 // everySetting has one of each table that is repeated.
 func everySetting() []setting {
-	list, _ := settingsOf(&Config{Listeners: make([]smtpd.Listener, 1), Users: make([]User, 1), Warming: make([]Warming, 1)})
+	list, _ := settingsOf(&Config{Listeners: make([]smtpd.Listener, 1), Users: make([]User, 1), Warming: make([]warm.Plan, 1)})
 	return list
 }
 

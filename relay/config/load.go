@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/smtp2rest/smtp2rest/internal/settings"
+	"github.com/smtp2rest/smtp2rest/relay/warm"
 	"github.com/smtp2rest/smtp2rest/smtpd"
 )
 
@@ -133,7 +134,7 @@ func inMemory(path string) bool {
 func (l *loader) makeRoom(name string, n int) {
 	switch name {
 	case "warming":
-		l.cfg.Warming = make([]Warming, n)
+		l.cfg.Warming = make([]warm.Plan, n)
 	case "user":
 		l.cfg.Users = make([]User, n)
 	case "listener":
@@ -214,6 +215,7 @@ func (l *loader) derive() {
 	if c.Queue.DataDir == "" {
 		c.Queue.DataDir = l.stateDir()
 	}
+	c.Queue.ForgetSent = c.Queue.KeepSent == 0
 	c.Admin.RuntimeDir = l.runtimeDir()
 	l.deriveAddresses()
 	l.deriveWarming()

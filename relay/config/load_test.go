@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/mail"
+	"github.com/smtp2rest/smtp2rest/relay/warm"
 	"github.com/smtp2rest/smtp2rest/smtpd"
 )
 
@@ -241,7 +242,7 @@ func TestTagsAreWhole(t *testing.T) {
 	known := strings.Fields("toml default usual range words check env credential restart example doc")
 	key := regexp.MustCompile(`(?:^| )(\w+):"(?:[^"\\]|\\.)*"`)
 	seen := map[string]bool{}
-	list, err := settingsOf(&Config{Listeners: make([]smtpd.Listener, 1), Users: make([]User, 1), Warming: make([]Warming, 1)})
+	list, err := settingsOf(&Config{Listeners: make([]smtpd.Listener, 1), Users: make([]User, 1), Warming: make([]warm.Plan, 1)})
 	if err != nil {
 		t.Error(err)
 	}

@@ -5,6 +5,8 @@ import (
 	"slices"
 	"testing"
 	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/warm"
 )
 
 func TestWarming(t *testing.T) {
@@ -33,7 +35,7 @@ begin = 2026-12-01 00:00:00
 table = [50]
 until = 60
 `, env{}))
-	want := []Warming{
+	want := []warm.Plan{
 		{Domain: "Mail.example.com", Begin: december, First: 40, Growth: 2, Urgent: []string{"alerts@mail.example.com", "@b.example"}},
 		{Domain: "b.example", Begin: december, First: 50, Growth: 1.5, Table: []int{50, 50, 100, 0}},
 		{Domain: "c.example", Begin: december, First: 50, Growth: 1.5, Until: 60, Table: []int{50}},

@@ -44,7 +44,7 @@ func TestWhatWaitsIsBounded(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		const most = 100
 		s := &moody{}
-		r := NewRecorder(Options{Store: s, Keep: time.Hour, Log: slog.New(slog.DiscardHandler), most: most, atOnce: rapid.IntRange(1, 200).Draw(t, "at once")})
+		r := NewRecorder(Options{Bounds: Bounds{Keep: time.Hour}, Store: s, Log: slog.New(slog.DiscardHandler), most: most, atOnce: rapid.IntRange(1, 200).Draw(t, "at once")})
 		var kept []string
 		noted, lost := 0, 0
 		t.Repeat(map[string]func(*rapid.T){

@@ -13,9 +13,8 @@ import (
 
 // Options are what a Recorder is made from.
 type Options struct {
+	Bounds
 	Store   Store
-	Keep    time.Duration // how long a mail's record is kept after it came; 0: none is
-	MaxSize int64         // bytes of all records, above which the oldest go; 0 is no bound
 	Log     *slog.Logger
 	Metrics prometheus.Registerer // nil: none
 
@@ -78,14 +77,14 @@ func NewRecorder(o Options) *Recorder {
 		flush:   make(chan chan error),
 		stop:    make(chan struct{}),
 	}
-	r.bounds.Store(&Bounds{Keep: o.Keep, MaxSize: o.MaxSize})
+	r.bounds.Store(&o.Bounds)
 	return r
 }
 
-// Bounds are the Options that Prepare can change.
+// Bounds are the Options that Prepare can change. internal/settings explains the tags.
 type Bounds struct {
-	Keep    time.Duration
-	MaxSize int64
+	Keep    time.Duration `toml:"keep" default:"30d" range:"0s..3660d" doc:"How long it is kept after a mail came. \"0s\" keeps none, and removes what there is."`
+	MaxSize int64         `toml:"max_size" default:"1GiB" range:"0..1048576GiB" doc:"The most it may take on the disk; the oldest goes first. 0 is no bound."`
 }
 
 // Prepare makes ready to keep more or less. What is too old by it goes when the

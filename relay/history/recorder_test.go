@@ -218,7 +218,7 @@ func TestKeepNothing(t *testing.T) {
 func TestPruning(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := &fakeStore{old: 3 * pruneStep, bytes: 100_000}
-		r := newTest(t, s, Options{MaxSize: 50_000})
+		r := newTest(t, s, Options{Bounds: Bounds{MaxSize: 50_000}})
 		time.Sleep(time.Minute)
 		r.Stop()
 		if s.old != 0 || s.bytes > 50_000 || s.bytes < 30_000 {

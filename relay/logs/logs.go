@@ -14,9 +14,8 @@ import (
 
 // Options configure a Log.
 type Options struct {
-	W      io.Writer
-	Format Format
-	Level  slog.Level
+	Settings
+	W io.Writer
 	// Journal says that W is the systemd journal. Each line then begins with its
 	// priority (sd-daemon(3)), which the journal removes.
 	Journal bool
@@ -28,6 +27,12 @@ type Options struct {
 	// of the attribute "reply". Strangers decide how many of them there are.
 	ByClient []string
 	Window   time.Duration // in which lines are summed up; default one minute
+}
+
+// Settings can be changed by Change. internal/settings explains the tags.
+type Settings struct {
+	Level  slog.Level `toml:"level" default:"info" doc:"The least important lines that are written: \"debug\", \"info\", \"warn\" or \"error\"."`
+	Format Format     `toml:"format" default:"auto" words:"auto text json" doc:"\"text\" for people, \"json\" for programs; \"auto\" is text, and in the systemd journal without the time that it has already."`
 }
 
 // Format is the format of a line.
@@ -63,9 +68,9 @@ func New(o Options) *Log {
 }
 
 // Change changes the format and the level from now on.
-func (l *Log) Change(format Format, level slog.Level) {
-	l.level.Set(level)
-	l.write(format)
+func (l *Log) Change(s Settings) {
+	l.level.Set(s.Level)
+	l.write(s.Format)
 }
 
 func (l *Log) write(format Format) {

@@ -43,11 +43,11 @@ func TestFormats(t *testing.T) {
 		opt  Options
 		want string
 	}{
-		"for people":          {Options{Format: Auto}, "level=WARN msg=\"two words\" n=1\n"},
-		"for programs":        {Options{Format: JSON}, `{"level":"WARN","msg":"two words","n":1}` + "\n"},
-		"the journal":         {Options{Format: Auto, Journal: true}, "<4>msg=\"two words\" n=1\n"},
-		"the journal, text":   {Options{Format: Text, Journal: true}, "<4>level=WARN msg=\"two words\" n=1\n"},
-		"the journal in JSON": {Options{Format: JSON, Journal: true}, `<4>{"level":"WARN","msg":"two words","n":1}` + "\n"},
+		"for people":          {Options{Settings: Settings{Format: Auto}}, "level=WARN msg=\"two words\" n=1\n"},
+		"for programs":        {Options{Settings: Settings{Format: JSON}}, `{"level":"WARN","msg":"two words","n":1}` + "\n"},
+		"the journal":         {Options{Settings: Settings{Format: Auto}, Journal: true}, "<4>msg=\"two words\" n=1\n"},
+		"the journal, text":   {Options{Settings: Settings{Format: Text}, Journal: true}, "<4>level=WARN msg=\"two words\" n=1\n"},
+		"the journal in JSON": {Options{Settings: Settings{Format: JSON}, Journal: true}, `<4>{"level":"WARN","msg":"two words","n":1}` + "\n"},
 	} {
 		p := &page{}
 		tt.opt.W = p
@@ -63,7 +63,7 @@ func TestFormats(t *testing.T) {
 
 func TestPriorities(t *testing.T) {
 	p := &page{}
-	l := New(Options{W: p, Format: Auto, Journal: true, Level: slog.LevelDebug})
+	l := New(Options{W: p, Settings: Settings{Format: Auto, Level: slog.LevelDebug}, Journal: true})
 	defer l.Close()
 	with := l.With("id", "m1").WithGroup("g")
 	with.Debug("a")
@@ -79,12 +79,12 @@ func TestPriorities(t *testing.T) {
 func TestLevelChanges(t *testing.T) {
 	for _, journal := range []bool{false, true} {
 		p := &page{}
-		l := New(Options{W: p, Format: Auto, Journal: journal})
+		l := New(Options{W: p, Settings: Settings{Format: Auto}, Journal: journal})
 		old := l.With("made", "before")
 		old.Debug("hidden")
-		l.Change(Auto, slog.LevelDebug)
+		l.Change(Settings{Level: slog.LevelDebug, Format: Auto})
 		old.Debug("shown")
-		l.Change(Auto, slog.LevelError)
+		l.Change(Settings{Level: slog.LevelError, Format: Auto})
 		old.Warn("hidden")
 		l.Close()
 		if got := p.lines(); strings.Contains(got, "hidden") || strings.Count(got, "shown") != 1 {
@@ -98,7 +98,7 @@ func TestLevelChanges(t *testing.T) {
 func TestRepeatedTroubleIsSummed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &page{}
-		l := New(Options{W: p, Format: Auto, Always: []string{"recipient"}})
+		l := New(Options{W: p, Settings: Settings{Format: Auto}, Always: []string{"recipient"}})
 		defer l.Close()
 		log := l.With("part", "x")
 		for i := range 1239 {
@@ -139,7 +139,7 @@ func TestRepeatedTroubleIsSummed(t *testing.T) {
 func TestClientsAreSummed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &page{}
-		l := New(Options{W: p, Format: Auto, ByClient: []string{"refused"}})
+		l := New(Options{W: p, Settings: Settings{Format: Auto}, ByClient: []string{"refused"}})
 		defer l.Close()
 		for i := range 100 {
 			one := l.With("session", i, "client", fmt.Sprintf("192.0.2.1:%d", i))
@@ -191,7 +191,7 @@ func TestClientsAreSummed(t *testing.T) {
 func TestCloseWritesTheSums(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &page{}
-		l := New(Options{W: p, Format: JSON})
+		l := New(Options{W: p, Settings: Settings{Format: JSON}})
 		for range shown + 3 {
 			l.Error("trouble")
 		}
@@ -222,7 +222,7 @@ func TestCloseWritesTheSums(t *testing.T) {
 func TestManyMessages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &page{}
-		l := New(Options{W: p, Format: Auto})
+		l := New(Options{W: p, Settings: Settings{Format: Auto}})
 		for i := range 2 * messages {
 			for range shown + 1 {
 				l.Warn(fmt.Sprintf("message %d.", i))
@@ -240,7 +240,7 @@ func TestManyMessages(t *testing.T) {
 			}
 		}
 		// What is over and owes nothing makes room.
-		q := New(Options{W: p, Format: Auto})
+		q := New(Options{W: p, Settings: Settings{Format: Auto}})
 		defer q.Close()
 		for i := range messages {
 			q.Warn(fmt.Sprint(i))
@@ -255,7 +255,7 @@ func TestManyMessages(t *testing.T) {
 
 func TestManyAtOnce(t *testing.T) {
 	p := &page{}
-	l := New(Options{W: p, Format: Auto, Journal: true, Window: time.Millisecond})
+	l := New(Options{W: p, Settings: Settings{Format: Auto}, Journal: true, Window: time.Millisecond})
 	var wg sync.WaitGroup
 	const each, writers = 500, 8
 	for range writers {
@@ -303,11 +303,11 @@ func TestIsJournal(t *testing.T) {
 // A logger that was made before keeps what it was made with.
 func TestFormatChanges(t *testing.T) {
 	p := &page{}
-	l := New(Options{W: p, Format: Auto})
+	l := New(Options{W: p, Settings: Settings{Format: Auto}})
 	defer l.Close()
 	child := l.With("session", "s1").WithGroup("g").With("a", 1)
 	child.Info("one", "b", 2)
-	l.Change(JSON, slog.LevelInfo)
+	l.Change(Settings{Level: slog.LevelInfo, Format: JSON})
 	child.Info("two", "b", 2)
 	const want = "level=INFO msg=one session=s1 g.a=1 g.b=2\n" + `{"level":"INFO","msg":"two","session":"s1","g":{"a":1,"b":2}}` + "\n"
 	if got := p.lines(); got != want {

@@ -64,21 +64,22 @@ var (
 	ErrOlder = errors.New("written by an older version of smtp2rest; the daemon converts it when it starts, nothing was changed")
 )
 
-// Options is what every backend takes besides what is its own.
+// Options is what every backend takes besides what is its own. internal/settings
+// explains the tags.
 type Options struct {
 	// MaxMails bounds the mails that have an open recipient and, apart from
 	// them, those that are kept because they failed: with so many of either no
 	// more is taken. MaxBytes bounds the sizes of both together. Sent mail does
-	// not count. 0 is no bound.
-	MaxMails int64
-	MaxBytes int64
+	// not count.
+	MaxMails int   `toml:"max_mails" default:"1000000" range:"0..1000000000" doc:"The most mails that wait at once, and the most that are kept because they failed; what comes then is told to try later. 0 is no bound."`
+	MaxBytes int64 `toml:"max_size" default:"10GiB" range:"0..1048576GiB" doc:"The most both may take together. 0 is no bound."`
+	// With less than MinFree Enqueue fails with ErrFull while all that drains the
+	// queue goes on.
+	MinFree int64 `toml:"min_free" default:"256MiB" range:"0..1048576GiB" doc:"How much of the disk is left free, for what sends and removes mail to go on. At least 32MiB are, whatever is set."`
 	// ForgetSent removes a mail when its last recipient is sent, instead of
 	// keeping it listed, without content, until Purge. A mail that is not
 	// there is then taken to have been sent: settling it as Done is no error.
 	ForgetSent bool
-	// MinFree is how many bytes to keep free on the disk: with less, Enqueue
-	// fails with ErrFull while all that drains the queue goes on.
-	MinFree int64
 }
 
 // What is reserved for bounces beyond MaxMails and MaxBytes. Where a mail was

@@ -40,20 +40,17 @@ import (
 const most = math.MaxInt32
 
 // Plan says how one domain is warmed. The daily caps are those of Table, or without
-// a Table begin with First and grow by Growth.
+// a Table begin with First and grow by Growth. internal/settings explains the tags.
 type Plan struct {
-	Domain string    // of the sender; case does not matter
-	Begin  time.Time // any time of the first day
-	First  int       // the cap of day 1
-	Growth float64   // factor from one day to the next; values below 1 count as 1
-	// Table has the caps of day 1, 2 and so on. The last one stays in force; if it
-	// is 0, there is no cap from that day on.
-	Table []int
-	// Until ends the warming on the first day whose cap would reach it; 0: never.
-	Until int
-	// Urgent are envelope senders, or "@domain" for a whole domain, whose mail is
-	// counted but never held back.
-	Urgent []string
+	// Domain is the sender's; case does not matter.
+	Domain string `toml:"domain" check:"domain" example:"\"mail.example.com\"" doc:"The sender domain. It must be set."`
+	// Begin is any time of the first day.
+	Begin  time.Time `toml:"begin" example:"\"2026-12-01\"" doc:"The first day, in UTC. It must be set."`
+	First  int       `toml:"first" default:"50" range:"1..1000000000" doc:"How many mails the domain may send on the first day."`
+	Growth float64   `toml:"growth" default:"1.5" range:"1..100" doc:"How many times as many it may send on each further day."`
+	Until  int       `toml:"until" default:"20000" range:"0..1000000000" doc:"The warming is over on the day that would allow this many. 0 is never, which is the default with a table."`
+	Table  []int     `toml:"table" doc:"The first day's number, the second day's and so on, instead of first and growth. The last one stays; a 0 at the end is no bound any more."`
+	Urgent []string  `toml:"urgent" check:"senders" doc:"Envelope senders whose mail is never held back, or \"@domain\" for all of a domain."`
 }
 
 // Cap returns how many mails the plan allows on a day. After the warming there is

@@ -159,9 +159,9 @@ func (s *Store) checkRoom(n counts, more kept, bounces bool) error {
 	switch {
 	case more.mails == 0:
 		return nil
-	case o.MaxMails > 0 && mails > o.MaxMails:
+	case o.MaxMails > 0 && mails > int64(o.MaxMails):
 		return fmt.Errorf("%w: %d mails wait at most", queue.ErrFull, o.MaxMails)
-	case o.MaxMails > 0 && failed >= o.MaxMails:
+	case o.MaxMails > 0 && failed >= int64(o.MaxMails):
 		return fmt.Errorf("%w: %d failed mails are kept at most, until they are retried or dropped", queue.ErrFull, o.MaxMails)
 	case o.MaxBytes > 0 && bytes > o.MaxBytes:
 		return fmt.Errorf("%w: %d bytes at most", queue.ErrFull, o.MaxBytes)

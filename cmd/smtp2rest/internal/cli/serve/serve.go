@@ -21,7 +21,6 @@ import (
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 	"github.com/smtp2rest/smtp2rest/relay/app"
 	"github.com/smtp2rest/smtp2rest/relay/config"
-	"github.com/smtp2rest/smtp2rest/relay/logs"
 )
 
 // DrainTime is how long mail that is being handed over may take to end after
@@ -108,7 +107,7 @@ func serve(ctx context.Context, t *terminal.Terminal, cfg *config.Config, load f
 	manager := notify.New(notify.Options{Env: t.Env, Log: log.Logger})
 	daemon := app.New(app.Options{
 		Config: cfg, Version: t.Version, Log: log.Logger, Load: load, Scratch: scratch,
-		SetLog: func(c config.Log) { log.Change(logs.Format(c.Format), c.Level) },
+		SetLog: log.Change,
 		OnReload: func() func([]net.Addr, error) {
 			manager.Reloading()
 			return func(at []net.Addr, err error) { manager.Ready(statusLine(at, err)) }
