@@ -8,11 +8,11 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net"
 	"net/netip"
 	"os"
 	"slices"
-	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -251,23 +251,20 @@ func origin(client netip.AddrPort) netip.Prefix {
 	return prefix
 }
 
-// bind opens the sockets of one address: one, but for systemd's, of which
-// several may have one name.
-func bind(ctx context.Context, config Listener) ([]net.Listener, error) {
+// listen opens the sockets of one address: one, or all of systemd's that have
+// the name.
+func (s *Server) listen(ctx context.Context, config Listener) ([]net.Listener, error) {
 	if name, ok := strings.CutPrefix(config.Address, "systemd:"); ok {
-		return inherited(name, os.Getenv, os.Getpid(), firstInherited)
+		return s.inherit(name)
 	}
-	listen := listenTCP
+	var l net.Listener
+	var err error
 	if path, ok := strings.CutPrefix(config.Address, "unix:"); ok {
-		listen = func(ctx context.Context, _ string) (net.Listener, error) {
-			return listenUnix(ctx, path, config.SocketMode)
-		}
+		l, err = listenUnix(ctx, path, config.SocketMode)
+	} else {
+		l, err = listenTCP(ctx, config.Address)
 	}
-	l, err := listen(ctx, config.Address)
-	if err != nil {
-		return nil, err
-	}
-	return []net.Listener{l}, nil
+	return []net.Listener{l}, err
 }
 
 // listenTCP says what to do about an address that cannot be had.
@@ -319,58 +316,31 @@ func bindUnix(ctx context.Context, path string, mode fs.FileMode) (net.Listener,
 	return config.Listen(ctx, "unix", path)
 }
 
-// unwanted are the names of sockets that systemd opened for this process and no
-// listener takes. Clients connect to those and hear nothing.
-func unwanted(listeners []Listener, env func(string) string, pid int) (names []string) {
-	if env("LISTEN_PID") != strconv.Itoa(pid) {
-		return nil
-	}
-	for _, name := range strings.Split(env("LISTEN_FDNAMES"), ":") {
-		taken := slices.ContainsFunc(listeners, func(l Listener) bool { return l.Address == "systemd:"+name })
-		if name != "" && !taken && !slices.Contains(names, name) {
-			names = append(names, name)
-		}
-	}
-	return names
-}
-
-// firstInherited: sd_listen_fds(3).
-const firstInherited = 3
-
-// inherited takes the sockets of a name that systemd opened for this process.
-func inherited(name string, env func(string) string, pid, first int) (list []net.Listener, err error) {
-	defer func() {
-		if err != nil {
-			for _, l := range list {
-				_ = l.Close()
-			}
-		}
-	}()
-	if env("LISTEN_PID") != strconv.Itoa(pid) {
+// inherit takes over the sockets of a name that systemd opened for this process.
+func (s *Server) inherit(name string) ([]net.Listener, error) {
+	list := s.inherited[name]
+	delete(s.inherited, name)
+	switch {
+	case len(list) > 0:
+		return list, nil
+	case s.started:
+		return nil, fmt.Errorf("cannot listen on systemd:%s: systemd hands sockets over at the start only; restart smtp2rest", name)
+	case len(s.inherited) == 0:
 		return nil, fmt.Errorf("cannot listen on systemd:%s: systemd gave this process no sockets; is there a .socket unit, and was it started?", name)
 	}
-	n, err := strconv.Atoi(env("LISTEN_FDS"))
-	if err != nil || n < 0 {
-		return nil, fmt.Errorf("cannot listen on systemd:%s: LISTEN_FDS is not a number", name)
-	}
-	names := strings.Split(env("LISTEN_FDNAMES"), ":")
-	for i := range n {
-		if i >= len(names) || names[i] != name {
-			continue
+	names := slices.Sorted(maps.Keys(s.inherited))
+	return nil, fmt.Errorf("cannot listen on systemd:%s: systemd's sockets are called %s; set FileDescriptorName=%s", name, strings.Join(names, ", "), name)
+}
+
+// closeInherited closes the sockets that no listener has taken over, and returns
+// their names.
+func (s *Server) closeInherited() []string {
+	names := slices.Sorted(maps.Keys(s.inherited))
+	for _, list := range s.inherited {
+		for _, l := range list {
+			_ = l.Close()
 		}
-		f := os.NewFile(uintptr(first+i), name)
-		if f == nil {
-			return list, fmt.Errorf("cannot listen on systemd:%s: there is no such file", name)
-		}
-		l, err := net.FileListener(f) // a copy, which programs we start do not inherit
-		_ = f.Close()
-		if err != nil {
-			return list, fmt.Errorf("cannot listen on systemd:%s: %w", name, err)
-		}
-		list = append(list, l)
 	}
-	if len(list) == 0 {
-		return nil, fmt.Errorf("cannot listen on systemd:%s: systemd's sockets are called %s; set FileDescriptorName=%s", name, strings.Join(names, ", "), name)
-	}
-	return list, nil
+	s.inherited = nil
+	return names
 }

@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/emersion/go-smtp"
 
 	"github.com/smtp2rest/smtp2rest/smtpd/budget"
@@ -37,11 +38,12 @@ type Server struct {
 	stopping chan struct{}
 	finished chan struct{} // every goroutine is gone
 
-	mu      sync.Mutex
-	started bool
-	stopped bool
-	ports   []*port
-	serving sync.WaitGroup
+	mu        sync.Mutex
+	started   bool
+	stopped   bool
+	inherited map[string][]net.Listener // systemd's sockets by name, those that no listener has taken over yet
+	ports     []*port
+	serving   sync.WaitGroup
 }
 
 // New checks the options. It binds nothing.
@@ -97,16 +99,18 @@ func (s *Server) Start(ctx context.Context) error {
 	if s.started || s.stopped {
 		return errors.New("smtpd: a server can be started only once")
 	}
+	s.inherited, _ = activation.ListenersWithNames() // its error is always nil
 	change, err := s.prepare(ctx, s.options)
+	unused := s.closeInherited()
 	if err != nil {
 		return fmt.Errorf("smtpd: %w", err)
 	}
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.started = true
 	s.apply(change)
-	for _, name := range unwanted(s.options.Listeners, os.Getenv, os.Getpid()) {
-		s.log.Warn("systemd listens for this process where no listener of it does; clients that connect there hear nothing",
-			"name", name, "mend", "address = \"systemd:"+name+"\" in a [[listener]], or disable the .socket unit")
+	for _, name := range unused {
+		s.log.Warn("systemd opened a socket that no [[listener]] uses; clients that connect to it hear nothing",
+			"name", name, "mend", "set address = \"systemd:"+name+"\" in a [[listener]], or disable the .socket unit")
 	}
 	return nil
 }
@@ -265,10 +269,7 @@ func (s *Server) prepareListener(ctx context.Context, o Options, config Listener
 	if len(ports) > 0 {
 		return ports, secure, nil
 	}
-	if s.started && strings.HasPrefix(config.Address, "systemd:") {
-		return nil, nil, fmt.Errorf("cannot listen on %s: systemd hands sockets over at the start only; restart smtp2rest", config.Address)
-	}
-	sockets, err := bind(ctx, config)
+	sockets, err := s.listen(ctx, config)
 	if err != nil {
 		return nil, nil, s.ownPort(config, err)
 	}

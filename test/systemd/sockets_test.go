@@ -33,24 +33,34 @@ func TestUnixSocket(t *testing.T) {
 	mailBy(t, "unix", path)
 }
 
-// The socket comes as systemd passes it on.
+// Sockets come as systemd passes them on. One that no listener takes over is
+// named in the log.
 func TestSocketActivation(t *testing.T) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var files []*os.File
+	var addresses []string
+	for range 3 {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = l.Close() }()
+		f, err := l.(*net.TCPListener).File()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = f.Close() }()
+		files, addresses = append(files, f), append(addresses, l.Addr().String())
 	}
-	defer func() { _ = l.Close() }()
-	f, err := l.(*net.TCPListener).File()
-	if err != nil {
-		t.Fatal(err)
-	}
-	cmd := exec.Command("sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=smtp exec "$0" "$@"`,
+	cmd := exec.Command("sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=3 LISTEN_FDNAMES=smtp:other:smtp exec "$0" "$@"`,
 		harness.Binary(t), "serve", "--sandbox", "--config", harness.ConfigFile(t, "[[listener]]\naddress = \"systemd:smtp\"\n"))
-	cmd.ExtraFiles = []*os.File{f}
+	cmd.ExtraFiles = files
 	p := harness.LaunchCommand(t, harness.Environ(t), cmd)
-	_ = f.Close()
 	_ = p.Await(p.Out, `SMTP +(127\.0\.0\.1:\d+)`)
-	mailBy(t, "tcp", l.Addr().String())
+	if name := p.Await(p.Err, `systemd opened a socket that no .*name=(\w+)`); name != "other" {
+		t.Errorf("the log names %q", name)
+	}
+	mailBy(t, "tcp", addresses[0])
+	mailBy(t, "tcp", addresses[2])
 }
 
 // Over LMTP every recipient has its own reply.

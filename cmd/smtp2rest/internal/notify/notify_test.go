@@ -19,7 +19,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // manager is a service manager's socket.
-func manager(t *testing.T, more map[string]string) (*Manager, func() string) {
+func manager(t *testing.T, watchdog string) (*Manager, func() string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "notify")
 	conn, err := net.ListenUnixgram("unixgram", &net.UnixAddr{Name: path, Net: "unixgram"})
@@ -27,11 +27,10 @@ func manager(t *testing.T, more map[string]string) (*Manager, func() string) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	env := map[string]string{"NOTIFY_SOCKET": path}
-	for k, v := range more {
-		env[k] = v
-	}
-	m := New(Options{Env: func(name string) (string, bool) { v, ok := env[name]; return v, ok }, Log: slog.New(slog.DiscardHandler)})
+	t.Setenv("NOTIFY_SOCKET", path)
+	t.Setenv("WATCHDOG_USEC", watchdog)
+	t.Setenv("WATCHDOG_PID", "")
+	m := New(slog.New(slog.DiscardHandler))
 	return m, func() string {
 		t.Helper()
 		buf := make([]byte, 4096)
@@ -45,7 +44,7 @@ func manager(t *testing.T, more map[string]string) (*Manager, func() string) {
 }
 
 func TestStates(t *testing.T) {
-	m, next := manager(t, nil)
+	m, next := manager(t, "")
 	m.Ready("taking mail\non :25")
 	if got := next(); got != "READY=1\nSTATUS=taking mail; on :25" {
 		t.Errorf("Ready: %q", got)
@@ -64,14 +63,15 @@ func TestStates(t *testing.T) {
 
 // Nobody to tell, and somebody who does not listen, are no trouble.
 func TestNobodyListens(t *testing.T) {
-	m := New(Options{Env: func(string) (string, bool) { return "", false }})
-	m.Ready("x")
-	m.Watch(t.Context(), func(context.Context) error { t.Error("asked"); return nil })
-	var log strings.Builder
-	m = New(Options{Env: func(string) (string, bool) { return "/nowhere/at/all", true }, Log: slog.New(slog.NewTextHandler(&log, nil))})
-	m.Ready("x")
-	if !strings.Contains(log.String(), "the service manager cannot be told") {
-		t.Errorf("the log is %q", &log)
+	for _, tt := range []struct{ socket, said string }{{"", ""}, {"/nowhere/at/all", "the service manager cannot be told"}} {
+		t.Setenv("NOTIFY_SOCKET", tt.socket)
+		var log strings.Builder
+		m := New(slog.New(slog.NewTextHandler(&log, nil)))
+		m.Ready("x")
+		m.Watch(t.Context(), func(context.Context) error { t.Error("asked"); return nil })
+		if got := log.String(); !strings.Contains(got, tt.said) || tt.said == "" && got != "" {
+			t.Errorf("%q: the log is %q", tt.socket, got)
+		}
 	}
 }
 
@@ -83,11 +83,9 @@ func TestWatchdogIsForThisProcess(t *testing.T) {
 		{"", "", 0}, {"x", "", 0}, {"-1", "", 0}, {"30000000", "", 30 * time.Second},
 		{"30000000", strconv.Itoa(os.Getpid()), 30 * time.Second}, {"30000000", "1", 0},
 	} {
-		got := watchdog(func(name string) (string, bool) {
-			v := map[string]string{"WATCHDOG_USEC": tt.usec, "WATCHDOG_PID": tt.pid}[name]
-			return v, v != ""
-		})
-		if got != tt.want {
+		t.Setenv("WATCHDOG_USEC", tt.usec)
+		t.Setenv("WATCHDOG_PID", tt.pid)
+		if got := New(slog.New(slog.DiscardHandler)).watchdog; got != tt.want {
 			t.Errorf("%+v: %s", tt, got)
 		}
 	}
@@ -95,7 +93,7 @@ func TestWatchdogIsForThisProcess(t *testing.T) {
 
 // The pings stop while the daemon does not answer, and come again when it does.
 func TestWatch(t *testing.T) {
-	m, next := manager(t, map[string]string{"WATCHDOG_USEC": "40000"})
+	m, next := manager(t, "40000")
 	ctx, cancel := context.WithCancel(t.Context())
 	asked := make(chan error)
 	var wg sync.WaitGroup

@@ -104,7 +104,7 @@ func serve(ctx context.Context, t *terminal.Terminal, cfg *config.Config, load f
 	if runtime.GOOS != "linux" {
 		log.Warn("smtp2rest is tested on Linux, and only built for this system", "system", runtime.GOOS, "see", "docs/service.md")
 	}
-	manager := notify.New(notify.Options{Env: t.Env, Log: log.Logger})
+	manager := notify.New(log.Logger)
 	daemon := app.New(app.Options{
 		Config: cfg, Version: t.Version, Log: log.Logger, Load: load, Scratch: scratch,
 		SetLog: log.Change,

@@ -1,6 +1,7 @@
 package smtpd
 
 import (
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -82,37 +83,35 @@ func TestUnixSocketInThePlaceOfAFile(t *testing.T) {
 	}
 }
 
-func TestInheritedErrors(t *testing.T) {
-	for _, tt := range []struct{ pid, fds, names, want string }{
-		{"", "", "", "gave this process no sockets"},
-		{"4712", "1", "smtp", "gave this process no sockets"},
-		{"4711", "x", "smtp", "LISTEN_FDS is not a number"},
-		{"4711", "2", "a:b", "called a, b; set FileDescriptorName=s"},
-		{"4711", "1", "smtp", "cannot listen on systemd:smtp: "},
-	} {
-		env := map[string]string{"LISTEN_PID": tt.pid, "LISTEN_FDS": tt.fds, "LISTEN_FDNAMES": tt.names}
-		list, err := inherited("smtp", func(name string) string { return env[name] }, 4711, 1<<20)
-		if err == nil || !strings.Contains(err.Error(), tt.want) || len(list) > 0 {
-			t.Errorf("%+v: %v", tt, err)
+// Each listener takes over the sockets that have its name; the rest are closed.
+func TestInherit(t *testing.T) {
+	s := &Server{inherited: map[string][]net.Listener{}}
+	for _, name := range []string{"a", "b", "b"} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
 		}
+		defer func() { _ = l.Close() }()
+		s.inherited[name] = append(s.inherited[name], l)
 	}
-}
-
-func TestSocketsThatNobodyWants(t *testing.T) {
-	env := map[string]string{"LISTEN_PID": "4711", "LISTEN_FDNAMES": "smtp:smtp:other:"}
-	lookup := func(name string) string { return env[name] }
-	for _, tt := range []struct {
-		listeners []Listener
-		pid       int
-		want      string
-	}{
-		{[]Listener{{Address: "systemd:smtp"}}, 4711, "other"},
-		{[]Listener{{Address: ":25"}}, 4711, "smtp other"},
-		{[]Listener{{Address: "systemd:other"}, {Address: "systemd:smtp"}}, 4711, ""},
-		{nil, 1, ""},
-	} {
-		if got := strings.Join(unwanted(tt.listeners, lookup, tt.pid), " "); got != tt.want {
-			t.Errorf("%+v: %q, want %q", tt.listeners, got, tt.want)
-		}
+	if _, err := s.inherit("smtp"); err == nil || !strings.Contains(err.Error(), "called a, b; set FileDescriptorName=smtp") {
+		t.Errorf("a name that is not there: %v", err)
+	}
+	if list, err := s.inherit("b"); err != nil || len(list) != 2 {
+		t.Errorf("%d sockets, %v", len(list), err)
+	}
+	left := s.inherited["a"][0]
+	if names := s.closeInherited(); len(names) != 1 || names[0] != "a" {
+		t.Errorf("left are %v", names)
+	}
+	if _, err := left.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("a socket that nobody uses is open: %v", err)
+	}
+	if _, err := s.inherit("a"); err == nil || !strings.Contains(err.Error(), "gave this process no sockets") {
+		t.Errorf("no sockets: %v", err)
+	}
+	s.started = true
+	if _, err := s.inherit("a"); err == nil || !strings.Contains(err.Error(), "restart smtp2rest") {
+		t.Errorf("at a reload: %v", err)
 	}
 }
