@@ -6,33 +6,33 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/mail/mime"
 )
 
-// What mapping and writing a mail takes besides the mail itself, for each octet
-// of text and of anything else: TestCost measures it. A text is decoded, shown as
-// html as well, and both are quoted in what the API gets. Where texts and documents stand
-// beside each other, each is shown as the other too. A file is copied once, in
-// base64; one that is looked into is decoded before.
+// The memory that mapping and encoding take besides the mail itself, in octets for each
+// octet of the mail. TestCost measures it. A text is decoded and turned into html, and
+// both are escaped in the API request. If texts and documents stand side by side, each is
+// also converted to the other. A file is copied once, as base64. A part that is searched
+// for files is decoded before.
 const (
 	textCost   = int64(5)
 	mixedCost  = int64(10)
 	fileCost   = 2
 	insideCost = 6
 	headerCost = 16
-	escapeCost = 30  // of each quote and angle bracket: it becomes five or six octets in HTML, and that in JSON
-	fieldCost  = 200 // of each header field and part
+	escapeCost = 30  // of each quote or angle bracket: five or six octets in html, escaped again in JSON
+	fieldCost  = 200 // of each header field, and of each part
 )
 
-// smallMail is what any mail may take, so that no small one is too costly.
+// smallMail is what every mail may take, so that no small mail is too costly.
 const smallMail = 128 << 10
 
-// Cost is how much memory mapping and encoding a mail takes at most, besides the
-// mail: Map refuses a mail that is made to take more.
+// Cost returns the memory that mapping and encoding a mail take at most, besides the
+// mail. Map refuses a mail that is built to take more.
 func Cost(raw []byte, limits mime.Limits) int64 {
 	return costOf(raw, mime.Outline(raw, limits))
 }
 
-// MostCost is Cost for a mail of which only the size is known. It is too little
-// for a mail in an old charset of other letters than Latin ones, for one of mixed
-// texts and documents, and for one that consists of headers.
+// MostCost estimates Cost from the size of a mail. It is too low for a mail in an old
+// non-Latin charset, for one that mixes texts and documents, and for one that is mostly
+// header.
 func MostCost(size int64) int64 { return textCost*size + smallMail }
 
 func costOf(raw []byte, root *mime.Part) int64 {
@@ -46,14 +46,14 @@ func costOf(raw []byte, root *mime.Part) int64 {
 	return smallMail + text + escapeCost*s.escaped + s.decoded + fileCost*s.file + insideCost*s.inside + perFile*s.found + headerCost*header + fieldCost*s.fields
 }
 
-// sizes are what there is of each in a mail, in octets.
+// sizes adds up what a mail consists of, in octets.
 type sizes struct {
 	text, file, inside, decoded, bodies int64
-	escaped                             int64 // characters that HTML or JSON writes with more
+	escaped                             int64 // characters that html or JSON escapes
 	texts                               int64 // parts that are text
-	versions                            bool  // the first two are versions of each other
-	fields                              int64 // and parts
-	found                               int64 // files that may be in others, at most
+	versions                            bool  // the first two texts are alternatives
+	fields                              int64 // header fields, and parts
+	found                               int64 // files that may be inside parts, at most
 }
 
 func (s *sizes) count(p *mime.Part) {
@@ -68,7 +68,7 @@ func (s *sizes) count(p *mime.Part) {
 	}
 	s.bodies += size
 	switch {
-	case isMessage(p), isSMIME(p):
+	case p.IsMessage(), isSMIME(p):
 		s.inside += size
 		s.text += size
 		s.texts += 2
@@ -99,8 +99,8 @@ func EscapedSize(s string) int {
 		3*(strings.Count(s, "\u2028")+strings.Count(s, "\u2029"))
 }
 
-// escapes are the characters of a text that take more in the HTML that is made of
-// it, and in JSON. Of one in base64, which is not decoded to count them, a fifth are taken to be such.
+// escapes counts the characters of a text that html and JSON escape. A text in base64 is
+// not decoded for that; a fifth of it is assumed.
 func escapes(p *mime.Part) int64 {
 	switch {
 	case p.Type == "text/html":

@@ -13,10 +13,10 @@ const (
 
 // Composed is what became of a mail, and of its parts.
 type Composed struct {
-	Leaves, Fates int // parts that were looked at, and that were carried or left out
-	Readable      bool
-	Mail          *Mail
-	Refusal       *Refusal
+	Leaves, Placed int // parts that were looked at, and that were carried or left out
+	Readable       bool
+	Mail           *Mail
+	Refusal        *Refusal
 }
 
 // Compose is Map, told in full.
@@ -24,5 +24,5 @@ func Compose(raw []byte, envelopeFrom string, o Options) Composed {
 	root := mime.Parse(raw, o.Limits)
 	c := newComposer(&o, root, costOf(raw, root))
 	refusal := c.run(root, envelopeFrom)
-	return Composed{c.leaves, c.fates, readable(root), c.mail, refusal}
+	return Composed{c.leaves, c.placed, readable(root), c.mail, refusal}
 }

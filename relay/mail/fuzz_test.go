@@ -67,8 +67,8 @@ func checkInvariants(t *testing.T, raw []byte) {
 		o.Explain = func(_ OmissionKind, said string) { words = append(words, said) }
 		c := Compose(raw, "root@web1", o)
 		err := c.Refusal
-		if c.Leaves != c.Fates {
-			t.Errorf("%d parts, %d of them carried or left out", c.Leaves, c.Fates)
+		if c.Leaves != c.Placed {
+			t.Errorf("%d parts, %d of them carried or left out", c.Leaves, c.Placed)
 		}
 		if policy != SendAttachments && c.Leaves < countLeaves(root) && c.Readable {
 			t.Errorf("%d parts were looked at, the mail has %d", c.Leaves, countLeaves(root))

@@ -8,7 +8,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/mail/mime"
 )
 
-// headers sets the subject, the Message-ID and the headers that are passed on.
+// headers sets the subject, the Message-ID, and the headers that are passed on.
 func (c *composer) headers(h mime.Header) {
 	hint := c.charset
 	c.mail.Subject = c.decoder.Words(h.Get("Subject"), hint)
@@ -26,7 +26,7 @@ func (c *composer) headers(h mime.Header) {
 		if !passes(f.Name) || len(f.Name) > maxHeaderName {
 			continue
 		}
-		name := mime.OneLine(string(f.Name)) // may be any bytes
+		name := mime.OneLine(string(f.Name)) // it may have any bytes
 		if slices.ContainsFunc(seen, func(s string) bool { return strings.EqualFold(s, name) }) || len(seen) == maxHeaders {
 			continue
 		}
@@ -42,10 +42,10 @@ func (c *composer) headers(h mime.Header) {
 	}
 }
 
-// maxSubject bounds the subject, in bytes: far more than any reader shows.
+// maxSubject bounds the subject, in bytes. No mail reader shows that much.
 const maxSubject = 16 << 10
 
-// cut shortens s to at most n bytes, at the end of a character.
+// cut shortens s to at most n bytes, without splitting a character.
 func cut(s string, n int) string {
 	if len(s) <= n {
 		return s
@@ -53,15 +53,15 @@ func cut(s string, n int) string {
 	return strings.ToValidUTF8(s[:n-len("…")], "") + "…"
 }
 
-// maxHeaders bounds how many headers are passed on or named in an omission.
+// maxHeaders bounds the headers that are passed on or named in an omission.
 const maxHeaders = 100
 
-// maxHeaderName is longer than the name of any header that says something.
+// maxHeaderName is longer than any sensible name of a header.
 const maxHeaderName = 200
 
-// passes reports whether a field says something to the recipient that the
-// payload has no field for. Fields of transport, of the body's form and of
-// recipients do not; Bcc above all.
+// passes reports whether a header field is of use to the recipient and has no field of
+// its own in the API. Fields about transport, the form of the body, and recipients are
+// not, above all Bcc.
 func passes(name []byte) bool {
 	var buf [32]byte
 	key := buf[:min(len(name), len(buf))]
@@ -77,4 +77,40 @@ func passes(name []byte) bool {
 		return false
 	}
 	return bytes.HasPrefix(key, []byte("list-")) || bytes.HasPrefix(key, []byte("x-"))
+}
+
+// Identity identifies a mail for people and programs. It can also be read from a mail
+// that Map refuses.
+type Identity struct {
+	MessageID string // without angles
+	Subject   string
+	Author    string // the address in From, as it is written
+}
+
+// Identify reads the header of a mail and nothing else.
+func Identify(raw []byte) Identity {
+	root := mime.Parse(raw[:headerEnd(raw)], mime.Limits{})
+	h, d := root.Header, root.Decoder()
+	return Identity{
+		MessageID: messageID(d, h, ""),
+		Subject:   cut(d.Words(h.Get("Subject"), ""), maxSubject),
+		Author:    firstMailbox(d.Addresses(h.Get("From"), "")).Email,
+	}
+}
+
+// headerEnd returns where the header ends, for any kind of line end.
+func headerEnd(raw []byte) int {
+	const most = 256 << 10
+	raw = raw[:min(len(raw), most)]
+	end := len(raw)
+	for _, empty := range [...]string{"\r\n\r\n", "\n\n", "\r\r"} {
+		if i := bytes.Index(raw[:end], []byte(empty)); i >= 0 {
+			end = i + len(empty)
+		}
+	}
+	return end
+}
+
+func messageID(d *mime.Decoder, h mime.Header, hint string) string {
+	return strings.Trim(d.Words(h.Get("Message-ID"), hint), "<> ")
 }

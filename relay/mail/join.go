@@ -9,9 +9,9 @@ import (
 	"golang.org/x/net/html"
 )
 
-// joinText joins the blocks as text, with a blank line between them; "" when
-// none has any. Beside text, html is shown as text too: whoever reads the text
-// shall miss nothing.
+// joinText joins the blocks as text, with blank lines in between. It returns "" if no
+// block has text. If some have text, a document is converted to text too, so that the
+// text part misses nothing.
 func (c *composer) joinText(blocks []*block) string {
 	switch {
 	case !anyText(blocks):
@@ -44,7 +44,7 @@ func (c *composer) joinText(blocks []*block) string {
 	return b.String()
 }
 
-// texts appends what a block says in text to the list.
+// texts appends the texts of a block to the list.
 func (c *composer) texts(list []string, b *block) []string {
 	for _, p := range b.plain {
 		list = c.texts(list, p)
@@ -59,7 +59,7 @@ func (c *composer) texts(list []string, b *block) []string {
 	return list
 }
 
-// words is a document's text, which is made once.
+// words converts a document to text, once.
 func (c *composer) words(b *block) string {
 	if b.said == "" && b.html != "" && c.take(len(b.html)+len(b.html)/2+perDocument) {
 		b.said = htmlToText(b.html)
@@ -67,12 +67,12 @@ func (c *composer) words(b *block) string {
 	return b.said
 }
 
-// perDocument is what a reader of html takes besides what it reads.
+// perDocument is what the html tokenizer takes besides its input.
 const perDocument = 6 << 10
 
-// mergeVersions makes one block of a text and an html beside it that say the
-// same: two versions of one body, from a program that sent them as
-// multipart/mixed where it meant alternative. Nobody wants to read it twice.
+// mergeVersions merges a text and a document that stand side by side and say the same.
+// Some programs send two versions of a body as multipart/mixed instead of alternative,
+// and nobody wants to read it twice.
 func (c *composer) mergeVersions(blocks []*block) []*block {
 	kept := blocks[:0:0]
 	for i := 0; i < len(blocks); i++ {
@@ -92,7 +92,7 @@ func (c *composer) mergeVersions(blocks []*block) []*block {
 	return kept
 }
 
-// isDocument reports whether a block is a document without a text beside it.
+// isDocument reports whether a block is a document without a text.
 func isDocument(b *block) bool {
 	return b.hasHTML && b.text == "" && len(b.plain) == 0 && len(b.rich) == 0
 }
@@ -134,8 +134,8 @@ func equalBlocks(a, b []*block) bool {
 	})
 }
 
-// joinHTML joins the blocks as html. One document is left as it is; of more,
-// the first that is a whole document is the frame of the others' bodies.
+// joinHTML joins the blocks as html. A single document is left as it is. Of several, the
+// first complete document gets the bodies of the others inserted.
 func (c *composer) joinHTML(blocks []*block) string {
 	if !anyHTML(blocks) {
 		return c.textToHTML(c.joinText(blocks))
@@ -182,7 +182,7 @@ func (c *composer) joinHTML(blocks []*block) string {
 	return out.String()
 }
 
-// documents appends the blocks that are shown in html to the list.
+// documents appends the blocks that html shows to the list.
 func documents(list, blocks []*block) []*block {
 	for _, b := range blocks {
 		switch {
@@ -195,7 +195,7 @@ func documents(list, blocks []*block) []*block {
 	return list
 }
 
-// bodyBegin is where a document's body begins, 0 when that is nowhere.
+// bodyBegin returns where the body of a document begins; 0 if it has no body tag.
 func bodyBegin(doc string) int {
 	if i := indexFold(doc, "<body"); i >= 0 {
 		if end := strings.IndexByte(doc[i:], '>'); end >= 0 {
@@ -205,7 +205,7 @@ func bodyBegin(doc string) int {
 	return 0
 }
 
-// bodyEnd is where a document's body ends.
+// bodyEnd returns where the body of a document ends.
 func bodyEnd(doc string) int {
 	for _, tag := range []string{"</body", "</html"} {
 		if i := lastIndexFold(doc, tag); i >= 0 {
@@ -215,7 +215,7 @@ func bodyEnd(doc string) int {
 	return len(doc)
 }
 
-// bodyOf returns what a document shows, with its styles.
+// bodyOf returns the body of a document, with the styles from its head.
 func (c *composer) bodyOf(doc string) string {
 	begin := bodyBegin(doc)
 	if begin == 0 {
@@ -235,7 +235,7 @@ func (c *composer) bodyOf(doc string) string {
 	return strings.Join(append(styles, doc[begin:end]), "\n")
 }
 
-// stylesOf returns the style elements of a document's head.
+// stylesOf returns the style elements in the head of a document.
 func stylesOf(head string) []string {
 	var styles []string
 	for {
@@ -276,7 +276,7 @@ func lastIndexFold(s, tag string) int {
 	return -1
 }
 
-// htmlToText is a plain reading of html, for the rare mail that mixes both.
+// htmlToText is a simple conversion, for the rare mail that mixes text and html.
 func htmlToText(doc string) string {
 	t := textWriter{}
 	t.b.Grow(len(doc) / 2)
@@ -311,13 +311,12 @@ func htmlToText(doc string) string {
 	}
 }
 
-// textWriter writes words with one blank between them, and no more than one
-// blank line after another.
+// textWriter writes words separated by one blank, and never two blank lines in a row.
 type textWriter struct {
 	b      strings.Builder
-	begun  bool // something stood in the line, if only blanks
+	begun  bool // the line has something, maybe only blanks
 	inLine bool // the line has a word
-	blank  bool // the line before was blank
+	blank  bool // the line before is blank
 }
 
 func (t *textWriter) text(words []byte) {

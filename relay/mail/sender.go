@@ -39,7 +39,7 @@ func (c *composer) sender(h mime.Header, envelopeFrom string) *Refusal {
 // maxName bounds a display name, in bytes.
 const maxName = 300
 
-// author finds who wrote the mail: From, else Sender, else the envelope.
+// author returns who wrote the mail: From, else Sender, else the envelope sender.
 func (c *composer) author(h mime.Header, list []mime.Address, envelopeFrom string) mime.Address {
 	first := firstMailbox(list)
 	if len(list) > 1 || h.Count("From") > 1 {
@@ -62,37 +62,37 @@ func (c *composer) author(h mime.Header, list []mime.Address, envelopeFrom strin
 	return first
 }
 
-// authors notes whom the mail claims to be from: everybody that any From
-// names, and who takes From's place.
+// authors collects everybody whom the mail claims to be from: all addresses in all From
+// fields, and the one that replaces a missing From.
 func (c *composer) authors(h mime.Header, from []mime.Address, author mime.Address) {
 	seen := map[string]bool{}
-	note := func(a mime.Address) {
+	add := func(a mime.Address) {
 		if strings.Contains(a.Email, "@") && !seen[a.Email] && c.memory >= 0 {
 			if len(seen) == maxAuthors {
-				c.memory = -1 // not to be read on, and refused
+				c.memory = -1 // stop reading, and refuse the mail
 				return
 			}
 			seen[a.Email] = true
 			c.mail.Authors = append(c.mail.Authors, a.Email)
 		}
 	}
-	note(author)
+	add(author)
 	if h.Count("From") < 2 {
 		for _, a := range from {
-			note(a)
+			add(a)
 		}
 		return
 	}
 	for _, f := range h {
 		if strings.EqualFold(string(f.Name), "From") && c.memory >= 0 {
 			for _, a := range c.decoder.Addresses(f.Value, c.charset) {
-				note(a)
+				add(a)
 			}
 		}
 	}
 }
 
-// maxAuthors is more than any mail has: each must be one that its client may use.
+// maxAuthors is more than any real mail has. The client must be allowed to use each.
 const maxAuthors = 1000
 
 // firstMailbox prefers an address with a domain, then any address, then a name.
@@ -113,8 +113,8 @@ func firstMailbox(list []mime.Address) mime.Address {
 	return mime.Address{}
 }
 
-// replyTo sets where answers go: the mail's own Reply-To, else the author that
-// a rewritten From hides, if an answer can reach that.
+// replyTo sets where replies go: the mail's Reply-To, else the author whom a rewritten
+// From hides, if a reply can reach that address.
 func (c *composer) replyTo(h mime.Header, author mime.Address) {
 	list := c.decoder.Addresses(h.Get("Reply-To"), c.charset)
 	for _, a := range list {
@@ -134,9 +134,9 @@ func (c *composer) replyTo(h mime.Header, author mime.Address) {
 	}
 }
 
-// rewrittenName names the author where the address no longer does. Without a
-// display name it names user and host, not as an address: receivers take an
-// address in a name for forgery.
+// rewrittenName returns the display name of a rewritten From. Without a name of its own
+// it is "user (host)" and not an address: receivers take an address in a display name for
+// forgery.
 func rewrittenName(name, local, domain, envelopeFrom string) string {
 	if name != "" {
 		return name
@@ -160,8 +160,8 @@ func splitEmail(email string) (local, domain string) {
 	return email[:i], email[i+1:]
 }
 
-// verified reports whether the account may send from this very domain. A
-// subdomain is another domain: the provider verifies each by itself.
+// verified reports whether the account may send from exactly this domain. A subdomain is
+// another domain, which the provider verifies separately.
 func (c *composer) verified(domain string) bool {
 	if domain == "" {
 		return false
@@ -178,8 +178,7 @@ func (c *composer) verified(domain string) bool {
 	})
 }
 
-// asciiDomain writes an internationalised domain as every mail system takes it.
-// One that has no such form is left as it is.
+// asciiDomain writes an internationalised domain in ASCII, if it has such a form.
 func asciiDomain(email string) string {
 	local, domain := splitEmail(email)
 	form, sure := policy.Domain(domain)
@@ -189,9 +188,9 @@ func asciiDomain(email string) string {
 	return email
 }
 
-// reachable reports whether an answer from the Internet can reach an address:
-// names that RFC 2606, RFC 6761 and RFC 6762 reserve, and hosts without a
-// domain, cannot; nor can a domain that is no name in DNS.
+// reachable reports whether a reply from the Internet can reach an address. It cannot if
+// the domain is reserved (RFC 2606, RFC 6761, RFC 6762), is a bare host name, or is no
+// valid name in DNS.
 func reachable(email string) bool {
 	_, domain := splitEmail(email)
 	domain, sure := policy.Domain(domain)

@@ -4,12 +4,12 @@ import (
 	"html"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
-// textToHTML makes html that looks like the text does: escaped, with its line
-// breaks and indentation, links that can be clicked, and in monospace where
-// columns would fall apart otherwise. Where that takes too much memory, as it
-// does for a text of nothing but line ends, the text is only escaped.
+// textToHTML returns html that looks like the text: escaped, with its line breaks and
+// indentation, clickable links, and in monospace if columns would fall apart otherwise.
+// If that takes too much memory, as for a text of only line ends, it only escapes the text.
 func (c *composer) textToHTML(text string) string {
 	write := func(s sink) { writeProse(s, text) }
 	if tabular(text) {
@@ -19,7 +19,7 @@ func (c *composer) textToHTML(text string) string {
 		var b strings.Builder
 		b.Grow(len(text) + len(text)/4 + 64)
 		write(&b)
-		c.take(2 * b.Len()) // it may have grown on the way
+		c.take(2 * b.Len()) // b may have grown by copying
 		return b.String()
 	}
 	if size := sizeOf(write); c.memory >= int64(size+size*5/4+EscapedSize(text)) {
@@ -29,12 +29,11 @@ func (c *composer) textToHTML(text string) string {
 	return c.rendered(sizeOf(write), write)
 }
 
-// shortText is so little that it is not worth to find out first how long its html
-// becomes.
+// shortText is so short that computing the length of its html first is not worth it.
 const shortText = 4 << 10
 
-// sink is written to twice: to count, and for good. Growing by doubling would
-// cost several times a large mail's size.
+// sink is written twice: first to count, then for real. A buffer that grows by doubling
+// would take several times the size of a large mail.
 type sink interface{ WriteString(s string) (int, error) }
 
 type counter int
@@ -61,9 +60,9 @@ func (c *composer) rendered(size int, write func(sink)) string {
 	return b.String()
 }
 
-// writeTable keeps the text's own white space.
+// writeTable keeps the white space of the text.
 func writeTable(b sink, text string, links bool) {
-	// white-space and font-family for readers that drop the tag's own.
+	// white-space and font-family are for readers that drop the styles of the tag.
 	_, _ = b.WriteString(`<pre style="white-space:pre-wrap;font-family:monospace">`)
 	if links {
 		writeLinked(b, text, false)
@@ -79,8 +78,8 @@ func writeProse(b sink, text string) {
 	_, _ = b.WriteString("</div>")
 }
 
-// writeLinked writes text with its links. prose says that line breaks and
-// blanks must be spelled out: Outlook ignores white-space:pre-wrap.
+// writeLinked writes text with links. With prose, line breaks and blanks become markup,
+// because Outlook ignores white-space:pre-wrap.
 func writeLinked(b sink, text string, prose bool) {
 	for {
 		l := findLink(text)
@@ -97,8 +96,8 @@ func writeLinked(b sink, text string, prose bool) {
 	writeText(b, text, prose)
 }
 
-// writeText escapes text. In prose a line break is <br> and, of several
-// blanks or those that begin a line, all but the last do not collapse.
+// writeText escapes text. With prose, a line break becomes <br>, and blanks become &nbsp;
+// where html would drop them: at the beginning of a line, and all but the last of several.
 func writeText(b sink, text string, prose bool) {
 	plain := 0
 	for i := 0; i < len(text); i++ {
@@ -134,8 +133,8 @@ func writeText(b sink, text string, prose bool) {
 	_, _ = b.WriteString(text[plain:])
 }
 
-// tabular reports whether a text is clearly a table, a log or a program's
-// output: a good part of its lines has columns or drawn lines.
+// tabular reports whether a text is clearly a table, a log or the output of a program,
+// that is, whether many of its lines have columns or drawn lines.
 func tabular(text string) bool {
 	lines, columns := 0, 0
 	for line := range strings.Lines(text) {
@@ -154,8 +153,8 @@ func tabular(text string) bool {
 	return columns >= 3 && columns*3 >= lines
 }
 
-// hasColumns reports whether a line without its indent has a wide gap or a tab
-// inside, or is drawn with bars or box characters.
+// hasColumns reports whether a line without its indent has a wide gap or a tab inside, or
+// is drawn with bars or box characters.
 func hasColumns(line string) bool {
 	blanks, bars, dashes, corners := 0, 0, 0, 0
 	for i := 0; i < len(line); i++ {
@@ -182,4 +181,115 @@ func hasColumns(line string) bool {
 		blanks = 0
 	}
 	return bars >= 2 || corners >= 2 && dashes > 8
+}
+
+// link is the place of a link in a text, and what its address needs in front.
+type link struct {
+	start, end int
+	prefix     string
+}
+
+// findLink returns the first link in text; its end is 0 if there is none. It takes linear
+// time, because it looks at a bounded stretch around each mark.
+func findLink(text string) link {
+	for i := 0; i < len(text); i++ {
+		var l link
+		switch text[i] {
+		case ':':
+			l = urlAt(text, i)
+		case '.':
+			l = wwwAt(text, i)
+		case '@':
+			l = emailAt(text, i)
+		}
+		if l.end > 0 {
+			return l
+		}
+	}
+	return link{}
+}
+
+// urlAt returns the URL whose scheme ends at i.
+func urlAt(text string, i int) link {
+	if !strings.HasPrefix(text[i:], "://") {
+		return link{}
+	}
+	for _, scheme := range []string{"https", "http", "ftp"} {
+		start := i - len(scheme)
+		if start < 0 || !strings.EqualFold(text[start:i], scheme) {
+			continue
+		}
+		if end := linkEnd(text, i+3); end > i+3 {
+			return link{start, end, ""}
+		}
+	}
+	return link{}
+}
+
+// wwwAt returns the link whose "www" ends at i.
+func wwwAt(text string, i int) link {
+	start := i - 3
+	if start < 0 || !strings.EqualFold(text[start:i], "www") || start > 0 && isWord(text[start-1]) || i+1 < len(text) && text[i+1] == '.' {
+		return link{}
+	}
+	end := linkEnd(text, i+1)
+	if strings.IndexByte(text[i+1:end], '.') <= 0 {
+		return link{}
+	}
+	return link{start, end, "http://"}
+}
+
+// emailAt returns the address around the "@" at i.
+func emailAt(text string, i int) link {
+	start, end := i, i+1
+	for start > 0 && i-start < 64 && (isWord(text[start-1]) || strings.IndexByte(".+-_", text[start-1]) >= 0) {
+		start--
+	}
+	for end < len(text) && end-i < 253 && (isWord(text[end]) || text[end] == '.' || text[end] == '-') {
+		end++
+	}
+	domain := strings.TrimRight(text[i+1:end], ".-")
+	if start == i || strings.IndexByte(domain, '.') <= 0 {
+		return link{}
+	}
+	return link{start, i + 1 + len(domain), "mailto:"}
+}
+
+func isWord(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
+}
+
+// maxLink bounds the length of a link, as browsers do.
+const maxLink = 2000
+
+// linkEnd returns where the link ends that continues at from. It ends at a blank, a quote
+// or an angle bracket. Punctuation at its end belongs to the sentence, and so does a
+// closing parenthesis that was not opened in it.
+func linkEnd(text string, from int) int {
+	end, open := from, 0
+	for end < len(text) && end-from < maxLink && text[end] > ' ' && strings.IndexByte(`<>"`, text[end]) < 0 {
+		switch text[end] {
+		case '(':
+			open++
+		case ')':
+			open--
+		}
+		end++
+	}
+	for end > from && end < len(text) && !utf8.RuneStart(text[end]) {
+		end--
+	}
+	for ; end > from; end-- {
+		switch text[end-1] {
+		case '.', ',', ';', ':', '!', '?', '\'', '*', ']', '}':
+		case ')':
+			if open >= 0 {
+				return end
+			}
+			open++
+		default:
+			return end
+		}
+	}
+	return end
 }

@@ -6,24 +6,24 @@ import (
 	"unicode/utf8"
 )
 
-// Address is a mailbox as a header names it. Email is "" for a name alone; it
-// may lack a domain.
+// Address is a mailbox in a header. Email is "" for a name without an address; it may lack
+// a domain.
 type Address struct {
 	Name, Email string
 }
 
-// maxLocal is the longest local part there is (RFC 5321 section 4.5.3.1.1).
+// maxLocal is the longest local part (RFC 5321 section 4.5.3.1.1).
 const maxLocal = 64
 
-// maxAddresses bounds what is read of one field: nothing here needs more.
+// maxAddresses bounds the addresses that are read from one field.
 const maxAddresses = 200
 
-// maxMailboxes bounds what is looked at for them, empty ones as well.
+// maxMailboxes bounds the mailboxes that are examined for them, empty ones included.
 const maxMailboxes = 10_000
 
-// Addresses reads an address field of any shape, in order, groups resolved. net/mail, and so go-message, refuses the whole field for one
-// unquoted comma, dot, bracket or byte that is not ASCII; people read the
-// address all the same.
+// Addresses reads an address field in any shape, in order, and includes the members of
+// groups. net/mail, and so go-message, refuses the whole field for one unquoted comma, dot,
+// bracket or non-ASCII byte. People can read such addresses all the same.
 func (d *Decoder) Addresses(v []byte, hint string) []Address {
 	p := addressParser{decoder: d, rest: Unfold(v), hint: hint}
 	for len(p.rest) > 0 && len(p.list) < maxAddresses && p.mailboxes < maxMailboxes {
@@ -33,9 +33,9 @@ func (d *Decoder) Addresses(v []byte, hint string) []Address {
 	return p.list
 }
 
-// addressParser splits a field at the commas and semicolons outside quotes,
-// comments and angles. Pieces without an address before one with an angle
-// address are its name: `Doe, John <john@example.com>`.
+// addressParser splits a field at commas and semicolons outside quotes, comments and angle
+// brackets. Pieces without an address belong to the name of the angle address after them,
+// as in `Doe, John <john@example.com>`.
 type addressParser struct {
 	decoder *Decoder
 	rest    []byte
@@ -45,11 +45,11 @@ type addressParser struct {
 	comment []byte
 	angle   []byte
 	quoted  bool // phrase holds a quoted string
-	hasAddr bool // angle was seen
+	hasAddr bool // an angle address was seen
 	hasAt   bool // phrase holds an "@"
 
 	mailboxes int  // so far
-	unclosed  bool // there is no ">" in the rest
+	unclosed  bool // there is no ">" in rest
 }
 
 func (p *addressParser) next() {
@@ -78,7 +78,7 @@ func (p *addressParser) next() {
 		}
 	case '=':
 		if _, n := cutWord(p.rest); n > 0 {
-			// A comma inside an encoded word separates nothing.
+			// A comma inside an encoded word is no separator.
 			p.add(p.rest[:n])
 			p.rest = p.rest[n:]
 			near := p.rest[:min(len(p.rest), maxLocal+1)]
@@ -94,7 +94,7 @@ func (p *addressParser) next() {
 	}
 }
 
-// add appends to the words of the mailbox, which begin with no blank.
+// add appends to the words of the mailbox, without leading blanks.
 func (p *addressParser) add(words []byte) {
 	if len(p.phrase) == 0 {
 		words = bytes.TrimLeft(words, " \t")
@@ -103,7 +103,7 @@ func (p *addressParser) add(words []byte) {
 	p.phrase = append(p.phrase, words...)
 }
 
-// quote reads a quoted string: a name, or a quoted local part when "@" follows.
+// quote reads a quoted string: a name, or a local part if "@" follows.
 func (p *addressParser) quote() {
 	value, rest := quotedString(p.rest)
 	if len(rest) > 0 && rest[0] == '@' {
@@ -147,8 +147,8 @@ func (p *addressParser) separator() {
 	p.flush()
 }
 
-// angleFollows reports whether the next mailbox is a name and an angle address:
-// then what is before the comma belongs to its name.
+// angleFollows reports whether the next mailbox is a name with an angle address. If so,
+// the text before the comma belongs to that name.
 func (p *addressParser) angleFollows() bool {
 	if p.quoted || len(bytes.TrimSpace(p.phrase)) == 0 {
 		return false
@@ -158,7 +158,7 @@ func (p *addressParser) angleFollows() bool {
 	return i >= 0 && next[i] == '<' && !looksLikeEmail(next[:i])
 }
 
-// colon ends the name of a group, unless it is part of "mailto:".
+// colon ends the name of a group, or is part of "mailto:".
 func (p *addressParser) colon() {
 	p.rest = p.rest[1:]
 	if p.hasAddr || p.hasAt || bytes.HasPrefix(p.phrase, []byte("[")) {
@@ -194,7 +194,7 @@ func (p *addressParser) flush() {
 		}
 	}
 	if strings.EqualFold(a.Name, a.Email) {
-		a.Name = "" // says nothing more
+		a.Name = "" // it says nothing more
 	}
 	if a.Email != "" || a.Name != "" {
 		p.list = append(p.list, a)
@@ -202,7 +202,7 @@ func (p *addressParser) flush() {
 	p.reset()
 }
 
-// bare reads an address that is not in angles, among other words.
+// bare reads an address without angle brackets among other words.
 func (p *addressParser) bare(phrase []byte) Address {
 	var words [][]byte
 	a := Address{}
@@ -222,8 +222,8 @@ func (p *addressParser) bare(phrase []byte) Address {
 	return a
 }
 
-// name decodes a display name; without one the comment is it (RFC 822's way:
-// `root@host (Cron Daemon)`).
+// name decodes a display name. If there is none, the comment is the name, in the way of
+// RFC 822: `root@host (Cron Daemon)`.
 func (p *addressParser) name(phrase []byte) string {
 	if len(phrase) == 0 {
 		phrase = p.comment
@@ -236,13 +236,11 @@ func (p *addressParser) name(phrase []byte) string {
 	return strings.Join(strings.Fields(name), " ")
 }
 
-// looksLikeEmail reports whether words hold an address. What is in an encoded
-// word does not count (RFC 2047 section 5): an address hidden there would pass
-// by whoever checked the header before.
+// looksLikeEmail reports whether words have an address. An address inside an encoded word
+// does not count (RFC 2047 section 5): whoever checked the header before would not see it.
 func looksLikeEmail(b []byte) bool { return bytes.IndexByte(b, '@') >= 0 }
 
-// isLocal reports whether a word can be the local part of a local user, as in
-// `From: root`.
+// isLocal reports whether a word can be the name of a local user, as in `From: root`.
 func isLocal(s string) bool {
 	for i := range len(s) {
 		if !nameByte(s[i]) && s[i] != '+' {
@@ -252,8 +250,8 @@ func isLocal(s string) bool {
 	return s != ""
 }
 
-// email cleans an address and returns "" when it cannot be one. It may lack a
-// domain; it has no blank, control or bracket in it.
+// email cleans an address. It returns "" for what cannot be one: an address may lack a
+// domain, but has no blank, control character or bracket.
 func email(b []byte) string {
 	s := strings.Trim(uncomment(b), " \t'<>,;.")
 	if len(s) > 7 && strings.EqualFold(s[:7], "mailto:") {
@@ -271,7 +269,7 @@ func email(b []byte) string {
 		}
 	}
 	if len(local) > 2 && local[0] == '"' && local[len(local)-1] == '"' {
-		local = "" // anything may be quoted, but for controls
+		local = "" // a quoted local part may have anything except control characters
 	} else if local == "" {
 		return ""
 	}
@@ -282,8 +280,8 @@ func email(b []byte) string {
 	return s
 }
 
-// uncomment drops comments, and blanks around the dots and the "@" that RFC
-// 5322 section 4.4 still allows to be read.
+// uncomment removes comments, and blanks around dots and the "@", which RFC 5322 section
+// 4.4 still allows.
 func uncomment(b []byte) string {
 	if len(b) > 0 && b[0] == '"' || bytes.IndexByte(b, '@') < 0 {
 		return string(b)

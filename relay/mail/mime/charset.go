@@ -2,27 +2,24 @@ package mime
 
 import (
 	"bytes"
+	"encoding/base64"
 	"io"
 	"strings"
+	"unicode/utf16"
 	"unicode/utf8"
 
 	"github.com/emersion/go-message/charset"
 	"golang.org/x/text/encoding"
-	"golang.org/x/text/encoding/charmap"
 	"golang.org/x/text/encoding/ianaindex"
-	"golang.org/x/text/encoding/japanese"
 	"golang.org/x/text/encoding/korean"
 	"golang.org/x/text/encoding/simplifiedchinese"
-	"golang.org/x/text/encoding/traditionalchinese"
-	"golang.org/x/text/encoding/unicode"
 	"golang.org/x/text/encoding/unicode/utf32"
 	"golang.org/x/text/transform"
 )
 
-// Decode converts text in the charset of that label to UTF-8, which is valid
-// whatever comes in. Without a label, with one nobody knows, and when the
-// text is plainly not in it, the charset is guessed, and guessed is true when
-// that made a difference.
+// Decode converts text in the named charset to valid UTF-8. It guesses the charset if there
+// is no name, if nobody knows it, or if the text is clearly in another one. guessed says
+// that this made a difference.
 func (d *Decoder) Decode(label string, b []byte) (text string, guessed bool) {
 	name := charsetName(label)
 	switch name {
@@ -53,9 +50,9 @@ func (d *Decoder) Decode(label string, b []byte) (text string, guessed bool) {
 	return convert(d.guess(b), b), true
 }
 
-// mislabelled reports whether text that is said to be Western in one byte each
-// is in fact UTF-8: it is valid, and not by chance. A pair such as "Ä«" could be
-// meant; "Ã©", "â€™" or four of any could not.
+// mislabelled reports whether text that is declared to be in a Western single-byte charset
+// is UTF-8: it is valid, and not by chance. A pair such as "Ä«" could be meant, but not "Ã©"
+// or "â€™", or four pairs of any kind.
 func mislabelled(b []byte) bool {
 	if ascii(b) || !utf8.Valid(b) {
 		return false
@@ -66,9 +63,8 @@ func mislabelled(b []byte) bool {
 	})
 }
 
-// decodeUTF8 repairs UTF-8: mostly valid text keeps its valid part, with
-// U+FFFD for the rest; text with no valid sequence at all is in another
-// charset.
+// decodeUTF8 repairs UTF-8. Mostly valid text keeps its valid parts and gets U+FFFD for the
+// rest. Text with more invalid than valid sequences is in another charset.
 func (d *Decoder) decodeUTF8(b []byte) (string, bool) {
 	b = bytes.TrimPrefix(b, []byte("\xEF\xBB\xBF"))
 	if utf8.Valid(b) {
@@ -107,7 +103,7 @@ func ascii(b []byte) bool {
 	return true
 }
 
-// convert decodes with a charset that is known.
+// convert decodes text in a known charset.
 func convert(name string, b []byte) string {
 	var out strings.Builder
 	var err error
@@ -132,7 +128,7 @@ func convert(name string, b []byte) string {
 	return strings.ToValidUTF8(strings.TrimPrefix(out.String(), "\uFEFF"), "\uFFFD")
 }
 
-// growth is by how much text grows on its way to UTF-8, mostly.
+// growth estimates by how much text grows when it becomes UTF-8.
 func growth(name string, b []byte) int {
 	switch {
 	case name == "windows-874":
@@ -143,7 +139,7 @@ func growth(name string, b []byte) int {
 	return high(b)
 }
 
-// readAll reads about so many octets.
+// readAll reads about size octets.
 func readAll(out *strings.Builder, r io.Reader, size int) error {
 	out.Grow(size)
 	buf := make([]byte, min(size+16, 32<<10)) // a header may hold a hundred thousand words
@@ -171,52 +167,17 @@ func known(name string) bool {
 	return err == nil
 }
 
-// own returns the decoder for names that go-message/charset does not know, or
-// reads more narrowly than mail is written, and for those that are guessed.
+// own returns the decoder of a charset, and nil for those that only go-message/charset
+// knows. go-message asks ianaindex as well, but returns a reader with large buffers.
 func own(name string) encoding.Encoding {
 	switch name {
-	case "windows-1251":
-		return charmap.Windows1251
-	case "windows-1252":
-		return charmap.Windows1252
-	case "windows-1253":
-		return charmap.Windows1253
-	case "windows-1255":
-		return charmap.Windows1255
-	case "windows-1256":
-		return charmap.Windows1256
-	case "windows-874":
-		return charmap.Windows874
-	case "koi8-r":
-		return charmap.KOI8R
-	case "big5":
-		return traditionalchinese.Big5
-	case "gb18030":
-		return simplifiedchinese.GB18030
-	case "hz-gb-2312":
-		return simplifiedchinese.HZGB2312
-	case "shift_jis":
-		return japanese.ShiftJIS
-	case "euc-jp":
-		return japanese.EUCJP
-	case "iso-2022-jp":
-		return japanese.ISO2022JP
-	case "euc-kr":
-		return korean.EUCKR
-	case "utf-16le":
-		return unicode.UTF16(unicode.LittleEndian, unicode.IgnoreBOM)
-	case "utf-16be":
-		return unicode.UTF16(unicode.BigEndian, unicode.IgnoreBOM)
 	case "utf-32le":
 		return utf32.UTF32(utf32.LittleEndian, utf32.IgnoreBOM)
 	case "utf-32be":
 		return utf32.UTF32(utf32.BigEndian, utf32.IgnoreBOM)
-	case "x-mac-roman":
-		return charmap.Macintosh
 	case "ansi_x3.110-1983":
-		return nil // which go-message reads as what it mostly is
+		return nil // go-message reads it as ISO 8859-1, which it mostly is
 	}
-	// go-message asks the same, but gives no more than a reader, with buffers.
 	enc, err := ianaindex.MIME.Encoding(name)
 	if err != nil {
 		return nil
@@ -224,9 +185,9 @@ func own(name string) encoding.Encoding {
 	return enc
 }
 
-// charsetName normalises a label. Where a charset has a superset under which
-// it is really written, the superset is meant (as in the WHATWG's Encoding
-// Standard): ISO 8859-1 is windows-1252, GB 2312 is GB 18030.
+// charsetName normalises the name of a charset. If text declared in a charset is really
+// written in a superset of it, the superset is returned, as in the WHATWG's Encoding
+// Standard: windows-1252 for ISO 8859-1, GB 18030 for GB 2312.
 func charsetName(label string) string {
 	name := strings.ToLower(strings.Trim(label, " \t\r\n\"'<>;,`"))
 	name = strings.TrimPrefix(name, "charset=")
@@ -263,7 +224,7 @@ func charsetName(label string) string {
 	case "utf32", "utf-32", "ucs-4", "iso-10646-ucs-4":
 		return "utf-32"
 	case "macintosh", "mac", "x-mac-roman", "macroman", "x-macroman", "apple-roman":
-		return "x-mac-roman"
+		return "macintosh"
 	case "big-5", "cp950", "ms950", "windows-950", "x-x-big5", "big5-hkscs", "big5hkscs", "big5-eten":
 		return "big5"
 	case "iso-8859-8-i", "iso-8859-8-e":
@@ -280,8 +241,8 @@ func charsetName(label string) string {
 	return regular(name)
 }
 
-// regular brings the families' spellings to the registered one: cp1251,
-// win-1251 and windows1251 are windows-1251, iso8859_2 is iso-8859-2.
+// regular brings variants of a name to the registered one: cp1251, win-1251 and
+// windows1251 to windows-1251, iso8859_2 to iso-8859-2.
 func regular(name string) string {
 	for _, prefix := range []string{"windows-", "windows", "win-", "win", "cp-", "cp", "x-cp", "ms-"} {
 		if n, ok := strings.CutPrefix(name, prefix); ok && len(n) == 4 && strings.HasPrefix(n, "125") {
@@ -299,11 +260,12 @@ func regular(name string) string {
 	return name
 }
 
-// wide chooses the byte order of UTF-16 and UTF-32: the mark's, else that
-// which makes most of it ASCII, else the network's (RFC 2781 section 4.3).
+// wide returns the byte order of UTF-16 or UTF-32: that of the byte order mark, else the
+// one that makes most of the text ASCII, else big-endian (RFC 2781 section 4.3). It returns
+// "" if the text is neither.
 func wide(name string, b []byte) string {
 	if ascii(b) && bytes.IndexByte(b, 0) < 0 {
-		return "" // bytes of one each: the label is wrong
+		return "" // one byte for each character
 	}
 	if name == "utf-32" {
 		if bytes.HasPrefix(b, []byte("\xFF\xFE\x00\x00")) || len(b) >= 4 && b[0] != 0 && b[3] == 0 {
@@ -329,4 +291,85 @@ func wide(name string, b []byte) string {
 		return "utf-16le"
 	}
 	return "utf-16be"
+}
+
+// decodeUTF7 decodes UTF-7 (RFC 2152), which Exchange 5.5 wrote by default. golang.org/x/text
+// leaves it out, because browsers must not read it. Invalid runs stay as they are.
+func decodeUTF7(b []byte) string {
+	var out strings.Builder
+	for i := 0; i < len(b); {
+		if b[i] != '+' {
+			out.WriteByte(b[i])
+			i++
+			continue
+		}
+		end := i + 1
+		for end < len(b) && base64Byte(b[end]) {
+			end++
+		}
+		run := string(b[i+1 : end])
+		if run == "" && end < len(b) && b[end] == '-' {
+			out.WriteByte('+')
+			i = end + 1
+			continue
+		}
+		data, err := base64.RawStdEncoding.DecodeString(run)
+		if err != nil || len(data) < 2 {
+			out.Write(b[i:end])
+			i = end
+			continue
+		}
+		units := make([]uint16, 0, len(data)/2)
+		for j := 0; j+1 < len(data); j += 2 {
+			units = append(units, uint16(data[j])<<8|uint16(data[j+1]))
+		}
+		out.WriteString(string(utf16.Decode(units)))
+		if i = end; i < len(b) && b[i] == '-' {
+			i++
+		}
+	}
+	return strings.ToValidUTF8(out.String(), "\uFFFD")
+}
+
+// shiftCharset returns the decoder of the 7-bit charsets that shift a double-byte set in and
+// out (RFC 1557, RFC 1922). golang.org/x/text replaces the first by U+FFFD and does not know
+// the second.
+func shiftCharset(name string) func([]byte) []byte {
+	switch name {
+	case "iso-2022-kr":
+		return func(b []byte) []byte { return shifted(b, korean.EUCKR) }
+	case "iso-2022-cn":
+		return func(b []byte) []byte { return shifted(b, simplifiedchinese.GB18030) }
+	}
+	return nil
+}
+
+// shifted sets the high bit of bytes between SO and SI, which gives the 8-bit form of the
+// charset, and drops the escape sequences that announce it.
+func shifted(b []byte, enc encoding.Encoding) []byte {
+	const so, si, esc = 0x0E, 0x0F, 0x1B
+	raw := make([]byte, 0, len(b))
+	in := false
+	for i := 0; i < len(b); i++ {
+		switch c := b[i]; {
+		case c == so:
+			in = true
+		case c == si:
+			in = false
+		case c == esc && i+3 < len(b) && b[i+1] == '$':
+			i += 3
+		case c == '\n':
+			in = false // the shift ends with the line
+			raw = append(raw, c)
+		case in && c > ' ':
+			raw = append(raw, c|0x80)
+		default:
+			raw = append(raw, c)
+		}
+	}
+	out, err := enc.NewDecoder().Bytes(raw)
+	if err != nil {
+		return raw
+	}
+	return out
 }

@@ -2,21 +2,21 @@ package mime
 
 import (
 	"bytes"
+	"strings"
 )
 
-// Field is one header field as it was transferred. Both are slices of the
-// mail; Value still has its folds.
+// Field is one header field as it was transferred. Name and Value are slices of the mail;
+// Value still has its folds.
 type Field struct {
 	Name  []byte
 	Value []byte
 }
 
-// Header is a header block in the order of the mail.
+// Header is a header block, in the order of the mail.
 type Header []Field
 
-// Get returns the first field of that name that says anything, or the first.
-// The first wins because that is what mail readers show; an empty one loses
-// because programs write an empty default and then the real one.
+// Get returns the first field of that name that is not empty, else the first. Mail readers
+// show the first. Some programs write an empty default before the real field.
 func (h Header) Get(name string) []byte {
 	var found []byte
 	for _, f := range h {
@@ -46,28 +46,12 @@ func (h Header) Count(name string) int {
 	return n
 }
 
-// foldEqual compares ASCII without regard to case and without an allocation.
-func foldEqual(b []byte, s string) bool {
-	if len(b) != len(s) {
-		return false
-	}
-	for i := range b {
-		if lower(b[i]) != lower(s[i]) {
-			return false
-		}
-	}
-	return true
-}
+// foldEqual compares ASCII without regard to case. The comparison of lengths comes first so
+// that the conversion is of a short name, which needs no allocation.
+func foldEqual(b []byte, s string) bool { return len(b) == len(s) && strings.EqualFold(string(b), s) }
 
-func lower(c byte) byte {
-	if 'A' <= c && c <= 'Z' {
-		return c + 'a' - 'A'
-	}
-	return c
-}
-
-// Unfold undoes folding (RFC 5322 section 2.2.3): a line break and the white
-// space around it are one space. A bare CR or NUL cannot start a new line here.
+// Unfold undoes folding (RFC 5322 section 2.2.3): it replaces a line break and the white
+// space around it by one space. A bare CR or NUL begins no new line.
 func Unfold(v []byte) []byte {
 	if bytes.IndexByte(v, '\n') < 0 && bytes.IndexByte(v, '\r') < 0 {
 		return bytes.TrimSpace(v)
@@ -88,15 +72,15 @@ func Unfold(v []byte) []byte {
 // headerReader reads one header block.
 type headerReader struct {
 	limits Limits
-	isOpen func(line []byte) bool // whether the line is a boundary in force
-	ahead  int                    // up to here a later header line is known to follow
-	fields *int                   // of the mail so far
-	skips  bool                   // the last line began no field; nor does its continuation count
+	isOpen func(line []byte) bool // whether the line is an open boundary
+	ahead  int                    // a later header field is known to begin before this offset
+	fields *int                   // fields of the whole mail so far
+	skips  bool                   // the last line was no field, so its continuation is skipped
 	part   *Part
 }
 
-// read fills the part's header from b and returns where its body begins. A
-// part may have no header at all.
+// read reads the header of the part from b and returns where its body begins. A part may
+// have no header.
 func (r *headerReader) read(b []byte, pos int) int {
 	r.ahead, r.skips = -1, false
 	start := pos
@@ -110,7 +94,7 @@ func (r *headerReader) read(b []byte, pos int) int {
 			return pos
 		case line[0] == ' ' || line[0] == '\t':
 			if len(bytes.TrimSpace(line)) == 0 && next >= r.ahead && !r.headerAhead(b, skipFolds(b, next), 1) {
-				return next // a blank line that is not quite empty
+				return next // a blank line that has white space
 			}
 			r.extend(line, next-start)
 		default:
@@ -123,9 +107,8 @@ func (r *headerReader) read(b []byte, pos int) int {
 	return pos
 }
 
-// field reads a line that begins a field; next is where the one after it
-// begins. It returns false for a line that begins the body because the blank
-// line before it is missing.
+// field reads a line that begins a field. next is where the line after it begins. It returns
+// false if the line begins the body, that is, if the blank line before the body is missing.
 func (r *headerReader) field(b, line []byte, next, size int) bool {
 	name, value, ok := cutField(line)
 	if ok {
@@ -134,7 +117,7 @@ func (r *headerReader) field(b, line []byte, next, size int) bool {
 	}
 	r.skips = true
 	if bytes.HasPrefix(line, []byte("From ")) || bytes.HasPrefix(line, []byte(">From ")) {
-		return true // the separator line of an mbox file
+		return true // the separator of an mbox file
 	}
 	if n := len(r.part.Header); n > 0 && unindented(r.part.Header[n-1].Value, line) {
 		r.part.add(BadHeader, "a folded line without its indent")
@@ -150,9 +133,9 @@ func (r *headerReader) field(b, line []byte, next, size int) bool {
 	return true
 }
 
-// unindented reports whether a line is the rest of a folded value that has lost
-// its indent: a parameter after a semicolon, an address after a comma, or an
-// encoded word. Any other is left out, as the other parsers do.
+// unindented reports whether a line continues a folded value but has lost its indent: it is
+// a parameter after a semicolon, an address after a comma, or an encoded word. Other such
+// lines are left out, as other parsers do.
 func unindented(value, line []byte) bool {
 	value = bytes.TrimSpace(value)
 	switch {
@@ -164,7 +147,7 @@ func unindented(value, line []byte) bool {
 	return bytes.HasPrefix(line, []byte("=?"))
 }
 
-// skipFolds steps over lines that begin with a blank.
+// skipFolds skips lines that begin with white space.
 func skipFolds(b []byte, pos int) int {
 	for pos < len(b) && (b[pos] == ' ' || b[pos] == '\t') {
 		_, pos = cutLine(b, pos)
@@ -183,8 +166,7 @@ func (r *headerReader) append(name, value []byte, size int) {
 	r.part.Header = append(r.part.Header, Field{name, value})
 }
 
-// extend lengthens the last field by a further line, which follows it in
-// memory.
+// extend extends the last field by a further line, which follows it in memory.
 func (r *headerReader) extend(line []byte, size int) {
 	if size > r.limits.HeaderBytes {
 		r.part.add(OverLimit, "header too long")
@@ -201,15 +183,15 @@ func (r *headerReader) extend(line []byte, size int) {
 		r.part.add(BadHeader, "the first header line is indented")
 		return
 	}
-	// line and the value are slices of one mail, so that the value reaches
-	// the line's end by their capacities' difference.
+	// line and the value are slices of the same mail. The difference of their
+	// capacities says where the line ends.
 	last := &r.part.Header[n-1]
 	last.Value = last.Value[: cap(last.Value)-cap(line)+len(line) : cap(last.Value)]
 }
 
-// headerAhead reports whether within the next lines, and before a blank one,
-// there is certainly a header field. Its answers are remembered, so that
-// asking at each of many junk lines stays linear.
+// headerAhead reports whether there is certainly a header field in the next lines, before
+// a blank one. It remembers its answer, so that asking at each of many junk lines takes
+// linear time.
 func (r *headerReader) headerAhead(b []byte, pos, lines int) bool {
 	if pos < r.ahead {
 		return true
@@ -228,9 +210,9 @@ func (r *headerReader) headerAhead(b []byte, pos, lines int) bool {
 	return false
 }
 
-// cutField splits a header line at its colon. RFC 5322 section 2.2 allows any
-// printable character in a name, and programs write others; parameters that lost their indent and URLs
-// are not taken for fields all the same.
+// cutField splits a header line at its colon. RFC 5322 section 2.2 allows any printable
+// character in a name, and programs write others. Parameters that lost their indent, and
+// URLs, are not taken for fields.
 func cutField(line []byte) (name, value []byte, ok bool) {
 	i := bytes.IndexByte(line, ':')
 	if i <= 0 || bytes.HasPrefix(line[i:], []byte("://")) {
@@ -253,7 +235,7 @@ func nameByte(c byte) bool {
 	return c == '-' || c == '_' || c == '.'
 }
 
-// wellKnown reports whether a line with this name before its colon is a header
+// wellKnown reports whether a line with this name before its colon is certainly a header
 // field and not prose.
 func wellKnown(name []byte) bool {
 	for _, prefix := range []string{"x-", "content-", "list-", "resent-", "arc-", "dkim-"} {
@@ -273,9 +255,8 @@ func wellKnown(name []byte) bool {
 	return false
 }
 
-// cutLine returns the line at pos without its end, and where the next begins.
-// Any number of CRs before the LF belong to the end: text mode files that were
-// converted twice have two.
+// cutLine returns the line at pos without its end, and where the next line begins. The end
+// is LF with any number of CRs before it: text files that were converted twice have two.
 func cutLine(b []byte, pos int) (line []byte, next int) {
 	i := bytes.IndexByte(b[pos:], '\n')
 	if i < 0 {

@@ -1,26 +1,24 @@
-// Package mime reads the structure of a mail: bytes in, a tree of parts with
-// their headers, decoded bodies and text out. It never fails and never loses
-// anything silently: whatever is broken is read as a mail reader would show it
-// and named as a Defect. It is pure, holds no state, and knows nothing of what
-// the mail is for; relay/mail above it is the policy.
+// Package mime reads the structure of a mail. It turns bytes into a tree of parts with
+// headers, decoded bodies and text. It never fails: whatever is malformed is read as a mail
+// reader would show it, and recorded as a Defect, so that nothing is lost silently. It is
+// pure and has no state. relay/mail applies the policy.
 //
-// The project's base for mail is go-message, and its charset package and
-// golang.org/x/text decode every charset here. The structure is read by code
-// of our own because go-message's readers end at the first malformed header,
-// parameter, boundary or transfer encoding (its issues 38 and 130: by design),
-// cost quadratic time in the depth of nesting, have no limit on parts, and
-// copy each byte several times. This parser slices the mail instead: one pass,
-// time and memory linear in its size whatever is in it.
+// The project is based on go-message, whose charset package and golang.org/x/text decode
+// the charsets here. The structure is read by our own code, for four reasons: go-message's
+// readers stop at the first malformed header, parameter, boundary or transfer encoding (by
+// design; its issues 38 and 130), they take quadratic time in the depth of nesting, they do
+// not limit the parts, and they copy each byte several times. This parser makes one pass
+// and returns slices of the mail. Its time and memory are linear in the size of any mail.
 package mime
 
-// Limits bound what one mail may cost. Zero fields take the defaults. What is
-// over a limit is not lost: it is read more coarsely, and a Defect says so.
+// Limits bound what one mail may cost. Zero fields have the defaults. What exceeds a limit
+// is not lost but read more coarsely, and recorded as a Defect.
 type Limits struct {
-	Depth        int // nesting; deeper parts count as parts of the deepest container. Default 50
-	Parts        int // in all, but for containers; what follows is one opaque part. Default 1000
-	HeaderBytes  int // of one header block; later fields are dropped. Default 1 MiB
-	HeaderFields int // of one header block; later fields are dropped. Default 2000
-	AllFields    int // of all header blocks; later fields are dropped. Default 50,000
+	Depth        int // of nesting; deeper parts become parts of the deepest container. Default 50
+	Parts        int // without containers; what follows is one opaque part. Default 1000
+	HeaderBytes  int // of one header; later fields are dropped. Default 1 MiB
+	HeaderFields int // of one header; later fields are dropped. Default 2000
+	AllFields    int // of all headers; later fields are dropped. Default 50,000
 }
 
 func (l Limits) withDefaults() Limits {
@@ -38,37 +36,36 @@ func setDefault(v *int, def int) {
 	}
 }
 
-// Part is one entity of a mail: the mail itself, or a part of it.
+// Part is the mail itself, or a part of it.
 type Part struct {
 	Header Header
 	Type   string  // media type in lower case; never empty
 	Params []Param // of Content-Type
 
-	// Body is the part's body as transferred, a slice of the mail. For a
-	// container it spans the children.
+	// Body is the body as it was transferred, a slice of the mail. The body of a
+	// container spans its children.
 	Body []byte
 
-	// Parts are the children: of a multipart, or the one message in a
-	// message/rfc822.
+	// Parts are the children of a multipart, or the one message in a message/rfc822.
 	Parts []*Part
 
 	Defects []Defect
 
-	// The rest is what the header says, read once.
+	// What the header says about the body, read once.
 	transfer    transferEncoding
 	disposition string
-	named       []Param // of Content-Disposition
+	named       []Param // the parameters of Content-Disposition
 	filename    string
 	decoder     *Decoder
 }
 
-// Decoder is for what else there is to decode of the mail.
+// Decoder returns the decoder of the mail, for its other text.
 func (p *Part) Decoder() *Decoder { return p.decoder }
 
-// Param returns a Content-Type parameter by its lower-case name, or "".
+// Param returns a parameter of Content-Type by its lower-case name, or "".
 func (p *Part) Param(name string) string { return param(p.Params, name) }
 
-// Encoded reports whether the body has to be decoded to find what is in it.
+// Encoded reports whether the body has to be decoded.
 func (p *Part) Encoded() bool { return p.transfer == encBase64 || p.transfer == encQuoted }
 
 // Quoted reports whether the body is in quoted-printable.
@@ -77,8 +74,11 @@ func (p *Part) Quoted() bool { return p.transfer == encQuoted }
 // Container reports whether the part consists of other parts.
 func (p *Part) Container() bool { return len(p.Parts) > 0 }
 
-// add records a defect once per kind, so that a mail of a million broken lines
-// does not cost a million defects.
+// IsMessage reports whether the part is an embedded message.
+func (p *Part) IsMessage() bool { return p.Type == "message/rfc822" || p.Type == "message/global" }
+
+// add records a defect, one of each kind. A mail of a million malformed lines must not cost
+// a million defects.
 func (p *Part) add(kind DefectKind, detail string) {
 	for _, d := range p.Defects {
 		if d.Kind == kind {
@@ -88,21 +88,21 @@ func (p *Part) add(kind DefectKind, detail string) {
 	p.Defects = append(p.Defects, Defect{Kind: kind, Detail: detail})
 }
 
-// Defect is something malformed that was read all the same.
+// Defect is something malformed that was read nevertheless.
 type Defect struct {
 	Kind   DefectKind
-	Detail string // one line, which may hold words of the mail: for whoever has the mail, and no log
+	Detail string // one line; it may have words of the mail and must not be logged
 	Size   int    // of an Epilogue, in octets
 }
 
-// DefectKind is a closed set.
+// DefectKind is the kind of a defect.
 type DefectKind int
 
 const (
-	BadHeader   DefectKind = iota // a header line that is none, or a header that does not end
+	BadHeader   DefectKind = iota // a line that is no header field, or a header that does not end
 	BadBoundary                   // a boundary that is missing, wrong or not closed
-	BadEncoding                   // a transfer encoding that is unknown or broken
-	BadCharset                    // a charset that is unknown, undeclared or wrong
+	BadEncoding                   // an unknown or broken transfer encoding
+	BadCharset                    // an unknown, undeclared or wrong charset
 	OverLimit                     // one of Limits was reached
 	Epilogue                      // text after the last part, which no mail reader shows
 )

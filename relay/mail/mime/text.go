@@ -8,9 +8,8 @@ import (
 	"golang.org/x/text/encoding/charmap"
 )
 
-// Text returns the decoded body of a text part as UTF-8 with line ends of LF
-// alone, without a byte order mark and control characters; and how much memory
-// that took, in octets.
+// Text returns the decoded body of a text part as UTF-8, with line ends of LF and without a
+// byte order mark and control characters. memory is how much that took, in octets.
 func (p *Part) Text() (text string, memory int) {
 	body := p.Decoded()
 	if p.transfer != encIdentity {
@@ -40,8 +39,8 @@ func (p *Part) Text() (text string, memory int) {
 	return text, memory
 }
 
-// MostText is an upper bound for the length of Text, but for text that is not in
-// the charset it is said to be in.
+// MostText returns an upper bound for the length of Text. It does not hold for text that is
+// not in its declared charset.
 func (p *Part) MostText() int {
 	n := len(p.Body)
 	switch p.transfer {
@@ -54,7 +53,7 @@ func (p *Part) MostText() int {
 	case name == "utf-8":
 		return n
 	case strings.HasPrefix(name, "utf-"), strings.HasPrefix(name, "iso-2022-"), strings.HasPrefix(name, "hz-"):
-		return 2 * n // two octets of any value for up to three
+		return 2 * n // up to three octets for two
 	case p.transfer == encBase64 && name == "us-ascii":
 		return n
 	case p.transfer == encBase64:
@@ -66,8 +65,8 @@ func (p *Part) MostText() int {
 	return n + 2*high(p.Body)
 }
 
-// Guessed is what finding the charset of a text takes besides, where that is not
-// the one that it says: an upper bound, in octets.
+// Guessed returns an upper bound for the memory that guessing the charset of a text takes in
+// addition, in octets.
 func (p *Part) Guessed() int {
 	declared := charsetName(p.Param("charset")) == "utf-8"
 	if p.transfer == encIdentity && (ascii(p.Body) || declared && utf8.Valid(p.Body)) {
@@ -76,7 +75,7 @@ func (p *Part) Guessed() int {
 	return 8 * len(p.Body)
 }
 
-// Base64 reports whether what the part holds is in base64 or uuencoded.
+// Base64 reports whether the body is in base64 or uuencode.
 func (p *Part) Base64() bool { return p.transfer == encBase64 || p.transfer == encUU }
 
 // high counts the octets that are not ASCII.
@@ -95,8 +94,8 @@ func charsetDefect(label string) string {
 	return "charset " + OneLine(label[:min(len(label), 40)]) + " is unknown or wrong"
 }
 
-// metaCharset finds the charset that an HTML document declares for itself in
-// its first kilobyte (WHATWG HTML, prescan).
+// metaCharset returns the charset that an html document declares in its first kilobyte (the
+// prescan of WHATWG HTML).
 func metaCharset(b []byte) string {
 	b = bytes.ToLower(b[:min(len(b), 1024)])
 	for {
@@ -111,7 +110,7 @@ func metaCharset(b []byte) string {
 			if end := bytes.IndexAny(v, " \t\r\n\"';/>"); end >= 0 {
 				v = v[:end]
 			}
-			// A document that reached us byte by byte is not in UTF-16.
+			// A document whose bytes are readable here is not in UTF-16.
 			if name := string(v); name != "" && !strings.HasPrefix(name, "utf-16") {
 				return name
 			}
@@ -119,8 +118,8 @@ func metaCharset(b []byte) string {
 	}
 }
 
-// asIs returns a text that is in UTF-8 already: a large one is not to be copied
-// once more than it must be.
+// asIs returns the text itself if it is in UTF-8 already, so that a large one is not copied
+// once more.
 func asIs(label string, b []byte) ([]byte, bool) {
 	switch charsetName(label) {
 	case "utf-8":
@@ -132,8 +131,8 @@ func asIs(label string, b []byte) ([]byte, bool) {
 	return nil, false
 }
 
-// CleanText makes every line end LF and drops what neither HTML nor a mail
-// reader shows: control characters but tab and line feed.
+// CleanText makes every line end LF and drops control characters other than tab and LF,
+// which no mail reader shows.
 func CleanText(s string) string { return clean(s) }
 
 func clean[T string | []byte](s T) string {
@@ -155,7 +154,7 @@ func clean[T string | []byte](s T) string {
 	return out.String()
 }
 
-// write copies once, whichever s is.
+// write writes s without a further copy.
 func write[T string | []byte](b *strings.Builder, s T) {
 	switch s := any(s).(type) {
 	case string:
@@ -165,21 +164,21 @@ func write[T string | []byte](b *strings.Builder, s T) {
 	}
 }
 
-// indexUnclean returns the first control character that is not shown, or -1.
+// indexUnclean returns the index of the first control character to drop, or -1.
 func indexUnclean[T string | []byte](s T) int {
 	for i := 0; i < len(s); i++ {
 		switch c := s[i]; {
 		case c < ' ' && c != '\n' && c != '\t', c == 0x7F:
 			return i
-		case c == 0xC2 && i+1 < len(s) && s[i+1] < 0xA0: // C1, two bytes in UTF-8
+		case c == 0xC2 && i+1 < len(s) && s[i+1] < 0xA0: // C1 controls, two bytes in UTF-8
 			return i
 		}
 	}
 	return -1
 }
 
-// appendClean appends what the control character that s begins with stands
-// for, and returns how many bytes of s that took.
+// appendClean appends the replacement of the control character at the beginning of s, and
+// returns how many bytes of s it replaces.
 func appendClean[T string | []byte](out []byte, s T) ([]byte, int) {
 	switch s[0] {
 	case '\r':
@@ -196,8 +195,8 @@ func appendClean[T string | []byte](out []byte, s T) ([]byte, int) {
 	case 0x1B:
 		return out, escapeLen(s)
 	case 0xC2:
-		// A C1 control is windows-1252 that was taken for ISO 8859-1 on its
-		// way: the euro sign, quotes.
+		// A C1 control is a character of windows-1252, such as the euro sign or a
+		// quote, that was taken for ISO 8859-1 on its way.
 		if r := charmap.Windows1252.DecodeByte(s[1]); r >= 0xA0 && r != utf8.RuneError {
 			out = utf8.AppendRune(out, r)
 		}
@@ -206,8 +205,8 @@ func appendClean[T string | []byte](out []byte, s T) ([]byte, int) {
 	return out, 1
 }
 
-// escapeLen returns the length of a terminal's escape sequence: programs that
-// colour their output mail it too.
+// escapeLen returns the length of a terminal's escape sequence. Programs that colour their
+// output also mail it.
 func escapeLen[T string | []byte](s T) int {
 	if len(s) < 2 || s[1] != '[' {
 		return 1
@@ -221,4 +220,41 @@ func escapeLen[T string | []byte](s T) int {
 		}
 	}
 	return 1
+}
+
+// unflow joins the lines of format=flowed text (RFC 3676). A line that ends in a blank
+// continues in the next line of the same quote depth. delSp removes that blank.
+func unflow(text string, delSp bool) string {
+	var b strings.Builder
+	b.Grow(len(text))
+	open, depth := false, 0 // whether the last line continues, and its quote depth
+	for line := range strings.Lines(text) {
+		line = strings.TrimSuffix(line, "\n")
+		d := len(line) - len(strings.TrimLeft(line, ">"))
+		line = strings.TrimPrefix(line[d:], " ") // space-stuffing, section 4.4
+		// A ">" after a blank is a quotation by a program that does not count quote
+		// marks as section 4.5 requires: `>> > text`.
+		if open && (d != depth || line == "-- " || strings.HasPrefix(line, ">")) {
+			b.WriteByte('\n')
+			open = false
+		}
+		if !open && d > 0 {
+			b.WriteString(strings.Repeat(">", d))
+			b.WriteByte(' ')
+		}
+		open = strings.HasSuffix(line, " ") && line != "-- " // section 4.3: a signature separator is fixed
+		depth = d
+		if open && delSp {
+			line = line[:len(line)-1]
+		}
+		b.WriteString(line)
+		if !open {
+			b.WriteByte('\n')
+		}
+	}
+	out := b.String()
+	if !strings.HasSuffix(text, "\n") {
+		out = strings.TrimSuffix(out, "\n")
+	}
+	return out
 }

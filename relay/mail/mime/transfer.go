@@ -3,6 +3,7 @@ package mime
 import (
 	"bytes"
 	"encoding/base64"
+	"strconv"
 	"strings"
 )
 
@@ -16,7 +17,7 @@ const (
 	encUnknown
 )
 
-// encoding reads Content-Transfer-Encoding, as it is written and miswritten.
+// encoding reads Content-Transfer-Encoding, including common misspellings.
 func (p *Part) encoding() transferEncoding {
 	v := p.Header.Get("Content-Transfer-Encoding")
 	if len(v) == 0 {
@@ -42,12 +43,12 @@ func (p *Part) encoding() transferEncoding {
 	return encUnknown
 }
 
-// Decoded returns the part's body without its transfer encoding. What cannot
-// be decoded stays as it is, with a defect. A container's body, and a body
-// that is not encoded, is a slice of the mail.
+// Decoded returns the body without its transfer encoding. What cannot be decoded stays as it
+// is, with a defect. The body of a container, and one that is not encoded, is a slice of the
+// mail.
 func (p *Part) Decoded() []byte {
 	if p.multipart() {
-		return p.Body // RFC 2045 section 6.4: never encoded, whatever it says
+		return p.Body // never encoded, whatever its header says (RFC 2045 section 6.4)
 	}
 	switch p.transfer {
 	case encBase64:
@@ -76,9 +77,8 @@ func (p *Part) Decoded() []byte {
 	return p.Body
 }
 
-// decodeBase64 decodes what there is. tail is plain text after the end of the
-// data, such as a mailing list's footer; ok is false when anything but white
-// space had to be skipped.
+// decodeBase64 decodes as much as possible. tail is plain text after the data, such as the
+// footer of a mailing list. ok is false if anything but white space was skipped.
 func decodeBase64(v []byte) (data, tail []byte, ok bool) {
 	packed := make([]byte, 0, len(v))
 	for pos := 0; pos < len(v); {
@@ -94,22 +94,22 @@ func decodeBase64(v []byte) (data, tail []byte, ok bool) {
 	return decodeLoose(v, packed[:0])
 }
 
-// looseDecoder is a base64 decoder that never gives up: characters outside the
-// alphabet are skipped (RFC 2045 section 6.8), missing padding is assumed, and
-// data goes on after padding, as in bodies put together from several. Go's
-// decoder, and so go-message, loses the tail in each of these cases.
+// looseDecoder is a base64 decoder that never fails. It skips characters outside the
+// alphabet (RFC 2045 section 6.8), adds missing padding, and continues after padding, for
+// bodies that were joined from several. Go's decoder, and so go-message, loses the rest in
+// each of these cases.
 type looseDecoder struct {
 	out     []byte
 	acc     uint32
 	bits    int
 	padded  bool
-	skipped int // characters that are no base64
-	gaps    int // blanks inside lines: prose has them, base64 hardly
-	gappy   int // lines that have any
+	skipped int // characters outside the alphabet
+	gaps    int // blanks inside lines: prose has many, base64 hardly any
+	gappy   int // lines with blanks inside
 	lines   int
 }
 
-// out is where it goes.
+// decodeLoose is decodeBase64 for malformed data. It appends to out.
 func decodeLoose(v, out []byte) (data, tail []byte, ok bool) {
 	d := looseDecoder{out: out}
 	for pos := 0; pos < len(v); {
@@ -130,8 +130,8 @@ func decodeLoose(v, out []byte) (data, tail []byte, ok bool) {
 	return d.out, tail, d.skipped == 0 && len(bytes.TrimSpace(tail)) == 0
 }
 
-// line decodes a line, up to where the data ends: padding with more than
-// another run behind it. It returns where that is.
+// line decodes a line and returns where the data ends in it. Data ends at padding that is
+// followed by something other than a further run of base64.
 func (d *looseDecoder) line(line []byte) int {
 	end := len(line)
 	if i := bytes.IndexByte(line, '='); i >= 0 {
@@ -182,7 +182,8 @@ func (d *looseDecoder) byte(c byte) {
 	}
 }
 
-// alphabetOnly reports whether a line is base64 and not the rule above a footer.
+// alphabetOnly reports whether a line is base64 and not, for example, the rule above a
+// footer.
 func alphabetOnly(line []byte) bool {
 	for _, c := range bytes.TrimRight(line, " \t=") {
 		if !base64Byte(c) {
@@ -192,7 +193,7 @@ func alphabetOnly(line []byte) bool {
 	return true
 }
 
-// sextet reads a character of both alphabets of RFC 4648.
+// sextet returns the value of a character in either alphabet of RFC 4648.
 func sextet(c byte) (byte, bool) {
 	switch {
 	case 'A' <= c && c <= 'Z':
@@ -209,8 +210,8 @@ func sextet(c byte) (byte, bool) {
 	return 0, false
 }
 
-// decodeQuoted decodes quoted-printable (RFC 2045 section 6.7). An "=" that is
-// not followed by two hex digits or a line break stays; ok is false then.
+// decodeQuoted decodes quoted-printable (RFC 2045 section 6.7). An "=" that is followed by
+// neither two hex digits nor a line break stays, and ok is false.
 func decodeQuoted(v []byte) (data []byte, ok bool) {
 	out := make([]byte, 0, len(v))
 	ok = true
@@ -231,10 +232,8 @@ func decodeQuoted(v []byte) (data []byte, ok bool) {
 				break
 			}
 			out = append(out, line[:i]...)
-			if isHexPair(line[i+1:]) {
-				hi, _ := unhex(line[i+1])
-				lo, _ := unhex(line[i+2])
-				out = append(out, hi<<4|lo)
+			if c, valid := unhex(line[i+1:]); valid {
+				out = append(out, c)
 				line = line[i+3:]
 				continue
 			}
@@ -249,8 +248,8 @@ func decodeQuoted(v []byte) (data []byte, ok bool) {
 	return out, ok
 }
 
-// Size returns how long the decoded body is. For an encoded one that is an
-// estimate, without the cost of decoding it.
+// Size returns the length of the decoded body. For an encoded body it is an estimate, which
+// does not need to decode it.
 func (p *Part) Size() int64 {
 	switch p.transfer {
 	case encIdentity, encUnknown:
@@ -269,8 +268,8 @@ func (p *Part) Size() int64 {
 	return int64(len(p.Body)) * 3 / 4
 }
 
-// AppendBase64 appends the decoded body in base64 without line breaks. A body
-// that came in clean base64 is copied rather than decoded and encoded again.
+// AppendBase64 appends the decoded body in base64 without line breaks. A body in clean
+// base64 is copied, not decoded and encoded again.
 func (p *Part) AppendBase64(dst []byte) []byte {
 	if p.transfer == encBase64 {
 		begin := len(dst)
@@ -287,7 +286,7 @@ func (p *Part) AppendBase64(dst []byte) []byte {
 	return base64.StdEncoding.AppendEncode(dst, p.Decoded())
 }
 
-// canonical reports whether v is base64 that every decoder reads alike.
+// canonical reports whether v is base64 that every decoder reads the same way.
 func canonical(v []byte) bool {
 	if len(v)%4 != 0 {
 		return false
@@ -305,8 +304,102 @@ func canonical(v []byte) bool {
 	return true
 }
 
-// base64Byte reports whether c is of the alphabet of RFC 2045.
+// base64Byte reports whether c is in the alphabet of RFC 2045.
 func base64Byte(c byte) bool {
 	_, ok := sextet(c)
 	return ok && c != '-' && c != '_'
+}
+
+// UUFile is a uuencoded file that was found in a text.
+type UUFile struct {
+	Name string
+	Data []byte
+	Rest bool // it is the undecoded rest of the text, after too many files
+}
+
+// CutUU returns the uuencoded files in a text, up to most, and the text without them. Only a
+// complete file counts, from "begin 644 name" to "end", because a line of prose may begin
+// with "begin". If there are more files, the rest of the text becomes one more, undecoded.
+func (d *Decoder) CutUU(text []byte, most int) (files []UUFile, rest []byte) {
+	if !bytes.HasPrefix(text, []byte("begin ")) && !bytes.Contains(text, []byte("\nbegin ")) {
+		return nil, text
+	}
+	kept := 0
+	for pos := 0; pos < len(text); {
+		line, next := cutLine(text, pos)
+		name, ok := uuBegin(line)
+		if !ok {
+			pos = next
+			continue
+		}
+		data, end, ok := uuDecode(text, next)
+		if !ok {
+			pos = max(next, end) // do not read it again, so that the time stays linear
+			continue
+		}
+		rest = append(rest, text[kept:pos]...)
+		if len(files) == most {
+			return append(files, UUFile{Data: text[pos:], Rest: true}), rest
+		}
+		files = append(files, UUFile{Name: d.Words(name, ""), Data: data})
+		pos, kept = end, end
+	}
+	if files == nil {
+		return nil, text
+	}
+	return files, append(rest, text[kept:]...)
+}
+
+func uuBegin(line []byte) (name []byte, ok bool) {
+	rest, ok := bytes.CutPrefix(line, []byte("begin "))
+	if !ok {
+		return nil, false
+	}
+	mode, name, ok := bytes.Cut(rest, []byte(" "))
+	if _, err := strconv.ParseUint(string(mode), 8, 16); !ok || err != nil || len(mode) < 3 || len(mode) > 4 {
+		return nil, false
+	}
+	return name, true
+}
+
+// uuDecode decodes lines up to "end". If one is malformed, end is its offset.
+func uuDecode(text []byte, pos int) (data []byte, end int, ok bool) {
+	data = []byte{}
+	for pos < len(text) {
+		line, next := cutLine(text, pos)
+		if string(bytes.TrimSpace(line)) == "end" {
+			return data, next, true
+		}
+		if data, ok = appendUU(data, line); !ok {
+			return nil, pos, false
+		}
+		pos = next
+	}
+	return nil, pos, false
+}
+
+// appendUU decodes one line: its length in the first character, then four characters for
+// three bytes. Blanks at the end may have been lost in transport.
+func appendUU(out, line []byte) ([]byte, bool) {
+	if len(bytes.TrimSpace(line)) == 0 {
+		return out, true
+	}
+	n := int(line[0]-' ') & 63
+	groups := (n + 2) / 3
+	if line[0] < ' ' || line[0] > '`' || len(line) > 1+groups*4+3 {
+		return out, false
+	}
+	at := func(i int) uint32 {
+		if i < len(line) && line[i] >= ' ' && line[i] <= '`' {
+			return uint32(line[i]-' ') & 63
+		}
+		return 0
+	}
+	for g := 0; g < groups; g++ {
+		i := 1 + g*4
+		v := at(i)<<18 | at(i+1)<<12 | at(i+2)<<6 | at(i+3)
+		three := [3]byte{byte(v >> 16), byte(v >> 8), byte(v)}
+		out = append(out, three[:min(3, n-g*3)]...)
+	}
+	return out, true
 }

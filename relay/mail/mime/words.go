@@ -2,16 +2,16 @@ package mime
 
 import (
 	"bytes"
+	"encoding/hex"
 	"strings"
 	"unicode/utf8"
 )
 
-// Words decodes a header value to UTF-8: encoded words (RFC 2047)
-// wherever they stand, and text that is not ASCII, which is UTF-8 when it is
-// valid, else in the charset given as a hint, else guessed. Neighbouring words
-// of one charset are decoded as one, because mailers split them in the middle
-// of a character. Control characters come out as spaces: an encoded word
-// may hold a line break, and a header must not.
+// Words decodes a header value to UTF-8. It decodes encoded words (RFC 2047) wherever they
+// stand. Other text that is not ASCII is UTF-8 if it is valid, else in the charset hint, else
+// in a guessed one. Adjacent words of one charset are decoded together, because mailers split
+// them in the middle of a character. Control characters become spaces: an encoded word may
+// have a line break, and a header value must not.
 func (d *Decoder) Words(v []byte, hint string) string {
 	v = Unfold(v)
 	if bytes.IndexByte(v, '=') < 0 && plain(v) {
@@ -47,8 +47,8 @@ func plain(v []byte) bool {
 	return true
 }
 
-// OneLine makes line breaks and tabs blanks, and drops every other control
-// character and what is not UTF-8.
+// OneLine replaces line breaks and tabs by spaces, drops other control characters, and
+// replaces what is not UTF-8.
 func OneLine(s string) string {
 	clean := func(r rune) rune {
 		switch {
@@ -69,13 +69,13 @@ type encodedWord struct {
 	text    []byte
 }
 
-// maxWord bounds an encoded word, to which RFC 2047 section 2 gives 75
-// characters: without it, a header of beginnings of words costs quadratic time.
+// maxWord bounds an encoded word, for which RFC 2047 section 2 allows 75 characters. Without
+// it, a header full of beginnings of words would take quadratic time.
 const maxWord = 4096
 
-// cutWord reads the encoded word that v begins with and returns its length, 0
-// when it is none. Blanks inside the text are accepted: Q text often has them,
-// and folding puts them into B text.
+// cutWord reads the encoded word at the beginning of v and returns its length, 0 if there is
+// none. It accepts blanks inside the text: mailers write them in Q text, and folding puts
+// them into B text.
 func cutWord(v []byte) (encodedWord, int) {
 	var w encodedWord
 	v = v[:min(len(v), maxWord)]
@@ -107,11 +107,12 @@ func cutWord(v []byte) (encodedWord, int) {
 	if end < 0 {
 		return w, 0
 	}
-	// In Q text "?=" may be a question mark before an encoded byte that the
-	// mailer should have encoded: take the end that a blank or word follows.
-	for !w.base64 && end+4 <= len(text) && isHexPair(text[end+2:]) {
+	// In Q text, "?=" may be a question mark before an encoded byte. The mailer
+	// should have encoded it. Then the word ends at a later "?=".
+	for !w.base64 {
+		_, encoded := unhex(text[end+2:])
 		next := bytes.Index(text[end+2:], []byte("?="))
-		if next < 0 || bytes.Contains(text[end+2:end+2+next], []byte("=?")) {
+		if !encoded || next < 0 || bytes.Contains(text[end+2:end+2+next], []byte("=?")) {
 			break
 		}
 		end += 2 + next
@@ -120,23 +121,14 @@ func cutWord(v []byte) (encodedWord, int) {
 	return w, len(v) - len(text) + end + 2
 }
 
-func isHexPair(b []byte) bool {
-	if len(b) < 2 {
-		return false
-	}
-	_, ok1 := unhex(b[0])
-	_, ok2 := unhex(b[1])
-	return ok1 && ok2
-}
-
-// wordDecoder collects literal text and encoded words in order.
+// wordDecoder decodes literal text and encoded words in order.
 type wordDecoder struct {
 	decoder *Decoder
 	out     strings.Builder
 	hint    string
 	charset string // of pending
 	pending []byte // decoded bytes of words not yet converted
-	inWord  bool   // the last thing was an encoded word
+	inWord  bool   // the last piece was an encoded word
 }
 
 func (d *wordDecoder) literal(v []byte) {
@@ -144,7 +136,7 @@ func (d *wordDecoder) literal(v []byte) {
 		return
 	}
 	if d.inWord && len(bytes.TrimSpace(v)) == 0 {
-		return // RFC 2047 section 6.2: blanks between two words are not shown
+		return // blanks between two words are not shown (RFC 2047 section 6.2)
 	}
 	d.flush()
 	d.inWord = false
@@ -177,7 +169,7 @@ func (d *wordDecoder) flush() {
 	}
 }
 
-// raw decodes header text that is not ASCII and not an encoded word.
+// raw decodes header text that is neither ASCII nor an encoded word.
 func (d *Decoder) raw(v []byte, hint string) string {
 	if utf8.Valid(v) {
 		return string(v)
@@ -186,32 +178,30 @@ func (d *Decoder) raw(v []byte, hint string) string {
 	return text
 }
 
-// appendQ decodes RFC 2047 section 4.2's variant of quoted-printable.
+// appendQ decodes the variant of quoted-printable in RFC 2047 section 4.2.
 func appendQ(out, v []byte) []byte {
 	for i := 0; i < len(v); i++ {
-		switch {
-		case v[i] == '_':
-			out = append(out, ' ')
-		case v[i] == '=' && isHexPair(v[i+1:]):
-			hi, _ := unhex(v[i+1])
-			lo, _ := unhex(v[i+2])
-			out = append(out, hi<<4|lo)
-			i += 2
-		default:
-			out = append(out, v[i])
+		c := v[i]
+		switch c {
+		case '_':
+			c = ' '
+		case '=':
+			if encoded, ok := unhex(v[i+1:]); ok {
+				c = encoded
+				i += 2
+			}
 		}
+		out = append(out, c)
 	}
 	return out
 }
 
-func unhex(c byte) (byte, bool) {
-	switch {
-	case '0' <= c && c <= '9':
-		return c - '0', true
-	case 'a' <= c && c <= 'f':
-		return c - 'a' + 10, true
-	case 'A' <= c && c <= 'F':
-		return c - 'A' + 10, true
+// unhex decodes the two hex digits at the beginning of b.
+func unhex(b []byte) (c byte, ok bool) {
+	if len(b) < 2 {
+		return 0, false
 	}
-	return 0, false
+	var out [1]byte
+	_, err := hex.Decode(out[:], b[:2])
+	return out[0], err == nil
 }

@@ -1,6 +1,6 @@
-// Package tnef unpacks Outlook's winmail.dat (MS-OXTNEF): the files in it and
-// the body in HTML. It is pure. relay/mail uses it for parts of type
-// application/ms-tnef, which no mail reader but Outlook shows.
+// Package tnef unpacks Outlook's winmail.dat (MS-OXTNEF): the files in it and the html
+// body. It is pure. relay/mail uses it for parts of type application/ms-tnef, which no mail
+// reader but Outlook shows.
 package tnef
 
 import (
@@ -10,10 +10,10 @@ import (
 	"unicode/utf16"
 )
 
-// Message is what a winmail.dat holds.
+// Message is the content of a winmail.dat.
 type Message struct {
 	Files []File
-	HTML  []byte // in the charset that it declares for itself; nil: none
+	HTML  []byte // in the charset that it declares itself; nil: none
 }
 
 // File is an attached file.
@@ -25,7 +25,7 @@ type File struct {
 // ErrFormat says that the data is no TNEF stream.
 var ErrFormat = errors.New("tnef: not a TNEF stream")
 
-// The attributes and properties that are read; the rest is formatting.
+// The attributes and properties that are read. The others are formatting.
 const (
 	signature = 0x223E9F78
 
@@ -40,11 +40,11 @@ const (
 	propFilename     = 0x3704
 )
 
-// ErrFiles says that there are more files than the caller takes.
+// ErrFiles says that there are more files than the caller accepts.
 var ErrFiles = errors.New("tnef: too many files")
 
-// Parse reads a stream with at most so many files. One that breaks off yields
-// what came before.
+// Parse reads a stream with at most the given number of files. Of a truncated stream it
+// returns what it could read.
 func Parse(b []byte, files int) (*Message, error) {
 	if len(b) < 6 || binary.LittleEndian.Uint32(b) != signature {
 		return nil, ErrFormat
@@ -102,8 +102,8 @@ func text(b []byte, wide bool) string {
 	return strings.TrimRight(string(utf16.Decode(units)), "\x00")
 }
 
-// properties calls fn for each MAPI property with a variable length; it stops
-// at the first that it cannot step over.
+// properties calls fn for each MAPI property of variable length. It stops at the first
+// property that it cannot skip.
 func properties(b []byte, fn func(prop uint16, value []byte, wide bool)) {
 	r := reader{b: b}
 	count := r.uint32()
@@ -132,8 +132,8 @@ func properties(b []byte, fn func(prop uint16, value []byte, wide bool)) {
 	}
 }
 
-// fixedSize is the length of a value of that type, with its padding, 0 when it
-// is written before it.
+// fixedSize returns the length of a value of this type with its padding, or 0 if the
+// length is written before the value.
 func fixedSize(kind uint16) uint32 {
 	switch kind {
 	case 0x02, 0x03, 0x04, 0x0A, 0x0B:
@@ -146,7 +146,7 @@ func fixedSize(kind uint16) uint32 {
 	return 0
 }
 
-// reader reads little endian values; past the end it is bad and reads zero.
+// reader reads little-endian values. After the end it is bad and reads zeros.
 type reader struct {
 	b   []byte
 	bad bool
@@ -162,7 +162,7 @@ func (r *reader) take(n uint32) []byte {
 	return v
 }
 
-// padded takes a value that fills up to a multiple of four bytes.
+// padded takes a value that is padded to a multiple of four bytes.
 func (r *reader) padded(n uint32) []byte {
 	v := r.take(n)
 	if pad := -n & 3; uint64(pad) <= uint64(len(r.b)) {
@@ -185,7 +185,7 @@ func (r *reader) uint32() uint32 {
 	return 0
 }
 
-// name steps over the name of a named property.
+// name skips the name of a named property.
 func (r *reader) name() {
 	r.take(16)
 	if r.uint32() == 0 {
