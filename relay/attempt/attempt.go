@@ -5,7 +5,6 @@
 package attempt
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -338,25 +337,12 @@ func (m *metrics) ended(way Way, end End, took time.Duration) {
 // section 3.2. It allows hex digits only, so nothing else gets into the log.
 var traceparent = regexp.MustCompile(`^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$`)
 
-// maxTraceHeader bounds how much of a mail is searched.
-const maxTraceHeader = 64 << 10
-
 // Trace returns the traceparent in a mail's header, or "" if there is no valid
 // one. Programs that trace their requests can find their mail by it.
 func Trace(raw []byte) string {
-	for line := range bytes.Lines(raw[:min(len(raw), maxTraceHeader)]) {
-		line = bytes.TrimRight(line, "\r\n")
-		if len(line) == 0 {
-			return "" // the end of the header
-		}
-		name, value, _ := bytes.Cut(line, []byte(":"))
-		if !bytes.EqualFold(bytes.TrimSpace(name), []byte("traceparent")) {
-			continue
-		}
-		if value = bytes.TrimSpace(value); traceparent.Match(value) && !invalid(string(value)) {
-			return string(value)
-		}
-		return ""
+	value := mail.Field(raw, "traceparent")
+	if traceparent.Match(value) && !invalid(string(value)) {
+		return string(value)
 	}
 	return ""
 }

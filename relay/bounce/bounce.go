@@ -17,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promauto"
 	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/mail"
 )
 
 // maxHeader bounds how much of the original header a bounce quotes.
@@ -130,13 +131,7 @@ func headerOf(raw []byte) []byte {
 // isAutomatic reports whether a mail is the answer of a machine. A machine must
 // not answer such mail (RFC 3834), although it has a sender.
 func isAutomatic(header []byte) bool {
-	for line := range bytes.Lines(header) {
-		name, value, _ := strings.Cut(string(line), ":")
-		if strings.EqualFold(strings.TrimSpace(name), "Auto-Submitted") {
-			return strings.HasPrefix(strings.ToLower(strings.TrimSpace(value)), "auto-replied")
-		}
-	}
-	return false
+	return bytes.HasPrefix(bytes.ToLower(mail.Field(header, "Auto-Submitted")), []byte("auto-replied"))
 }
 
 // canReceive returns false for an address that only means something on the

@@ -1,8 +1,6 @@
 package intake
 
 import (
-	"bytes"
-	"container/list"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -11,7 +9,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
@@ -45,15 +45,13 @@ const (
 // equal ones on purpose. Mail whose client got a positive reply is not remembered
 // either: whoever sends that again means it.
 type recall struct {
-	mu     sync.Mutex
-	known  map[fingerprint]*list.Element
-	oldest *list.List // of *memory
-	stale  []string   // ids of mails whose mark can be removed
+	mu    sync.Mutex
+	known *simplelru.LRU[fingerprint, memory] // never read by Get, so the oldest was added first
+	stale []string                            // ids of mails whose mark can be removed
 }
 
 // memory is what is remembered of a mail for one recipient.
 type memory struct {
-	fingerprint
 	since time.Time
 	mail  *handling
 }
@@ -69,7 +67,8 @@ type fingerprint struct {
 type digest [sha256.Size]byte
 
 func newRecall() *recall {
-	return &recall{known: make(map[fingerprint]*list.Element), oldest: list.New()}
+	known, _ := simplelru.NewLRU[fingerprint, memory](recallMost+1, nil) // fails only for a size of 0
+	return &recall{known: known}
 }
 
 // handling is one message from DATA to its reply, in progress or over.
@@ -179,7 +178,7 @@ func (r *recall) begin(ctx context.Context, h *handling, sum func() digest) (ear
 	for {
 		r.mu.Lock()
 		r.forget(time.Now())
-		some := len(r.known) > 0 || waited != nil
+		some := r.known.Len() > 0 || waited != nil
 		r.mu.Unlock()
 		if !some {
 			return nil, nil // the usual case, without the cost of a hash
@@ -212,12 +211,9 @@ func (r *recall) find(mail digest, h *handling, waited []*handling) (found earli
 		}
 	}
 	for _, to := range h.to {
-		e, known := r.known[fingerprint{mail, to}]
-		if !known {
-			continue
-		}
-		one := e.Value.(*memory)
+		one, known := r.known.Peek(fingerprint{mail, to})
 		switch {
+		case !known:
 		case !one.mail.over():
 			return nil, one.mail
 		case one.mail.needed(to, true) && time.Since(one.since) < one.mail.lifetime(to):
@@ -234,11 +230,7 @@ func (r *recall) find(mail digest, h *handling, waited []*handling) (found earli
 
 // put remembers h for a recipient and replaces what was remembered before.
 func (r *recall) put(mail digest, to string, h *handling) {
-	key := fingerprint{mail, to}
-	if e, known := r.known[key]; known {
-		r.oldest.Remove(e)
-	}
-	r.known[key] = r.oldest.PushBack(&memory{key, time.Now(), h})
+	r.known.Add(fingerprint{mail, to}, memory{time.Now(), h})
 	r.forget(time.Now())
 }
 
@@ -259,11 +251,10 @@ func (r *recall) remember(mail digest, h *handling, lost bool) {
 		if over && !h.needed(to, lost) {
 			continue
 		}
-		if e, known := r.known[fingerprint{mail, to}]; known {
-			// Another copy that is in progress, or that was taken, knows more.
-			if other := e.Value.(*memory).mail; other != h && (!other.over() || other.ends[to].taken) {
-				continue
-			}
+		// Another copy that is in progress, or that was taken, knows more.
+		other, known := r.known.Peek(fingerprint{mail, to})
+		if known && other.mail != h && (!other.mail.over() || other.mail.ends[to].taken) {
+			continue
 		}
 		r.put(mail, to, h)
 	}
@@ -274,28 +265,23 @@ func (r *recall) replied(mail digest, h *handling) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, to := range h.to {
-		if e, known := r.known[fingerprint{mail, to}]; known && e.Value.(*memory).mail == h {
-			r.drop(e)
+		if one, known := r.known.Peek(fingerprint{mail, to}); known && one.mail == h {
+			r.known.Remove(fingerprint{mail, to})
 		}
 	}
 }
 
 // forget drops what is too old, and the oldest beyond recallMost.
 func (r *recall) forget(now time.Time) {
-	for e := r.oldest.Front(); e != nil; e = r.oldest.Front() {
-		one := e.Value.(*memory)
-		if len(r.known) <= recallMost && now.Sub(one.since) < one.mail.lifetime(one.to) {
+	for key, one, any := r.known.GetOldest(); any; key, one, any = r.known.GetOldest() {
+		if r.known.Len() <= recallMost && now.Sub(one.since) < one.mail.lifetime(key.to) {
 			return
 		}
 		if one.mail.over() && one.mail.marked {
 			r.stale = append(r.stale, one.mail.id)
 		}
-		r.drop(e)
+		r.known.RemoveOldest()
 	}
-}
-
-func (r *recall) drop(e *list.Element) {
-	delete(r.known, r.oldest.Remove(e).(*memory).fingerprint)
 }
 
 // earlier has the earlier copies of a message, by normalised recipient.
@@ -362,26 +348,13 @@ func (e earlier) outcome(to string) (out relay.Outcome, taken, ok bool) {
 
 // digestOf returns the digest of a mail, or zero if it has no Message-ID.
 func digestOf(m *relay.Message) digest {
-	if !hasMessageID(m.Raw) {
+	if mail.Field(m.Raw, "Message-ID") == nil {
 		return digest{}
 	}
 	h := sha256.New()
 	_, _ = h.Write([]byte(m.From + "\x00")) // a hash never fails
 	_, _ = h.Write(m.Raw)
 	return digest(h.Sum(nil))
-}
-
-func hasMessageID(raw []byte) bool {
-	for line := range bytes.Lines(raw) {
-		if len(bytes.TrimSpace(line)) == 0 {
-			return false // the end of the header
-		}
-		name, value, _ := bytes.Cut(line, []byte(":"))
-		if bytes.EqualFold(bytes.TrimSpace(name), []byte("Message-ID")) && len(bytes.TrimSpace(value)) > 0 {
-			return true
-		}
-	}
-	return false
 }
 
 // Marks store small values by name across restarts. The queue implements them.
@@ -486,34 +459,31 @@ func (in *Intake) Restore(ctx context.Context) error {
 		return err
 	}
 	now := time.Now()
-	var all []*memory
+	var all []memory
 	for name, value := range marks {
-		list := parseResend(strings.TrimPrefix(name, resendMarks), value, now)
-		if len(list) == 0 {
-			if err := in.opt.Marks.SetMark(ctx, name, ""); err != nil {
-				return err
-			}
+		if one, ok := parseResend(strings.TrimPrefix(name, resendMarks), value, now); ok {
+			all = append(all, one)
+		} else if err := in.opt.Marks.SetMark(ctx, name, ""); err != nil {
+			return err
 		}
-		all = append(all, list...)
 	}
-	slices.SortFunc(all, func(a, b *memory) int { return a.since.Compare(b.since) })
+	slices.SortFunc(all, func(a, b memory) int { return a.since.Compare(b.since) })
 	in.recall.restore(all)
 	return nil
 }
 
-// parseResend returns nothing for a mark that is too old or malformed.
-func parseResend(id, value string, now time.Time) []*memory {
+// parseResend returns false for a mark that is too old or malformed.
+func parseResend(id, value string, now time.Time) (memory, bool) {
 	var r resend
 	if err := json.Unmarshal([]byte(value), &r); err != nil || len(r.Mail) != len(digest{}) {
-		return nil
+		return memory{}, false
 	}
 	since := now.Add(-max(now.Sub(r.At), 0)) // if the clock was set back, the mark is new, not eternal
 	if now.Sub(since) >= partlyTime {
-		return nil
+		return memory{}, false
 	}
 	h := &handling{id: id, done: make(chan struct{}), replies: forAll(reply.LocalError()), ends: map[string]end{}, mail: digest(r.Mail), marked: true}
 	close(h.done)
-	var list []*memory
 	for _, to := range r.To {
 		out := relay.Outcome{MessageID: to.MessageID, Detail: to.Detail}
 		for _, kind := range relay.Kinds() {
@@ -523,18 +493,19 @@ func parseResend(id, value string, now time.Time) []*memory {
 		}
 		h.to = append(h.to, to.Addr)
 		h.ends[to.Addr] = end{Outcome: out, resend: true}
-		list = append(list, &memory{fingerprint{h.mail, to.Addr}, since, h})
 	}
-	return list
+	return memory{since, h}, len(h.to) > 0
 }
 
 // restore remembers what Restore read, the oldest first.
-func (r *recall) restore(all []*memory) {
+func (r *recall) restore(all []memory) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, one := range all {
-		r.known[one.fingerprint] = r.oldest.PushBack(one)
-		r.forget(time.Now())
+		for _, to := range one.mail.to {
+			r.known.Add(fingerprint{one.mail.mail, to}, one)
+			r.forget(time.Now())
+		}
 	}
 }
 

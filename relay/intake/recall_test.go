@@ -172,8 +172,8 @@ func (r *recall) look(m *relay.Message) earlier {
 	defer r.mu.Unlock()
 	found := earlier{}
 	for _, to := range newHandling(m).to {
-		if e, known := r.known[fingerprint{digestOf(m), to}]; known {
-			found[to] = e.Value.(*memory).mail
+		if one, known := r.known.Peek(fingerprint{digestOf(m), to}); known {
+			found[to] = one.mail
 		}
 	}
 	return found
@@ -203,8 +203,8 @@ func TestALaterAcceptanceReplacesARefusal(t *testing.T) {
 	if !again || v.main().Text() != "queued q1" {
 		t.Errorf("the third copy gets %v, %t", v, again)
 	}
-	if rc.size() != 1 || rc.oldest.Len() != 1 {
-		t.Errorf("%d remembered, %d in order", rc.size(), rc.oldest.Len())
+	if rc.size() != 1 {
+		t.Errorf("%d remembered", rc.size())
 	}
 }
 
@@ -231,8 +231,8 @@ func TestRecallOfCopies(t *testing.T) {
 				t.Errorf("the third copy is recognised: %t", len(before) == 1)
 			}
 			r.recall.forget(time.Now().Add(lostTime))
-			if r.recall.size() != 0 || r.recall.oldest.Len() != 0 {
-				t.Errorf("%d are remembered, %d in order", r.recall.size(), r.recall.oldest.Len())
+			if r.recall.size() != 0 {
+				t.Errorf("%d are remembered", r.recall.size())
 			}
 		})
 	}
@@ -244,11 +244,11 @@ func TestRecallIsBounded(t *testing.T) {
 		m := &relay.Message{Raw: fmt.Appendf(nil, "Message-ID: %d\r\n\r\n", i), Recipients: []string{"a@b", "c@d"}}
 		rc.rememberLost(digestOf(m), newHandling(m))
 	}
-	if rc.size() != recallMost || rc.oldest.Len() != recallMost {
+	if rc.size() != recallMost {
 		t.Errorf("%d remembered, want %d", rc.size(), recallMost)
 	}
 	rc.forget(time.Now().Add(lostTime))
-	if rc.size() != 0 || rc.oldest.Len() != 0 {
+	if rc.size() != 0 {
 		t.Errorf("%d remembered after an hour", rc.size())
 	}
 }
@@ -256,5 +256,5 @@ func TestRecallIsBounded(t *testing.T) {
 func (r *recall) size() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return len(r.known)
+	return r.known.Len()
 }

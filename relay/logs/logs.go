@@ -48,20 +48,19 @@ const (
 // Log is a logger whose level and format can be changed.
 type Log struct {
 	*slog.Logger
-	opt   Options
-	level *slog.LevelVar
-	root  *atomic.Pointer[slog.Handler]
-	sums  *sums
-	peers *sums // of ByClient: clients, however many, take no room from our own messages
+	opt    Options
+	level  *slog.LevelVar
+	format *atomic.Pointer[Format]
+	sums   *sums
+	peers  *sums // of ByClient: clients, however many, take no room from our own messages
 }
 
 // New returns a Log. Close it after everybody who writes to it has ended.
 func New(o Options) *Log {
-	level := new(slog.LevelVar)
-	level.Set(o.Level)
-	l := &Log{opt: o, level: level, root: new(atomic.Pointer[slog.Handler])}
-	l.write(o.Format)
-	lines := &switching{root: l.root}
+	l := &Log{opt: o, level: new(slog.LevelVar), format: new(atomic.Pointer[Format])}
+	l.Change(o.Settings)
+	w := &lineWriter{to: o.W, journal: o.Journal}
+	lines := &formats{l.format, l.handler(w, Auto), l.handler(w, Text), l.handler(w, JSON)}
 	l.sums, l.peers = newSums(lines, o), newSums(lines, o)
 	l.Logger = slog.New(&summing{Handler: lines, log: l})
 	return l
@@ -70,17 +69,7 @@ func New(o Options) *Log {
 // Change changes the format and the level from now on.
 func (l *Log) Change(s Settings) {
 	l.level.Set(s.Level)
-	l.write(s.Format)
-}
-
-func (l *Log) write(format Format) {
-	o := l.opt
-	o.Format = format
-	lines := lineHandler(o, l.level)
-	if o.Journal {
-		lines = newJournalHandler(o, l.level)
-	}
-	l.root.Store(&lines)
+	l.format.Store(&s.Format)
 }
 
 // Close writes the sums that are still open. Later lines are written as they are.
@@ -89,16 +78,16 @@ func (l *Log) Close() {
 	l.peers.close()
 }
 
-// lineHandler writes lines without a priority.
-func lineHandler(o Options, level slog.Leveler) slog.Handler {
-	options := &slog.HandlerOptions{Level: level}
-	if o.Journal && o.Format == Auto {
+// handler returns a handler that writes lines in a format.
+func (l *Log) handler(w *lineWriter, format Format) slog.Handler {
+	options := &slog.HandlerOptions{Level: l.level}
+	if l.opt.Journal && format == Auto {
 		options.ReplaceAttr = withoutTime
 	}
-	if o.Format == JSON {
-		return slog.NewJSONHandler(o.W, options)
+	if format == JSON {
+		return &lineHandler{slog.NewJSONHandler(w, options), w}
 	}
-	return slog.NewTextHandler(o.W, options)
+	return &lineHandler{slog.NewTextHandler(w, options), w}
 }
 
 func withoutTime(groups []string, a slog.Attr) slog.Attr {
@@ -119,49 +108,29 @@ func IsJournal(f *os.File, env func(string) (string, bool)) bool {
 	return stream == deviceAndInode(f)
 }
 
-// switching is a handler whose root can be replaced under loggers that exist already.
-// After that, their attributes and groups are applied to the new root.
-type switching struct {
-	root *atomic.Pointer[slog.Handler]
-	with []func(slog.Handler) slog.Handler // the attributes and groups
-	made atomic.Pointer[built]
+// formats is a handler whose format can change under loggers that exist already.
+type formats struct {
+	format           *atomic.Pointer[Format]
+	auto, text, json slog.Handler
 }
 
-// built is a root with the attributes and groups applied.
-type built struct {
-	root    *slog.Handler
-	handler slog.Handler
-}
+func (f *formats) Enabled(ctx context.Context, l slog.Level) bool { return f.text.Enabled(ctx, l) }
 
-func (s *switching) current() slog.Handler {
-	root := s.root.Load()
-	if b := s.made.Load(); b != nil && b.root == root {
-		return b.handler
+func (f *formats) Handle(ctx context.Context, r slog.Record) error {
+	switch *f.format.Load() {
+	case JSON:
+		return f.json.Handle(ctx, r)
+	case Text:
+		return f.text.Handle(ctx, r)
+	default:
+		return f.auto.Handle(ctx, r)
 	}
-	h := *root
-	for _, f := range s.with {
-		h = f(h)
-	}
-	s.made.Store(&built{root, h})
-	return h
 }
 
-func (s *switching) Enabled(ctx context.Context, l slog.Level) bool {
-	return (*s.root.Load()).Enabled(ctx, l)
+func (f *formats) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return &formats{f.format, f.auto.WithAttrs(attrs), f.text.WithAttrs(attrs), f.json.WithAttrs(attrs)}
 }
 
-func (s *switching) Handle(ctx context.Context, r slog.Record) error {
-	return s.current().Handle(ctx, r)
-}
-
-func (s *switching) WithAttrs(attrs []slog.Attr) slog.Handler {
-	return s.and(func(h slog.Handler) slog.Handler { return h.WithAttrs(attrs) })
-}
-
-func (s *switching) WithGroup(name string) slog.Handler {
-	return s.and(func(h slog.Handler) slog.Handler { return h.WithGroup(name) })
-}
-
-func (s *switching) and(f func(slog.Handler) slog.Handler) slog.Handler {
-	return &switching{root: s.root, with: append(s.with[:len(s.with):len(s.with)], f)}
+func (f *formats) WithGroup(name string) slog.Handler {
+	return &formats{f.format, f.auto.WithGroup(name), f.text.WithGroup(name), f.json.WithGroup(name)}
 }

@@ -2,9 +2,9 @@ package pace
 
 import (
 	"net/http"
-	"slices"
 	"time"
 
+	"github.com/hashicorp/golang-lru/v2/simplelru"
 	"github.com/smtp2rest/smtp2rest/relay"
 )
 
@@ -136,7 +136,7 @@ func (p *Pacer) learnClosed(now time.Time, pass *Pass, out relay.Outcome, works 
 		p.openBreaker(now, out)
 		s.failed(pass, out)
 	case forbidden(out):
-		s.alone = addBounded(s.alone, pass.mail) // the sender is known to be refused, not the key
+		s.alone.Add(pass.mail, struct{}{}) // the sender is known to be refused, not the key
 	}
 }
 
@@ -195,93 +195,76 @@ const manyForbidden = 3
 // tried again like any other, but their next failure says nothing about the API.
 // The Pacer's mutex guards it.
 type suspects struct {
-	open    []suspect       // failed since the breaker opened
-	alone   map[string]bool // mails that failed while others got through
-	senders map[string]bool // senders for whose mail alone the API answered 403
+	open    *simplelru.LRU[string, suspect]  // by id, the mails that failed since the breaker opened
+	alone   *simplelru.LRU[string, struct{}] // ids of mails that failed while others got through
+	senders *simplelru.LRU[string, struct{}] // senders for whose mail alone the API answered 403
 }
 
+// suspect is a failed call.
 type suspect struct {
-	mail, sender string
-	forbidden    bool
+	sender    string
+	forbidden bool
+}
+
+func newSuspects() suspects {
+	open, _ := simplelru.NewLRU[string, suspect](maxSuspects, nil) // fails only for a size of 0
+	alone, _ := simplelru.NewLRU[string, struct{}](maxSuspects, nil)
+	senders, _ := simplelru.NewLRU[string, struct{}](maxSuspects, nil)
+	return suspects{open, alone, senders}
 }
 
 // failed records a call that failed while the breaker was open, or opened it. A
 // 401 is about the key, whatever the mail.
 func (s *suspects) failed(pass *Pass, out relay.Outcome) {
-	if pass.mail == "" || out.Status == http.StatusUnauthorized {
+	if pass.mail == "" || out.Status == http.StatusUnauthorized || s.open.Contains(pass.mail) {
 		return
 	}
-	if slices.ContainsFunc(s.open, func(x suspect) bool { return x.mail == pass.mail }) {
-		return
-	}
-	if len(s.open) == maxSuspects {
-		s.open = s.open[1:]
-	}
-	s.open = append(s.open, suspect{pass.mail, pass.sender, forbidden(out)})
+	s.open.Add(pass.mail, suspect{pass.sender, forbidden(out)})
 }
 
 // cleared is called when the breaker closes. The API works, so the suspects were
 // the cause.
 func (s *suspects) cleared() {
-	for _, x := range s.open {
-		s.alone = addBounded(s.alone, x.mail)
-		if x.forbidden {
-			s.senders = addBounded(s.senders, x.sender)
+	for _, mail := range s.open.Keys() {
+		s.alone.Add(mail, struct{}{})
+		if x, _ := s.open.Peek(mail); x.forbidden {
+			s.senders.Add(x.sender, struct{}{})
 		}
 	}
-	s.open = nil
+	s.open.Purge()
 }
 
 // settled forgets a mail that the API took or refused.
 func (s *suspects) settled(pass *Pass) {
-	delete(s.alone, pass.mail)
-	s.open = slices.DeleteFunc(s.open, func(x suspect) bool { return x.mail == pass.mail })
+	s.alone.Remove(pass.mail)
+	s.open.Remove(pass.mail)
 }
 
 // toBlame reports whether a failure may be the API's. It is not if the mail failed
 // before while others got through.
-func (s *suspects) toBlame(pass *Pass) bool { return !s.alone[pass.mail] }
+func (s *suspects) toBlame(pass *Pass) bool { return !s.alone.Contains(pass.mail) }
 
 // keyRefused reports whether this outcome alone shows that the key is refused. A
 // 401 does. A 403 does not if the API refused this sender before while it took the
 // mail of others, or if it did so for several senders. Then the 403 is about the
 // sender, for example a domain that is not verified, and counts like any failure.
 func (s *suspects) keyRefused(pass *Pass, out relay.Outcome) bool {
-	aboutSender := forbidden(out) && (s.senders[pass.sender] || len(s.senders) >= manyForbidden)
+	aboutSender := forbidden(out) && (s.senders.Contains(pass.sender) || s.senders.Len() >= manyForbidden)
 	return out.Kind == relay.Unauthorized && !aboutSender
 }
 
 func forbidden(out relay.Outcome) bool { return out.Status == http.StatusForbidden }
 
-// addBounded adds name to a bounded set. If the set is full, another name is dropped.
-func addBounded(set map[string]bool, name string) map[string]bool {
-	if set == nil {
-		set = map[string]bool{}
-	}
-	for other := range set {
-		if len(set) < maxSuspects {
-			break
-		}
-		delete(set, other)
-	}
-	set[name] = true
-	return set
-}
-
 // Suspects returns the ids of mails that the next probe should not be made with.
 func (p *Pacer) Suspects() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	ids := make([]string, len(p.suspects.open))
-	for i, s := range p.suspects.open {
-		ids[i] = s.mail
-	}
-	return ids
+	return p.suspects.open.Keys()
 }
 
 // FailsAlone reports whether a mail failed while others got through.
 func (p *Pacer) FailsAlone(mail string) bool {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return p.suspects.alone[mail]
+	return p.suspects.alone.Contains(mail)
 }

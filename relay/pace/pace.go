@@ -73,7 +73,7 @@ func New(o Options) *Pacer {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	p := &Pacer{opt: o, slots: slots.New(o.Concurrency), head: make(chan struct{}, 1)}
+	p := &Pacer{opt: o, slots: slots.New(o.Concurrency), head: make(chan struct{}, 1), suspects: newSuspects()}
 	p.breaker.threshold = o.Failures
 	p.metrics = newMetrics(o.Metrics, p)
 	if o.Rate > 0 {

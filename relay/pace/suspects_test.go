@@ -182,7 +182,7 @@ func TestSuspectsAreBounded(t *testing.T) {
 			}
 			callFor(t, p, "good", "a@x", accepted)
 		}
-		if n, m := len(p.suspects.alone), len(p.suspects.senders); n > maxSuspects || m > maxSuspects {
+		if n, m := p.suspects.alone.Len(), p.suspects.senders.Len(); n > maxSuspects || m > maxSuspects {
 			t.Errorf("%d mails, %d senders", n, m)
 		}
 	})
