@@ -165,7 +165,7 @@ func TestRestoreFromWhatIsNoTime(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { // time begins with the year 2000
 				m := &marks{values: map[string]string{markPause: tt.pause, markRate: tt.rate}, err: tt.err}
-				p := pace.New(pace.Options{Settings: pace.Settings{Concurrency: 1}})
+				p := pace.New(pace.Options{Settings: pace.Settings{Concurrency: 1, MaxPause: time.Hour}})
 				err := newGatekeeper(slog.New(slog.DiscardHandler)).restore(t.Context(), m, p)
 				if (err != nil) != tt.fails {
 					t.Fatalf("restore: %v", err)

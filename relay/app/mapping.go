@@ -18,18 +18,11 @@ func Mapping(c *config.Config) provider.Mapping {
 		Default:       defaultSender(c),
 		Defaults:      defaultSenders(c.Users),
 		Domains:       c.Sender.Domains,
-		ForeignSender: senderPolicies()[c.Sender.Foreign],
-		Attachments:   attachmentPolicies()[c.Mail.Attachments],
-		PassHeaders:   c.Mail.HeaderField != "",
+		ForeignSender: c.Sender.Foreign,
+		Attachments:   c.Mail.Attachments,
+		PassHeaders:   c.Mail.Fields.Headers != "",
 	}
-	return provider.Mapping{Options: o, Format: nexuspromail.Format{
-		Attachments: c.Mail.Fields.Array,
-		Filename:    orDash(c.Mail.Fields.Filename),
-		Content:     c.Mail.Fields.Content,
-		ContentType: orDash(c.Mail.Fields.ContentType),
-		ContentID:   orDash(c.Mail.Fields.ContentID),
-		Headers:     c.Mail.HeaderField,
-	}}
+	return provider.Mapping{Options: o, Format: c.Mail.Fields}
 }
 
 // defaultSenders are those of users who have their own.
@@ -41,29 +34,6 @@ func defaultSenders(users []config.User) map[string]relay.Address {
 		}
 	}
 	return senders
-}
-
-// orDash says "no such field" as the provider's package does.
-func orDash(field string) string {
-	if field == "" {
-		return "-"
-	}
-	return field
-}
-
-func senderPolicies() map[config.Foreign]mail.SenderPolicy {
-	return map[config.Foreign]mail.SenderPolicy{
-		config.Rewrite:       mail.Rewrite,
-		config.RefuseForeign: mail.Refuse,
-	}
-}
-
-func attachmentPolicies() map[config.Attachments]mail.AttachmentPolicy {
-	return map[config.Attachments]mail.AttachmentPolicy{
-		config.RefuseAttachments: mail.RefuseAttachments,
-		config.StripAttachments:  mail.StripAttachments,
-		config.SendAttachments:   mail.SendAttachments,
-	}
 }
 
 // Events reads what the provider tells.

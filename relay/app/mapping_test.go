@@ -11,26 +11,26 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 )
 
-// Every word of the configuration has its policy: a missing line in a map
-// would be the first policy, silently.
+// Every word that the configuration allows is a policy of relay/mail, which knows
+// others only as the first one.
 func TestMapping(t *testing.T) {
 	for word, want := range map[string]mail.AttachmentPolicy{
 		"refuse": mail.RefuseAttachments, "strip": mail.StripAttachments, "send": mail.SendAttachments,
 	} {
 		c := load(t, "https://api.example.com/api", "[mail]\nattachments = \""+word+"\"\n")
 		if got := Mapping(c).Attachments; got != want {
-			t.Errorf("attachments = %q is policy %d, want %d", word, got, want)
+			t.Errorf("attachments = %q is policy %s, want %s", word, got, want)
 		}
 	}
 	for word, want := range map[string]mail.SenderPolicy{"rewrite": mail.Rewrite, "refuse": mail.Refuse} {
 		c := load(t, "https://api.example.com/api", "[sender]\nforeign = \""+word+"\"\n")
 		if got := Mapping(c).ForeignSender; got != want {
-			t.Errorf("foreign = %q is policy %d, want %d", word, got, want)
+			t.Errorf("foreign = %q is policy %s, want %s", word, got, want)
 		}
 	}
 	o := Mapping(load(t, "https://api.example.com/api", "[mail]\nattachments_field = \"files\"\nattachment_filename = \"\"\n"+
 		"attachment_content = \"data\"\nattachment_content_type = \"\"\nattachment_content_id = \"cid\"\nheader_field = \"headers\"\n"))
-	want := nexuspromail.Format{Attachments: "files", Filename: "-", Content: "data", ContentType: "-", ContentID: "cid", Headers: "headers"}
+	want := nexuspromail.Format{Attachments: "files", Content: "data", ContentID: "cid", Headers: "headers"}
 	if o.Format != want || !o.PassHeaders || o.Default.Email != "relay@sandbox.example" || len(o.Domains) != 1 {
 		t.Errorf("the mapping is %+v", o)
 	}

@@ -160,8 +160,8 @@ func (p *parts) build(ctx context.Context) error {
 func (p *parts) apiWithoutCAs(c *config.Config) nexuspromail.Options {
 	a := c.API
 	return nexuspromail.Options{
-		URL: a.URL, Path: a.Path, Key: a.Key.Reveal(), UserAgent: "smtp2rest/" + p.opt.Version,
-		Timeout: a.Timeout, ConnectTimeout: a.ConnectTimeout, Concurrency: a.Concurrency,
+		Endpoint: a.Endpoint, Key: a.Key.Reveal(), UserAgent: "smtp2rest/" + p.opt.Version,
+		Timeouts: a.Timeouts, Concurrency: a.Concurrency,
 		Dial: p.opt.dial, Metrics: p.metrics,
 	}
 }
@@ -171,11 +171,6 @@ func (p *parts) apiOptions(c *config.Config) (nexuspromail.Options, error) {
 	var err error
 	o.ExtraCAs, err = ExtraCAs(c)
 	return o, err
-}
-
-func paceSettings(c *config.Config) pace.Settings {
-	a := c.API
-	return pace.Settings{Rate: a.Rate, Burst: a.Burst, Concurrency: a.Concurrency, MaxPause: a.MaxRetryAfter}
 }
 
 func (p *parts) buildAPI(context.Context) error {
@@ -191,7 +186,7 @@ func (p *parts) buildAPI(context.Context) error {
 	p.onStop(func(context.Context) error { client.Close(); return nil })
 	keeper := newGatekeeper(p.opt.Log)
 	p.pacer = pace.New(pace.Options{
-		Settings: paceSettings(p.config()),
+		Settings: p.config().API.Settings,
 		Paused:   keeper.paused,
 		Log:      p.opt.Log,
 		Metrics:  p.metrics,
@@ -262,11 +257,10 @@ func engineSettings(c *config.Config) deliver.Settings {
 		Mapping:  Mapping(c),
 		Schedule: c.Delivery.Retry,
 		// A quarter of the calls at once is left to fresh mail.
-		Workers:        c.API.Concurrency - c.API.Concurrency/4,
-		KeepSent:       c.Queue.KeepSent,
-		Bounce:         bounces(c),
-		BounceGrace:    c.Bounce.Grace,
-		BouncesPerHour: c.Bounce.PerHour,
+		Workers:  c.API.Concurrency - c.API.Concurrency/4,
+		KeepSent: c.Queue.KeepSent,
+		Bounce:   bounces(c),
+		Bounces:  c.Bounce.Bounces,
 	}
 }
 

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
@@ -16,6 +17,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 	"github.com/smtp2rest/smtp2rest/relay/provider"
+	"github.com/smtp2rest/smtp2rest/relay/provider/httpcall"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
@@ -81,7 +83,7 @@ func (q quota) start(t testing.TB, box *sandbox.Server, store queue.Queue, dial 
 	if dial != nil {
 		url = "http://sandbox.example/api"
 	}
-	client, err := nexuspromail.New(nexuspromail.Options{URL: url, Path: "/v1/transactional/send", Key: "sandbox-key", Concurrency: concurrency, Dial: dial})
+	client, err := nexuspromail.New(nexuspromail.Options{Endpoint: nexuspromail.Endpoint{URL: url, Path: "/v1/transactional/send"}, Key: "sandbox-key", Timeouts: settings.Defaults[httpcall.Timeouts](), Concurrency: concurrency, Dial: dial})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -93,11 +95,11 @@ func (q quota) start(t testing.TB, box *sandbox.Server, store queue.Queue, dial 
 	pacer := pace.New(o)
 	from := relay.Address{Email: "hello@mail.example.com"}
 	engine := deliver.New(deliver.Options{
-		Settings: deliver.Settings{Mapping: provider.Mapping{Options: mail.Options{Default: from, Domains: []string{"mail.example.com"}}, Format: nexuspromail.Format{}}, Schedule: retry.Schedule{First: 5 * time.Second, Max: 15 * time.Minute, MaxAge: 48 * time.Hour}, Workers: concurrency - concurrency/4, KeepSent: time.Hour, Bounce: bounce.Options{From: from}},
+		Settings: deliver.Settings{Mapping: provider.Mapping{Options: mail.Options{Default: from, Domains: []string{"mail.example.com"}}, Format: settings.Defaults[nexuspromail.Format]()}, Schedule: retry.Schedule{First: 5 * time.Second, Max: 15 * time.Minute, MaxAge: 48 * time.Hour}, Workers: concurrency - concurrency/4, KeepSent: time.Hour, Bounce: bounce.Options{From: from}},
 		Queue:    store,
 		Pace:     pacer,
 		Log:      log,
-		Attempts: attempt.New(attempt.Options{API: client, Pace: pacer, Suppressions: suppress.New(suppress.Options{}), Log: log}),
+		Attempts: attempt.New(attempt.Options{API: client, Pace: pacer, Suppressions: suppress.New(suppress.Options{Settings: settings.Defaults[suppress.Settings]()}), Log: log}),
 	})
 	engine.Start()
 	return func() {

@@ -34,7 +34,7 @@ func (p *parts) hooks() []hook {
 	return []hook{
 		{"log", func(c *config.Config) any { return c.Log }, p.prepareLog},
 		{"API", func(c *config.Config) any { return p.apiSettings(c) }, p.prepareAPI},
-		{"pace", func(c *config.Config) any { return paceSettings(c) }, each(func(c *config.Config) (func(), error) { return p.pacer.Prepare(paceSettings(c)) })},
+		{"pace", func(c *config.Config) any { return c.API.Settings }, each(func(c *config.Config) (func(), error) { return p.pacer.Prepare(c.API.Settings) })},
 		{"warming", func(c *config.Config) any { return c.Warming }, each(func(c *config.Config) (func(), error) { return p.meter.Prepare(c.Warming) })},
 		{"queue", func(c *config.Config) any { return c.Queue.Options }, p.prepareQueue},
 		{"history", func(c *config.Config) any { return c.History.Bounds }, p.prepareHistory},

@@ -17,11 +17,9 @@ import (
 const eventsKept = 3 * 24 * time.Hour
 
 func suppressSettings(c *config.Config) suppress.Settings {
-	return suppress.Settings{
-		Expire:       c.Suppression.Expire,
-		Forget:       max(c.History.Keep, eventsKept),
-		Unsubscribed: c.Webhook.SuppressUnsubscribed,
-	}
+	s := c.Suppression
+	s.Forget, s.Unsubscribed = max(c.History.Keep, eventsKept), c.Webhook.SuppressUnsubscribed
+	return s
 }
 
 // buildSuppressions reads who is suppressed, before anything can ask.

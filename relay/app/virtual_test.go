@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/intake"
 	"github.com/smtp2rest/smtp2rest/relay/internal/memnet"
@@ -96,7 +97,7 @@ func (w *world) boot() {
 	log := slog.New(slog.NewTextHandler(w.log, nil))
 	p := &process{parts: newParts(Options{Config: &conf, Version: "test", Log: log, dial: w.net.Dial}, newRegistry("test"), &health{})}
 	p.memory = budget.New(1<<30, nil)
-	p.suppressions = suppress.New(suppress.Options{})
+	p.suppressions = suppress.New(suppress.Options{Settings: settings.Defaults[suppress.Settings]()})
 	p.meter = warm.New(nil)
 	p.ctx, p.cut = context.WithCancel(context.Background())
 	w.must(p.buildAPI(p.ctx))

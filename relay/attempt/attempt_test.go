@@ -18,6 +18,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 	"github.com/smtp2rest/smtp2rest/relay/provider"
@@ -80,8 +81,8 @@ type rig struct {
 func newRig(takes time.Duration, answers ...relay.Outcome) *rig {
 	r := &rig{
 		api:          &script{answers: answers, takes: takes},
-		pace:         pace.New(pace.Options{Settings: pace.Settings{Concurrency: 1}, Failures: 2}),
-		suppressions: suppress.New(suppress.Options{}),
+		pace:         pace.New(pace.Options{Settings: pace.Settings{Concurrency: 1, MaxPause: time.Hour}, Failures: 2}),
+		suppressions: suppress.New(suppress.Options{Settings: settings.Defaults[suppress.Settings]()}),
 	}
 	r.Sender = New(Options{API: r.api, Pace: r.pace, Suppressions: r.suppressions,
 		Log: slog.New(slog.NewJSONHandler(&r.log, nil))})

@@ -12,10 +12,16 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/alias"
+	"github.com/smtp2rest/smtp2rest/relay/deliver"
 	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/logs"
+	"github.com/smtp2rest/smtp2rest/relay/mail"
+	"github.com/smtp2rest/smtp2rest/relay/pace"
+	"github.com/smtp2rest/smtp2rest/relay/provider/httpcall"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/retry"
+	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/relay/warm"
 	"github.com/smtp2rest/smtp2rest/smtpd"
 	"github.com/smtp2rest/smtp2rest/smtpd/auth"
@@ -42,14 +48,14 @@ type Config struct {
 	History  History     `toml:"history" doc:"What became of each mail, for 'smtp2rest trace' (docs/history.md). It is kept in queue.data_dir, and so only with a queue. Bodies are never part of it."`
 	Warming  []warm.Plan `toml:"warming" doc:"Hold a new domain to a number of mails that grows every day (docs/warming.md). What is over it waits in the queue. There is none by default; repeat the table for more."`
 	// At least one.
-	Listeners   []smtpd.Listener `toml:"listener" doc:"One address to listen on. Repeat the table for more of them."`
-	Rules       policy.Rules     `toml:"rules" doc:"Whom mail may be from and to, for everybody. A list has addresses, \"@example.com\" for a domain, \"@.example.com\" for it and all below it, and * for any characters; \"<>\" is the null sender of bounces. What is denied is refused, and what is not among the allowed, if any are. Listeners and users have such lists as well (docs/access.md)."`
-	Users       []User           `toml:"user" doc:"One user who may log in. There is none by default; repeat the table for more."`
-	Limits      Limits           `toml:"limits" doc:"What clients can use at most."`
-	Admin       Admin            `toml:"admin" doc:"How the relay is watched and worked with: by its own commands, a supervisor, Prometheus. The token comes from the environment variable SMTP2REST_ADMIN_TOKEN, from the file that SMTP2REST_ADMIN_TOKEN_FILE or token_file names, or from the systemd credential smtp2rest_admin_token."`
-	Log         logs.Settings    `toml:"log" doc:"The program's own log, on standard error."`
-	Suppression Suppression      `toml:"suppression" doc:"Addresses that must not be sent to (docs/suppression.md)."`
-	Webhook     Webhook          `toml:"webhook" doc:"Events from the provider. The secret comes from the environment variable WEBHOOK_SECRET, from the file that WEBHOOK_SECRET_FILE or secret_file names, or from the systemd credential webhook_secret."`
+	Listeners   []smtpd.Listener  `toml:"listener" doc:"One address to listen on. Repeat the table for more of them."`
+	Rules       policy.Rules      `toml:"rules" doc:"Whom mail may be from and to, for everybody. A list has addresses, \"@example.com\" for a domain, \"@.example.com\" for it and all below it, and * for any characters; \"<>\" is the null sender of bounces. What is denied is refused, and what is not among the allowed, if any are. Listeners and users have such lists as well (docs/access.md)."`
+	Users       []User            `toml:"user" doc:"One user who may log in. There is none by default; repeat the table for more."`
+	Limits      Limits            `toml:"limits" doc:"What clients can use at most."`
+	Admin       Admin             `toml:"admin" doc:"How the relay is watched and worked with: by its own commands, a supervisor, Prometheus. The token comes from the environment variable SMTP2REST_ADMIN_TOKEN, from the file that SMTP2REST_ADMIN_TOKEN_FILE or token_file names, or from the systemd credential smtp2rest_admin_token."`
+	Log         logs.Settings     `toml:"log" doc:"The program's own log, on standard error."`
+	Suppression suppress.Settings `toml:"suppression" doc:"Addresses that must not be sent to (docs/suppression.md)."`
+	Webhook     Webhook           `toml:"webhook" doc:"Events from the provider. The secret comes from the environment variable WEBHOOK_SECRET, from the file that WEBHOOK_SECRET_FILE or secret_file names, or from the systemd credential webhook_secret."`
 
 	// Warnings are what works but is probably not meant, one line each.
 	Warnings []string
@@ -70,22 +76,15 @@ type Addresses struct {
 
 // API is where mail goes.
 type API struct {
-	// Without a slash at its end.
-	URL           string `toml:"url" default:"https://app.nexuspromail.com/api" check:"url" env:"NEXUSPROMAIL_API_URL" doc:"Where the API is."`
-	Path          string `toml:"path" default:"/v1/transactional/send" check:"path" doc:"The path of the sending call, below url."`
-	AllowInsecure bool   `toml:"allow_insecure" doc:"Allows an http:// url of another machine, to which the key travels in the clear."`
+	nexuspromail.Endpoint      // URL is without a slash at its end
+	AllowInsecure         bool `toml:"allow_insecure" doc:"Allows an http:// url of another machine, to which the key travels in the clear."`
 	// Empty only when the Source needs none.
 	Key Secret `toml:"key" env:"NEXUSPROMAIL_API_KEY" credential:"nexuspromail_api_key api_key" doc:"The API key. It is a secret and not set in the file."`
 	// As written; what is in it is in Key.
-	KeyFile        string        `toml:"key_file" check:"secret file" doc:"File that holds the API key and nothing else: a path that begins with /, or with ./ for the directory of this file."`
-	Timeout        time.Duration `toml:"timeout" default:"10s" range:"1ms..5m" doc:"How long one call may take in all."`
-	ConnectTimeout time.Duration `toml:"connect_timeout" default:"5s" range:"1ms..5m" doc:"How much of that connecting may take."`
-	CAFile         string        `toml:"ca_file" check:"file" doc:"File of PEM certificates to trust besides the system's. A relative path starts at the directory of this file."`
-	Concurrency    int           `toml:"concurrency" default:"32" range:"1..1000" doc:"How many calls are made at once."`
-	Rate           float64       `toml:"rate" range:"0..100000" doc:"How many calls a second the account allows. 0 is not known: the relay finds out."`
-	// At least 1.
-	Burst         int           `toml:"burst" range:"0..100000" doc:"How many calls may follow each other at once after a rest. 0 is a tenth of rate, and at least 1."`
-	MaxRetryAfter time.Duration `toml:"max_retry_after" default:"1h" range:"1s..7d" doc:"The longest pause that is kept when the API asks for one (Retry-After)."`
+	KeyFile string `toml:"key_file" check:"secret file" doc:"File that holds the API key and nothing else: a path that begins with /, or with ./ for the directory of this file."`
+	httpcall.Timeouts
+	CAFile        string `toml:"ca_file" check:"file" doc:"File of PEM certificates to trust besides the system's. A relative path starts at the directory of this file."`
+	pace.Settings        // Burst is at least 1
 }
 
 // Sender is who mail comes from, as the API knows it.
@@ -94,44 +93,14 @@ type Sender struct {
 	Email string `toml:"email" check:"email" env:"FROM_EMAIL" example:"\"hello@mail.example.com\"" doc:"The sender of mail whose own From is in no verified domain, and of the relay's own mail. It must be set, here or in the environment."`
 	Name  string `toml:"name" env:"FROM_NAME" doc:"The name that goes with it."`
 	// In lower case; empty only when Email is "".
-	Domains []string `toml:"domains" usual:"the domain of email" check:"domains" example:"[\"mail.example.com\"]" doc:"The domains that are verified with the provider."`
-	Foreign Foreign  `toml:"foreign" default:"rewrite" words:"rewrite refuse" doc:"What becomes of mail from other domains: \"rewrite\" sends it from email, with its own sender in Reply-To; \"refuse\" refuses it."`
+	Domains []string          `toml:"domains" usual:"the domain of email" check:"domains" example:"[\"mail.example.com\"]" doc:"The domains that are verified with the provider."`
+	Foreign mail.SenderPolicy `toml:"foreign" default:"rewrite" words:"rewrite refuse" doc:"What becomes of mail from other domains: \"rewrite\" sends it from email, with its own sender in Reply-To; \"refuse\" refuses it."`
 }
-
-// Foreign is what becomes of mail whose From is in no verified domain.
-type Foreign string
-
-// The words of sender.foreign.
-const (
-	Rewrite       Foreign = "rewrite"
-	RefuseForeign Foreign = "refuse"
-)
 
 // Mail is what becomes of what the API's documented payload has no place for.
 type Mail struct {
-	Attachments Attachments `toml:"attachments" default:"refuse" words:"refuse strip send" doc:"Attachments: \"refuse\" the mail; \"strip\" them and say so in its text; or \"send\" them in the fields below. The API's documentation names no field: ask the provider."`
-	Fields      AttachmentFields
-	HeaderField string `toml:"header_field" check:"field" doc:"The field of the JSON that takes further headers, as an object. \"\" is none: the API's documentation has no such field."`
-}
-
-// Attachments is what becomes of attachments.
-type Attachments string
-
-// The words of mail.attachments.
-const (
-	RefuseAttachments Attachments = "refuse"
-	StripAttachments  Attachments = "strip"
-	SendAttachments   Attachments = "send"
-)
-
-// AttachmentFields names the JSON fields of attachments. An empty name leaves
-// that piece out.
-type AttachmentFields struct {
-	Array       string `toml:"attachments_field" default:"attachments" check:"needed field" doc:"With \"send\": the field of the JSON that holds the list of attachments."`
-	Filename    string `toml:"attachment_filename" default:"filename" check:"field" doc:"With \"send\": the field of a list item that holds the file's name. \"\" leaves it out."`
-	Content     string `toml:"attachment_content" default:"content" check:"needed field" doc:"With \"send\": the field of a list item that holds the content, in base64."`
-	ContentType string `toml:"attachment_content_type" default:"content_type" check:"field" doc:"With \"send\": the field of a list item that holds the media type. \"\" leaves it out."`
-	ContentID   string `toml:"attachment_content_id" default:"content_id" check:"field" doc:"With \"send\": the field of a list item that holds the Content-ID by which html refers to an image. \"\" leaves it out."`
+	Attachments mail.AttachmentPolicy `toml:"attachments" default:"refuse" words:"refuse strip send" doc:"Attachments: \"refuse\" the mail; \"strip\" them and say so in its text; or \"send\" them in the fields below. The API's documentation names no field: ask the provider."`
+	Fields      nexuspromail.Format
 }
 
 // Delivery is how the relay tries.
@@ -159,9 +128,8 @@ const (
 
 // Bounce is how senders are told what could not be delivered.
 type Bounce struct {
-	Postmaster string        `toml:"postmaster" usual:"postmaster at the domain of sender.email" check:"postmaster" example:"\"postmaster@mail.example.com\"" doc:"Who is told when the sender is an address that cannot receive mail, such as root@localhost. \"none\" is nobody."`
-	PerHour    int           `toml:"per_hour" default:"20" range:"0..1000000" doc:"The most bounces to one address in an hour. 0 is no bound."`
-	Grace      time.Duration `toml:"grace" default:"4h" range:"0s..7d" doc:"A mail's failed recipients are told of together, once none is waiting any more, and at the latest after this time."`
+	Postmaster string `toml:"postmaster" usual:"postmaster at the domain of sender.email" check:"postmaster" example:"\"postmaster@mail.example.com\"" doc:"Who is told when the sender is an address that cannot receive mail, such as root@localhost. \"none\" is nobody."`
+	deliver.Bounces
 }
 
 // Nobody is Bounce.Postmaster where nobody is to be told.
@@ -224,11 +192,6 @@ const (
 	OpenMetrics Open = "metrics"
 )
 
-// Suppression is how long what the provider says of an address is believed.
-type Suppression struct {
-	Expire time.Duration `toml:"expire" default:"30d" range:"1m..3650d" doc:"How long what was learnt is believed. Afterwards the API is asked again: the provider's list is the one that counts. What an operator adds stays."`
-}
-
 // Webhook is where the provider's events come in, and what proves that they
 // are the provider's.
 type Webhook struct {
@@ -243,7 +206,7 @@ type Webhook struct {
 	// As written.
 	PreviousSecretFile   string `toml:"previous_secret_file" check:"secret file" doc:"File that holds the secret before it, if there was one; 'webhook register' writes it."`
 	SuppressUnsubscribed bool   `toml:"suppress_unsubscribed" doc:"Refuses mail to who unsubscribed. Without it they are only marked: a receipt or a password reset may still be due to them."`
-	RegisterPath         string `toml:"register_path" default:"/v1/api/webhooks" check:"path" doc:"The path of the call that registers the endpoint, below api.url."`
+	nexuspromail.Registration
 }
 
 // Secrets are those with which events may be signed; none without an endpoint.

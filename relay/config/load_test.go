@@ -123,7 +123,7 @@ header_field = "headers"
 	if cfg.Hostname != "relay.example.com" || cfg.API.Rate != 12.5 || cfg.API.Burst != 1 || cfg.Delivery.Wait != 0 {
 		t.Errorf("%+v", cfg)
 	}
-	if !slices.Equal(cfg.Sender.Domains, []string{"example.com", "example.org"}) || cfg.Sender.Foreign != RefuseForeign {
+	if !slices.Equal(cfg.Sender.Domains, []string{"example.com", "example.org"}) || cfg.Sender.Foreign != mail.Refuse {
 		t.Errorf("sender %+v", cfg.Sender)
 	}
 	if cfg.Limits.MessageBytes != 1<<20 || cfg.Limits.IdleTime != 24*time.Hour || cfg.Log.Level.String() != "DEBUG" {
@@ -135,7 +135,7 @@ header_field = "headers"
 	if got := described(t, cfg, "listener#2.address"); got.Origin != "default" {
 		t.Errorf("%+v", got)
 	}
-	if cfg.Mail.Attachments != SendAttachments || cfg.Mail.HeaderField != "headers" || cfg.Mail.Fields.Array != "attachments" {
+	if cfg.Mail.Attachments != mail.SendAttachments || cfg.Mail.Fields.Headers != "headers" || cfg.Mail.Fields.Attachments != "attachments" {
 		t.Errorf("mail %+v", cfg.Mail)
 	}
 }

@@ -113,15 +113,15 @@ func (l *loader) validateFields() {
 	for _, name := range []string{"to", "from", "subject", "html", "text", "reply_to"} {
 		payload[name] = "the API itself"
 	}
-	if m.Attachments == SendAttachments {
-		l.takeField(payload, "mail.attachments_field", m.Fields.Array)
+	if m.Attachments == mail.SendAttachments {
+		l.takeField(payload, "mail.attachments_field", m.Fields.Attachments)
 		item := map[string]string{}
 		l.takeField(item, "mail.attachment_filename", m.Fields.Filename)
 		l.takeField(item, "mail.attachment_content", m.Fields.Content)
 		l.takeField(item, "mail.attachment_content_type", m.Fields.ContentType)
 		l.takeField(item, "mail.attachment_content_id", m.Fields.ContentID)
 	}
-	l.takeField(payload, "mail.header_field", m.HeaderField)
+	l.takeField(payload, "mail.header_field", m.Fields.Headers)
 }
 
 // takeField gives a name to a setting; taken says who has which.

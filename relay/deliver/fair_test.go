@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/mail"
@@ -76,7 +77,7 @@ func (r *rig) fresh(wait time.Duration) (relay.Outcome, time.Duration) {
 	m := message("app@sandbox.example", "fresh", "fresh@example.net")
 	parsed, err := mail.Map(m.Raw, m.From, mail.Options{Default: relay.Address{Email: "relay@sandbox.example"}, Domains: []string{"sandbox.example"}})
 	r.must(err)
-	body, err := nexuspromail.Format{}.Encode(parsed)
+	body, err := settings.Defaults[nexuspromail.Format]().Encode(parsed)
 	r.must(err)
 	turn, cancel := context.WithTimeout(r.t.Context(), wait)
 	defer cancel()

@@ -18,6 +18,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"go.uber.org/goleak"
 
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
@@ -25,6 +26,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 	"github.com/smtp2rest/smtp2rest/relay/provider"
+	"github.com/smtp2rest/smtp2rest/relay/provider/httpcall"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
@@ -148,19 +150,19 @@ func (r *rig) build() {
 		r.store = p.wrap(s.Queue)
 	}
 	r.client, err = nexuspromail.New(nexuspromail.Options{
-		URL: "http://sandbox.example/api", Path: "/v1/transactional/send", Key: key,
-		Timeout: apiTimeout, Concurrency: or(p.concurrency, 8), Dial: r.net.Dial,
+		Endpoint: nexuspromail.Endpoint{URL: "http://sandbox.example/api", Path: "/v1/transactional/send"}, Key: key,
+		Timeouts: httpcall.Timeouts{Timeout: apiTimeout, ConnectTimeout: apiTimeout}, Concurrency: or(p.concurrency, 8), Dial: r.net.Dial,
 	})
 	if err != nil {
 		r.t.Fatal(err)
 	}
 	r.pace = pace.New(pace.Options{
-		Settings: pace.Settings{Rate: p.rate, Burst: p.burst, Concurrency: or(p.concurrency, 8), MaxPause: p.maxPause},
+		Settings: pace.Settings{Rate: p.rate, Burst: p.burst, Concurrency: or(p.concurrency, 8), MaxPause: or(p.maxPause, time.Hour)},
 		Failures: p.failures,
 		Paused:   p.paused,
 		Log:      log,
 	})
-	r.suppressed = suppress.New(suppress.Options{})
+	r.suppressed = suppress.New(suppress.Options{Settings: settings.Defaults[suppress.Settings]()})
 	r.tries = attempt.New(attempt.Options{API: r.client, Pace: r.pace, Suppressions: r.suppressed, Log: log, Metrics: p.metrics})
 	r.engine = New(r.options(log))
 }
@@ -172,10 +174,10 @@ func (r *rig) options(log *slog.Logger) Options {
 	}
 	return Options{
 		Settings: Settings{
-			Mapping: provider.Mapping{Options: p.mapping, Format: nexuspromail.Format{}}, Schedule: or(p.schedule, hours(48)),
+			Mapping: provider.Mapping{Options: p.mapping, Format: settings.Defaults[nexuspromail.Format]()}, Schedule: or(p.schedule, hours(48)),
 			Workers: or(p.workers, 4), KeepSent: or(p.keepSent, 100*time.Hour),
-			Bounce:      bounce.Options{From: relay.Address{Email: "relay@sandbox.example"}, Hostname: "relay.test", Postmaster: p.postmaster},
-			BounceGrace: or(p.grace, time.Hour), BouncesPerHour: p.perHour,
+			Bounce:  bounce.Options{From: relay.Address{Email: "relay@sandbox.example"}, Hostname: "relay.test", Postmaster: p.postmaster},
+			Bounces: Bounces{PerHour: p.perHour, Grace: or(p.grace, time.Hour)},
 		},
 		Queue:    r.store,
 		Attempts: r.tries,

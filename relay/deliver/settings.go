@@ -16,9 +16,14 @@ type Settings struct {
 	Workers  int           // attempts of queued mail at once; at least 1
 	KeepSent time.Duration // how long sent mail stays listed
 
-	Bounce         bounce.Options
-	BounceGrace    time.Duration // at most this long after the first failure the sender is told
-	BouncesPerHour int           // to one address; 0 is no bound
+	Bounce bounce.Options
+	Bounces
+}
+
+// Bounces says when senders are told. internal/settings explains the tags.
+type Bounces struct {
+	PerHour int           `toml:"per_hour" default:"20" range:"0..1000000" doc:"The most bounces to one address in an hour. 0 is no bound."`
+	Grace   time.Duration `toml:"grace" default:"4h" range:"0s..7d" doc:"A mail's failed recipients are told of together, once none is waiting any more, and at the latest after this time."`
 }
 
 // Prepare makes ready to go on with other settings, and to look at the queue

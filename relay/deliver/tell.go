@@ -122,7 +122,7 @@ func (e *Engine) tellAll(ctx context.Context) error {
 	var errs unwritten
 	told := map[string]bool{} // in the step before
 	for len(errs.mails) < mostUnreadable && ctx.Err() == nil {
-		due, err := e.opt.Queue.BouncesDue(ctx, e.opt.Now(), e.set.Load().BounceGrace, bouncesAtOnce+len(errs.mails))
+		due, err := e.opt.Queue.BouncesDue(ctx, e.opt.Now(), e.set.Load().Grace, bouncesAtOnce+len(errs.mails))
 		if err != nil {
 			return err
 		}
@@ -238,7 +238,7 @@ func (e *Engine) bounceFor(b queue.Bounce, header []byte) (*queue.Mail, bounce.T
 	case !ok:
 		log.Warn("given up; nobody can be told")
 		return nil, bounce.Nobody
-	case e.sentTo.full(suppress.Normalise(to), now, set.BouncesPerHour):
+	case e.sentTo.full(suppress.Normalise(to), now, set.PerHour):
 		log.Warn("given up; the sender was told of too many failures in the last hour to be told of this one", "to", to)
 		return nil, bounce.TooMany
 	}

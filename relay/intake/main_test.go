@@ -16,12 +16,14 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
 	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 	"github.com/smtp2rest/smtp2rest/relay/provider"
+	"github.com/smtp2rest/smtp2rest/relay/provider/httpcall"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
@@ -60,7 +62,7 @@ type rig struct {
 
 func newRig(t *testing.T, p plan) *rig {
 	t.Helper()
-	r := &rig{t: t, suppressions: suppress.New(suppress.Options{Settings: suppress.Settings{Expire: 100 * 365 * 24 * time.Hour, Unsubscribed: true}}), log: &record{}}
+	r := &rig{t: t, suppressions: suppress.New(suppress.Options{Settings: suppress.Settings{Expire: 100 * 365 * 24 * time.Hour, Forget: 30 * 24 * time.Hour, Unsubscribed: true}}), log: &record{}}
 	url := r.startSandbox()
 	if p.before != "" {
 		url = r.notBefore(p.before)
@@ -70,7 +72,10 @@ func newRig(t *testing.T, p plan) *rig {
 		t.Cleanup(server.Close)
 		url = server.URL
 	}
-	client, err := nexuspromail.New(nexuspromail.Options{URL: url, Path: "/v1/transactional/send", Key: key, Timeout: or(p.timeout, patience)})
+	client, err := nexuspromail.New(nexuspromail.Options{
+		Endpoint: nexuspromail.Endpoint{URL: url, Path: "/v1/transactional/send"}, Key: key,
+		Timeouts: httpcall.Timeouts{Timeout: or(p.timeout, patience), ConnectTimeout: or(p.timeout, patience)},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -78,13 +83,13 @@ func newRig(t *testing.T, p plan) *rig {
 	log := slog.New(slog.NewJSONHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	o := Options{
 		Settings: Settings{
-			Mapping: provider.Mapping{Options: mail.Options{Default: relay.Address{Email: "relay@sandbox.example"}, Domains: []string{"sandbox.example"}}, Format: nexuspromail.Format{}},
+			Mapping: provider.Mapping{Options: mail.Options{Default: relay.Address{Email: "relay@sandbox.example"}, Domains: []string{"sandbox.example"}}, Format: settings.Defaults[nexuspromail.Format]()},
 			Bounce:  bounce.Options{From: relay.Address{Email: "relay@sandbox.example"}, Hostname: "relay.test"},
 			Wait:    or(p.wait, 10*time.Second),
 		},
 		Attempts: attempt.New(attempt.Options{
 			API: client, Suppressions: r.suppressions, Log: log,
-			Pace: pace.New(pace.Options{Settings: pace.Settings{Concurrency: or(p.concurrency, 8)}, Log: log}),
+			Pace: pace.New(pace.Options{Settings: pace.Settings{Concurrency: or(p.concurrency, 8), MaxPause: time.Hour}, Log: log}),
 		}),
 		Suppressions: r.suppressions,
 		Queue:        NoQueue{},

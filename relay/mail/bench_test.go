@@ -13,6 +13,7 @@ import (
 	_ "github.com/emersion/go-message/charset"
 	"github.com/emersion/go-message/mail"
 
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 	. "github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 )
@@ -74,7 +75,7 @@ func BenchmarkMap(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				body, err := nexuspromail.Format{}.Encode(m)
+				body, err := settings.Defaults[nexuspromail.Format]().Encode(m)
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 	. "github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/mail/mime"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
@@ -203,10 +204,10 @@ func TestCostGrowsWithTheSize(t *testing.T) {
 				took, before = min(took, mapTime(t, large, policy)), max(before, mapTime(t, small, policy))
 			}
 			if took > 8*before {
-				t.Errorf("%s, policy %d: %d bytes take %v, %d bytes %v", name, policy, len(small), before, len(large), took)
+				t.Errorf("%s, policy %s: %d bytes take %v, %d bytes %v", name, policy, len(small), before, len(large), took)
 			}
 			if perMiB := took * (1 << 20) / time.Duration(len(large)); perMiB > 300*time.Millisecond && !underRace {
-				t.Errorf("%s, policy %d: %v a MiB", name, policy, perMiB)
+				t.Errorf("%s, policy %s: %v a MiB", name, policy, perMiB)
 			}
 		}
 	}
@@ -221,7 +222,7 @@ func mapTime(t *testing.T, raw []byte, policy AttachmentPolicy) time.Duration {
 	begin := threadTime()
 	_ = Cost(raw, o.Limits)
 	if m, err := Map(raw, "", o); err == nil {
-		if _, err := (nexuspromail.Format{}).Encode(m); err != nil {
+		if _, err := settings.Defaults[nexuspromail.Format]().Encode(m); err != nil {
 			t.Fatal(err)
 		}
 	}

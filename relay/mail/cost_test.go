@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 	. "github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/mail/mime"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
@@ -98,7 +99,7 @@ func TestHostileMailKeepsToItsCost(t *testing.T) {
 			o.Attachments = policy
 			taken, err := allocations(t, raw, o)
 			if cost := Cost(raw, o.Limits); taken > cost {
-				t.Errorf("%s, policy %d: %d bytes take %.2f times that, Cost is %.2f (%v)", name, policy, len(raw),
+				t.Errorf("%s, policy %s: %d bytes take %.2f times that, Cost is %.2f (%v)", name, policy, len(raw),
 					float64(taken)/float64(len(raw)), float64(cost)/float64(len(raw)), err)
 			}
 		}
@@ -119,7 +120,7 @@ func allocations(t *testing.T, raw []byte, o Options) (int64, error) {
 	runtime.ReadMemStats(&before)
 	m, err := Map(raw, "a@example.com", o)
 	if err == nil {
-		_, err = nexuspromail.Format{}.Encode(m)
+		_, err = settings.Defaults[nexuspromail.Format]().Encode(m)
 	}
 	runtime.ReadMemStats(&after)
 	return int64(after.TotalAlloc - before.TotalAlloc), err

@@ -60,7 +60,7 @@ func checkInvariants(t *testing.T, raw []byte) {
 	for _, policy := range []AttachmentPolicy{RefuseAttachments, StripAttachments, SendAttachments} {
 		o := testOptions()
 		o.Attachments, o.PassHeaders = policy, true
-		o.ForeignSender = SenderPolicy(int(policy) % 2)
+		o.ForeignSender = map[AttachmentPolicy]SenderPolicy{StripAttachments: Refuse}[policy]
 		root := mime.Parse(raw, o.Limits)
 		checkTree(t, root, 0)
 		var words []string

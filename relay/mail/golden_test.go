@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/relay"
 	. "github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
@@ -119,7 +120,10 @@ func goldenOf(t *testing.T, raw []byte) []byte {
 }
 
 // encoded returns the mail's JSON for one recipient.
-func encoded(t testing.TB, m *Mail) []byte { t.Helper(); return encodedAs(t, m, nexuspromail.Format{}) }
+func encoded(t testing.TB, m *Mail) []byte {
+	t.Helper()
+	return encodedAs(t, m, settings.Defaults[nexuspromail.Format]())
+}
 
 func encodedAs(t testing.TB, m *Mail, f nexuspromail.Format) []byte {
 	t.Helper()

@@ -19,21 +19,21 @@ import (
 )
 
 // SenderPolicy says what to do with a From outside the verified domains.
-type SenderPolicy int
+type SenderPolicy string
 
 const (
-	Rewrite SenderPolicy = iota // send from the default sender, with the author's name
-	Refuse
+	Rewrite SenderPolicy = "rewrite" // send from the default sender, with the author's name
+	Refuse  SenderPolicy = "refuse"
 )
 
 // AttachmentPolicy says what to do with attachments and inline images. The documented API
 // does not carry them.
-type AttachmentPolicy int
+type AttachmentPolicy string
 
 const (
-	RefuseAttachments AttachmentPolicy = iota
-	StripAttachments                   // leave them out, with a notice at the end of the bodies
-	SendAttachments                    // send them
+	RefuseAttachments AttachmentPolicy = "refuse"
+	StripAttachments  AttachmentPolicy = "strip" // leave them out, with a notice at the end of the bodies
+	SendAttachments   AttachmentPolicy = "send"  // send them
 )
 
 // Options are the account's rules for a mail.

@@ -9,6 +9,7 @@ import (
 	"sync"
 	"testing"
 
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/relay"
 	. "github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
@@ -86,7 +87,7 @@ func TestNoticeStandsInsideTheDocument(t *testing.T) {
 func TestAttachmentsSent(t *testing.T) {
 	o := testOptions()
 	o.Attachments = SendAttachments
-	format := nexuspromail.Format{Attachments: "files", Filename: "name", Content: "data", ContentType: "-", ContentID: "cid"}
+	format := nexuspromail.Format{Attachments: "files", Filename: "name", Content: "data", ContentID: "cid"}
 	m, err := mapFile(t, withFiles, o)
 	if err != nil {
 		t.Fatal(err)
@@ -157,7 +158,7 @@ func TestSentMessagesAreFiles(t *testing.T) {
 			t.Fatal(err)
 		}
 		if shown := strings.Contains(m.Text, "Subject: in"); len(m.Attachments) != files || shown != (files == 0) {
-			t.Errorf("policy %d: %d files, text %q", policy, len(m.Attachments), m.Text)
+			t.Errorf("policy %s: %d files, text %q", policy, len(m.Attachments), m.Text)
 		}
 	}
 }
@@ -331,7 +332,7 @@ func TestBodyForManyReaders(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	body, err := nexuspromail.Format{}.Encode(m)
+	body, err := settings.Defaults[nexuspromail.Format]().Encode(m)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -95,7 +95,7 @@ func TestTheRateIsFound(t *testing.T) {
 		latency := time.Duration(1+r.IntN(100)) * time.Millisecond
 		synctest.Test(t, func(t *testing.T) {
 			a := newAccount(allowed, burst)
-			offer(New(Options{Settings: Settings{Concurrency: 32}}), a, latency, func() {
+			offer(newPacer(Options{Settings: Settings{Concurrency: 32}}), a, latency, func() {
 				a.over(2 * time.Minute)
 				taken, refused := a.over(6 * time.Minute)
 				used, lost := float64(taken)/(allowed*360), float64(refused)/6
@@ -112,7 +112,7 @@ func TestARateThatChangesIsFollowed(t *testing.T) {
 	for _, change := range [][2]float64{{20, 60}, {60, 20}, {5, 50}, {50, 5}} {
 		synctest.Test(t, func(t *testing.T) {
 			a := newAccount(change[0], int(change[0]))
-			offer(New(Options{Settings: Settings{Concurrency: 32}}), a, 20*time.Millisecond, func() {
+			offer(newPacer(Options{Settings: Settings{Concurrency: 32}}), a, 20*time.Millisecond, func() {
 				a.over(4 * time.Minute)
 				a.mu.Lock()
 				a.bucket.SetLimit(rate.Limit(change[1]))
@@ -135,7 +135,7 @@ func TestASharedAccount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const allowed = 40 // calls/s
 		a := newAccount(allowed, allowed)
-		offer(New(Options{Settings: Settings{Concurrency: 32}}), a, 20*time.Millisecond, func() {
+		offer(newPacer(Options{Settings: Settings{Concurrency: 32}}), a, 20*time.Millisecond, func() {
 			a.over(4 * time.Minute)
 			theirs := 0
 			var wg sync.WaitGroup
@@ -165,7 +165,7 @@ func TestTheConfiguredRateIsUsed(t *testing.T) {
 	for _, allowed := range []float64{2, 10, 50, 300} {
 		synctest.Test(t, func(t *testing.T) {
 			a := newAccount(allowed, max(int(allowed/2), 2))
-			p := New(Options{Settings: Settings{Rate: allowed, Burst: int(allowed / 10), Concurrency: 32}})
+			p := newPacer(Options{Settings: Settings{Rate: allowed, Burst: int(allowed / 10), Concurrency: 32}})
 			offer(p, a, 20*time.Millisecond, func() {
 				taken, refused := a.over(time.Minute)
 				if used := float64(taken) / (allowed * 60); used < 0.98 || refused > 0 {
@@ -181,7 +181,7 @@ func TestTheConfiguredRateIsUsed(t *testing.T) {
 func TestAConfiguredRateThatIsTooHigh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAccount(50, 25)
-		p := New(Options{Settings: Settings{Rate: 80, Burst: 80, Concurrency: 32}})
+		p := newPacer(Options{Settings: Settings{Rate: 80, Burst: 80, Concurrency: 32}})
 		offer(p, a, 20*time.Millisecond, func() {
 			a.over(3 * time.Minute)
 			taken, refused := a.over(5 * time.Minute)
@@ -206,7 +206,7 @@ func TestAConfiguredRateThatIsTooHigh(t *testing.T) {
 // Where the line is too long already, nobody is made to stand in it.
 func TestTheEndOfALongLineIsToldAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Settings: Settings{Rate: 10, Burst: 1, Concurrency: 100}})
+		p := newPacer(Options{Settings: Settings{Rate: 10, Burst: 1, Concurrency: 100}})
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()
 		var mu sync.Mutex
@@ -237,7 +237,7 @@ func TestTheEndOfALongLineIsToldAtOnce(t *testing.T) {
 // Somebody sleeps until its token would have come, and one has come early.
 func TestTryEnterDoesNotJumpTheLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Settings: Settings{Rate: 1, Burst: 1, Concurrency: 5}})
+		p := newPacer(Options{Settings: Settings{Rate: 1, Burst: 1, Concurrency: 5}})
 		if pass := p.TryEnter(); pass == nil {
 			t.Fatal("nothing is in the way of the first call")
 		} else {
@@ -268,7 +268,7 @@ func TestTryEnterDoesNotJumpTheLine(t *testing.T) {
 // reserved nothing at the old rate.
 func TestALineMovesAtTheNewRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Settings: Settings{Rate: 0.1, Burst: 1, Concurrency: 50}})
+		p := newPacer(Options{Settings: Settings{Rate: 0.1, Burst: 1, Concurrency: 50}})
 		call(t, p, accepted)
 		var wg sync.WaitGroup
 		start := time.Now()
@@ -292,7 +292,7 @@ func TestALineMovesAtTheNewRate(t *testing.T) {
 // starts empty, say nothing about how many a second are allowed.
 func TestTooFewCallsAreNoMeasurement(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Settings: Settings{Rate: 1000, Burst: 10, Concurrency: 4}})
+		p := newPacer(Options{Settings: Settings{Rate: 1000, Burst: 10, Concurrency: 4}})
 		for range 3 {
 			for range 5 {
 				call(t, p, accepted)
@@ -309,7 +309,7 @@ func TestTooFewCallsAreNoMeasurement(t *testing.T) {
 // to a single call after a long pause.
 func TestOneRowOf429sIsOneCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Settings: Settings{Concurrency: 1}})
+		p := newPacer(Options{Settings: Settings{Concurrency: 1}})
 		p.Resume(time.Time{}, 100)
 		for range 8 {
 			call(t, p, limited(time.Second))
@@ -324,7 +324,7 @@ func TestOneRowOf429sIsOneCut(t *testing.T) {
 // and not the rate that was configured.
 func TestScattered429sAreNotTheRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Settings: Settings{Rate: 200, Burst: 20, Concurrency: 8}})
+		p := newPacer(Options{Settings: Settings{Rate: 200, Burst: 20, Concurrency: 8}})
 		for range 20 {
 			for range 400 {
 				call(t, p, accepted)

@@ -69,7 +69,7 @@ func TestWhatOpensTheBreaker(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p := New(Options{Settings: Settings{Concurrency: 1}, Failures: 3})
+				p := newPacer(Options{Settings: Settings{Concurrency: 1}, Failures: 3})
 				for _, out := range tt.outcomes {
 					call(t, p, out)
 				}
@@ -88,7 +88,7 @@ func TestWhatOpensTheBreaker(t *testing.T) {
 // One probe at a time, after gaps that double to one minute.
 func TestProbes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Settings: Settings{Concurrency: 8}, Failures: 3})
+		p := newPacer(Options{Settings: Settings{Concurrency: 8}, Failures: 3})
 		open(t, p)
 		want := 2 * time.Second
 		for range 12 {
@@ -123,7 +123,7 @@ func TestProbes(t *testing.T) {
 // A probe that is not made leaves its turn to the next one.
 func TestAProbeThatIsNotMade(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Settings: Settings{Rate: 0.1, Burst: 1, Concurrency: 1}, Failures: 1})
+		p := newPacer(Options{Settings: Settings{Rate: 0.1, Burst: 1, Concurrency: 1}, Failures: 1})
 		open(t, p)
 		time.Sleep(2 * time.Second)
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
@@ -161,7 +161,7 @@ func TestWhatClosesTheBreaker(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p := New(Options{Settings: Settings{Concurrency: 2}, Failures: 3})
+				p := newPacer(Options{Settings: Settings{Concurrency: 2}, Failures: 3})
 				open(t, p)
 				time.Sleep(2 * time.Second)
 				call(t, p, tt.out)
@@ -179,7 +179,7 @@ func TestWhatClosesTheBreaker(t *testing.T) {
 // Answers to calls from before it opened neither close it nor move its probe.
 func TestLateAnswersChangeNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Settings: Settings{Concurrency: 8}, Failures: 3})
+		p := newPacer(Options{Settings: Settings{Concurrency: 8}, Failures: 3})
 		var early []*Pass
 		for range 4 {
 			pass, err := p.Enter(t.Context())
@@ -204,7 +204,7 @@ func TestLateAnswersChangeNothing(t *testing.T) {
 // bucket, and not by those who had their place in the bucket from before.
 func TestClosingIsNoBurst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Settings: Settings{Rate: 1, Burst: 5, Concurrency: 100}, Failures: 1})
+		p := newPacer(Options{Settings: Settings{Rate: 1, Burst: 5, Concurrency: 100}, Failures: 1})
 		for range 4 {
 			call(t, p, accepted)
 		}
@@ -250,7 +250,7 @@ func TestClosingIsNoBurst(t *testing.T) {
 // Who waits when it opens is told so and keeps no place.
 func TestWaitersLearnThatItOpened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Settings: Settings{Rate: 1, Burst: 1, Concurrency: 10}, Failures: 1})
+		p := newPacer(Options{Settings: Settings{Rate: 1, Burst: 1, Concurrency: 10}, Failures: 1})
 		first, err := p.Enter(t.Context())
 		if err != nil {
 			t.Fatal(err)
@@ -280,7 +280,7 @@ func TestWaitersLearnThatItOpened(t *testing.T) {
 func TestTheBreakerIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
-		p := New(Options{Settings: Settings{Concurrency: 1}, Failures: 3, Log: slog.New(slog.NewTextHandler(&log, nil))})
+		p := newPacer(Options{Settings: Settings{Concurrency: 1}, Failures: 3, Log: slog.New(slog.NewTextHandler(&log, nil))})
 		call(t, p, wrongKey)
 		time.Sleep(time.Hour)
 		call(t, p, accepted)
@@ -312,7 +312,7 @@ func TestResume(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p := New(Options{Settings: Settings{Rate: tt.rate, Burst: 10, Concurrency: 10}})
+				p := newPacer(Options{Settings: Settings{Rate: tt.rate, Burst: 10, Concurrency: 10}})
 				p.Resume(time.Now().Add(tt.until), tt.found)
 				s := p.State()
 				if got := max(time.Until(s.PausedUntil), 0); got != tt.wantGate || s.Rate != tt.wantRate || s.Found != (tt.wantRate != tt.rate) {
@@ -346,7 +346,7 @@ func TestPausedIsTold(t *testing.T) {
 			rate float64
 		}
 		var got []told
-		p := New(Options{
+		p := newPacer(Options{
 			Settings: Settings{Concurrency: 2},
 			Paused: func(until time.Time, rate float64) {
 				got = append(got, told{time.Until(until), rate})

@@ -6,7 +6,6 @@
 package pace
 
 import (
-	"cmp"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -66,7 +65,6 @@ type Pacer struct {
 // New returns a Pacer with an open gate, a full bucket and a closed breaker.
 func New(o Options) *Pacer {
 	o.Burst = max(o.Burst, 1)
-	o.MaxPause = cmp.Or(max(o.MaxPause, 0), time.Hour)
 	if o.Failures <= 0 {
 		o.Failures = 5
 	}

@@ -1,6 +1,7 @@
 package pace
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"math"
@@ -9,8 +10,15 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/relay"
 )
+
+// newPacer returns a Pacer that pauses as long as by default, unless o says how long.
+func newPacer(o Options) *Pacer {
+	o.MaxPause = cmp.Or(o.MaxPause, settings.Defaults[Settings]().MaxPause)
+	return New(o)
+}
 
 var (
 	accepted = relay.Outcome{Kind: relay.Accepted, Status: 200}
@@ -35,7 +43,7 @@ func call(t *testing.T, p *Pacer, out relay.Outcome) time.Duration {
 
 func TestRateIsKept(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Settings: Settings{Rate: 10, Burst: 5, Concurrency: 4}})
+		p := newPacer(Options{Settings: Settings{Rate: 10, Burst: 5, Concurrency: 4}})
 		start := time.Now()
 		for range 105 {
 			call(t, p, accepted)
@@ -48,7 +56,7 @@ func TestRateIsKept(t *testing.T) {
 
 func TestConcurrencyIsBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Settings: Settings{Concurrency: 3}})
+		p := newPacer(Options{Settings: Settings{Concurrency: 3}})
 		var mu sync.Mutex
 		var now, most int
 		var wg sync.WaitGroup
@@ -79,7 +87,7 @@ func TestConcurrencyIsBounded(t *testing.T) {
 
 func Test429ClosesTheGateForEveryone(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Settings: Settings{Rate: 1e6, Burst: 8, Concurrency: 8}})
+		p := newPacer(Options{Settings: Settings{Rate: 1e6, Burst: 8, Concurrency: 8}})
 		call(t, p, limited(7*time.Second))
 		var wg sync.WaitGroup
 		for range 5 {
@@ -124,7 +132,7 @@ func TestFurther429sInARowDouble(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p := New(Options{Settings: Settings{Concurrency: 1, MaxPause: time.Minute}})
+				p := newPacer(Options{Settings: Settings{Concurrency: 1, MaxPause: time.Minute}})
 				for i, out := range tt.outcomes {
 					call(t, p, out)
 					if got := p.pause(); got != tt.want[i] {
@@ -140,7 +148,7 @@ func TestFurther429sInARowDouble(t *testing.T) {
 // Calls that were in flight together are told 429 together; that is one event.
 func TestA429StormDoublesOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Settings: Settings{Concurrency: 10}})
+		p := newPacer(Options{Settings: Settings{Concurrency: 10}})
 		var passes []*Pass
 		for range 10 {
 			pass, err := p.Enter(context.Background())
@@ -165,7 +173,7 @@ func TestA429StormDoublesOnce(t *testing.T) {
 
 func TestTheLongestRetryAfterWins(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Settings: Settings{Concurrency: 2}})
+		p := newPacer(Options{Settings: Settings{Concurrency: 2}})
 		first, _ := p.Enter(context.Background())
 		second, _ := p.Enter(context.Background())
 		first.Leave(limited(30 * time.Second))
@@ -178,7 +186,7 @@ func TestTheLongestRetryAfterWins(t *testing.T) {
 
 func TestBucketRestartsEmpty(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Settings: Settings{Rate: 2, Burst: 10, Concurrency: 4}})
+		p := newPacer(Options{Settings: Settings{Rate: 2, Burst: 10, Concurrency: 4}})
 		call(t, p, limited(20*time.Second))
 		start := time.Now()
 		for range 4 {
@@ -196,7 +204,7 @@ func TestEnterFailsWhenThereIsNoTime(t *testing.T) {
 		ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
 		defer cancel()
 
-		p := New(Options{Settings: Settings{Concurrency: 1}})
+		p := newPacer(Options{Settings: Settings{Concurrency: 1}})
 		call(t, p, limited(10*time.Second))
 		start := time.Now()
 		_, err := p.Enter(ctx)
@@ -208,7 +216,7 @@ func TestEnterFailsWhenThereIsNoTime(t *testing.T) {
 			t.Errorf("took %s to say so, want at once", time.Since(start))
 		}
 
-		slow := New(Options{Settings: Settings{Rate: 0.1, Burst: 1, Concurrency: 1}})
+		slow := newPacer(Options{Settings: Settings{Rate: 0.1, Burst: 1, Concurrency: 1}})
 		call(t, slow, accepted)
 		if _, err := slow.Enter(ctx); !errors.As(err, &busy) || busy.Why != Rate {
 			t.Errorf("with an empty bucket: %v, want Busy", err)
@@ -217,7 +225,7 @@ func TestEnterFailsWhenThereIsNoTime(t *testing.T) {
 			t.Error("a failed Enter kept its place")
 		}
 
-		full := New(Options{Settings: Settings{Concurrency: 1}})
+		full := newPacer(Options{Settings: Settings{Concurrency: 1}})
 		pass, _ := full.Enter(context.Background())
 		if _, err := full.Enter(ctx); !errors.As(err, &busy) {
 			t.Errorf("with no place free: %v, want Busy", err)
@@ -229,7 +237,7 @@ func TestEnterFailsWhenThereIsNoTime(t *testing.T) {
 // A waiter that slept in the old bucket must not pass a gate closed meanwhile.
 func TestNobodySlipsThroughAClosingGate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Settings: Settings{Rate: 1, Burst: 1, Concurrency: 5}})
+		p := newPacer(Options{Settings: Settings{Rate: 1, Burst: 1, Concurrency: 5}})
 		first, _ := p.Enter(context.Background())
 		waited := make(chan time.Duration, 1)
 		go func() { waited <- call(t, p, accepted) }()
@@ -244,7 +252,7 @@ func TestNobodySlipsThroughAClosingGate(t *testing.T) {
 // What is left of a pause after a restart passes by the monotonic clock: one that
 // is set back does not make it longer.
 func TestResumeByTheMonotonicClock(t *testing.T) {
-	p := New(Options{Settings: Settings{Concurrency: 1}})
+	p := newPacer(Options{Settings: Settings{Concurrency: 1}})
 	p.Resume(time.Now().Round(0).Add(time.Minute), 0) // as it was written down
 	if until := p.State().PausedUntil; until == until.Round(0) {
 		t.Errorf("%v is a time of the wall clock alone", until)

@@ -27,7 +27,7 @@ func trickle(t *testing.T, p *Pacer, a *account, d time.Duration) {
 func TestATrickleIsNoMeasurement(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAccount(50, 50)
-		p := New(Options{Settings: Settings{Concurrency: 32}})
+		p := newPacer(Options{Settings: Settings{Concurrency: 32}})
 		trickle(t, p, a, 8*time.Hour)
 		offer(p, a, 20*time.Millisecond, func() {
 			a.over(30 * time.Second)
@@ -43,7 +43,7 @@ func TestATrickleIsNoMeasurement(t *testing.T) {
 func TestAQuietNightForgetsNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAccount(60, 12)
-		p := New(Options{Settings: Settings{Concurrency: 32}})
+		p := newPacer(Options{Settings: Settings{Concurrency: 32}})
 		for day := range 5 {
 			offer(p, a, 20*time.Millisecond, func() {
 				if day == 0 {
@@ -68,7 +68,7 @@ func TestBurstsAreDrained(t *testing.T) {
 	for _, allowed := range []float64{2, 20, 100} {
 		synctest.Test(t, func(t *testing.T) {
 			a := newAccount(allowed, max(int(allowed), 2))
-			p := New(Options{Settings: Settings{Concurrency: 32}})
+			p := newPacer(Options{Settings: Settings{Concurrency: 32}})
 			var took time.Duration
 			for range 12 {
 				time.Sleep(time.Hour) // virtual
@@ -117,7 +117,7 @@ func TestARestartDuringTheSearch(t *testing.T) {
 				var until time.Time
 				var found float64
 				start := func() *Pacer {
-					p := New(Options{Settings: Settings{Concurrency: 32}, Paused: func(u time.Time, rate float64) {
+					p := newPacer(Options{Settings: Settings{Concurrency: 32}, Paused: func(u time.Time, rate float64) {
 						until = u
 						if rate > 0 {
 							found = rate
@@ -148,7 +148,7 @@ func TestARestartDuringTheSearch(t *testing.T) {
 func TestAnInterimRateIsNoCeiling(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAccount(200, 200)
-		p := New(Options{Settings: Settings{Concurrency: 32}})
+		p := newPacer(Options{Settings: Settings{Concurrency: 32}})
 		p.Resume(time.Time{}, slowStart)
 		work(p, a, 20*time.Millisecond, 5*time.Millisecond, func() {
 			a.over(20 * time.Second)
@@ -166,7 +166,7 @@ func TestTheRateIsFoundWithoutWaiting(t *testing.T) {
 	for _, allowed := range []float64{2, 10, 50, 200} {
 		synctest.Test(t, func(t *testing.T) {
 			a := newAccount(allowed, int(allowed))
-			p := New(Options{Settings: Settings{Concurrency: 32}})
+			p := newPacer(Options{Settings: Settings{Concurrency: 32}})
 			work(p, a, 20*time.Millisecond, 15*time.Millisecond, func() {
 				a.over(time.Minute)
 				taken, _ := a.over(2 * time.Minute)
@@ -210,7 +210,7 @@ func TestAnAccountAtItsLimit(t *testing.T) {
 	for _, allowed := range []float64{2, 10, 50} {
 		synctest.Test(t, func(t *testing.T) {
 			a := newAccount(allowed, max(int(allowed), 2))
-			p := New(Options{Settings: Settings{Concurrency: 32}})
+			p := newPacer(Options{Settings: Settings{Concurrency: 32}})
 			ctx, cancel := context.WithCancel(context.Background())
 			var wg sync.WaitGroup
 			wg.Go(func() {

@@ -1,21 +1,22 @@
 package pace
 
 import (
-	"cmp"
 	"time"
 
 	"golang.org/x/time/rate"
 )
 
-// Settings are the Options that Configure can change.
+// Settings can be changed by Prepare. internal/settings explains the tags.
 type Settings struct {
-	// Rate is how many calls per second the account allows, 0 when that is not
-	// known and to be found. It is never exceeded; when 429s come again and
-	// again all the same, less is found to be allowed.
-	Rate        float64
-	Burst       int           // calls at once after a quiet time, with a Rate; at least 1
-	Concurrency int           // calls in flight at once; at least 1
-	MaxPause    time.Duration // ceiling of one pause after a 429; default 1 h
+	// Concurrency is at least 1.
+	Concurrency int `toml:"concurrency" default:"32" range:"1..1000" doc:"How many calls are made at once."`
+	// Rate is never exceeded. If 429s come again and again all the same, less is found
+	// to be allowed.
+	Rate float64 `toml:"rate" range:"0..100000" doc:"How many calls a second the account allows. 0 is not known: the relay finds out."`
+	// Burst counts with a Rate only; it is at least 1.
+	Burst int `toml:"burst" range:"0..100000" doc:"How many calls may follow each other at once after a rest. 0 is a tenth of rate, and at least 1."`
+	// MaxPause bounds one pause after a 429.
+	MaxPause time.Duration `toml:"max_retry_after" default:"1h" range:"1s..7d" doc:"The longest pause that is kept when the API asks for one (Retry-After)."`
 }
 
 // Prepare returns a function that puts s into force. Calls under way and a pause
@@ -29,7 +30,7 @@ func (p *Pacer) use(s Settings) {
 	defer p.mu.Unlock()
 	now, before := time.Now(), p.opt.Rate
 	p.opt.Rate, p.opt.Burst = s.Rate, max(s.Burst, 1)
-	p.opt.MaxPause = cmp.Or(max(s.MaxPause, 0), time.Hour)
+	p.opt.MaxPause = s.MaxPause
 	switch {
 	case s.Rate == before:
 	case s.Rate > 0:

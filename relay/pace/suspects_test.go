@@ -31,7 +31,7 @@ func callFor(t *testing.T, p *Pacer, mail, sender string, out relay.Outcome) {
 func TestAMailThatFailsAlone(t *testing.T) {
 	for _, bad := range []relay.Outcome{broken, down, ambiguous, forbid} {
 		synctest.Test(t, func(t *testing.T) {
-			p := New(Options{Settings: Settings{Concurrency: 1}, Failures: 1})
+			p := newPacer(Options{Settings: Settings{Concurrency: 1}, Failures: 1})
 			callFor(t, p, "bad", "a@x", bad)
 			if !p.State().Breaker.Open || !slices.Equal(p.Suspects(), []string{"bad"}) || p.FailsAlone("bad") {
 				t.Fatalf("%+v: suspects %v", p.State().Breaker, p.Suspects())
@@ -58,7 +58,7 @@ func TestAMailThatFailsAlone(t *testing.T) {
 // A 401 is about the key: no mail is suspected for it.
 func TestARefusedKeyIsNoMailsFault(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Settings: Settings{Concurrency: 1}})
+		p := newPacer(Options{Settings: Settings{Concurrency: 1}})
 		for range 3 {
 			callFor(t, p, "mail", "a@x", wrongKey)
 		}
@@ -90,7 +90,7 @@ func TestASenderThatIsForbidden(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				p := New(Options{Settings: Settings{Concurrency: 1}, Failures: 5})
+				p := newPacer(Options{Settings: Settings{Concurrency: 1}, Failures: 5})
 				callFor(t, p, "m", "a@x", forbid)
 				callFor(t, p, "good", "b@x", accepted)
 				for i := range tt.calls {
@@ -111,7 +111,7 @@ func TestASenderThatIsForbidden(t *testing.T) {
 // does not open the breaker with each mail once that is known of some.
 func TestManySendersThatAreForbidden(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Settings: Settings{Concurrency: 1}, Failures: 5})
+		p := newPacer(Options{Settings: Settings{Concurrency: 1}, Failures: 5})
 		opened := 0
 		for i := range 100 {
 			callFor(t, p, fmt.Sprint("bad", i), fmt.Sprint(i, "@x"), forbid)
@@ -136,7 +136,7 @@ func TestManySendersThatAreForbidden(t *testing.T) {
 // reason than the one for which the breaker opened.
 func TestTheReasonOfNow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Settings: Settings{Concurrency: 1}, Failures: 1})
+		p := newPacer(Options{Settings: Settings{Concurrency: 1}, Failures: 1})
 		opened := time.Now()
 		since := opened
 		for i, tt := range []struct {
@@ -159,7 +159,7 @@ func TestTheReasonOfNow(t *testing.T) {
 // A probe of a suspect that gets through shows that it was the API.
 func TestASuspectThatIsCleared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Settings: Settings{Concurrency: 1}, Failures: 1})
+		p := newPacer(Options{Settings: Settings{Concurrency: 1}, Failures: 1})
 		callFor(t, p, "m", "a@x", broken)
 		callFor(t, p, "m", "a@x", accepted)
 		if p.State().Breaker.Open || p.FailsAlone("m") {
@@ -171,7 +171,7 @@ func TestASuspectThatIsCleared(t *testing.T) {
 // An outage of a week, with as many probes, costs a bounded list.
 func TestSuspectsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		p := New(Options{Settings: Settings{Concurrency: 1}, Failures: 1})
+		p := newPacer(Options{Settings: Settings{Concurrency: 1}, Failures: 1})
 		for round := range 3 {
 			for i := range 2 * maxSuspects {
 				callFor(t, p, fmt.Sprint(round, i), fmt.Sprint(i), forbid)

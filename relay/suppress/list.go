@@ -1,7 +1,6 @@
 package suppress
 
 import (
-	"cmp"
 	"context"
 	"log/slog"
 	"sync"
@@ -15,9 +14,7 @@ import (
 
 // What a List does where its Options say nothing.
 const (
-	defaultExpire = 30 * 24 * time.Hour
-	defaultForget = 30 * 24 * time.Hour
-	tendEvery     = 10 * time.Minute
+	tendEvery = 10 * time.Minute
 )
 
 // Options are what a List is made from.
@@ -28,16 +25,13 @@ type Options struct {
 	Metrics prometheus.Registerer // may be nil
 }
 
-// Settings are the Options that Configure can change.
+// Settings can be changed by Prepare. internal/settings explains the tags.
 type Settings struct {
-	// Expire is how long what was learnt from the API and from events is
-	// believed, 30 days when 0: afterwards the API is asked again, so that this
-	// list never outlives the provider's unnoticed.
-	Expire time.Duration
-	// Forget is how long the ids of events and what was removed are
-	// remembered, 30 days when 0. An event that is older is not taken.
-	Forget time.Duration
-	// Unsubscribed makes addresses suppressed that are only marked otherwise.
+	Expire time.Duration `toml:"expire" default:"30d" range:"1m..3650d" doc:"How long what was learnt is believed. Afterwards the API is asked again: the provider's list is the one that counts. What an operator adds stays."`
+	// Forget is how long the ids of events and what was removed are remembered. An
+	// event that is older is not taken. It depends on how long the history is kept.
+	Forget time.Duration `default:"30d"`
+	// Unsubscribed suppresses addresses that are otherwise only marked.
 	Unsubscribed bool
 }
 
@@ -73,8 +67,6 @@ func New(o Options) *List {
 func (l *List) Prepare(s Settings) (apply func(), err error) { return func() { l.use(s) }, nil }
 
 func (l *List) use(s Settings) {
-	s.Expire = cmp.Or(s.Expire, defaultExpire)
-	s.Forget = cmp.Or(s.Forget, defaultForget)
 	l.set.Store(&s)
 }
 

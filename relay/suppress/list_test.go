@@ -1,6 +1,7 @@
 package suppress
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -13,8 +14,16 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/relay"
 )
+
+// newList returns a List with the defaults where o has none of its own.
+func newList(o Options) *List {
+	d := settings.Defaults[Settings]()
+	o.Expire, o.Forget = cmp.Or(o.Expire, d.Expire), cmp.Or(o.Forget, d.Forget)
+	return New(o)
+}
 
 var now0 = time.Date(2026, 5, 13, 10, 24, 31, 0, time.UTC)
 
@@ -35,7 +44,7 @@ func TestWhatEventsTeach(t *testing.T) {
 		"bounced.hard": HardBounce, "complained": Complaint, "unsubscribed": 0,
 		"bounced.soft": 0, "delivered": 0, "opened": 0, "clicked": 0, "sent": 0, "": 0, "BOUNCED.HARD": 0,
 	} {
-		l := New(Options{})
+		l := newList(Options{})
 		take(t, l, bounced(kind, "Bob@Example.net", now0))
 		e, ok := l.Lookup("bob@example.NET", now0.Add(time.Hour))
 		if ok != (want != 0) || e.Reason != want {
@@ -44,14 +53,14 @@ func TestWhatEventsTeach(t *testing.T) {
 		if ok && !e.Since.Equal(now0.Add(-3*time.Second)) {
 			t.Errorf("%s: since %s", kind, e.Since)
 		}
-		if _, ok := l.Lookup("bob@example.net", now0.Add(time.Minute+defaultExpire)); ok {
+		if _, ok := l.Lookup("bob@example.net", now0.Add(time.Minute+settings.Defaults[Settings]().Expire)); ok {
 			t.Errorf("%s: does not expire", kind)
 		}
 	}
 }
 
 func TestUnsubscribedWhereItSuppresses(t *testing.T) {
-	l := New(Options{Settings: Settings{Unsubscribed: true}})
+	l := newList(Options{Settings: Settings{Unsubscribed: true}})
 	take(t, l, bounced("unsubscribed", "bob@example.net", now0))
 	if e, ok := l.Lookup("bob@example.net", now0); !ok || e.Reason != Unsubscribe {
 		t.Errorf("%+v, %t", e, ok)
@@ -61,7 +70,7 @@ func TestUnsubscribedWhereItSuppresses(t *testing.T) {
 // TestOrderDoesNotMatter: whatever comes after a hard bounce, or came before
 // it and is late, the address stays suppressed for it.
 func TestOrderDoesNotMatter(t *testing.T) {
-	l := New(Options{})
+	l := newList(Options{})
 	take(t, l, bounced("bounced.hard", "bob@example.net", now0))
 	take(t, l, bounced("delivered", "bob@example.net", now0.Add(-time.Hour)))
 	take(t, l, bounced("delivered", "bob@example.net", now0.Add(time.Hour)))
@@ -82,7 +91,7 @@ func TestTheProvidersClock(t *testing.T) {
 		"before any of it":  func(e *relay.Event) { e.Occurred = time.Date(1, 1, 2, 0, 0, 0, 0, time.UTC) },
 		"only when created": func(e *relay.Event) { e.Occurred = time.Time{} },
 	} {
-		l := New(Options{Settings: Settings{Expire: time.Hour}})
+		l := newList(Options{Settings: Settings{Expire: time.Hour}})
 		e := bounced("bounced.hard", "bob@example.net", now0)
 		change(&e)
 		take(t, l, e)
@@ -102,7 +111,7 @@ func TestTheProvidersClock(t *testing.T) {
 func TestEventsThatComeAgain(t *testing.T) {
 	ctx := t.Context()
 	store := NewMemory(0)
-	l := New(Options{Settings: Settings{Expire: 100 * 24 * time.Hour, Forget: 5 * 24 * time.Hour}, Store: store})
+	l := newList(Options{Settings: Settings{Expire: 100 * 24 * time.Hour, Forget: 5 * 24 * time.Hour}, Store: store})
 	if err := store.Attach(ctx, l.index); err != nil {
 		t.Fatal(err)
 	}
@@ -135,7 +144,7 @@ func TestEventsThatComeAgain(t *testing.T) {
 }
 
 func TestAnEventWithoutAnAddressTeachesNothing(t *testing.T) {
-	l := New(Options{})
+	l := newList(Options{})
 	take(t, l, bounced("bounced.hard", "", now0))
 	if _, ok := l.Lookup("", now0); ok {
 		t.Error("nobody is suppressed")
@@ -143,7 +152,7 @@ func TestAnEventWithoutAnAddressTeachesNothing(t *testing.T) {
 }
 
 func TestDifferentMailboxesAreNotMerged(t *testing.T) {
-	l := New(Options{})
+	l := newList(Options{})
 	l.Learn("bob@example.net", HardBounce, "", now0)
 	for _, other := range []string{"b.ob@example.net", "bob+x@example.net", "bob@sub.example.net", "bob@example.com", "bob", `"b ob"@example.net`, "bob@example.net@example.net"} {
 		if _, ok := l.Lookup(other, now0); ok {
@@ -157,7 +166,7 @@ func TestDifferentMailboxesAreNotMerged(t *testing.T) {
 
 func TestMetrics(t *testing.T) {
 	reg := prometheus.NewRegistry()
-	l := New(Options{Metrics: reg})
+	l := newList(Options{Metrics: reg})
 	ctx := t.Context()
 	l.Learn("a@x.example", Provider, "", now0)
 	take(t, l, bounced("bounced.hard", "a@x.example", now0)) // from api to webhook
@@ -188,7 +197,7 @@ func TestMetrics(t *testing.T) {
 func TestTends(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		store := NewMemory(0)
-		l := New(Options{Settings: Settings{Expire: 30 * time.Minute}, Store: store})
+		l := newList(Options{Settings: Settings{Expire: 30 * time.Minute}, Store: store})
 		if err := l.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -213,7 +222,7 @@ func (f failing) Tend(context.Context, time.Time, time.Time) (bool, error) { ret
 
 func TestStartSaysWhatCannotBeRead(t *testing.T) {
 	broken := errors.New("broken")
-	l := New(Options{Store: failing{NewMemory(0), broken}})
+	l := newList(Options{Store: failing{NewMemory(0), broken}})
 	if err := l.Start(t.Context()); !errors.Is(err, broken) {
 		t.Error(err)
 	}
@@ -230,7 +239,7 @@ func fill(x *index, n int) {
 func TestAMillionEntriesFit(t *testing.T) {
 	const n = 1_000_000
 	before := heap()
-	l := New(Options{})
+	l := newList(Options{})
 	fill(l.index, n)
 	used := int64(heap()) - int64(before)
 	runtime.KeepAlive(l)
@@ -251,7 +260,7 @@ func heap() uint64 {
 }
 
 func BenchmarkLookup(b *testing.B) {
-	l := New(Options{})
+	l := newList(Options{})
 	fill(l.index, 1_000_000)
 	for name, address := range map[string]string{
 		"known":   "some.recipient500000@mail0.example.net",

@@ -7,6 +7,7 @@ import (
 
 	"go.uber.org/goleak"
 
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/relay/suppress/suppresstest"
 )
@@ -23,7 +24,7 @@ func TestMemory(t *testing.T) {
 
 // TestFullMemoryForgetsTheOldest: and a List over it forgets with it.
 func TestFullMemoryForgetsTheOldest(t *testing.T) {
-	l := suppress.New(suppress.Options{Store: suppress.NewMemory(3)})
+	l := suppress.New(suppress.Options{Settings: settings.Defaults[suppress.Settings](), Store: suppress.NewMemory(3)})
 	if err := l.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
@@ -74,7 +75,7 @@ func decision(t *testing.T, status int, events []relay.Event) string {
 		return "refused"
 	}
 	store := suppress.NewMemory(0)
-	list := suppress.New(suppress.Options{Store: store})
+	list := suppress.New(suppress.Options{Settings: settings.Defaults[suppress.Settings](), Store: store})
 	if err := list.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}

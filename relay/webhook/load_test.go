@@ -16,6 +16,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 	"github.com/smtp2rest/smtp2rest/relay/store"
@@ -36,11 +37,11 @@ func TestAThousandEventsASecond(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	list := suppress.New(suppress.Options{Store: disk.Records})
+	list := suppress.New(suppress.Options{Settings: settings.Defaults[suppress.Settings](), Store: disk.Records})
 	if err := list.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	s := NewServer(ServerOptions{Address: "127.0.0.1:0", Handler: NewHandler(Options{Settings: Settings{Secrets: []string{secret}}, Provider: nexuspromail.Events{}, Taker: list})})
+	s := NewServer(ServerOptions{Address: "127.0.0.1:0", Handler: NewHandler(Options{Settings: Settings{Secrets: []string{secret}, Path: "/webhook"}, Provider: nexuspromail.Events{}, Taker: list})})
 	if err := s.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}

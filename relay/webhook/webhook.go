@@ -4,7 +4,6 @@
 package webhook
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -71,14 +70,13 @@ type Settings struct {
 	// and the one before it while the provider changes. Without any, all events are
 	// refused.
 	Secrets []string
-	Path    string // "/webhook" when ""
+	Path    string
 }
 
 // Prepare returns a function that puts s into force. It never fails.
 func (h *Handler) Prepare(s Settings) (apply func(), err error) { return func() { h.use(s) }, nil }
 
 func (h *Handler) use(s Settings) {
-	s.Path = cmp.Or(s.Path, "/webhook")
 	h.settings.Store(&s)
 }
 

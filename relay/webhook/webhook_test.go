@@ -56,7 +56,7 @@ func (k *keeper) all() []relay.Event {
 
 func newHandler(secrets ...string) (*Handler, *keeper) {
 	k := &keeper{events: map[string]relay.Event{}}
-	return NewHandler(Options{Settings: Settings{Secrets: secrets}, Provider: nexuspromail.Events{}, Taker: k}), k
+	return NewHandler(Options{Settings: Settings{Secrets: secrets, Path: "/webhook"}, Provider: nexuspromail.Events{}, Taker: k}), k
 }
 
 func request(method, path, signature, body string) *http.Request {
@@ -210,7 +210,7 @@ func TestTypesAreCounted(t *testing.T) {
 func TestSecretsChangeInUse(t *testing.T) {
 	h, _ := newHandler("first")
 	for i, secrets := range [][]string{{"first"}, {"second", "first"}, {"third", "second"}} {
-		h.use(Settings{Secrets: secrets})
+		h.use(Settings{Secrets: secrets, Path: "/webhook"})
 		for _, s := range []string{"first", "second", "third"} {
 			want := 401
 			if slices.Contains(secrets, s) {

@@ -124,7 +124,7 @@ func importRules() []importRule {
 		{from: "relay", banned: []string{"relay/provider/nexuspromail/sandbox"}, except: []string{"relay/provider/nexuspromail/sandbox"}, tests: true,
 			why: "the sandbox stands in for the provider; the daemon must not depend on it"},
 		{from: "...", banned: []string{"relay/provider/nexuspromail"}, except: []string{"relay/provider", "relay/app", "relay/config", "relay/provider/nexuspromail/sandbox"}, tests: true,
-			why: "everything that knows the vendor is in its package; app chooses it, and config has its addresses as defaults"},
+			why: "everything that knows the vendor is in its package; app chooses it, and config has the settings that it declares"},
 		{from: "relay/provider", banned: []string{"relay/attempt", "relay/intake", "relay/deliver", "relay/queue", "relay/pace", "relay/config", "smtpd"}, tests: true,
 			why: "a provider writes, sends and reads; when and for whom is for others"},
 		{from: "relay/mail", banned: []string{"encoding/json", "relay/provider"}, tests: true,

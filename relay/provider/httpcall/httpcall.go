@@ -26,6 +26,13 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/provider"
 )
 
+// Timeouts bound a call. internal/settings explains the tags.
+type Timeouts struct {
+	Timeout time.Duration `toml:"timeout" default:"10s" range:"1ms..5m" doc:"How long one call may take in all."`
+	// ConnectTimeout is that of dialing, and of TLS.
+	ConnectTimeout time.Duration `toml:"connect_timeout" default:"5s" range:"1ms..5m" doc:"How much of that connecting may take."`
+}
+
 // Options configure a Client.
 type Options struct {
 	URL string // to which calls are posted
@@ -37,10 +44,9 @@ type Options struct {
 	// Secret is removed from every outcome, in case an answer repeats it.
 	Secret string
 
-	Timeout        time.Duration // of a whole call; default 10 s
-	ConnectTimeout time.Duration // of dialling, and of TLS; default 5 s
-	Concurrency    int           // idle connections to keep; default 32
-	ExtraCAs       []byte        // PEM certificates to trust beside the system's
+	Timeouts
+	Concurrency int    // idle connections to keep
+	ExtraCAs    []byte // PEM certificates to trust beside the system's
 
 	Metrics prometheus.Registerer // nil: none
 
@@ -89,15 +95,6 @@ func (c *Client) Prepare(o Options) (apply func(), err error) {
 }
 
 func newTarget(o Options) (*target, error) {
-	if o.Timeout <= 0 {
-		o.Timeout = 10 * time.Second
-	}
-	if o.ConnectTimeout <= 0 {
-		o.ConnectTimeout = 5 * time.Second
-	}
-	if o.Concurrency <= 0 {
-		o.Concurrency = 32
-	}
 	endpoint, err := url.Parse(o.URL)
 	if err != nil {
 		return nil, fmt.Errorf("the API's address: %w", err)

@@ -4,7 +4,9 @@ import (
 	"os"
 	"testing"
 
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/relay/provider"
+	"github.com/smtp2rest/smtp2rest/relay/provider/httpcall"
 	"github.com/smtp2rest/smtp2rest/relay/provider/providertest"
 )
 
@@ -12,10 +14,10 @@ import (
 // pages show, and what was seen of such APIs.
 func TestContract(t *testing.T) {
 	providertest.Run(t, providertest.Vendor{
-		Format: Format{},
+		Format: settings.Defaults[Format](),
 		Events: Events{},
 		Client: func(t *testing.T, url, key string) provider.Client {
-			c, err := New(Options{URL: url, Path: DefaultPath, Key: key})
+			c, err := New(Options{Endpoint: Endpoint{URL: url, Path: settings.Defaults[Endpoint]().Path}, Timeouts: settings.Defaults[httpcall.Timeouts](), Key: key})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -1,7 +1,6 @@
 package nexuspromail
 
 import (
-	"cmp"
 	"io"
 	"strings"
 	"unicode/utf8"
@@ -11,15 +10,19 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/provider"
 )
 
-// Format names JSON fields that the API does not document. The zero Format only
-// writes documented fields, and uses the default names for attachments.
+// Format names JSON fields that the API does not document; one without a name is
+// left out. The zero Format is for mail without attachments. internal/settings
+// explains the tags.
 type Format struct {
-	Attachments string // array of attachments; default "attachments"
-	Filename    string // of an attachment; default "filename"; "-" leaves it out
-	Content     string // base64; default "content"
-	ContentType string // default "content_type"; "-" leaves it out
-	ContentID   string // of inline images; default "content_id"; "-" leaves it out
-	Headers     string // object of headers that have no field; "" leaves them out
+	// Attachments is an array, and never left out.
+	Attachments string `toml:"attachments_field" default:"attachments" check:"needed field" doc:"With \"send\": the field of the JSON that holds the list of attachments."`
+	Filename    string `toml:"attachment_filename" default:"filename" check:"field" doc:"With \"send\": the field of a list item that holds the file's name. \"\" leaves it out."`
+	// Content is base64, and never left out.
+	Content     string `toml:"attachment_content" default:"content" check:"needed field" doc:"With \"send\": the field of a list item that holds the content, in base64."`
+	ContentType string `toml:"attachment_content_type" default:"content_type" check:"field" doc:"With \"send\": the field of a list item that holds the media type. \"\" leaves it out."`
+	ContentID   string `toml:"attachment_content_id" default:"content_id" check:"field" doc:"With \"send\": the field of a list item that holds the Content-ID by which html refers to an image. \"\" leaves it out."`
+	// Headers is an object.
+	Headers string `toml:"header_field" check:"field" doc:"The field of the JSON that takes further headers, as an object. \"\" is none: the API's documentation has no such field."`
 }
 
 var _ provider.Format = Format{}
@@ -142,7 +145,7 @@ func (f Format) appendAttachments(b []byte, list []mail.Attachment) []byte {
 		return b
 	}
 	b = append(b, ',')
-	b = appendString(b, cmp.Or(f.Attachments, "attachments"))
+	b = appendString(b, f.Attachments)
 	b = append(b, ':')
 	for i := range list {
 		b = append(b, "[,"[min(i, 1)])
@@ -153,16 +156,16 @@ func (f Format) appendAttachments(b []byte, list []mail.Attachment) []byte {
 
 func (f Format) appendAttachment(b []byte, a *mail.Attachment) []byte {
 	b = append(b, '{')
-	b = appendString(b, cmp.Or(f.Content, "content"))
+	b = appendString(b, f.Content)
 	b = append(b, `:"`...)
 	b = a.AppendBase64(b)
 	b = append(b, '"')
 	for _, field := range []struct{ name, value string }{
-		{cmp.Or(f.Filename, "filename"), sentName(a)},
-		{cmp.Or(f.ContentType, "content_type"), a.ContentType},
-		{cmp.Or(f.ContentID, "content_id"), a.ContentID},
+		{f.Filename, sentName(a)},
+		{f.ContentType, a.ContentType},
+		{f.ContentID, a.ContentID},
 	} {
-		if field.name != "-" && field.value != "" {
+		if field.name != "" && field.value != "" {
 			b = appendField(b, field.name, field.value)
 		}
 	}

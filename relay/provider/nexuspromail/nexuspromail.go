@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -17,23 +16,26 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/provider/httpcall"
 )
 
-// The address of the API, and paths below it.
-const (
-	DefaultURL          = "https://app.nexuspromail.com/api"
-	DefaultPath         = "/v1/transactional/send"
-	DefaultRegisterPath = "/v1/api/webhooks"
-)
+// Endpoint says where mail is sent to. internal/settings explains the tags, here and
+// below.
+type Endpoint struct {
+	URL  string `toml:"url" default:"https://app.nexuspromail.com/api" check:"url" env:"NEXUSPROMAIL_API_URL" doc:"Where the API is."`
+	Path string `toml:"path" default:"/v1/transactional/send" check:"path" doc:"The path of the sending call, below url."`
+}
+
+// Registration says where endpoints for events are registered.
+type Registration struct {
+	RegisterPath string `toml:"register_path" default:"/v1/api/webhooks" check:"path" doc:"The path of the call that registers the endpoint, below api.url."`
+}
 
 // Options configure a Client.
 type Options struct {
-	URL            string // base, such as DefaultURL
-	Path           string // below the base, such as DefaultPath
-	Key            string
-	UserAgent      string
-	Timeout        time.Duration // of a whole call; default 10 s
-	ConnectTimeout time.Duration // of dialling, and of TLS; default 5 s
-	Concurrency    int           // idle connections to keep; default 32
-	ExtraCAs       []byte        // PEM certificates to trust beside the system's
+	Endpoint
+	Key       string
+	UserAgent string
+	httpcall.Timeouts
+	Concurrency int    // idle connections to keep
+	ExtraCAs    []byte // PEM certificates to trust beside the system's
 
 	Metrics prometheus.Registerer // nil: none
 
@@ -75,7 +77,7 @@ func (o Options) calls() httpcall.Options {
 				h.Set("Idempotency-Key", r.IdempotencyKey)
 			}
 		},
-		Timeout: o.Timeout, ConnectTimeout: o.ConnectTimeout, Concurrency: o.Concurrency,
+		Timeouts: o.Timeouts, Concurrency: o.Concurrency,
 		ExtraCAs: o.ExtraCAs, Metrics: o.Metrics, Dial: o.Dial,
 	}
 }

@@ -20,7 +20,7 @@ const registerTime = 15 * time.Second
 
 // Registrar registers endpoints for events.
 type Registrar struct {
-	URL      string // of the call: the API's URL with DefaultRegisterPath
+	URL      string // of the call: the API's URL with RegisterPath
 	Key      string
 	ExtraCAs []byte // PEM certificates to trust beside the system's
 }
