@@ -77,7 +77,7 @@ func TestClockOfALine(t *testing.T) {
 	if got := c.deadline(now); got != end || end.Sub(now) != 4*time.Minute {
 		t.Errorf("an octet makes it %v", got.Sub(end))
 	}
-	c.endLine()
+	c.endLine(now)
 	if got := c.deadline(now); got.Sub(now) != c.limits.IdleTime {
 		t.Errorf("%v for what comes next", got.Sub(now))
 	}

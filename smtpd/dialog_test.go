@@ -162,9 +162,9 @@ func (c *client) step(kind, text string, b *fakeBackend, seen int) (int, error) 
 // hurry shortens times of sessions that are there already: what a client has to
 // do before it is to be too slow needs all the time that a busy machine takes.
 func hurry(s *Server, change func(*Options) error) error {
-	s.roster.mu.Lock()
-	defer s.roster.mu.Unlock()
-	for w := range s.roster.conns {
+	s.connections.mu.Lock()
+	defer s.connections.mu.Unlock()
+	for w := range s.connections.conns {
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		o := Options{Listeners: make([]Listener, 1), Limits: w.clock.limits}

@@ -8,36 +8,33 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/netip"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/smtpd/auth"
+	"github.com/smtp2rest/smtp2rest/smtpd/budget"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
-// A filter stands between a client's connection and go-smtp, for which it is the
+// A filter stands between a client's connection and go-smtp. To go-smtp it is the
 // connection: a net.Conn whose Read gives one command at a time, and whose Write
-// takes the replies. As go-smtp asks for more only when it has answered, the
-// filter always knows where in the protocol the client is, and decides what
-// go-smtp must not decide: limits, the order of commands, addresses, STARTTLS,
-// AUTH, the end of a message, and the form of every reply.
+// takes the replies. go-smtp reads the next command only when it has answered the
+// last one, so the filter always knows where in the protocol the client is. It
+// decides what go-smtp must not decide: limits, the order of commands, addresses,
+// STARTTLS, AUTH, the end of a message, and the form of every reply.
 //
-// The content of a message is read here too, when go-smtp, having said 354,
-// calls the session: the session takes it with message, and go-smtp then finds
-// only the final dot. BDAT never reaches go-smtp, whose BDAT takes a truncated
-// chunk for a complete message and runs two transactions at once after a RSET:
-// chunks are collected here, and the last one goes to go-smtp as a DATA whose
-// 354 the client does not see.
+// The filter also reads the content of a message. When go-smtp has said 354 and
+// calls the session, the session takes the content with message, and go-smtp then
+// reads only the final dot. BDAT never reaches go-smtp, which takes a truncated
+// chunk for a complete message and runs two transactions at once after a RSET. The
+// filter collects the chunks, and passes the last one on as a DATA whose 354 the
+// client does not see.
 type filter struct {
 	*conn
-	session   *session
-	serverLog *slog.Logger
-	move      func(to netip.AddrPort, c class) *reply.Reply // counts the client elsewhere, or says why not
-	classed   func(class)                                   // counts it as of another class
-	pause     func(time.Duration)                           // not beyond the beginning of the server's end, nor when dropped
+	session *session
+	proxied bool // the connection begins with a PROXY header
 
 	begun    bool // what comes before the greeting is done
 	greeted  bool // the client said EHLO, and inside TLS again
@@ -46,24 +43,25 @@ type filter struct {
 	counts   counts
 }
 
-// An exchange is one command and its reply: what go-smtp is told of the one, and
-// what the client hears of the other.
+// An exchange is one command and its reply: what go-smtp reads of the command, and
+// what the client is told of the reply.
 type exchange struct {
 	verb    string      // "" for what is no command
 	path    pathCommand // of MAIL and RCPT
-	told    []byte      // what go-smtp is to read next
-	instead []answer    // what the client hears in place of go-smtp's next replies
-	said    []byte      // go-smtp's reply, as far as it has come
+	input   []byte      // what go-smtp reads next
+	instead []answer    // what the client is told in place of go-smtp's next replies
+	output  []byte      // go-smtp's reply, as far as it has written it
 }
 
-// An answer takes the place of one of go-smtp's replies.
+// An answer takes the place of one of go-smtp's replies. Its reply is nil where the
+// client is told nothing of a positive one.
 type answer struct {
-	reply *reply.Reply // nil for none: a positive reply is not for the client
-	rcpt  string       // whom it is about, where each recipient has one
+	reply *reply.Reply
+	rcpt  string // the recipient it is about, where each has a reply
 }
 
-// begin does, on the connection's own goroutine, what comes before the
-// greeting: a client that keeps us waiting there keeps nobody else waiting.
+// begin does what comes before the greeting: the PROXY header and TLS. It runs on
+// the connection's own goroutine, so a slow client keeps nobody else waiting.
 func (f *filter) begin() error {
 	f.begun = true
 	if f.proxied {
@@ -71,13 +69,13 @@ func (f *filter) begin() error {
 			return err
 		}
 	}
-	if f.tlsMode == ImplicitTLS {
+	if f.listener.config.TLS.Mode == ImplicitTLS {
 		return f.handshake()
 	}
 	return nil
 }
 
-// meetProxy learns from the proxy who the client is.
+// meetProxy reads from the proxy who the client is.
 func (f *filter) meetProxy() error {
 	addr, err := f.readProxyHeader()
 	if err != nil {
@@ -87,19 +85,19 @@ func (f *filter) meetProxy() error {
 	proxy := s.client.Addr
 	s.client.Addr = addr
 	if addr.IsValid() {
-		if r := f.move(addr, s.class()); r != nil {
+		f.share = s.server.memory.ShareOf(origin(addr), f.press)
+		if r := s.server.connections.move(f.conn, source{origin(addr), f.listener.port}, s.class()); r != nil {
 			f.log.Info("refused", "reply", r.String(), "for", addr.String())
 			f.sayInClear(r)
 			return r
 		}
 	}
 	f.classify()
-	f.log = clientLog(f.serverLog, s.client).With("proxy", proxy.String())
-	s.log = f.log
+	f.log = clientLog(s.server.log, s.client).With("proxy", proxy.String())
 	return nil
 }
 
-// firstClass is what a client that has just come may do.
+// firstClass is the class of a client that has just connected.
 func (f *filter) firstClass() class {
 	if f.proxied {
 		return unknown
@@ -109,13 +107,18 @@ func (f *filter) firstClass() class {
 	return c
 }
 
-// classify takes note of what the client may do now.
+// classify counts the client as what it may do now.
 func (f *filter) classify() {
 	c := f.session.class()
-	if c != f.seat.class {
-		f.classed(c)
+	if c != f.entry.class {
+		f.session.server.connections.classify(f.conn, c)
 	}
 	f.setStranger(c == stranger)
+}
+
+// setStranger gives the client as much time as it has as a stranger, or not.
+func (f *filter) setStranger(yes bool) {
+	f.withClock(func(k *clock, _ time.Time) { k.stranger = yes })
 }
 
 // Read gives go-smtp its next input.
@@ -123,7 +126,7 @@ func (f *filter) Read(p []byte) (int, error) {
 	if f.isClosed() {
 		return 0, net.ErrClosed // after QUIT: what the client sent behind it is not read
 	}
-	if len(f.exchange.told) == 0 {
+	if len(f.exchange.input) == 0 {
 		if f.hungUp {
 			return 0, io.EOF
 		}
@@ -131,20 +134,20 @@ func (f *filter) Read(p []byte) (int, error) {
 			return 0, io.EOF // on any other error go-smtp would write a reply
 		}
 	}
-	n := copy(p, f.exchange.told)
-	f.exchange.told = f.exchange.told[n:]
+	n := copy(p, f.exchange.input)
+	f.exchange.input = f.exchange.input[n:]
 	return n, nil
 }
 
 // Write takes go-smtp's replies, and passes on what the client is to hear.
 func (f *filter) Write(p []byte) (int, error) {
-	f.exchange.said = append(f.exchange.said, p...)
+	f.exchange.output = append(f.exchange.output, p...)
 	for {
-		lines, rest := cutReply(f.exchange.said)
+		lines, rest := cutReply(f.exchange.output)
 		if lines == nil {
 			return len(p), nil
 		}
-		f.exchange.said = rest
+		f.exchange.output = rest
 		if err := f.replied(lines); err != nil {
 			return 0, err
 		}
@@ -152,15 +155,15 @@ func (f *filter) Write(p []byte) (int, error) {
 }
 
 // cutReply returns the lines of the first reply, nil if it is not whole yet.
-func cutReply(said []byte) (lines []string, rest []byte) {
+func cutReply(output []byte) (lines []string, rest []byte) {
 	for {
-		line, after, found := bytes.Cut(said, []byte("\r\n"))
+		line, after, found := bytes.Cut(output, []byte("\r\n"))
 		if !found {
-			return nil, said
+			return nil, output
 		}
-		lines, said = append(lines, string(line)), after
+		lines, output = append(lines, string(line)), after
 		if len(line) < 4 || line[3] == ' ' {
-			return lines, said
+			return lines, output
 		}
 	}
 }
@@ -182,7 +185,7 @@ func (f *filter) next() (err error) {
 			return err
 		}
 		switch {
-		case len(f.exchange.told) > 0:
+		case len(f.exchange.input) > 0:
 			return nil
 		case f.hungUp:
 			return io.EOF
@@ -190,23 +193,22 @@ func (f *filter) next() (err error) {
 	}
 }
 
-// readCommand returns a command, or a line of a login, without its line end,
-// which may be a bare LF: programs that write "\n" to a socket are many, and
-// nothing can hide behind it, as it ends every command, MAIL and RCPT as well. A
-// line that the client did not finish is no command.
-func (f *filter) readCommand(idle bool, isLong func([]byte) bool) (string, error) {
+// readCommand returns a command, or a line of a login, without its end. The end may
+// be a bare LF: many programs write "\n" to a socket, and nothing can hide behind
+// it, as it ends every command. A line that the client did not finish is no command.
+func (f *filter) readCommand(idle bool, isLogin func([]byte) bool) (string, error) {
 	f.exchange = exchange{}
-	f.setIdle(idle)
-	defer f.setIdle(false)
-	if err := f.ending(); err != nil {
-		return "", f.refuse(f.lost(err))
+	ending := f.setIdle(idle)
+	defer func() { _ = f.setIdle(false) }()
+	if ending != nil {
+		return "", f.refuse(f.lost(ending))
 	}
-	p, err := f.readLine(isLong)
+	p, err := f.readLine(isLogin)
 	f.confirm(err)
 	switch {
 	case errors.Is(err, bufio.ErrBufferFull):
 		f.metrics.hit(limitCommand)
-		f.hangUpOn()
+		f.hangUp(lingerTime)
 		return "", f.refuse(reply.LineTooLong())
 	case err != nil:
 		return "", f.refuse(f.lost(err))
@@ -218,7 +220,7 @@ func isAuth(line []byte) bool {
 	return len(line) > len("AUTH ") && strings.EqualFold(string(line[:len("AUTH ")]), "AUTH ")
 }
 
-// refuse answers with r, if there is one, and ends go-smtp's reading.
+// refuse answers with r, unless it is nil, and ends go-smtp's reading.
 func (f *filter) refuse(r *reply.Reply) error {
 	if r != nil {
 		_ = f.answer(r) // the connection ends either way
@@ -226,14 +228,14 @@ func (f *filter) refuse(r *reply.Reply) error {
 	return io.EOF
 }
 
-// command deals with a command or gives it to go-smtp.
+// command answers a command, or passes it on to go-smtp.
 func (f *filter) command(line string) error {
 	verb, arg := cutCommand(line)
 	switch {
 	case isHTTP(verb, line):
 		// A web page can have a browser post to us: the mail in what it posts
 		// must not be read as commands.
-		f.hangUpOn()
+		f.hangUp(lingerTime)
 		return f.answer(reply.WrongProtocol())
 	case strings.ContainsFunc(line, func(r rune) bool { return r < ' ' && r != '\t' || r == 0x7f }):
 		return f.answer(reply.BadCommand("control characters in a command"))
@@ -244,15 +246,15 @@ func (f *filter) command(line string) error {
 	}
 	switch verb {
 	case "HELO", "EHLO", "LHLO":
-		// RFC 2920 section 3.1: nothing may follow before the reply. What does
-		// was not written by who speaks to us, but by who had them send it.
+		// RFC 2920 section 3.1: nothing may follow before the reply. A client that
+		// sends more does not speak SMTP: somebody had it post a text to us.
 		if f.early() {
-			f.hangUpOn()
+			f.hangUp(lingerTime)
 			return f.answer(reply.TooEarly("the reply to " + verb))
 		}
-		return f.tellIdle(arg)
+		return f.passIdle(arg)
 	case "RSET", "NOOP", "VRFY", "QUIT":
-		return f.tellIdle(arg)
+		return f.passIdle(arg)
 	case "MAIL", "RCPT", "DATA":
 		if r := f.transaction(arg); r != nil {
 			return f.answer(r)
@@ -279,8 +281,8 @@ func cutCommand(line string) (verb, arg string) {
 	return strings.ToUpper(line[:i]), strings.Trim(line[i:], " \t")
 }
 
-// isHTTP tells a request line, whatever its method, and a header field of HTTP.
-// A client that sends a mail after DATA was refused ends here as well.
+// isHTTP reports whether a line is a request or a header field of HTTP. A client
+// that sends a mail although DATA was refused ends here as well.
 func isHTTP(verb, line string) bool {
 	switch verb {
 	case "GET", "POST", "PUT", "CONNECT", "OPTIONS", "HEAD", "DELETE", "PATCH", "TRACE":
@@ -290,24 +292,24 @@ func isHTTP(verb, line string) bool {
 	return strings.Contains(verb, ":") || len(last) >= len("HTTP/") && strings.EqualFold(last[:len("HTTP/")], "HTTP/")
 }
 
-// tell gives go-smtp a command.
-func (f *filter) tell(line string) { f.exchange.told = []byte(line + "\r\n") }
+// pass lets go-smtp read a command.
+func (f *filter) pass(line string) { f.exchange.input = []byte(line + "\r\n") }
 
-// tellIdle passes on a command that brings no mail nearer, unless there were too
+// passIdle passes on a command that brings no mail nearer, unless there were too
 // many of them.
-func (f *filter) tellIdle(arg string) error {
+func (f *filter) passIdle(arg string) error {
 	verb := f.exchange.verb
 	if f.counts.idle++; f.counts.idle > f.limits.IdleCommands && verb != "QUIT" {
 		f.metrics.hit(limitIdleCommands)
 		f.linger = lingerTime
 		return f.answer(reply.TooManyErrors())
 	}
-	f.tell(strings.TrimSpace(verb + " " + arg))
+	f.pass(strings.TrimSpace(verb + " " + arg))
 	return nil
 }
 
-// transaction passes MAIL, RCPT and DATA on in the one form that go-smtp
-// cannot misread, or returns why not.
+// transaction passes MAIL, RCPT and DATA on in the one form that go-smtp cannot
+// misread, or returns why not.
 func (f *filter) transaction(arg string) *reply.Reply {
 	verb := f.exchange.verb
 	if f.chunks != nil {
@@ -333,19 +335,19 @@ func (f *filter) mail(arg string) (refused *reply.Reply) {
 		f.linger = lingerTime
 		return reply.TooManyMessages()
 	}
-	f.exchange.path, refused = parseMail(arg, f.limits.MessageBytes, f.session.qualify)
+	f.exchange.path, refused = parseMail(arg, f.limits.MessageBytes, f.session.now.options.QualifyDomain)
 	if refused != nil {
 		if refused.Code() == 552 { // SIZE
 			f.metrics.hit(limitSize)
 		}
 		return refused
 	}
-	f.tell("MAIL FROM:<" + f.exchange.path.address + ">")
+	f.pass("MAIL FROM:<" + f.exchange.path.address + ">")
 	return nil
 }
 
 func (f *filter) rcpt(arg string) (refused *reply.Reply) {
-	f.exchange.path, refused = parseRcpt(arg, f.session.utf8, f.session.qualify)
+	f.exchange.path, refused = parseRcpt(arg, f.session.utf8, f.session.now.options.QualifyDomain)
 	switch {
 	case refused != nil && f.session.open:
 		return refused
@@ -355,13 +357,13 @@ func (f *filter) rcpt(arg string) (refused *reply.Reply) {
 		f.metrics.hit(limitRecipients)
 		return reply.TooManyRecipients()
 	}
-	f.tell("RCPT TO:<" + f.exchange.path.address + ">")
+	f.pass("RCPT TO:<" + f.exchange.path.address + ">")
 	return nil
 }
 
-// data makes sure that there is memory before the client is let on, as far as
-// it told how much it is going to be. It holds no more of it than a beginning:
-// what was only announced must not keep others from sending.
+// data waits for memory, as much as the client announced, before the client may
+// send. It reserves only a beginning: what was only announced must not keep others
+// from sending.
 func (f *filter) data(arg string) *reply.Reply {
 	switch {
 	case arg != "":
@@ -372,7 +374,7 @@ func (f *filter) data(arg string) *reply.Reply {
 	if r := f.admit(f.session.size); r != nil {
 		return r
 	}
-	f.tell("DATA")
+	f.pass("DATA")
 	return nil
 }
 
@@ -381,7 +383,7 @@ func (f *filter) bdat(arg string) error {
 	size, last, ok := parseChunk(arg)
 	if !ok {
 		// Nobody knows how much of what follows is the chunk.
-		f.hangUpOn()
+		f.hangUp(lingerTime)
 		return f.answer(reply.BadArgument("BDAT needs a size"))
 	}
 	chunks := f.chunks
@@ -412,12 +414,12 @@ func (f *filter) bdat(arg string) error {
 			return err
 		}
 		f.exchange.instead = []answer{{}}
-		f.tell("RSET")
+		f.pass("RSET")
 		return nil
 	case last:
 		f.chunks = chunks
 		f.exchange.instead = []answer{{}} // of the 354
-		f.tell("DATA")
+		f.pass("DATA")
 		return nil
 	}
 	f.chunks = chunks
@@ -441,17 +443,18 @@ func parseChunk(arg string) (size int64, last, ok bool) {
 func (f *filter) newContent() *content {
 	f.coming = &content{
 		maxBytes: f.limits.MessageBytes, maxLine: int(f.limits.LineBytes), hint: f.session.size,
-		header: header{max: f.limits.HeaderBytes}, reserve: f.reserveContent,
+		header:  header{max: f.limits.HeaderBytes},
+		reserve: func(kind budget.Kind, n int64) *reply.Reply { return f.hold(f.ctx, kind, n) },
 	}
 	return f.coming
 }
 
-// message returns the content of the message for which go-smtp called the
+// message returns the content of the message for which go-smtp has called the
 // session, or why there is none.
 func (f *filter) message() ([]byte, *reply.Reply) {
 	c := f.chunks
 	f.chunks = nil
-	f.tell(".") // all that go-smtp is to read of it
+	f.pass(".") // all that go-smtp reads of it
 	if c == nil {
 		c = f.newContent()
 		f.startMessage()
@@ -469,12 +472,12 @@ func (f *filter) message() ([]byte, *reply.Reply) {
 	return data, r
 }
 
-// interrupted hangs up in the middle of a message. What else the client sends
-// is the rest of the message, and must not be taken for commands.
+// interrupted hangs up in the middle of a message: what the client still sends is
+// the rest of the message, and must not be taken for commands.
 func (f *filter) interrupted(err error, c *content) *reply.Reply {
 	f.chunks = nil
 	if errors.Is(err, errDrained) {
-		f.hangUpOn()
+		f.hangUp(lingerTime)
 		return c.refusal
 	}
 	if r := f.lost(err); r != nil {
@@ -483,22 +486,22 @@ func (f *filter) interrupted(err error, c *content) *reply.Reply {
 	return reply.Interrupted().Because(err)
 }
 
-// startTLS answers STARTTLS (RFC 3207), which go-smtp does not see: TLS belongs
-// under the filter, so that every limit holds inside it.
+// startTLS answers STARTTLS (RFC 3207). go-smtp does not see it: TLS is under the
+// filter, so that every limit holds inside it.
 func (f *filter) startTLS(arg string) error {
 	switch {
 	case f.secure:
 		return f.answer(reply.BadSequence("TLS is active already"))
-	case f.tlsMode != StartTLS:
+	case f.listener.config.TLS.Mode != StartTLS:
 		return f.answer(reply.NotImplemented("STARTTLS"))
 	case arg != "":
 		return f.answer(reply.BadArgument("STARTTLS takes no argument"))
 	case f.session.open:
 		return f.answer(reply.BadSequence("a transaction is open"))
 	case f.in.Buffered() > 0:
-		// Whoever put this here, in the clear, wants it to be taken for
-		// something said inside TLS (CVE-2011-0411 is the best known of its kind).
-		f.hangUpOn()
+		// Somebody put this here, in the clear, to have it taken for something
+		// said inside TLS (CVE-2011-0411 is the best known of its kind).
+		f.hangUp(lingerTime)
 		return f.answer(reply.BadSequence("nothing may follow STARTTLS"))
 	}
 	if err := f.answer(reply.ReadyForTLS()); err != nil {
@@ -506,16 +509,16 @@ func (f *filter) startTLS(arg string) error {
 	}
 	if err := f.handshake(); err != nil {
 		f.broken = err // there is no way left to say anything
-		f.hangUp()
+		f.hangUp(0)
 		return io.EOF
 	}
-	f.greeted = false // section 4.2: what was said before counts for nothing
-	f.session.forget()
+	f.greeted = false // section 4.2: what was said before does not count
+	f.session.restart()
 	return nil
 }
 
-// passwordsAllowed reports whether a password may travel as things are now.
-func (f *filter) passwordsAllowed() bool { return f.secure || f.session.config.AuthWithoutTLS }
+// passwordsAllowed reports whether a password may be sent now.
+func (f *filter) passwordsAllowed() bool { return f.secure || f.session.now.config.AuthWithoutTLS }
 
 // login answers AUTH (RFC 4954). go-smtp does not see it: it takes AUTH inside
 // a transaction, and calls bad base64 a temporary failure.
@@ -546,10 +549,10 @@ func (f *filter) login(arg string) error {
 	case errors.Is(err, auth.ErrBase64), errors.Is(err, auth.ErrMalformed):
 		return f.answer(reply.BadLogin())
 	}
-	return err // of the connection: everything was said
+	return err // of the connection; the client was told
 }
 
-// challenge asks for a line of a login. What the client answers is no command.
+// challenge asks for a line of a login, which is no command.
 func (f *filter) challenge(text string) (string, error) {
 	if err := f.write("334 " + text); err != nil {
 		return "", err
@@ -559,38 +562,36 @@ func (f *filter) challenge(text string) (string, error) {
 	return line, err
 }
 
-// check gives a client's credentials to the users, and makes those who are
-// wrong wait.
+// check answers a login. It keeps a client waiting that was wrong.
 func (f *filter) check(said auth.Credentials) error {
 	s := f.session
-	v, err := s.users.Check(f.ctx, s.client.Addr.Addr(), said)
+	result, err := s.now.options.Users.Check(f.ctx, s.client.Addr.Addr(), said)
 	if err != nil {
 		return f.answer(reply.From(err))
 	}
-	if v.User != nil {
+	if result.User != nil {
 		f.metrics.logins.WithLabelValues("right").Inc()
-		s.user, s.client.User = v.User, v.User.Name
+		s.user, s.client.User = result.User, result.User.Name
 		f.classify()
-		f.log.Info("logged in", "user", v.User.Name)
+		f.log.Info("logged in", "user", result.User.Name)
 		return f.answer(reply.LoggedIn())
 	}
-	r := reply.WrongPassword()
-	result := "wrong"
-	if v.ShutOut {
+	r, label := reply.WrongPassword(), "wrong"
+	if result.ShutOut {
 		f.metrics.hit(limitLogins)
-		r, result = reply.TooManyFailures(), "shut_out"
+		r, label = reply.TooManyFailures(), "shut_out"
 	}
-	f.metrics.logins.WithLabelValues(result).Inc()
-	if v.Known { // else it may be a password in the wrong place
+	f.metrics.logins.WithLabelValues(label).Inc()
+	if result.Known { // else the name may be a password in the wrong place
 		r = r.Because(errors.New("as user " + said.User))
 	}
-	f.pause(v.Delay)
+	s.server.pause(f.ctx, result.Delay)
 	return f.sayOf(r, "login failed", r.String()) // docs/access.md has an expression for it
 }
 
 // extensions are what EHLO offers besides go-smtp's own.
 func (f *filter) extensions() (list []string) {
-	if f.tlsMode == StartTLS && !f.secure {
+	if f.listener.config.TLS.Mode == StartTLS && !f.secure {
 		list = append(list, "250-STARTTLS")
 	}
 	if f.session.canLogIn() && f.passwordsAllowed() {
@@ -599,12 +600,12 @@ func (f *filter) extensions() (list []string) {
 	return list
 }
 
-// replied takes a reply of go-smtp's.
+// replied passes on a reply of go-smtp's, or what the client is told instead.
 func (f *filter) replied(lines []string) error {
 	if !f.begun { // it is the greeting
 		f.broken = f.begin()
 		if f.broken == nil && f.early() {
-			f.hangUpOn()
+			f.hangUp(lingerTime)
 			return f.answer(reply.TooEarly("the greeting"))
 		}
 	}
@@ -634,19 +635,19 @@ func (f *filter) replied(lines []string) error {
 // answer replies in place of go-smtp.
 func (f *filter) answer(r *reply.Reply) error { return f.sayOf(r, "refused", r.String()) }
 
-// sayOf sends a reply, or the end of the connection in its place when the client
-// has been wrong too often. r is what the reply is made of, nil for go-smtp's; a
-// negative one has a line in the log, by the name event.
+// sayOf sends a reply, or ends the connection instead when the client has been wrong
+// too often. r is the reply that the lines are made of, nil for go-smtp's. A
+// negative one is logged, with event as its message.
 func (f *filter) sayOf(r *reply.Reply, event string, lines ...string) error {
 	last := lines[len(lines)-1]
-	if limit := f.counts.met(f.exchange.verb, last, r, f.limits); limit != "" {
+	if limit := f.counts.replied(f.exchange.verb, last, r, f.limits); limit != "" {
 		f.metrics.hit(limit)
 		f.linger = lingerTime
 		last = reply.TooManyErrors().String()
 		lines = []string{last}
 	}
 	if strings.HasPrefix(last, "421") { // RFC 5321 section 3.8: the server closes after it
-		f.hangUp()
+		f.hangUp(0)
 	}
 	f.metrics.replied(last)
 	if last[0] == '4' || last[0] == '5' {
@@ -655,8 +656,8 @@ func (f *filter) sayOf(r *reply.Reply, event string, lines ...string) error {
 	return f.write(lines...)
 }
 
-// record logs a refusal. Of commands only addresses are logged: others can
-// hold secrets.
+// record logs a refusal. Of a command's arguments it logs only addresses: others
+// can hold secrets.
 func (f *filter) record(r *reply.Reply, event, line string) {
 	attrs := []any{"command", f.exchange.verb, "reply", printable(reply.Logged(line))}
 	if f.exchange.path.address != "" {
@@ -668,58 +669,10 @@ func (f *filter) record(r *reply.Reply, event, line string) {
 	f.log.Info(event, attrs...)
 }
 
-// counts are of what a client does in vain.
-type counts struct {
-	errors      int // wrong commands since the last message taken
-	recipients  int // wrong ones since the last right one
-	idle        int // commands that bring no mail nearer, since the last message taken
-	later       int // recipients told to come in a next transaction, since the last message taken
-	beforeLogin int // commands of a client that may not send
-	messages    int // that came to their end, on this connection
-}
-
-// taken forgives what was wrong: a message went through.
-func (c *counts) taken() { c.errors, c.recipients, c.idle, c.later = 0, 0, 0, 0 }
-
-// met counts a reply to a command by its last line, and returns the limit that was
-// met, if any. What is decided about content is no error of the client's, and
-// wrong recipients have a count of their own. Whoever is told to come later and
-// tries again at once brings no mail nearer. Some clients name thousands of
-// recipients at once, and want to hear of each whether it has to come in a next
-// transaction.
-func (c *counts) met(verb, line string, r *reply.Reply, l Limits) limit {
-	policy := strings.HasPrefix(line, "55")
-	switch {
-	case strings.HasPrefix(line, "421"):
-		return "" // the end already
-	case verb == "RCPT" && line[0] == '2':
-		c.recipients = 0
-	case verb == "RCPT" && policy:
-		c.recipients++
-	case policy && (verb == "DATA" || verb == "BDAT"):
-	case line[0] == '5':
-		c.errors++
-	case r != nil && r.String() == reply.TooManyRecipients().String():
-		c.later++
-	case line[0] == '4':
-		c.idle++
-	}
-	switch {
-	case line[0] == '4' && (c.idle > l.IdleCommands || c.later > 10*l.IdleCommands):
-		return limitIdleCommands
-	case line[0] != '5':
-	case c.errors >= l.WrongCommands:
-		return limitWrongCommands
-	case c.recipients >= l.WrongRecipients:
-		return limitWrongRecipients
-	}
-	return ""
-}
-
-// tooManyBeforeLogin counts the commands of a client that may not send: it has
-// no more to say than it takes to log in.
+// tooManyBeforeLogin counts the commands of a client that may not send. It needs no
+// more of them than it takes to log in.
 func (f *filter) tooManyBeforeLogin() bool {
-	if f.seat.class != stranger || f.exchange.verb == "QUIT" {
+	if f.entry.class != stranger || f.exchange.verb == "QUIT" {
 		return false
 	}
 	if f.counts.beforeLogin++; f.counts.beforeLogin <= f.limits.StrangerCommands {

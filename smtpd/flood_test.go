@@ -132,9 +132,9 @@ func TestFloodOfConnections(t *testing.T) {
 					served++
 				}
 				slowest = max(slowest, time.Since(began))
-				s.roster.mu.Lock()
-				most = max(most, len(s.roster.conns))
-				s.roster.mu.Unlock()
+				s.connections.mu.Lock()
+				most = max(most, len(s.connections.conns))
+				s.connections.mu.Unlock()
 				grown = max(grown, int64(live())-int64(before))
 			}
 			cancel()
@@ -157,10 +157,10 @@ func TestFloodOfConnections(t *testing.T) {
 			c := dial(t, s)
 			c.data()
 			c.do("x\r\n.", "250 2.0.0 queued")
-			s.roster.mu.Lock()
-			defer s.roster.mu.Unlock()
-			if n := len(s.roster.from); n != 1 {
-				t.Errorf("the roster knows %d addresses", n)
+			s.connections.mu.Lock()
+			defer s.connections.mu.Unlock()
+			if n := len(s.connections.from); n != 1 {
+				t.Errorf("the server knows %d addresses", n)
 			}
 		})
 	}

@@ -26,26 +26,26 @@ import (
 
 const acceptPause = 100 * time.Millisecond // after an error that is not the end, such as too many open files
 
-// A port is a socket that is listened on. It outlives its configuration: a new
-// one puts another listener behind it, and no client notices.
+// A port is a socket that the server listens on. It outlives its configuration: a
+// reload puts another listener behind it, and no client notices.
 type port struct {
 	net.Listener
 	server *Server
-	key    string // the listener's address, and which it is of those that have the same
+	key    string // the listener's address and, as several may have the same, a number
 
 	mu     sync.Mutex
 	now    *listener // for clients that come now; nil before the first
-	closed bool      // no other will come
+	closed bool      // no other listener will come
 }
 
-// current is what clients that come now find.
+// current returns the listener for clients that come now.
 func (p *port) current() *listener {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.now
 }
 
-// use puts a listener behind the port and closes the one before to newcomers.
+// use puts a listener behind the port. The one before gets no more clients.
 func (p *port) use(l *listener) {
 	p.mu.Lock()
 	before := p.now
@@ -68,7 +68,7 @@ func (p *port) accept() {
 			p.server.pause(p.server.ctx, acceptPause)
 			continue
 		}
-		for !p.current().offer(conn) { // it retired a moment ago
+		for !p.current().offer(conn) { // a reload has just replaced it
 			if p.isClosed() {
 				_ = conn.Close()
 				return
@@ -77,7 +77,7 @@ func (p *port) accept() {
 	}
 }
 
-// close lets nobody in any more.
+// close accepts nobody any more.
 func (p *port) close() {
 	_ = p.Listener.Close()
 	p.mu.Lock()
@@ -94,7 +94,7 @@ func (p *port) isClosed() bool {
 	return p.closed
 }
 
-// number is the port number of a TCP address, "" of anything else.
+// number returns the port number of a TCP address, "" for any other.
 func (p *port) number() string {
 	_, number, err := net.SplitHostPort(p.Addr().String())
 	if err != nil || strings.HasPrefix(number, "/") {
@@ -103,9 +103,8 @@ func (p *port) number() string {
 	return number
 }
 
-// A listener is what clients of a port find: a configuration, and the go-smtp
-// server that serves who came while it was in force. It turns clients away when
-// there are too many.
+// A listener is one configuration of a port, and the go-smtp server for the clients
+// that came while it was in force. It turns clients away when there are too many.
 type listener struct {
 	port     *port
 	config   Listener
@@ -116,11 +115,11 @@ type listener struct {
 	sessions *smtp.Server
 
 	incoming chan net.Conn
-	retired  chan struct{} // closed when nobody more comes
+	retired  chan struct{} // closed when no more clients come
 	once     sync.Once
 }
 
-// offer is false when the listener has retired.
+// offer hands over a connection. It is false when the listener has retired.
 func (l *listener) offer(conn net.Conn) bool {
 	select {
 	case l.incoming <- conn:
@@ -130,10 +129,10 @@ func (l *listener) offer(conn net.Conn) bool {
 	}
 }
 
-// retire lets nobody more in. Who is inside stays.
+// retire ends the taking of connections. Those that are there stay.
 func (l *listener) retire() { l.once.Do(func() { close(l.retired) }) }
 
-// Accept returns only to go-smtp's Serve, which takes any error as the end.
+// Accept is called by go-smtp's Serve, which stops at any error.
 func (l *listener) Accept() (net.Conn, error) {
 	for {
 		var socket net.Conn
@@ -142,9 +141,9 @@ func (l *listener) Accept() (net.Conn, error) {
 		case <-l.retired:
 			return nil, net.ErrClosed
 		}
-		f := l.accepted(socket)
-		if r := l.server.roster.enter(f.conn, place{origin(f.session.client.Addr), l.port}, f.firstClass()); r != nil {
-			f.forget()
+		f := l.newFilter(socket)
+		if r := l.server.connections.enter(f.conn, source{origin(f.session.client.Addr), l.port}, f.firstClass()); r != nil {
+			f.cancel()
 			f.log.Info("refused", "reply", r.String())
 			f.sayInClear(r)
 			_ = socket.Close()
@@ -156,7 +155,7 @@ func (l *listener) Accept() (net.Conn, error) {
 	}
 }
 
-// Close is go-smtp's call at the end; the socket is the port's.
+// Close is called by go-smtp at the end. The socket belongs to the port.
 func (l *listener) Close() error {
 	l.retire()
 	return nil
@@ -165,8 +164,8 @@ func (l *listener) Close() error {
 // Addr completes a net.Listener.
 func (l *listener) Addr() net.Addr { return l.port.Addr() }
 
-// accepted is a client that has come, as go-smtp is to see it.
-func (l *listener) accepted(accepted net.Conn) *filter {
+// newFilter makes a connection what go-smtp is to see of it.
+func (l *listener) newFilter(accepted net.Conn) *filter {
 	s := l.server
 	client := Client{
 		Session:  strings.ToLower(rand.Text()[:8]),
@@ -176,37 +175,25 @@ func (l *listener) accepted(accepted net.Conn) *filter {
 	_, local := accepted.RemoteAddr().(*net.UnixAddr)
 	socket := &socket{Conn: accepted}
 	c := &conn{
-		Conn: socket, socket: socket, limits: l.limits, log: clientLog(s.log, client), metrics: s.metrics,
-		port: l.port, tls: l.tls, tlsMode: l.config.TLS.Mode, local: local, proxied: contains(l.config.ProxyFrom, client.Addr.Addr()),
+		Conn: socket, socket: socket, listener: l, limits: l.limits, log: clientLog(s.log, client), metrics: s.metrics, local: local,
 		clock: clock{limits: l.limits},
 	}
-	c.ctx, c.forget = context.WithCancel(s.ctx)
+	c.ctx, c.cancel = context.WithCancel(s.ctx)
 	c.share = s.memory.ShareOf(origin(client.Addr), c.press)
 	c.newBuffer()
 	c.onClose = func() {
-		c.forget()
+		c.cancel()
 		c.share.Release()
 		s.memory.Overhead(-ConnectionBytes)
-		s.roster.leave(c)
+		s.connections.leave(c)
 		c.log.Debug("session closed")
 	}
-	f := &filter{
-		conn: c, serverLog: s.log,
-		pause:   func(d time.Duration) { s.pause(c.ctx, d) },
-		classed: func(to class) { s.roster.classify(c, to) },
-		move: func(to netip.AddrPort, as class) *reply.Reply {
-			c.share = s.memory.ShareOf(origin(to), c.press)
-			return s.roster.move(c, place{origin(to), l.port}, as)
-		},
-	}
-	f.session = &session{
-		ctx: s.ctx, backend: s.options.Backend, panicked: s.options.Panicked, filter: f, log: c.log, meter: s.meter, client: client,
-		config: l.config, users: l.options.Users, qualify: l.options.QualifyDomain, everybody: l.options.Rules,
-	}
+	f := &filter{conn: c, proxied: contains(l.config.ProxyFrom, client.Addr.Addr())}
+	f.session = &session{filter: f, server: s, now: l, client: client}
 	return f
 }
 
-// clientLog is the log of one connection.
+// clientLog returns the log of one connection.
 func clientLog(server *slog.Logger, c Client) *slog.Logger {
 	from := "unknown"
 	switch {
@@ -227,7 +214,7 @@ func addrPort(a net.Addr) netip.AddrPort {
 	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
 }
 
-// NewSession is go-smtp's call at the first EHLO.
+// NewSession is called by go-smtp at the first EHLO.
 func (l *listener) NewSession(c *smtp.Conn) (smtp.Session, error) {
 	f, ok := c.Conn().(*filter)
 	if !ok {
@@ -241,7 +228,7 @@ func contains(networks []netip.Prefix, addr netip.Addr) bool {
 	return slices.ContainsFunc(networks, func(p netip.Prefix) bool { return p.Contains(addr) })
 }
 
-// origin is what counts as one client: anyone with IPv6 has a whole /64.
+// origin is the network that counts as one client: with IPv6 everybody has a /64.
 func origin(client netip.AddrPort) netip.Prefix {
 	addr, bits := client.Addr(), 32
 	if addr.Is6() {
@@ -284,7 +271,7 @@ func listenTCP(ctx context.Context, address string) (net.Listener, error) {
 	return nil, fmt.Errorf("cannot listen on %s: %w", address, err)
 }
 
-// listenUnix also takes the place of a socket that a process left behind.
+// listenUnix opens a unix socket. It replaces one that a killed process has left.
 func listenUnix(ctx context.Context, path string, mode fs.FileMode) (net.Listener, error) {
 	if conn, err := (&net.Dialer{}).DialContext(ctx, "unix", path); err == nil {
 		_ = conn.Close()
@@ -305,10 +292,10 @@ func listenUnix(ctx context.Context, path string, mode fs.FileMode) (net.Listene
 	return l, nil
 }
 
-// bindUnix opens a socket that nobody can connect to whom its mode keeps out, not
-// even for a moment: the umask, which net leaves it to, may let in more. Linux
-// makes the file with the mode that the socket has, less the umask; elsewhere
-// only the directory keeps others out until the mode is set.
+// bindUnix opens a unix socket with its mode from the first moment on. The mode that
+// net gives it depends on the umask, and may let in more for a moment. Linux gives
+// the file the mode of the socket, less the umask; on other systems only the
+// directory keeps others out until the mode is set.
 func bindUnix(ctx context.Context, path string, mode fs.FileMode) (net.Listener, error) {
 	config := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
 		return c.Control(func(fd uintptr) { chmodSocket(fd, mode) })

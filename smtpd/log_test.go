@@ -92,7 +92,7 @@ func TestPanicInFilter(t *testing.T) {
 	var panics int
 	log := slog.New(slog.DiscardHandler)
 	f := &filter{conn: &conn{Conn: ours, socket: &socket{Conn: ours}, limits: settings.Defaults[Limits](), log: log, in: nil, metrics: newMetrics(nil), onClose: func() {}}}
-	f.session = &session{filter: f, log: log, panicked: func(any) { panics++ }}
+	f.session = &session{filter: f, server: &Server{options: Options{Panicked: func(any) { panics++ }}}}
 	if n, err := f.Read(make([]byte, 10)); n != 0 || err != io.EOF {
 		t.Errorf("Read gives %d, %v", n, err)
 	}

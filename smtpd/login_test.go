@@ -133,17 +133,17 @@ func TestStopDuringDelay(t *testing.T) {
 func waitIdle(t *testing.T, s *Server, want bool) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); runtime.Gosched() {
-		s.roster.mu.Lock()
-		for w := range s.roster.conns {
+		s.connections.mu.Lock()
+		for w := range s.connections.conns {
 			w.mu.Lock()
 			idle := w.idle
 			w.mu.Unlock()
 			if idle == want {
-				s.roster.mu.Unlock()
+				s.connections.mu.Unlock()
 				return
 			}
 		}
-		s.roster.mu.Unlock()
+		s.connections.mu.Unlock()
 	}
 	t.Fatal("no such session")
 }

@@ -143,8 +143,8 @@ func TestProxy(t *testing.T) {
 	}
 	in.do("QUIT", "221 ")
 	waitFor(t, s, 0)
-	if len(s.roster.from) != 0 {
-		t.Errorf("left over: %v", s.roster.from)
+	if len(s.connections.from) != 0 {
+		t.Errorf("left over: %v", s.connections.from)
 	}
 }
 

@@ -9,8 +9,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-func TestLedger(t *testing.T) {
-	l, r, now := newLedger(), auth.Rate{Number: 6, Per: time.Minute}, time.Now()
+func TestRateTable(t *testing.T) {
+	l, r, now := newRateTable(), auth.Rate{Number: 6, Per: time.Minute}, time.Now()
 	for i := range 6 {
 		if wait := l.wait("a", r, now); wait != 0 {
 			t.Errorf("number %d waits %v", i, wait)
@@ -32,10 +32,10 @@ func TestLedger(t *testing.T) {
 
 // However they come: in no time that is as long as the rate's do more than
 // twice its number pass, and who is told to wait need not wait longer.
-func TestLedgerKeepsTheRate(t *testing.T) {
+func TestRateTableKeepsTheRate(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		r := auth.Rate{Number: rapid.IntRange(1, 20).Draw(t, "number"), Per: time.Duration(rapid.IntRange(1, 100).Draw(t, "per")) * time.Second}
-		l, now := newLedger(), time.Now()
+		l, now := newRateTable(), time.Now()
 		var passed []time.Time
 		for range rapid.IntRange(1, 200).Draw(t, "arrivals") {
 			now = now.Add(time.Duration(rapid.IntRange(0, 3000).Draw(t, "after")) * time.Millisecond)
@@ -63,8 +63,8 @@ func TestLedgerKeepsTheRate(t *testing.T) {
 }
 
 // A flood of made-up names takes no more memory than some.
-func TestLedgerIsBounded(t *testing.T) {
-	l, r, now := newLedger(), auth.Rate{Number: 1, Per: time.Hour}, time.Now()
+func TestRateTableIsBounded(t *testing.T) {
+	l, r, now := newRateTable(), auth.Rate{Number: 1, Per: time.Hour}, time.Now()
 	l.add("old", r, now)
 	for i := range 2 * ratesKept {
 		l.add(fmt.Sprint(i), r, now)

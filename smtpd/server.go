@@ -20,18 +20,18 @@ import (
 	"github.com/smtp2rest/smtp2rest/smtpd/holder"
 )
 
-// abortTime is how long Stop waits for a Backend that does not heed its
-// context before it gives it up.
+// abortTime is how long Stop waits for a Backend that does not return although its
+// context has ended.
 const abortTime = 5 * time.Second
 
 // A Server takes mail on its listeners between Start and Stop. It is used once.
 type Server struct {
-	options Options // of the start; what Prepare can change is read from a listener
-	log     *slog.Logger
-	roster  *roster
-	metrics *metrics
-	meter   *meter
-	memory  *budget.Budget
+	options     Options // of the start; what a reload can change is in the listeners
+	log         *slog.Logger
+	metrics     *metrics
+	meter       *meter
+	memory      *budget.Budget
+	connections *connections
 
 	ctx      context.Context // the Backend's
 	cancel   context.CancelFunc
@@ -57,18 +57,18 @@ func New(options Options) (*Server, error) {
 	}
 	limits, m := options.limits(), newMetrics(options.Metrics)
 	return &Server{
-		options:  options,
-		log:      log,
-		metrics:  m,
-		meter:    newMeter(limits),
-		memory:   options.Memory,
-		roster:   newRoster(limits, m),
-		stopping: make(chan struct{}),
-		finished: make(chan struct{}),
+		options:     options,
+		log:         log,
+		metrics:     m,
+		meter:       newMeter(limits),
+		memory:      options.Memory,
+		connections: newConnections(limits, m),
+		stopping:    make(chan struct{}),
+		finished:    make(chan struct{}),
 	}, nil
 }
 
-// check finds what no server can be made from.
+// check returns an error for options that no server can be made from.
 func (o Options) check() error {
 	switch {
 	case o.Backend == nil:
@@ -83,7 +83,7 @@ func (o Options) check() error {
 	return nil
 }
 
-// limits are those in force: no message is larger than there is memory for.
+// limits returns the limits in force: no message is larger than there is memory for.
 func (o Options) limits() Limits {
 	l := o.Limits
 	l.MessageBytes = min(l.MessageBytes, o.Memory.Most(budget.Reading))
@@ -115,8 +115,8 @@ func (s *Server) Start(ctx context.Context) error {
 	return nil
 }
 
-// newSessions is the go-smtp server of one listener. Its own time-outs and its
-// limit of lines are off: the conn has better ones.
+// newSessions returns the go-smtp server of one listener. Its own time-outs and its
+// limit of lines are off: conn and filter have better ones.
 func (s *Server) newSessions(l *listener) *smtp.Server {
 	sessions := smtp.NewServer(l)
 	sessions.Domain = l.options.Hostname
@@ -130,7 +130,7 @@ func (s *Server) newSessions(l *listener) *smtp.Server {
 }
 
 // Addrs returns the addresses bound, in the order of Options.Listeners; none
-// before Start. One listener can have several of systemd's.
+// before Start. One listener can have several sockets of systemd's.
 func (s *Server) Addrs() []net.Addr {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -141,11 +141,11 @@ func (s *Server) Addrs() []net.Addr {
 	return addrs
 }
 
-// Stop takes no new connections, tells idle clients and closes theirs, and
-// lets messages under way finish until ctx ends; then it ends the Backend's
-// context and cuts the rest off, which is an error. It returns when every
-// goroutine is gone, or says that some are not five seconds later. It may be
-// called at any time and more than once.
+// Stop takes no new connections, closes those of idle clients with a reply that
+// says why, and lets messages under way finish until ctx ends. Then it cancels the
+// Backend's context and cuts the rest off, which is an error. It returns when every
+// goroutine has ended, or with an error if some have not five seconds later. It may
+// be called at any time and more than once.
 func (s *Server) Stop(ctx context.Context) error {
 	if !s.beginStop() {
 		return nil
@@ -155,7 +155,7 @@ func (s *Server) Stop(ctx context.Context) error {
 		return nil
 	case <-ctx.Done():
 	}
-	n := s.roster.abort() // before the Backend hears of it, or who then ends in time is not counted
+	n := s.connections.abort() // before cancel, so that it counts all that are cut off
 	s.cancel()
 	patience := time.NewTimer(abortTime)
 	defer patience.Stop()
@@ -182,8 +182,8 @@ func (s *Server) beginStop() bool {
 	for _, p := range s.ports {
 		p.close()
 	}
-	s.roster.stop()
-	close(s.stopping) // last: whoever waits for it finds everybody told
+	s.connections.stop()
+	close(s.stopping) // last: whoever waits for it may rely on the rest
 	go s.wait()
 	return true
 }
@@ -195,7 +195,7 @@ func (s *Server) wait() {
 	close(s.finished)
 }
 
-// pause waits, but not beyond the beginning of the end, nor that of ctx.
+// pause waits for d, until ctx ends, or until the server begins to stop.
 func (s *Server) pause(ctx context.Context, d time.Duration) {
 	timer := time.NewTimer(d)
 	defer timer.Stop()
@@ -206,21 +206,21 @@ func (s *Server) pause(ctx context.Context, d time.Duration) {
 	}
 }
 
-// A Change is what Prepare made ready: all that could fail has been done, and
-// nothing shows yet. Apply or Undo ends it.
+// A Change is a reload that Prepare has made ready: all that can fail has been done,
+// and nothing is in force yet. The caller ends it with Apply or Undo.
 type Change struct {
 	server    *Server
 	listeners []*listener
 	opened    []*port // not there before
 }
 
-// Prepare makes ready to go on with other options: certificates are read and
-// new listeners bound. Of the options, what is no setting (Backend, Memory, Log,
-// Metrics and Panicked) stays that of the start. An error changes nothing.
+// Prepare gets ready to go on with other options: it reads certificates and binds new
+// listeners. Options that are no settings (Backend, Memory, Log, Metrics and
+// Panicked) stay those of the start. An error changes nothing.
 //
-// Listeners that are there already, by their address, keep their socket and
-// their clients: those go on with the protocol, the encryption and the limits
-// with which they came, and with who may send as it is now.
+// A listener with the address of a present one keeps its socket and its clients.
+// Those go on with the protocol, TLS and limits with which they came, but the new
+// options decide whether they may send.
 func (s *Server) Prepare(ctx context.Context, o Options) (*Change, error) {
 	o.Backend, o.Memory, o.Log, o.Metrics, o.Panicked = s.options.Backend, s.options.Memory, s.options.Log, s.options.Metrics, s.options.Panicked
 	if err := o.check(); err != nil {
@@ -262,7 +262,7 @@ func (s *Server) prepare(ctx context.Context, o Options) (*Change, error) {
 
 func (s *Server) prepareListener(ctx context.Context, o Options, config Listener, key string) ([]*port, *tls.Config, error) {
 	ports := s.portsOf(key)
-	secure, err := s.secure(o, config, ports)
+	secure, err := s.tlsConfig(o, config, ports)
 	if err != nil {
 		return nil, nil, fmt.Errorf("cannot listen on %s: %w", config.Address, err)
 	}
@@ -271,7 +271,7 @@ func (s *Server) prepareListener(ctx context.Context, o Options, config Listener
 	}
 	sockets, err := s.listen(ctx, config)
 	if err != nil {
-		return nil, nil, s.ownPort(config, err)
+		return nil, nil, s.explainInUse(config, err)
 	}
 	for _, l := range sockets {
 		ports = append(ports, &port{Listener: l, server: s, key: key})
@@ -279,10 +279,10 @@ func (s *Server) prepareListener(ctx context.Context, o Options, config Listener
 	return ports, secure, nil
 }
 
-// ownPort tells a port that this server has itself, by another address: both
-// cannot be had at the same time, and the old one must not be let go of before
-// the new one is there.
-func (s *Server) ownPort(config Listener, err error) error {
+// explainInUse replaces the error for a port that this server itself has by another
+// address, as in a change from 127.0.0.1:25 to :25. It cannot have both at the same
+// time, and must not close the old one before it has the new one.
+func (s *Server) explainInUse(config Listener, err error) error {
 	_, number, _ := net.SplitHostPort(config.Address)
 	for _, p := range s.ports {
 		if errors.Is(err, holder.InUse) && p.number() == number {
@@ -292,9 +292,9 @@ func (s *Server) ownPort(config Listener, err error) error {
 	return err
 }
 
-// secure is a listener's way to encrypt. A certificate of our own making stays
-// while what it was made for does: clients may have taken note of it.
-func (s *Server) secure(o Options, config Listener, ports []*port) (*tls.Config, error) {
+// tlsConfig returns the TLS configuration of a listener, nil for none. A self-signed
+// certificate stays the same while its settings do, since clients may have pinned it.
+func (s *Server) tlsConfig(o Options, config Listener, ports []*port) (*tls.Config, error) {
 	for _, p := range ports {
 		if l := p.current(); config.TLS.SelfSigned && l.config.TLS == config.TLS && l.options.Hostname == o.Hostname {
 			return l.tls, nil
@@ -312,9 +312,8 @@ func (s *Server) portsOf(key string) (list []*port) {
 	return list
 }
 
-// Apply goes on with the new options. Listeners that are not among them are
-// closed, and their clients drained: idle ones are told and closed, messages
-// under way are dealt with.
+// Apply puts the new options in force. Listeners that are not among them are closed,
+// and their clients with them: idle ones at once, others after the message under way.
 func (c *Change) Apply() {
 	s := c.server
 	s.mu.Lock()
@@ -331,7 +330,7 @@ func (s *Server) apply(c *Change) {
 	s.ports = nil
 	for _, l := range c.listeners {
 		if len(s.ports) == 0 {
-			s.roster.apply(l.limits, slices.ContainsFunc(c.listeners, (*listener).letsSomebodyIn))
+			s.connections.apply(l.limits, slices.ContainsFunc(c.listeners, (*listener).trustsClients))
 			s.meter.apply(l.limits)
 		}
 		s.ports = append(s.ports, l.port)
@@ -346,18 +345,18 @@ func (s *Server) apply(c *Change) {
 	for _, p := range before {
 		if !slices.Contains(s.ports, p) {
 			p.close()
-			s.roster.stopAt(p)
+			s.connections.stopAt(p)
 		}
 	}
 }
 
-// letsSomebodyIn reports whether clients can send by it without a login.
-func (l *listener) letsSomebodyIn() bool {
+// trustsClients reports whether some clients may send by it without a login.
+func (l *listener) trustsClients() bool {
 	return !l.config.RequireAuth && (len(l.config.Networks) > 0 || l.port.Addr().Network() == "unix")
 }
 
-// serve runs a listener until its last client has left. go-smtp's Shutdown is good
-// for that: it waits for its connections, and leaves idle ones to us.
+// serve runs a listener until its last client has left. go-smtp's Shutdown waits for
+// all connections and closes none, not even idle ones; we do that.
 func (s *Server) serve(l *listener) {
 	l.port.use(l)
 	s.serving.Go(func() {
@@ -366,7 +365,7 @@ func (s *Server) serve(l *listener) {
 	})
 }
 
-// changeMode gives a unix socket that stays its new mode.
+// changeMode sets the mode of a unix socket that stays.
 func (p *port) changeMode(config Listener) {
 	path, ok := strings.CutPrefix(config.Address, "unix:")
 	if !ok || p.current().config.SocketMode == config.SocketMode {
@@ -377,7 +376,7 @@ func (p *port) changeMode(config Listener) {
 	}
 }
 
-// Undo gives back what was made ready.
+// Undo closes what Prepare has opened.
 func (c *Change) Undo() {
 	for _, p := range c.opened {
 		_ = p.Close()

@@ -70,17 +70,17 @@ func TestStop(t *testing.T) {
 func waitBusy(t *testing.T, s *Server) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); runtime.Gosched() {
-		s.roster.mu.Lock()
-		for w := range s.roster.conns {
+		s.connections.mu.Lock()
+		for w := range s.connections.conns {
 			w.mu.Lock()
 			busy := !w.idle && !w.clock.messageEnd.IsZero()
 			w.mu.Unlock()
 			if busy {
-				s.roster.mu.Unlock()
+				s.connections.mu.Unlock()
 				return
 			}
 		}
-		s.roster.mu.Unlock()
+		s.connections.mu.Unlock()
 	}
 	t.Fatal("no message under way")
 }
@@ -280,9 +280,9 @@ func TestConnectionLimits(t *testing.T) {
 func waitFor(t testing.TB, s *Server, n int) {
 	t.Helper()
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); runtime.Gosched() {
-		s.roster.mu.Lock()
-		left := len(s.roster.conns)
-		s.roster.mu.Unlock()
+		s.connections.mu.Lock()
+		left := len(s.connections.conns)
+		s.connections.mu.Unlock()
 		if left == n {
 			return
 		}
@@ -428,9 +428,9 @@ func TestResetEndsMessageTime(t *testing.T) {
 	c.send("BDAT 1\r\nx")
 	c.want("250 ")
 	c.do("RSET", "250 ")
-	s.roster.mu.Lock()
-	defer s.roster.mu.Unlock()
-	for w := range s.roster.conns {
+	s.connections.mu.Lock()
+	defer s.connections.mu.Unlock()
+	for w := range s.connections.conns {
 		w.mu.Lock()
 		if !w.clock.messageEnd.IsZero() {
 			t.Error("the clock is still running")

@@ -3,7 +3,6 @@ package smtpd
 import (
 	"context"
 	"io"
-	"log/slog"
 	"runtime/debug"
 	"slices"
 	"time"
@@ -21,45 +20,39 @@ const (
 	maxReceived = 50  // RFC 5321 section 6.3 wants at least 100 hops in a chain of servers; we are the last of a short one
 )
 
-// A session is the transactions of one connection, as go-smtp calls for them,
-// always on the goroutine that owns the conn. It lives as long as the
-// connection does; an EHLO in the middle only resets it. Errors leave it as
-// what reply.From makes of them, because go-smtp sends the text of others to
-// the client.
+// A session holds the transactions of one connection. go-smtp calls it, always on
+// the goroutine that owns the conn. It lives as long as the connection does; an
+// EHLO in the middle only resets it.
+//
+// Its errors are replies (reply.SMTP): go-smtp would send the text of any other
+// error to the client.
 type session struct {
-	ctx      context.Context // ends when the daemon is stopped the hard way
-	backend  Backend
-	config   Listener
-	users    Users      // nil: nobody can log in
-	user     *auth.User // who did
-	filter   *filter
-	log      *slog.Logger
-	panicked func(value any)
-	client   Client
-	qualify  string // Options.QualifyDomain
-	meter    *meter
-
-	everybody policy.Rules // Options.Rules
-
-	smtp *smtp.Conn // from the first EHLO on
+	filter *filter
+	server *Server
+	now    *listener // the port's current one, as of the last MAIL or AUTH
+	client Client
+	user   *auth.User // nil before a login
+	smtp   *smtp.Conn // from the first EHLO on
 
 	open     bool // MAIL was accepted
 	utf8     bool
-	size     int64
+	size     int64 // that MAIL announced
 	envelope Envelope
 }
 
 // ready reports whether a message may come now.
 func (s *session) ready() bool { return s.open && len(s.envelope.Recipients) > 0 }
 
-// Mail begins a transaction. The address is the one the filter has read.
+// Mail begins a transaction. The address is the one that the filter has read.
 func (s *session) Mail(string, *smtp.MailOptions) error {
 	s.refresh()
-	if s.user != nil && s.users != nil {
-		s.user = s.users.Current(s.user)
+	if users := s.now.options.Users; s.user != nil && users != nil {
+		s.user = users.Current(s.user)
+	} else {
+		s.user = nil
 	}
-	if s.user == nil || s.users == nil {
-		s.user, s.client.User = nil, ""
+	if s.user == nil {
+		s.client.User = ""
 	}
 	s.filter.classify()
 	if r := s.admitted(); r != nil {
@@ -73,55 +66,50 @@ func (s *session) Mail(string, *smtp.MailOptions) error {
 	}
 	s.open, s.utf8, s.size = true, cmd.utf8, cmd.size
 	s.envelope = Envelope{From: cmd.address, Client: s.client, Rules: rules}
-	s.hears(reply.Ok("MAIL"))
+	s.tellInstead(reply.Ok("MAIL"))
 	return nil
 }
 
-// refresh takes over what a new configuration says of who may send: a client
-// that stays connected must not keep what it may not any more. The form of the
-// conversation (protocol, encryption, limits) stays as it began.
-func (s *session) refresh() {
-	now := s.filter.port.current()
-	s.users, s.everybody, s.qualify = now.options.Users, now.options.Rules, now.options.QualifyDomain
-	c := now.config
-	s.config.Networks, s.config.RequireAuth, s.config.AuthWithoutTLS, s.config.Rules = c.Networks, c.RequireAuth, c.AuthWithoutTLS, c.Rules
-}
+// refresh takes over who may send from the configuration in force: a client that
+// stays connected must not keep what it may not do any more. The form of the
+// conversation (protocol, TLS, limits) stays that of the listener by which the
+// client came.
+func (s *session) refresh() { s.now = s.filter.listener.port.current() }
 
-// rules are all that bind the client as it is now, in the order that
-// addressRules has.
+// rules returns all rules that bind the client now, in the order of addressRules.
 func (s *session) rules() policy.Chain {
-	rules := policy.Chain{s.everybody, s.config.Rules}
+	rules := policy.Chain{s.now.options.Rules, s.now.config.Rules}
 	if s.user != nil {
 		rules = append(rules, s.user.Rules)
 	}
 	return rules
 }
 
-// inside reports whether a client is one of those that may send without a login
-// where nobody has to log in.
-func (s *session) inside() bool {
-	return s.filter.local || contains(s.config.Networks, s.client.Addr.Addr())
+// inNetworks reports whether the client may send without a login, unless
+// everybody has to log in.
+func (s *session) inNetworks() bool {
+	return s.filter.local || contains(s.now.config.Networks, s.client.Addr.Addr())
 }
 
-// class is what the client may do as things are now.
+// class is what the client may do now.
 func (s *session) class() class {
 	switch {
-	case s.inside() && !s.config.RequireAuth:
-		return inside
+	case s.inNetworks() && !s.now.config.RequireAuth:
+		return trusted
 	case s.user != nil:
 		return user
 	}
 	return stranger
 }
 
-// admitted is nil for a client that may send. Nothing but a login lets any
-// other in, so those are asked for one only where they could.
+// admitted is nil for a client that may send. Others are asked to log in where
+// they can.
 func (s *session) admitted() *reply.Reply {
 	if s.class() != stranger {
 		return nil
 	}
 	broken := ruleNetworks
-	if s.inside() {
+	if s.inNetworks() {
 		broken = ruleRequireAuth
 	}
 	s.filter.metrics.refusedBy(broken)
@@ -133,22 +121,22 @@ func (s *session) admitted() *reply.Reply {
 
 // canLogIn reports whether there is a way to log in here, now or inside TLS.
 func (s *session) canLogIn() bool {
-	return s.users != nil && (s.config.TLS.On() || s.config.AuthWithoutTLS)
+	return s.now.options.Users != nil && (s.filter.listener.config.TLS.On() || s.now.config.AuthWithoutTLS)
 }
 
 // Rcpt asks the backend for a recipient.
 func (s *session) Rcpt(string, *smtp.RcptOptions) error {
 	rcpt := s.filter.exchange.path.address
-	if r, limit := s.meter.full(s, time.Now()); r != nil {
+	if r, limit := s.server.meter.full(s, time.Now()); r != nil {
 		s.filter.metrics.hit(limit)
 		return s.answer(r)
 	}
 	if r := s.recipient(rcpt); r != nil {
 		return s.answer(r)
 	}
-	s.meter.count(s, time.Now())
+	s.server.meter.count(s, time.Now())
 	s.envelope.Recipients = append(s.envelope.Recipients, rcpt)
-	s.hears(reply.Ok("RCPT")) // go-smtp promises that the recipient "gets this", which nobody knows yet
+	s.tellInstead(reply.Ok("RCPT")) // go-smtp promises that the recipient "gets this", which nobody knows yet
 	return nil
 }
 
@@ -156,12 +144,16 @@ func (s *session) recipient(rcpt string) (r *reply.Reply) {
 	if !s.filter.metrics.permits(s.envelope.Rules, policy.Recipient, rcpt) {
 		return reply.RecipientNotAllowed(rcpt)
 	}
-	defer s.caught(&r)
+	defer func() {
+		if value := recover(); value != nil {
+			r = s.recovered(value)
+		}
+	}()
 	env := s.snapshot()
-	return reply.From(s.backend.Recipient(s.ctx, &env, rcpt))
+	return reply.From(s.server.options.Backend.Recipient(s.server.ctx, &env, rcpt))
 }
 
-// Data takes a message. go-smtp's reader holds nothing: see filter.
+// Data takes a message. It comes from the filter; go-smtp's reader holds nothing.
 func (s *session) Data(io.Reader) error {
 	defer s.filter.share.Release()
 	data, r := s.filter.message()
@@ -172,9 +164,9 @@ func (s *session) Data(io.Reader) error {
 	s.filter.counts.messages++
 	s.filter.metrics.message(r, len(data))
 	if r.Positive() {
-		s.filter.counts.taken()
+		s.filter.counts.forgive()
 	}
-	if s.config.Protocol == LMTP {
+	if s.filter.listener.config.Protocol == LMTP {
 		// go-smtp's own way for a reply for each runs the session on a second
 		// goroutine beside the one that writes.
 		for i, rcpt := range s.envelope.Recipients {
@@ -189,8 +181,9 @@ func (s *session) Data(io.Reader) error {
 	return s.answer(r)
 }
 
-// message asks the backend. What it says of each recipient comes besides, if
-// it was asked; the reply is then the first positive one, or the first.
+// message gives a message to the backend. Over LMTP it returns the reply for each
+// recipient as well, if the backend has them; r is then the first positive one, or
+// the first.
 func (s *session) message(data []byte) (r *reply.Reply, each []*reply.Reply) {
 	defer func() {
 		if value := recover(); value != nil {
@@ -209,9 +202,9 @@ func (s *session) message(data []byte) (r *reply.Reply, each []*reply.Reply) {
 	env.author = func(address string) bool { return s.filter.metrics.permits(env.Rules, policy.Author, address) }
 	stop := s.filter.watch(env.receipt)
 	defer func() { stop(); s.filter.pending = env.receipt }()
-	if b, ok := s.backend.(EachBackend); ok && s.config.Protocol == LMTP {
+	if b, ok := s.server.options.Backend.(EachBackend); ok && s.filter.listener.config.Protocol == LMTP {
 		n := len(env.Recipients)
-		each = b.MessageEach(s.ctx, &env, data)
+		each = b.MessageEach(s.server.ctx, &env, data)
 		if len(each) != n || slices.Contains(each, nil) {
 			return reply.LocalError(), nil
 		}
@@ -220,44 +213,39 @@ func (s *session) message(data []byte) (r *reply.Reply, each []*reply.Reply) {
 		}
 		return each[0], each
 	}
-	r = s.backend.Message(s.ctx, &env, data)
+	r = s.server.options.Backend.Message(s.server.ctx, &env, data)
 	if r == nil {
 		return reply.LocalError(), nil
 	}
 	return r, nil
 }
 
-// snapshot is a copy for the backend, which may keep it.
+// snapshot returns a copy of the envelope for the backend, which may keep it.
 func (s *session) snapshot() Envelope {
 	env := s.envelope
 	env.Recipients = slices.Clone(env.Recipients)
 	return env
 }
 
-// caught, deferred, turns a panic of the backend into the end of this one
-// connection, which a 421 is.
-func (s *session) caught(r **reply.Reply) {
-	if value := recover(); value != nil {
-		*r = s.recovered(value)
-	}
-}
-
+// recovered logs a panic and returns the reply to it, a 421: a bug ends this one
+// connection.
 func (s *session) recovered(value any) *reply.Reply {
-	s.log.Error("panic", "value", value, "stack", string(debug.Stack()))
-	if s.panicked != nil {
-		s.panicked(value)
+	s.filter.log.Error("panic", "value", value, "stack", string(debug.Stack()))
+	if tell := s.server.options.Panicked; tell != nil {
+		tell(value)
 	}
 	return reply.Bug()
 }
 
-// answer has go-smtp say no, or yes to a message, and the client hear r.
+// answer is what a method returns to refuse, or to answer a message: the client is
+// told r.
 func (s *session) answer(r *reply.Reply) error {
-	s.hears(r)
+	s.tellInstead(r)
 	return r.SMTP()
 }
 
-// hears has the client hear r in place of what go-smtp says next.
-func (s *session) hears(r *reply.Reply) {
+// tellInstead has the client told r in place of go-smtp's next reply.
+func (s *session) tellInstead(r *reply.Reply) {
 	s.filter.exchange.instead = append(s.filter.exchange.instead, answer{reply: r})
 }
 
@@ -270,14 +258,14 @@ func (s *session) Reset() {
 	s.envelope = Envelope{}
 }
 
-// forget is Reset for a client that begins anew inside TLS.
-func (s *session) forget() {
+// restart is Reset for a client that begins anew inside TLS.
+func (s *session) restart() {
 	s.Reset()
 	s.user, s.client.User = nil, ""
 	s.filter.classify()
 }
 
-// Logout has nothing to do. A panic here would end the process.
+// Logout has nothing to do.
 func (s *session) Logout() error { return nil }
 
 func heloName(s string) string {

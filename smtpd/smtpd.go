@@ -1,9 +1,18 @@
-// Package smtpd takes mail in by SMTP: listeners, sessions, limits and the
-// orderly end of them. It knows nothing of what becomes of the mail; that is
-// the Backend's business, which relay/intake implements. It is built on
-// emersion/go-smtp and guards against what that library does not do.
+// Package smtpd receives mail by SMTP and LMTP. It is built on emersion/go-smtp and
+// adds what that library leaves to its user: listeners that a reload can change,
+// TLS, logins, limits, and an orderly stop.
 //
+// What becomes of a mail is decided by a Backend, which relay/intake implements.
 // smtpd never imports anything under relay.
+//
+// A client passes through these layers:
+//
+//	port      accepts the connection (listener.go)
+//	listener  has the configuration in force when the client came
+//	conn      the socket: deadlines, TLS, the PROXY header, a lingering close
+//	filter    decides what go-smtp must not decide, such as addresses and limits
+//	go-smtp   reads the commands that the filter passes on
+//	session   the transactions, for which it asks the Backend
 package smtpd
 
 import (
@@ -11,6 +20,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"net/netip"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,49 +31,50 @@ import (
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
-// Backend decides about senders, recipients and messages. Its methods are
-// called from many sessions at once. A context that ends means that the daemon
-// is being stopped the hard way.
+// A Backend decides about recipients and messages. Its methods are called from many
+// sessions at once. Their context ends when the daemon must stop without waiting
+// for them.
 type Backend interface {
-	// Recipient is asked at RCPT. Nil takes the recipient; any error becomes a
-	// reply by reply.From.
+	// Recipient is called at RCPT. It returns nil to accept the recipient; an
+	// error becomes a reply by reply.From.
 	Recipient(ctx context.Context, env *Envelope, rcpt string) error
 
-	// Message takes a whole mail and answers it; the reply is never nil, and a
-	// positive one takes responsibility for the mail. data is the message as it
-	// came, with CRLF line ends and dots unstuffed; the backend must not keep it,
-	// because its memory counts for no longer than this. What else it takes is
-	// to be reserved with env.Reserve. env is a copy that no later command changes.
+	// Message receives a whole mail and returns the reply, which is never nil. A
+	// positive reply takes responsibility for the mail.
+	//
+	// data is the message with CRLF line ends and dots unstuffed. The backend must
+	// not keep it, because its memory is only counted until Message returns. It
+	// reserves other memory with env.Reserve. env is a copy that no later command
+	// changes.
 	Message(ctx context.Context, env *Envelope, data []byte) *reply.Reply
 }
 
-// EachBackend is an add-on for a Backend that can answer for each recipient by
-// itself. LMTP asks for it in place of Message; without it every recipient
-// gets Message's reply.
+// An EachBackend is a Backend that can answer for each recipient by itself. Over
+// LMTP, MessageEach is called instead of Message. Without it every recipient gets
+// Message's reply.
 type EachBackend interface {
 	// MessageEach is Message with one reply for each of env.Recipients, in
 	// their order. A negative one leaves the recipient to the client.
 	MessageEach(ctx context.Context, env *Envelope, data []byte) []*reply.Reply
 }
 
-// Users are who may log in; *auth.Checker is.
+// Users checks logins. *auth.Checker implements it.
 type Users interface {
-	// Check looks at one attempt of a client. The error is the context's.
+	// Check checks one login of a client. Its error is the context's.
 	Check(ctx context.Context, addr netip.Addr, said auth.Credentials) (auth.Result, error)
-	// Current is a user who logged in before as they are now, nil for one who
-	// has to log in again.
+	// Current returns the present settings of a user who has logged in before. It
+	// returns nil if the user has to log in again.
 	Current(*auth.User) *auth.User
 }
 
-// Envelope is one SMTP transaction as far as it has come.
+// An Envelope is one SMTP transaction, as far as it has come.
 type Envelope struct {
 	From       string // "" is the null sender
 	Recipients []string
 	Client     Client
 
-	// Rules bind the mail. smtpd has held sender and recipients to them; the
-	// author that the mail itself names is the Backend's to find, and to hold
-	// with Author.
+	// Rules bind the mail. smtpd has checked the sender and the recipients. The
+	// Backend finds the author in the mail's header and checks it with Author.
 	Rules policy.Chain
 
 	receipt *receipt                                        // of a message
@@ -71,13 +82,71 @@ type Envelope struct {
 	author  func(address string) bool                       // see Author
 }
 
-// Client is the other side of a session.
+// Author reports whether the rules permit an address as the author that the mail
+// itself names.
+func (e *Envelope) Author(address string) bool {
+	if e.author == nil { // no server made it
+		return e.Rules.From(address)
+	}
+	return e.author(address)
+}
+
+// Reserve reserves memory for dealing with the message, beyond that of its data: n
+// bytes in all, which a later call changes. It waits a short time if there is too
+// little; its error is then the reply to the message. The memory is given back when
+// Message returns. For an Envelope that no server made it does nothing.
+func (e *Envelope) Reserve(ctx context.Context, n int64) error {
+	if e.reserve == nil {
+		return nil
+	}
+	if r := e.reserve(ctx, n); r != nil {
+		return r
+	}
+	return nil
+}
+
+// OnLost has f called when it turns out that the client did not get the reply to
+// this message, and will therefore send the message again. f is called once, on any
+// goroutine: at once if that is known already, during Message, or shortly after it.
+// For an Envelope that no server made it is never called.
+func (e *Envelope) OnLost(f func()) {
+	if e.receipt == nil {
+		return
+	}
+	e.receipt.mu.Lock()
+	known := e.receipt.isLost
+	e.receipt.tell = f
+	e.receipt.mu.Unlock()
+	if known {
+		f()
+	}
+}
+
+// A receipt knows whether a client got the reply to its message.
+type receipt struct {
+	mu     sync.Mutex
+	isLost bool
+	tell   func()
+}
+
+func (r *receipt) lost() {
+	r.mu.Lock()
+	first := !r.isLost
+	r.isLost = true
+	tell := r.tell
+	r.mu.Unlock()
+	if first && tell != nil {
+		tell()
+	}
+}
+
+// A Client is the other side of a session.
 type Client struct {
-	Session  string         // a short random id, the same for all of a connection's log lines
-	Addr     netip.AddrPort // zero for a unix socket, and for what a proxy does not tell
+	Session  string         // a short random id, the same in all log lines of a connection
+	Addr     netip.AddrPort // zero for a unix socket, and behind a proxy that does not say
 	Helo     string         // printable ASCII
-	User     string         // who it logged in as, "" for nobody
-	Listener string         // the address of ours it connected to
+	User     string         // who logged in, "" for nobody
+	Listener string         // our address, to which the client connected
 }
 
 // Listener is one address the server listens on. internal/settings explains the
@@ -141,7 +210,7 @@ type Limits struct {
 	MemoryWait       time.Duration `default:"5s"`  // for memory, before a message is told to come again
 }
 
-// Options are what a Server is made from.
+// Options are what New makes a Server from.
 type Options struct {
 	Backend   Backend
 	Users     Users  // nil: nobody can log in
@@ -158,7 +227,7 @@ type Options struct {
 	// RCPT TO:<root>. "" refuses them.
 	QualifyDomain string
 
-	// Panicked, if set, is told of each panic of the Backend. It was caught and
-	// logged, and cost no more than one connection.
+	// Panicked, if set, is called for each panic that was caught and logged. It cost
+	// no more than one connection.
 	Panicked func(value any)
 }

@@ -144,9 +144,9 @@ func TestStrangersAreBrief(t *testing.T) {
 			for range 50 {
 				c.do("NOOP", "250 ")
 			}
-			s.roster.mu.Lock()
-			defer s.roster.mu.Unlock()
-			for w := range s.roster.conns {
+			s.connections.mu.Lock()
+			defer s.connections.mu.Unlock()
+			for w := range s.connections.conns {
 				w.mu.Lock()
 				defer w.mu.Unlock()
 				if got := w.clock.idle(); got != w.limits.IdleTime {

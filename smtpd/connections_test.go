@@ -8,20 +8,20 @@ import (
 	"pgregory.net/rapid"
 )
 
-// seated is a connection that can be dropped.
-func seated() *conn {
+// fakeConn is a connection that can be dropped.
+func fakeConn() *conn {
 	inner, _ := net.Pipe()
-	return &conn{socket: &socket{Conn: inner}, forget: func() {}}
+	return &conn{socket: &socket{Conn: inner}, cancel: func() {}}
 }
 
-func at(addr string, p *port) place { return place{origin(netip.MustParseAddrPort(addr)), p} }
+func at(addr string, p *port) source { return source{origin(netip.MustParseAddrPort(addr)), p} }
 
-// The roster forgets addresses that have no connections.
-func TestRosterForgets(t *testing.T) {
-	r := newRoster(Limits{Connections: 10, ConnectionsPerAddress: 2}, newMetrics(nil))
+// Connections forgets addresses that have no connections.
+func TestConnectionsForgets(t *testing.T) {
+	r := newConnections(Limits{Connections: 10, ConnectionsPerAddress: 2}, newMetrics(nil))
 	var in []*conn
 	for i, addr := range []string{"[2001:db8::1]:1", "[2001:db8::2]:2", "[2001:db8::3]:3", "192.0.2.1:1"} {
-		w := seated()
+		w := fakeConn()
 		if refused := r.enter(w, at(addr, nil), stranger); (refused != nil) != (i == 2) {
 			t.Errorf("connection %d, from %s: %v", i, addr, refused)
 		} else if refused == nil {
@@ -31,7 +31,7 @@ func TestRosterForgets(t *testing.T) {
 	for _, w := range in {
 		r.leave(w)
 	}
-	if len(r.conns) != 0 || len(r.from) != 0 || len(r.strangers) != 0 || r.count != [classes]int{} {
+	if len(r.conns) != 0 || len(r.from) != 0 || len(r.strangers) != 0 || r.byClass != [classes]int{} {
 		t.Errorf("left over: %+v", r)
 	}
 }
@@ -39,15 +39,15 @@ func TestRosterForgets(t *testing.T) {
 // Whoever comes, logs in, is moved by a proxy and goes, in whatever order: no
 // more than are allowed are in, what is reserved is there for clients inside,
 // who are turned away only where there is no stranger, and all counts are right.
-func TestRosterKeepsItsBounds(t *testing.T) {
+func TestConnectionsKeepsItsBounds(t *testing.T) {
 	ports := []*port{{}, {}, {}}
 	addrs := []string{"192.0.2.1:1", "192.0.2.2:1", "192.0.2.3:1", "192.0.2.4:1"}
 	rapid.Check(t, func(t *rapid.T) {
 		limits := Limits{Connections: rapid.IntRange(1, 16).Draw(t, "connections"), ConnectionsPerAddress: rapid.IntRange(1, 16).Draw(t, "per address")}
-		r := newRoster(limits, newMetrics(nil))
+		r := newConnections(limits, newMetrics(nil))
 		r.apply(limits, rapid.Bool().Draw(t, "somebody inside"))
 		var in []*conn
-		somewhere := func() place {
+		somewhere := func() source {
 			return at(rapid.SampledFrom(addrs).Draw(t, "address"), rapid.SampledFrom(ports).Draw(t, "port"))
 		}
 		one := func(t *rapid.T) *conn {
@@ -58,7 +58,7 @@ func TestRosterKeepsItsBounds(t *testing.T) {
 		}
 		strangers := func() (n int) {
 			for _, w := range in {
-				if w.seat.counted && w.seat.class == stranger {
+				if w.entry.counted && w.entry.class == stranger {
 					n++
 				}
 			}
@@ -66,7 +66,7 @@ func TestRosterKeepsItsBounds(t *testing.T) {
 		}
 		t.Repeat(map[string]func(*rapid.T){
 			"enter": func(t *rapid.T) {
-				w, c, where, before := seated(), rapid.SampledFrom([]class{unknown, stranger, stranger, inside}).Draw(t, "class"), somewhere(), strangers()
+				w, c, where, before := fakeConn(), rapid.SampledFrom([]class{unknown, stranger, stranger, trusted}).Draw(t, "class"), somewhere(), strangers()
 				crowded := c != unknown && r.from[where].all >= limits.ConnectionsPerAddress
 				refused := r.enter(w, where, c)
 				switch {
@@ -80,18 +80,18 @@ func TestRosterKeepsItsBounds(t *testing.T) {
 				}
 			},
 			"log in": func(t *rapid.T) {
-				if w := one(t); w.seat.class == stranger {
+				if w := one(t); w.entry.class == stranger {
 					r.classify(w, user)
 				}
 			},
 			"log out": func(t *rapid.T) {
-				if w := one(t); w.seat.class == user {
+				if w := one(t); w.entry.class == user {
 					r.classify(w, stranger)
 				}
 			},
 			"move": func(t *rapid.T) {
-				if w := one(t); w.seat.class == unknown {
-					_ = r.move(w, somewhere(), rapid.SampledFrom([]class{stranger, inside}).Draw(t, "class"))
+				if w := one(t); w.entry.class == unknown {
+					_ = r.move(w, somewhere(), rapid.SampledFrom([]class{stranger, trusted}).Draw(t, "class"))
 				}
 			},
 			"leave": func(t *rapid.T) {
@@ -106,26 +106,26 @@ func TestRosterKeepsItsBounds(t *testing.T) {
 			},
 			"": func(t *rapid.T) {
 				var count [classes]int
-				from, at := map[place]tally{}, map[*port]int{}
+				from, at := map[source]tally{}, map[*port]int{}
 				for _, w := range in {
-					if !w.seat.counted {
+					if !w.entry.counted {
 						continue
 					}
-					count[w.seat.class]++
-					f := from[w.seat.place]
+					count[w.entry.class]++
+					f := from[w.entry.source]
 					f.all++
-					if w.seat.class == stranger {
+					if w.entry.class == stranger {
 						f.strangers++
-						at[w.seat.place.port]++
+						at[w.entry.source.port]++
 					}
-					from[w.seat.place] = f
+					from[w.entry.source] = f
 					if w.dropped {
 						t.Fatal("one that was dropped counts")
 					}
 				}
-				all := count[unknown] + count[stranger] + count[user] + count[inside]
-				if count != r.count || len(from) != len(r.from) || len(at) != len(r.strangers) || len(in) != len(r.conns) {
-					t.Fatalf("counted %v, there are %v", r.count, count)
+				all := count[unknown] + count[stranger] + count[user] + count[trusted]
+				if count != r.byClass || len(from) != len(r.from) || len(at) != len(r.strangers) || len(in) != len(r.conns) {
+					t.Fatalf("counted %v, there are %v", r.byClass, count)
 				}
 				for p, f := range from {
 					if r.from[p] != f || r.strangers[p.port] != at[p.port] {
