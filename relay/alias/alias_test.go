@@ -71,7 +71,7 @@ pool: \eve@pool.example, zoe@example.net
 	}
 }
 
-// The catch-all is for local names alone: a customer's mail goes to the customer.
+// The alias "*" is for local names only. A customer's mail goes to the customer.
 func TestCatchAll(t *testing.T) {
 	tab := table(t, "*: ops\nroot: zoe@example.net\n")
 	for address, want := range map[string]string{
@@ -121,8 +121,8 @@ func TestRefused(t *testing.T) {
 	}
 }
 
-// What is said twice in the same words is no contradiction: /etc/aliases and
-// the settings often agree about postmaster.
+// Two equal entries are no contradiction. For example, /etc/aliases and the settings
+// often agree about postmaster.
 func TestTheSameTwice(t *testing.T) {
 	entries, err := Parse("root: a@b.example\npostmaster: root\nPostmaster: root\n")
 	if err != nil {
@@ -141,7 +141,7 @@ func many(n int) []string {
 	return list
 }
 
-// Each alias is followed once: two ways at each of 40 crossings are 2^40 paths.
+// Each alias is expanded once. Two ways at each of 40 crossings would be 2^40 paths.
 func TestCrossingsCostNothing(t *testing.T) {
 	text := ""
 	for i := range 40 {
@@ -152,7 +152,7 @@ func TestCrossingsCostNothing(t *testing.T) {
 	}
 }
 
-// All that is wrong is said at once.
+// The error names everything that is wrong.
 func TestEveryProblemIsNamed(t *testing.T) {
 	entries, _ := Parse("root: |x\nok: a@b\nbad: /y\n")
 	if _, err := New(options(), entries); err == nil || !strings.Contains(err.Error(), "line 1") || !strings.Contains(err.Error(), "line 3") {
@@ -166,8 +166,8 @@ func TestNoAliasesChangeNothing(t *testing.T) {
 	}
 }
 
-// Whatever the table, expansion ends, is bounded, has nobody twice, comes to
-// somebody, and every address is complete.
+// For every table, expansion ends, is bounded, returns somebody, nobody twice, and
+// only complete addresses.
 func TestExpansionIsBounded(t *testing.T) {
 	names := []string{"a", "b", "c", "d", "@x", "*", "a@x", "b@x", "c@y"}
 	rapid.Check(t, func(t *rapid.T) {
@@ -196,8 +196,8 @@ func TestExpansionIsBounded(t *testing.T) {
 	})
 }
 
-// FuzzParse: whatever is in the file, an address that comes out of it cannot
-// end an SMTP command, and no program or file is ever one.
+// FuzzParse checks that, whatever the file, no address from it can end an SMTP
+// command, and that none is a program or a file.
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{"a: b, c@d\n e\n", "\"a\": \"b,c\", \\d", "a:|x", "@x: y@x", "*: a\nb: b", "a: \"\\\"", ":", "a::include:x"} {
 		f.Add(s)

@@ -27,8 +27,7 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// script is an API that answers as it was told to, in this order, the last
-// answer for ever.
+// script is an API that gives these answers in order, and then repeats the last.
 type script struct {
 	answers []relay.Outcome
 	takes   time.Duration // each call, unless its context ends first
@@ -57,7 +56,7 @@ func (s *script) Send(ctx context.Context, r provider.Request) relay.Outcome {
 	return out
 }
 
-// calls is how many there were.
+// calls returns the number of calls.
 func (s *script) calls() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -89,7 +88,7 @@ func newRig(takes time.Duration, answers ...relay.Outcome) *rig {
 	return r
 }
 
-// try tries a mail to bob, whose turn has to come within wait.
+// try tries a mail to bob, whose turn must come within wait.
 func (r *rig) try(t *testing.T, wait time.Duration) relay.Outcome {
 	turn, cancel := context.WithTimeout(t.Context(), wait)
 	defer cancel()
@@ -98,7 +97,7 @@ func (r *rig) try(t *testing.T, wait time.Duration) relay.Outcome {
 	})
 }
 
-// lines are the log's lines, parsed.
+// lines returns the log's lines, parsed.
 func (r *rig) lines(t *testing.T) []map[string]any {
 	t.Helper()
 	var all []map[string]any
@@ -126,7 +125,8 @@ var (
 	limited  = relay.Outcome{Kind: relay.RateLimited, Status: 429, RetryAfter: 3 * time.Second}
 )
 
-// One line for each attempt, at a level that says whether somebody has to look.
+// There is one line for each attempt, at a level that says whether somebody has to
+// look.
 func TestAnAttemptIsOneLineInTheLog(t *testing.T) {
 	always := []string{"attempt", "duration", "from", "id", "level", "message_id", "msg", "outcome", "status", "time", "to"}
 	for _, tt := range []struct {
@@ -173,8 +173,8 @@ func TestAnAttemptIsOneLineInTheLog(t *testing.T) {
 	}
 }
 
-// A 429 is no verdict: it is waited out, with the same key and the body from
-// its start.
+// A 429 does not end the attempt. It is waited out, and the next call has the same key
+// and the whole body.
 func TestALimitIsWaitedOut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(0, limited, limited, accepted)
@@ -197,7 +197,7 @@ func TestALimitIsWaitedOut(t *testing.T) {
 	})
 }
 
-// A limit that outlasts the client's patience is told at once.
+// If the limit lasts longer than the client waits, Try returns at once.
 func TestALimitBeyondTheTurnIsToldAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(0, limited, accepted)
@@ -215,8 +215,8 @@ func TestALimitBeyondTheTurnIsToldAtOnce(t *testing.T) {
 	})
 }
 
-// A call that has begun is never given up for the client's sake: its recipient
-// would be in flight and somewhere else at once.
+// A call that has begun is never given up for the client's sake. Its recipient would
+// be in flight and in the queue at the same time.
 func TestACallOutlivesTheTurn(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(8*time.Second, accepted)
@@ -230,7 +230,7 @@ func TestACallOutlivesTheTurn(t *testing.T) {
 	})
 }
 
-// The other call holds the only place for longer than the turn lasts.
+// The other call holds the only slot for longer than the turn lasts.
 func TestNoTurnIsNoCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(time.Minute, accepted)
@@ -251,8 +251,8 @@ func TestNoTurnIsNoCall(t *testing.T) {
 	})
 }
 
-// With the breaker open nobody is called and nobody waits, and the outcome is
-// what the API's last answer was.
+// While the breaker is open nobody calls and nobody waits. The outcome is that of the
+// last answer.
 func TestAnOpenBreakerSaysWhy(t *testing.T) {
 	for _, tt := range []struct {
 		answer relay.Kind
@@ -294,8 +294,8 @@ func TestASuppressedRecipientIsRemembered(t *testing.T) {
 	})
 }
 
-// The provider's word that an address must not be sent to counts for mail that
-// waits for its turn, however often it waits.
+// If the provider says that an address is suppressed, that counts for mail that is
+// waiting, however often it waited.
 func TestSuppressedWhileItWaitsForItsTurn(t *testing.T) {
 	for _, calls := range []int{0, 1, 3} {
 		synctest.Test(t, func(t *testing.T) {
@@ -340,7 +340,7 @@ func TestOnlySuppressedIsRemembered(t *testing.T) {
 	}
 }
 
-// The key is what keeps a second attempt from being a second mail.
+// The key keeps a second attempt from being a second mail.
 func TestIdempotencyKey(t *testing.T) {
 	key := IdempotencyKey("06h0kod3l4pf6t8jqoad", "bob@example.net")
 	if want := "06h0kod3l4pf6t8jqoad-e7b3b708168e80fd"; key != want {

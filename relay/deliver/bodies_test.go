@@ -15,7 +15,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
 
-// ledger is a memory that counts.
+// ledger is a Memory that counts.
 type ledger struct {
 	held, most, shares int64
 	refuse             atomic.Bool
@@ -47,8 +47,8 @@ func (s *ledgerShare) Release() {
 	s.held = 0
 }
 
-// Memory is held for the mails that are being sent and for the latest one, and
-// given back on every way out.
+// Memory is held for mails that are being sent and for the latest one. It is returned
+// however they end.
 func TestBodiesHoldMemory(t *testing.T) {
 	inBubbleStopped(t, plan{}, func(r *rig) {
 		l := &ledger{}
@@ -96,7 +96,7 @@ func TestBodiesHoldMemory(t *testing.T) {
 	})
 }
 
-// TestIdleHoldsNoMemory: what was sent last is not kept once nothing is due.
+// The mail that was sent last is dropped when nothing else is due.
 func TestIdleHoldsNoMemory(t *testing.T) {
 	inBubble(t, plan{}, func(r *rig) {
 		l := &ledger{}
@@ -113,8 +113,8 @@ func TestIdleHoldsNoMemory(t *testing.T) {
 	})
 }
 
-// Attempts at one mail that begin at the same time map it once, and none holds
-// memory of its own; if that fails, the next begins anew.
+// Attempts at one mail that begin at the same time map it once and share its memory.
+// If that fails, the next attempt maps it again.
 func TestBodiesAreMappedOnce(t *testing.T) {
 	inBubbleStopped(t, plan{}, func(r *rig) {
 		id := r.keep(shop, "s", "bob@example.net")
@@ -152,8 +152,7 @@ func TestBodiesAreMappedOnce(t *testing.T) {
 	})
 }
 
-// A mail for which there is no memory is tried again soon, and nothing is said
-// against it.
+// A mail that got no memory is tried again soon, and that does not count against it.
 func TestNoMemoryForAMail(t *testing.T) {
 	inBubbleStopped(t, plan{}, func(r *rig) {
 		id := r.keep(shop, "s", "bob@example.net")

@@ -14,7 +14,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
 
-// textOf is the text that a call carries.
+// textOf returns the text of a call.
 func textOf(t *testing.T, c sandbox.Call) string {
 	t.Helper()
 	var body struct{ Text string }
@@ -24,7 +24,7 @@ func textOf(t *testing.T, c sandbox.Call) string {
 	return body.Text
 }
 
-// bounces are the calls that carry a bounce.
+// bounces returns the calls that carry a bounce.
 func (r *rig) bounces() []sandbox.Call {
 	var all []sandbox.Call
 	for _, c := range r.calls("") {
@@ -35,8 +35,7 @@ func (r *rig) bounces() []sandbox.Call {
 	return all
 }
 
-// One mail tells of all recipients that failed, with the reason of each, and
-// of no other.
+// One bounce names all recipients that failed, with the reason of each, and no others.
 func TestOneBounceForAllThatFailed(t *testing.T) {
 	inBubble(t, plan{}, func(r *rig) {
 		id := r.keep(shop, "Order 4711", "suppressed@example.net", "bob@example.net", "invalid@example.net", "toolarge@example.net", "slow+5s@example.net")
@@ -77,7 +76,8 @@ func TestOneBounceForAllThatFailed(t *testing.T) {
 	})
 }
 
-// What was too old says how often it was tried and what came of it last.
+// The bounce of a mail that was too old says how often it was tried and what the last
+// outcome was.
 func TestTheBounceOfWhatBecameTooOld(t *testing.T) {
 	inBubble(t, plan{schedule: hours(6)}, func(r *rig) {
 		id := r.keep(shop, "patience", "unavailable@example.net")
@@ -101,7 +101,7 @@ func TestTheBounceOfWhatBecameTooOld(t *testing.T) {
 	})
 }
 
-// Who gets a bounce, if anybody.
+// Who gets the bounce, if anybody.
 func TestWhoIsTold(t *testing.T) {
 	tests := []struct {
 		name, from, postmaster, raw, to string
@@ -154,8 +154,8 @@ func TestABounceDoesNotBounce(t *testing.T) {
 	})
 }
 
-// The sender is told when no recipient of the mail is open any more, or when
-// the grace is over, whichever comes first, and of each recipient once.
+// The sender is told when no recipient of the mail is open any more, or when the grace
+// is over. The sender is told of each recipient once.
 func TestGrace(t *testing.T) {
 	inBubble(t, plan{grace: time.Hour, schedule: hours(4)}, func(r *rig) {
 		soon := r.keep(shop, "soon", "suppressed@example.net", "down+3@example.net")
@@ -182,7 +182,7 @@ func TestGrace(t *testing.T) {
 	})
 }
 
-// No more than so many an hour to one address, in whatever letters.
+// BouncesPerHour counts for each address, whatever its case.
 func TestBouncesPerHour(t *testing.T) {
 	inBubble(t, plan{perHour: 3}, func(r *rig) {
 		fail := func(from string, n int) {
@@ -229,7 +229,7 @@ func (q *badBounced) Bounced(ctx context.Context, id string, n []int, m *queue.M
 	return errors.New("the disk is on fire")
 }
 
-// A crash between any two steps makes neither two bounces nor none.
+// A crash between any two steps causes exactly one bounce.
 func TestABounceIsMadeOnceWhateverFails(t *testing.T) {
 	for _, after := range []bool{false, true} {
 		t.Run(fmt.Sprintf("after=%v", after), func(t *testing.T) {
@@ -248,7 +248,7 @@ func TestABounceIsMadeOnceWhateverFails(t *testing.T) {
 				}
 				bad.fail = 0
 				again := queue.NewMail(*message("", "again", shop))
-				// The same call by a process that does not know that it was made.
+				// A process that does not know that the call was made makes it again.
 				r.must(r.store.Bounced(r.t.Context(), id, []int{0, 1}, &again))
 				r.pass(time.Minute)
 				if n := len(r.calls(shop)); n != 1 {
@@ -259,7 +259,7 @@ func TestABounceIsMadeOnceWhateverFails(t *testing.T) {
 	}
 }
 
-// What was given up before a restart is told after it.
+// Bounces for mail that was given up before a restart are sent after it.
 func TestABounceAfterARestart(t *testing.T) {
 	bad := &badBounced{fail: 1 << 30}
 	wrap := func(q queue.Queue) queue.Queue { bad.Queue = q; return bad }
@@ -278,8 +278,8 @@ func TestABounceAfterARestart(t *testing.T) {
 	})
 }
 
-// An operator's drop leaves a gap among the recipients of a mail; the bounce
-// must still name those that failed, and end.
+// If an operator drops a recipient, the numbers of a mail's recipients have a gap. The
+// bounce must still name those that failed.
 func TestTheBounceOfAMailOfWhichSomeWasDropped(t *testing.T) {
 	inBubble(t, plan{}, func(r *rig) {
 		r.must(r.box.SetOutage(sandbox.OutageUnavailable))

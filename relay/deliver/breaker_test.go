@@ -12,7 +12,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/retry"
 )
 
-// starts are when calls came, from the first on.
+// starts returns when calls came, counted from the first.
 func starts(calls []sandbox.Call) []time.Duration {
 	var all []time.Duration
 	for _, c := range calls {
@@ -21,7 +21,7 @@ func starts(calls []sandbox.Call) []time.Duration {
 	return all
 }
 
-// gaps are the times between calls.
+// gaps returns the times between calls.
 func gaps(calls []sandbox.Call) []time.Duration {
 	var all []time.Duration
 	for i := 1; i < len(calls); i++ {
@@ -30,7 +30,7 @@ func gaps(calls []sandbox.Call) []time.Duration {
 	return all
 }
 
-// subjects of calls that were accepted, in their order.
+// subjects returns the subjects of accepted calls, in order.
 func subjects(calls []sandbox.Call) []string {
 	var all []string
 	for _, c := range calls {
@@ -41,8 +41,8 @@ func subjects(calls []sandbox.Call) []string {
 	return all
 }
 
-// While the API is down nothing is claimed but for one probe at a time, with
-// growing gaps; the rest of the queue spends no attempt.
+// While the API is down, only one probe at a time is claimed, with growing gaps. The
+// rest of the queue uses no attempts.
 func TestAnOutageIsCheap(t *testing.T) {
 	inBubble(t, plan{workers: 1}, func(r *rig) {
 		r.must(r.box.SetOutage(sandbox.OutageUnavailable))
@@ -82,7 +82,7 @@ func TestAnOutageIsCheap(t *testing.T) {
 	})
 }
 
-// A probe that hangs is still the only call.
+// While a probe hangs, there is no other call.
 func TestOneProbeAtATime(t *testing.T) {
 	inBubble(t, plan{workers: 6}, func(r *rig) {
 		r.must(r.box.SetOutage(sandbox.OutageHang))
@@ -106,8 +106,8 @@ func TestOneProbeAtATime(t *testing.T) {
 	})
 }
 
-// When the API is back the backlog drains in order, at the account's rate,
-// without a burst of what gathered.
+// When the API is back, the backlog drains in order, at the account's rate, without a
+// burst.
 func TestTheBacklogDrainsInOrderWithoutABurst(t *testing.T) {
 	const mails = 60
 	inBubble(t, plan{rate: 5, burst: 20, workers: 1}, func(r *rig) {
@@ -141,8 +141,8 @@ func TestTheBacklogDrainsInOrderWithoutABurst(t *testing.T) {
 	})
 }
 
-// A wrong key opens the breaker at once, and no mail fails or bounces for it,
-// however long it lasts. When the key works all flows by itself.
+// A refused key opens the breaker at once. However long that lasts, no mail fails or
+// bounces for it. When the key works, mail flows again by itself.
 func TestAWrongKeyLosesNoMail(t *testing.T) {
 	inBubble(t, plan{schedule: hours(6)}, func(r *rig) {
 		first := r.keep(shop, "before", "bob@example.net")
@@ -180,7 +180,7 @@ func TestAWrongKeyLosesNoMail(t *testing.T) {
 	})
 }
 
-// Whoever mended the key does not wait for the next of the rare probes.
+// Whoever corrects the key does not have to wait for the next of the rare probes.
 func TestAKeyThatWasMendedIsTriedAtOnce(t *testing.T) {
 	inBubble(t, plan{schedule: hours(6)}, func(r *rig) {
 		r.must(r.box.SetKey("rotated"))
@@ -195,8 +195,8 @@ func TestAKeyThatWasMendedIsTriedAtOnce(t *testing.T) {
 	})
 }
 
-// What the API refuses of one mail, whatever it says, is not everybody's
-// outage: a few mails that always fail must not take every probe.
+// If the API refuses some mails, whatever it answers, that is no outage for others. A
+// few mails that always fail must not be used for every probe.
 func TestMailsThatAlwaysFailHoldUpNobody(t *testing.T) {
 	for _, bad := range []string{"forbidden@example.net", "down@example.net"} {
 		inBubble(t, plan{schedule: retry.Schedule{First: 5 * time.Second, Max: 15 * time.Minute, MaxAge: 48 * time.Hour}}, func(r *rig) {
@@ -212,9 +212,9 @@ func TestMailsThatAlwaysFailHoldUpNobody(t *testing.T) {
 	}
 }
 
-// An application whose sender the API never accepts (403) goes on sending. Its
-// mail is kept, tried later and later, and never bounces; all others' goes out
-// as if it were not there.
+// An application whose sender the API always forbids (403) goes on sending. Its mail
+// is kept, tried later and later, and never bounces. All other mail is sent as if it
+// were not there.
 func TestASenderThatIsForbiddenHoldsUpNobody(t *testing.T) {
 	inBubble(t, plan{schedule: retry.Schedule{First: time.Minute, Max: time.Hour, MaxAge: 48 * time.Hour}}, func(r *rig) {
 		var bad []string
@@ -244,8 +244,8 @@ func TestASenderThatIsForbiddenHoldsUpNobody(t *testing.T) {
 	})
 }
 
-// A great many senders have mail that the API cannot take: the turn of one
-// whose mail is good does not come after all of theirs.
+// If very many senders have mail that the API cannot take, a good sender's turn does
+// not come after all of theirs.
 func TestManySendersOfBadMailHoldUpNobody(t *testing.T) {
 	for _, bad := range []string{"forbidden", "down", "reset"} {
 		inBubble(t, plan{schedule: retry.Schedule{First: 5 * time.Second, Max: 15 * time.Minute, MaxAge: 48 * time.Hour}}, func(r *rig) {

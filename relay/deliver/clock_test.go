@@ -9,8 +9,8 @@ import (
 
 var quick = retry.Schedule{First: 10 * time.Second, Max: 10 * time.Minute, MaxAge: 48 * time.Hour}
 
-// A clock that was wrong and is set back holds up no mail that waits for its
-// next try: neither while the relay runs nor when it is started after it.
+// If a wrong clock is set back, no mail has to wait longer for its next attempt,
+// neither while the relay runs nor after a restart.
 func TestAClockSetBack(t *testing.T) {
 	for _, restarted := range []bool{false, true} {
 		inBubble(t, plan{schedule: quick}, func(r *rig) {
@@ -28,7 +28,7 @@ func TestAClockSetBack(t *testing.T) {
 	}
 }
 
-// A step that is shorter than the longest wait costs at most that wait.
+// A small step of the clock costs at most that step.
 func TestAClockSetBackByLittle(t *testing.T) {
 	inBubble(t, plan{schedule: quick}, func(r *rig) {
 		id := r.keep(shop, "s", "down+1@example.net")
@@ -39,8 +39,8 @@ func TestAClockSetBackByLittle(t *testing.T) {
 	})
 }
 
-// A clock that is set forward, or a machine that slept, makes mail due that was
-// not: it does not wait until it is awake for as long as it would have waited.
+// If the clock is set forward, or the machine slept, mail that became due by that is
+// sent without further waiting.
 func TestAClockSetForwardMakesMailDue(t *testing.T) {
 	inBubble(t, plan{schedule: retry.Schedule{First: 6 * time.Hour, Max: 6 * time.Hour, MaxAge: 48 * time.Hour}}, func(r *rig) {
 		id := r.keep(shop, "s", "down+1@example.net")
@@ -51,7 +51,7 @@ func TestAClockSetForwardMakesMailDue(t *testing.T) {
 	})
 }
 
-// The sender is told when the grace is over, although the clock was set back.
+// The sender is told when the grace is over, even if the clock was set back.
 func TestTheSenderIsToldAlthoughTheClockWasSetBack(t *testing.T) {
 	inBubble(t, plan{schedule: hours(48), grace: time.Minute}, func(r *rig) {
 		r.step(365 * 24 * time.Hour)

@@ -9,7 +9,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/retry"
 )
 
-// What becomes of a recipient, for every kind of outcome and every age.
+// How a recipient is settled, for every kind of outcome and every age.
 func TestDecide(t *testing.T) {
 	schedule := retry.Schedule{First: time.Minute, Max: time.Hour, MaxAge: 48 * time.Hour}
 	since := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
@@ -29,7 +29,8 @@ func TestDecide(t *testing.T) {
 		relay.TooLarge:     {fresh: failed, late: failed, over: failed, ancient: failed},
 		relay.Unauthorized: {fresh: free, late: free, over: free, ancient: free},
 		relay.RateLimited:  {fresh: free, late: free, over: free, ancient: free},
-		// The third attempt: four minutes, less up to a half; never beyond the end.
+		// The third attempt: four minutes, minus up to a half, and never after the
+		// end.
 		relay.Unavailable: {fresh: again(3 * time.Minute), late: again(time.Second), over: failed, ancient: failed},
 		relay.Ambiguous:   {fresh: again(3 * time.Minute), late: again(time.Second), over: failed, ancient: failed},
 	}
@@ -55,7 +56,7 @@ func TestDecide(t *testing.T) {
 	}
 }
 
-// A mail that alone is refused with the key is kept at every age, and tried later
+// A mail for which alone the key is refused is kept however old it is, and tried later
 // and later.
 func TestDecideOfWhatFailsAlone(t *testing.T) {
 	schedule := retry.Schedule{First: time.Minute, Max: time.Hour, MaxAge: 48 * time.Hour}
@@ -69,7 +70,7 @@ func TestDecideOfWhatFailsAlone(t *testing.T) {
 	}
 }
 
-// The first try, made while the client waited, counts as one like any other.
+// Intake's attempt, while the client waited, counts like any other.
 func TestKeepRecordsTheFirstTry(t *testing.T) {
 	took := 2 * time.Second
 	tests := []struct {
@@ -92,7 +93,7 @@ func TestKeepRecordsTheFirstTry(t *testing.T) {
 		{"401", relay.Outcome{Kind: relay.Unauthorized, Status: 401, Took: took}, queue.Waiting, 0, 1, 0, true},
 	}
 	inBubbleStopped(t, plan{}, func(r *rig) {
-		// The mail beside it keeps the whole from being settled.
+		// The other mail is open, so the whole is not settled.
 		m := message("Shop@SANDBOX.example", "one of each")
 		rest := relay.Remainder{Message: m, Domain: "sandbox.example", Urgent: true}
 		for _, tt := range tests {

@@ -7,8 +7,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// Every recipient of the queue that comes to its end is counted once, and has
-// a line in the log that says so with its ids.
+// Every queued recipient that comes to its end is counted once, and has a log line
+// that says so with its ids.
 func TestEveryEndIsCountedAndLogged(t *testing.T) {
 	reg := prometheus.NewRegistry()
 	inBubble(t, plan{schedule: hours(6), metrics: reg}, func(r *rig) {

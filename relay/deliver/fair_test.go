@@ -15,8 +15,8 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 )
 
-// One sender's bulk does not hold up another's single mail, and each sender's
-// mails go in the order in which they came.
+// One sender's bulk does not delay another's single mail. Each sender's mails are sent
+// in the order in which they came.
 func TestSendersTakeTurns(t *testing.T) {
 	inBubbleStopped(t, plan{rate: 10, burst: 1, workers: 1}, func(r *rig) {
 		for i := range 200 {
@@ -52,7 +52,7 @@ func TestSendersTakeTurns(t *testing.T) {
 	})
 }
 
-// A mail that comes while the bulk drains is next, not last.
+// A mail that comes while the bulk drains is sent next, not last.
 func TestALateMailIsNext(t *testing.T) {
 	inBubble(t, plan{rate: 10, burst: 1, workers: 1}, func(r *rig) {
 		for range 500 {
@@ -86,8 +86,8 @@ func (r *rig) fresh(wait time.Duration) (relay.Outcome, time.Duration) {
 	return out, time.Since(begin)
 }
 
-// A fresh mail has its verdict within its wait while a thousand wait, when the
-// rate allows, and the backlog goes on beside it.
+// If the rate allows, a fresh mail gets its answer within its wait while a thousand
+// mails are queued, and the backlog goes on.
 func TestABacklogDoesNotStarveThePresent(t *testing.T) {
 	tests := []struct {
 		name    string

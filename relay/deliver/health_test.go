@@ -10,7 +10,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
 
-// hanging is a storage of which a call does not return until it may.
+// hanging is a storage that does not return from a call until it is released.
 type hanging struct {
 	queue.Queue
 	open chan struct{} // nil: it answers
@@ -23,8 +23,8 @@ func (h *hanging) NextDue(ctx context.Context, r queue.ClaimRequest) (time.Time,
 	return h.Queue.NextDue(ctx, r)
 }
 
-// An engine that has nothing to do is alive, one whose API is down is, and one
-// whose storage fails is: it waits for them, and ending it would not help.
+// An engine is alive if it has nothing to do, if the API is down, or if the storage
+// fails. It waits for them, and restarting it would not help.
 func TestAliveWhatEverIsDown(t *testing.T) {
 	bad := &faulty{}
 	inBubble(t, plan{wrap: func(q queue.Queue) queue.Queue { bad.Queue = q; return bad }}, func(r *rig) {
@@ -56,7 +56,7 @@ func TestAliveWhatEverIsDown(t *testing.T) {
 	})
 }
 
-// A storage that never answers is what a process is ended for.
+// A storage that never returns is a reason to restart the process.
 func TestNotAliveWhenTheStorageHangs(t *testing.T) {
 	h := &hanging{}
 	inBubbleStopped(t, plan{wrap: func(q queue.Queue) queue.Queue { h.Queue = q; return h }}, func(r *rig) {
@@ -79,7 +79,7 @@ func TestNotAliveWhenTheStorageHangs(t *testing.T) {
 	})
 }
 
-// A loop that says that it waits, and does not answer, hangs as well.
+// A loop that claims to wait but does not answer hangs as well.
 func TestNotAliveWhenNobodyAnswers(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newWatchdog()

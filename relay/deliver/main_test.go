@@ -44,7 +44,7 @@ const (
 	apiTimeout = 10 * time.Second
 )
 
-// plan is how a rig differs from the usual.
+// plan says how a rig differs from the usual one.
 type plan struct {
 	rate        float64 // default 0: none is known
 	burst       int
@@ -66,8 +66,8 @@ type plan struct {
 	metrics    prometheus.Registerer
 }
 
-// rig is an Engine on the real store, the real pacer, the real API client and
-// the sandbox. All of it lives in a synctest bubble.
+// rig is an Engine on the real store, the real pacer, the real API client and the
+// sandbox, all in a synctest bubble.
 type rig struct {
 	t    *testing.T
 	plan plan
@@ -104,7 +104,7 @@ func inBubble(t *testing.T, p plan, f func(r *rig)) {
 	})
 }
 
-// inBubbleStopped runs f with a rig whose engine does not drain yet.
+// inBubbleStopped runs f with a rig whose engine is not started.
 func inBubbleStopped(t *testing.T, p plan, f func(r *rig)) {
 	t.Helper()
 	dir := memoryDir(t)
@@ -125,8 +125,8 @@ func inBubbleStopped(t *testing.T, p plan, f func(r *rig)) {
 	})
 }
 
-// memoryDir is a directory in memory where there is one: waiting for a disk
-// would be most of these tests' time, and tests nothing here.
+// memoryDir returns a directory in memory if there is one. Waiting for a disk would
+// take most of the time and test nothing here.
 func memoryDir(t *testing.T) string {
 	dir, err := os.MkdirTemp("/dev/shm", "smtp2rest-test-")
 	if err != nil {
@@ -136,7 +136,7 @@ func memoryDir(t *testing.T) string {
 	return dir
 }
 
-// build opens the store and makes what works on it.
+// build opens the store and makes everything that works on it.
 func (r *rig) build() {
 	r.t.Helper()
 	p := r.plan
@@ -189,14 +189,14 @@ func (r *rig) options(log *slog.Logger) Options {
 	}
 }
 
-// step sets the wall clock forward, or back.
+// step sets the wall clock forward or back.
 func (r *rig) step(d time.Duration) { r.stepped.Add(int64(d)) }
 
-// now is the wall clock.
+// now returns the wall clock.
 func (r *rig) now() time.Time { return time.Now().Round(0).Add(time.Duration(r.stepped.Load())) }
 
-// down ends the engine and closes the store: in order, or cutting off at once
-// what is under way.
+// down stops the engine and closes the store: in order, or cutting off at once what is
+// under way.
 func (r *rig) down(orderly bool) {
 	r.t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
@@ -211,7 +211,7 @@ func (r *rig) down(orderly bool) {
 	}
 }
 
-// restart is a new process on the same data.
+// restart starts a new process on the same data.
 func (r *rig) restart() {
 	r.t.Helper()
 	r.down(true)
@@ -219,7 +219,7 @@ func (r *rig) restart() {
 	r.engine.Start()
 }
 
-// message is a mail that is not in the queue yet.
+// message returns a mail that is not in the queue yet.
 func message(from, subject string, to ...string) *relay.Message {
 	now := time.Now()
 	return &relay.Message{
@@ -228,7 +228,7 @@ func message(from, subject string, to ...string) *relay.Message {
 	}
 }
 
-// keep queues a mail of which nothing was tried, and returns its id.
+// keep queues a mail that was not tried, and returns its id.
 func (r *rig) keep(from, subject string, to ...string) string {
 	r.t.Helper()
 	m := message(from, subject, to...)
@@ -238,7 +238,7 @@ func (r *rig) keep(from, subject string, to ...string) string {
 	return m.ID
 }
 
-// untried is what the first try came to when no turn came.
+// untried is the outcome of intake's attempt if its turn did not come.
 func untried(n int) []relay.Outcome {
 	return slices.Repeat([]relay.Outcome{{Kind: relay.RateLimited, Untried: true}}, n)
 }
@@ -249,13 +249,13 @@ func (r *rig) pass(d time.Duration) {
 	synctest.Wait()
 }
 
-// hours is the usual schedule with another age at which mail is given up; the
-// less virtual time passes, the sooner a test is over.
+// hours returns the usual schedule with another MaxAge. The less virtual time passes,
+// the sooner a test ends.
 func hours(n int) retry.Schedule {
 	return retry.Schedule{First: time.Minute, Max: time.Hour, MaxAge: time.Duration(n) * time.Hour}
 }
 
-// mail is how a mail stands in the queue.
+// mail returns a mail from the queue.
 func (r *rig) mail(id string) queue.Mail {
 	r.t.Helper()
 	m, err := r.store.Get(context.Background(), id)
@@ -265,7 +265,7 @@ func (r *rig) mail(id string) queue.Mail {
 	return m
 }
 
-// states are the states of a mail's recipients in their order.
+// states returns the states of a mail's recipients, in order.
 func (r *rig) states(id string) string {
 	r.t.Helper()
 	var all []string
@@ -283,7 +283,7 @@ func (r *rig) wantStates(id, want string) {
 	}
 }
 
-// calls are the calls to the API for an address, oldest first; "" is all.
+// calls returns the calls to the API for an address, the oldest first; "" is all.
 func (r *rig) calls(to string) []sandbox.Call {
 	var all []sandbox.Call
 	for _, c := range r.box.Calls() {
@@ -294,7 +294,7 @@ func (r *rig) calls(to string) []sandbox.Call {
 	return all
 }
 
-// must is for the sandbox's switches.
+// must checks an error of the sandbox's controls.
 func (r *rig) must(err error) {
 	r.t.Helper()
 	if err != nil {
@@ -320,7 +320,7 @@ func (j *journal) String() string {
 	return j.buf.String()
 }
 
-// count is how many lines have all of these.
+// count returns how many lines have all of these words.
 func (j *journal) count(parts ...string) int {
 	n := 0
 	for line := range strings.Lines(j.String()) {

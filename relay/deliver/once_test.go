@@ -9,8 +9,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
 
-// A clock that is set forward, by however much, while a call is under way makes
-// no second one.
+// If the clock is set forward while a call is under way, there is no second call.
 func TestAClockSetForwardMakesNoSecondCall(t *testing.T) {
 	for _, step := range []time.Duration{time.Minute, time.Hour, 10 * 365 * 24 * time.Hour} {
 		inBubble(t, plan{}, func(r *rig) {
@@ -42,7 +41,7 @@ func (q *stalling) Claim(ctx context.Context, r queue.ClaimRequest) ([]queue.Cla
 	return claims, err
 }
 
-// A claim that stalls on its way to the disk is tried once, when it is there.
+// A claim that takes long to be written is tried once, when it is written.
 func TestAClaimThatStallsMakesNoSecondCall(t *testing.T) {
 	slow := &stalling{}
 	inBubbleStopped(t, plan{wrap: func(q queue.Queue) queue.Queue { slow.Queue = q; return slow }}, func(r *rig) {
@@ -59,7 +58,7 @@ func TestAClaimThatStallsMakesNoSecondCall(t *testing.T) {
 	})
 }
 
-// repeating is a queue that breaks its word: it hands out its first claim again.
+// repeating is a queue that breaks its promise: it hands out its first claim again.
 type repeating struct {
 	queue.Queue
 	first []queue.Claim
@@ -79,8 +78,8 @@ func (q *repeating) Claim(ctx context.Context, r queue.ClaimRequest) ([]queue.Cl
 	return claims, err
 }
 
-// The engine does not rely on the queue alone: what it tries, it does not try
-// beside that.
+// The engine does not rely on the queue alone. It does not try a recipient twice at
+// the same time.
 func TestAClaimThatIsRepeatedMakesNoSecondCall(t *testing.T) {
 	again := &repeating{}
 	inBubble(t, plan{wrap: func(q queue.Queue) queue.Queue { again.Queue = q; return again }}, func(r *rig) {

@@ -9,7 +9,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
 
-// stopWithin stops the engine and says how long it took.
+// stopWithin stops the engine and returns how long that took.
 func (r *rig) stopWithin(budget time.Duration) time.Duration {
 	ctx, cancel := context.WithTimeout(context.Background(), budget)
 	defer cancel()
@@ -18,8 +18,8 @@ func (r *rig) stopWithin(budget time.Duration) time.Duration {
 	return time.Since(begin)
 }
 
-// The end comes in every phase of the work, in two stages; what it leaves in
-// the queue is right, and nothing goes on after it.
+// The engine stops in two steps in every phase of its work. What it leaves in the
+// queue is right, and nothing goes on afterwards.
 func TestStop(t *testing.T) {
 	const budget = 30 * time.Second
 	bad := &faulty{}
@@ -76,8 +76,8 @@ func TestStop(t *testing.T) {
 	}
 }
 
-// A call that is under way when the budget ends goes on until the API has
-// answered, or its time-out: cut off, it would be made again after the start.
+// A call that is under way when the budget ends goes on until the API answers or the
+// call times out. If it were cut off, it would be made again after the restart.
 func TestStopCutsOffNoCall(t *testing.T) {
 	inBubble(t, plan{}, func(r *rig) {
 		id := r.keep(shop, "s", "slow+9s@example.net")
@@ -94,7 +94,7 @@ func TestStopCutsOffNoCall(t *testing.T) {
 	})
 }
 
-// scarce is memory of which there is none until it is given.
+// scarce is memory that is not available until it is granted.
 type scarce struct{ given chan struct{} }
 
 func (m scarce) Hold(ctx context.Context, _ int64) error {
@@ -108,8 +108,8 @@ func (m scarce) Hold(ctx context.Context, _ int64) error {
 
 func (scarce) Release() {}
 
-// What was claimed and still waits for memory is not begun any more when the end
-// begins, and is the next process's at once.
+// A claimed mail that still waits for memory when the shutdown begins is not tried any
+// more. The next process can try it at once.
 func TestStopBeginsNoCall(t *testing.T) {
 	inBubbleStopped(t, plan{}, func(r *rig) {
 		o := r.options(r.engine.opt.Log)
@@ -140,7 +140,7 @@ func TestStopBeforeStart(t *testing.T) {
 	})
 }
 
-// Mail can be kept after the engine stopped: the listeners may end later.
+// Keep works after the engine has stopped, because the listeners may stop later.
 func TestKeepAfterStop(t *testing.T) {
 	inBubble(t, plan{}, func(r *rig) {
 		r.stopWithin(time.Minute)
@@ -153,8 +153,8 @@ func TestKeepAfterStop(t *testing.T) {
 	})
 }
 
-// A process that dies, rather than stops, leaves its attempt under way: the
-// next one knows that the mail may have been sent, and sends it with the key.
+// If a process dies, its attempt was under way. The next process knows that the mail
+// may have been sent, and sends it with the same key.
 func TestAKill(t *testing.T) {
 	bad := &faulty{}
 	inBubble(t, plan{wrap: func(q queue.Queue) queue.Queue { bad.Queue = q; return bad }}, func(r *rig) {

@@ -15,7 +15,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
 
-// partly is what the first try came to: the first recipient has the mail, the
+// partly is an outcome of intake's attempt: the first recipient has the mail, the
 // others were refused.
 func partly(m *relay.Message) relay.Remainder {
 	r := relay.Remainder{Message: m, Domain: "sandbox.example", Outcomes: []relay.Outcome{{Kind: relay.Accepted, Status: 200, MessageID: "msg_1"}}}
@@ -38,8 +38,8 @@ func (q *badRaw) Raw(ctx context.Context, id string) (io.ReadCloser, error) {
 	return q.Queue.Raw(ctx, id)
 }
 
-// A mail that cannot be read holds up no other's bounce, and its own sender is
-// told in the end, without the header.
+// A mail that cannot be read does not delay other bounces. Its own bounce is sent in
+// the end, without the header.
 func TestMailThatCannotBeReadHoldsUpNoBounce(t *testing.T) {
 	for _, unreadable := range []int{1, 2 * bouncesAtOnce} {
 		t.Run(fmt.Sprint(unreadable), func(t *testing.T) {
@@ -70,8 +70,7 @@ func TestMailThatCannotBeReadHoldsUpNoBounce(t *testing.T) {
 	}
 }
 
-// What keeps a mail from being read may be over soon: then the bounce has all
-// that it should have.
+// If the mail can be read again soon, the bounce has the header.
 func TestMailThatCanBeReadAgainIsQuoted(t *testing.T) {
 	bad := &badRaw{}
 	wrap := func(q queue.Queue) queue.Queue { bad.Queue = q; return bad }
@@ -102,7 +101,7 @@ func TestASuccessEndsTheWaitForABounce(t *testing.T) {
 	})
 }
 
-// What failed before a restart is known after it.
+// Failures from before a restart are known after it.
 func TestASuccessEndsTheWaitForABounceAfterARestart(t *testing.T) {
 	inBubble(t, plan{}, func(r *rig) {
 		id := r.keep(shop, "s", "suppressed@example.net", "down+1@example.net")
@@ -119,8 +118,8 @@ func TestASuccessEndsTheWaitForABounceAfterARestart(t *testing.T) {
 	})
 }
 
-// A failure of which the engine was not told is found within a minute: reading
-// a damaged mail gives it up, whoever reads it.
+// A failure that the engine was not told of is found within a minute. Whoever reads a
+// damaged mail gives it up.
 func TestAFailureByOthersIsTold(t *testing.T) {
 	inBubble(t, plan{}, func(r *rig) {
 		r.pass(time.Hour)
@@ -134,8 +133,8 @@ func TestAFailureByOthersIsTold(t *testing.T) {
 	})
 }
 
-// Where a full queue has no room for a mail of which only a bounce is left, it
-// has room for that.
+// If a full queue has no room for a mail of which only a bounce is left, it has room
+// for the bounce.
 func TestAFullQueueKeepsTheBounce(t *testing.T) {
 	inBubble(t, plan{queue: queue.Options{MaxMails: 1}, perHour: 2}, func(r *rig) {
 		ctx := context.Background()
@@ -162,7 +161,7 @@ func TestAFullQueueKeepsTheBounce(t *testing.T) {
 				t.Errorf("the bounce has no %q:\n%s", want, text)
 			}
 		}
-		// bounce.per_hour holds here, too.
+		// bounce.per_hour also applies here.
 		for range 4 {
 			r.must(r.engine.Keep(ctx, partly(message(shop, "Order 4711", "bob@example.net", "suppressed@example.net"))))
 		}

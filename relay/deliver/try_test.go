@@ -20,7 +20,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
 
-// What an operator does to a recipient whose call is under way.
+// What an operator can do to a recipient whose call is under way.
 func TestHoldAndDropDuringAnAttempt(t *testing.T) {
 	hold := func(r *rig, f queue.Filter) (int, error) { return r.store.Hold(r.t.Context(), f) }
 	drop := func(r *rig, f queue.Filter) (int, error) { return r.store.Drop(r.t.Context(), f) }
@@ -69,7 +69,7 @@ func TestHoldAndDropDuringAnAttempt(t *testing.T) {
 	}
 }
 
-// A body that is not what came is not sent, and its sender is told.
+// A stored body that was changed is not sent, and its sender is told.
 func TestDamagedMailIsNotSent(t *testing.T) {
 	inBubbleStopped(t, plan{}, func(r *rig) {
 		m := message(shop, "large", "bob@example.net", "ann@example.net")
@@ -111,8 +111,8 @@ const withAttachment = "From: shop@sandbox.example\r\nSubject: s\r\nMIME-Version
 	"Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\nContent-Type: text/plain\r\n\r\nhello\r\n" +
 	"--b\r\nContent-Type: application/pdf\r\nContent-Disposition: attachment; filename=a.pdf\r\n\r\npdf\r\n--b--\r\n"
 
-// Mail that was taken under other settings is mapped by those in force: what
-// they refuse fails for good and says so, what they allow now goes.
+// Queued mail is mapped by the settings in force. What they refuse now fails for good
+// and says so; what they allow now is sent.
 func TestTheSettingsInForceDecide(t *testing.T) {
 	mapping := mail.Options{Default: relay.Address{Email: "relay@sandbox.example"}, Domains: []string{"sandbox.example"}}
 	for _, policy := range []mail.AttachmentPolicy{mail.RefuseAttachments, mail.StripAttachments} {
@@ -140,7 +140,7 @@ func TestTheSettingsInForceDecide(t *testing.T) {
 	}
 }
 
-// faulty is a queue some of whose calls fail while fail says so.
+// faulty is a queue whose calls fail while fail says so.
 type faulty struct {
 	queue.Queue
 	fail   atomic.Pointer[string] // the call that fails
@@ -192,8 +192,8 @@ func (q *faulty) BouncesDue(ctx context.Context, now time.Time, grace time.Durat
 	return q.Queue.BouncesDue(ctx, now, grace, limit)
 }
 
-// A storage that fails for a while costs no mail, no attempt and no second
-// copy, is not asked in a hot loop, and is logged.
+// A storage that fails for a while costs no mail, no attempt and no second copy. It is
+// not asked in a hot loop, and the failure is logged.
 func TestAStorageThatFailsForAWhile(t *testing.T) {
 	tests := []struct {
 		call  string
@@ -216,7 +216,7 @@ func TestAStorageThatFailsForAWhile(t *testing.T) {
 				if r.log.count("level=ERROR", "the disk is on fire") == 0 {
 					t.Error("the log does not tell of it")
 				}
-				// Of a body that cannot be read the mail's own record tells.
+				// The mail's own record reports a body that cannot be read.
 				if since, err := r.engine.Trouble(); (err == nil) != (tt.call == "Raw") || err != nil && time.Since(since).Round(time.Second) != 10*time.Minute {
 					t.Errorf("trouble since %s: %v", since, err)
 				}
@@ -239,7 +239,7 @@ func TestAStorageThatFailsForAWhile(t *testing.T) {
 	}
 }
 
-// A bounce that cannot be written now is written once it can.
+// A bounce that cannot be written now is written when it can be.
 func TestBouncesOutliveAStorageThatFails(t *testing.T) {
 	bad := &faulty{}
 	bad.set("BouncesDue")
@@ -257,8 +257,8 @@ func TestBouncesOutliveAStorageThatFails(t *testing.T) {
 	})
 }
 
-// A mapping that panics at one mail costs that mail and nothing else: it is
-// tried again later and later, and its sender is told in the end.
+// If the mapping panics at a mail, that affects this mail only. It is tried later and
+// later, and its sender is told in the end.
 func TestAMappingThatPanics(t *testing.T) {
 	inBubbleStopped(t, plan{schedule: hours(6)}, func(r *rig) {
 		encode := r.engine.bodies.encode
@@ -292,8 +292,8 @@ func TestAMappingThatPanics(t *testing.T) {
 	})
 }
 
-// The key that the API knows an attempt by is the same for every attempt, over
-// restarts, and another one for each recipient.
+// The idempotency key is the same for every attempt, across restarts, and different
+// for each recipient.
 func TestTheIdempotencyKeyStays(t *testing.T) {
 	inBubble(t, plan{}, func(r *rig) {
 		id := r.keep(shop, "s", "lost+2@example.net", "lost+2@example.org")
@@ -323,7 +323,7 @@ func TestTheIdempotencyKeyStays(t *testing.T) {
 	})
 }
 
-// Sent mail leaves the list after its time.
+// Sent mail is removed from the list after KeepSent.
 func TestPurge(t *testing.T) {
 	inBubble(t, plan{keepSent: time.Hour}, func(r *rig) {
 		sent := r.keep(shop, "s", "bob@example.net")
@@ -338,8 +338,7 @@ func TestPurge(t *testing.T) {
 	})
 }
 
-// The next try is when it is due, although nothing else happens in the queue
-// meanwhile.
+// The next attempt is made when it is due, even if nothing else happens in the queue.
 func TestTheNextTryIsWhenItIsDue(t *testing.T) {
 	tests := []struct {
 		name, to string
@@ -372,8 +371,8 @@ func TestTheNextTryIsWhenItIsDue(t *testing.T) {
 	}
 }
 
-// An address that was found to be suppressed while its mail waited is not called
-// for any more: the sender is told, and the others get theirs.
+// If an address is found to be suppressed while its mail waits, it is not called for
+// any more. The sender is told, and the others get the mail.
 func TestSuppressedWhileItWaited(t *testing.T) {
 	inBubbleStopped(t, plan{}, func(r *rig) {
 		id := r.keep(shop, "s", "Gone@Example.net", "bob@example.net")
@@ -393,8 +392,8 @@ func TestSuppressedWhileItWaited(t *testing.T) {
 	})
 }
 
-// What was suppressed while the client waited has failed, and is not asked
-// about again.
+// A recipient that was suppressed while the client waited has failed, and the API is
+// not asked again.
 func TestSuppressedBeforeItIsKept(t *testing.T) {
 	inBubbleStopped(t, plan{}, func(r *rig) {
 		m := message(shop, "s", "gone@example.net", "bob@example.net")

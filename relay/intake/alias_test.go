@@ -19,8 +19,8 @@ func (f fakeAliases) Expand(address string) ([]string, bool) {
 	return list, len(list) > 0
 }
 
-// newAliasRig has root for two people, of whom one is suppressed at once and
-// one whenever the API is asked.
+// newAliasRig has an alias root for two people. One is suppressed from the beginning,
+// the other when the API is asked.
 func newAliasRig(t *testing.T, more map[string]string, q Queue) *rig {
 	r := newRig(t, plan{queue: q})
 	table := fakeAliases{"root@sandbox.example": "ops@example.net zoe@example.net", "half@x": "bob@example.net suppressed@example.net"}
@@ -47,7 +47,7 @@ func TestAnAliasIsItsPeople(t *testing.T) {
 	}
 }
 
-// The client is told of whom it named.
+// Replies name the alias that the client named.
 func TestRepliesNameTheAlias(t *testing.T) {
 	r := newAliasRig(t, map[string]string{"all@x": "suppressed@example.net suppressed+2@example.net"}, nil)
 	compare(t, r.sendMail("half@x"), `250 2\.0\.0 accepted `+queueID+` except <half@x>`)
@@ -55,7 +55,7 @@ func TestRepliesNameTheAlias(t *testing.T) {
 	if n := r.box.Stats().ByStatus[422]; n != 2 { // suppressed@ is known from the first mail
 		t.Errorf("the API said %d times that somebody is suppressed", n)
 	}
-	// Now both are known, and RCPT refuses.
+	// Now both are known to be suppressed, and RCPT refuses.
 	compare(t, r.sendMail("all@x"), `550 5\.7\.1 <all@x> suppressed: on the provider's suppression list since .*`)
 	// The others of an alias still get their mail.
 	calls := len(r.box.Calls())
@@ -79,7 +79,7 @@ func TestAnAliasInTheQueue(t *testing.T) {
 	}
 }
 
-// A message's recipients are bounded with aliases resolved.
+// The number of a message's recipients is bounded after aliases are expanded.
 func TestAliasesAreBounded(t *testing.T) {
 	var list []string
 	for i := range 600 {

@@ -22,9 +22,9 @@ const (
 	refusedIt  = `554 5\.6\.0 refused by the API: to\.email does not accept mail`
 )
 
-// Each recipient has the verdict that it alone would have; who was told no is
-// in no bounce, and in no queue.
-func TestEachRecipientHasItsOwnVerdict(t *testing.T) {
+// Each recipient gets the reply that it would get alone. A recipient that is refused
+// is in no bounce and in no queue.
+func TestEachRecipientHasItsOwnReply(t *testing.T) {
 	suppressed := func(who string) string { return `550 5\.7\.1 suppressed: <` + who + `>` }
 	for _, tt := range []struct {
 		name, to   string
@@ -94,7 +94,7 @@ func TestEachRecipientHasItsOwnVerdict(t *testing.T) {
 	}
 }
 
-// The message id in a reply is the one of that recipient's mail.
+// The message id in a reply is that of this recipient's mail.
 func TestEachReplyNamesItsMail(t *testing.T) {
 	r := newRig(t, plan{})
 	got := r.sendEach(aMail, "bob@example.net", "eve@example.net")
@@ -107,8 +107,8 @@ func TestEachReplyNamesItsMail(t *testing.T) {
 	}
 }
 
-// A client that did not hear the replies hears the same ones again, but not in
-// place of a single one: who was refused would be told of nowhere.
+// A client that did not get the replies gets the same ones again. It does not get one
+// reply in their place, because then nobody would be told of the refused recipient.
 func TestEachAgain(t *testing.T) {
 	rc, m := newRecall(), copyFor("c@d", "e@f")
 	h := newHandling(m)
@@ -121,7 +121,7 @@ func TestEachAgain(t *testing.T) {
 		t.Errorf("again: %v, %+v", again, v)
 	}
 	if _, again := before.repeat(m.Recipients, []string{"e@f", "C@d"}, true); again {
-		t.Error("a recipient that was named in another way is told of another's verdict")
+		t.Error("a recipient that was named in another way is told of another's reply")
 	}
 	if _, again := before.repeat(m.Recipients, m.Recipients, false); again {
 		t.Error("one reply stands for two that differ")

@@ -18,7 +18,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
-// An envelope's recipients get the mail, whatever its header says, one call
+// The recipients of the envelope get the mail, whatever the header says, by one call
 // each.
 func TestTheEnvelopeDecidesWhoGetsIt(t *testing.T) {
 	r := newRig(t, plan{})
@@ -46,7 +46,7 @@ func TestARecipientNamedTwiceGetsOneCopy(t *testing.T) {
 	}
 }
 
-// Each message and recipient has a key of its own.
+// Each message and recipient has its own idempotency key.
 func TestEachRecipientHasItsKey(t *testing.T) {
 	r := newRig(t, plan{})
 	r.sendMail("bob@example.net", "eve@example.net")
@@ -56,8 +56,8 @@ func TestEachRecipientHasItsKey(t *testing.T) {
 	}
 }
 
-// What was accepted cannot be taken back, so without a queue a bounce tells the
-// sender of the rest, at once.
+// What the API accepted cannot be taken back. So without a queue, a bounce tells the
+// sender at once of the recipients that were refused.
 func TestSomeSuppressedIsABounce(t *testing.T) {
 	r := newRig(t, plan{})
 	got := r.sendMail("bob@example.net", "suppressed@example.net", "invalid@example.net")
@@ -77,7 +77,7 @@ func TestSomeSuppressedIsABounce(t *testing.T) {
 	}
 }
 
-// Nobody can be told: the log is the only place left.
+// If there is nobody to tell, the log does.
 func TestNoBounceToNobody(t *testing.T) {
 	for name, from := range map[string]string{"a bounce": "", "a sender without a domain": "root", "a local sender": "root@localhost"} {
 		t.Run(name, func(t *testing.T) {
@@ -94,8 +94,8 @@ func TestNoBounceToNobody(t *testing.T) {
 	}
 }
 
-// A bounce that is lost must not be answered 250: the client comes again, and
-// then nobody gets a second copy, and the bounce the same key.
+// If the bounce is lost, the reply must not be 250. The client comes again; nobody
+// gets a second copy, and the bounce has the same key.
 func TestABounceThatFailsIsNo250(t *testing.T) {
 	for name, tt := range map[string]struct {
 		queue Queue
@@ -127,8 +127,8 @@ func TestABounceThatFailsIsNo250(t *testing.T) {
 	}
 }
 
-// The queue is given the message as it came and every outcome, in the order of
-// the recipients, and sends the bounce itself.
+// The queue gets the message as it came, and every outcome in the order of the
+// recipients. It sends the bounce itself.
 func TestTheQueueIsToldEverything(t *testing.T) {
 	q := &fakeQueue{}
 	r := newRig(t, plan{queue: q})
@@ -157,13 +157,13 @@ func TestTheQueueIsToldEverything(t *testing.T) {
 	}
 }
 
-// Without a queue some accepted and some not is a 4xx: telling 250 would lose
-// the rest.
+// Without a queue, the reply is 4xx if some recipients were accepted and some could
+// not be tried. A 250 would lose those.
 func TestSomeDownIsNotNow(t *testing.T) {
 	r := newRig(t, plan{})
 	compare(t, r.sendMail("bob@example.net", "down@example.net"), isDown)
 	compare(t, r.sendMail("suppressed@example.net", "down@example.net"), isDown)
-	// The suppressed one was learnt meanwhile, and its client told at RCPT.
+	// The suppressed recipient is known by now, and the client was told at RCPT.
 	compare(t, r.sendMail("suppressed@example.net", "down@example.net"), isDown)
 	if n := r.box.Stats().ByStatus[422]; n != 1 {
 		t.Errorf("the API said %d times that a recipient is suppressed", n)
@@ -185,8 +185,8 @@ func TestALimitIsWaitedOut(t *testing.T) {
 	}
 }
 
-// Nobody waits for what is known not to come in time, and while the gate is
-// closed nobody calls.
+// Nobody waits for a turn that is known not to come in time, and nobody calls while
+// the gate is closed.
 func TestALongLimitIsToldAtOnce(t *testing.T) {
 	r := newRig(t, plan{wait: patience})
 	begin := time.Now()
@@ -200,8 +200,8 @@ func TestALongLimitIsToldAtOnce(t *testing.T) {
 	}
 }
 
-// The wait bounds how long a recipient waits for its turn; a call that was
-// made is bounded by the API's time-out.
+// The wait bounds how long a recipient waits for its turn. The API's time-out bounds a
+// call that was made.
 func TestTheWaitIsBounded(t *testing.T) {
 	r := newRig(t, plan{wait: 100 * time.Millisecond, timeout: time.Second, concurrency: 1})
 	begin := time.Now()
@@ -215,8 +215,8 @@ func TestTheWaitIsBounded(t *testing.T) {
 	}
 }
 
-// A call that was made is waited for beyond the wait: its recipient must not be
-// in flight and refused at once.
+// A call that was made is waited for beyond the wait. Its recipient must not be in
+// flight and refused at the same time.
 func TestACallOutlivesTheWait(t *testing.T) {
 	r := newRig(t, plan{wait: 50 * time.Millisecond, timeout: patience})
 	compare(t, r.sendMail("slow+300ms@example.net"), `250 2\.0\.0 accepted `+queueID+` `+messageID)
@@ -236,8 +236,8 @@ func TestAHangingAPIIsBounded(t *testing.T) {
 	}
 }
 
-// The hard end of the daemon does not end a call that has begun: the API may send
-// the mail all the same, and its recipient would get it again.
+// A hard end of the daemon does not end a call that has begun. The API may send the
+// mail all the same, and the recipient would get it twice.
 func TestTheEndOfTheDaemonEndsNoCall(t *testing.T) {
 	begun, answer := make(chan struct{}), make(chan struct{})
 	r := newRig(t, plan{timeout: patience, api: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -256,7 +256,7 @@ func TestTheEndOfTheDaemonEndsNoCall(t *testing.T) {
 	compare(t, <-done, `250 2\.0\.0 accepted .*`)
 }
 
-// A mail that comes when no call may begin any more is queued at once.
+// After EndCalls, a mail is queued at once.
 func TestEndCalls(t *testing.T) {
 	q := &fakeQueue{}
 	r := newRig(t, plan{queue: q})
@@ -267,7 +267,7 @@ func TestEndCalls(t *testing.T) {
 	}
 }
 
-// A client that speaks while the daemon ends the hard way makes no calls.
+// A client that sends a mail during a hard end of the daemon causes no calls.
 func TestNoCallAfterTheEnd(t *testing.T) {
 	r := newRig(t, plan{})
 	ctx, cancel := context.WithCancel(t.Context())
@@ -278,7 +278,7 @@ func TestNoCallAfterTheEnd(t *testing.T) {
 	}
 }
 
-// An outage opens the breaker: nobody waits for an API that is known to be down.
+// An outage opens the breaker. Then nobody waits for an API that is known to be down.
 func TestAnOutageIsCheap(t *testing.T) {
 	r := newRig(t, plan{timeout: 300 * time.Millisecond})
 	if err := r.box.SetOutage(sandbox.OutageHang); err != nil {
@@ -297,7 +297,8 @@ func TestAnOutageIsCheap(t *testing.T) {
 	}
 }
 
-// A wrong key is the operator's fault: loud, and nobody's mail bounces.
+// A refused key is the operator's fault. It is logged as an error, and no mail
+// bounces.
 func TestAWrongKeyIsLoud(t *testing.T) {
 	r := newRig(t, plan{})
 	if err := r.box.SetKey("another"); err != nil {
@@ -313,8 +314,8 @@ func TestAWrongKeyIsLoud(t *testing.T) {
 	}
 }
 
-// One line a recipient and one a message, by which "what became of my mail"
-// can be answered.
+// The log has one line for each recipient and one for each message, which answer what
+// happened to a mail.
 func TestTheLog(t *testing.T) {
 	r := newRig(t, plan{})
 	got := r.sendMail("bob@example.net", "suppressed@example.net", "down@example.net")
@@ -346,7 +347,7 @@ func TestTheLog(t *testing.T) {
 	}
 }
 
-// Not the content, not the key: in no line at any level, and in no reply.
+// Neither the content nor the key is in any log line at any level, or in any reply.
 func TestNoSecretIsSaid(t *testing.T) {
 	secrets := []string{key, "PlantedSubject", "PlantedText", "PlantedHTML", "PlantedHeader", "UGxhbnRlZA", "PlantedName"}
 	raw := "From: PlantedName <shop@sandbox.example>\r\nSubject: PlantedSubject\r\nX-Planted: PlantedHeader\r\nMIME-Version: 1.0\r\n" +
@@ -377,7 +378,7 @@ func TestNoSecretIsSaid(t *testing.T) {
 	}
 }
 
-// The backend is asked for many at once by smtpd.
+// smtpd calls the backend from many goroutines at the same time.
 func TestManyAtOnce(t *testing.T) {
 	r := newRig(t, plan{timeout: patience})
 	const clients = 20
@@ -395,8 +396,8 @@ func TestManyAtOnce(t *testing.T) {
 	}
 }
 
-// Recipient answers with an error that reply.From understands, and nil means
-// nil: a typed nil in an error would refuse everybody.
+// Recipient returns an error that reply.From understands, or a real nil: a typed nil
+// would refuse everybody.
 func TestRecipientTakesWhoIsNotKnown(t *testing.T) {
 	r := newRig(t, plan{})
 	var backend smtpd.Backend = r.Intake
@@ -405,7 +406,7 @@ func TestRecipientTakesWhoIsNotKnown(t *testing.T) {
 	}
 }
 
-// An API that repeats what it was sent must not make us repeat the key.
+// If the API repeats the key, we do not.
 func TestAnAPIThatEchoesTheKey(t *testing.T) {
 	for _, status := range []int{200, 401, 422, 429, 500} {
 		r := newRig(t, plan{api: func(w http.ResponseWriter, req *http.Request) {

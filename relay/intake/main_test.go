@@ -34,12 +34,12 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// patience bounds every wait of a test for something that must happen.
+// patience bounds every wait of a test.
 const patience = 10 * time.Second
 
 const key = "sk_planted_key"
 
-// plan is how a rig differs from the usual.
+// plan says how a rig differs from the usual one.
 type plan struct {
 	api         http.HandlerFunc // in place of the sandbox
 	before      string           // the sandbox answers nobody until the call for this recipient has come
@@ -50,7 +50,7 @@ type plan struct {
 	mapping     func(*mail.Options)
 }
 
-// rig is an Intake on the real API client and the sandbox.
+// rig is an Intake with the real API client and the sandbox.
 type rig struct {
 	*Intake
 	t            *testing.T
@@ -105,8 +105,8 @@ func newRig(t *testing.T, p plan) *rig {
 	return r
 }
 
-// notBefore makes an order of calls that race: all are in flight when the first
-// is answered, so that no answer keeps the call for this recipient from being made.
+// notBefore orders calls that would race: all are in flight before the first is
+// answered, so that no answer prevents the call for this recipient.
 func (r *rig) notBefore(to string) (url string) {
 	came := make(chan struct{})
 	var once sync.Once
@@ -160,8 +160,8 @@ func envelope(from string, to ...string) *smtpd.Envelope {
 	}}
 }
 
-// send hands a mail over as smtpd does: each recipient, then the message for
-// those that were taken. It returns the last reply.
+// send hands a mail over as smtpd does: each recipient, then the message for those
+// that were accepted. It returns the last reply.
 func (r *rig) send(ctx context.Context, raw, from string, to ...string) *reply.Reply {
 	r.t.Helper()
 	env := envelope(from)
@@ -186,7 +186,7 @@ func (r *rig) sendMail(to ...string) *reply.Reply {
 	return r.send(r.t.Context(), aMail, "shop@sandbox.example", to...)
 }
 
-// body is a call's JSON as far as tests look at it.
+// body is the JSON of a call, as far as the tests use it.
 type body struct {
 	To, From, ReplyTo   relay.Address
 	Subject, HTML, Text string
@@ -225,7 +225,7 @@ func (r *record) String() string {
 	return r.buf.String()
 }
 
-// lines are the log's lines with this message.
+// lines returns the log lines with this message.
 func (r *rig) lines(msg string) []map[string]any {
 	r.t.Helper()
 	var all []map[string]any
@@ -241,7 +241,7 @@ func (r *rig) lines(msg string) []map[string]any {
 	return all
 }
 
-// fakeQueue keeps what it is given, or fails.
+// fakeQueue stores what it gets, or fails.
 type fakeQueue struct {
 	err error
 
@@ -265,7 +265,7 @@ func (q *fakeQueue) kept() int {
 	return len(q.rest)
 }
 
-// marks has an event say that an address unsubscribed.
+// marks makes an event report that an address unsubscribed.
 func (r *rig) marks(address string, at time.Time) {
 	r.t.Helper()
 	if _, err := r.suppressions.Take(r.t.Context(), relay.Event{ID: "evt_" + address, Type: "unsubscribed", Email: address, Occurred: at, Received: at}); err != nil {

@@ -22,7 +22,7 @@ const (
 	slow   = "slow+300ms@example.net"
 )
 
-// listen puts an SMTP server before the rig.
+// listen starts an SMTP server before the rig.
 func (r *rig) listen() string {
 	r.t.Helper()
 	s, err := smtpd.New(smtpd.Options{
@@ -45,9 +45,8 @@ func (r *rig) listen() string {
 	return s.Addrs()[0].String()
 }
 
-// submit hands a mail over for recipients, of whom some may be refused, and
-// returns the reply; a client in a hurry hangs up as soon as it has sent the last
-// dot, and gets none.
+// submit hands a mail over to recipients, some of whom may be refused, and returns the
+// reply. A client in a hurry hangs up after the last dot and gets none.
 func submit(t *testing.T, addr, raw, to string, hurry bool) string {
 	t.Helper()
 	conn, err := net.DialTimeout("tcp", addr, patience)
@@ -150,12 +149,12 @@ func TestWithoutAMessageIDEveryMailIsANewOne(t *testing.T) {
 	}
 }
 
-// copyFor is a mail that can be recognised.
+// copyFor returns a mail that can be recognised.
 func copyFor(to ...string) *relay.Message {
 	return &relay.Message{From: "a@b", Recipients: to, Raw: []byte(withID)}
 }
 
-// took is a message that was queued.
+// took returns the handling of a message that was queued.
 func took(m *relay.Message, id string) *handling {
 	h := newHandling(m)
 	h.replies = forAll(reply.Queued(id))
@@ -166,7 +165,7 @@ func took(m *relay.Message, id string) *handling {
 	return h
 }
 
-// look is what is known of a copy, without its taking anything's place.
+// look returns what is known of earlier copies, without replacing it.
 func (r *recall) look(m *relay.Message) earlier {
 	r.mu.Lock()
 	defer r.mu.Unlock()
@@ -179,7 +178,7 @@ func (r *recall) look(m *relay.Message) earlier {
 	return found
 }
 
-// What was refused was not taken: the same mail again gets a new chance.
+// A refused mail was not taken. The same mail again gets a new chance.
 func TestARefusalIsNotRemembered(t *testing.T) {
 	rc, m := newRecall(), copyFor("c@d")
 	h := newHandling(m)
@@ -190,8 +189,8 @@ func TestARefusalIsNotRemembered(t *testing.T) {
 	}
 }
 
-// A second copy that was taken, and whose client hung up as well, takes the
-// place of a first one that was not.
+// A second copy that was taken, and whose client hung up too, replaces a first copy
+// that was not.
 func TestALaterAcceptanceReplacesARefusal(t *testing.T) {
 	rc, m := newRecall(), copyFor("c@d")
 	refused := newHandling(m)
@@ -208,8 +207,8 @@ func TestALaterAcceptanceReplacesARefusal(t *testing.T) {
 	}
 }
 
-// A copy whose client is lost as well leaves the mail remembered, whenever that
-// turns out; one whose client is not leaves nothing.
+// If the client of a copy hangs up as well, the mail stays remembered, whenever that
+// is noticed. Else the mail is forgotten.
 func TestRecallOfCopies(t *testing.T) {
 	q := &fakeQueue{}
 	r := newRig(t, plan{queue: q})

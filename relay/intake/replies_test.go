@@ -22,9 +22,9 @@ import (
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
-// situation is one line of the table of what an SMTP client is told: in words,
-// the catalogue's functions that say it, and either what brings it about or,
-// for what smtpd decides alone, the replies themselves.
+// situation is one line of the table of replies: a description, the functions of the
+// catalogue that make the reply, and either what causes it or, if smtpd alone decides,
+// the replies themselves.
 type situation struct {
 	words  string
 	by     string // names in smtpd/reply/catalogue.go
@@ -32,10 +32,9 @@ type situation struct {
 	edge   []said
 }
 
-// cause is one thing that brings a situation about, played against the real
-// client and the sandbox three times: without a queue, with one that keeps the
-// mail, and with one that is full. Where queued or full is "" the API's verdict
-// is final, and no queue is asked.
+// cause is one way to get into a situation. It is played against the real client and
+// the sandbox three times: without a queue, with a queue, and with a full queue. If
+// queued or full is "", the API's answer is final and no queue is asked.
 type cause struct {
 	name    string
 	to      string // recipients; default bob@example.net
@@ -63,7 +62,7 @@ const (
 	isDown    = `451 4\.4\.2 the mail API does not answer, try again later`
 )
 
-// later is a cause that a queue would have saved the client from.
+// later is a cause for which a queue would help.
 func later(to, now string) cause {
 	return cause{name: to, to: to, now: now, queued: keptIt, full: isFull}
 }
@@ -85,11 +84,11 @@ const withFile = "From: shop@sandbox.example\r\nSubject: Invoice\r\nMIME-Version
 
 func situations() []situation {
 	may := time.Date(2026, 5, 4, 0, 0, 0, 0, time.UTC)
-	return slices.Concat(verdicts(may), delays(), contents(), edges())
+	return slices.Concat(answers(may), delays(), contents(), edges())
 }
 
-// verdicts are what the API says of a mail while the client waits.
-func verdicts(may time.Time) []situation {
+// answers are situations that the API decides while the client waits.
+func answers(may time.Time) []situation {
 	return []situation{
 		{words: "every recipient accepted by the API, now", by: "Accepted", causes: []cause{
 			{name: "one", now: `250 2\.0\.0 accepted ` + queueID + ` ` + messageID},
@@ -116,7 +115,8 @@ func verdicts(may time.Time) []situation {
 			{name: "others accepted", to: "bob@example.net suppressed@example.net",
 				now:    `250 2\.0\.0 accepted ` + queueID + ` except <suppressed@example\.net>`,
 				queued: `250 2\.0\.0 accepted ` + queueID + ` except <suppressed@example\.net>`,
-				// bob has his mail already: no reply may make the client send it again.
+				// bob has the mail already: no reply may make the client send it
+				// again.
 				full: `250 2\.0\.0 accepted ` + queueID + ` except <suppressed@example\.net>`, check: bounced},
 			{name: "others queued", to: "down@example.net suppressed@example.net", now: isDown, queued: keptIt, full: isFull},
 		}},
@@ -134,7 +134,7 @@ func verdicts(may time.Time) []situation {
 	}
 }
 
-// delays are what no verdict came from: 4xx, or a queue's 250.
+// delays are situations without an answer of the API: 4xx, or 250 from a queue.
 func delays() []situation {
 	brief := plan{timeout: 300 * time.Millisecond} // the API's time
 	const misconfigured = `451 4\.3\.5 the relay is not configured correctly, its operator has to mend it; try again later`
@@ -177,7 +177,7 @@ func delays() []situation {
 	}
 }
 
-// contents are decided by the mapping, before anything is sent.
+// contents are situations that the mapping decides, before anything is sent.
 func contents() []situation {
 	strip := plan{mapping: func(o *mail.Options) { o.Attachments = mail.StripAttachments }}
 	foreign := plan{mapping: func(o *mail.Options) { o.ForeignSender = mail.Refuse }}
@@ -224,7 +224,7 @@ func contents() []situation {
 	}
 }
 
-// edges are decided by smtpd alone, whose own tests show that it does.
+// edges are situations that smtpd alone decides. Its own tests show them.
 func edges() []situation {
 	return []situation{
 		{words: "beyond the table: a rule against the author", by: "FromNotAllowed", causes: authors()},
@@ -311,7 +311,7 @@ func compare(t *testing.T, got *reply.Reply, want string) {
 	}
 }
 
-// refusedNextTime: what the API says of a recipient is known at the next RCPT.
+// refusedNextTime: what the API said about a recipient is known at the next RCPT.
 func refusedNextTime(t *testing.T, r *rig) {
 	calls := len(r.box.Calls())
 	compare(t, r.sendMail("suppressed@example.net"),
@@ -321,7 +321,7 @@ func refusedNextTime(t *testing.T, r *rig) {
 	}
 }
 
-// closeTheGate has the API say 429 to another mail.
+// closeTheGate makes the API answer 429 to another mail.
 func closeTheGate(r *rig) {
 	r.sendMail("ratelimited+0x60@example.net")
 	if q, ok := r.opt.Queue.(*fakeQueue); ok {
@@ -342,7 +342,7 @@ func bounced(t *testing.T, r *rig) {
 	}
 }
 
-// A reply that is added to the catalogue needs its line in the table.
+// A new reply in the catalogue needs a line in the table.
 func TestEveryReplyHasItsSituation(t *testing.T) {
 	file, err := parser.ParseFile(token.NewFileSet(), filepath.Join("..", "..", "smtpd", "reply", "catalogue.go"), nil, 0)
 	if err != nil {
@@ -377,7 +377,7 @@ func TestEveryReplyHasItsSituation(t *testing.T) {
 	}
 }
 
-// Each reason of the mapping has a permanent reply of its own kind.
+// Each reason of the mapping has its own permanent reply.
 func TestEveryRefusalHasItsReply(t *testing.T) {
 	want := map[mail.RefusalReason]string{
 		mail.Unparsable:    `554 5\.6\.0 why`,
@@ -392,7 +392,7 @@ func TestEveryRefusalHasItsReply(t *testing.T) {
 	compare(t, reply.From(Refusal(errors.New("out of paper"))), `451 4\.3\.0 local error, try again later`)
 }
 
-// Alone, each outcome decides the reply without a queue.
+// Without a queue, each outcome alone decides the reply.
 func TestEveryKindHasItsReply(t *testing.T) {
 	want := map[relay.Kind]string{
 		relay.Accepted:     `250 2\.0\.0 accepted id1 msg_1`,

@@ -15,7 +15,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
-// fakeMarks are marks in memory that may fail.
+// fakeMarks are marks in memory. They may fail.
 type fakeMarks struct {
 	mu     sync.Mutex
 	values map[string]string
@@ -71,7 +71,7 @@ func (r *rig) wantAccepted(want map[string]int) {
 	}
 }
 
-// keysOf are the keys of the calls for a recipient.
+// keysOf returns the idempotency keys of the calls for a recipient.
 func (r *rig) keysOf(to string) map[string]bool {
 	keys := map[string]bool{}
 	for _, c := range r.box.Calls() {
@@ -82,8 +82,8 @@ func (r *rig) keysOf(to string) map[string]bool {
 	return keys
 }
 
-// A recipient who was found to be suppressed while the client hung up is refused
-// at RCPT when it comes again; the others get no second copy for that.
+// A recipient may be found to be suppressed after the client hung up. It is refused at
+// RCPT when the mail comes again, and the others get no second copy because of that.
 func TestWhoWasSuppressedMeanwhileChangesNothingForTheOthers(t *testing.T) {
 	r := newRig(t, plan{timeout: patience})
 	addr := r.listen()
@@ -96,8 +96,8 @@ func TestWhoWasSuppressedMeanwhileChangesNothingForTheOthers(t *testing.T) {
 	r.wantAccepted(map[string]int{slow: 1, "shop@sandbox.example": 1})
 }
 
-// The answer to a call was lost, so the recipient may have the mail: it is tried
-// by the same key when the client comes again.
+// If the answer to a call was lost, the recipient may have the mail. When the client
+// comes again, it is tried with the same key.
 func TestAResendUsesTheSameKey(t *testing.T) {
 	r := newRig(t, plan{})
 	compare(t, r.sendResent("lost+1@example.net"), isDown)
@@ -110,8 +110,8 @@ func TestAResendUsesTheSameKey(t *testing.T) {
 	}
 }
 
-// A mail that nobody can have had is a new one when it comes again, and costs
-// no memory in an outage.
+// A mail that nobody can have is a new one when it comes again. It costs no memory in
+// an outage.
 func TestAMailThatNobodyHasIsNotRemembered(t *testing.T) {
 	marks := newFakeMarks()
 	r := newRig(t, plan{})
@@ -122,8 +122,8 @@ func TestAMailThatNobodyHasIsNotRemembered(t *testing.T) {
 	}
 }
 
-// Without a Message-ID a mail cannot be told from one that is the same on
-// purpose: some of its recipients get it twice.
+// A mail without a Message-ID cannot be told from one that is equal on purpose, so
+// some of its recipients get it twice.
 func TestAResendWithoutAMessageID(t *testing.T) {
 	r := newRig(t, plan{})
 	compare(t, r.sendMail("bob@example.net", "down+1@example.net"), isDown)
@@ -131,7 +131,7 @@ func TestAResendWithoutAMessageID(t *testing.T) {
 	r.wantAccepted(map[string]int{"bob@example.net": 2})
 }
 
-// A resend that fails before anything is tried leaves what was known.
+// If a resend fails before anything is tried, what was known is kept.
 func TestAResendThatFailsEarlyForgetsNothing(t *testing.T) {
 	marks := newFakeMarks()
 	r := newRig(t, plan{})
@@ -165,7 +165,8 @@ type panicking struct{ Queue }
 
 func (panicking) Keep(context.Context, relay.Remainder) error { panic("a bug") }
 
-// A panic after some have the mail is a 421, and the copy goes on after it.
+// After a panic, when some recipients have the mail, the reply is 421, and the next
+// copy continues from there.
 func TestAResendAfterAPanic(t *testing.T) {
 	r := newRig(t, plan{queue: panicking{}})
 	func() {
@@ -178,7 +179,7 @@ func TestAResendAfterAPanic(t *testing.T) {
 	r.wantAccepted(map[string]int{"bob@example.net": 1, "down+1@example.net": 1})
 }
 
-// Copies that come at once wait for each other.
+// Copies that come at the same time wait for each other.
 func TestResendsAtOnce(t *testing.T) {
 	r := newRig(t, plan{timeout: patience})
 	compare(t, r.sendResent("bob@example.net", "reset+1@example.net", slow), isDown)
@@ -197,9 +198,8 @@ func TestResendsAtOnce(t *testing.T) {
 	}
 }
 
-// What an earlier copy was taken for is not handed to the queue again, and a mail
-// of which the queue has some goes on by an id of its own: by one id the queue
-// takes one mail.
+// What an earlier copy was taken for is not queued again. If some of a mail is in the
+// queue, the next copy gets its own id, because the queue takes one mail by one id.
 func TestACopyForMoreThanBefore(t *testing.T) {
 	q := &fakeQueue{}
 	r := newRig(t, plan{queue: q})
@@ -218,7 +218,7 @@ func TestACopyForMoreThanBefore(t *testing.T) {
 	}
 }
 
-// Over LMTP a mail that an alias's people have in part comes again for the alias
+// If some addresses of an alias have a mail, over LMTP it comes again for that alias
 // alone.
 func TestAnAliasThatIsReachedInPart(t *testing.T) {
 	r := newAliasRig(t, map[string]string{"both@x": "bob@example.net down+1@example.net"}, NoQueue{})
@@ -230,8 +230,8 @@ func TestAnAliasThatIsReachedInPart(t *testing.T) {
 	r.wantAccepted(map[string]int{"eve@example.net": 1, "bob@example.net": 1, "down+1@example.net": 1})
 }
 
-// Two aliases of which some are refused make one bounce, beside a recipient that
-// cannot be kept.
+// Two aliases whose addresses are refused in part get one bounce, beside a recipient
+// that cannot be queued.
 func TestOneBounceForSeveralAliases(t *testing.T) {
 	r := newAliasRig(t, map[string]string{"more@x": "eve@example.net suppressed+2@example.net"}, NoQueue{})
 	got := r.sendEach(aMail, "half@x", "more@x", "down@example.net")
@@ -244,7 +244,7 @@ func TestOneBounceForSeveralAliases(t *testing.T) {
 	}
 }
 
-// A disk that takes no mark keeps nobody from being recognised until a restart.
+// If a mark cannot be written, mail is still recognised until a restart.
 func TestAMarkThatCannotBeWritten(t *testing.T) {
 	marks := newFakeMarks()
 	marks.err = errors.New("no space left on device")
@@ -258,8 +258,7 @@ func TestAMarkThatCannotBeWritten(t *testing.T) {
 	}
 }
 
-// A start takes up what is not too old, and removes what is, and what it cannot
-// read.
+// A start reads the marks. It removes those that are too old or malformed.
 func TestRestore(t *testing.T) {
 	marks := newFakeMarks()
 	r := newRig(t, plan{})
@@ -300,7 +299,7 @@ func TestRestore(t *testing.T) {
 	}
 }
 
-// Marks are bounded like memory: what is forgotten has none for long.
+// Marks are bounded like memory: what is forgotten loses its mark soon.
 func TestMarksAreBounded(t *testing.T) {
 	marks := newFakeMarks()
 	r := newRig(t, plan{})

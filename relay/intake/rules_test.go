@@ -8,8 +8,8 @@ import (
 	"github.com/smtp2rest/smtp2rest/smtpd/policy"
 )
 
-// authors are mails that rules on From are held against: whomever a reader, or
-// the API, would take for the author.
+// authors are mails for rules about From, with everybody whom a reader or the API
+// would take for the author.
 func authors() (list []cause) {
 	shops, err := policy.Parse([]string{"@sandbox.example"})
 	if err != nil {
@@ -40,11 +40,11 @@ func authors() (list []cause) {
 		}
 		list = append(list, c)
 	}
-	// A mail without a From goes out as from its envelope's sender.
+	// A mail without a From is sent as from its envelope sender.
 	return append(list, cause{name: "none", from: "boss@sandbox.example", raw: "Subject: s\r\n\r\nb\r\n", rules: rules, now: isBoss, check: nothingSent})
 }
 
-// A user's own sender takes the place of the relay's, and of nobody else's.
+// A user's own sender replaces the relay's default for that user only.
 func TestOwnSender(t *testing.T) {
 	app := relay.Address{Email: "app@sandbox.example", Name: "The app"}
 	for _, tt := range []struct {

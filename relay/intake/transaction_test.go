@@ -12,7 +12,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/mail"
 )
 
-// notes are the facts of a test.
+// notes are the facts that a test recorded.
 type notes struct {
 	mu    sync.Mutex
 	facts []history.Fact
@@ -24,7 +24,7 @@ func (n *notes) Note(f history.Fact) {
 	n.facts = append(n.facts, f)
 }
 
-// change is what there is of the one mail.
+// change returns the history record of the one mail.
 func (n *notes) change(t *testing.T) history.Change {
 	t.Helper()
 	n.mu.Lock()
@@ -68,8 +68,8 @@ func TestWhatIsLeftOutIsRecordedAndCounted(t *testing.T) {
 	}
 }
 
-// A mail that cannot be mapped has its record by what its header says, and
-// what would have been left out of it does not count.
+// A mail that cannot be mapped is recorded by what its header says. Its omissions do
+// not count.
 func TestARefusedMailHasItsRecord(t *testing.T) {
 	r, n := newStoryRig(t, mail.RefuseAttachments)
 	with := *r.set.Load()
@@ -88,7 +88,7 @@ func TestARefusedMailHasItsRecord(t *testing.T) {
 	}
 }
 
-// A client that hears of each recipient has its replies in the record.
+// Replies to each recipient are in the record.
 func TestEachReplyIsRecorded(t *testing.T) {
 	r, n := newStoryRig(t, mail.RefuseAttachments)
 	replies := r.sendEach(aMail, "bob@example.net", "invalid@example.net")
@@ -114,8 +114,7 @@ func TestARefusalAtRcptHasItsRecord(t *testing.T) {
 	}
 }
 
-// The record of a mail that comes again goes on: who was refused waits, and who
-// has it has it.
+// When a mail comes again, its record continues.
 func TestAResendGoesOnInItsRecord(t *testing.T) {
 	r, n := newStoryRig(t, mail.RefuseAttachments)
 	q := &fakeQueue{err: errors.New("full")}

@@ -30,7 +30,7 @@ func (p *page) Write(b []byte) (int, error) {
 	return p.buf.Write(b)
 }
 
-// lines is what was written since it was last asked, without times.
+// lines returns what was written since the last call, without times.
 func (p *page) lines() string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -93,8 +93,8 @@ func TestLevelChanges(t *testing.T) {
 	}
 }
 
-// Trouble that repeats is counted: its first lines are written, and one that
-// says how many more there were. What is about a recipient is always written.
+// Warnings and errors that repeat are counted: the first lines are written, and then
+// one that says how many more there were. Lines about a recipient are always written.
 func TestRepeatedTroubleIsSummed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &page{}
@@ -134,8 +134,8 @@ func TestRepeatedTroubleIsSummed(t *testing.T) {
 	})
 }
 
-// What a client brings about is summed up for it alone, at any level, and by
-// what it was told; however many clients there are.
+// Lines that a client causes are summed up for this client alone, at any level, and by
+// its reply, however many clients there are.
 func TestClientsAreSummed(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &page{}
@@ -160,8 +160,8 @@ func TestClientsAreSummed(t *testing.T) {
 			t.Errorf("after a minute: %s", got)
 		}
 
-		// More clients than are kept apart are counted together, and take no
-		// room from what is the program's own trouble.
+		// Clients beyond the limit are counted together. They take no room from the
+		// program's own messages.
 		for i := range 2 * messages {
 			for range shown + 1 {
 				l.With("client", fmt.Sprintf("10.0.%d.%d:1", i/256, i%256)).Info("refused", "reply", "421 4.7.0 too many")
@@ -187,7 +187,7 @@ func TestClientsAreSummed(t *testing.T) {
 	})
 }
 
-// At the end nothing that was counted is lost, and what comes later is written.
+// At the end no count is lost, and later lines are written.
 func TestCloseWritesTheSums(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &page{}
@@ -217,8 +217,8 @@ func TestCloseWritesTheSums(t *testing.T) {
 	})
 }
 
-// However many messages there are, memory is bounded and none is swallowed
-// without a sum.
+// However many messages there are, memory is bounded, and no line is dropped without a
+// sum.
 func TestManyMessages(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := &page{}
@@ -239,7 +239,7 @@ func TestManyMessages(t *testing.T) {
 				t.Errorf("message %d: %d lines, want %d", i, n, shown+1)
 			}
 		}
-		// What is over and owes nothing makes room.
+		// Windows that are over and have no sum to write make room.
 		q := New(Options{W: p, Settings: Settings{Format: Auto}})
 		defer q.Close()
 		for i := range messages {
@@ -300,7 +300,7 @@ func TestIsJournal(t *testing.T) {
 	}
 }
 
-// A logger that was made before keeps what it was made with.
+// A logger that was made before a change keeps its attributes and groups.
 func TestFormatChanges(t *testing.T) {
 	p := &page{}
 	l := New(Options{W: p, Settings: Settings{Format: Auto}})

@@ -54,8 +54,8 @@ func benchAttachment() []byte {
 	return b.Bytes()
 }
 
-// BenchmarkMap maps a mail to its JSON, and does the same by a straight use of
-// go-message and encoding/json, in the same run: compare the two.
+// BenchmarkMap maps a mail to its JSON. In the same run it does that with plain
+// go-message and encoding/json, for comparison.
 func BenchmarkMap(b *testing.B) {
 	o := testOptions()
 	o.Attachments = SendAttachments
@@ -114,7 +114,8 @@ type straightFile struct {
 	Type     string `json:"content_type"`
 }
 
-// straight is the plain use of go-message: read each part, marshal the lot.
+// straight uses go-message in the plain way: it reads each part and marshals
+// everything.
 func straight(raw []byte) ([]byte, error) {
 	r, err := mail.CreateReader(bytes.NewReader(raw))
 	if err != nil {
@@ -159,8 +160,8 @@ func straight(raw []byte) ([]byte, error) {
 	return json.Marshal(m)
 }
 
-// BenchmarkNested maps a mail nested 5,000 deep, for which a reader inside a
-// reader inside a reader needs seconds.
+// BenchmarkNested maps a mail nested 5,000 deep. Readers that are nested in each other
+// need seconds for it.
 func BenchmarkNested(b *testing.B) {
 	raw := []byte("From: ann@example.com\r\n" + nested(5000, "inside"))
 	b.ReportAllocs()

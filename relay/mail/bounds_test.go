@@ -15,19 +15,18 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 )
 
-// hostile are mails made to cost more than their size, for a size in bytes.
-// TestCostGrowsWithTheSize holds the time, TestCost the memory of each to what
-// a mail of that size may take.
+// hostile returns mails of about the given size that are built to cost more than that.
+// TestCostGrowsWithTheSize checks the time for each, TestCost the memory.
 func hostile() map[string]func(size int) string {
 	const from = "From: ann@example.com\r\n"
 	const mixed = from + "Content-Type: multipart/mixed; boundary=b\r\n\r\n"
 	const page = from + "Content-Type: text/html\r\n\r\n"
 	const kyrillic = "\xcf\xf0\xe8\xe2\xe5\xf2 "
-	// repeated is head, and unit as often as there is room.
+	// repeated returns head, followed by unit as often as there is room.
 	repeated := func(head, unit, tail string) func(int) string {
 		return func(size int) string { return head + strings.Repeat(unit, max(size/len(unit), 1)) + tail }
 	}
-	// parts are 900 parts under a header of their own, which is as long as there is room.
+	// parts returns 900 parts under a header that fills the rest of the room.
 	parts := func(head string, part func(size int) string) func(int) string {
 		return func(size int) string { return head + strings.Repeat(part(size/900), 900) + "--b--\r\n" }
 	}
@@ -127,7 +126,7 @@ func hostile() map[string]func(size int) string {
 	}
 }
 
-// authors names 200 of them in each of 2,000 From fields, none twice.
+// authors names 200 addresses in each of 2,000 From fields, none of them twice.
 func authors(size int) string {
 	var b strings.Builder
 	for i := 0; b.Len() < size; i++ {
@@ -140,7 +139,7 @@ func authors(size int) string {
 	return b.String() + "\r\nbody"
 }
 
-// images shows 900 files over and over.
+// images shows 900 files again and again.
 func images(size int) string {
 	var b strings.Builder
 	b.WriteString("Content-Type: multipart/related; boundary=b\r\n\r\n--b\r\nContent-Type: text/html\r\n\r\n")
@@ -153,7 +152,7 @@ func images(size int) string {
 	return b.String()
 }
 
-// alternatives is 45 alternatives in each other, each with a text and a document.
+// alternatives nests 45 alternatives, each with a text and a document.
 func alternatives(size int) string {
 	var b strings.Builder
 	for i := range 45 {
@@ -170,7 +169,7 @@ func winmail(size int) string {
 	return "From: ann@example.com\r\nContent-Type: application/ms-tnef\r\nContent-Transfer-Encoding: binary\r\n\r\n" + winmailFiles(size)
 }
 
-// winmailFiles is a winmail.dat of empty files without a name.
+// winmailFiles returns a winmail.dat with empty files without names.
 func winmailFiles(size int) string {
 	return "\x78\x9f\x3e\x22\x01\x00" + strings.Repeat("\x02\x02\x90\x06\x00\x00\x00\x00\x00\x00\x00", size/11)
 }
@@ -187,9 +186,9 @@ func nested(depth int, text string) string {
 	return b.String()
 }
 
-// TestCostGrowsWithTheSize: four times the mail takes four times the work, and
-// no mail more than 0.3 s a MiB. What is measured is the processor time of this
-// thread, which others on the machine hardly change.
+// TestCostGrowsWithTheSize checks that four times the mail takes four times the work,
+// and no mail more than 0.3 s for each MiB. It measures the processor time of this
+// thread, which other programs hardly change.
 func TestCostGrowsWithTheSize(t *testing.T) {
 	const size = 256 << 10
 	for name, of := range hostile() {
@@ -213,7 +212,7 @@ func TestCostGrowsWithTheSize(t *testing.T) {
 	}
 }
 
-// mapTime is the processor time that a mail takes.
+// mapTime returns the processor time that mapping a mail takes.
 func mapTime(t *testing.T, raw []byte, policy AttachmentPolicy) time.Duration {
 	o := testOptions()
 	o.Attachments = policy
@@ -229,8 +228,8 @@ func mapTime(t *testing.T, raw []byte, policy AttachmentPolicy) time.Duration {
 	return threadTime() - begin
 }
 
-// TestOverLimitIsStillShown: what is over a bound is read more coarsely, and
-// says so.
+// TestOverLimitIsStillShown checks that what exceeds a bound is read more coarsely,
+// and recorded.
 func TestOverLimitIsStillShown(t *testing.T) {
 	for name, c := range map[string]struct {
 		mail   string
@@ -256,8 +255,8 @@ func TestOverLimitIsStillShown(t *testing.T) {
 	}
 }
 
-// TestTooManyParts: what follows the limit is one file, so that the default
-// policy refuses the mail rather than drop it.
+// TestTooManyParts checks that what follows the limit is one file. So the default
+// policy refuses the mail, and does not drop it.
 func TestTooManyParts(t *testing.T) {
 	mail := "Content-Type: multipart/mixed; boundary=b\r\n\r\n" + strings.Repeat("--b\r\n\r\ntext\r\n", 30) + "--b--\r\n"
 	o := testOptions()
@@ -272,8 +271,8 @@ func omits(m *Mail, kind OmissionKind) bool {
 	return slices.ContainsFunc(m.Omissions, func(o Omission) bool { return o.Kind == kind })
 }
 
-// TestTooManyFiles: of a thousand and one files in a part all can be had, the last
-// in one piece with what is around it.
+// TestTooManyFiles checks that a part with a thousand and one files keeps them all.
+// The last one stays in one piece with what is around it.
 func TestTooManyFiles(t *testing.T) {
 	o := testOptions()
 	o.Attachments = SendAttachments
@@ -299,7 +298,7 @@ func TestTooManyFiles(t *testing.T) {
 	}
 }
 
-// TestOmissionsHoldNoWords: the words of a mail are for Explain alone.
+// TestOmissionsHoldNoWords checks that the words of a mail only go to Explain.
 func TestOmissionsHoldNoWords(t *testing.T) {
 	const secret = "Tulip"
 	mail := "From: a@example.com\nX-" + secret + ": x\nContent-Type: multipart/mixed; boundary=b\n\n--b\nContent-Type: message/rfc822\n\nSubject: " + secret +

@@ -13,8 +13,8 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 )
 
-// Texts of programs, and in charsets that are not declared or are wrong, are
-// large mails of people, and nothing that was made to take memory.
+// The mails here are large texts such as people and programs write, some in charsets
+// that are wrong or not declared. None is built to take memory.
 func TestNoOrdinaryTextIsTooCostly(t *testing.T) {
 	const head = "From: a@example.com\r\nSubject: x\r\n"
 	for name, text := range map[string]string{
@@ -43,8 +43,8 @@ func TestNoOrdinaryTextIsTooCostly(t *testing.T) {
 	}
 }
 
-// All that mapping and encoding a mail allocates, garbage as well, is within
-// its Cost, and what people write is never refused for it.
+// Cost covers everything that mapping and encoding a mail allocates, garbage included.
+// What people write is never refused for it.
 func TestCost(t *testing.T) {
 	o := testOptions()
 	o.Attachments = SendAttachments
@@ -89,8 +89,8 @@ func TestCost(t *testing.T) {
 	}
 }
 
-// TestHostileMailKeepsToItsCost: a mail that is made to take more than its share
-// is refused before it did.
+// TestHostileMailKeepsToItsCost checks that a mail which is built to take more than
+// its Cost is refused before it does.
 func TestHostileMailKeepsToItsCost(t *testing.T) {
 	for name, of := range hostile() {
 		raw := []byte(of(512 << 10))
@@ -106,12 +106,12 @@ func TestHostileMailKeepsToItsCost(t *testing.T) {
 	}
 }
 
-// mixed is a mail of those parts.
+// mixed returns a mail of these parts.
 func mixed(parts ...string) string {
 	return "From: a@example.com\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n" + strings.Join(parts, "\r\n--b\r\n") + "\r\n--b--\r\n"
 }
 
-// allocations is what mapping and encoding a mail takes, garbage as well.
+// allocations returns what mapping and encoding a mail allocates, garbage included.
 func allocations(t *testing.T, raw []byte, o Options) (int64, error) {
 	t.Helper()
 	defer debug.SetGCPercent(debug.SetGCPercent(-1))

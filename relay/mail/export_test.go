@@ -2,8 +2,8 @@ package mail
 
 import "github.com/smtp2rest/smtp2rest/relay/mail/mime"
 
-// What the tests look at, which are in a package of their own: they write mails in
-// a provider's format, and its package imports this one.
+// What the tests need. They are in a package of their own, because they write mails in
+// a provider's format and the provider's package imports this one.
 const (
 	MaxInside   = maxInside
 	MaxOpened   = maxOpened
@@ -11,7 +11,7 @@ const (
 	NoticeTitle = noticeTitle
 )
 
-// Composed is what became of a mail, and of its parts.
+// Composed is the full result of mapping a mail.
 type Composed struct {
 	Leaves, Placed int // parts that were looked at, and that were carried or left out
 	Readable       bool
@@ -19,7 +19,7 @@ type Composed struct {
 	Refusal        *Refusal
 }
 
-// Compose is Map, told in full.
+// Compose is Map with its full result.
 func Compose(raw []byte, envelopeFrom string, o Options) Composed {
 	root := mime.Parse(raw, o.Limits)
 	c := newComposer(&o, root, costOf(raw, root))

@@ -15,7 +15,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 )
 
-// FuzzMap holds the mapping to what must be true of any mail under any policy.
+// FuzzMap checks what must be true of any mail under any policy.
 func FuzzMap(f *testing.F) {
 	mails, err := filepath.Glob("testdata/*.eml")
 	if err != nil {
@@ -31,8 +31,8 @@ func FuzzMap(f *testing.F) {
 	f.Fuzz(checkInvariants)
 }
 
-// TestInvariants runs the same checks on testdata and on mutations of it: each
-// mail cut at every eighth, and doubled.
+// TestInvariants runs the same checks on testdata and on mutations of it: each mail
+// cut at every eighth, and doubled.
 func TestInvariants(t *testing.T) {
 	mails, err := filepath.Glob("testdata/*.eml")
 	if err != nil || len(mails) == 0 {

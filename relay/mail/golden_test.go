@@ -20,7 +20,7 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files anew")
 
-// golden is what one mail of testdata becomes.
+// golden is the expected result for one mail of testdata.
 type golden struct {
 	Payload     json.RawMessage `json:"payload,omitempty"`
 	Attachments []goldenFile    `json:"attachments,omitempty"`
@@ -39,9 +39,9 @@ func testOptions() Options {
 	return Options{Default: relay.Address{Email: "default@app.example.com", Name: "The App"}, Domains: []string{"example.com"}}
 }
 
-// TestGolden maps every testdata/NAME.eml, named after the oddity it shows,
-// and compares with NAME.json. The files are read byte by byte as they are:
-// their line ends are part of the oddity.
+// TestGolden maps each testdata/NAME.eml, which is named after the oddity that it
+// shows, and compares the result with NAME.json. The files are read byte by byte,
+// because their line ends are part of the oddity.
 func TestGolden(t *testing.T) {
 	mails, err := filepath.Glob("testdata/*.eml")
 	if err != nil || len(mails) == 0 {

@@ -17,9 +17,9 @@ var (
 	rounds   = flag.Int("rounds", 1, "how often it damages each")
 )
 
-// TestMutations holds the mapping to its invariants on mails that were damaged
-// at random. With -mails it takes those of other projects, which are not in
-// this repository: see scripts/corpora.
+// TestMutations checks the invariants on mails that were damaged at random. With
+// -mails it takes the mails of other projects, which are not in this repository; see
+// scripts/corpora.
 func TestMutations(t *testing.T) {
 	var mails [][]byte
 	err := filepath.WalkDir(*mailsDir, func(path string, d fs.DirEntry, err error) error {
@@ -52,7 +52,7 @@ func TestMutations(t *testing.T) {
 	}
 }
 
-// tokens are what a parser looks for: they do more harm than random bytes.
+// tokens are what a parser looks for. They do more harm than random bytes.
 var tokens = []string{
 	"\r\n", "\n\n", "\r", "\x00", "--", "\r\n--", "=?", "?=", "=?utf-8?b?", "\"", "(", "<", ">", ";", ":", "=", "\xff", "\x1b$B",
 	"Content-Type: multipart/mixed; boundary=x\r\n", "Content-Type: message/rfc822\r\n", "Content-Transfer-Encoding: base64\r\n",

@@ -55,7 +55,7 @@ func TestAttachmentsStripped(t *testing.T) {
 	}
 }
 
-// TestNoticeIsEscaped: a file's name is the sender's to choose.
+// TestNoticeIsEscaped: the sender chooses the name of a file.
 func TestNoticeIsEscaped(t *testing.T) {
 	o := testOptions()
 	o.Attachments = StripAttachments
@@ -114,7 +114,8 @@ func TestAttachmentsSent(t *testing.T) {
 	}
 }
 
-// TestSentContentSurvives: whatever the transfer encoding, the file arrives.
+// TestSentContentSurvives checks that the file arrives, whatever its transfer
+// encoding.
 func TestSentContentSurvives(t *testing.T) {
 	for _, part := range []string{
 		"Content-Transfer-Encoding: base64\n\nAAEC\n/w==",
@@ -144,8 +145,8 @@ func TestSentContentSurvives(t *testing.T) {
 	}
 }
 
-// TestSentMessagesAreFiles: an account that takes files gets a forwarded
-// message and a report as such, also where they are said to be inline.
+// TestSentMessagesAreFiles checks that an account that takes files gets forwarded
+// messages and reports as files, even if they are declared inline.
 func TestSentMessagesAreFiles(t *testing.T) {
 	const mail = "Content-Type: multipart/mixed; boundary=b\n\n--b\n\nsee below\n" +
 		"--b\nContent-Type: message/rfc822\nContent-Disposition: inline\n\nSubject: in\n\nbody\n" +
@@ -179,7 +180,7 @@ func TestForeignSenderRefused(t *testing.T) {
 	}
 }
 
-// TestVerifiedDomains: exactly the listed ones, whatever their spelling.
+// TestVerifiedDomains checks that exactly the listed domains count, in any spelling.
 func TestVerifiedDomains(t *testing.T) {
 	for _, c := range []struct {
 		domains []string
@@ -214,8 +215,8 @@ func TestVerifiedDomains(t *testing.T) {
 	}
 }
 
-// TestAuthorFromEnvelope: a mail that names no author is from its envelope's
-// sender, under the name that it does give.
+// TestAuthorFromEnvelope checks that a mail without an author's address is sent from
+// the envelope sender, with the name that the mail gives.
 func TestAuthorFromEnvelope(t *testing.T) {
 	for _, c := range []struct {
 		from, envelope string
@@ -269,7 +270,8 @@ func TestHeadersPassedOn(t *testing.T) {
 	}
 }
 
-// TestHeadersNotPassedOn: nothing that names recipients or the way of the mail.
+// TestHeadersNotPassedOn checks that no header about recipients or transport is passed
+// on.
 func TestHeadersNotPassedOn(t *testing.T) {
 	o := testOptions()
 	o.PassHeaders = true
@@ -287,8 +289,7 @@ func TestHeadersNotPassedOn(t *testing.T) {
 	}
 }
 
-// TestOpaqueSignaturesAreOpenedOnlySoOften: each may hold the next.
-// TestBrokenSignatureIsAFile: what calls itself signed is not encrypted.
+// TestBrokenSignatureIsAFile: what claims to be signed is not encrypted.
 func TestBrokenSignatureIsAFile(t *testing.T) {
 	o := testOptions()
 	o.Attachments = SendAttachments
@@ -317,7 +318,7 @@ func TestOpaqueSignaturesAreOpenedOnlySoOften(t *testing.T) {
 	}
 }
 
-// signed wraps content in CMS signed data, as far as anything reads it.
+// signed wraps content in CMS signed data, as far as the mapping reads it.
 func signed(content string) string {
 	tlv := func(tag byte, body string) string {
 		return string([]byte{tag, 0x83, byte(len(body) >> 16), byte(len(body) >> 8), byte(len(body))}) + body
@@ -326,7 +327,7 @@ func signed(content string) string {
 	return tlv(0x30, oid+"\x02"+tlv(0xA0, tlv(0x30, oid+"\x01"+tlv(0xA0, tlv(0x04, content)))))
 }
 
-// TestBodyForManyReaders: one Body, many recipients at once.
+// TestBodyForManyReaders reads one Body for many recipients at the same time.
 func TestBodyForManyReaders(t *testing.T) {
 	m, err := mapFile(t, "text-only", testOptions())
 	if err != nil {
@@ -340,7 +341,8 @@ func TestBodyForManyReaders(t *testing.T) {
 	for _, to := range []string{"a@example.net", `"q\"uote"@example.net`, "ü@example.net", ""} {
 		for range 8 {
 			wg.Go(func() {
-				// One byte at a time: no reader may move another's place.
+				// One byte at a time, so that a reader that moved another's position
+				// would show.
 				doc, err := io.ReadAll(io.MultiReader(io.LimitReader(body.Open(to), 0), &oneByte{body.Open(to)}))
 				if err != nil || int64(len(doc)) != body.Len(to) {
 					t.Errorf("%v, %d bytes, Len %d", err, len(doc), body.Len(to))

@@ -2,5 +2,6 @@
 
 package mail_test
 
-// underRace: the race detector makes everything ten times slower.
+// underRace says that the race detector is on, which makes everything ten times
+// slower.
 const underRace = true

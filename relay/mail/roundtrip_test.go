@@ -21,7 +21,7 @@ import (
 	. "github.com/smtp2rest/smtp2rest/relay/mail"
 )
 
-// spoken is a charset as mails name it, with letters that it has.
+// spoken is a charset by the name that mails use, with letters that it has.
 type spoken struct {
 	label   string
 	enc     encoding.Encoding
@@ -44,7 +44,7 @@ const (
 	koreanKO   = "abcxyz 안녕하세요주문상품이발송되었습니다"
 )
 
-// charsets are those of real mail, under the names that mailers write.
+// charsets returns the charsets of real mail, by the names that mailers write.
 func charsets() []spoken {
 	list := []spoken{
 		{"utf-8", encoding.Nop, western + russian + japaneseJA + "€😀"},
@@ -108,8 +108,8 @@ func charsets() []spoken {
 	return list
 }
 
-// TestRoundTrip generates mails with known content in every charset and
-// transfer encoding, and reads them back.
+// TestRoundTrip generates mails with known content in every charset and transfer
+// encoding, and reads them back.
 func TestRoundTrip(t *testing.T) {
 	for _, c := range charsets() {
 		t.Run(c.label, func(t *testing.T) {
@@ -149,8 +149,8 @@ func checkRoundTrip(t *rapid.T, c spoken, text, subject, transfer string) {
 	if m.Subject != strings.TrimSpace(subject) {
 		t.Errorf("subject %q, want %q", m.Subject, subject)
 	}
-	// Blanks at the ends of lines do not survive quoted-printable (RFC 2045
-	// section 6.7), nor always uuencode.
+	// Blanks at the ends of lines do not survive quoted-printable (RFC 2045 section
+	// 6.7), and not always uuencode.
 	if got, want := trimLines(m.Text), trimLines(text); got != want {
 		t.Errorf("%s, %s: text %q, want %q", c.label, transfer, got, want)
 	}

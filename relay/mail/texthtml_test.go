@@ -46,8 +46,8 @@ func TestTabular(t *testing.T) {
 	}
 }
 
-// FuzzTextToHTML: the html says the text again, character by character, and
-// has no tag but ours.
+// FuzzTextToHTML checks that the html shows the same text, character by character, and
+// has no tags but ours.
 func FuzzTextToHTML(f *testing.F) {
 	f.Add("a  <b>\n\thttp://x.example/\"y")
 	f.Add("| a | b |\n| c | d |\n| e | f |\nwww.x.example")
@@ -81,12 +81,12 @@ func FuzzTextToHTML(f *testing.F) {
 	})
 }
 
-// visible drops blanks, which are spelled otherwise in html.
+// visible removes blanks, which html spells in another way.
 func visible(s string) string {
 	return strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == ' ' || r == '\n' || r == '\t' || r == '\u00A0' }), "")
 }
 
-// asHTML is a text as html where there is memory for anything.
+// asHTML converts a text to html without a limit of memory.
 func asHTML(text string) string {
 	c := composer{memory: 1 << 30}
 	return c.textToHTML(text)

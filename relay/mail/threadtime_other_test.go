@@ -4,5 +4,5 @@ package mail_test
 
 import "time"
 
-// threadTime stands for what other systems do not count by thread.
+// threadTime returns the wall clock, because other systems do not count by thread.
 func threadTime() time.Duration { return time.Duration(time.Now().UnixNano()) }

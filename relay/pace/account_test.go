@@ -14,8 +14,8 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay"
 )
 
-// account is the provider's side: a token bucket that answers a call too many
-// with 429 and, as Retry-After must, with whole seconds.
+// account is the provider's side: a token bucket that answers calls above the rate
+// with 429 and a Retry-After in whole seconds.
 type account struct {
 	mu             sync.Mutex
 	bucket         *rate.Limiter
@@ -39,14 +39,14 @@ func (a *account) call() relay.Outcome {
 	return limited((seconds(missing) + time.Second).Truncate(time.Second))
 }
 
-// others takes from the account for somebody else.
+// others uses the account for somebody else.
 func (a *account) others() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.bucket.AllowN(time.Now(), 1)
 }
 
-// over lets time pass and returns what was taken and refused meanwhile.
+// over lets time pass and returns the calls that were taken and refused in it.
 func (a *account) over(d time.Duration) (taken, refused int) {
 	a.mu.Lock()
 	taken, refused = a.taken, a.refused
@@ -57,9 +57,9 @@ func (a *account) over(d time.Duration) (taken, refused int) {
 	return a.taken - taken, a.refused - refused
 }
 
-// offer calls without end, more than any account here allows: there always is
-// somebody in line. Each call takes up to twice latency, half of it before the
-// account sees it. It returns when f does.
+// offer makes calls without end, more than any account here allows, so that somebody
+// is always in line. Each call takes up to twice latency, half of it before the
+// account sees it. offer returns when f does.
 func offer(p *Pacer, a *account, latency time.Duration, f func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -83,9 +83,10 @@ func offer(p *Pacer, a *account, latency time.Duration, f func()) {
 	wg.Wait()
 }
 
-// Whatever the account allows, it is found within two minutes, and then most of
-// it is used at the cost of a few 429s. An account that allows no two calls together is left out:
-// what reaches it is as uneven as the network, and each 429 costs a second.
+// Whatever rate the account allows, it is found within two minutes and then mostly
+// used, at the cost of a few 429s. Accounts that allow no two calls together are left
+// out: their calls come as unevenly as the network delivers them, and each 429 costs a
+// second.
 func TestTheRateIsFound(t *testing.T) {
 	seed := rand.Uint64()
 	r := rand.New(rand.NewPCG(seed, 0))
@@ -130,7 +131,7 @@ func TestARateThatChangesIsFollowed(t *testing.T) {
 	}
 }
 
-// Another program uses half of the account, in turns of two minutes.
+// Another program uses half of the account, for two minutes at a time.
 func TestASharedAccount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const allowed = 40 // calls/s
@@ -159,8 +160,8 @@ func TestASharedAccount(t *testing.T) {
 	})
 }
 
-// With the rate configured there is nothing to find: all of it is used at
-// once, without a 429.
+// If the rate is configured there is nothing to find. All of it is used at once,
+// without a 429.
 func TestTheConfiguredRateIsUsed(t *testing.T) {
 	for _, allowed := range []float64{2, 10, 50, 300} {
 		synctest.Test(t, func(t *testing.T) {
@@ -176,8 +177,8 @@ func TestTheConfiguredRateIsUsed(t *testing.T) {
 	}
 }
 
-// A rate that was configured too high, and one with a burst that the account
-// does not allow, cost a few 429s and not the account's use.
+// If the configured rate is too high, or the account does not allow the burst, that
+// costs a few 429s but the account is still used.
 func TestAConfiguredRateThatIsTooHigh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAccount(50, 25)
@@ -203,7 +204,7 @@ func TestAConfiguredRateThatIsTooHigh(t *testing.T) {
 	})
 }
 
-// Where the line is too long already, nobody is made to stand in it.
+// If the line is too long already, nobody has to wait in it.
 func TestTheEndOfALongLineIsToldAtOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPacer(Options{Settings: Settings{Rate: 10, Burst: 1, Concurrency: 100}})
@@ -227,14 +228,14 @@ func TestTheEndOfALongLineIsToldAtOnce(t *testing.T) {
 			})
 		}
 		wg.Wait()
-		// One token now, and one each tenth of a second up to the third.
+		// One token now, then one every tenth of a second up to the third.
 		if passed < 29 || passed > 31 || passed+told < 99 {
 			t.Errorf("%d passed, %d were told at once that they would not", passed, told)
 		}
 	})
 }
 
-// Somebody sleeps until its token would have come, and one has come early.
+// A waiter sleeps until its token is due, and one has come early.
 func TestTryEnterDoesNotJumpTheLine(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPacer(Options{Settings: Settings{Rate: 1, Burst: 1, Concurrency: 5}})
@@ -264,8 +265,8 @@ func TestTryEnterDoesNotJumpTheLine(t *testing.T) {
 	})
 }
 
-// A rate that rises while a line stands binds the next call: who waits has
-// reserved nothing at the old rate.
+// If the rate rises while callers are in line, it applies to the next call. Nobody has
+// reserved a token at the old rate.
 func TestALineMovesAtTheNewRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPacer(Options{Settings: Settings{Rate: 0.1, Burst: 1, Concurrency: 50}})
@@ -281,15 +282,15 @@ func TestALineMovesAtTheNewRate(t *testing.T) {
 		p.retune(time.Now())
 		p.mu.Unlock()
 		wg.Wait()
-		// The first is asleep until its token would have come at the old rate.
+		// The first sleeps until its token would have come at the old rate.
 		if took := time.Since(start); took > 11*time.Second {
 			t.Errorf("20 calls took %s", took)
 		}
 	})
 }
 
-// A few calls after a pause, each of which had to wait for the bucket that
-// starts empty, say nothing about how many a second are allowed.
+// A few calls after a pause, each of which waited for the empty bucket, say nothing
+// about the allowed rate.
 func TestTooFewCallsAreNoMeasurement(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPacer(Options{Settings: Settings{Rate: 1000, Burst: 10, Concurrency: 4}})
@@ -305,8 +306,8 @@ func TestTooFewCallsAreNoMeasurement(t *testing.T) {
 	})
 }
 
-// 429s in a row say once that the rate is too high: each after the first came
-// to a single call after a long pause.
+// Several 429s in a row say only once that the rate is too high. Each after the first
+// answered a single call after a long pause.
 func TestOneRowOf429sIsOneCut(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPacer(Options{Settings: Settings{Concurrency: 1}})
@@ -320,8 +321,8 @@ func TestOneRowOf429sIsOneCut(t *testing.T) {
 	})
 }
 
-// An account that says 429 now and then whatever the rate costs the pauses,
-// and not the rate that was configured.
+// An account that answers 429 now and then at any rate costs the pauses, but not the
+// configured rate.
 func TestScattered429sAreNotTheRate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPacer(Options{Settings: Settings{Rate: 200, Burst: 20, Concurrency: 8}})

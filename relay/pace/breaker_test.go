@@ -50,7 +50,7 @@ func wantBusy(t *testing.T, p *Pacer, why Why) time.Duration {
 	return busy.Wait
 }
 
-// What opens it: so many failures in a row, or one refused key.
+// Several failures in a row open the breaker, or one refused key.
 func TestWhatOpensTheBreaker(t *testing.T) {
 	tests := []struct {
 		name     string
@@ -85,7 +85,7 @@ func TestWhatOpensTheBreaker(t *testing.T) {
 	}
 }
 
-// One probe at a time, after gaps that double to one minute.
+// There is one probe at a time, after gaps that double up to one minute.
 func TestProbes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPacer(Options{Settings: Settings{Concurrency: 8}, Failures: 3})
@@ -120,7 +120,7 @@ func TestProbes(t *testing.T) {
 	})
 }
 
-// A probe that is not made leaves its turn to the next one.
+// A probe that was not made gives its turn to the next one.
 func TestAProbeThatIsNotMade(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPacer(Options{Settings: Settings{Rate: 0.1, Burst: 1, Concurrency: 1}, Failures: 1})
@@ -144,7 +144,7 @@ func TestAProbeThatIsNotMade(t *testing.T) {
 	})
 }
 
-// What an answer to a probe teaches.
+// What an answer to a probe does.
 func TestWhatClosesTheBreaker(t *testing.T) {
 	tests := []struct {
 		name string
@@ -176,7 +176,7 @@ func TestWhatClosesTheBreaker(t *testing.T) {
 	}
 }
 
-// Answers to calls from before it opened neither close it nor move its probe.
+// Answers to calls from before the breaker opened neither close it nor move its probe.
 func TestLateAnswersChangeNothing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPacer(Options{Settings: Settings{Concurrency: 8}, Failures: 3})
@@ -200,8 +200,8 @@ func TestLateAnswersChangeNothing(t *testing.T) {
 	})
 }
 
-// Closing lets nothing through at once that gathered meanwhile: not by a full
-// bucket, and not by those who had their place in the bucket from before.
+// When the breaker closes, no burst passes: neither by a full bucket nor by callers
+// who waited from before.
 func TestClosingIsNoBurst(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPacer(Options{Settings: Settings{Rate: 1, Burst: 5, Concurrency: 100}, Failures: 1})
@@ -247,7 +247,7 @@ func TestClosingIsNoBurst(t *testing.T) {
 	})
 }
 
-// Who waits when it opens is told so and keeps no place.
+// Callers in line when the breaker opens are told so and leave the line.
 func TestWaitersLearnThatItOpened(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPacer(Options{Settings: Settings{Rate: 1, Burst: 1, Concurrency: 10}, Failures: 1})
@@ -276,7 +276,8 @@ func TestWaitersLearnThatItOpened(t *testing.T) {
 	})
 }
 
-// A person reads when it opened and why, and when and after how long it closed.
+// People can read when the breaker opened and why, and when and after how long it
+// closed.
 func TestTheBreakerIsLogged(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var log bytes.Buffer
@@ -292,7 +293,7 @@ func TestTheBreakerIsLogged(t *testing.T) {
 	})
 }
 
-// A closed gate is as it was after a restart, and so is the rate that was found.
+// A closed gate and a rate that was found survive a restart.
 func TestResume(t *testing.T) {
 	tests := []struct {
 		name     string
@@ -324,7 +325,7 @@ func TestResume(t *testing.T) {
 				if p.TryEnter() != nil {
 					t.Error("TryEnter passes a closed gate")
 				}
-				// At once only where no rate is known: the bucket is empty.
+				// Only at once if no rate is known: the bucket is empty.
 				want := tt.wantGate
 				if tt.wantRate > 0 {
 					want += time.Duration(float64(time.Second) / tt.wantRate)
@@ -337,7 +338,7 @@ func TestResume(t *testing.T) {
 	}
 }
 
-// A gate that a second 429 closed for longer is told of each time, with what a
+// If a second 429 closes the gate for longer, Paused is called each time with what a
 // restart needs.
 func TestPausedIsTold(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

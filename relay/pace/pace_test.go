@@ -145,7 +145,7 @@ func TestFurther429sInARowDouble(t *testing.T) {
 	}
 }
 
-// Calls that were in flight together are told 429 together; that is one event.
+// Calls that were in flight together get their 429s together. That counts once.
 func TestA429StormDoublesOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPacer(Options{Settings: Settings{Concurrency: 10}})
@@ -192,7 +192,7 @@ func TestBucketRestartsEmpty(t *testing.T) {
 		for range 4 {
 			call(t, p, accepted)
 		}
-		// 20 s pause, then one token each half second: no burst of ten.
+		// A pause of 20 s, then one token every half second: no burst of ten.
 		if got, want := time.Since(start), 22*time.Second; got != want {
 			t.Errorf("four calls after the pause took %s, want %s", got, want)
 		}
@@ -234,7 +234,8 @@ func TestEnterFailsWhenThereIsNoTime(t *testing.T) {
 	})
 }
 
-// A waiter that slept in the old bucket must not pass a gate closed meanwhile.
+// A waiter that slept for the old bucket must not pass a gate that was closed in the
+// meantime.
 func TestNobodySlipsThroughAClosingGate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPacer(Options{Settings: Settings{Rate: 1, Burst: 1, Concurrency: 5}})
@@ -249,8 +250,8 @@ func TestNobodySlipsThroughAClosingGate(t *testing.T) {
 	})
 }
 
-// What is left of a pause after a restart passes by the monotonic clock: one that
-// is set back does not make it longer.
+// After a restart, the rest of a pause passes by the monotonic clock. Setting the
+// clock back does not make it longer.
 func TestResumeByTheMonotonicClock(t *testing.T) {
 	p := newPacer(Options{Settings: Settings{Concurrency: 1}})
 	p.Resume(time.Now().Round(0).Add(time.Minute), 0) // as it was written down

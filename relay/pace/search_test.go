@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// trickle makes a call each minute, alone, as a quiet night does.
+// trickle makes one call a minute, as in a quiet night.
 func trickle(t *testing.T, p *Pacer, a *account, d time.Duration) {
 	t.Helper()
 	for range d / time.Minute {
@@ -22,7 +22,7 @@ func trickle(t *testing.T, p *Pacer, a *account, d time.Duration) {
 	}
 }
 
-// A burst after a night with a mail a minute was taken for the end of a
+// A burst after a night with one mail a minute was once taken for the end of a
 // measurement of 0.15 calls a second.
 func TestATrickleIsNoMeasurement(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -63,7 +63,7 @@ func TestAQuietNightForgetsNothing(t *testing.T) {
 	})
 }
 
-// Bursts with hours between them are drained as fast as the account allows.
+// Bursts with hours between them are sent as fast as the account allows.
 func TestBurstsAreDrained(t *testing.T) {
 	for _, allowed := range []float64{2, 20, 100} {
 		synctest.Test(t, func(t *testing.T) {
@@ -103,8 +103,8 @@ func TestBurstsAreDrained(t *testing.T) {
 	}
 }
 
-// A restart loses what was learned since the last 429, and not the way up: a
-// rate that was written down during a search is no ceiling.
+// A restart loses what was learnt since the last 429, but not the way up: a rate that
+// was stored during a search is no ceiling.
 func TestARestartDuringTheSearch(t *testing.T) {
 	seed := rand.Uint64()
 	r := rand.New(rand.NewPCG(seed, 0))
@@ -143,8 +143,8 @@ func TestARestartDuringTheSearch(t *testing.T) {
 	}
 }
 
-// The 10 a second from which a search starts is what a restart finds written
-// down when the process ended soon after the first 429.
+// If the process ended soon after the first 429, a restart finds the 10 calls a second
+// from which a search starts.
 func TestAnInterimRateIsNoCeiling(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		a := newAccount(200, 200)
@@ -160,8 +160,8 @@ func TestAnInterimRateIsNoCeiling(t *testing.T) {
 	})
 }
 
-// The queue's worker takes several passes at once, and the claim in between
-// takes its time: nobody waits for a token then, and yet all of the rate is used.
+// The queue's worker takes several passes at once, and then claims. Nobody waits for a
+// token then, although the whole rate is in use.
 func TestTheRateIsFoundWithoutWaiting(t *testing.T) {
 	for _, allowed := range []float64{2, 10, 50, 200} {
 		synctest.Test(t, func(t *testing.T) {
@@ -178,8 +178,8 @@ func TestTheRateIsFoundWithoutWaiting(t *testing.T) {
 	}
 }
 
-// work calls as relay/deliver does: a pass is waited for, more are taken as
-// there are, and then the mail is claimed.
+// work makes calls as relay/deliver does: it waits for a pass, takes more if there are
+// any, and then claims the mail.
 func work(p *Pacer, a *account, latency, claim time.Duration, f func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -204,8 +204,8 @@ func work(p *Pacer, a *account, latency, claim time.Duration, f func()) {
 	wg.Wait()
 }
 
-// On an account that another program keeps at its limit most calls are answered
-// 429, whatever our rate is. What it leaves is still asked for.
+// If another program keeps an account at its limit, most calls get a 429, whatever our
+// rate. We still ask for what is left.
 func TestAnAccountAtItsLimit(t *testing.T) {
 	for _, allowed := range []float64{2, 10, 50} {
 		synctest.Test(t, func(t *testing.T) {
@@ -243,7 +243,7 @@ func TestAnAccountAtItsLimit(t *testing.T) {
 	}
 }
 
-// Two relays with one account share it.
+// Two relays share one account.
 func TestTwoRelaysShareAnAccount(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		const allowed = 50

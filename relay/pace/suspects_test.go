@@ -12,7 +12,7 @@ import (
 
 var forbid = relay.Outcome{Kind: relay.Unauthorized, Status: 403}
 
-// callFor makes a call for a mail, when the breaker lets it pass.
+// callFor makes a call for a mail when the breaker lets it pass.
 func callFor(t *testing.T, p *Pacer, mail, sender string, out relay.Outcome) {
 	t.Helper()
 	if b := p.State().Breaker; b.Open {
@@ -26,8 +26,8 @@ func callFor(t *testing.T, p *Pacer, mail, sender string, out relay.Outcome) {
 	pass.Leave(out)
 }
 
-// A mail that failed while others got through says nothing about the API when
-// it fails again; one that failed with all others does.
+// If a mail failed while others got through, its next failure says nothing about the
+// API. If all failed, it does.
 func TestAMailThatFailsAlone(t *testing.T) {
 	for _, bad := range []relay.Outcome{broken, down, ambiguous, forbid} {
 		synctest.Test(t, func(t *testing.T) {
@@ -55,7 +55,7 @@ func TestAMailThatFailsAlone(t *testing.T) {
 	}
 }
 
-// A 401 is about the key: no mail is suspected for it.
+// A 401 is about the key. No mail is suspected for it.
 func TestARefusedKeyIsNoMailsFault(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPacer(Options{Settings: Settings{Concurrency: 1}})
@@ -73,8 +73,8 @@ func TestARefusedKeyIsNoMailsFault(t *testing.T) {
 	})
 }
 
-// One 403 opens the breaker; where it was found to be about one sender, that
-// sender's next ones count like any failure, and nobody else's do.
+// One 403 opens the breaker. If it was found to be about one sender, that sender's
+// next ones count like any failure, and nobody else's do.
 func TestASenderThatIsForbidden(t *testing.T) {
 	tests := []struct {
 		name   string
@@ -107,8 +107,8 @@ func TestASenderThatIsForbidden(t *testing.T) {
 	}
 }
 
-// An application that writes as a new sender each time, all of them forbidden,
-// does not open the breaker with each mail once that is known of some.
+// An application that writes as a new sender each time, and is always forbidden, does
+// not open the breaker with each mail once that is known of some.
 func TestManySendersThatAreForbidden(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPacer(Options{Settings: Settings{Concurrency: 1}, Failures: 5})
@@ -132,8 +132,8 @@ func TestManySendersThatAreForbidden(t *testing.T) {
 	})
 }
 
-// What a person reads is why and since when mail waits now, which may be another
-// reason than the one for which the breaker opened.
+// People can read why and since when mail waits now. That may be another reason than
+// the one for which the breaker opened.
 func TestTheReasonOfNow(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPacer(Options{Settings: Settings{Concurrency: 1}, Failures: 1})
@@ -156,7 +156,7 @@ func TestTheReasonOfNow(t *testing.T) {
 	})
 }
 
-// A probe of a suspect that gets through shows that it was the API.
+// If a probe with a suspect gets through, the API was the cause.
 func TestASuspectThatIsCleared(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPacer(Options{Settings: Settings{Concurrency: 1}, Failures: 1})
@@ -168,7 +168,7 @@ func TestASuspectThatIsCleared(t *testing.T) {
 	})
 }
 
-// An outage of a week, with as many probes, costs a bounded list.
+// A week's outage, with many probes, costs a bounded list.
 func TestSuspectsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newPacer(Options{Settings: Settings{Concurrency: 1}, Failures: 1})

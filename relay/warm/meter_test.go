@@ -12,13 +12,13 @@ import (
 
 const domain = "mail.example.com"
 
-// small allows 2 mails on the first day, 4 on the second, and is over on the
+// small allows 2 mails on the first day and 4 on the second, and is over on the
 // fourth.
 func small() *Meter {
 	return New([]Plan{{Domain: domain, Begin: begin, First: 2, Growth: 2, Until: 16}})
 }
 
-// take takes up to n ordinary mails and says how many it got.
+// take takes up to n ordinary mails and returns how many it got.
 func take(m *Meter, n int, now time.Time) int {
 	got := 0
 	for range n {
@@ -121,7 +121,7 @@ func TestSpellingsAreOneDomain(t *testing.T) {
 	}
 }
 
-// A mail that is settled after midnight is one of the day it was taken on.
+// A mail that is settled after midnight belongs to the day on which it was taken.
 func TestMidnightBetweenTakeAndSent(t *testing.T) {
 	m, at := small(), on(1, 24*time.Hour-1)
 	take(m, 2, at)

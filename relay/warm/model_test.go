@@ -10,8 +10,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// model is what the provider sees and what stable storage holds, beside the
-// Meter that is to keep the former within the plan.
+// model has what the provider sees and what stable storage holds, beside the Meter
+// under test.
 type model struct {
 	plans []Plan
 	m     *Meter
@@ -28,7 +28,7 @@ type mail struct {
 	at     time.Time
 }
 
-// tally is the provider's view of one day of one domain.
+// tally is one day of one domain as the provider sees it.
 type tally struct {
 	ordinary, urgent int
 	lost             int // of them, those whose settlement a crash prevented
@@ -94,7 +94,7 @@ func (w *model) take(t *rapid.T) {
 	}
 }
 
-// settle is the queue's transaction and then the Meter's knowledge of it.
+// settle is the queue's transaction, followed by the call to the Meter.
 func (w *model) settle(t *rapid.T) {
 	x := w.pick(t)
 	w.accept(x)
@@ -118,8 +118,8 @@ func (w *model) giveBack(t *rapid.T) {
 	w.m.Return(x.domain, x.at)
 }
 
-// setClock moves to any moment of a week and a day, so that no more days are
-// counted than are kept whatever the order.
+// setClock moves the clock to any moment of eight days. So no more days are counted
+// than are kept, whatever the order.
 func (w *model) setClock(t *rapid.T) {
 	w.now = on(0, time.Duration(rapid.IntRange(0, keptDays*secondsPerDay-1).Draw(t, "second"))*time.Second)
 }
@@ -142,7 +142,7 @@ func (w *model) expire(now time.Time) {
 	}
 }
 
-// restart is a crash: what was in flight may have been sent, and nobody knows.
+// restart is a crash. Nobody knows whether what was in flight was sent.
 func (w *model) restart(t *rapid.T) {
 	for _, x := range w.flight {
 		if rapid.Bool().Draw(t, "accepted") {
@@ -175,9 +175,9 @@ func (w *model) check(t *rapid.T) {
 	}
 }
 
-// Whatever is sent, comes back, and happens to the clock and the process, no
-// day sees more ordinary mail than its cap, or a crash's in-flight mail more;
-// and none is refused while there is room.
+// Whatever is sent or returned, and whatever happens to the clock and the process, no
+// day sees more ordinary mail than its cap and what was in flight at crashes. No mail
+// is refused while there is room.
 func TestModel(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := &model{
@@ -207,7 +207,7 @@ func TestModel(t *testing.T) {
 	})
 }
 
-// Names that Mark writes are read back, others never crash.
+// Load reads the names that Mark writes, and others cause no panic.
 func FuzzLoad(f *testing.F) {
 	f.Add("warm/2026-12-01/mail.example.com", "3")
 	f.Add("warm/2026-02-30/mail.example.com", "3")

@@ -10,7 +10,7 @@ import (
 
 var begin = time.Date(2026, 12, 1, 0, 0, 0, 0, time.UTC)
 
-// on is a moment of the n-th day after begin's month started.
+// on returns a moment of the n-th day, counted from the month in which begin is.
 func on(day int, clock time.Duration) time.Time { return begin.AddDate(0, 0, day-1).Add(clock) }
 
 func TestCap(t *testing.T) {
@@ -69,7 +69,7 @@ func TestCap(t *testing.T) {
 	}
 }
 
-// The day is UTC's, whatever zone the time is told in.
+// The day is that of UTC, whatever the zone of the time.
 func TestCapIsOfTheUTCDay(t *testing.T) {
 	p := Plan{Begin: begin, First: 1, Growth: 2}
 	east := time.FixedZone("east", 14*60*60)

@@ -17,7 +17,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
-// guide is the handler of the provider's Python guide, running.
+// guide runs the handler of the provider's Python guide.
 type guide struct {
 	url   string
 	lines *bufio.Scanner
@@ -46,7 +46,7 @@ func newGuide(t *testing.T) *guide {
 	return g
 }
 
-// ask is the guide's answer and decision.
+// ask returns the answer and the decision of the guide's handler.
 func (g *guide) ask(t *testing.T, c *http.Client, body, signature string) (status int, text, decision string) {
 	t.Helper()
 	r, err := http.NewRequest(http.MethodPost, g.url, strings.NewReader(body))
@@ -68,7 +68,7 @@ func (g *guide) ask(t *testing.T, c *http.Client, body, signature string) (statu
 	return resp.StatusCode, string(answer), g.lines.Text()
 }
 
-// decision is ours, in the guide's words.
+// decision returns our handler's decision, in the words of the guide.
 func decision(t *testing.T, status int, events []relay.Event) string {
 	t.Helper()
 	if status != 200 {
@@ -100,8 +100,8 @@ func decision(t *testing.T, status int, events []relay.Event) string {
 	return "nothing"
 }
 
-// TestAsTheGuidesHandler: the provider's own example and ours say the same of
-// the same requests, and make the same of them.
+// TestAsTheGuidesHandler checks that the provider's example and our handler answer the
+// same requests in the same way.
 func TestAsTheGuidesHandler(t *testing.T) {
 	g := newGuide(t)
 	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}

@@ -23,9 +23,10 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
 
-// TestAThousandEventsASecond: from 50 connections, each event durable before
-// its answer, with repeats and forgeries among them: right answers, nothing
-// lost, and memory that does not grow. SMTP2REST_LOAD is how many seconds.
+// TestAThousandEventsASecond sends events from 50 connections, with repeats and
+// forgeries among them. Each event must be stored before its answer. Answers must be
+// right, nothing may be lost, and memory may not grow. SMTP2REST_LOAD is its length in
+// seconds.
 func TestAThousandEventsASecond(t *testing.T) {
 	const connections, rate = 50, 1000
 	length := 3 * time.Second
@@ -75,8 +76,8 @@ func TestAThousandEventsASecond(t *testing.T) {
 	if left := kept(t, dir, events); left != events {
 		t.Errorf("%d of %d events are kept", left, events)
 	}
-	// What a suppressed address takes in the index; and, however long it lasts,
-	// what the connections hold and the index has in reserve at that moment.
+	// What a suppressed address takes in the index; and, however long it lasts, what
+	// the connections hold and the index has in reserve at that moment.
 	const held = 1 << 20
 	if perAddress := (grown - held) / int64(bounced); perAddress > 400 {
 		t.Errorf("memory grew by %d bytes for each address", perAddress)
@@ -118,7 +119,7 @@ func heap() uint64 {
 	return m.HeapAlloc
 }
 
-// load is who sends events.
+// load sends events.
 type load struct {
 	t      *testing.T
 	url    string
@@ -130,7 +131,7 @@ type load struct {
 	took []time.Duration
 }
 
-// run sends so many requests a second from so many connections.
+// run sends rate requests a second from several connections.
 func (l *load) run(connections, rate int, length time.Duration) {
 	work := make(chan struct{})
 	var wg sync.WaitGroup

@@ -60,7 +60,7 @@ func dial(t *testing.T, s *Server) net.Conn {
 	return c
 }
 
-// written is a request as it is on the wire.
+// written returns a request as it is on the wire.
 func written(body, signature string) string {
 	return fmt.Sprintf("POST /webhook HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n%s: %s\r\nContent-Length: %d\r\n\r\n%s", nexuspromail.SignatureHeader, signature, len(body), body)
 }
@@ -93,8 +93,8 @@ func TestOverTheWire(t *testing.T) {
 	}
 }
 
-// TestSlowClientsAreCutOff: one that stays silent, or sends by the drop, costs a
-// connection for a while and no more.
+// TestSlowClientsAreCutOff checks that a client that stays silent, or sends very
+// slowly, only costs a connection for a while.
 func TestSlowClientsAreCutOff(t *testing.T) {
 	for name, begin := range map[string]string{
 		"silent":           "",
@@ -120,14 +120,15 @@ func TestLargeHeadersAreRefused(t *testing.T) {
 	go func() { // it may be answered before all is read
 		_, _ = io.WriteString(c, "POST /webhook HTTP/1.1\r\nHost: x\r\nX: "+strings.Repeat("x", 64<<10)+"\r\n\r\n")
 	}()
-	// What is left unread when it hangs up may take the answer with it.
+	// If something is left unread when the server hangs up, the client may lose the
+	// answer.
 	answer, err := io.ReadAll(c)
 	if err == nil && !strings.HasPrefix(string(answer), "HTTP/1.1 431 ") || err != nil && !errors.Is(err, syscall.ECONNRESET) {
 		t.Errorf("%q, %v", answer, err)
 	}
 }
 
-// TestALargeBodyIsNotRead: it is answered before it is sent.
+// TestALargeBodyIsNotRead checks that the answer comes before the body is sent.
 func TestALargeBodyIsNotRead(t *testing.T) {
 	s, _ := serve(t, ServerOptions{})
 	c := dial(t, s)
@@ -137,8 +138,8 @@ func TestALargeBodyIsNotRead(t *testing.T) {
 	}
 }
 
-// TestStrangersMakeRoom: neither silent clients, nor those that send requests
-// without a signature, keep the provider out.
+// TestStrangersMakeRoom checks that neither silent clients nor clients without a
+// signature keep the provider out.
 func TestStrangersMakeRoom(t *testing.T) {
 	s, k := serve(t, ServerOptions{limits: webserver.Limits{Connections: 4, PerAddress: 5, Grace: 1}})
 	for range 6 {
@@ -153,8 +154,8 @@ func TestStrangersMakeRoom(t *testing.T) {
 	}
 }
 
-// TestTheUnsignedAreHungUpOn: whoever has not proved to be the provider does not
-// keep the connection.
+// TestTheUnsignedAreHungUpOn checks that a client without a good signature does not
+// keep its connection.
 func TestTheUnsignedAreHungUpOn(t *testing.T) {
 	s, _ := serve(t, ServerOptions{})
 	for _, request := range []string{
@@ -168,8 +169,8 @@ func TestTheUnsignedAreHungUpOn(t *testing.T) {
 	}
 }
 
-// TestStop: idle connections do not hold it up, and what comes after it is not
-// taken.
+// TestStop checks that idle connections do not delay Stop, and that nothing is
+// accepted after it.
 func TestStop(t *testing.T) {
 	s, _ := serve(t, ServerOptions{})
 	c := dial(t, s)
@@ -233,7 +234,8 @@ func TestTLS(t *testing.T) {
 	}
 }
 
-// TestNewCertificate: it is used without a restart; a broken one is not.
+// TestNewCertificate checks that a new certificate is used without a restart, and a
+// broken one is not.
 func TestNewCertificate(t *testing.T) {
 	dir := t.TempDir()
 	newPair(t, dir, 1)

@@ -28,7 +28,7 @@ const secret = "whsec_test"
 const hardBounce = `{"id":"evt_1","type":"bounced.hard","created_at":"2026-05-13T10:24:31Z",` +
 	`"data":{"message_id":"msg_1","email":"bob@example.net","timestamp":"2026-05-13T10:24:28Z","bounce_code":"550","bounce_reason":"5.1.1 no such user"}}`
 
-// keeper is a Taker that remembers, or fails.
+// keeper is a Taker that remembers events, or fails.
 type keeper struct {
 	mu     sync.Mutex
 	events map[string]relay.Event
@@ -67,7 +67,7 @@ func request(method, path, signature, body string) *http.Request {
 	return r
 }
 
-// ask returns status and body, and checks what must hold of every answer.
+// ask returns status and body, and checks what must hold for every answer.
 func ask(t *testing.T, h http.Handler, r *http.Request) (int, string) {
 	t.Helper()
 	w := httptest.NewRecorder()
@@ -138,7 +138,7 @@ func unsized(r *http.Request) *http.Request {
 	return r
 }
 
-// breaking is a body whose client goes away.
+// breaking is a body whose client hangs up.
 type breaking struct{}
 
 func (breaking) Read([]byte) (int, error) { return 0, io.ErrUnexpectedEOF }
@@ -158,8 +158,8 @@ func post(t *testing.T, h http.Handler, body string) int {
 	return status
 }
 
-// TestAgain: what came before is acknowledged, changes nothing, and is no
-// second event.
+// TestAgain checks that an event that comes again is answered 200, changes nothing,
+// and is not counted.
 func TestAgain(t *testing.T) {
 	h, k := newHandler(secret)
 	for range 3 {
@@ -172,8 +172,8 @@ func TestAgain(t *testing.T) {
 	}
 }
 
-// TestNotKept: the provider is asked to come again, and nothing is counted as
-// an event.
+// TestNotKept checks that the provider is asked to send the event again, and that no
+// event is counted.
 func TestNotKept(t *testing.T) {
 	h, k := newHandler(secret)
 	k.fails = errors.New("disk full in /var/lib/secret-path")
@@ -205,8 +205,8 @@ func TestTypesAreCounted(t *testing.T) {
 	}
 }
 
-// TestSecretsChangeInUse: the new one and the one before it count, the one
-// before that no more.
+// TestSecretsChangeInUse checks that the new secret and the one before it count, and
+// older ones do not.
 func TestSecretsChangeInUse(t *testing.T) {
 	h, _ := newHandler("first")
 	for i, secrets := range [][]string{{"first"}, {"second", "first"}, {"third", "second"}} {

@@ -25,7 +25,7 @@ func listen(t *testing.T) *Socket {
 	return s
 }
 
-// says serves a Turn with one word until it is closed.
+// says answers with one word on a Turn, until it is closed.
 func says(t *testing.T, turn *Turn, word string) {
 	t.Helper()
 	var wg sync.WaitGroup
@@ -60,8 +60,8 @@ func ask(t *testing.T, s *Socket) string {
 	return string(said)
 }
 
-// A client that came before anybody leads waits; who comes after a change finds
-// the new server; and while servers change again and again nobody is refused.
+// A client that comes before any server leads waits. A client that comes after a
+// change gets the new server. While servers change again and again, nobody is refused.
 func TestHandover(t *testing.T) {
 	s := listen(t)
 	early := make(chan string, 1)
@@ -97,7 +97,7 @@ func TestHandover(t *testing.T) {
 	}
 }
 
-// A socket that is closed ends whoever waits at it.
+// Closing a socket ends whoever waits for it.
 func TestClose(t *testing.T) {
 	s := listen(t)
 	turn := s.Turn()

@@ -11,7 +11,7 @@ import (
 	"time"
 )
 
-// Time goes on while a client waits for an answer that takes an hour.
+// Virtual time goes on while a client waits an hour for an answer.
 func TestHTTPInVirtualTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := Listen()

@@ -6,8 +6,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// However they are taken, returned and resized, none is given away beyond the
-// number that holds at that moment.
+// However slots are taken, returned and resized, no more are given out than there are
+// at that moment.
 func TestPool(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		size := rapid.IntRange(1, 5).Draw(t, "size")

@@ -68,7 +68,8 @@ func TestGuessUndeclaredCharset(t *testing.T) {
 	}
 }
 
-// commonHan searches: the characters must be in order, and of one length.
+// commonHan uses a binary search, so the characters must be in order and of one
+// length.
 func TestCommonHan(t *testing.T) {
 	for _, common := range []string{simplifiedCommon, traditionalCommon} {
 		before := rune(0)
@@ -84,7 +85,7 @@ func TestCommonHan(t *testing.T) {
 	}
 }
 
-// A mail of a thousand undeclared pieces has one guess, not a thousand.
+// A mail of a thousand undeclared pieces causes one guess, not a thousand.
 func TestGuessesAreBounded(t *testing.T) {
 	var d Decoder
 	piece := []byte("\xcf\xf0\xe8\xe2\xe5\xf2")

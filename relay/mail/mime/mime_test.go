@@ -104,8 +104,8 @@ func TestDecoded(t *testing.T) {
 	}
 }
 
-// TestAppendBase64: what goes into the JSON decodes to what the part says,
-// whichever way it came.
+// TestAppendBase64 checks that the base64 in the JSON decodes to the part's content,
+// however it was transferred.
 func TestAppendBase64(t *testing.T) {
 	for _, mail := range []string{
 		"Content-Transfer-Encoding: base64\r\n\r\nSGVs\r\nbG8=\r\n",
@@ -191,8 +191,8 @@ func TestHeaderLines(t *testing.T) {
 	}
 }
 
-// FuzzParse: the parser never fails, its bodies are within the mail, and what
-// it decodes is UTF-8.
+// FuzzParse checks that the parser never fails, that bodies are within the mail, and
+// that decoded text is UTF-8.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte("Content-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\none\r\n--b--\r\n"))
 	f.Add([]byte("From: a@b\nContent-Type: message/rfc822\nContent-Transfer-Encoding: base64\n\nU3ViamVjdDogeA0KDQp5"))

@@ -72,7 +72,8 @@ func TestParseOther(t *testing.T) {
 	}
 }
 
-// FuzzParse: no input panics, and what comes out was in it.
+// FuzzParse checks that no input causes a panic, and that everything returned was in
+// it.
 func FuzzParse(f *testing.F) {
 	f.Add([]byte(head + attribute(0x00069003, count(1)+property(0x0102, propBodyHTML, "<p>"))))
 	f.Add([]byte(head + attribute(0x00069002, "") + attribute(0x00069005, count(9)+property(0x101F, propLongFilename, "ab"))))

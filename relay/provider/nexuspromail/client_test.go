@@ -41,7 +41,7 @@ func request(body string) provider.Request {
 	return provider.Request{IdempotencyKey: "01abc-42", To: "bob@example.net", Body: words(body)}
 }
 
-// words is a body that is the same for everybody.
+// words is a body that is the same for all recipients.
 type words string
 
 func (w words) Len(string) int64      { return int64(len(w)) }
@@ -73,7 +73,7 @@ func TestTheRequestOnTheWire(t *testing.T) {
 	}
 }
 
-// serveRaw answers each connection by hand and reports how many requests came.
+// serveRaw answers each connection by hand and counts the requests.
 func serveRaw(t *testing.T, handle func(n int32, conn net.Conn, req *http.Request)) (url string, requests *atomic.Int32) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
@@ -107,9 +107,9 @@ func serveRaw(t *testing.T, handle func(n int32, conn net.Conn, req *http.Reques
 
 const ok200 = "HTTP/1.1 200 OK\r\nContent-Length: 22\r\n\r\n{\"message_id\":\"msg_1\"}"
 
-// A connection that breaks after the request was written may have delivered
-// it. net/http must not send it again behind our back, not even on a reused
-// connection, where it would for an Idempotency-Key in canonical form.
+// If a connection breaks after the request was written, the mail may have been taken.
+// net/http must not repeat it by itself. On a reused connection it would, for an
+// Idempotency-Key in canonical form.
 func TestABrokenConnectionIsAmbiguousAndNotRetried(t *testing.T) {
 	url, requests := serveRaw(t, func(n int32, conn net.Conn, _ *http.Request) {
 		if n == 1 {
@@ -182,8 +182,8 @@ func TestARedirectIsNotFollowed(t *testing.T) {
 	}
 }
 
-// Answers are read to their end and connections kept, so that a series of
-// calls pays for one connection.
+// Answers are read to their end and connections kept, so that a series of calls needs
+// one connection.
 func TestConnectionsAreReused(t *testing.T) {
 	var connections atomic.Int32
 	srv := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -246,7 +246,7 @@ func TestAnExtraCA(t *testing.T) {
 	}
 }
 
-// No outcome, whatever went wrong, may hold the key.
+// No outcome has the key, whatever went wrong.
 func TestTheKeyIsInNoOutcome(t *testing.T) {
 	for _, url := range []string{"http://127.0.0.1:1", "http://nosuch.invalid", "http://[::1"} {
 		c, err := New(Options{Endpoint: Endpoint{URL: url, Path: "/x"}, Key: "top-secret", Timeouts: httpcall.Timeouts{Timeout: time.Second, ConnectTimeout: time.Second}})

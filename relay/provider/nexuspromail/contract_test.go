@@ -10,8 +10,8 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/provider/providertest"
 )
 
-// TestContract: what is in testdata/recorded is what the vendor's guides and
-// pages show, and what was seen of such APIs.
+// TestContract uses testdata/recorded, which has what the vendor's guides and pages
+// show, and what was seen of such APIs.
 func TestContract(t *testing.T) {
 	providertest.Run(t, providertest.Vendor{
 		Format: settings.Defaults[Format](),

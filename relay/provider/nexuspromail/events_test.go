@@ -14,7 +14,8 @@ import (
 const hardBounce = `{"id":"evt_1","type":"bounced.hard","created_at":"2026-05-13T10:24:31Z",` +
 	`"data":{"message_id":"msg_1","email":"bob@example.net","timestamp":"2026-05-13T10:24:28Z","bounce_code":"550","bounce_reason":"5.1.1 no such user"}}`
 
-// TestVectors: signatures that openssl and Python made (testdata/make-vectors.sh).
+// TestVectors checks signatures that openssl and Python made
+// (testdata/make-vectors.sh).
 func TestVectors(t *testing.T) {
 	data, err := os.ReadFile("testdata/vectors.json")
 	if err != nil {
@@ -78,7 +79,8 @@ func TestParse(t *testing.T) {
 	}
 }
 
-// TestWithoutAnID: the content is the id, so that the same is the same.
+// TestWithoutAnID checks that the id is made of the content, so that an equal event
+// has an equal id.
 func TestWithoutAnID(t *testing.T) {
 	ids := map[string]bool{}
 	for _, body := range []string{
@@ -97,8 +99,8 @@ func TestWithoutAnID(t *testing.T) {
 	}
 }
 
-// FuzzParse: whatever is signed, nothing breaks, and what is kept is bounded
-// and text.
+// FuzzParse checks that no signed body causes a panic, and that what is kept is
+// bounded text.
 func FuzzParse(f *testing.F) {
 	for _, s := range []string{hardBounce, "{}", "null", `{"data":[]}`, `{"id":-1e9,"data":{"timestamp":"0000-01-01T00:00:00Z"}}`, `{"id":"\ud800"}`, "{\"type\":\"\xff\"}",
 		strings.Repeat(`{"data":`, 200) + "1" + strings.Repeat("}", 200)} {

@@ -7,7 +7,7 @@ import (
 	"unicode/utf8"
 )
 
-// FuzzAppendString: encoding/json reads what we write.
+// FuzzAppendString checks that encoding/json reads what we write.
 func FuzzAppendString(f *testing.F) {
 	f.Add("a\"\\\n\r\t\x00\x1f\u2028\u2029é😀\xff")
 	f.Fuzz(func(t *testing.T, s string) {
@@ -25,8 +25,8 @@ func FuzzAppendString(f *testing.F) {
 	})
 }
 
-// toValid replaces each byte that is not UTF-8, where strings.ToValidUTF8
-// replaces a run of them once.
+// toValid replaces each byte that is not UTF-8. strings.ToValidUTF8 replaces a run of
+// them once.
 func toValid(s string) string {
 	var b strings.Builder
 	for _, r := range s {

@@ -10,7 +10,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/provider"
 )
 
-// What a provider may answer, and what is made of it: a secret, or words that can
+// Answers to a registration, and what they must become: a secret, or an error that can
 // be shown.
 func TestRegister(t *testing.T) {
 	for name, tt := range map[string]struct {

@@ -10,8 +10,8 @@ import (
 	"testing"
 )
 
-// BenchmarkCalls is the sandbox's speed over real sockets with keep-alive, the
-// client's part kept small. ns/op is that of all connections together.
+// BenchmarkCalls measures the sandbox over real sockets with keep-alive, with a small
+// client. ns/op is that of all connections together.
 func BenchmarkCalls(b *testing.B) {
 	for _, size := range []int{100, 3 << 10, 18 << 10} {
 		b.Run(fmt.Sprintf("html=%d", size), func(b *testing.B) {

@@ -16,7 +16,7 @@ func TestRate(t *testing.T) {
 		status := func(body string, edit func(*http.Request)) int {
 			return must(t, c, memoryURL, body, edit).status
 		}
-		// Refusals of the payload count, those of the key do not.
+		// Refusals of the payload count for the rate; refusals of the key do not.
 		if got := status(good, func(r *http.Request) { r.Header.Set("Authorization", "Bearer x") }); got != 401 {
 			t.Errorf("status %d", got)
 		}
@@ -143,7 +143,7 @@ func TestOutages(t *testing.T) {
 			}
 		}
 	}
-	// An outage does not hide what is wrong with a call.
+	// An outage does not hide faults of a call.
 	if g := must(t, c, s.sendURL(), `{}`, nil); g.status != 422 {
 		t.Errorf("status %d", g.status)
 	}

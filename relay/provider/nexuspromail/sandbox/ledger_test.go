@@ -13,8 +13,8 @@ import (
 	"pgregory.net/rapid"
 )
 
-// keyed is a call with an idempotency key that must be accepted; it returns
-// the body of the answer.
+// keyed makes a call with an idempotency key that must be accepted, and returns the
+// body of the answer.
 func keyed(t *testing.T, s *Server, c *http.Client, key, to string) got {
 	t.Helper()
 	return must(t, c, s.sendURL(), bodyTo(to), func(r *http.Request) {
@@ -85,7 +85,7 @@ func TestIdempotent(t *testing.T) {
 	if g.status != 422 || g.body != `{"error":"validation","message":"Idempotency-Key was used for another recipient"}` {
 		t.Errorf("%+v", g)
 	}
-	// An answer that is lost is what keys are for.
+	// Keys are for answers that were lost.
 	if _, err := call(t, c, s.sendURL(), bodyTo("lost+1@example.net"), func(r *http.Request) { r.Header.Set("Idempotency-Key", "k3") }); err == nil {
 		t.Error("an answer came")
 	}
@@ -136,8 +136,8 @@ func TestRingOfCalls(t *testing.T) {
 	}
 }
 
-// TestBodiesAreBounded holds the ring against a plain list from which the
-// oldest bodies are dropped while they are too much; the newest always stays.
+// TestBodiesAreBounded compares the ring with a plain list from which the oldest
+// bodies are dropped while there are too many. The newest always stays.
 func TestBodiesAreBounded(t *testing.T) {
 	most := make([]byte, keptBytes+1) // the bodies share it: only lengths matter
 	rapid.Check(t, func(t *rapid.T) {

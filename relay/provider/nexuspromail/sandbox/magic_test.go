@@ -15,8 +15,8 @@ import (
 
 const accepted = "accepted" // stands for a 200 with the call's message_id
 
-// TestMagicRecipients calls each magic recipient over a real socket, as often
-// as the story has answers. Status 0 is a connection that is reset.
+// TestMagicRecipients calls each magic recipient over a real socket, once for each
+// expected answer. Status 0 is a connection that is reset.
 func TestMagicRecipients(t *testing.T) {
 	type step struct {
 		status int
@@ -142,7 +142,7 @@ func TestSlow(t *testing.T) {
 				t.Errorf("%s@ took %v, status %d", local, took, g.status)
 			}
 		}
-		// Who does not wait for slow@ has sent the mail all the same.
+		// A client that does not wait for slow@ has sent the mail nevertheless.
 		ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 		defer cancel()
 		_, err := call(t, c, memoryURL, bodyTo("slow@hasty.example"), func(r *http.Request) { *r = *r.WithContext(ctx) })
@@ -172,7 +172,7 @@ func TestTimeout(t *testing.T) {
 		_, err := call(t, c, s.sendURL(), bodyTo("timeout@example.net"), func(r *http.Request) { *r = *r.WithContext(ctx) })
 		left <- err
 	}()
-	// The call is on record, without an answer, while it hangs.
+	// While the call hangs, it is recorded without an answer.
 	if err := s.WaitFor(t.Context(), func(st Stats) bool { return st.ByStatus[0] == 1 && st.InFlight == 1 }); err != nil {
 		t.Fatal(err)
 	}

@@ -15,7 +15,7 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 const good = `{"to":{"email":"bob@example.net"},"from":{"email":"hello@mail.example.com","name":"App"},"subject":"Hi","html":"<p>Hi</p>","text":"Hi","reply_to":{"email":"s@example.com"}}`
 
-// bodyTo is a good body for a recipient.
+// bodyTo returns a good body for a recipient.
 func bodyTo(to string) string { return strings.Replace(good, "bob@example.net", to, 1) }
 
 // start runs a sandbox for one test.
@@ -35,7 +35,7 @@ func start(t testing.TB, o Options) *Server {
 	return s
 }
 
-// client is an HTTP client of the test's own that follows no redirects.
+// client returns a new HTTP client that follows no redirects.
 func client(t testing.TB) *http.Client {
 	tr := &http.Transport{MaxIdleConnsPerHost: 64}
 	t.Cleanup(tr.CloseIdleConnections)
@@ -45,7 +45,7 @@ func client(t testing.TB) *http.Client {
 	}
 }
 
-// got is an answer read to its end.
+// got is an answer that was read to its end.
 type got struct {
 	status int
 	header http.Header
@@ -61,7 +61,7 @@ func call(t testing.TB, c *http.Client, url, body string, edit func(*http.Reques
 	}
 	r.Header.Set("Authorization", "Bearer "+defaultKey)
 	r.Header.Set("Content-Type", "application/json")
-	// A retry of net/http's own would hide a connection that was reset.
+	// If net/http repeated a call, it would hide a connection that was reset.
 	r.GetBody = nil
 	if edit != nil {
 		edit(r)
@@ -75,7 +75,7 @@ func call(t testing.TB, c *http.Client, url, body string, edit func(*http.Reques
 	return got{resp.StatusCode, resp.Header, string(b)}, err
 }
 
-// must makes a call that has to be answered.
+// must makes a call that must be answered.
 func must(t testing.TB, c *http.Client, url, body string, edit func(*http.Request)) got {
 	t.Helper()
 	g, err := call(t, c, url, body, edit)

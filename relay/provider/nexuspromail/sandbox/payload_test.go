@@ -8,7 +8,7 @@ import (
 	"testing"
 )
 
-// without and with make bodies that are wrong in one place.
+// with returns the good body, changed in one place.
 func with(old, changed string) string {
 	if !strings.Contains(good, old) {
 		panic("the good body has no " + old)
@@ -156,8 +156,8 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-// FuzzCall throws bodies at the whole handler: it never answers 5xx, and
-// always JSON.
+// FuzzCall sends bodies to the whole handler, which never answers 5xx, and always
+// JSON.
 func FuzzCall(f *testing.F) {
 	f.Add([]byte(good), "application/json", "k")
 	f.Add([]byte(`{"to":`), "application/json; charset=latin1", "")

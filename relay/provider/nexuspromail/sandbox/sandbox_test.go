@@ -12,7 +12,8 @@ import (
 	"time"
 )
 
-// TestStopEndsHangingCalls stops under every kind of call that takes its time.
+// TestStopEndsHangingCalls stops the sandbox during every kind of call that takes
+// time.
 func TestStopEndsHangingCalls(t *testing.T) {
 	s := start(t, Options{})
 	c := client(t)
@@ -24,8 +25,8 @@ func TestStopEndsHangingCalls(t *testing.T) {
 			}
 		})
 	}
-	// Besides, a connection that was dialled and never used, and one in the
-	// middle of its headers: http.Server.Shutdown would wait for either.
+	// There are also a connection that was never used, and one in the middle of its
+	// headers. http.Server.Shutdown would wait for either.
 	for _, text := range []string{"", "POST / HT"} {
 		conn, err := net.Dial("tcp", s.Addr())
 		if err != nil {
@@ -117,7 +118,7 @@ func TestLifeCycle(t *testing.T) {
 	}
 }
 
-// TestStopLosesNoAnswers stops under load: who was counted as accepted, got
+// TestStopLosesNoAnswers stops under load. Every call that was counted as accepted got
 // its answer.
 func TestStopLosesNoAnswers(t *testing.T) {
 	s := start(t, Options{})

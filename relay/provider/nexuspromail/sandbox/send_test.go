@@ -7,8 +7,8 @@ import (
 	"testing"
 )
 
-// TestOrderOfChecks has calls with everything wrong, and takes away the first
-// wrong thing each time.
+// TestOrderOfChecks makes calls with everything wrong, and corrects the first fault
+// each time.
 func TestOrderOfChecks(t *testing.T) {
 	s := start(t, Options{MaxBody: 1000, Rate: 1e-6, Burst: 1, Outage: OutageUnavailable})
 	c := client(t)
@@ -93,8 +93,8 @@ func TestHeaders(t *testing.T) {
 	}
 }
 
-// TestLargeBodies sends one far over the limit: the client must see the 413,
-// not a broken connection, and with or without a Content-Length.
+// TestLargeBodies sends a body far above the limit. The client must get the 413 and
+// not a broken connection, with or without a Content-Length.
 func TestLargeBodies(t *testing.T) {
 	s := start(t, Options{MaxBody: 4 << 20})
 	c := client(t)
@@ -114,8 +114,8 @@ func TestLargeBodies(t *testing.T) {
 	}
 }
 
-// TestAnswersAreSentBeforeTheCallIsOver: Stop closes the connections of calls
-// that are over, and must not cut an answer that waits in a buffer.
+// TestAnswersAreSentBeforeTheCallIsOver: Stop closes the connections of finished
+// calls, and must not cut an answer in a buffer.
 func TestAnswersAreSentBeforeTheCallIsOver(t *testing.T) {
 	s := New(Options{})
 	for _, path := range []string{s.path, "/", "/sandbox/stats"} {

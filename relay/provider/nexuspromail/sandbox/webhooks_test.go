@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// hearing is a webhook endpoint that remembers what it heard.
+// hearing is a webhook endpoint that remembers what it received.
 type hearing struct {
 	*httptest.Server
 	mu     sync.Mutex
@@ -58,7 +58,7 @@ func (h *hearing) heard() []string {
 	return slices.Clone(h.types)
 }
 
-// events waits until so many events were answered, whatever they were answered.
+// events waits until so many events were answered, in whatever way.
 func events(t *testing.T, s *Server, n int) {
 	t.Helper()
 	if err := s.WaitFor(t.Context(), func(st Stats) bool {
@@ -90,7 +90,7 @@ func TestEventsOfMagicRecipients(t *testing.T) {
 	}
 }
 
-// TestAnEventIsAsDocumented: field by field.
+// TestAnEventIsAsDocumented checks field by field.
 func TestAnEventIsAsDocumented(t *testing.T) {
 	h := listenFor(t, func() string { return "whsec" })
 	s := start(t, Options{Webhook: Webhook{URL: h.URL, Secret: "whsec", Events: []string{"bounced.hard"}}})
@@ -125,7 +125,7 @@ func TestEventsRepeatedAndReordered(t *testing.T) {
 	}
 }
 
-// TestEventsComeAgain: what is not answered 200 is sent again.
+// TestEventsComeAgain checks that an event that is not answered 200 is sent again.
 func TestEventsComeAgain(t *testing.T) {
 	h := listenFor(t, func() string { return "whsec" })
 	h.fails = 1
