@@ -38,11 +38,11 @@ func (m *Message) Named(recipient string) string {
 
 // Client is who handed a message over, for the log and for rules.
 type Client struct {
-	Addr     string // IP address and port, or the path of a unix socket
-	Helo     string // as the client called itself; not to be trusted
-	User     string // authenticated user, "" when none
-	Listener string // the address of ours it connected to
-	Session  string // the SMTP session's id in the log
+	Addr     string `json:"addr,omitempty"`     // IP address and port, or the path of a unix socket
+	Helo     string `json:"helo,omitempty"`     // as the client called itself; not to be trusted
+	User     string `json:"user,omitempty"`     // who logged in; "" when nobody did
+	Listener string `json:"listener,omitempty"` // the address of ours it connected to
+	Session  string `json:"session,omitempty"`  // the SMTP session's id in the log
 }
 
 // Remainder is a message with what came of the first try, for the queue to

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/warm"
@@ -109,7 +110,7 @@ func (v view) mail(m queue.Mail) Mail {
 	out := Mail{
 		Envelope:   envelope(m),
 		Domain:     text(m.Domain),
-		Client:     Peer{Addr: text(c.Addr), Helo: text(c.Helo), User: text(c.User), Listener: text(c.Listener), Session: text(c.Session)},
+		Client:     relay.Client{Addr: text(c.Addr), Helo: text(c.Helo), User: text(c.User), Listener: text(c.Listener), Session: text(c.Session)},
 		Recipients: make([]Recipient, len(m.Recipients)),
 	}
 	for i, r := range m.Recipients {

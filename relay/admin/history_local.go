@@ -189,7 +189,7 @@ func (l *LocalHistory) queued(ctx context.Context, name string) (Traced, error) 
 		return Traced{}, err
 	}
 	m := history.Mail{ID: q.ID, Received: q.Received, Sender: q.Sender, Head: history.Head{
-		Size: q.Size, BounceOf: q.BounceOf, Client: history.Client(q.Client),
+		Size: q.Size, BounceOf: q.BounceOf, Client: q.Client,
 	}}
 	for _, r := range q.Recipients {
 		one := history.Recipient{Addr: r.Recipient, State: stateInQueue(r.State), Ended: r.Ended}

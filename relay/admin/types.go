@@ -3,6 +3,7 @@ package admin
 import (
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/history"
 )
 
@@ -142,20 +143,11 @@ type Entry struct {
 // Mail is one mail, whole but for its content.
 type Mail struct {
 	Envelope
-	Domain     string      `json:"domain,omitempty"`
-	Client     Peer        `json:"client"`
-	Recipients []Recipient `json:"recipients"`
+	Domain     string       `json:"domain,omitempty"`
+	Client     relay.Client `json:"client"`
+	Recipients []Recipient  `json:"recipients"`
 	// LeftOut is what the next attempt would leave out of the mail.
 	LeftOut []history.LeftOut `json:"left_out,omitempty"`
-}
-
-// Peer is who handed a mail over.
-type Peer struct {
-	Addr     string `json:"addr,omitempty"`
-	Helo     string `json:"helo,omitempty"`
-	User     string `json:"user,omitempty"`
-	Listener string `json:"listener,omitempty"`
-	Session  string `json:"session,omitempty"`
 }
 
 // Recipient is one recipient of a Mail.

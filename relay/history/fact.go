@@ -39,7 +39,7 @@ func NewCame(m *relay.Message, head Head) Came {
 	c := Came{message: *m, head: head.clipped()}
 	c.message.Raw = nil
 	c.head.Size = int64(len(m.Raw))
-	c.head.Client = Client{
+	c.head.Client = relay.Client{
 		Addr: clip(m.Client.Addr, maxName), Helo: clip(m.Client.Helo, maxName), User: clip(m.Client.User, maxName),
 		Listener: clip(m.Client.Listener, maxName), Session: clip(m.Client.Session, maxName),
 	}

@@ -35,23 +35,14 @@ type Mail struct {
 // Head is what is known of a mail from when it came. All of it is missing where
 // the history begins in the middle of a mail's life.
 type Head struct {
-	MessageID   string    `json:"message_id,omitempty"` // the mail's own header, without angles
-	Author      string    `json:"author,omitempty"`     // the From that the API was given
-	Subject     string    `json:"subject,omitempty"`    // only where the operator keeps it
-	Size        int64     `json:"size,omitempty"`       // bytes
-	Client      Client    `json:"client,omitzero"`
-	TraceParent string    `json:"traceparent,omitempty"` // W3C Trace Context, of the mail's header
-	BounceOf    string    `json:"bounce_of,omitempty"`   // the mail that this one reports on
-	LeftOut     []LeftOut `json:"left_out,omitempty"`    // what of the mail the API was not given
-}
-
-// Client is who handed a mail over.
-type Client struct {
-	Addr     string `json:"addr,omitempty"`
-	Helo     string `json:"helo,omitempty"`
-	User     string `json:"user,omitempty"`
-	Listener string `json:"listener,omitempty"`
-	Session  string `json:"session,omitempty"`
+	MessageID   string       `json:"message_id,omitempty"` // the mail's own header, without angles
+	Author      string       `json:"author,omitempty"`     // the From that the API was given
+	Subject     string       `json:"subject,omitempty"`    // only where the operator keeps it
+	Size        int64        `json:"size,omitempty"`       // bytes
+	Client      relay.Client `json:"client,omitzero"`
+	TraceParent string       `json:"traceparent,omitempty"` // W3C Trace Context, of the mail's header
+	BounceOf    string       `json:"bounce_of,omitempty"`   // the mail that this one reports on
+	LeftOut     []LeftOut    `json:"left_out,omitempty"`    // what of the mail the API was not given
 }
 
 // LeftOut is a piece of a mail that the API was not given.

@@ -130,7 +130,7 @@ func showStoryHead(t *terminal.Terminal, m history.Mail) error {
 	if m.Size > 0 {
 		line("size", terminal.Size(m.Size))
 	}
-	line("client", queue.PeerText(admin.Peer(m.Client)))
+	line("client", queue.ClientText(m.Client))
 	line("trace", terminal.Printable(m.TraceParent))
 	line("bounce of", terminal.Printable(m.BounceOf))
 	for i, l := range m.LeftOut {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/reach"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
+	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 )
 
@@ -70,7 +71,7 @@ func showMail(t *terminal.Terminal, m admin.Mail) error {
 	}
 	line("id", m.ID)
 	line("received", fmt.Sprintf("%s, %s ago", terminal.Clock(m.Received), terminal.Age(m.Received)))
-	line("from", PeerText(m.Client))
+	line("from", ClientText(m.Client))
 	line("sender", terminal.Address(m.Sender))
 	line("size", terminal.Size(m.Size))
 	line("bounce of", terminal.Printable(m.BounceOf))
@@ -92,7 +93,8 @@ func showMail(t *terminal.Terminal, m admin.Mail) error {
 	return w.Flush()
 }
 
-func PeerText(c admin.Peer) string {
+// ClientText is a client in one line.
+func ClientText(c relay.Client) string {
 	text := terminal.Printable(c.Addr)
 	var more []string
 	for _, f := range []struct{ name, value string }{{"HELO", c.Helo}, {"user", c.User}, {"session", c.Session}} {
