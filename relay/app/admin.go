@@ -2,7 +2,6 @@ package app
 
 import (
 	"context"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -10,6 +9,8 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/config"
+	"github.com/smtp2rest/smtp2rest/relay/history"
+	"github.com/smtp2rest/smtp2rest/relay/mail"
 )
 
 // AdminSocket is where a daemon with that configuration has its admin socket:
@@ -25,43 +26,41 @@ func AdminSocket(c *config.Config) string {
 	}
 }
 
-// buildAdmin lets operators, supervisors and monitoring in.
-func (p *parts) buildAdmin(ctx context.Context) error {
-	o := admin.Options{
-		Version: p.opt.Version, Started: p.started, Pace: p.pacer.State, Warming: p.meter.State,
-		Notes: p.notes, Log: p.opt.Log, Reload: p.reloads,
-		History: p.history, LeftOut: LeftOut(p.config),
+// operators are what every server for operators, supervisors and monitoring has.
+func (d *daemon) operators(c *core, reload func(context.Context) (admin.Reload, error)) admin.ServerOptions {
+	k := c.kept
+	local := admin.Options{
+		Version: d.opt.Version, Started: d.started, Pace: c.account.pace.State, Warming: c.account.warming.State,
+		Notes: d.status, Log: d.opt.Log, Reload: reload,
+		History: k.history, LeftOut: LeftOut(d.config),
 	}
-	if p.store != nil {
-		o.Queue = p.store
-	}
-	if p.records != nil {
-		o.LastDay = func(ctx context.Context, since time.Time) (d admin.LastDay, err error) {
-			d.Bounced, d.Complained, err = p.records.BadNews(ctx, since)
-			return d, err
+	past := admin.HistoryOptions{}
+	if k.queue != nil {
+		local.Queue = k.queue
+		local.LastDay = func(ctx context.Context, since time.Time) (day admin.LastDay, err error) {
+			day.Bounced, day.Complained, err = k.records.BadNews(ctx, since)
+			return day, err
 		}
+		past.Store, past.Flush = k.records, k.recorder.Flush
 	}
-	local := admin.New(o)
-	p.operators = admin.ServerOptions{
-		Admin: local, History: p.pastOf(local), Suppressions: admin.NewSuppressions(p.suppressed), Metrics: p.metrics, Log: p.opt.Log,
-		Health: admin.Health{Live: p.health.live, Ready: p.health.ready},
+	a := admin.New(local)
+	past.Admin = a
+	return admin.ServerOptions{
+		Admin: a, History: admin.NewHistory(past), Suppressions: admin.NewSuppressions(k.suppressed), Metrics: d.metrics, Log: d.opt.Log,
+		Health: admin.Health{Live: d.health.live, Ready: d.health.ready},
 	}
-	if err := p.openSocket(ctx); err != nil {
-		// Mail goes before comfort: the queue can be looked at when it stops.
-		level := slog.LevelError
-		if p.config().Admin.Address != "" {
-			level = slog.LevelWarn
+}
+
+// LeftOut is what of a mail the API is not given, by the configuration as it is
+// when it is asked.
+func LeftOut(current func() *config.Config) func(raw []byte, from string) []history.LeftOut {
+	return func(raw []byte, from string) []history.LeftOut {
+		parsed, err := mail.Map(raw, from, Mapping(current()).Options)
+		if err != nil {
+			return nil // it is refused, and its attempts say so
 		}
-		p.opt.Log.Log(ctx, level, "there is no admin socket; admin.socket or admin.address give 'smtp2rest status' and 'smtp2rest queue' another way", "cause", err)
+		return history.LeftOutOf(parsed.Omissions)
 	}
-	p.admin = newEndpoint("admin.address")
-	ready, err := p.prepareAdmin(ctx, p.config())
-	if err != nil {
-		return err
-	}
-	p.onStop(p.admin.stop)
-	ready.apply()
-	return nil
 }
 
 // adminSettings are what admin.address takes.
@@ -73,10 +72,9 @@ func access(a config.Admin) admin.Access {
 
 // prepareAdmin has the server at an address that stays keep its connections; a
 // new token binds them, too.
-func (p *parts) prepareAdmin(ctx context.Context, c *config.Config) (change, error) {
-	o := p.operators
+func (d *daemon) prepareAdmin(ctx context.Context, c *config.Config, o admin.ServerOptions) (change, error) {
 	o.Address, o.Access = c.Admin.Address, access(c.Admin)
-	ready, err := p.admin.prepare(ctx, o.Address, o.Address, func(ln net.Listener) webServer {
+	ready, err := d.admin.prepare(ctx, o.Address, o.Address, func(ln net.Listener) webServer {
 		o.Listener = ln
 		return admin.NewServer(o)
 	})
@@ -86,7 +84,7 @@ func (p *parts) prepareAdmin(ctx context.Context, c *config.Config) (change, err
 	serve := ready.apply
 	ready.apply = func() {
 		serve()
-		if server, ok := p.admin.serving().(*admin.Server); ok {
+		if server, ok := d.admin.serving().(*admin.Server); ok {
 			access, _ := server.Prepare(o.Access) // it never fails
 			access()
 		}
@@ -96,10 +94,10 @@ func (p *parts) prepareAdmin(ctx context.Context, c *config.Config) (change, err
 
 // openSocket makes the directory for the socket where there is no data
 // directory that has it.
-func (p *parts) openSocket(ctx context.Context) error {
-	o := p.operators
-	o.Path = AdminSocket(p.config())
-	if p.store == nil && p.config().Admin.Socket == "" {
+func (d *daemon) openSocket(ctx context.Context, o admin.ServerOptions) error {
+	c := d.config()
+	o.Path = AdminSocket(c)
+	if c.Queue.Mode == config.NoQueue && c.Admin.Socket == "" {
 		if err := os.MkdirAll(filepath.Dir(o.Path), 0o700); err != nil {
 			return err
 		}
@@ -108,7 +106,7 @@ func (p *parts) openSocket(ctx context.Context) error {
 	if err := server.Start(ctx); err != nil {
 		return err
 	}
-	p.onStop(func(ctx context.Context) error {
+	d.onStop(func(ctx context.Context) error {
 		// A drain that took all its time is no reason to cut an operator off.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), endpointDrain)
 		defer cancel()

@@ -1,9 +1,10 @@
 package app
 
 import (
-	"context"
 	"fmt"
+	"io/fs"
 	"log/slog"
+	"os"
 	"sync"
 
 	"github.com/smtp2rest/smtp2rest/relay/alias"
@@ -22,22 +23,14 @@ type aliases struct {
 	table *alias.Table
 }
 
-func (p *parts) buildAliases(context.Context) error {
-	c := p.config().Addresses
-	a, err := newAliases(c, p.opt.Log)
-	if err != nil {
-		return fmt.Errorf("alias_file %s: %w", c.AliasFile, err)
-	}
-	p.aliases = a
-	return nil
-}
-
 // newAliases reads the file, which must be right at the start.
 func newAliases(c config.Addresses, log *slog.Logger) (*aliases, error) {
 	a := &aliases{c: c, log: log, file: watch(c.AliasFile)}
 	var err error
-	a.table, err = a.read()
-	return a, err
+	if a.table, err = a.read(); err != nil {
+		return nil, fmt.Errorf("alias_file %s: %w", c.AliasFile, err)
+	}
+	return a, nil
 }
 
 func (a *aliases) read() (*alias.Table, error) {
@@ -55,7 +48,7 @@ func (a *aliases) read() (*alias.Table, error) {
 func (a *aliases) prepare(c config.Addresses) (apply func(), err error) {
 	next, err := newAliases(c, a.log)
 	if err != nil {
-		return nil, fmt.Errorf("alias_file %s: %w", c.AliasFile, err)
+		return nil, err
 	}
 	return func() {
 		a.mu.Lock()
@@ -85,4 +78,38 @@ func (a *aliases) current() *alias.Table {
 	a.log.Info("aliases read", "file", a.c.AliasFile, "aliases", table.Len())
 	a.table = table
 	return table
+}
+
+// watched is a file that is read again when it has changed. It is looked at
+// whenever it is needed, which costs a microsecond and needs no goroutine.
+type watched struct {
+	path string      // "" is no file
+	seen fs.FileInfo // as it was last looked at; nil when it was not there
+}
+
+// watch begins before the file is read for the first time, so that no change
+// is missed.
+func watch(path string) watched {
+	w := watched{path: path}
+	_ = w.changed()
+	return w
+}
+
+// changed reports whether the file is another than at the last look.
+func (w *watched) changed() bool {
+	if w.path == "" {
+		return false
+	}
+	now, err := os.Stat(w.path)
+	if err != nil {
+		now = nil // what is wrong with it is told by reading it
+	}
+	if w.seen == nil || now == nil {
+		changed := w.seen != now
+		w.seen = now
+		return changed
+	}
+	same := os.SameFile(w.seen, now) && w.seen.Size() == now.Size() && w.seen.ModTime().Equal(now.ModTime())
+	w.seen = now
+	return !same
 }

@@ -328,7 +328,7 @@ func (d *day) fates() {
 
 // fate holds one queued mail against what is promised of it.
 func (d *day) fate(l *letter, bounced map[string]int) queue.State {
-	m, err := d.now.store.Get(context.Background(), l.id())
+	m, err := d.now.kept.queue.Get(context.Background(), l.id())
 	if err != nil {
 		d.t.Errorf("LOST: %s, to whom the reply was %q: %v", l.to, l.reply, err)
 		return queue.Failed

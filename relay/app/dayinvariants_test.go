@@ -174,7 +174,7 @@ func (d *day) checkKept() {
 		if !l.kept() || d.box.AcceptedFor(l.to) > 0 {
 			continue
 		}
-		if _, err := d.now.store.Get(d.t.Context(), l.id()); err != nil {
+		if _, err := d.now.kept.queue.Get(d.t.Context(), l.id()); err != nil {
 			d.t.Errorf("LOST: %s, to whom the reply was %q, after %s: %v", l.to, l.reply, d.last, err)
 		}
 	}

@@ -8,9 +8,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 
-	"github.com/smtp2rest/smtp2rest/relay/suppress"
+	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/config"
 )
 
 // TestDialogs plays the files in testdata/dialogs, each a whole session with a
@@ -71,7 +71,9 @@ func playDialog(t *testing.T, lines [][2]string) {
 	if more = strings.Replace(more, "[queue]\n", dir, 1); !strings.Contains(more, dir) {
 		more += dir
 	}
-	a, _ := start(t, load(t, newSandbox(t).URL(), "[[listener]]\naddress = \"127.0.0.1:0\"\n"+listener+"[api]\ntimeout = \"300ms\"\n"+more))
+	conf := load(t, newSandbox(t).URL(), "[[listener]]\naddress = \"127.0.0.1:0\"\n"+listener+"[api]\ntimeout = \"300ms\"\n"+more)
+	conf.Webhook.Address, conf.Webhook.Secret = "127.0.0.1:0", config.NewSecret("whsec_test")
+	a, _ := start(t, conf)
 	address := a.Addrs()[0].String()
 	c := dial(t, address)
 	for i, l := range lines {
@@ -81,8 +83,10 @@ func playDialog(t *testing.T, lines [][2]string) {
 		switch {
 		case l[0] == "suppressed":
 			who, why, _ := strings.Cut(l[1], " ")
-			reason := map[string]suppress.Reason{"hard_bounce": suppress.HardBounce, "complaint": suppress.Complaint}[why]
-			a.parts.suppressions.Learn(who, reason, "", time.Now())
+			kind := map[string]string{"hard_bounce": relay.EventHardBounce, "complaint": relay.EventComplaint}[why]
+			if got := postEvent(t, a, "whsec_test", kind, who); got != 200 {
+				t.Fatalf("line %d: the event is answered %d", i+1, got)
+			}
 		case l == [2]string{"C:", "(connect)"}:
 			c = dial(t, address)
 		case l[0] == "(stop)":

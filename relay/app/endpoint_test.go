@@ -54,7 +54,7 @@ func TestReloadOfTheAdminAddress(t *testing.T) {
 	const one, two = "0123456789abcdef", "fedcba9876543210"
 
 	with("address = \"127.0.0.1:0\"\n" + token(one))
-	at := r.parts.admin.addr()
+	at := r.running.admin.addr()
 	for _, tt := range []struct {
 		token string
 		want  int
@@ -64,7 +64,7 @@ func TestReloadOfTheAdminAddress(t *testing.T) {
 		}
 	}
 	with("address = \"127.0.0.1:0\"\nopen = \"metrics\"\n" + token(two))
-	if now := r.parts.admin.addr(); now != at {
+	if now := r.running.admin.addr(); now != at {
 		t.Fatalf("it moved from %s to %s", at, now)
 	}
 	for _, tt := range []struct {

@@ -7,7 +7,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/store"
 )
 
 // phase is how far a daemon is in its life.
@@ -19,21 +21,26 @@ const (
 	stopping
 )
 
-// health is whether the daemon is well, for those who ask from outside.
+// health is whether the relay is well, for those who ask from outside.
 type health struct {
-	mu      sync.Mutex
-	phase   phase
-	alive   func(context.Context) error // the engine's; nil without a queue
-	storage *storageCheck               // nil without a queue
-	writing func() time.Time            // since when the storage is at one write; nil without a queue
-	room    func(context.Context) error // why no new mail can be queued; nil without a queue
+	mu    sync.Mutex
+	phase phase
+	alive []func(context.Context) error // each nil while a part makes progress
+	open  []func(context.Context) error // each nil while a part takes mail
 }
 
-// watch says what is to be asked, while the daemon is built.
-func (h *health) watch(alive func(context.Context) error, storage *storageCheck, writing func() time.Time, room func(context.Context) error) {
+// addLive adds what is asked, in this order, whether the relay makes progress.
+func (h *health) addLive(checks ...func(context.Context) error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	h.alive, h.storage, h.writing, h.room = alive, storage, writing, room
+	h.alive = append(h.alive, checks...)
+}
+
+// addReady adds what is asked, in this order, whether mail can be handed over.
+func (h *health) addReady(checks ...func(context.Context) error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.open = append(h.open, checks...)
 }
 
 func (h *health) set(p phase) {
@@ -42,44 +49,75 @@ func (h *health) set(p phase) {
 	h.phase = p
 }
 
-func (h *health) now() (phase, func(context.Context) error, *storageCheck) {
+func (h *health) now() (p phase, alive, open []func(context.Context) error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
-	return h.phase, h.alive, h.storage
+	return h.phase, h.alive, h.open
+}
+
+// live is nil while the process makes progress. The end of it has a bound of
+// its own.
+func (h *health) live(ctx context.Context) error {
+	phase, alive, _ := h.now()
+	if phase == stopping {
+		return nil
+	}
+	return firstError(ctx, alive)
+}
+
+// ready is nil when mail can be handed over and will be kept.
+func (h *health) ready(ctx context.Context) error {
+	switch phase, _, open := h.now(); phase {
+	case starting:
+		return errors.New("starting")
+	case stopping:
+		return errors.New("stopping")
+	default:
+		return firstError(ctx, open)
+	}
+}
+
+func firstError(ctx context.Context, checks []func(context.Context) error) error {
+	for _, check := range checks {
+		if err := check(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // writeTime is what one write may take. A disk that fails says so; one write that
 // lasts so long is not helped by waiting.
 const writeTime = time.Minute
 
-// live is nil while the process makes progress. The end of it has a bound of
-// its own.
-func (h *health) live(ctx context.Context) error {
-	phase, alive, _ := h.now()
-	if alive == nil || phase == stopping {
-		return nil
-	}
-	if since := h.writing(); !since.IsZero() && time.Since(since) > writeTime {
+// writes is why the storage hangs, if it is at one write since then; zero is at none.
+func writes(since time.Time) error {
+	if !since.IsZero() && time.Since(since) > writeTime {
 		return fmt.Errorf("the storage hangs: it is at one write since %s", since.UTC().Format(time.RFC3339))
 	}
-	return alive(ctx)
+	return nil
 }
 
-// ready is nil when mail can be handed over and will be kept.
-func (h *health) ready(ctx context.Context) error {
-	phase, _, storage := h.now()
+// roomForOne is what a queue must have left for a mail of ordinary size.
+const roomForOne = 1 << 20
+
+// room is why new mail would be answered 452 if the API did not take it at once;
+// nil when it can be queued.
+func room(ctx context.Context, q store.Queue, c config.Queue) error {
+	free, least, err := q.Space()
+	if err == nil && free <= least {
+		return fmt.Errorf("the disk of the queue has %d MiB left, and %d MiB are kept free", free>>20, least>>20)
+	}
+	stats, err := q.Stats(ctx)
 	switch {
-	case phase == starting:
-		return errors.New("starting")
-	case phase == stopping:
-		return errors.New("stopping")
-	case storage == nil:
-		return nil
+	case err != nil:
+		return fmt.Errorf("the queue does not say how full it is: %w", err)
+	case c.MaxMails > 0 && stats.Mails >= int64(c.MaxMails):
+		return fmt.Errorf("the queue is full: it has %d mails of %d that queue.max_mails allows", stats.Mails, c.MaxMails)
+	case c.MaxBytes > 0 && stats.Bytes > max(0, c.MaxBytes-roomForOne):
+		return fmt.Errorf("the queue is full: it has %d bytes of %d that queue.max_size allows", stats.Bytes, c.MaxBytes)
 	}
-	if _, err := storage.check(ctx); err != nil {
-		return err
-	}
-	return h.room(ctx)
+	return nil
 }
 
 const (

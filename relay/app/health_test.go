@@ -168,7 +168,7 @@ func TestHealthWithoutAQueue(t *testing.T) {
 	if _, err := client.List(t.Context(), admin.Filter{}); !errors.Is(err, admin.ErrNoQueue) {
 		t.Errorf("list: %v", err)
 	}
-	resp, err := http.Get(fmt.Sprintf("http://%s%s", a.parts.admin.addr(), admin.Readyz))
+	resp, err := http.Get(fmt.Sprintf("http://%s%s", a.running.admin.addr(), admin.Readyz))
 	if err != nil {
 		t.Fatal(err)
 	}

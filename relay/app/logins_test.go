@@ -5,7 +5,6 @@ import (
 	"context"
 	"encoding/base64"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net/netip"
 	"strings"
@@ -13,11 +12,16 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/store"
 	"github.com/smtp2rest/smtp2rest/smtpd/auth"
 )
 
+type noMarks = queue.Marks // by another name, because oneMark has a method of this one
+
 // oneMark is a store of marks with one mark in it.
 type oneMark struct {
+	noMarks
 	value string
 	sets  int
 	err   error
@@ -44,7 +48,7 @@ func TestLoginsAreWritten(t *testing.T) {
 		}
 		var log bytes.Buffer
 		marks := &oneMark{value: "{no list"}
-		k := &loginKeeper{users: users, marks: marks, log: slog.New(slog.NewTextHandler(&log, nil)), done: make(chan struct{})}
+		k := newSavedLogins(users, marks, slog.New(slog.NewTextHandler(&log, nil)))
 		if err := k.restore(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -82,23 +86,33 @@ func TestLoginsAreWritten(t *testing.T) {
 
 // A restart does not forget who was known.
 func TestLoginsOutliveARestart(t *testing.T) {
-	conf := toml(t, "[[user]]\nname = \"app\"\npassword_hash = \""+hasher(t)("x")+"\"\n")
+	c := load(t, "https://api.example.com/api", toml(t, "[[user]]\nname = \"app\"\npassword_hash = \""+hasher(t)("x")+"\"\n"))
 	for i := range 2 {
-		a, _ := newApp(load(t, "https://api.example.com/api", conf))
+		a, _ := newApp(c)
 		if err := a.Start(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		got := fmt.Sprint(a.parts.logins.Logins())
-		if want := []string{"[]", "[{app 127.0.0.1/32}]"}[i]; got != want {
-			t.Errorf("start %d knows %s, want %s", i, got, want)
-		}
-		c := dial(t, a.Addrs()[0].String())
-		c.want("220 ")
-		for _, step := range [][2]string{{"EHLO c", "250 "}, {"AUTH PLAIN " + base64.StdEncoding.EncodeToString([]byte("\x00app\x00x")), "235 "}} {
-			c.send(step[0] + "\r\n")
-			c.want(step[1])
+		if i == 0 {
+			c := dial(t, a.Addrs()[0].String())
+			c.want("220 ")
+			for _, step := range [][2]string{{"EHLO c", "250 "}, {"AUTH PLAIN " + base64.StdEncoding.EncodeToString([]byte("\x00app\x00x")), "235 "}} {
+				c.send(step[0] + "\r\n")
+				c.want(step[1])
+			}
 		}
 		if err := stop(a, patience); err != nil {
+			t.Fatal(err)
+		}
+		// The end writes whom the daemon knows then.
+		s, err := store.Open(t.Context(), store.SQLite(c.Queue.DataDir), store.Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := s.Queue.Mark(t.Context(), markLogins)
+		if want := `[{"User":"app","From":"127.0.0.1/32"}]`; err != nil || got != want {
+			t.Errorf("run %d ends with %s, %v, want %s", i, got, err, want)
+		}
+		if err := s.Close(); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -6,23 +6,23 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
-	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
 
 // The queue takes no mail, and has none with which its workers could test an API
 // that was down: then the mail of clients does it, one at a time.
 func TestClientsProbeWhenTheQueueCannot(t *testing.T) {
 	inVirtualTime(t, "", func(w *world) {
-		apply, err := w.now.opened.Prepare(queue.Options{MinFree: 1 << 60})
+		full := *w.now.config()
+		full.Queue.MinFree = 1 << 60
+		_, err := w.now.reload(t.Context(), &full)
 		w.must(err)
-		apply()
 		w.must(w.box.SetOutage(sandbox.OutageUnavailable))
 		for i := range 20 {
 			if got := w.hand("shop@sandbox.example", "s", "bob@example.net"); !strings.HasPrefix(got, "452") {
 				t.Fatalf("mail %d during the outage: %s", i, got)
 			}
 		}
-		if !w.now.pacer.State().Breaker.Open {
+		if !w.now.account.pace.State().Breaker.Open {
 			t.Fatal("the breaker is closed")
 		}
 		before := w.box.Stats().Calls

@@ -42,22 +42,21 @@ func TestTheHistoryIsReconciledWithTheQueue(t *testing.T) {
 		t.Fatal(err)
 	}
 
-	a, _ := start(t, load(t, newSandbox(t).URL(), inDir(dir, "keep_sent = \"1h\"")))
+	start(t, load(t, newSandbox(t).URL(), inDir(dir, "keep_sent = \"1h\"")))
 	want := map[string]history.State{"held@example.net": history.Waiting, "sent@example.net": history.Sent, "refused@example.net": history.Failed,
 		"old@example.net": history.Failed, "gone@example.net": history.Unknown}
 	got := map[string]history.State{}
+	ask := operator(t, dir)
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); {
-		_ = a.parts.recorder.Flush(t.Context())
-		for _, id := range []string{known.ID, gone.ID} {
-			m, _, err := a.parts.records.Get(t.Context(), id)
-			if err != nil {
-				t.Fatal(err)
-			}
-			for _, r := range m.Recipients {
-				got[r.Addr] = r.State
-				if r.Addr == "sent@example.net" && r.State == history.Sent && r.APIID != "msg_1" {
-					t.Errorf("the API's id is %q", r.APIID)
-				}
+		found, err := ask.Find(t.Context(), history.Query{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, m := range found.Entries {
+			r := m.Recipients[0]
+			got[r.Addr] = r.State
+			if r.Addr == "sent@example.net" && r.State == history.Sent && r.APIID != "msg_1" {
+				t.Errorf("the API's id is %q", r.APIID)
 			}
 		}
 		if got["gone@example.net"] == history.Unknown && got["sent@example.net"] == history.Sent {

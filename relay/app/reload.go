@@ -9,7 +9,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/config"
-	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
+	"github.com/smtp2rest/smtp2rest/relay/logs"
 )
 
 // hook is where one part of the daemon takes part in a reload. What a new part
@@ -29,42 +29,27 @@ type hook struct {
 // change ends with one of the two; undo may be nil.
 type change struct{ apply, undo func() }
 
-// hooks are in the order in which they apply: who may send before what serves.
-func (p *parts) hooks() []hook {
-	return []hook{
-		{"log", func(c *config.Config) any { return c.Log }, p.prepareLog},
-		{"API", func(c *config.Config) any { return p.apiSettings(c) }, p.prepareAPI},
-		{"pace", func(c *config.Config) any { return c.API.Settings }, each(func(c *config.Config) (func(), error) { return p.pacer.Prepare(c.API.Settings) })},
-		{"warming", func(c *config.Config) any { return c.Warming }, each(func(c *config.Config) (func(), error) { return p.meter.Prepare(c.Warming) })},
-		{"queue", func(c *config.Config) any { return c.Queue.Options }, p.prepareQueue},
-		{"history", func(c *config.Config) any { return c.History.Bounds }, p.prepareHistory},
-		{"suppressions", func(c *config.Config) any { return suppressSettings(c) }, each(func(c *config.Config) (func(), error) { return p.suppressions.Prepare(suppressSettings(c)) })},
-		{"webhook", webhookSettings, p.prepareWebhook},
-		{"admin", func(c *config.Config) any { return adminSettings(c) }, p.prepareAdmin},
-		{"aliases", func(c *config.Config) any { return c.Addresses }, p.prepareAliases},
-		{"users", func(c *config.Config) any { return userSettings(c) }, p.prepareUsers},
-		{"engine", func(c *config.Config) any { return engineSettings(c) }, p.prepareEngine},
-		{"intake", func(c *config.Config) any { return intakeSettings(c) }, each(func(c *config.Config) (func(), error) { return p.intake.Prepare(intakeSettings(c)) })},
-		{"SMTP", func(c *config.Config) any { return smtpSettings(c) }, p.prepareServer},
-	}
+// onReload adds a part to those that a reload prepares: settings is what it takes from
+// a configuration, and prepare makes ready to go on with them.
+func onReload[S any](d *daemon, name string, settings func(*config.Config) S, prepare func(S) (apply func(), err error)) {
+	d.reloads = append(d.reloads, hook{
+		name:     name,
+		settings: func(c *config.Config) any { return settings(c) },
+		prepare: func(_ context.Context, c *config.Config) (change, error) {
+			apply, err := prepare(settings(c))
+			return change{apply: apply}, err
+		},
+	})
 }
-
-// each is the prepare of a part that has nothing to undo.
-func each(prepare func(*config.Config) (apply func(), err error)) func(context.Context, *config.Config) (change, error) {
-	return func(_ context.Context, c *config.Config) (change, error) { return applied(prepare(c)) }
-}
-
-// applied is the change of a part that has nothing to undo.
-func applied(apply func(), err error) (change, error) { return change{apply: apply}, err }
 
 // reload goes on with a configuration, or leaves everything as it is.
-func (p *parts) reload(ctx context.Context, next *config.Config) ([]config.Change, error) {
-	changes, err := p.config().WithoutRestart(next)
+func (d *daemon) reload(ctx context.Context, next *config.Config) ([]config.Change, error) {
+	changes, err := d.config().WithoutRestart(next)
 	if err != nil {
 		return nil, err
 	}
 	var ready []change
-	for _, h := range p.hooks() {
+	for _, h := range d.reloads {
 		one, err := h.prepare(ctx, next)
 		if err != nil {
 			for _, c := range ready {
@@ -79,12 +64,9 @@ func (p *parts) reload(ctx context.Context, next *config.Config) ([]config.Chang
 	for _, c := range ready {
 		c.apply()
 	}
-	p.conf.Store(next)
+	d.conf.Store(next)
 	return changes, nil
 }
-
-// config is the configuration in force.
-func (p *parts) config() *config.Config { return p.conf.Load() }
 
 // errNoReload is of a daemon that nobody told where its configuration is.
 var errNoReload = errors.New("this daemon cannot load its configuration again")
@@ -127,17 +109,17 @@ func (a *App) reload(ctx context.Context) (r admin.Reload, at []net.Addr, err er
 	}
 	defer a.mu.RUnlock()
 	switch {
-	case a.parts == nil:
+	case a.running == nil:
 		return r, nil, errBetween
 	case a.opt.Load == nil:
 		return r, nil, errNoReload
 	}
-	defer func() { at = a.parts.server.Addrs() }()
+	defer func() { at = a.running.smtp.Addrs() }()
 	next, err := a.opt.Load()
 	if err != nil {
 		return r, nil, err
 	}
-	changes, err := a.parts.reload(ctx, next)
+	changes, err := a.running.reload(ctx, next)
 	if err != nil {
 		return r, nil, err
 	}
@@ -148,80 +130,11 @@ func (a *App) reload(ctx context.Context) (r admin.Reload, at []net.Addr, err er
 	return r, nil, nil
 }
 
-func (p *parts) prepareLog(_ context.Context, c *config.Config) (change, error) {
-	return change{apply: func() {
-		if p.opt.SetLog != nil {
-			p.opt.SetLog(c.Log)
+// prepareLog is the log's part of a reload.
+func (d *daemon) prepareLog(s logs.Settings) (apply func(), err error) {
+	return func() {
+		if d.opt.SetLog != nil {
+			d.opt.SetLog(s)
 		}
-	}}, nil
-}
-
-func (p *parts) prepareAPI(_ context.Context, c *config.Config) (change, error) {
-	o, err := p.apiOptions(c)
-	if err != nil {
-		return change{}, err
-	}
-	apply, err := p.client.Prepare(o)
-	if err != nil {
-		return change{}, fmt.Errorf("api: %w", err)
-	}
-	return change{apply: func() {
-		apply()
-		p.pacer.Probe() // the right key, or another address, may mend it
-	}}, nil
-}
-
-// apiSettings are apiOptions without what is read from a file, so that it
-// cannot fail.
-func (p *parts) apiSettings(c *config.Config) any {
-	return struct {
-		options nexuspromail.Options
-		caFile  string
-	}{p.apiWithoutCAs(c), c.API.CAFile}
-}
-
-func (p *parts) prepareAliases(_ context.Context, c *config.Config) (change, error) {
-	return applied(p.aliases.prepare(c.Addresses))
-}
-
-func (p *parts) prepareUsers(_ context.Context, c *config.Config) (change, error) {
-	return applied(p.logins.prepare(c))
-}
-
-// nothing is the change of a part that is not there.
-func nothing() (change, error) { return change{apply: func() {}}, nil }
-
-func (p *parts) prepareEngine(_ context.Context, c *config.Config) (change, error) {
-	if p.engine == nil {
-		return nothing()
-	}
-	return applied(p.engine.Prepare(engineSettings(c)))
-}
-
-// prepareQueue is for the queue and for the records beside it.
-func (p *parts) prepareQueue(_ context.Context, c *config.Config) (change, error) {
-	if p.opened == nil {
-		return nothing()
-	}
-	return applied(p.opened.Prepare(c.Queue.Options))
-}
-
-func (p *parts) prepareHistory(_ context.Context, c *config.Config) (change, error) {
-	if p.recorder == nil {
-		return nothing()
-	}
-	return applied(p.recorder.Prepare(c.History.Bounds))
-}
-
-func (p *parts) prepareServer(ctx context.Context, c *config.Config) (change, error) {
-	o := smtpSettings(c)
-	o.Users = p.usersOf(c)
-	ready, err := p.server.Prepare(ctx, o)
-	if err != nil {
-		return change{}, err
-	}
-	return change{apply: func() {
-		ready.Apply()
-		p.opt.Log.Debug("SMTP goes on", "addresses", p.server.Addrs())
-	}, undo: ready.Undo}, nil
+	}, nil
 }

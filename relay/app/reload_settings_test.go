@@ -152,7 +152,8 @@ func merge(text string) string {
 func TestEverySettingReloads(t *testing.T) {
 	dir := t.TempDir()
 	writeFiles(t, dir)
-	hooks := (&parts{}).hooks()
+	a, _ := start(t, load(t, "https://api.example.com/api", toml(t, "")))
+	hooks := a.running.reloads
 	for _, section := range config.Reference() {
 		for _, s := range section.Settings {
 			if s.Restart != "" || s.Secret || onlyChecked()[s.Path] != "" {

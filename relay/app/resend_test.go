@@ -187,7 +187,7 @@ func TestStatusCountsWhoWasNotTold(t *testing.T) {
 			box := newSandbox(t)
 			dir := t.TempDir()
 			a, _ := start(t, load(t, box.URL(), inDir(dir, fmt.Sprintf("mode = %q\n[bounce]\npostmaster = \"none\"\n[admin]\nsocket = %q", mode, admin.SocketIn(dir)))))
-			if got := notes(t, dir); strings.Contains(got, "nobody was told") {
+			if got := warnings(t, dir); strings.Contains(got, "nobody was told") {
 				t.Errorf("at the start: %s", got)
 			}
 			got := handOverTo(t, a, "root@localhost", "bob@example.net", "suppressed@example.net", "invalid@example.net")
@@ -195,9 +195,9 @@ func TestStatusCountsWhoWasNotTold(t *testing.T) {
 				t.Errorf("the reply is %q", got)
 			}
 			want := "of 2 failed recipients nobody was told"
-			for begin := time.Now(); !strings.Contains(notes(t, dir), want); { // the queue's worker tells a moment later
+			for begin := time.Now(); !strings.Contains(warnings(t, dir), want); { // the queue's worker tells a moment later
 				if time.Since(begin) > patience {
-					t.Fatalf("an operator is told\n%s", notes(t, dir))
+					t.Fatalf("an operator is told\n%s", warnings(t, dir))
 				}
 			}
 		})

@@ -26,14 +26,20 @@ func handOver(t *testing.T, a *App, to string) string {
 	return got
 }
 
-// notes is what an operator is told.
-func notes(t *testing.T, dir string) string {
+// operator asks the daemon with that data directory.
+func operator(t *testing.T, dir string) *admin.Client {
 	t.Helper()
 	c, err := admin.Dial(t.Context(), admin.SocketIn(dir))
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := c.Status(t.Context())
+	return c
+}
+
+// warnings are what an operator is told.
+func warnings(t *testing.T, dir string) string {
+	t.Helper()
+	s, err := operator(t, dir).Status(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -83,8 +89,8 @@ func TestNoRoomForMail(t *testing.T) {
 			if s := log.String(); !strings.Contains(s, "level=ERROR") || !strings.Contains(s, tt.log) {
 				t.Errorf("the log has no %q:\n%s", tt.log, s)
 			}
-			if notes := notes(t, dir); !strings.Contains(notes, "answered 452") || !strings.Contains(notes, tt.note) {
-				t.Errorf("an operator is not told why mail is refused:\n%s", notes)
+			if told := warnings(t, dir); !strings.Contains(told, "answered 452") || !strings.Contains(told, tt.note) {
+				t.Errorf("an operator is not told why mail is refused:\n%s", told)
 			}
 			if got := handOver(t, a, "bob@example.net"); !strings.HasPrefix(got, "250 2.0.0 accepted ") {
 				t.Errorf("a mail that needs no room: %q", got)

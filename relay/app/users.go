@@ -2,11 +2,14 @@ package app
 
 import (
 	"context"
+	"encoding/json"
 	"log/slog"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/config"
+	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/smtpd"
 	"github.com/smtp2rest/smtp2rest/smtpd/auth"
 )
@@ -23,35 +26,50 @@ type users struct {
 }
 
 // buildUsers is the same whether anybody can log in: somebody may later.
-func (p *parts) buildUsers(c *config.Config) error {
-	checker, err := auth.New(auth.Options{})
+func (d *daemon) buildUsers(ctx context.Context, k kept) (*users, error) {
+	u, err := newUsers(d.config(), d.opt.Log)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	p.logins = &users{Checker: checker, log: p.opt.Log}
-	p.logins.use(c)
-	return nil
+	d.reloads = append(d.reloads, hook{"users", userSettings, func(_ context.Context, c *config.Config) (change, error) {
+		return change{apply: func() { u.use(c) }}, nil
+	}})
+	if k.queue == nil {
+		return u, nil // there is nothing to keep logins in
+	}
+	saved := newSavedLogins(u.Checker, k.queue, d.opt.Log)
+	if err := saved.restore(ctx); err != nil {
+		return nil, err
+	}
+	saved.start()
+	d.onStop(func(context.Context) error { saved.stop(); return nil })
+	return u, nil
 }
 
-// usersOf is nil when a configuration lets nobody log in.
-func (p *parts) usersOf(c *config.Config) smtpd.Users {
+func newUsers(c *config.Config, log *slog.Logger) (*users, error) {
+	checker, err := auth.New(auth.Options{})
+	if err != nil {
+		return nil, err
+	}
+	u := &users{Checker: checker, log: log}
+	u.use(c)
+	return u, nil
+}
+
+// of is nil when a configuration lets nobody log in.
+func (u *users) of(c *config.Config) smtpd.Users {
 	if len(c.Users) == 0 && c.UsersFile == "" {
 		return nil
 	}
-	return p.logins
+	return u
 }
 
-// userSettings are what prepare takes.
+// userSettings are what use takes.
 func userSettings(c *config.Config) any {
 	return struct {
 		users []auth.User
 		file  string
 	}{logins(c.Users), c.UsersFile}
-}
-
-// prepare makes ready to go on with the users of another configuration.
-func (u *users) prepare(c *config.Config) (apply func(), err error) {
-	return func() { u.use(c) }, nil
 }
 
 // use goes on with the users of a configuration. Its file may have changed since
@@ -109,4 +127,81 @@ func logins(from []config.User) []auth.User {
 		list[i] = auth.User{Name: u.Name, Hash: u.Hash, Rules: u.Policy(), Rate: u.Rate}
 	}
 	return list
+}
+
+// markLogins is the mark in which those who have logged in, and from where,
+// outlive a restart: nobody's guesses shut them out there.
+const markLogins = "auth/logins"
+
+// loginsTime is how often they are written down, if they have changed.
+const loginsTime = time.Minute
+
+// savedLogins writes down who has logged in from where.
+type savedLogins struct {
+	users *auth.Checker
+	log   *slog.Logger
+	marks queue.Marks
+
+	written string // what the mark holds
+	failed  bool   // the last time; it is said once
+	done    chan struct{}
+	wg      sync.WaitGroup
+}
+
+func newSavedLogins(u *auth.Checker, marks queue.Marks, log *slog.Logger) *savedLogins {
+	return &savedLogins{users: u, marks: marks, log: log, done: make(chan struct{})}
+}
+
+// restore goes on with the logins of the process before this one.
+func (s *savedLogins) restore(ctx context.Context) (err error) {
+	if s.written, err = s.marks.Mark(ctx, markLogins); err != nil {
+		return err
+	}
+	var logins []auth.Login
+	_ = json.Unmarshal([]byte(s.written), &logins) // what cannot be read is as good as none
+	s.users.Remember(logins)
+	return nil
+}
+
+func (s *savedLogins) start() {
+	s.wg.Go(func() {
+		tick := time.NewTicker(loginsTime)
+		defer tick.Stop()
+		for {
+			select {
+			case <-tick.C:
+				s.write()
+			case <-s.done:
+				s.write()
+				return
+			}
+		}
+	})
+}
+
+// stop writes what was not written yet.
+func (s *savedLogins) stop() {
+	close(s.done)
+	s.wg.Wait()
+}
+
+func (s *savedLogins) write() {
+	logins := s.users.Logins()
+	text, err := json.Marshal(logins)
+	if len(logins) == 0 {
+		text = nil // removes the mark
+	}
+	if err == nil && string(text) == s.written {
+		return
+	}
+	if err == nil {
+		err = s.marks.SetMark(context.Background(), markLogins, string(text))
+	}
+	switch {
+	case err == nil:
+		s.written = string(text)
+	case !s.failed:
+		s.log.Warn("who has logged in from where cannot be written down; after a restart others' wrong passwords can shut them out", "cause", err)
+	}
+	s.failed = err != nil
 }

@@ -94,11 +94,10 @@ func TestUsersAreReadAgain(t *testing.T) {
 	write("ann:" + hash("1") + "\n")
 	c := load(t, "https://api.example.com/api", "users_file = \""+file+"\"\n[[user]]\nname = \"eve\"\npassword_hash = \""+hash("eve's")+"\"\nsenders = [\"@e.test\"]\n")
 	var log strings.Builder
-	p := parts{opt: Options{Log: slog.New(slog.NewTextHandler(&log, nil))}}
-	if err := p.buildUsers(c); err != nil {
+	u, err := newUsers(c, slog.New(slog.NewTextHandler(&log, nil)))
+	if err != nil {
 		t.Fatal(err)
 	}
-	u := p.usersOf(c)
 	var last *auth.User
 	login := func(user, password string, want bool) {
 		t.Helper()

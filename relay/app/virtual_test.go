@@ -15,15 +15,10 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/relay/config"
-	"github.com/smtp2rest/smtp2rest/relay/intake"
 	"github.com/smtp2rest/smtp2rest/relay/internal/memnet"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
-	"github.com/smtp2rest/smtp2rest/relay/suppress"
-	"github.com/smtp2rest/smtp2rest/relay/warm"
 	"github.com/smtp2rest/smtp2rest/smtpd"
-	"github.com/smtp2rest/smtp2rest/smtpd/budget"
 )
 
 // world is a daemon without its sockets, and the sandbox, in virtual time: the
@@ -46,8 +41,8 @@ type world struct {
 
 // process is one life of the daemon.
 type process struct {
-	*parts
-	intake  *intake.Intake
+	*daemon
+	*core
 	ctx     context.Context // ends when sessions are cut off
 	cut     context.CancelFunc
 	clients sync.WaitGroup
@@ -95,15 +90,11 @@ func (w *world) boot() {
 	conf := *w.conf
 	conf.Queue.DataDir = w.dir
 	log := slog.New(slog.NewTextHandler(w.log, nil))
-	p := &process{parts: newParts(Options{Config: &conf, Version: "test", Log: log, dial: w.net.Dial}, newRegistry("test"), &health{})}
-	p.memory = budget.New(1<<30, nil)
-	p.suppressions = suppress.New(suppress.Options{Settings: settings.Defaults[suppress.Settings]()})
-	p.meter = warm.New(nil)
+	p := &process{daemon: newDaemon(Options{Config: &conf, Version: "test", Log: log, dial: w.net.Dial}, newRegistry("test"), &health{})}
 	p.ctx, p.cut = context.WithCancel(context.Background())
-	w.must(p.buildAPI(p.ctx))
-	w.must(p.openStore(p.ctx))
-	w.must(p.buildQueue(p.ctx))
-	p.intake = p.backend()
+	var err error
+	p.core, err = p.build(p.ctx)
+	w.must(err)
 	w.boots = append(w.boots, time.Now())
 	w.mu.Lock()
 	defer w.mu.Unlock()
@@ -126,9 +117,9 @@ func (w *world) stop(budget time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), budget)
 	defer cancel()
 	defer context.AfterFunc(ctx, p.cut)()
-	defer p.beginStop(ctx)() // as stop does, before it waits for clients
+	p.beginStop(ctx) // as stop does, before it waits for clients
 	p.clients.Wait()
-	w.must(p.parts.stop(ctx))
+	w.must(p.daemon.stop(ctx))
 	p.cut()
 }
 
@@ -149,7 +140,7 @@ func (w *world) kill() {
 	ctx, cancel := context.WithCancel(context.Background())
 	cancel()
 	p.clients.Wait()
-	_ = p.parts.stop(ctx) // whatever it still writes is nobody's
+	_ = p.daemon.stop(ctx) // whatever it still writes is nobody's
 }
 
 // copyData leaves out what is no data: the lock, and the index of the log,

@@ -6,10 +6,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
-	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
 
 // hooked is a daemon with an endpoint, and the sandbox that tells it.
@@ -203,12 +203,15 @@ func TestAllThatIsKnownOutlivesTheProcess(t *testing.T) {
 	}
 }
 
-// TestHardBounceIsStrongerThanTheAPI: the API says 422 of an address that is
-// known to bounce, and the client is told that there is no such mailbox.
+// TestHardBounceIsStrongerThanTheAPI: an address that the API refuses as suppressed is found to
+// bounce, and the client is told that there is no such mailbox.
 func TestHardBounceIsStrongerThanTheAPI(t *testing.T) {
 	h := newHooked(t, "")
-	h.app.parts.suppressions.Learn("suppressed@example.net", suppress.HardBounce, "", h.app.parts.started)
-	h.app.parts.suppressions.Learn("suppressed@example.net", suppress.Provider, "", h.app.parts.started)
+	h.want("suppressed@example.net", "550 5.7.1 suppressed: ")
+	h.want("suppressed@example.net", "550 5.7.1 <suppressed@example.net> suppressed: on the provider's suppression list since ")
+	if got := postEvent(t, h.app, "whsec_test", relay.EventHardBounce, "suppressed@example.net"); got != 200 {
+		t.Errorf("the event is answered %d", got)
+	}
 	h.want("suppressed@example.net", "550 5.1.1 <suppressed@example.net> suppressed: hard bounce on ")
 }
 

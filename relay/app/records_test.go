@@ -5,6 +5,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/smtp2rest/smtp2rest/relay/history"
 )
 
 // Records that cannot be written harm no mail, so that nothing but the status
@@ -38,14 +40,14 @@ func TestStatusOfDamagedRecords(t *testing.T) {
 	if got := handOver(t, a, "bob@example.net"); !strings.HasPrefix(got, "250 ") {
 		t.Errorf("the mail is answered %q", got)
 	}
-	_ = a.parts.recorder.Flush(t.Context()) // its error is what the note tells
-	got := notes(t, dir)
+	_, _ = operator(t, dir).Find(t.Context(), history.Query{}) // writes what waits; its error is what the warning tells
+	got := warnings(t, dir)
 	if !strings.Contains(got, "are not kept any more: ") || !strings.Contains(got, "is damaged") || !strings.Contains(got, "restart smtp2rest") {
 		t.Errorf("the notes are %q", got)
 	}
 	_ = stop(a, patience) // what is left to be written cannot be
 	start(t, load(t, box.URL(), inDir(dir, "")))
-	if got := notes(t, dir); got != "" {
+	if got := warnings(t, dir); got != "" {
 		t.Errorf("after the restart: %s", got)
 	}
 }

@@ -1,0 +1,255 @@
+package app
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"strconv"
+	"sync"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/attempt"
+	"github.com/smtp2rest/smtp2rest/relay/config"
+	"github.com/smtp2rest/smtp2rest/relay/pace"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
+	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/suppress"
+	"github.com/smtp2rest/smtp2rest/relay/warm"
+)
+
+// accountSettings are what one account at the provider takes from the configuration.
+type accountSettings struct {
+	client   clientSettings
+	pace     pace.Settings
+	warming  []warm.Plan
+	suppress suppress.Settings
+}
+
+// clientSettings are those of the way to the API. The certificates that it trusts are
+// still in their file.
+type clientSettings struct {
+	nexuspromail.Options
+	caFile string
+}
+
+// account is what one account at the provider has of its own: what one of them
+// learns, or has to wait for, concerns no other.
+type account struct {
+	pace         *pace.Pacer // rate, gate and breaker
+	warming      *warm.Meter
+	suppressions *suppress.List
+	attempts     *attempt.Sender // which go by all of these
+}
+
+// buildAccount makes an account, whose settings are those that of finds in a
+// configuration, and puts it where it was before a restart. leaveProbes reports whether the
+// queue tests the API while it is down.
+func (d *daemon) buildAccount(ctx context.Context, of func(*config.Config) accountSettings, k kept, leaveProbes func() bool) (a account, err error) {
+	settings, log := of(d.config()), d.opt.Log
+
+	a.suppressions = suppress.New(suppress.Options{Settings: settings.suppress, Store: k.suppressed, Log: log, Metrics: d.metrics})
+	if err := a.suppressions.Start(ctx); err != nil {
+		return a, fmt.Errorf("suppressions: %w", err)
+	}
+	d.onStop(func(context.Context) error { a.suppressions.Stop(); return nil })
+	onReload(d, "suppressions", func(c *config.Config) suppress.Settings { return of(c).suppress }, a.suppressions.Prepare)
+
+	options, err := d.clientOptions(settings.client)
+	if err != nil {
+		return a, err
+	}
+	client, err := nexuspromail.New(options)
+	if err != nil {
+		return a, fmt.Errorf("api: %w", err)
+	}
+	d.onStop(func(context.Context) error { client.Close(); return nil })
+
+	saved := newSavedPace(log)
+	a.pace = pace.New(pace.Options{Settings: settings.pace, Paused: saved.paused, Log: log, Metrics: d.metrics})
+	onReload(d, "API", func(c *config.Config) clientSettings { return of(c).client }, func(s clientSettings) (func(), error) {
+		return d.prepareClient(client, a.pace, s)
+	})
+	onReload(d, "pace", func(c *config.Config) pace.Settings { return of(c).pace }, a.pace.Prepare)
+
+	a.warming = warm.New(settings.warming)
+	onReload(d, "warming", func(c *config.Config) []warm.Plan { return of(c).warming }, a.warming.Prepare)
+
+	if k.queue != nil {
+		if err := saved.restore(ctx, k.queue, a.pace); err != nil {
+			return a, err
+		}
+		saved.start(k.queue)
+		d.onStop(func(context.Context) error { saved.stop(); return nil })
+		if err := loadMeter(ctx, a.warming, k.queue); err != nil {
+			return a, err
+		}
+		d.gauge("warming_full_domains", "Domains that are being warmed and have sent their share of today; their ordinary mail waits for tomorrow.", func() float64 { return fullDomains(a.warming) })
+	}
+
+	a.attempts = attempt.New(attempt.Options{
+		API: client, Pace: a.pace, Suppressions: a.suppressions, History: k.history, LeaveProbes: leaveProbes, Log: log, Metrics: d.metrics,
+	})
+	return a, nil
+}
+
+// clientOptions reads the certificates.
+func (d *daemon) clientOptions(s clientSettings) (o nexuspromail.Options, err error) {
+	o = s.Options
+	o.UserAgent, o.Dial, o.Metrics = "smtp2rest/"+d.opt.Version, d.opt.dial, d.metrics
+	o.ExtraCAs, err = readCAs(s.caFile)
+	return o, err
+}
+
+// prepareClient has the API tested at once: the right key, or another address, may mend it.
+func (d *daemon) prepareClient(client *nexuspromail.Client, p *pace.Pacer, s clientSettings) (apply func(), err error) {
+	o, err := d.clientOptions(s)
+	if err != nil {
+		return nil, err
+	}
+	next, err := client.Prepare(o)
+	if err != nil {
+		return nil, fmt.Errorf("api: %w", err)
+	}
+	return func() { next(); p.Probe() }, nil
+}
+
+// The marks in which a pause and the rate that was found outlive a restart.
+const (
+	markPause = "pace/paused_until"
+	markRate  = "pace/rate"
+)
+
+// savedPace writes down what a 429 taught, so that a restart does not ask the
+// API sooner or faster than it allowed. The pacer must not wait for the disk:
+// only the latest pause is kept until it is written.
+type savedPace struct {
+	log    *slog.Logger
+	latest chan closing // one slot
+	done   chan struct{}
+	wg     sync.WaitGroup
+}
+
+// closing is one time the gate was closed.
+type closing struct {
+	until time.Time
+	rate  float64
+}
+
+func newSavedPace(log *slog.Logger) *savedPace {
+	return &savedPace{log: log, latest: make(chan closing, 1), done: make(chan struct{})}
+}
+
+// paused takes the place of a pause that was not written yet. The pacer calls
+// it under its lock, so there is never more than one caller.
+func (s *savedPace) paused(until time.Time, rate float64) {
+	select {
+	case <-s.latest:
+	default:
+	}
+	s.latest <- closing{until, rate}
+}
+
+// restore puts the pacer where it was.
+func (s *savedPace) restore(ctx context.Context, marks queue.Marks, p *pace.Pacer) error {
+	pause, err := marks.Mark(ctx, markPause)
+	if err != nil {
+		return err
+	}
+	rate, err := marks.Mark(ctx, markRate)
+	if err != nil {
+		return err
+	}
+	// A mark that cannot be read is as good as none: the API will say it again.
+	until, _ := time.Parse(time.RFC3339Nano, pause)
+	found, _ := strconv.ParseFloat(rate, 64)
+	p.Resume(until, found)
+	return nil
+}
+
+func (s *savedPace) start(marks queue.Marks) {
+	s.wg.Go(func() {
+		for {
+			select {
+			case c := <-s.latest:
+				s.write(marks, c)
+			case <-s.done:
+				select {
+				case c := <-s.latest:
+					s.write(marks, c)
+				default:
+				}
+				return
+			}
+		}
+	})
+}
+
+// stop writes what was not written yet.
+func (s *savedPace) stop() {
+	close(s.done)
+	s.wg.Wait()
+}
+
+func (s *savedPace) write(marks queue.Marks, c closing) {
+	ctx := context.Background()
+	err := marks.SetMark(ctx, markPause, c.until.UTC().Format(time.RFC3339Nano))
+	if err == nil && c.rate > 0 {
+		err = marks.SetMark(ctx, markRate, strconv.FormatFloat(c.rate, 'f', 3, 64))
+	}
+	if err != nil {
+		s.log.Error("the pause that the API asked for cannot be written down", "cause", err)
+	}
+}
+
+// loadMeter takes over what was sent before a restart and removes the counts
+// of days that are over.
+func loadMeter(ctx context.Context, m *warm.Meter, marks queue.Marks) error {
+	counts, err := marks.Marks(ctx, warm.Prefix)
+	if err != nil {
+		return err
+	}
+	m.Load(counts)
+	for _, name := range m.Expired(time.Now()) {
+		if err := marks.SetMark(ctx, name, ""); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// fullDomains are those whose ordinary mail waits for tomorrow.
+func fullDomains(m *warm.Meter) float64 {
+	full := 0
+	for _, d := range m.State(time.Now()) {
+		if d.Full() {
+			full++
+		}
+	}
+	return float64(full)
+}
+
+// freshWarming is the meter for mail that is sent while its client waits: no
+// settlement counts it durably, so this does. Domains that are not warmed
+// cost nothing.
+type freshWarming struct {
+	*warm.Meter
+	marks queue.Marks
+	log   *slog.Logger
+}
+
+// countTime bounds what a disk that hangs costs the client.
+const countTime = 5 * time.Second
+
+// Sent counts one mail.
+func (f freshWarming) Sent(domain string, now time.Time) {
+	f.Meter.Sent(domain, now)
+	name := f.Mark(domain, now)
+	if name == "" { // always, without a queue: there is nothing to count in then
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), countTime)
+	defer cancel()
+	if _, err := f.marks.AddMark(ctx, name, 1); err != nil {
+		f.log.Error("a mail of a domain that is being warmed cannot be counted", "domain", domain, "cause", err)
+	}
+}

@@ -1,0 +1,225 @@
+package app
+
+import (
+	"context"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/admin"
+	"github.com/smtp2rest/smtp2rest/relay/bounce"
+	"github.com/smtp2rest/smtp2rest/relay/config"
+	"github.com/smtp2rest/smtp2rest/relay/deliver"
+	"github.com/smtp2rest/smtp2rest/relay/intake"
+	"github.com/smtp2rest/smtp2rest/relay/logs"
+	"github.com/smtp2rest/smtp2rest/relay/webhook"
+	"github.com/smtp2rest/smtp2rest/smtpd"
+	"github.com/smtp2rest/smtp2rest/smtpd/budget"
+)
+
+// core is the relay without its sockets: what those lead to.
+type core struct {
+	memory  *budget.Budget
+	kept    kept
+	account account
+	intake  *intake.Intake
+	users   *users
+	events  *webhook.Handler
+}
+
+// build makes the relay from top to bottom: what is kept, the way to the API, the
+// queue's workers, and what takes mail. Nobody can reach any of it before listen. After
+// an error what was built is ended by stop.
+func (d *daemon) build(ctx context.Context) (*core, error) {
+	c, log := d.config(), d.opt.Log
+	onReload(d, "log", func(c *config.Config) logs.Settings { return c.Log }, d.prepareLog)
+
+	memory := budget.New(c.Limits.Memory, d.metrics)
+	d.onStatus(func(context.Context, time.Time) []admin.Note { return memoryWarnings(memory.Waiting()) })
+	tally := bounce.NewTally(d.metrics) // of senders that were told, or could not be
+	d.onStatus(func(_ context.Context, now time.Time) []admin.Note { return untoldWarnings(tally, d.started, now) })
+
+	aliases, err := newAliases(c.Addresses, log)
+	if err != nil {
+		return nil, err
+	}
+	onReload(d, "aliases", aliasSettings, aliases.prepare)
+
+	kept, err := d.openStore(ctx)
+	if err != nil {
+		return nil, err
+	}
+
+	// The queue tests an API that is down. Without an engine, and when that takes
+	// no mail, nobody but the clients can.
+	var engine *deliver.Engine
+	account, err := d.buildAccount(ctx, mainAccount, kept, func() bool { return engine != nil && engine.TakesMail() })
+	if err != nil {
+		return nil, err
+	}
+
+	fresh := intake.Options{
+		Settings:     intakeSettings(c),
+		Attempts:     account.attempts,
+		Suppressions: account.suppressions,
+		Warming:      freshWarming{account.warming, kept.queue, log},
+		Aliases:      aliases,
+		Queue:        intake.NoQueue{},
+		History:      kept.history,
+		Tally:        tally,
+		Log:          log,
+		Metrics:      d.metrics,
+	}
+	if kept.queue != nil {
+		engine = deliver.New(deliver.Options{
+			Settings: engineSettings(c),
+			Queue:    kept.queue,
+			Attempts: account.attempts,
+			Pace:     account.pace,
+			Warming:  account.warming,
+			Memory:   func() deliver.Memory { return backlogMemory{memory.Share(), memory.Most(budget.Reading)} },
+			History:  kept.history,
+			Tally:    tally,
+			Log:      log,
+			Metrics:  d.metrics,
+		})
+		engine.Start()
+		d.onDrain(func(context.Context) { engine.StopClaiming() })
+		d.onStop(func(ctx context.Context) error { engine.Stop(ctx); return nil })
+		onReload(d, "engine", engineSettings, engine.Prepare)
+		d.onStatus(func(context.Context, time.Time) []admin.Note { return engineWarnings(engine, c.Queue.DataDir) })
+		d.health.addLive(engine.Alive)
+		d.gauge("delivery_alive", "1 while the loop that sends queued mail gets on, or shows that it would if there were any. 0 is a fault of this program.", d.alive)
+		fresh.Queue, fresh.Marks = engine, kept.queue
+	}
+
+	in := intake.New(fresh)
+	if err := in.Restore(ctx); err != nil {
+		return nil, err
+	}
+	d.onDrain(func(ctx context.Context) { d.endCalls(ctx, in) })
+	onReload(d, "intake", intakeSettings, in.Prepare)
+
+	users, err := d.buildUsers(ctx, kept)
+	if err != nil {
+		return nil, err
+	}
+
+	events := webhook.NewHandler(webhook.Options{Settings: eventSettings(c), Provider: Events(), Taker: account.suppressions, Log: log, Metrics: d.metrics})
+	onReload(d, "events", eventSettings, events.Prepare)
+	d.onStatus(func(_ context.Context, now time.Time) []admin.Note { return eventWarnings(events.Standing(), now) })
+
+	return &core{memory, kept, account, in, users, events}, nil
+}
+
+// endCalls has fresh mail that comes late in the drain begin no call that the end would cut
+// off: it is queued instead.
+func (d *daemon) endCalls(drain context.Context, in *intake.Intake) {
+	by, bounded := drain.Deadline()
+	if !bounded {
+		return
+	}
+	last := time.AfterFunc(time.Until(by)-d.config().API.Timeout-afterCall, in.EndCalls)
+	context.AfterFunc(drain, func() { last.Stop() })
+}
+
+// backlogMemory is the queue's part of the memory that clients use as well.
+type backlogMemory struct {
+	*budget.Share
+	most int64
+}
+
+// Hold is content with half of all there is: a mail that was taken when there
+// was more, or whose text is large, was promised all the same.
+func (m backlogMemory) Hold(ctx context.Context, n int64) error {
+	return m.Share.Hold(ctx, budget.Backlog, min(n, m.most))
+}
+
+// listen lets the outside in: operators, supervisors and monitoring first, so that they can
+// ask how the rest gets on, then clients, and then the provider's events: mail is there
+// before the news of it. reload is what an operator can ask for.
+func (d *daemon) listen(ctx context.Context, core *core, reload func(context.Context) (admin.Reload, error)) error {
+	operators := d.operators(core, reload)
+	if err := d.openSocket(ctx, operators); err != nil {
+		// Mail goes before comfort: the queue can be looked at when it stops.
+		level := slog.LevelError
+		if d.config().Admin.Address != "" {
+			level = slog.LevelWarn
+		}
+		d.opt.Log.Log(ctx, level, "there is no admin socket; admin.socket or admin.address give 'smtp2rest status' and 'smtp2rest queue' another way", "cause", err)
+	}
+	d.admin = newEndpoint("admin.address")
+	d.onStop(d.admin.stop)
+	err := d.begin(ctx, hook{"admin", adminSettings, func(ctx context.Context, c *config.Config) (change, error) {
+		return d.prepareAdmin(ctx, c, operators)
+	}})
+	if err != nil {
+		return err
+	}
+
+	options := func(c *config.Config) smtpd.Options {
+		o := smtpSettings(c)
+		o.Backend, o.Users, o.Memory, o.Log, o.Metrics = core.intake, core.users.of(c), core.memory, d.opt.Log, d.metrics
+		return o
+	}
+	server, err := smtpd.New(options(d.config()))
+	if err != nil {
+		return err
+	}
+	if err := server.Start(ctx); err != nil {
+		return err
+	}
+	d.smtp = server
+	d.onStop(server.Stop)
+	d.reloads = append(d.reloads, hook{"SMTP", func(c *config.Config) any { return smtpSettings(c) }, func(ctx context.Context, c *config.Config) (change, error) {
+		ready, err := server.Prepare(ctx, options(c))
+		if err != nil {
+			return change{}, err
+		}
+		return change{undo: ready.Undo, apply: func() {
+			ready.Apply()
+			d.opt.Log.Debug("SMTP goes on", "addresses", server.Addrs())
+		}}, nil
+	}})
+
+	d.webhook = newEndpoint("webhook.address")
+	d.onStop(d.webhook.stop)
+	return d.begin(ctx, hook{"webhook", webhookSettings, func(ctx context.Context, c *config.Config) (change, error) {
+		return d.prepareWebhook(ctx, c, core.events)
+	}})
+}
+
+// begin has a part begin by what it does at a reload.
+func (d *daemon) begin(ctx context.Context, h hook) error {
+	ready, err := h.prepare(ctx, d.config())
+	if err != nil {
+		return err
+	}
+	ready.apply()
+	d.reloads = append(d.reloads, h)
+	return nil
+}
+
+// prepareWebhook is for the endpoint of the provider's events, if there is to be one.
+func (d *daemon) prepareWebhook(ctx context.Context, c *config.Config, events *webhook.Handler) (change, error) {
+	w := c.Webhook
+	var settings any = w.Address
+	if w.CertFile != "" {
+		settings = nil // what is in the files may be new
+	}
+	ready, err := d.webhook.prepare(ctx, w.Address, settings, func(ln net.Listener) webServer {
+		return webhook.NewServer(webhook.ServerOptions{Listener: ln, CertFile: w.CertFile, KeyFile: w.KeyFile, Log: d.opt.Log, Handler: events})
+	})
+	if err != nil {
+		return change{}, err
+	}
+	serve := ready.apply
+	ready.apply = func() {
+		before := d.webhook.addr()
+		serve()
+		if at := d.webhook.addr(); at != nil && at != before {
+			d.opt.Log.Info("listening for events", "address", at.String(), "path", w.Path, "tls", w.CertFile != "")
+		}
+	}
+	return ready, nil
+}

@@ -1,0 +1,145 @@
+package app
+
+import (
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/bounce"
+	"github.com/smtp2rest/smtp2rest/relay/config"
+	"github.com/smtp2rest/smtp2rest/relay/deliver"
+	"github.com/smtp2rest/smtp2rest/relay/history"
+	"github.com/smtp2rest/smtp2rest/relay/intake"
+	"github.com/smtp2rest/smtp2rest/relay/mail"
+	"github.com/smtp2rest/smtp2rest/relay/provider"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
+	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/webhook"
+	"github.com/smtp2rest/smtp2rest/smtpd"
+)
+
+// Each function of this file is what one part takes from a configuration, at the
+// start and at each reload.
+
+// mainAccount is the account of [api].
+func mainAccount(c *config.Config) accountSettings {
+	a := c.API
+	suppressed := c.Suppression
+	suppressed.Forget, suppressed.Unsubscribed = max(c.History.Keep, eventsKept), c.Webhook.SuppressUnsubscribed
+	return accountSettings{
+		client: clientSettings{
+			Options: nexuspromail.Options{Endpoint: a.Endpoint, Key: a.Key.Reveal(), Timeouts: a.Timeouts, Concurrency: a.Concurrency},
+			caFile:  a.CAFile,
+		},
+		pace:     a.Settings,
+		warming:  c.Warming,
+		suppress: suppressed,
+	}
+}
+
+// eventsKept is how long an event is known again where less history is kept:
+// the provider may send it more than once.
+const eventsKept = 3 * 24 * time.Hour
+
+func aliasSettings(c *config.Config) config.Addresses { return c.Addresses }
+
+func queueOptions(c *config.Config) queue.Options { return c.Queue.Options }
+
+func historyBounds(c *config.Config) history.Bounds { return c.History.Bounds }
+
+func engineSettings(c *config.Config) deliver.Settings {
+	return deliver.Settings{
+		Mapping:  Mapping(c),
+		Schedule: c.Delivery.Retry,
+		// A quarter of the calls at once is left to fresh mail.
+		Workers:  c.API.Concurrency - c.API.Concurrency/4,
+		KeepSent: c.Queue.KeepSent,
+		Bounce:   bounces(c),
+		Bounces:  c.Bounce.Bounces,
+	}
+}
+
+func intakeSettings(c *config.Config) intake.Settings {
+	return intake.Settings{Mapping: Mapping(c), Bounce: bounces(c), Wait: c.Delivery.Wait, Subjects: c.History.Subjects}
+}
+
+func bounces(c *config.Config) bounce.Options {
+	o := bounce.Options{From: defaultSender(c), Hostname: c.Hostname}
+	if c.Bounce.Postmaster != config.Nobody {
+		o.Postmaster = c.Bounce.Postmaster
+	}
+	return o
+}
+
+func defaultSender(c *config.Config) relay.Address {
+	return relay.Address{Email: c.Sender.Email, Name: c.Sender.Name}
+}
+
+func eventSettings(c *config.Config) webhook.Settings {
+	return webhook.Settings{Secrets: c.Webhook.Secrets(), Path: c.Webhook.Path}
+}
+
+// webhookSettings are those of the endpoint for events.
+func webhookSettings(c *config.Config) any {
+	return []any{c.Webhook.Address, c.Webhook.CertFile, c.Webhook.KeyFile}
+}
+
+// smtpSettings are smtpd's Options as far as a configuration has them.
+func smtpSettings(c *config.Config) smtpd.Options {
+	return smtpd.Options{
+		Hostname:      c.Hostname,
+		Listeners:     c.Listeners,
+		Limits:        c.Limits.Limits,
+		Rules:         c.Rules,
+		QualifyDomain: c.Addresses.QualifyDomain,
+	}
+}
+
+// Mapping is how a configuration wants mail mapped; 'smtp2rest explain' uses
+// it as well, so that it shows what the daemon would do.
+func Mapping(c *config.Config) provider.Mapping {
+	o := mail.Options{
+		Default:       defaultSender(c),
+		Defaults:      defaultSenders(c.Users),
+		Domains:       c.Sender.Domains,
+		ForeignSender: c.Sender.Foreign,
+		Attachments:   c.Mail.Attachments,
+		PassHeaders:   c.Mail.Fields.Headers != "",
+	}
+	return provider.Mapping{Options: o, Format: c.Mail.Fields}
+}
+
+// defaultSenders are those of users who have their own.
+func defaultSenders(users []config.User) map[string]relay.Address {
+	senders := map[string]relay.Address{}
+	for _, u := range users {
+		if u.From != "" {
+			senders[u.Name] = relay.Address{Email: u.From, Name: u.FromName}
+		}
+	}
+	return senders
+}
+
+// Events reads what the provider tells.
+func Events() provider.Events { return nexuspromail.Events{} }
+
+// Registrar registers endpoints with the provider.
+func Registrar(c *config.Config) (provider.Registrar, error) {
+	cas, err := ExtraCAs(c)
+	return nexuspromail.Registrar{URL: c.API.URL + c.Webhook.RegisterPath, Key: c.API.Key.Reveal(), ExtraCAs: cas}, err
+}
+
+// ExtraCAs are the certificates that are trusted besides the system's.
+func ExtraCAs(c *config.Config) ([]byte, error) { return readCAs(c.API.CAFile) }
+
+func readCAs(file string) ([]byte, error) {
+	if file == "" {
+		return nil, nil
+	}
+	pem, err := os.ReadFile(file)
+	if err != nil {
+		return nil, fmt.Errorf("api.ca_file: %w", err)
+	}
+	return pem, nil
+}
