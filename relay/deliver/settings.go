@@ -8,12 +8,12 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/retry"
 )
 
-// Settings are the Options that Configure can change.
+// Settings are the options that a reload can change.
 type Settings struct {
 	Mapping  provider.Mapping
 	Schedule retry.Schedule
 
-	Workers  int           // attempts of queued mail at once; at least 1
+	Workers  int           // concurrent attempts of queued mail; at least 1
 	KeepSent time.Duration // how long sent mail stays listed
 
 	Bounce bounce.Options
@@ -26,10 +26,9 @@ type Bounces struct {
 	Grace   time.Duration `toml:"grace" default:"4h" range:"0s..7d" doc:"A mail's failed recipients are told of together, once none is waiting any more, and at the latest after this time."`
 }
 
-// Prepare makes ready to go on with other settings, and to look at the queue
-// apiChanged: there may be something to do by them. Attempts that are under way end by
-// the old ones. Times at which mail is due were decided when it was tried and
-// stay. It never fails.
+// Prepare returns a function that puts s into force and looks at the queue again, in
+// case something can be done now. Attempts under way end by the old settings. Due times
+// that were decided before stay. Prepare never fails.
 func (e *Engine) Prepare(s Settings) (apply func(), err error) { return func() { e.use(s) }, nil }
 
 func (e *Engine) use(s Settings) {
