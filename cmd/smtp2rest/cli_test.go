@@ -131,6 +131,24 @@ func TestHelpOfEachCommand(t *testing.T) {
 	}
 }
 
+// What selects in one list selects in all of them, and a list goes on in the same
+// way.
+func TestListsShareTheirFlags(t *testing.T) {
+	paging := []string{"limit", "all", "json"}
+	mail := append([]string{"state", "id", "sender", "from", "recipient", "since", "until", "older", "newer"}, paging...)
+	want := map[string][]string{
+		"smtp2rest queue": mail, "smtp2rest queue list": mail, "smtp2rest history": mail, "smtp2rest trace": mail,
+		"smtp2rest suppressions": paging, "smtp2rest suppressions list": paging,
+	}
+	for _, c := range everyCommand() {
+		for _, name := range want[c.CommandPath()] {
+			if c.Flags().Lookup(name) == nil {
+				t.Errorf("%s has no --%s", c.CommandPath(), name)
+			}
+		}
+	}
+}
+
 // An example that does not work is worse than none.
 func TestExamplesUseFlagsThatExist(t *testing.T) {
 	for _, c := range everyCommand() {

@@ -137,10 +137,10 @@ func TestExplainAsJSON(t *testing.T) {
 	wantJSON(t, v, "calls.0.to", "bob@example.net")
 	wantJSON(t, v, "calls.0.body.to.email", "bob@example.net")
 	wantJSON(t, v, "calls.0.body.subject", "s")
-	wantJSON(t, v, "notes.0.kind", "headers_dropped")
-	wantJSON(t, v, "notes.0.left_out", true)
+	wantJSON(t, v, "omissions.0.kind", "headers_dropped")
+	wantJSON(t, v, "omissions.0.left_out", true)
 	wantJSON(t, v, "assumed_sender", "default-sender@example.com")
-	if r = harness.Execute(t, harness.Environ(t), "Subject: s\n\nb\n", "explain", "-"); !strings.Contains(r.Err, "note: no sender is set, so default-sender@example.com stands for it") {
+	if r = harness.Execute(t, harness.Environ(t), "Subject: s\n\nb\n", "explain", "-"); !strings.Contains(r.Err, "No sender is set, so default-sender@example.com stands for it") {
 		t.Errorf("%+v", r)
 	}
 	if r = harness.Execute(t, harness.Environ(t, "FROM_EMAIL=a@mail.example.com"), "Subject: s\n\nb\n", "explain", "-"); r.Err != "" {

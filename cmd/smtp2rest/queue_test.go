@@ -257,7 +257,7 @@ func TestQueueStatusOfADaemon(t *testing.T) {
 	serveQueue(t, dir, admin.SocketIn(dir))
 	r := typed(t, &screen{}, "queue", "status", "--data-dir", dir)
 	for _, want := range []string{`daemon +v1, running for 0s`, `API +the API refuses the key, for 0s; next try in 0s`, `rate +7\.5 calls a second, found by trying`,
-		`note: 5 recipients wait: the API refuses the key`, `put the right API key in place`} {
+		`trouble: 5 recipients wait: the API refuses the key`, `put the right API key in place`} {
 		if !regexp.MustCompile(want).MatchString(r.Out) {
 			t.Errorf("%q is not in\n%s", want, r.All())
 		}
@@ -294,7 +294,7 @@ func TestDropIsNotAskedForEver(t *testing.T) {
 	cancel()
 	in, out := io.Pipe()
 	defer func() { _ = out.Close() }()
-	if _, err := terminal.Ask(ctx, &terminal.Terminal{In: in}); !errors.Is(err, terminal.ErrNotConfirmed) {
+	if err := (&terminal.Terminal{In: in, Err: io.Discard}).Confirm(ctx, "Drop it?"); !errors.Is(err, terminal.ErrNotConfirmed) {
 		t.Errorf("ask: %v", err)
 	}
 }

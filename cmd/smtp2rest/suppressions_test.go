@@ -92,12 +92,12 @@ func TestLongListOfSuppressions(t *testing.T) {
 		entries = append(entries, e)
 	}
 	dir := recordsDir(t, entries...)
-	for args, want := range map[string]int{"": terminal.TableLimit, "--limit 0": terminal.TableLimit + 1, "--limit 2": 2, "--json": terminal.TableLimit + 1} {
+	for args, want := range map[string]int{"": terminal.TableLimit, "--limit 0": terminal.TableLimit + 1, "--all": terminal.TableLimit + 1, "--limit 2": 2, "--json": terminal.TableLimit + 1} {
 		r := suppressionsOf(t, dir, "", append([]string{"list"}, strings.Fields(args)...)...)
 		if got := strings.Count(r.Out, "@example.net"); got != want {
 			t.Errorf("list %s: %d addresses, want %d", args, got, want)
 		}
-		if more := strings.Contains(r.Out, "--limit 0 shows all"); more != (want <= terminal.TableLimit) {
+		if more := strings.Contains(r.Out, "--all shows them"); more != (want <= terminal.TableLimit) {
 			t.Errorf("list %s says that there are more: %v", args, more)
 		}
 	}

@@ -182,6 +182,14 @@ func TestTrace(t *testing.T) {
 		if len(list.Matches) != 2 || !slices.ContainsFunc(list.Matches, isAtRcpt) { // both may have come in one millisecond
 			t.Errorf("%s: refused at RCPT: %+v", when, list)
 		}
+		var first admin.Traced
+		r := harness.Execute(t, s.env, "", "trace", "suppressed@example.net", "--state", "refused", "--since", "1h", "--limit", "1", "--json")
+		if err := json.Unmarshal([]byte(r.Out), &first); err != nil || len(first.Matches) != 1 || !first.More {
+			t.Errorf("%s: the first of them: %+v", when, r)
+		}
+		if r := harness.Execute(t, s.env, "", "trace", "suppressed@example.net", "--state", "sent"); r.Code == 0 {
+			t.Errorf("%s: none of them was sent: %+v", when, r)
+		}
 		if r := harness.Execute(t, s.env, "", "trace", "06h"); r.Code == 0 || !strings.Contains(r.Err, "of an id at least four characters are needed") {
 			t.Errorf("%+v", r)
 		}

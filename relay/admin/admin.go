@@ -6,6 +6,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -121,32 +122,40 @@ func (e *AmbiguousError) Error() string {
 // Is makes errors.Is(err, ErrAmbiguous) true.
 func (e *AmbiguousError) Is(target error) bool { return target == ErrAmbiguous }
 
-// maxPage is the largest page there is.
-const maxPage = 1000
+// MaxPage is the most entries that one page can have.
+const MaxPage = 1000
 
-// All lists everything that matches, page by page, so that memory does not
-// grow with the queue. An error is the last thing it yields. f.Limit is the
-// size of a page, 0 the largest.
+// All lists everything that matches, page by page, so that memory does not grow
+// with the queue. An error is the last thing it yields. f.Limit is the size of a
+// page; 0 is the largest.
 func All(ctx context.Context, a Admin, f Filter) iter.Seq2[Entry, error] {
-	return func(yield func(Entry, error) bool) {
-		if f.Limit == 0 {
-			f.Limit = maxPage
-		}
+	f.Limit = cmp.Or(f.Limit, MaxPage)
+	return pages(f.Cursor, func(cursor string) ([]Entry, string, error) {
+		f.Cursor = cursor
+		page, err := a.List(ctx, f)
+		return page.Entries, page.Cursor, err
+	})
+}
+
+// pages yields the entries of one page after the other. next returns a page and
+// the cursor of the one after it.
+func pages[E any](cursor string, next func(cursor string) ([]E, string, error)) iter.Seq2[E, error] {
+	return func(yield func(E, error) bool) {
 		for {
-			page, err := a.List(ctx, f)
+			entries, following, err := next(cursor)
 			if err != nil {
-				yield(Entry{}, err)
+				var none E
+				yield(none, err)
 				return
 			}
-			for _, e := range page.Entries {
+			for _, e := range entries {
 				if !yield(e, nil) {
 					return
 				}
 			}
-			if page.Cursor == "" {
+			if cursor = following; cursor == "" {
 				return
 			}
-			f.Cursor = page.Cursor
 		}
 	}
 }

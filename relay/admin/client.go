@@ -196,8 +196,8 @@ func (c *Client) Find(ctx context.Context, q history.Query) (Found, error) {
 }
 
 // Trace implements History.
-func (c *Client) Trace(ctx context.Context, name string) (Traced, error) {
-	return call[Traced](ctx, c, "history/trace", named{name})
+func (c *Client) Trace(ctx context.Context, q history.Query) (Traced, error) {
+	return call[Traced](ctx, c, "history/trace", q)
 }
 
 // Forget implements History.

@@ -15,7 +15,7 @@ import (
 func (f Filter) queue() (queue.Filter, error) {
 	qf := queue.Filter{
 		ID: f.ID, Sender: f.Sender, Recipient: f.Recipient, From: f.From, Until: f.Until,
-		Limit: min(max(f.Limit, 0), maxPage), Cursor: f.Cursor,
+		Limit: min(max(f.Limit, 0), MaxPage), Cursor: f.Cursor,
 	}
 	for _, name := range f.States {
 		s, err := parseState(name)

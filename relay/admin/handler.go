@@ -31,7 +31,7 @@ func handler(a Admin) *http.ServeMux {
 // historyHandler does so for a History.
 func historyHandler(mux *http.ServeMux, h History) {
 	handle(mux, "history/find", h.Find)
-	handle(mux, "history/trace", func(ctx context.Context, in named) (Traced, error) { return h.Trace(ctx, in.ID) })
+	handle(mux, "history/trace", h.Trace)
 	handle(mux, "history/forget", h.Forget)
 }
 

@@ -25,8 +25,8 @@ type Health struct {
 	Ready func(context.Context) error
 }
 
-// pages are what can be read of a daemon besides the calls.
-func pages(mux *http.ServeMux, o ServerOptions) {
+// handlePages adds the pages that are read with GET.
+func handlePages(mux *http.ServeMux, o ServerOptions) {
 	mux.Handle("GET "+Livez, healthPage(o.Health.Live, healthTime))
 	mux.Handle("GET "+Readyz, healthPage(o.Health.Ready, healthTime))
 	mux.HandleFunc("GET "+status, func(w http.ResponseWriter, r *http.Request) {

@@ -1,7 +1,9 @@
 package admin
 
 import (
+	"cmp"
 	"context"
+	"iter"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/history"
@@ -13,14 +15,26 @@ type History interface {
 	// Find lists recipients of mails, those that came last first.
 	Find(ctx context.Context, q history.Query) (Found, error)
 
-	// Trace tells the story of one mail: by its queue id or the beginning of
-	// it, its Message-ID, the API's message_id, or the address of its sender or
-	// of a recipient. Where that leads to several it lists them instead. It
-	// fails with queue.ErrNotFound when it leads to none.
-	Trace(ctx context.Context, name string) (Traced, error)
+	// Trace returns everything that is known of one mail. q.Name is its queue id
+	// or the beginning of that, its Message-ID, the API's message_id, or the
+	// address of its sender or of a recipient. When several mails have that name
+	// and match the rest of q, it lists up to q.Limit of them instead. It fails
+	// with queue.ErrNotFound when there is none.
+	Trace(ctx context.Context, q history.Query) (Traced, error)
 
 	// Forget erases what is stored about an address.
 	Forget(ctx context.Context, r ForgetRequest) (Forgotten, error)
+}
+
+// AllHistory lists everything that matches, page by page. An error is the last
+// thing it yields.
+func AllHistory(ctx context.Context, h History, q history.Query) iter.Seq2[history.Mail, error] {
+	q.Limit = cmp.Or(q.Limit, MaxPage)
+	return pages(q.Cursor, func(cursor string) ([]history.Mail, string, error) {
+		q.Cursor = cursor
+		page, err := h.Find(ctx, q)
+		return page.Entries, page.Cursor, err
+	})
 }
 
 // Found is one page of a list.

@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -14,8 +15,11 @@ import (
 
 // HistoryOptions are what a LocalHistory is made from.
 type HistoryOptions struct {
-	Store PastStore // nil: this relay keeps none
-	Admin Admin     // of the same relay, for what its queue has now
+	Store PastStore // nil: there is no history, and Missing says why
+	// Missing is the error of every call when Store is nil. By default it says
+	// that this relay keeps no queue, and so no history.
+	Missing error
+	Admin   Admin // of the same relay, for what its queue has now
 	// Flush, if set, has everything written that was noted.
 	Flush func(ctx context.Context) error
 }
@@ -39,11 +43,16 @@ var _ History = (*LocalHistory)(nil)
 // no end.
 func NewHistory(o HistoryOptions) *LocalHistory { return &LocalHistory{o} }
 
-// ready has all that was noted written. What cannot be written now is no
-// reason not to show the rest.
-func (l *LocalHistory) ready(ctx context.Context) error {
+// ready writes what the history does not have yet, and checks q. An error of that
+// write is ignored: what is in the history can be shown all the same.
+func (l *LocalHistory) ready(ctx context.Context, q history.Query) error {
 	if l.opt.Store == nil {
-		return ErrNoHistory
+		return cmp.Or(l.opt.Missing, ErrNoHistory)
+	}
+	for _, s := range q.States {
+		if !slices.Contains(history.States(), s) {
+			return fmt.Errorf("%w: there is no state %q", ErrBadRequest, s)
+		}
 	}
 	if l.opt.Flush != nil {
 		_ = l.opt.Flush(ctx)
@@ -53,13 +62,8 @@ func (l *LocalHistory) ready(ctx context.Context) error {
 
 // Find implements History.
 func (l *LocalHistory) Find(ctx context.Context, q history.Query) (Found, error) {
-	if err := l.ready(ctx); err != nil {
+	if err := l.ready(ctx, q); err != nil {
 		return Found{}, err
-	}
-	for _, s := range q.States {
-		if !slices.Contains(history.States(), s) {
-			return Found{}, fmt.Errorf("%w: there is no state %q", ErrBadRequest, s)
-		}
 	}
 	entries, cursor, err := l.opt.Store.Find(ctx, q)
 	if entries == nil {
@@ -68,39 +72,36 @@ func (l *LocalHistory) Find(ctx context.Context, q history.Query) (Found, error)
 	return Found{entries, cursor}, err
 }
 
-// matchesShown is how many mails are enough to choose from.
-const matchesShown = 20
-
-// shortID is what may be the beginning of a queue id.
+// shortID matches what can be the beginning of a queue id.
 var shortID = regexp.MustCompile(`^[0-9a-v]{4,20}$`)
 
 // Trace implements History.
-func (l *LocalHistory) Trace(ctx context.Context, name string) (Traced, error) {
-	if err := l.ready(ctx); err != nil {
+func (l *LocalHistory) Trace(ctx context.Context, q history.Query) (Traced, error) {
+	if err := l.ready(ctx, q); err != nil {
 		return Traced{}, err
 	}
-	if name == "" {
+	if q.Name == "" {
 		return Traced{}, fmt.Errorf("%w: name a mail", ErrBadRequest)
 	}
-	m, found, err := l.opt.Store.Get(ctx, name)
+	m, found, err := l.opt.Store.Get(ctx, q.Name)
 	if err != nil {
 		return Traced{}, err
 	}
 	if found {
 		return l.traced(ctx, m), nil
 	}
-	matches, more, err := l.matches(ctx, name)
+	matches, more, err := l.matches(ctx, q)
 	switch {
 	case err != nil:
 		return Traced{}, err
 	case len(matches) == 0:
-		return l.queued(ctx, name)
-	case len(matches) > 1:
+		return l.queued(ctx, q.Name)
+	case len(matches) > 1 || more:
 		return Traced{Matches: matches, More: more}, nil
 	}
 	m, found, err = l.opt.Store.Get(ctx, matches[0].ID)
 	if err == nil && !found {
-		err = fmt.Errorf("%w: %q", queue.ErrNotFound, name) // it went this moment
+		err = fmt.Errorf("%w: %q", queue.ErrNotFound, q.Name) // it was removed just now
 	}
 	if err != nil {
 		return Traced{}, err
@@ -108,30 +109,33 @@ func (l *LocalHistory) Trace(ctx context.Context, name string) (Traced, error) {
 	return l.traced(ctx, m), nil
 }
 
-// matches are the mails that a name leads to, each once.
-func (l *LocalHistory) matches(ctx context.Context, name string) (mails []history.Mail, more bool, err error) {
-	queries := []history.Query{{Name: name}}
-	if shortID.MatchString(name) {
-		queries = append(queries, history.Query{ID: name})
+// matches returns the mails that have a name or an id that begins like it, each
+// mail once.
+func (l *LocalHistory) matches(ctx context.Context, q history.Query) (mails []history.Mail, more bool, err error) {
+	limit := min(cmp.Or(max(q.Limit, 0), 100), MaxPage)
+	q.Limit = min(limit+1, MaxPage)
+	queries := []history.Query{q}
+	if q.ID == "" && shortID.MatchString(q.Name) {
+		q.ID, q.Name = q.Name, ""
+		queries = append(queries, q)
 	}
+	known := map[string]bool{}
 	for _, q := range queries {
-		for q.Limit = 100; ; {
-			page, cursor, err := l.opt.Store.Find(ctx, q)
-			if err != nil {
+		find := func(cursor string) ([]history.Mail, string, error) {
+			q.Cursor = cursor
+			return l.opt.Store.Find(ctx, q)
+		}
+		for m, err := range pages("", find) {
+			switch {
+			case err != nil:
 				return nil, false, err
+			case known[m.ID]:
+				continue
+			case len(mails) == limit:
+				return mails, true, nil
 			}
-			for _, m := range page {
-				if slices.ContainsFunc(mails, func(have history.Mail) bool { return have.ID == m.ID }) {
-					continue
-				}
-				if len(mails) == matchesShown {
-					return mails, true, nil
-				}
-				mails = append(mails, m)
-			}
-			if q.Cursor = cursor; cursor == "" {
-				break
-			}
+			known[m.ID] = true
+			mails = append(mails, m)
 		}
 	}
 	return mails, false, nil
@@ -209,7 +213,7 @@ func (l *LocalHistory) queued(ctx context.Context, name string) (Traced, error) 
 
 // Forget implements History.
 func (l *LocalHistory) Forget(ctx context.Context, r ForgetRequest) (Forgotten, error) {
-	if err := l.ready(ctx); err != nil {
+	if err := l.ready(ctx, history.Query{}); err != nil {
 		return Forgotten{}, err
 	}
 	if !strings.Contains(r.Address, "@") {

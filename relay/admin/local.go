@@ -191,7 +191,7 @@ const maxCandidates = 10
 // complete is the one id that begins with a prefix.
 func (l *Local) complete(ctx context.Context, prefix string) (string, error) {
 	var ids []string
-	for f := (queue.Filter{ID: prefix, Limit: maxPage}); len(ids) <= maxCandidates; {
+	for f := (queue.Filter{ID: prefix, Limit: MaxPage}); len(ids) <= maxCandidates; {
 		entries, cursor, err := l.opt.Queue.List(ctx, f)
 		if err != nil {
 			return "", err
@@ -297,7 +297,7 @@ func (l *Local) noteRetry(ctx context.Context, f queue.Filter) error {
 	if len(f.States) > 0 && !slices.Contains(f.States, queue.Failed) {
 		return nil
 	}
-	f.States, f.Limit, f.Cursor = []queue.State{queue.Failed}, maxPage, ""
+	f.States, f.Limit, f.Cursor = []queue.State{queue.Failed}, MaxPage, ""
 	for {
 		entries, cursor, err := l.opt.Queue.List(ctx, f)
 		if err != nil {
@@ -322,7 +322,7 @@ func (l *Local) logDrop(ctx context.Context, f queue.Filter) error {
 	if len(f.States) == 0 {
 		f.States = []queue.State{queue.Waiting, queue.Claimed, queue.Held, queue.Failed}
 	}
-	f.Limit, f.Cursor = maxPage, ""
+	f.Limit, f.Cursor = MaxPage, ""
 	for {
 		entries, cursor, err := l.opt.Queue.List(ctx, f)
 		if err != nil {

@@ -95,7 +95,7 @@ func (s *Server) Start(ctx context.Context) error {
 	if s.opt.History != nil {
 		historyHandler(mux, s.opt.History)
 	}
-	pages(mux, s.opt)
+	handlePages(mux, s.opt)
 	answers := http.Handler(mux)
 	if s.opt.Address != "" {
 		answers = guarded(func() Access { return *s.access.Load() }, answers)

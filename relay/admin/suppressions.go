@@ -59,24 +59,11 @@ const MaxSuppressions = 500
 // AllSuppressions lists everything that matches, page by page. An error is the
 // last thing it yields.
 func AllSuppressions(ctx context.Context, s Suppressions, f SuppressionFilter) iter.Seq2[Suppression, error] {
-	return func(yield func(Suppression, error) bool) {
-		for {
-			page, err := s.ListSuppressions(ctx, f)
-			if err != nil {
-				yield(Suppression{}, err)
-				return
-			}
-			for _, e := range page.Entries {
-				if !yield(e, nil) {
-					return
-				}
-			}
-			if page.Next == "" {
-				return
-			}
-			f.After = page.Next
-		}
-	}
+	return pages(f.After, func(after string) ([]Suppression, string, error) {
+		f.After = after
+		page, err := s.ListSuppressions(ctx, f)
+		return page.Entries, page.Next, err
+	})
 }
 
 // LocalSuppressions works on a store in this process.
@@ -155,9 +142,9 @@ func (l *LocalSuppressions) RemoveSuppressions(ctx context.Context, addresses []
 }
 
 func (f SuppressionFilter) suppress() (suppress.Filter, error) {
-	out := suppress.Filter{After: f.After, Limit: min(max(f.Limit, 0), maxPage)}
+	out := suppress.Filter{After: f.After, Limit: min(max(f.Limit, 0), MaxPage)}
 	if out.Limit == 0 {
-		out.Limit = maxPage
+		out.Limit = MaxPage
 	}
 	if f.Domain != "" {
 		out.Domain = suppress.Domain(f.Domain)

@@ -19,61 +19,57 @@ func checkCommand(t *terminal.Terminal) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "check",
 		Short: "Validate a configuration and print what is in force.",
-		Long: `Loads the configuration as 'serve' would and prints the settings that are not at
-their default, and those that everybody asks for, with where each came from; --all
-and --json print every one. Secrets are not shown. It exits 0 when 'serve' would
-accept the configuration and 78 with all that is wrong when not.
+		Long: `Loads the configuration as 'serve' would and prints each setting that does not have its
+default, and a few that everybody asks for, with where it comes from; --all and --json
+print every setting. Secrets are not shown. It exits 0 when 'serve' would accept the
+configuration, and 78 with a list of all errors when not.
 
-Without --config it is the service's /etc/smtp2rest/config.toml that is checked, if there
-is one, unless the environment has an API key or FROM_EMAIL, as for a relay that runs
-without a file.
+Without --config it checks the service's /etc/smtp2rest/config.toml, if there is one. When
+the environment has an API key or FROM_EMAIL, it checks the environment instead, because
+such a relay runs without a file.
 
-Where there is a file, a secret that systemd hands to the service is read from where our unit
-takes it (/etc/smtp2rest/nexuspromail_api_key), for which root's rights are needed.
+With a file, a secret that systemd hands to the service is read from the file where our
+unit keeps it (/etc/smtp2rest/nexuspromail_api_key). Only root can read that.
 
-With --probe it connects instead to each listener, where 'serve' must be running,
-from the addresses of this machine and without a login, tries to send to
-somebody outside, and prints what it was told. No mail is sent. It exits 1 when
-a stranger is let in, or when a listener does not answer. Not asked are the
-sockets that systemd opened, because only systemd knows where they are.`,
+With --probe it connects instead to each listener and tries to send to somebody outside,
+from the addresses of this machine and without a login. It prints what it was told; no
+mail is sent. 'serve' must be running. It exits 1 when a stranger is let in, or when a
+listener does not answer. The sockets that systemd opened are left out, because only
+systemd knows their addresses.`,
 		Example: terminal.Examples("smtp2rest check", "smtp2rest check --config config.toml", "smtp2rest check --json", "sudo smtp2rest check --config /etc/smtp2rest/config.toml", "sudo smtp2rest check --probe --config /etc/smtp2rest/config.toml"),
+		Args:    terminal.NoArgs("name the file with --config"),
 	}
 	fs := c.Flags()
 	path := fs.String("config", "", "TOML `file` with settings")
 	probing := fs.Bool("probe", false, "try to relay through the listeners as a stranger")
 	all := fs.Bool("all", false, "print the settings that have their default as well")
-	var asJSON bool
-	terminal.DeclareJSON(fs, &asJSON)
-	c.RunE = func(cmd *cobra.Command, args []string) error {
-		ctx := cmd.Context()
-		if len(args) > 0 {
-			return terminal.Usagef("unexpected argument %q; name the file with --config", args[0])
-		}
+	asJSON := terminal.DeclareJSON(fs)
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		if *path == "" {
 			*path = reach.ServiceConfig(t)
 		}
 		cfg, err := reach.LoadForeign(t, config.Source{Path: *path, NeedAPI: !*probing})
-		if asJSON {
-			return checkJSON(ctx, t, cfg, *probing, err)
+		if *asJSON {
+			return checkJSON(cmd.Context(), t, cfg, *probing, err)
 		}
 		if err != nil {
 			return err
 		}
-		return check(ctx, t, cfg, checking{file: *path, all: *all, probing: *probing})
+		return check(cmd.Context(), t, cfg, checking{file: *path, all: *all, probing: *probing})
 	}
 	return c
 }
 
-// checking is what check is asked to do.
+// checking says what check prints.
 type checking struct {
-	file    string // whose configuration it is; "" is the environment's alone
+	file    string // the configuration file; "" is the environment alone
 	all     bool
 	probing bool
 }
 
 func check(ctx context.Context, t *terminal.Terminal, cfg *config.Config, c checking) error {
 	p := t.Palette()
-	if !c.probing { // what strangers are told is not to be looked for below all that
+	if !c.probing { // the settings would bury the answers of the listeners
 		if err := printSettings(t, cfg, c.all); err != nil {
 			return err
 		}
@@ -81,26 +77,20 @@ func check(ctx context.Context, t *terminal.Terminal, cfg *config.Config, c chec
 	for _, warning := range cfg.Warnings {
 		fmt.Fprintf(t.Out, "%s %s\n", p.Red("warning:"), warning)
 	}
-	if !c.probing {
-		_, err := fmt.Fprintln(t.Out, p.Green("The configuration"+of(c.file)+" is good."))
-		return err
+	if c.probing {
+		asked, err := probeListeners(ctx, cfg, func(a answered) { a.print(t) })
+		return errors.Join(err, judge(asked))
 	}
-	asked, err := probeListeners(ctx, cfg, func(a answered) { a.print(t) })
-	if err != nil {
-		return err
+	of := ""
+	if c.file != "" {
+		of = " in " + terminal.Printable(c.file)
 	}
-	return judge(asked)
+	_, err := fmt.Fprintln(t.Out, p.Green("The configuration"+of+" is good."))
+	return err
 }
 
-func of(file string) string {
-	if file == "" {
-		return ""
-	}
-	return " in " + terminal.Printable(file)
-}
-
-// printSettings prints what is in force, of what is as always only what
-// everybody asks for.
+// printSettings prints the settings in force. Those with their default are left
+// out, unless all is true or everybody asks for them.
 func printSettings(t *terminal.Terminal, cfg *config.Config, all bool) error {
 	w := tabwriter.NewWriter(t.Out, 0, 0, 2, ' ', 0)
 	left := 0
@@ -125,7 +115,7 @@ func askedFor(path string) bool {
 	return false
 }
 
-// checked is what check found.
+// checked is what check found, for --json.
 type checked struct {
 	Good     bool               `json:"good"`
 	Problems []terminal.Problem `json:"problems"`
@@ -137,21 +127,12 @@ type checked struct {
 // checkedSetting is a setting in force.
 type checkedSetting struct {
 	Setting string `json:"setting"`
-	Value   any    `json:"value"` // of a secret only whether it is set
+	Value   any    `json:"value"` // of a secret, only whether it is set
 	Origin  string `json:"origin"`
 }
 
-// plainValue is what TOML writes as JSON has it, or else as it is.
-func plainValue(text string) any {
-	var v struct{ V any }
-	if _, err := toml.Decode("V = "+text, &v); err != nil {
-		return text
-	}
-	return v.V
-}
-
-// checkJSON prints what check finds, also what is wrong, as that is what was
-// asked for.
+// checkJSON prints what check found. The errors in a configuration are part of
+// that, so they go to standard output.
 func checkJSON(ctx context.Context, t *terminal.Terminal, cfg *config.Config, probing bool, wrong error) error {
 	c := checked{Good: wrong == nil, Problems: []terminal.Problem{}, Warnings: []string{}, Settings: []checkedSetting{}}
 	if problems, ok := errors.AsType[config.Errors](wrong); ok {
@@ -165,13 +146,21 @@ func checkJSON(ctx context.Context, t *terminal.Terminal, cfg *config.Config, pr
 	for _, s := range reach.InForce(cfg) {
 		c.Settings = append(c.Settings, checkedSetting{s.Path, plainValue(s.Value), s.Origin})
 	}
-	if !probing {
-		return terminal.PrintJSON(t.Out, c)
+	var err error
+	if probing {
+		if c.Probes, err = probeListeners(ctx, cfg, func(answered) {}); err != nil {
+			return err
+		}
 	}
-	asked, err := probeListeners(ctx, cfg, func(answered) {})
-	if err != nil {
-		return err
+	return errors.Join(terminal.PrintJSON(t.Out, c), judge(c.Probes))
+}
+
+// plainValue turns a value that is written in TOML into one for JSON. Text that is
+// not TOML, such as "set", stays as it is.
+func plainValue(text string) any {
+	var v struct{ V any }
+	if _, err := toml.Decode("V = "+text, &v); err != nil {
+		return text
 	}
-	c.Probes = asked
-	return errors.Join(terminal.PrintJSON(t.Out, c), judge(asked))
+	return v.V
 }

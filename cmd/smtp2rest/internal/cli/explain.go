@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/reach"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
+	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/app"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/intake"
@@ -25,27 +27,23 @@ func explainCommand(t *terminal.Terminal) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "explain mail.eml",
 		Short: "Print what the API would be sent for a mail, without sending it.",
-		Long: `Maps a mail as the relay would and prints the JSON of each call, and what was
-left out, changed or repaired on the way. A mail that would be refused is
-answered as its SMTP client would be, with what was read of it and exit code 1.
-"-" reads standard input.
+		Long: `Maps a mail as the relay would and prints the JSON of each call, and what was left out,
+changed or repaired. For a mail that would be refused, it prints the reply to the SMTP
+client and what it could read of the mail, and exits 1. "-" reads standard input.
 
-Who gets a mail is for the envelope to say, so To and Cc in the file do not
-matter: name recipients with --to. They are taken as they are written. Not looked at
-are the rules of who may send what, aliases, whether an address is one, suppressions
-and limits: for those, 'smtp2rest send' asks the relay itself.`,
+The envelope decides who gets a mail, so To and Cc in the file do not matter: name the
+recipients with --to. They are taken as they are written. It does not look at the rules
+for who may send what, nor at aliases, suppressions and limits. To test those, use
+'smtp2rest send', which asks the relay itself.`,
 		Example: terminal.Examples("smtp2rest explain mail.eml --to bob@example.net", "smtp2rest explain - < mail.eml", "smtp2rest explain mail.eml --json | jq .calls[0].body"),
+		Args:    terminal.Args(1, 1, "name one file, or - for standard input"),
 	}
 	fs := c.Flags()
 	path := fs.String("config", "", "TOML `file` with settings")
 	from := fs.String("from", "", "envelope `sender`")
 	to := fs.String("to", "recipient@example.net", "`recipients`, separated by commas")
-	var asJSON bool
-	terminal.DeclareJSON(fs, &asJSON)
+	asJSON := terminal.DeclareJSON(fs)
 	c.RunE = func(_ *cobra.Command, args []string) error {
-		if len(args) != 1 {
-			return terminal.Usagef("name one file, or - for standard input")
-		}
 		raw, err := readMail(t, args[0])
 		if err != nil {
 			return err
@@ -54,83 +52,24 @@ and limits: for those, 'smtp2rest send' asks the relay itself.`,
 		if err != nil {
 			return err
 		}
-		assumed := ""
-		if reach.Setting(cfg, "sender.email").Origin == "default" {
-			assumed = cfg.Sender.Email
-			if !asJSON {
-				fmt.Fprintf(t.Err, "note: no sender is set, so %s stands for it; set FROM_EMAIL or name --config, as for 'serve'\n", assumed)
-			}
-		}
-		if asJSON {
-			return explainJSON(t, raw, *from, assumed, terminal.SplitList(*to), app.Mapping(cfg))
-		}
-		return explain(t, raw, *from, terminal.SplitList(*to), app.Mapping(cfg))
-	}
-	return c
-}
-
-// errRefused is why explaining a mail that would be refused fails.
-var errRefused = errors.New("this mail would be refused")
-
-func explain(t *terminal.Terminal, raw []byte, from string, to []string, m provider.Mapping) error {
-	var told explanations
-	m.Explain = told.add
-	parsed, err := mail.Map(raw, from, m.Options)
-	if err != nil {
-		fmt.Fprintf(t.Out, "refused: %s\n", reply.From(intake.Refusal(err)))
-		explainRefused(t, err)
-		told.print(t)
-		return errRefused
-	}
-	body, err := m.Format.Encode(parsed)
-	if err != nil {
-		return err
-	}
-	p := t.Palette()
-	for _, rcpt := range to {
-		fmt.Fprintln(t.Out, p.Bold("to <"+rcpt+">"))
-		text, err := terminal.PrettyJSON(body.Open(rcpt))
+		e, err := explain(raw, *from, terminal.SplitList(*to), app.Mapping(cfg))
 		if err != nil {
 			return err
 		}
-		fmt.Fprintln(t.Out, text)
+		if reach.Origin(cfg, "sender.email") == "default" {
+			e.Assumed = cfg.Sender.Email
+		}
+		if *asJSON {
+			err = terminal.PrintJSON(t.Out, e)
+		} else {
+			err = e.print(t)
+		}
+		if err == nil && e.Refused != "" {
+			err = errors.New("this mail would be refused")
+		}
+		return err
 	}
-	told.print(t)
-	return nil
-}
-
-// explainRefused prints what was read of a mail that is not taken: whoever
-// asks why wants to see which mail it is, and everything that is in the way.
-func explainRefused(t *terminal.Terminal, err error) {
-	var r *mail.Refusal
-	if !errors.As(err, &r) || r.Read == nil {
-		return
-	}
-	fmt.Fprintf(t.Out, "from: %s\nsubject: %s\n", strings.TrimSpace(r.Read.From.Name+" <"+r.Read.From.Email+">"), r.Read.Subject)
-	for i := range r.Read.Attachments {
-		fmt.Fprintf(t.Out, "file: %s\n", r.Read.Attachments[i].Describe())
-	}
-}
-
-// explanations are what was left out of a mail, changed or repaired, each once.
-type explanations []explained
-
-type explained struct {
-	kind  mail.OmissionKind
-	words string
-}
-
-func (l *explanations) add(kind mail.OmissionKind, words string) {
-	if e := (explained{kind, words}); !slices.Contains(*l, e) {
-		*l = append(*l, e)
-	}
-}
-
-func (l explanations) print(t *terminal.Terminal) {
-	p := t.Palette()
-	for _, e := range l {
-		fmt.Fprintf(t.Out, "%s %s: %s\n", p.Red("note:"), e.kind, e.words)
-	}
+	return c
 }
 
 func readMail(t *terminal.Terminal, name string) ([]byte, error) {
@@ -140,19 +79,21 @@ func readMail(t *terminal.Terminal, name string) ([]byte, error) {
 	return os.ReadFile(name)
 }
 
-// explanation is what would become of a mail.
+// explanation is what the relay would do with a mail.
 type explanation struct {
-	Assumed string          `json:"assumed_sender,omitempty"` // where no sender is set
-	Refused string          `json:"refused,omitempty"`        // what the client would be told
-	Read    *explainedRead  `json:"read,omitempty"`           // of a mail that would be refused
-	Calls   []explainedCall `json:"calls"`
-	Notes   []explainedNote `json:"notes"`
+	Assumed   string              `json:"assumed_sender,omitempty"` // when no sender is set
+	Refused   string              `json:"refused,omitempty"`        // the reply to the client
+	Read      *explainedRead      `json:"read,omitempty"`           // of a mail that would be refused
+	Calls     []explainedCall     `json:"calls"`
+	Omissions []explainedOmission `json:"omissions"`
 }
 
+// explainedRead says which mail it is.
 type explainedRead struct {
-	From    string   `json:"from"`
-	Subject string   `json:"subject"`
-	Files   []string `json:"files"`
+	From    relay.Address `json:"-"`
+	Email   string        `json:"from"`
+	Subject string        `json:"subject"`
+	Files   []string      `json:"files"`
 }
 
 type explainedCall struct {
@@ -160,45 +101,71 @@ type explainedCall struct {
 	Body json.RawMessage `json:"body"` // what the API would be sent
 }
 
-type explainedNote struct {
+type explainedOmission struct {
 	Kind    string `json:"kind"`
 	Detail  string `json:"detail"`
-	LeftOut bool   `json:"left_out"` // the API does not get it; else it was read or changed so
+	LeftOut bool   `json:"left_out"` // false: it was changed or repaired
 }
 
-func explainJSON(t *terminal.Terminal, raw []byte, from, assumed string, to []string, m provider.Mapping) error {
-	e := explanation{Assumed: assumed, Calls: []explainedCall{}, Notes: []explainedNote{}}
-	var told explanations
-	m.Explain = told.add
+func explain(raw []byte, from string, to []string, m provider.Mapping) (explanation, error) {
+	e := explanation{Calls: []explainedCall{}, Omissions: []explainedOmission{}}
+	m.Explain = func(kind mail.OmissionKind, detail string) {
+		if o := (explainedOmission{kind.String(), detail, kind.LeftOut()}); !slices.Contains(e.Omissions, o) {
+			e.Omissions = append(e.Omissions, o)
+		}
+	}
 	parsed, err := mail.Map(raw, from, m.Options)
 	if err != nil {
 		e.Refused = reply.From(intake.Refusal(err)).String()
 		if r, ok := errors.AsType[*mail.Refusal](err); ok && r.Read != nil {
-			e.Read = &explainedRead{From: r.Read.From.Email, Subject: r.Read.Subject, Files: []string{}}
+			e.Read = &explainedRead{From: r.Read.From, Email: r.Read.From.Email, Subject: r.Read.Subject, Files: []string{}}
 			for i := range r.Read.Attachments {
 				e.Read.Files = append(e.Read.Files, r.Read.Attachments[i].Describe())
 			}
-			e.note(told)
 		}
-		return errors.Join(terminal.PrintJSON(t.Out, e), &terminal.ExitError{Code: terminal.ExitFailed, Err: errRefused})
+		return e, nil
 	}
 	body, err := m.Format.Encode(parsed)
 	if err != nil {
-		return err
+		return e, err
 	}
 	for _, rcpt := range to {
 		text, err := io.ReadAll(body.Open(rcpt))
 		if err != nil {
-			return err
+			return e, err
 		}
 		e.Calls = append(e.Calls, explainedCall{rcpt, text})
 	}
-	e.note(told)
-	return terminal.PrintJSON(t.Out, e)
+	return e, nil
 }
 
-func (e *explanation) note(list explanations) {
-	for _, n := range list {
-		e.Notes = append(e.Notes, explainedNote{n.kind.String(), n.words, n.kind.LeftOut()})
+func (e explanation) print(t *terminal.Terminal) error {
+	p := t.Palette()
+	if e.Assumed != "" {
+		fmt.Fprintf(t.Err, "No sender is set, so %s stands for it; set FROM_EMAIL or name --config, as for 'serve'.\n", e.Assumed)
 	}
+	if e.Refused != "" {
+		fmt.Fprintf(t.Out, "refused: %s\n", e.Refused)
+	}
+	if e.Read != nil {
+		fmt.Fprintf(t.Out, "from: %s\nsubject: %s\n", strings.TrimSpace(e.Read.From.Name+" <"+e.Read.From.Email+">"), e.Read.Subject)
+		for _, file := range e.Read.Files {
+			fmt.Fprintf(t.Out, "file: %s\n", file)
+		}
+	}
+	for _, c := range e.Calls {
+		text, err := terminal.PrettyJSON(bytes.NewReader(c.Body))
+		if err != nil {
+			return err
+		}
+		fmt.Fprintf(t.Out, "%s\n%s\n", p.Bold("to <"+c.To+">"), text)
+	}
+	for _, o := range e.Omissions {
+		what := "changed:"
+		if o.LeftOut {
+			what = "left out:"
+		}
+		fmt.Fprintf(t.Out, "%s %s: %s\n", p.Red(what), o.Kind, o.Detail)
+	}
+	return nil
 }

@@ -22,28 +22,24 @@ func hashPasswordCommand(t *terminal.Terminal) *cobra.Command {
 		Use:   "hash-password",
 		Short: "Make the hash of a password for the configuration.",
 		Long: `Reads a password and prints its bcrypt hash, for password_hash in a [[user]] of
-the configuration or, with --user, as a line of users_file. At a terminal it
-asks, and shows nothing of what is typed; else it reads the first line of its
-input. The password is never an argument, where others could see it.`,
+the configuration or, with --user, a line for users_file. At a terminal it asks and
+shows nothing of what is typed; otherwise it reads the first line of its input. The
+password is never an argument, because others could see it there.`,
 		Example: terminal.Examples(
 			"smtp2rest hash-password",
 			"smtp2rest hash-password --user app <password.txt >>/etc/smtp2rest/users",
 			"smtp2rest hash-password --json <password.txt",
 		),
+		Args: terminal.Args(0, 0, "unexpected argument; the password is read from the input"), // which is not shown
 	}
 	fs := c.Flags()
 	user := fs.String("user", "", "print a line of users_file for this `name`")
-	var asJSON bool
-	terminal.DeclareJSON(fs, &asJSON)
-	c.RunE = func(cmd *cobra.Command, args []string) error {
-		ctx := cmd.Context()
-		switch {
-		case len(args) > 0: // not shown: it is a password
-			return terminal.Usagef("unexpected argument; the password is read from the input")
-		case strings.ContainsAny(*user, ":\r\n") || strings.TrimSpace(*user) != *user:
-			return terminal.Usagef("a user's name has no colon and no line end in it, and no space around it")
+	asJSON := terminal.DeclareJSON(fs)
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		if strings.ContainsAny(*user, ":\r\n") || strings.TrimSpace(*user) != *user {
+			return terminal.Usagef("a user's name cannot contain a colon or a line end, nor begin or end with a space")
 		}
-		password, err := readPassword(ctx, t)
+		password, err := readPassword(cmd.Context(), t)
 		if err != nil {
 			return err
 		}
@@ -51,7 +47,7 @@ input. The password is never an argument, where others could see it.`,
 		if err != nil {
 			return err
 		}
-		if asJSON {
+		if *asJSON {
 			return terminal.PrintJSON(t.Out, struct {
 				User string `json:"user,omitempty"`
 				Hash string `json:"password_hash"`
@@ -66,18 +62,22 @@ input. The password is never an argument, where others could see it.`,
 	return c
 }
 
-// readPassword reads one line, twice from a person.
+// readPassword reads one line; a person is asked twice.
 func readPassword(ctx context.Context, t *terminal.Terminal) (string, error) {
 	tty, isFile := t.In.(*os.File)
 	if !t.Asks || !isFile {
-		return readLine(bufio.NewReader(t.In))
+		line, err := bufio.NewReader(t.In).ReadString('\n')
+		if err != nil && (!errors.Is(err, io.EOF) || line == "") {
+			return "", fmt.Errorf("no password on the input: %w", err)
+		}
+		return strings.TrimRight(line, "\r\n"), nil
 	}
 	shown, err := term.GetState(int(tty.Fd()))
 	if err != nil {
 		return "", fmt.Errorf("cannot hide what is typed: %w", err)
 	}
 	show := func() { _ = term.Restore(int(tty.Fd()), shown) }
-	defer context.AfterFunc(ctx, show)() // Ctrl-C must not leave a terminal that shows nothing
+	defer context.AfterFunc(ctx, show)() // so that Ctrl-C does not leave a terminal that shows nothing
 	fmt.Fprint(t.Err, "Password: ")
 	first, err := term.ReadPassword(int(tty.Fd()))
 	if err == nil {
@@ -89,12 +89,4 @@ func readPassword(ctx context.Context, t *terminal.Terminal) (string, error) {
 	}
 	fmt.Fprintln(t.Err)
 	return string(first), errors.Join(err, ctx.Err())
-}
-
-func readLine(in *bufio.Reader) (string, error) {
-	line, err := in.ReadString('\n')
-	if err != nil && (!errors.Is(err, io.EOF) || line == "") {
-		return "", fmt.Errorf("no password on the input: %w", err)
-	}
-	return strings.TrimRight(line, "\r\n"), nil
 }

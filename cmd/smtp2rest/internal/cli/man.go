@@ -20,12 +20,12 @@ func manCommand(t *terminal.Terminal) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "man [COMMAND]",
 		Short: "Print a manual page, or write all of them.",
-		Long: `Prints a page for man(1): of a command, of the configuration file ("config") or,
-without a name, of the program. The pages say what the help says. --dir writes all
-of them below a directory as packages install them, in man1 and man5.`,
+		Long: `Prints a page for man(1): about a command, about the configuration file ("config") or,
+without a name, about the program. The pages say what the help says. --dir writes all
+pages below a directory, in man1 and man5, where packages install them.`,
 		Example: terminal.Examples("smtp2rest man queue drop | man -l -", "smtp2rest man config | man -l -", "smtp2rest man --dir /usr/local/share/man"),
 	}
-	c.Long += terminal.NoJSON("what is printed is read by man")
+	c.Long += terminal.NoJSON("man reads what it prints")
 	dir := c.Flags().String("dir", "", "write every page below this `directory`")
 	c.RunE = func(_ *cobra.Command, args []string) error {
 		switch {
@@ -57,14 +57,13 @@ func manualPage(t *terminal.Terminal, args []string) ([]byte, error) {
 	return page.Bytes(), err
 }
 
-// manHeader is the same for a version wherever it is built, so that a package
-// that is built twice is the same twice.
+// manHeader has no date of its own, so that two builds of a version are the same.
 func manHeader(t *terminal.Terminal, section string) *doc.GenManHeader {
 	return &doc.GenManHeader{Section: section, Source: "smtp2rest " + t.Version, Manual: "smtp2rest", Date: new(time.Unix(0, 0))}
 }
 
-// documented is the program with texts that md2man lays out as the help has
-// them: what is indented there is a table, and no prose.
+// documented returns the tree of commands with texts that md2man lays out as the help
+// does: indented lines are a table.
 func documented(t *terminal.Terminal) *cobra.Command {
 	c := Root(t)
 	c.DisableAutoGenTag = true
@@ -79,8 +78,7 @@ func documented(t *terminal.Terminal) *cobra.Command {
 	return c
 }
 
-// tables indents the lines that begin with a space as Markdown wants it for
-// text that is shown as it stands.
+// tables turns lines that begin with a space into a code block of Markdown.
 func tables(text string) string {
 	var b strings.Builder
 	inside := false
@@ -98,7 +96,7 @@ func tables(text string) string {
 	return b.String()
 }
 
-// writePages writes what packages install.
+// writePages writes all pages below a directory.
 func writePages(t *terminal.Terminal, dir string) error {
 	for _, section := range []string{"man1", "man5"} {
 		if err := os.MkdirAll(filepath.Join(dir, section), 0o755); err != nil {
@@ -112,11 +110,11 @@ func writePages(t *terminal.Terminal, dir string) error {
 	return os.WriteFile(filepath.Join(dir, "man5", "smtp2rest.toml.5"), configPage(t.Version), 0o644)
 }
 
-// configPage is smtp2rest.toml(5).
+// configPage returns smtp2rest.toml(5).
 func configPage(version string) []byte {
 	var b strings.Builder
 	fmt.Fprintf(&b, "%% SMTP2REST.TOML 5 \"\" \"smtp2rest %s\" smtp2rest\n\n# NAME\n\nsmtp2rest.toml - the settings of smtp2rest\n\n# DESCRIPTION\n\n", version)
-	b.WriteString("A TOML file, as a rule /etc/smtp2rest/config.toml. A variable of the environment, where one is named, comes before the file.\n\n")
+	b.WriteString("A TOML file, usually /etc/smtp2rest/config.toml. Where a setting names a variable of the environment, the variable overrides the file.\n\n")
 	for _, section := range config.Reference() {
 		name := strings.ToUpper(section.Name)
 		switch {
@@ -141,7 +139,7 @@ func configPage(version string) []byte {
 	return md2man.Render([]byte(b.String()))
 }
 
-// escaped is text in which nothing is Markdown.
+// escaped makes s plain text for Markdown.
 func escaped(s string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `_`, `\_`, "`", "\\`", `[`, `\[`, `]`, `\]`, `<`, `\<`, `>`, `\>`, "\n", " ").Replace(s)
 }

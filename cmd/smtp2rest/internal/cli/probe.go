@@ -15,11 +15,11 @@ import (
 	"github.com/smtp2rest/smtp2rest/smtpd"
 )
 
-// probeRecipient is outside whatever relay this is.
+// probeRecipient is outside, whichever relay is asked.
 const probeRecipient = "relay-probe@example.com"
 
-// stranger is whom a proxy is made to name: an address that is for
-// documentation only (RFC 5737), and so in nobody's networks.
+// stranger is the client that a PROXY header names. The address is reserved for
+// documentation (RFC 5737), so it is in nobody's networks.
 func stranger() netip.Addr { return netip.MustParseAddr("192.0.2.1") }
 
 // prober asks each listener of a configuration whether it relays for strangers.
@@ -27,38 +27,38 @@ type prober struct {
 	cfg     *config.Config
 	sources []netip.Addr // of this machine, without loopback
 	ask     func(context.Context, probe.Question) (probe.Answer, error)
-	tell    func(answered) // as it comes: a listener that is silent takes its time
+	tell    func(answered) // is called at once: a silent listener takes its time
 
 	asked []answered
 }
 
-// answered is what came of one question to a listener.
+// answered is the answer to one question to a listener.
 type answered struct {
-	Listener string  `json:"listener"`
-	Verdict  verdict `json:"verdict"`
-	Text     string  `json:"text"`
+	Listener string `json:"listener"`
+	Result   result `json:"result"`
+	Text     string `json:"text"`
 }
 
-// verdict is what an answer means.
-type verdict string
+// result is what an answer means.
+type result string
 
 const (
-	notAsked verdict = "not_asked" // its address is not known
-	closed   verdict = "closed"    // who asked is refused
-	known    verdict = "known"     // who asked may send, and is no stranger
-	open     verdict = "open"      // a stranger is let in
-	unsure   verdict = "unsure"    // nobody answered
+	notAsked result = "not_asked" // its address is not known
+	closed   result = "closed"    // a stranger is refused
+	known    result = "known"     // the client may send, and is not a stranger
+	open     result = "open"      // a stranger may send
+	unsure   result = "unsure"    // nobody answered
 )
 
 func (a answered) print(t *terminal.Terminal) {
 	text := a.Text
-	if a.Verdict == open {
+	if a.Result == open {
 		text = t.Palette().Red(text)
 	}
 	fmt.Fprintf(t.Out, "%s: %s\n", a.Listener, text)
 }
 
-// probeListeners tells what strangers are told.
+// probeListeners asks every listener.
 func probeListeners(ctx context.Context, cfg *config.Config, tell func(answered)) ([]answered, error) {
 	sources, err := ownAddresses()
 	if err != nil {
@@ -73,7 +73,7 @@ func probeListeners(ctx context.Context, cfg *config.Config, tell func(answered)
 
 // judge fails when a stranger was let in, or when a listener could not be asked.
 func judge(asked []answered) error {
-	switch is := func(v verdict) func(answered) bool { return func(a answered) bool { return a.Verdict == v } }; {
+	switch is := func(r result) func(answered) bool { return func(a answered) bool { return a.Result == r } }; {
 	case slices.ContainsFunc(asked, is(open)):
 		return errors.New("strangers can send through this relay: narrow listener.networks and proxy_from, or set require_auth = true")
 	case slices.ContainsFunc(asked, is(unsure)):
@@ -82,7 +82,7 @@ func judge(asked []answered) error {
 	return nil
 }
 
-// ownAddresses are those of this machine that others can reach it by, or would.
+// ownAddresses returns the addresses by which others can reach this machine.
 func ownAddresses() ([]netip.Addr, error) {
 	list, err := net.InterfaceAddrs()
 	if err != nil {
@@ -98,8 +98,8 @@ func ownAddresses() ([]netip.Addr, error) {
 	return own, nil
 }
 
-func (p *prober) say(l smtpd.Listener, v verdict, format string, args ...any) {
-	a := answered{l.Address, v, fmt.Sprintf(format, args...)}
+func (p *prober) say(l smtpd.Listener, r result, format string, args ...any) {
+	a := answered{l.Address, r, fmt.Sprintf(format, args...)}
 	p.asked = append(p.asked, a)
 	p.tell(a)
 }
@@ -138,7 +138,7 @@ func (p *prober) listener(ctx context.Context, l smtpd.Listener) {
 	}
 }
 
-// local asks a listener that no stranger can reach, to see that it answers.
+// local asks a listener that no stranger can reach, only to see that it answers.
 func (p *prober) local(ctx context.Context, l smtpd.Listener, who string) {
 	q := probe.Question{Address: l.Address, TLS: l.TLS.Mode == smtpd.ImplicitTLS, LMTP: l.Protocol == smtpd.LMTP, Sender: p.cfg.Sender.Email, To: probeRecipient}
 	switch answer, err := p.ask(ctx, q); {
@@ -151,8 +151,8 @@ func (p *prober) local(ctx context.Context, l smtpd.Listener, who string) {
 	}
 }
 
-// from asks from one address, or, where that is a proxy's, for a stranger
-// behind it.
+// from asks from one address of this machine. When the listener takes that for a
+// proxy, it asks for a stranger behind the proxy.
 func (p *prober) from(ctx context.Context, l smtpd.Listener, at string, source netip.Addr) {
 	q := probe.Question{Address: at, Source: source, TLS: l.TLS.Mode == smtpd.ImplicitTLS, LMTP: l.Protocol == smtpd.LMTP, To: probeRecipient}
 	who := source

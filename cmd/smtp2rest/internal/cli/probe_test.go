@@ -82,9 +82,9 @@ func TestProber(t *testing.T) {
 	}
 }
 
-func (p *prober) count(v verdict) (n int) {
+func (p *prober) count(r result) (n int) {
 	for _, a := range p.asked {
-		if a.Verdict == v {
+		if a.Result == r {
 			n++
 		}
 	}

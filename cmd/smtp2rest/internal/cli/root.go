@@ -1,6 +1,6 @@
-// Package cli is the command line: the tree of commands, and those that have no
-// family. Families are packages of their own below it; what all of them share is
-// in terminal and reach beside it.
+// Package cli is the command line: the tree of commands, and the commands that are
+// alone. Groups of commands, such as queue, are packages below it. What they share
+// is in the packages terminal and reach.
 package cli
 
 import (
@@ -8,9 +8,14 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"os/signal"
+	"runtime"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -20,13 +25,61 @@ import (
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/cli/sendmail"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/cli/serve"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/cli/suppressions"
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/reach"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	relayqueue "github.com/smtp2rest/smtp2rest/relay/queue"
 )
 
-// Root is the whole program. Its commands are in the order in which a newcomer
-// needs them.
+// Main runs the program with the arguments of the process and returns its exit
+// code. release is the version that the build was given, or "".
+func Main(release string) int {
+	t := &terminal.Terminal{
+		In:      os.Stdin,
+		Out:     os.Stdout,
+		Err:     os.Stderr,
+		Name:    os.Args[0],
+		Version: versionOf(release),
+		Env:     os.LookupEnv,
+		Service: reach.DaemonConfig,
+		Color:   terminal.WantsColor(os.Stdout, os.LookupEnv),
+		Width:   terminal.Columns(os.Stdout),
+		Asks:    terminal.Columns(os.Stdin) > 0,
+	}
+	ctx, atOnce := untilSignal()
+	ended := make(chan int, 1)
+	go func() { ended <- Run(ctx, t, sendmail.CalledAs(os.Args)) }()
+	select {
+	case code := <-ended:
+		return code
+	case <-atOnce:
+		return terminal.ExitFailed
+	}
+}
+
+// untilSignal returns a context that ends at the first signal to stop. When Ctrl-C
+// follows, atOnce is closed, because somebody waits. A second SIGTERM does nothing:
+// timeout(1) and some supervisors send two.
+func untilSignal() (ctx context.Context, atOnce <-chan struct{}) {
+	ctx, stop := context.WithCancel(context.Background())
+	now := make(chan struct{})
+	signals := make(chan os.Signal, 2)
+	signal.Notify(signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		<-signals
+		stop()
+		for s := range signals {
+			if s == os.Interrupt {
+				close(now)
+				return
+			}
+		}
+	}()
+	return ctx, now
+}
+
+// Root returns the tree of commands. The help lists them in the order in which a
+// new user needs them.
 func Root(t *terminal.Terminal) *cobra.Command {
 	var version bool
 	c := &cobra.Command{
@@ -34,13 +87,13 @@ func Root(t *terminal.Terminal) *cobra.Command {
 		Short: "Take mail over SMTP and send it through the NexusProMail REST API.",
 		Long: `smtp2rest takes mail over SMTP and sends it through the NexusProMail REST API.
 New here? 'smtp2rest demo' shows it all at work.`,
-		SilenceErrors: true, // report says it
+		SilenceErrors: true, // report prints them
 		SilenceUsage:  true,
 		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return nil
+			if len(args) > 0 {
+				return terminal.UnknownCommand(cmd, args[0])
 			}
-			return terminal.UnknownCommand(cmd, args[0])
+			return nil
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if version {
@@ -51,8 +104,8 @@ New here? 'smtp2rest demo' shows it all at work.`,
 			return errors.Join(cmd.Help(), &terminal.ExitError{Code: terminal.ExitUsage})
 		},
 	}
-	// Cobra would print it by a template. With text/template in the program, the
-	// linker must keep every exported method of everything: 3 MB.
+	// Cobra would print the version with text/template, and a program that has
+	// text/template must keep all exported methods: 3 MB more.
 	c.Flags().BoolVarP(&version, "version", "v", false, "print the version")
 	c.SetFlagErrorFunc(flagError)
 	c.SetHelpCommand(helpCommand())
@@ -74,7 +127,7 @@ func addGroup(c *cobra.Command, title string, commands ...*cobra.Command) {
 	c.SetCompletionCommandGroupID(title)
 }
 
-// helpCommand is cobra's own, but that an unknown command is an error.
+// helpCommand is like cobra's, but an unknown command is an error.
 func helpCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "help [COMMAND]",
@@ -109,7 +162,7 @@ func Run(ctx context.Context, t *terminal.Terminal, args []string) int {
 	return report(t, cmd, slices.Contains(args, "--json") && cmd.Flags().Lookup("json") != nil, err)
 }
 
-// report says what went wrong and returns the exit code.
+// report prints what went wrong and returns the exit code.
 func report(t *terminal.Terminal, c *cobra.Command, asJSON bool, err error) int {
 	if code, failed := sendmail.Failed(t, err); failed {
 		return code
@@ -125,8 +178,8 @@ func report(t *terminal.Terminal, c *cobra.Command, asJSON bool, err error) int 
 	return f.Exit
 }
 
-// failureOf says what went wrong, and for people what helps them further, and
-// chooses the exit code.
+// failureOf describes an error, with a hint for a person, and chooses the exit
+// code.
 func failureOf(c *cobra.Command, err error) (f terminal.Failure, hint string) {
 	var usage *terminal.UsageError
 	var problems config.Errors
@@ -144,14 +197,14 @@ func failureOf(c *cobra.Command, err error) (f terminal.Failure, hint string) {
 		return terminal.Failure{Error: usage.Text, Exit: terminal.ExitUsage}, "\nSee '" + c.CommandPath() + " --help'."
 	case errors.As(err, &problems):
 		return terminal.Failure{Error: "the configuration is not usable", Exit: terminal.ExitConfig, Problems: terminal.ProblemsOf(problems)}, ":\n" + terminal.Indent(err.Error())
-	case errors.Is(err, fs.ErrPermission), errors.Is(err, relayqueue.ErrNewer): // a restart does not mend that either
+	case errors.Is(err, fs.ErrPermission), errors.Is(err, relayqueue.ErrNewer): // a restart does not help here, either
 		return terminal.Failure{Error: err.Error(), Exit: terminal.ExitConfig}, ""
 	default:
 		return terminal.Failure{Error: err.Error(), Exit: terminal.ExitFailed}, ""
 	}
 }
 
-// flagError says what is wrong with a flag, and which one was probably meant.
+// flagError says what is wrong with a flag, and which flag was probably meant.
 func flagError(c *cobra.Command, err error) error {
 	if missing, ok := errors.AsType[*pflag.ValueRequiredError](err); ok {
 		return terminal.Usagef("--%s needs a value", missing.GetSpecifiedName())
@@ -174,4 +227,48 @@ func flagError(c *cobra.Command, err error) error {
 	var known []string
 	c.Flags().VisitAll(func(f *pflag.Flag) { known = append(known, f.Name) })
 	return terminal.Usagef("there is no flag %s%s%s", dashes, name, terminal.DidYouMean(name, known, "--"))
+}
+
+func versionCommand(t *terminal.Terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:     "version",
+		Short:   "Print the version.",
+		Long:    "Prints the version, or the commit it was built from, and the Go release.",
+		Example: terminal.Examples("smtp2rest version", "smtp2rest version --json"),
+		Args:    terminal.NoArgs(""),
+	}
+	asJSON := terminal.DeclareJSON(c.Flags())
+	c.RunE = func(_ *cobra.Command, _ []string) error {
+		if *asJSON {
+			return terminal.PrintJSON(t.Out, struct {
+				Version string `json:"version"`
+				Go      string `json:"go"`
+				OS      string `json:"os"`
+				Arch    string `json:"arch"`
+			}{t.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH})
+		}
+		_, err := fmt.Fprintf(t.Out, "smtp2rest %s %s %s/%s\n", t.Version, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+		return err
+	}
+	return c
+}
+
+// versionOf returns the version of the release, or of the module, or the commit.
+func versionOf(release string) string {
+	if release != "" {
+		return release
+	}
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		return "unknown"
+	}
+	if v := info.Main.Version; v != "" && v != "(devel)" {
+		return v
+	}
+	for _, s := range info.Settings {
+		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
+			return "commit " + s.Value[:12]
+		}
+	}
+	return "development"
 }

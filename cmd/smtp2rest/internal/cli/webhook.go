@@ -24,20 +24,20 @@ func webhookCommand(t *terminal.Terminal) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "webhook",
 		Short: "Register the endpoint for the provider's events, and test it.",
-		Long: `The provider tells by signed events what became of mail: delivered, bounced,
-complained. 'register' asks it to send them and keeps the secret that they are
-signed with; 'test' sends one to the running relay, as the provider would.`,
+		Long: `The provider sends signed events that tell what became of mail: delivered, bounced,
+complained. 'register' asks it to send them and keeps the secret that signs them;
+'test' sends an event to the running relay, as the provider would.`,
 		Example: terminal.Examples("smtp2rest webhook test"),
 	}
-	c.Long += terminal.NoJSON("it is for the verbs")
-	c.RunE = func(_ *cobra.Command, _ []string) error {
+	c.Long += terminal.NoJSON("register and test have it")
+	c.RunE = func(*cobra.Command, []string) error {
 		return terminal.Usagef("name a verb: register or test")
 	}
 	c.AddCommand(webhookRegisterCommand(t), webhookTestCommand(t))
 	return c
 }
 
-// defaultEvents are those in the provider's guides.
+// defaultEvents are the types of events in the provider's guides.
 func defaultEvents() []string {
 	return []string{"bounced.hard", "bounced.soft", "complained", "unsubscribed", "delivered", "opened", "clicked"}
 }
@@ -46,31 +46,27 @@ func webhookRegisterCommand(t *terminal.Terminal) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "register",
 		Short: "Have the provider send events to an address, and keep the secret.",
-		Long: `Registers an address at the provider with the API key, and writes the secret in
-its answer to the file that webhook.secret_file names, with mode 0600. A secret
-that is there already goes to webhook.previous_secret_file, if one is named, so
-that both count until the provider has changed. The relay reads both when it
-starts and with 'smtp2rest reload'.
+		Long: `Registers an address with the provider, and writes the secret in the answer to the file
+that webhook.secret_file names, with mode 0600. A secret that is in the file already
+moves to webhook.previous_secret_file, if one is named, so that the relay accepts both
+until the provider uses the new one. The relay reads both files when it starts and at
+'smtp2rest reload'.
 
-Without webhook.secret_file, --print shows the secret; nothing else does.`,
+Without webhook.secret_file, --print shows the secret.`,
 		Example: terminal.Examples(
 			"smtp2rest webhook register --config /etc/smtp2rest/config.toml --url https://relay.example.com/webhook",
 			"smtp2rest webhook register --url https://relay.example.com/webhook --events bounced.hard,complained --print",
 			"smtp2rest webhook register --url https://relay.example.com/webhook --print --json",
 		),
+		Args: terminal.NoArgs(""),
 	}
 	fs := c.Flags()
 	path := fs.String("config", "", "TOML `file` with settings")
 	target := fs.String("url", "", "the `address` at which the provider reaches the endpoint")
-	events := fs.String("events", "", "the `types` to send, with commas; without it, those that the relay knows")
-	show := fs.Bool("print", false, "print the secret where no file is configured for it")
-	var asJSON bool
-	terminal.DeclareJSON(fs, &asJSON)
-	c.RunE = func(cmd *cobra.Command, args []string) error {
-		ctx := cmd.Context()
-		if len(args) > 0 {
-			return terminal.Usagef("unexpected argument %q", args[0])
-		}
+	events := fs.String("events", "", "the `types` to send, separated by commas; without it, those that the relay knows")
+	show := fs.Bool("print", false, "print the secret when no file is configured for it")
+	asJSON := terminal.DeclareJSON(fs)
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		if u, err := url.Parse(*target); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
 			return terminal.Usagef("--url must be the address that the provider can reach, as in https://relay.example.com/webhook")
 		}
@@ -82,12 +78,12 @@ Without webhook.secret_file, --print shows the secret; nothing else does.`,
 		if err != nil {
 			return err
 		}
-		return register(ctx, t, cfg, *path, provider.Registration{URL: *target, Events: types}, *show, asJSON)
+		return register(cmd.Context(), t, cfg, *path, provider.Registration{URL: *target, Events: types}, *show, *asJSON)
 	}
 	return c
 }
 
-// registered is what came of it, for scripts.
+// registered is the result of register, for --json.
 type registered struct {
 	URL    string   `json:"url"`
 	Events []string `json:"events"`
@@ -97,7 +93,7 @@ type registered struct {
 
 func register(ctx context.Context, t *terminal.Terminal, cfg *config.Config, path string, r provider.Registration, show, asJSON bool) error {
 	file := besideConfig(path, cfg.Webhook.SecretFile)
-	if file == "" && !show { // what would be thrown away is not asked for
+	if file == "" && !show { // the secret would be lost
 		return errors.New("there is nowhere to keep the secret: set webhook.secret_file, or say --print")
 	}
 	if file != "" {
@@ -127,13 +123,13 @@ func register(ctx context.Context, t *terminal.Terminal, cfg *config.Config, pat
 		return terminal.PrintJSON(t.Out, done)
 	}
 	if err != nil {
-		return fmt.Errorf("the provider has registered it, and the secret cannot be kept: %w; register again when that is mended", err)
+		return fmt.Errorf("the provider has registered it, and the secret cannot be kept: %w; correct that and register again", err)
 	}
-	fmt.Fprintf(t.Out, "Registered %s for %s.\nThe secret is in %s.%s The relay takes it when it starts, or with 'smtp2rest reload'.\n", r.URL, strings.Join(r.Events, ", "), file, kept)
+	fmt.Fprintf(t.Out, "Registered %s for %s.\nThe secret is in %s.%s The relay uses it from its next start on, or after 'smtp2rest reload'.\n", r.URL, strings.Join(r.Events, ", "), file, kept)
 	return nil
 }
 
-// besideConfig is a path in the configuration as this process sees it.
+// besideConfig resolves a path that is relative to the configuration file.
 func besideConfig(config, path string) string {
 	if path == "" || filepath.IsAbs(path) {
 		return path
@@ -145,21 +141,17 @@ func webhookTestCommand(t *terminal.Terminal) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "test",
 		Short: "Send a signed event to the running relay.",
-		Long: `Sends a signed event as the provider would to the address in the configuration,
-or to --url, and tells what came back. Its type is "test", which changes nothing.
-It exits 0 when the relay took it.`,
+		Long: `Sends a signed event, as the provider would, to the address in the configuration or to
+--url, and prints the answer. Its type is "test", which changes nothing. It exits 0 when
+the relay took it.`,
 		Example: terminal.Examples("smtp2rest webhook test --config /etc/smtp2rest/config.toml", "smtp2rest webhook test --url https://relay.example.com/webhook", "smtp2rest webhook test --json"),
+		Args:    terminal.NoArgs(""),
 	}
 	fs := c.Flags()
 	path := fs.String("config", "", "TOML `file` with settings")
 	target := fs.String("url", "", "the `address` to send to, instead of webhook.address")
-	var asJSON bool
-	terminal.DeclareJSON(fs, &asJSON)
-	c.RunE = func(cmd *cobra.Command, args []string) error {
-		ctx := cmd.Context()
-		if len(args) > 0 {
-			return terminal.Usagef("unexpected argument %q", args[0])
-		}
+	asJSON := terminal.DeclareJSON(fs)
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := reach.LoadForeign(t, config.Source{Path: *path})
 		if err != nil {
 			return err
@@ -167,13 +159,13 @@ It exits 0 when the relay took it.`,
 		secrets := cfg.Webhook.Secrets()
 		switch {
 		case len(secrets) == 0:
-			return errors.New("there is no secret to sign with; 'smtp2rest webhook register' gets one from the provider, and of 'serve --sandbox' it is in the line that it prints for this")
+			return errors.New("there is no secret to sign with; 'smtp2rest webhook register' gets one from the provider, and 'serve --sandbox' prints one")
 		case *target == "" && cfg.Webhook.Address == "":
-			return errors.New("webhook.address is not set, so that no relay listens for events; set it, or name --url")
+			return errors.New("webhook.address is not set, so no relay listens for events; set it, or name --url")
 		case *target == "":
 			*target = endpoint.URL(cfg.Webhook)
 		}
-		return testEndpoint(ctx, t, cfg, *target, secrets[0], asJSON)
+		return testEndpoint(cmd.Context(), t, cfg, *target, secrets[0], *asJSON)
 	}
 	return c
 }

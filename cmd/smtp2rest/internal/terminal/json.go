@@ -4,7 +4,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"iter"
 	"strings"
 	"unicode"
 	"unicode/utf16"
@@ -14,17 +13,16 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/config"
 )
 
-// DeclareJSON declares --json. A command that cannot have it says why in noJSON.
-func DeclareJSON(fs *pflag.FlagSet, to *bool) {
-	fs.BoolVar(to, "json", false, "print JSON, for scripts; errors too")
+// DeclareJSON declares --json. A command that cannot have it says why with NoJSON.
+func DeclareJSON(fs *pflag.FlagSet) *bool {
+	return fs.Bool("json", false, "print JSON, for scripts; errors too")
 }
 
-// Failure is how a command that was asked for JSON tells on standard error what
-// went wrong. What it has to say besides is on standard output, or nothing is.
+// Failure is what a command with --json prints on standard error when it fails.
 type Failure struct {
 	Error    string    `json:"error"`
 	Exit     int       `json:"exit"`
-	Problems []Problem `json:"problems,omitempty"` // with the configuration
+	Problems []Problem `json:"problems,omitempty"` // of the configuration
 }
 
 // Problem is one thing that is wrong with a configuration.
@@ -35,6 +33,7 @@ type Problem struct {
 	Text    string `json:"text"` // what was found, and what is allowed
 }
 
+// ProblemsOf converts what is wrong with a configuration.
 func ProblemsOf(list config.Errors) []Problem {
 	out := make([]Problem, len(list))
 	for i, p := range list {
@@ -43,9 +42,10 @@ func ProblemsOf(list config.Errors) []Problem {
 	return out
 }
 
-// OrEmpty is list as JSON's [] rather than null.
+// OrEmpty makes an empty list [] in JSON, not null.
 func OrEmpty[T any](list []T) []T { return append([]T{}, list...) }
 
+// PrintJSON prints v as one line of JSON.
 func PrintJSON(w io.Writer, v any) error {
 	line, err := PlainJSON(v)
 	if err != nil {
@@ -55,9 +55,9 @@ func PrintJSON(w io.Writer, v any) error {
 	return err
 }
 
-// PlainJSON is v in one line in which nothing can reach a terminal either.
-// encoding/json leaves control characters beyond ASCII as they are; outside of
-// strings JSON has none, so that all of them can be escaped.
+// PlainJSON returns v as one line of JSON that is safe to show on a terminal.
+// encoding/json keeps control characters beyond ASCII as they are. JSON has such
+// characters only inside strings, so all of them can be escaped.
 func PlainJSON(v any) (string, error) {
 	var raw strings.Builder
 	enc := json.NewEncoder(&raw)
@@ -80,37 +80,8 @@ func PlainJSON(v any) (string, error) {
 	return b.String(), nil
 }
 
-// PrintJSONList prints an array piece by piece, of limit pieces at most, 0 for
-// all. An array that an error cut short has no end, so that no script takes it
-// for the whole.
-func PrintJSONList[T any](w io.Writer, all iter.Seq2[T, error], limit int) error {
-	n, between := 0, "[\n"
-	for e, err := range all {
-		if err != nil {
-			return err
-		}
-		if limit > 0 && n == limit {
-			break
-		}
-		line, err := PlainJSON(e)
-		if err != nil {
-			return err
-		}
-		if _, err := fmt.Fprint(w, between, line); err != nil {
-			return err
-		}
-		n, between = n+1, ",\n"
-	}
-	end := "\n]\n"
-	if n == 0 {
-		end = "[]\n"
-	}
-	_, err := fmt.Fprint(w, end)
-	return err
-}
-
-// PrettyJSON lays a JSON object out with one field a line, in the order in which
-// it was sent.
+// PrettyJSON prints a JSON object with one field on each line, and keeps the order
+// of the fields.
 func PrettyJSON(r io.Reader) (string, error) {
 	dec := json.NewDecoder(r)
 	if _, err := dec.Token(); err != nil {

@@ -1,48 +1,74 @@
-// Package terminal is what the commands share that talks to a person or a
-// script: the screen, tables, JSON, questions, and errors with their exit codes.
-// It knows no relay; package reach does.
+// Package terminal has what all commands need to talk to a person or a script:
+// tables, JSON, questions, arguments, and errors with their exit codes. It does
+// not know the relay; package reach does.
 package terminal
 
 import (
+	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"strings"
 
-	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
+
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 )
 
-// Exit codes. The systemd unit relies on ExitConfig: a wrong configuration
-// does not mend itself, so it must not be restarted.
+// Exit codes. The systemd unit does not restart the relay after ExitConfig,
+// because a restart does not correct a wrong configuration.
 const (
 	ExitOK      = 0
 	ExitFailed  = 1
 	ExitUsage   = 2
-	ExitStopped = 3  // no daemon runs, as service managers have it (LSB, status)
+	ExitStopped = 3  // no daemon runs; service managers use this code for it (LSB)
 	ExitConfig  = 78 // EX_CONFIG of sysexits(3)
 )
 
-// Terminal is what a command talks to.
+// Terminal is what a command reads from and writes to.
 type Terminal struct {
-	Name     string // of this program, as it was called
+	Name     string // the name by which this program was called
 	Version  string // of this program
 	In       io.Reader
 	Out, Err io.Writer
 	Env      func(string) (string, bool)
-	Service  string // path of the service's configuration, there or not
+	Service  string // path of the service's configuration; the file may be missing
 	Color    bool
-	Width    int  // columns of the screen that Out is; 0 when it is none
-	Asks     bool // there is a person at In who can answer
+	Width    int  // columns of the screen; 0 when Out is not a screen
+	Asks     bool // a person at In can answer questions
 }
 
-// Palette is how t is coloured, if it is.
+// Palette returns the colours for t.
 func (t *Terminal) Palette() Palette { return Palette{t.Color} }
 
-// ExitError ends a command with a code that says something. Err, if any, is
-// told besides.
+// ErrNotConfirmed says that the answer was not yes.
+var ErrNotConfirmed = errors.New("not confirmed; nothing was changed")
+
+// Confirm asks a question and returns ErrNotConfirmed unless the answer is yes.
+// When ctx ends, the goroutine that reads the answer is left behind: a read from
+// a terminal cannot be stopped, and the process is about to end.
+func (t *Terminal) Confirm(ctx context.Context, question string) error {
+	fmt.Fprintf(t.Err, "%s [y/N] ", question)
+	line := make(chan string, 1)
+	go func() {
+		s, _ := bufio.NewReader(t.In).ReadString('\n') // the end of the input is not a yes
+		line <- strings.ToLower(strings.TrimSpace(s))
+	}()
+	select {
+	case answer := <-line:
+		if answer == "y" || answer == "yes" {
+			return nil
+		}
+	case <-ctx.Done():
+	}
+	return ErrNotConfirmed
+}
+
+// ExitError ends a command with an exit code of its own. Err, if it is set, is
+// printed.
 type ExitError struct {
 	Code int
 	Err  error
@@ -65,12 +91,42 @@ func Usagef(format string, args ...any) error {
 	return &UsageError{fmt.Sprintf(format, args...)}
 }
 
+// NoArgs is for a command without arguments. A word that is close to the name of
+// a subcommand is reported as a mistyped one; for any other word the error gives
+// the hint, in which %[1]s stands for the word.
+func NoArgs(hint string) cobra.PositionalArgs {
+	return func(cmd *cobra.Command, args []string) error {
+		switch {
+		case len(args) == 0:
+			return nil
+		case DidYouMean(args[0], Subcommands(cmd)) != "":
+			return UnknownCommand(cmd, args[0])
+		case hint == "":
+			return Usagef("unexpected argument %q", args[0])
+		case strings.Contains(hint, "%"):
+			hint = fmt.Sprintf(hint, args[0])
+		}
+		return Usagef("unexpected argument %q; %s", args[0], hint)
+	}
+}
+
+// Args is for a command that takes between least and most arguments; the error
+// says what to do.
+func Args(least, most int, what string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) < least || len(args) > most {
+			return Usagef("%s", what)
+		}
+		return nil
+	}
+}
+
 // UnknownCommand names the command that was probably meant.
 func UnknownCommand(parent *cobra.Command, word string) error {
 	return Usagef("there is no command %q%s", strings.TrimPrefix(parent.CommandPath()+" "+word, "smtp2rest "), DidYouMean(word, Subcommands(parent)))
 }
 
-// Subcommands are the names of the commands below c.
+// Subcommands returns the names of the commands below c.
 func Subcommands(c *cobra.Command) []string {
 	var all []string
 	for _, sub := range c.Commands() {
@@ -81,19 +137,10 @@ func Subcommands(c *cobra.Command) []string {
 	return all
 }
 
-// Unexpected is about an argument where there can be none. A word close to a
-// subcommand's is taken for a mistyped one; otherwise hint says what to do.
-func Unexpected(cmd *cobra.Command, word, hint string) error {
-	if near := DidYouMean(word, Subcommands(cmd)); near != "" {
-		return UnknownCommand(cmd, word)
-	}
-	return Usagef("unexpected argument %q; %s", word, hint)
-}
-
-// Examples is the text of a command's examples, one on each line.
+// Examples lays out a command's examples, one on each line.
 func Examples(list ...string) string { return "  " + strings.Join(list, "\n  ") }
 
-// NoJSON is the sentence of a command's help that says why it has no --json.
+// NoJSON is the sentence of a command's help that says why there is no --json.
 func NoJSON(why string) string { return "\n\nThere is no --json: " + why + "." }
 
 // NoSuch names the nearest candidate, or all of them when none is near.
@@ -113,19 +160,13 @@ func DidYouMean(word string, candidates []string, prefix ...string) string {
 	return fmt.Sprintf("; did you mean %q?", strings.Join(prefix, "")+nearest)
 }
 
-// Indent sets each line of s in by two spaces.
+// Indent puts two spaces before each line of s.
 func Indent(s string) string {
 	return "  " + strings.ReplaceAll(strings.TrimRight(s, "\n"), "\n", "\n  ")
 }
 
-// IsUsage reports whether err is a mistake on the command line.
-func IsUsage(err error) bool {
-	var usage *UsageError
-	return errors.As(err, &usage)
-}
-
-// WantsColor is true on a terminal whose user did not ask for plain text
-// (https://no-color.org).
+// WantsColor reports whether f is a terminal whose user did not ask for plain
+// text (https://no-color.org).
 func WantsColor(f *os.File, env func(string) (string, bool)) bool {
 	if v, set := env("NO_COLOR"); set && v != "" {
 		return false
@@ -137,14 +178,14 @@ func WantsColor(f *os.File, env func(string) (string, bool)) bool {
 	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
-// Columns is the width of a terminal, or 0 when f is none. A device such as
-// /dev/null is none.
+// Columns returns the width of a terminal, or 0 when f is not a terminal.
+// /dev/null, for example, is not one.
 func Columns(f *os.File) int {
 	width, _, err := term.GetSize(int(f.Fd()))
 	switch {
 	case err != nil:
 		return 0
-	case width == 0: // a terminal that does not know, as of expect(1)
+	case width == 0: // a terminal without a size, such as that of expect(1)
 		return 80
 	}
 	return width

@@ -20,7 +20,7 @@ import (
 // A list that a script reads must not look whole when it is not.
 func TestJSONThatIsCutShortIsNoJSON(t *testing.T) {
 	var out bytes.Buffer
-	err := PrintJSONList(&out, admin.All(t.Context(), halfList{}, admin.Filter{}), -1)
+	err := PrintJSONList(&out, Paging{}, admin.All(t.Context(), halfList{}, admin.Filter{}))
 	if !errors.Is(err, queue.ErrClosed) || json.Valid(out.Bytes()) {
 		t.Errorf("%v with %q", err, out.String())
 	}
@@ -32,17 +32,17 @@ type halfList struct{ admin.Admin }
 // A table of any length is printed in chunks.
 func TestLongTable(t *testing.T) {
 	var out bytes.Buffer
-	tb := NewTable(&Terminal{Out: &out}, "N", "TEXT")
+	tb := newTable(&Terminal{Out: &out}, []string{"N", "TEXT"})
 	const rows = 10_000
 	for i := range rows {
-		if err := tb.Add(fmt.Sprint(i), "x"); err != nil {
+		if err := tb.add([]string{fmt.Sprint(i), "x"}); err != nil {
 			t.Fatal(err)
 		}
 		if len(tb.rows) > tableChunk {
 			t.Fatalf("%d rows are kept", len(tb.rows))
 		}
 	}
-	if err := tb.Flush(); err != nil {
+	if err := tb.flush(); err != nil {
 		t.Fatal(err)
 	}
 	lines := strings.Split(strings.TrimSpace(out.String()), "\n")

@@ -12,9 +12,9 @@ import (
 	"unicode/utf8"
 )
 
-// Printable is s with everything that a terminal would act on, or that would
-// show other than it is, written as an escape. Addresses, and what an API
-// answers, come from strangers.
+// Printable replaces everything in s that a terminal would act on, or that would
+// look like something else, by an escape. It is needed for addresses and for the
+// answers of an API, because they come from strangers.
 func Printable(s string) string {
 	clean := func(r rune) bool { return unicode.IsPrint(r) && r != utf8.RuneError }
 	if strings.IndexFunc(s, func(r rune) bool { return !clean(r) }) < 0 {
@@ -31,7 +31,7 @@ func Printable(s string) string {
 	return b.String()
 }
 
-// Cut shortens s to so many characters.
+// Cut shortens s to width characters.
 func Cut(s string, width int) string {
 	if utf8.RuneCountInString(s) <= width {
 		return s
@@ -39,20 +39,15 @@ func Cut(s string, width int) string {
 	return string([]rune(s)[:max(width-1, 0)]) + "…"
 }
 
-// pad fills s with spaces.
-func pad(s string, width int) string {
-	return s + strings.Repeat(" ", max(width-utf8.RuneCountInString(s), 0))
-}
-
-// Age says how long ago a time was, in its largest unit.
+// Age says how long ago a time was, in the largest unit: "3d".
 func Age(at time.Time) string { return span(time.Since(at)) }
 
-// Until says how long it is until a time.
+// Until says how long it is until a time: "2m".
 func Until(at time.Time) string {
 	d := time.Until(at)
 	for _, unit := range []time.Duration{time.Hour, time.Minute, time.Second} {
 		if d >= unit {
-			return span((d + unit - 1).Truncate(unit)) // never sooner than it is
+			return span((d + unit - 1).Truncate(unit)) // rounded up: never too soon
 		}
 	}
 	return span(max(d, 0) + time.Second - 1)
@@ -71,9 +66,10 @@ func span(d time.Duration) string {
 	}
 }
 
-// Clock is a time for people, who are where the relay is.
+// Clock is a time for a person, in the local time zone.
 func Clock(at time.Time) string { return at.Local().Format("2006-01-02 15:04:05") }
 
+// Size is a number of bytes for a person: "1.5 KiB".
 func Size(n int64) string {
 	const unit = 1 << 10
 	switch {
@@ -86,7 +82,7 @@ func Size(n int64) string {
 	}
 }
 
-// Address is a sender as it is written in SMTP.
+// Address writes a sender as SMTP does: the null sender is "<>".
 func Address(s string) string {
 	if s == "" {
 		return "<>"
@@ -94,7 +90,8 @@ func Address(s string) string {
 	return Printable(s)
 }
 
-// CopyRaw copies a mail as it is, or so that a terminal shows it.
+// CopyRaw copies a mail: unchanged to a file or a pipe, and in printable form to a
+// screen.
 func CopyRaw(t *Terminal, r io.Reader) error {
 	if t.Width == 0 {
 		_, err := io.Copy(t.Out, r)
@@ -114,25 +111,30 @@ func CopyRaw(t *Terminal, r io.Reader) error {
 			out.WriteString(`\ufffd`)
 		case c == '\n' || c == '\t':
 			out.WriteRune(c)
-		case c == '\r': // of each line's end
+		case c == '\r': // it ends each line
 		default:
 			out.WriteString(Printable(string(c)))
 		}
 	}
 }
 
+// Counted is a number with its noun: "1 mail", "2 mails".
 func Counted(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
 	}
+	if strings.HasSuffix(what, "s") {
+		what += "e"
+	}
 	return fmt.Sprintf("%d %ss", n, what)
 }
 
+// SplitList splits words at commas and spaces.
 func SplitList(s string) []string {
 	return strings.FieldsFunc(s, func(r rune) bool { return r == ',' || r == ' ' })
 }
 
-// Palette colours text, or leaves it as it is.
+// Palette colours text, or returns it unchanged.
 type Palette struct{ on bool }
 
 func (p Palette) paint(code, s string) string {
@@ -149,8 +151,3 @@ func (p Palette) Dim(s string) string { return p.paint("2", s) }
 func (p Palette) Red(s string) string { return p.paint("31", s) }
 
 func (p Palette) Green(s string) string { return p.paint("32", s) }
-
-// NoState names the states that there are.
-func NoState(word string, names []string) error {
-	return Usagef("there is no state %q%s\nStates are: %s.", word, DidYouMean(word, names), strings.Join(names, ", "))
-}

@@ -12,66 +12,61 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 )
 
+// ForgetCommand returns 'smtp2rest forget'.
 func ForgetCommand(t *terminal.Terminal) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "forget ADDRESS",
 		Short: "Erase what is stored about an address.",
 		Long: `Erases from the history the mails that the address sent, its part in those that it
-got, the provider's events about it, and wherever else its name stands; then reads
-the file to see that it is gone, and writes it anew if not. Where others got the
-same mail their part is kept, without the subject and the reply.
+got, the provider's events about it, and every other place that names it. Then it
+reads the file to see that the address is gone, and rewrites the file if it is not.
+Where others got the same mail, their part is kept without the subject and the reply.
 
-Not erased, and said: mail that is still in the queue, which has to be sent or
-dropped first ('smtp2rest queue drop'), and mail that was sent and is listed there
-for queue.keep_sent. Of what becomes of those mails nothing is recorded any more.
-The suppression list is kept as well, because an address that is taken off it is
-written to again: --suppressions erases its entry, too. The log is not ours to erase.
+Three things are not erased, and the output says so:
+  Mail that is still in the queue. It has to be sent or dropped first ('smtp2rest
+  queue drop'). Mail that was sent is listed there for queue.keep_sent. Nothing
+  more is recorded of these mails.
+  The suppression of the address, because without it the address is written to
+  again. --suppressions erases it, too.
+  The log, because others keep it.
 
-It asks the running daemon, or opens the data directory of one that is stopped.`,
+It asks the running daemon, or opens the data directory of a stopped one.`,
 		Example: terminal.Examples("smtp2rest forget bob@example.net", "smtp2rest forget bob@example.net --suppressions"),
+		Args:    terminal.Args(1, 1, "name one address"),
 	}
-	fs := c.Flags()
-	var q reach.Flags
-	q.Declare(fs)
-	yes := fs.Bool("yes", false, "do not ask")
-	list := fs.Bool("suppressions", false, "erase its entry on the suppression list as well: it can be written to again")
+	var r reach.Flags
+	r.Declare(c.Flags())
+	yes := c.Flags().Bool("yes", false, "do not ask")
+	list := c.Flags().Bool("suppressions", false, "erase its suppression as well: the address can be written to again")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
-		ctx := cmd.Context()
 		switch {
-		case len(args) != 1:
-			return terminal.Usagef("name one address")
 		case !strings.Contains(args[0], "@"):
 			return terminal.Usagef("%q is no address", args[0])
 		case !*yes && !t.Asks:
 			return terminal.Usagef("there is nobody to ask: say --yes if you mean it")
 		}
-		return q.With(ctx, t, func(o reach.Operator) error {
-			return forget(ctx, t, o, admin.ForgetRequest{Address: args[0], Suppressions: *list}, *yes, q.JSON)
+		return r.With(cmd.Context(), t, func(o reach.Operator) error {
+			return forget(cmd.Context(), t, o, admin.ForgetRequest{Address: args[0], Suppressions: *list}, *yes, r.JSON)
 		})
 	}
 	return c
 }
 
-func forget(ctx context.Context, t *terminal.Terminal, o reach.Operator, r admin.ForgetRequest, yes, asJSON bool) error {
+func forget(ctx context.Context, t *terminal.Terminal, o reach.Operator, request admin.ForgetRequest, yes, asJSON bool) error {
 	if !yes {
 		list := ""
-		if r.Suppressions {
+		if request.Suppressions {
 			list = ", and that it must not be written to"
 		}
-		fmt.Fprintf(t.Err, "Erase what is stored about %s%s? It cannot be undone. [y/N] ", terminal.Printable(r.Address), list)
-		answer, err := terminal.Ask(ctx, t)
-		if err != nil {
+		if err := t.Confirm(ctx, fmt.Sprintf("Erase what is stored about %s%s? It cannot be undone.", terminal.Printable(request.Address), list)); err != nil {
 			return err
 		}
-		if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
-			return terminal.ErrNotConfirmed
-		}
 	}
-	done, err := o.Forget(ctx, r)
-	if err != nil {
+	done, err := o.Forget(ctx, request)
+	switch {
+	case err != nil:
 		return err
-	}
-	if asJSON {
+	case asJSON:
 		return terminal.PrintJSON(t.Out, done)
 	}
 	return showForgotten(t, done)

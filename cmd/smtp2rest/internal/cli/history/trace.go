@@ -1,6 +1,7 @@
 package history
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -18,102 +19,106 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/history"
 )
 
-// TraceCommand is 'smtp2rest trace'.
+// TraceCommand returns 'smtp2rest trace'.
 func TraceCommand(t *terminal.Terminal) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "trace NAME",
 		Short: "Tell what became of a mail.",
-		Long: `Tells the whole story of one mail, oldest first: from whom it came and when, what
-its client was told, each attempt with the API's answer, and what the provider
-told afterwards: delivered, opened, bounced with its code and reason, complained.
+		Long: `Tells everything that happened to one mail, oldest first: who handed it over and
+when, what the client was told, each attempt with the API's answer, and what the
+provider told later: delivered, opened, bounced with its code and reason, complained.
 
-NAME is the queue id or its beginning (four characters or more), the Message-ID of
-the mail's header, the message_id of the API, the address of its sender or of a
-recipient, or a name without a domain, such as root: the alias that the client
-named, or the part before the @, at any domain. Where that leads to several mails
-they are listed, the newest first; their ids tell more, or 'smtp2rest history'
-searches among them.
+NAME is one of these:
+  the queue id, or its first four characters or more
+  the Message-ID in the mail's header
+  the message_id of the API
+  the address of the sender or of a recipient
+  a name without a domain, such as root: the alias that the client named, or
+  the part before the @ of any address
 
-It asks the running daemon, or opens the data directory of one that is stopped,
-as 'smtp2rest queue' does. How long the history is kept is history.keep in the
-configuration.`,
+When several mails have that name, they are listed, the newest first, and the flags
+select among them. 'smtp2rest trace ID' then tells of one.
+
+It asks the running daemon, or opens the data directory of a stopped one, as
+'smtp2rest queue' does. The setting history.keep says how long the history is kept.`,
 		Example: terminal.Examples(
-			"smtp2rest trace 06h0kq3n2a", "smtp2rest trace bob@example.net",
+			"smtp2rest trace 06h0kq3n2a", "smtp2rest trace bob@example.net --state failed --since 2d",
 			"smtp2rest trace '<20261125.1@app.example.com>' --json", "smtp2rest trace msg_01hx --follow",
 		),
+		Args: terminal.Args(1, 1, "name one mail, by an id or an address"),
 	}
 	fs := c.Flags()
-	var q reach.Flags
-	q.Declare(fs)
+	var r reach.Flags
+	var s selection
+	var p terminal.Paging
+	r.Declare(fs)
+	s.declare(c)
+	p.Declare(fs, fmt.Sprintf("mails, and never more than %d", admin.MaxPage))
 	follow := fs.Bool("follow", false, "go on until nothing is left to do, or Ctrl-C")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		ctx := cmd.Context()
-		if len(args) != 1 {
-			return terminal.Usagef("name one mail, by an id or an address")
-		}
-		return q.With(ctx, t, func(o reach.Operator) error {
-			story, err := o.Trace(ctx, args[0])
+		return r.With(ctx, t, func(o reach.Operator) error {
+			q := s.query(0)
+			q.Name, q.Limit = args[0], cmp.Or(p.Limit(r.JSON), admin.MaxPage)
+			traced, err := o.Trace(ctx, q)
 			if err != nil {
 				return err
 			}
-			if _, halted := o.(reach.Stopped); *follow && halted {
-				// Nothing would happen, and the relay could not start meanwhile.
+			if _, stopped := o.(reach.Stopped); *follow && stopped {
+				// Nothing would happen, and the daemon could not start meanwhile.
 				return errors.New("no daemon runs, so nothing more happens to the mail; start it, or leave --follow out")
 			}
-			if *follow && story.Mail != nil {
-				return followStory(ctx, t, o, story, q.JSON)
+			switch {
+			case *follow && traced.Mail != nil:
+				return followMail(ctx, t, o, traced, r.JSON)
+			case r.JSON:
+				return terminal.PrintJSON(t.Out, traced)
+			case traced.Mail == nil:
+				return printMatches(t, args[0], traced)
 			}
-			if q.JSON {
-				return terminal.PrintJSON(t.Out, story)
-			}
-			return showTraced(t, args[0], story)
+			return printMail(t, traced)
 		})
 	}
 	return c
 }
 
-func showTraced(t *terminal.Terminal, name string, story admin.Traced) error {
-	if story.Mail == nil {
-		return showMatches(t, name, story)
-	}
-	if err := showStoryHead(t, *story.Mail); err != nil {
+// printMail prints all that is known of one mail.
+func printMail(t *terminal.Terminal, traced admin.Traced) error {
+	if err := printHead(t, *traced.Mail); err != nil {
 		return err
 	}
 	fmt.Fprintln(t.Out)
-	for _, l := range storyLines(*story.Mail) {
-		fmt.Fprintln(t.Out, l.text(*story.Mail))
+	for _, s := range steps(*traced.Mail) {
+		fmt.Fprintln(t.Out, s.text(*traced.Mail))
 	}
 	fmt.Fprintln(t.Out)
-	return showEnds(t, story)
+	return printStates(t, traced)
 }
 
-func showMatches(t *terminal.Terminal, name string, story admin.Traced) error {
-	table := terminal.NewTable(t, "RECEIVED", "ID", "STATE", "SENDER", "RECIPIENT")
-	for _, m := range story.Matches {
-		if err := addMatch(t, table, m); err != nil {
-			return err
+// printMatches prints the mails that a name can mean.
+func printMatches(t *terminal.Terminal, name string, traced admin.Traced) error {
+	var all terminal.Paging // the daemon has applied the limit
+	list := func(yield func(history.Mail, error) bool) {
+		for _, m := range traced.Matches {
+			if !yield(m, nil) {
+				return
+			}
 		}
 	}
-	if err := table.Flush(); err != nil {
+	if _, err := printMails(t, all, list); err != nil {
 		return err
 	}
 	more := ""
-	if story.More {
-		more = ", and there are more"
+	if traced.More {
+		more = ", and there are more: --all shows them"
 	}
-	_, err := fmt.Fprintf(t.Out, "\n%s leads to these mails%s. 'smtp2rest trace ID' tells of one;\n"+
-		"'smtp2rest history' searches by sender, recipient, state and time.\n", terminal.Printable(name), more)
+	_, err := fmt.Fprintf(t.Out, "\n%s is in these mails%s. 'smtp2rest trace ID' tells of one;\n"+
+		"--sender, --recipient, --state and --since select among them.\n", terminal.Printable(name), more)
 	return err
 }
 
-func addMatch(t *terminal.Terminal, table *terminal.Table, m history.Mail) error {
-	r := m.Recipients[0]
-	short := terminal.AddressWidth(t)
-	return table.Add(terminal.Clock(m.Received), m.ID, string(r.State), terminal.Cut(terminal.Address(m.Sender), short), terminal.Printable(r.Addr))
-}
-
-// showStoryHead says which mail it is.
-func showStoryHead(t *terminal.Terminal, m history.Mail) error {
+// printHead says which mail it is.
+func printHead(t *terminal.Terminal, m history.Mail) error {
 	w := tabwriter.NewWriter(t.Out, 0, 0, 2, ' ', 0)
 	line := func(name, value string) {
 		if value != "" {
@@ -143,80 +148,80 @@ func showStoryHead(t *terminal.Terminal, m history.Mail) error {
 	return w.Flush()
 }
 
-// storyLine is one thing that happened, to a recipient or to the mail.
-type storyLine struct {
-	at    time.Time
-	to    string // "": to the mail
-	words string
-	took  int64
-
-	coarse bool // the time is in whole seconds, as the provider's events have it
+// step is one thing that happened to a mail or to one of its recipients.
+type step struct {
+	at     time.Time
+	to     string // the recipient; "" is the whole mail
+	words  string
+	tookMS int64
+	coarse bool // at is in whole seconds, as in the provider's events
 }
 
-// order is when it stands in the story: within its second, what has the second
-// only comes last, so that nothing is delivered before it was received.
-func (l storyLine) order() time.Time {
-	if l.coarse {
-		return l.at.Add(time.Second - 1)
+// order is the time by which steps are sorted. A time in whole seconds counts as
+// the end of its second, so that no mail is delivered before it was received.
+func (s step) order() time.Time {
+	if s.coarse {
+		return s.at.Add(time.Second - 1)
 	}
-	return l.at
+	return s.at
 }
 
-// storyLines are all of them, oldest first.
-func storyLines(m history.Mail) []storyLine {
+// steps returns all of them, oldest first.
+func steps(m history.Mail) []step {
 	came := "received"
 	if m.BounceOf != "" {
 		came = "written by this relay"
 	}
-	lines := []storyLine{{at: m.Received, words: came}}
+	list := []step{{at: m.Received, words: came}}
 	for _, r := range m.Recipients {
 		for _, s := range r.Steps {
-			l := storyLine{at: s.At, to: r.Addr, words: s.Words, coarse: s.Event != nil && s.At.Nanosecond() == 0}
+			one := step{at: s.At, to: r.Addr, words: s.Words, coarse: s.Event != nil && s.At.Nanosecond() == 0}
 			if s.Attempt != nil {
-				l.took = s.Attempt.TookMS
+				one.tookMS = s.Attempt.TookMS
 			}
-			lines = append(lines, l)
+			list = append(list, one)
 		}
 	}
 	if m.Reply != "" {
-		lines = append(lines, storyLine{at: m.Answered, words: "the client was told " + m.Reply})
+		list = append(list, step{at: m.Answered, words: "the client was told " + m.Reply})
 	}
-	slices.SortStableFunc(lines, func(a, b storyLine) int { return a.order().Compare(b.order()) })
-	return lines
+	slices.SortStableFunc(list, func(a, b step) int { return a.order().Compare(b.order()) })
+	return list
 }
 
-func (l storyLine) text(m history.Mail) string {
-	b := l.at.Local().Format("2006-01-02 15:04:05.000") + "  "
-	if l.to != "" && len(m.Recipients) > 1 {
-		b += terminal.Printable(l.to) + ": "
+func (s step) text(m history.Mail) string {
+	text := s.at.Local().Format("2006-01-02 15:04:05.000") + "  "
+	if s.to != "" && len(m.Recipients) > 1 {
+		text += terminal.Printable(s.to) + ": "
 	}
-	b += terminal.Printable(l.words)
-	if l.took > 0 {
-		b += " (took " + queue.Millis(l.took) + ")"
+	text += terminal.Printable(s.words)
+	if s.tookMS > 0 {
+		text += " (took " + queue.Millis(s.tookMS) + ")"
 	}
-	return b
+	return text
 }
 
-// showEnds says where each recipient stands.
-func showEnds(t *terminal.Terminal, story admin.Traced) error {
+// printStates prints the state of each recipient.
+func printStates(t *terminal.Terminal, traced admin.Traced) error {
 	p := t.Palette()
-	for _, r := range story.Mail.Recipients {
+	for _, r := range traced.Mail.Recipients {
 		who := terminal.Printable(r.Addr)
 		if r.Named != "" {
 			who += " (for " + terminal.Printable(r.Named) + ")"
 		}
-		if _, err := fmt.Fprintf(t.Out, "%s %s\n", p.Bold(who), standText(r, story.Queue)); err != nil {
+		if _, err := fmt.Fprintf(t.Out, "%s %s\n", p.Bold(who), stateText(r, traced.Queue)); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func standText(r history.Recipient, queued *admin.Mail) string {
-	if r.State == history.Unknown {
+func stateText(r history.Recipient, queued *admin.Mail) string {
+	switch r.State {
+	case history.Unknown:
 		return "unknown: the relay ended before it wrote down what became of it, and it is not in the queue; most likely it was sent"
-	}
-	if r.State != history.Waiting {
+	case history.Waiting:
+	default:
 		return string(r.State)
 	}
 	if queued != nil {
@@ -229,14 +234,14 @@ func standText(r history.Recipient, queued *admin.Mail) string {
 	return "waiting, and not in the queue: its client still waits"
 }
 
-// followEvery is how often a story is asked for again.
+// followEvery is how often --follow asks for news.
 const followEvery = 500 * time.Millisecond
 
-// followStory prints what happens as it happens.
-func followStory(ctx context.Context, t *terminal.Terminal, o reach.Operator, story admin.Traced, asJSON bool) error {
-	id, told := story.Mail.ID, map[string]bool{}
+// followMail prints what happens to a mail when it happens.
+func followMail(ctx context.Context, t *terminal.Terminal, o reach.Operator, traced admin.Traced, asJSON bool) error {
+	id, printed := traced.Mail.ID, map[string]bool{}
 	if !asJSON {
-		if err := showStoryHead(t, *story.Mail); err != nil {
+		if err := printHead(t, *traced.Mail); err != nil {
 			return err
 		}
 		fmt.Fprintln(t.Out)
@@ -244,29 +249,29 @@ func followStory(ctx context.Context, t *terminal.Terminal, o reach.Operator, st
 	again := time.NewTicker(followEvery)
 	defer again.Stop()
 	for {
-		for _, l := range storyLines(*story.Mail) {
-			text := l.text(*story.Mail)
-			if told[text] {
+		for _, s := range steps(*traced.Mail) {
+			text := s.text(*traced.Mail)
+			if printed[text] {
 				continue
 			}
-			told[text] = true
-			if err := l.print(t, id, text, asJSON); err != nil {
+			printed[text] = true
+			if err := s.print(t, id, text, asJSON); err != nil {
 				return err
 			}
 		}
-		if story.Settled() {
+		if traced.Settled() {
 			if asJSON {
 				return nil
 			}
 			fmt.Fprintln(t.Out)
-			return showEnds(t, story)
+			return printStates(t, traced)
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-again.C:
 		}
-		next, err := o.Trace(ctx, id)
+		next, err := o.Trace(ctx, history.Query{Name: id})
 		switch {
 		case ctx.Err() != nil:
 			return nil
@@ -275,18 +280,18 @@ func followStory(ctx context.Context, t *terminal.Terminal, o reach.Operator, st
 		case next.Mail == nil:
 			return fmt.Errorf("mail %s is not known any more", id)
 		}
-		story = next
+		traced = next
 	}
 }
 
-func (l storyLine) print(t *terminal.Terminal, id, text string, asJSON bool) error {
+func (s step) print(t *terminal.Terminal, id, text string, asJSON bool) error {
 	if asJSON {
 		return terminal.PrintJSON(t.Out, struct {
 			ID        string    `json:"id"`
 			At        time.Time `json:"at"`
 			Recipient string    `json:"recipient,omitempty"`
 			Words     string    `json:"words"`
-		}{id, l.at, l.to, l.words})
+		}{id, s.at, s.to, s.words})
 	}
 	_, err := fmt.Fprintln(t.Out, text)
 	return err

@@ -9,7 +9,7 @@ import (
 )
 
 // The provider's events have whole seconds, and still come after what they are about.
-func TestStoryOrder(t *testing.T) {
+func TestStepsAreSorted(t *testing.T) {
 	second := time.Date(2026, 11, 25, 21, 1, 51, 0, time.UTC)
 	at := func(ms int) time.Time { return second.Add(time.Duration(ms) * time.Millisecond) }
 	event := &history.Event{}
@@ -20,7 +20,7 @@ func TestStoryOrder(t *testing.T) {
 		{At: at(930), Words: "a precise event", Event: event}, {At: at(1000), Words: "opened", Event: event}, {At: at(1500), Words: "a step later"},
 	}}}
 	var got []string
-	for _, l := range storyLines(m) {
+	for _, l := range steps(m) {
 		got = append(got, l.words)
 	}
 	want := []string{"received", "attempt", "the client was told 250", "a precise event", "delivered", "a step later", "opened"}

@@ -2,120 +2,115 @@ package queue
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"strings"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
-	"github.com/spf13/pflag"
 
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/owner"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/reach"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 	"github.com/smtp2rest/smtp2rest/relay/admin"
+	"github.com/smtp2rest/smtp2rest/relay/store"
 )
 
-// change is a verb that changes many recipients at once.
+// change is a command that changes many recipients at once.
 type change struct {
-	verb, summary, about string
-	examples             []string
-	past                 string // what was done, as in "3 recipients held"
-	do                   func(admin.Admin, context.Context, admin.Filter) (int, error)
-	confirm              bool // it cannot be undone
+	cobra.Command
+	past    string // what was done, as in "3 recipients held"
+	do      func(admin.Admin, context.Context, admin.Filter) (int, error)
+	confirm bool // it cannot be undone
 }
 
-func queueHoldCommand(t *terminal.Terminal) *cobra.Command {
-	return change{
-		verb: "hold", past: "held", do: admin.Admin.Hold,
-		summary: "Stop recipients from being tried until they are released.",
-		about: `Stops waiting recipients. Those that are being tried are stopped if that does not
-succeed. Mail that comes later is not concerned.`,
-		examples: []string{"smtp2rest queue hold 06h0kq3n2a", "smtp2rest queue hold --sender news@example.com"},
-	}.command(t)
+func holdCommand(t *terminal.Terminal) *cobra.Command {
+	return (&change{past: "held", do: admin.Admin.Hold, Command: cobra.Command{
+		Use:   "hold [ID...]",
+		Short: "Keep recipients from being tried until they are released.",
+		Long: `Holds waiting recipients. A recipient that is being tried now is held if that attempt
+does not succeed. Mail that comes later is not held.`,
+		Example: terminal.Examples("smtp2rest queue hold 06h0kq3n2a", "smtp2rest queue hold --sender news@example.com"),
+	}}).command(t)
 }
 
-func queueReleaseCommand(t *terminal.Terminal) *cobra.Command {
-	return change{
-		verb: "release", past: "released", do: admin.Admin.Release,
-		summary:  "Let held recipients wait again.",
-		about:    "Takes back a hold: recipients wait again until the time they were due.",
-		examples: []string{"smtp2rest queue release 06h0kq3n2a", "smtp2rest queue release --all"},
-	}.command(t)
+func releaseCommand(t *terminal.Terminal) *cobra.Command {
+	return (&change{past: "released", do: admin.Admin.Release, Command: cobra.Command{
+		Use:     "release [ID...]",
+		Short:   "Let held recipients wait again.",
+		Long:    "Ends a hold: the recipients wait again until the time they were due.",
+		Example: terminal.Examples("smtp2rest queue release 06h0kq3n2a", "smtp2rest queue release --all"),
+	}}).command(t)
 }
 
-func queueRetryCommand(t *terminal.Terminal) *cobra.Command {
-	return change{
-		verb: "retry", past: "due now", do: admin.Admin.Retry,
-		summary: "Make recipients due now, failed ones as well.",
-		about: `Makes waiting recipients due at once. Failed ones wait again as if they had just
-come; their senders are not told a second time should they fail again. What is
-held stays held.`,
-		examples: []string{"smtp2rest queue retry 06h0kq3n2a", "smtp2rest queue retry --state failed --newer 2d"},
-	}.command(t)
+func retryCommand(t *terminal.Terminal) *cobra.Command {
+	return (&change{past: "due now", do: admin.Admin.Retry, Command: cobra.Command{
+		Use:   "retry [ID...]",
+		Short: "Make recipients due now, failed ones as well.",
+		Long: `Makes waiting recipients due at once. Failed recipients wait again as if they had just
+come; if they fail again, their senders are not told a second time. Held recipients
+stay held.`,
+		Example: terminal.Examples("smtp2rest queue retry 06h0kq3n2a", "smtp2rest queue retry --state failed --newer 2d"),
+	}}).command(t)
 }
 
-func queueDropCommand(t *terminal.Terminal) *cobra.Command {
-	return change{
-		verb: "drop", past: "dropped", do: admin.Admin.Drop, confirm: true,
-		summary: "Remove recipients for good, and tell nobody.",
-		about: `Removes recipients that are not sent yet, with their mail when it has no others.
-Neither sender nor recipient hears of it, and it cannot be undone; it asks
+func dropCommand(t *terminal.Terminal) *cobra.Command {
+	return (&change{past: "dropped", do: admin.Admin.Drop, confirm: true, Command: cobra.Command{
+		Use:   "drop [ID...]",
+		Short: "Remove recipients for good, and tell nobody.",
+		Long: `Removes recipients that are not sent yet, and their mail when no other recipient needs
+it. Neither the sender nor the recipient is told, and it cannot be undone. It asks
 first, unless --yes is given. An attempt that is under way may still succeed.`,
-		examples: []string{"smtp2rest queue drop 06h0kq3n2a", "smtp2rest queue drop --state failed --older 30d --yes"},
-	}.command(t)
+		Example: terminal.Examples("smtp2rest queue drop 06h0kq3n2a", "smtp2rest queue drop --state failed --older 30d --yes"),
+	}}).command(t)
 }
 
-func (c change) command(t *terminal.Terminal) *cobra.Command {
-	cmd := &cobra.Command{
-		Use:   c.verb + " [ID...]",
-		Short: c.summary,
-		Long: c.about + `
+func (c *change) command(t *terminal.Terminal) *cobra.Command {
+	c.Long += `
 
-Name mails by their ids, or all that filters select, or --all. Filters that
-stand beside ids narrow them down to some of their recipients.`,
-		Example: terminal.Examples(c.examples...),
-	}
-	fs := cmd.Flags()
-	var q reach.Flags
-	var f filterFlags
-	q.Declare(fs)
-	f.declare(fs)
+Name mails by their ids, or select them by filters, or say --all. Filters beside ids
+select among the recipients of those mails.`
+	fs := c.Flags()
+	var r reach.Flags
+	var s selection
+	r.Declare(fs)
+	s.declare(&c.Command)
 	all := fs.Bool("all", false, "everything; cannot stand beside ids and filters")
-	yes := c.yes(fs)
-	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+	yes := new(bool)
+	if c.confirm {
+		fs.BoolVar(yes, "yes", false, "do not ask")
+	}
+	c.RunE = func(cmd *cobra.Command, ids []string) error {
 		ctx := cmd.Context()
-		filter, selects, err := f.filter()
+		filter, err := s.filter()
 		if err != nil {
 			return err
 		}
-		switch selects = selects || len(args) > 0; {
+		switch selects := filter.Selects() || len(ids) > 0; {
 		case *all && selects:
 			return terminal.Usagef("--all is everything: leave it out, or the ids and filters")
 		case !*all && !selects:
-			return terminal.Usagef("say what to %s: ids, a filter such as --sender, or --all", c.verb)
-		case f.id != "" && len(args) > 0:
+			return terminal.Usagef("say what to %s: ids, a filter such as --sender, or --all", c.Name())
+		case s.ID != "" && len(ids) > 0:
 			return terminal.Usagef("name ids either in full or by --id")
 		case c.confirm && !*yes && !t.Asks:
 			return terminal.Usagef("there is nobody to ask: say --yes if you mean it")
 		}
 		filter.All = *all
-		return q.With(ctx, t, func(a reach.Operator) error { return c.run(ctx, t, a, filter, args, *yes, q.JSON) })
+		return r.With(ctx, t, func(o reach.Operator) error { return c.run(ctx, t, o, filter, ids, *yes, r.JSON) })
 	}
-	return cmd
+	return &c.Command
 }
 
-func (c change) yes(fs *pflag.FlagSet) *bool {
-	if !c.confirm {
-		return new(bool)
-	}
-	return fs.Bool("yes", false, "do not ask")
-}
-
-func (c change) run(ctx context.Context, t *terminal.Terminal, a admin.Admin, filter admin.Filter, ids []string, yes, asJSON bool) error {
-	filters, err := narrow(ctx, a, filter, ids)
+func (c *change) run(ctx context.Context, t *terminal.Terminal, a admin.Admin, filter admin.Filter, ids []string, yes, asJSON bool) error {
+	filters, err := oneForEach(ctx, a, filter, ids)
 	if err != nil {
 		return err
 	}
 	if c.confirm && !yes {
-		if err := confirm(ctx, t, a, filters); err != nil {
+		if err := confirmDrop(ctx, t, a, filters); err != nil {
 			return err
 		}
 	}
@@ -130,9 +125,9 @@ func (c change) run(ctx context.Context, t *terminal.Terminal, a admin.Admin, fi
 	return printChanged(t, total, c.past, asJSON)
 }
 
-// narrow is one filter for each id, with the id in full, so that a beginning
-// that several mails have changes none of them.
-func narrow(ctx context.Context, a admin.Admin, f admin.Filter, ids []string) ([]admin.Filter, error) {
+// oneForEach returns a filter for each id, with the id in full. When a shortened
+// id can mean several mails, it fails before anything is changed.
+func oneForEach(ctx context.Context, a admin.Admin, f admin.Filter, ids []string) ([]admin.Filter, error) {
 	if len(ids) == 0 {
 		return []admin.Filter{f}, nil
 	}
@@ -151,8 +146,8 @@ func narrow(ctx context.Context, a admin.Admin, f admin.Filter, ids []string) ([
 // mostCounted bounds how many recipients are counted for a question.
 const mostCounted = 10_000
 
-// confirm asks before something is dropped.
-func confirm(ctx context.Context, t *terminal.Terminal, a admin.Admin, filters []admin.Filter) error {
+// confirmDrop says how much would be dropped and asks.
+func confirmDrop(ctx context.Context, t *terminal.Terminal, a admin.Admin, filters []admin.Filter) error {
 	n, mails, last := 0, 0, ""
 	for _, f := range filters {
 		f.All = false
@@ -178,60 +173,41 @@ func confirm(ctx context.Context, t *terminal.Terminal, a admin.Admin, filters [
 	if n > mostCounted {
 		what = fmt.Sprintf("more than %d recipients", mostCounted)
 	}
-	fmt.Fprintf(t.Err, "Drop %s? Nobody is told, and it cannot be undone. [y/N] ", what)
-	answer, err := terminal.Ask(ctx, t)
-	if err != nil {
-		return err
-	}
-	if a := strings.ToLower(strings.TrimSpace(answer)); a != "y" && a != "yes" {
-		return terminal.ErrNotConfirmed
-	}
-	return nil
+	return t.Confirm(ctx, "Drop "+what+"? Nobody is told, and it cannot be undone.")
 }
 
-func queueFlushCommand(t *terminal.Terminal) *cobra.Command {
+func flushCommand(t *terminal.Terminal) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "flush",
 		Short: "Make everything that waits due now.",
-		Long: `Makes all waiting recipients due at once, for instance after an outage is over.
-The account's rate and a pause that the API asked for are kept. What is held or
-failed stays so.`,
+		Long: `Makes all waiting recipients due at once, for example after an outage. The account's
+rate and a pause that the API asked for still hold. Held and failed recipients are
+left as they are.`,
 		Example: terminal.Examples("smtp2rest queue flush"),
+		Args:    terminal.NoArgs("'queue retry %[1]s' is for one mail"),
 	}
-	fs := c.Flags()
-	var q reach.Flags
-	q.Declare(fs)
-	c.RunE = func(cmd *cobra.Command, args []string) error {
+	var r reach.Flags
+	r.Declare(c.Flags())
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		ctx := cmd.Context()
-		if len(args) > 0 {
-			return terminal.Usagef("unexpected argument %q; 'queue retry %s' is for one mail", args[0], args[0])
-		}
-		return q.With(ctx, t, func(a reach.Operator) error {
-			n, err := a.Flush(ctx)
+		return r.With(ctx, t, func(o reach.Operator) error {
+			n, err := o.Flush(ctx)
 			if err != nil {
 				return fmt.Errorf("%w (%s due now before that)", err, terminal.Counted(n, "recipient"))
 			}
-			if err := printChanged(t, n, "due now", q.JSON); err != nil || q.JSON {
+			if err := printChanged(t, n, "due now", r.JSON); err != nil || r.JSON {
 				return err
 			}
-			return printWhatStops(ctx, t, a)
+			s, err := o.Status(ctx)
+			if err == nil && s.State != admin.StateFine {
+				_, err = fmt.Fprintf(t.Out, "It does not go out yet: %s\n", terminal.Printable(s.Summary))
+			}
+			return err
 		})
 	}
 	return c
 }
 
-// printWhatStops says why mail that is due does not go out all the same, if
-// something is in its way.
-func printWhatStops(ctx context.Context, t *terminal.Terminal, a admin.Admin) error {
-	s, err := a.Status(ctx)
-	if err != nil || s.State == admin.StateFine {
-		return err
-	}
-	_, err = fmt.Fprintf(t.Out, "It does not go out yet: %s\n", terminal.Printable(s.Summary))
-	return err
-}
-
-// printChanged says what was done.
 func printChanged(t *terminal.Terminal, n int, past string, asJSON bool) error {
 	if asJSON {
 		return terminal.PrintJSON(t.Out, struct {
@@ -239,5 +215,51 @@ func printChanged(t *terminal.Terminal, n int, past string, asJSON bool) error {
 		}{n})
 	}
 	_, err := fmt.Fprintf(t.Out, "%s %s.\n", terminal.Counted(n, "recipient"), past)
+	return err
+}
+
+func setAsideCommand(t *terminal.Terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "set-aside",
+		Short: "Rename a damaged queue, so that the next start has an empty one.",
+		Long: `Renames the database and the spool of a stopped daemon. Use it when the daemon says
+that they are damaged and mail has to flow before somebody can rescue what is
+readable. Nothing is removed. The daemon must not run.`,
+		Example: terminal.Examples("sudo smtp2rest queue set-aside --data-dir /var/lib/smtp2rest"),
+		Args:    terminal.NoArgs("name the queue with --data-dir or --config"),
+	}
+	var r reach.Flags
+	r.DeclareDir(c.Flags())
+	c.RunE = func(*cobra.Command, []string) error {
+		if _, named := t.Env("SMTP2REST_DATA_DIR"); !named && r.Dir == "" && r.Config == "" { // a guess is not good enough
+			return terminal.Usagef("name the queue with --data-dir, --config or SMTP2REST_DATA_DIR")
+		}
+		return setAside(t, r)
+	}
+	return c
+}
+
+func setAside(t *terminal.Terminal, r reach.Flags) error {
+	dir, err := r.DataDir(t)
+	if err != nil {
+		return err
+	}
+	_, spool := os.Lstat(filepath.Join(dir, "spool"))
+	if errors.Is(store.Exists(store.SQLite(dir), store.OnlyQueue), fs.ErrNotExist) && errors.Is(spool, fs.ErrNotExist) {
+		return fmt.Errorf("there is no queue in %s", dir)
+	}
+	if err := owner.Become(dir); err != nil {
+		return err
+	}
+	name, err := store.SetAside(store.SQLite(dir), time.Now())
+	switch {
+	case err != nil:
+		return err
+	case r.JSON:
+		return terminal.PrintJSON(t.Out, struct {
+			Renamed string `json:"renamed"`
+		}{name})
+	}
+	_, err = fmt.Fprintf(t.Out, "The queue is now %s, with its spool beside it. The next start has an empty queue.\n", name)
 	return err
 }

@@ -29,7 +29,7 @@ func TestNextWaitsForTheAPI(t *testing.T) {
 // Between the question whose an id is and the change another mail may come
 // that begins alike.
 func TestIDsAreChangedInFull(t *testing.T) {
-	filters, err := narrow(t.Context(), oneMail{}, admin.Filter{Recipient: "a@b"}, []string{"aa", "bb"})
+	filters, err := oneForEach(t.Context(), oneMail{}, admin.Filter{Recipient: "a@b"}, []string{"aa", "bb"})
 	want := "[{ID:aa-whole Recipient:a@b} {ID:bb-whole Recipient:a@b}]"
 	short := make([]struct{ ID, Recipient string }, len(filters))
 	for i, f := range filters {

@@ -15,36 +15,33 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 )
 
-func queueShowCommand(t *terminal.Terminal) *cobra.Command {
+func showCommand(t *terminal.Terminal) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "show ID",
-		Short: "Show one mail: its recipients and what came of each attempt.",
+		Short: "Show one mail: its recipients and the result of each attempt.",
 		Long: `Shows who handed a mail over, and each recipient with its attempts. --raw prints
-the mail as it came: to a file or a pipe byte for byte, to a screen with what it
-could act on escaped.`,
+the mail as it came. A file or a pipe gets it byte for byte; on a screen, what a
+terminal would act on is escaped.`,
 		Example: terminal.Examples("smtp2rest queue show 06h0kq3n2a", "smtp2rest queue show 06h0kq3n2a --raw > mail.eml"),
+		Args:    terminal.Args(1, 1, "name one mail by its id"),
 	}
-	fs := c.Flags()
-	var q reach.Flags
-	q.Declare(fs)
-	raw := fs.Bool("raw", false, "print the mail as it came")
+	var r reach.Flags
+	r.Declare(c.Flags())
+	raw := c.Flags().Bool("raw", false, "print the mail as it came")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		ctx := cmd.Context()
-		if len(args) != 1 {
-			return terminal.Usagef("name one mail by its id")
-		}
-		if *raw && q.JSON {
+		if *raw && r.JSON {
 			return terminal.Usagef("--raw is not JSON")
 		}
-		return q.With(ctx, t, func(a reach.Operator) error {
+		return r.With(ctx, t, func(o reach.Operator) error {
 			if *raw {
-				return showRaw(ctx, t, a, args[0])
+				return showRaw(ctx, t, o, args[0])
 			}
-			m, err := a.Get(ctx, args[0])
-			if err != nil {
+			m, err := o.Get(ctx, args[0])
+			switch {
+			case err != nil:
 				return err
-			}
-			if q.JSON {
+			case r.JSON:
 				return terminal.PrintJSON(t.Out, m)
 			}
 			return showMail(t, m)
@@ -93,7 +90,7 @@ func showMail(t *terminal.Terminal, m admin.Mail) error {
 	return w.Flush()
 }
 
-// ClientText is a client in one line.
+// ClientText describes the client that handed a mail over.
 func ClientText(c relay.Client) string {
 	text := terminal.Printable(c.Addr)
 	var more []string
@@ -108,6 +105,7 @@ func ClientText(c relay.Client) string {
 	return text
 }
 
+// ProgressText describes the state of one recipient.
 func ProgressText(p admin.Progress) string {
 	text := p.State
 	switch {
@@ -129,6 +127,7 @@ func ProgressText(p admin.Progress) string {
 	return text
 }
 
+// Millis is a duration in milliseconds for a person: "1.5 s".
 func Millis(ms int64) string {
 	if ms < 1000 {
 		return fmt.Sprintf("%d ms", ms)

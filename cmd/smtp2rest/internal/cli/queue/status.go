@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
+	"text/tabwriter"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -17,39 +17,38 @@ import (
 // watchEvery is how often --watch asks.
 const watchEvery = 2 * time.Second
 
-// StatusCommand is the first thing to type when somebody says that no mail
-// comes.
+// StatusCommand returns 'smtp2rest status', the first command to try when
+// somebody says that no mail arrives.
 func StatusCommand(t *terminal.Terminal) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "status",
 		Short: "Say whether mail flows; if not, since when, why, and what to do.",
-		Long: `Says in a sentence how the relay stands, then how much waits, at what rate mail
-goes out, whether the API asked for a pause or is down, and what to do about it.
+		Long: `Says in one sentence whether mail flows. Then it prints how much waits, at what rate
+mail goes out, whether the API asked for a pause or is down, and what to do about it.
 
-It asks the running daemon over its socket or at its admin.address; --config, --data-dir
-and --socket lead to it as they do for 'smtp2rest queue'. When none answers it looks into
-the data directory.
+It asks the running daemon through its socket or at its admin.address; --config,
+--data-dir and --socket lead to it as they do for 'smtp2rest queue'. When no daemon
+answers, it looks into the data directory.
 
-The exit code is 0 when mail flows, 1 when something is in its way or needs to be seen to,
-and 3 when no daemon runs. Failed mail alone leaves it at 0: its senders were told, and it
-is listed until you retry or drop it.`,
+The exit code is 0 when mail flows, 1 when it does not or something needs your
+attention, and 3 when no daemon runs. Failed mail alone leaves it at 0: its senders
+were told, and it stays listed until you retry or drop it.`,
 		Example: terminal.Examples("sudo smtp2rest status", "smtp2rest status --watch", "smtp2rest status --json", "smtp2rest status --address 127.0.0.1:9090"),
+		Args:    terminal.NoArgs(""),
 	}
-	fs := c.Flags()
-	var q reach.Flags
-	q.Declare(fs)
-	watch := fs.Bool("watch", false, "show it anew every 2 s until Ctrl-C")
-	c.RunE = func(cmd *cobra.Command, args []string) error {
+	var r reach.Flags
+	r.Declare(c.Flags())
+	watch := c.Flags().Bool("watch", false, "show it anew every 2 s until Ctrl-C")
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		ctx := cmd.Context()
-		if len(args) > 0 {
-			return terminal.Usagef("unexpected argument %q", args[0])
-		}
 		for {
-			err := askStatus(ctx, t, q, *watch)
-			if !*watch || terminal.IsUsage(err) {
+			err := printStatus(ctx, t, r, *watch)
+			if _, wrong := errors.AsType[*terminal.UsageError](err); wrong || !*watch {
 				return err
 			}
-			if ctx.Err() != nil || !again(ctx) {
+			select {
+			case <-time.After(watchEvery):
+			case <-ctx.Done():
 				return nil
 			}
 		}
@@ -57,63 +56,113 @@ is listed until you retry or drop it.`,
 	return c
 }
 
-// again is true when it is time to ask again, false when ctx ended.
-func again(ctx context.Context) bool {
-	timer := time.NewTimer(watchEvery)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-ctx.Done():
-		return false
-	}
-}
-
-// askStatus asks once. How the relay stands is in the error, as an exit code.
-func askStatus(ctx context.Context, t *terminal.Terminal, q reach.Flags, watch bool) error {
+// printStatus asks once. The error has the exit code that the state calls for.
+func printStatus(ctx context.Context, t *terminal.Terminal, r reach.Flags, watch bool) error {
 	var s admin.Status
-	err := q.With(ctx, t, func(a reach.Operator) (err error) {
-		s, err = a.Status(ctx)
+	err := r.With(ctx, t, func(o reach.Operator) (err error) {
+		s, err = o.Status(ctx)
 		return err
 	})
 	if watch && t.Width > 0 {
 		fmt.Fprint(t.Out, "\x1b[H\x1b[2J") // the cursor home, the screen empty
 	}
-	if errors.Is(err, admin.ErrNotRunning) {
-		if watch {
-			_, err := fmt.Fprintln(t.Out, err)
-			return err
-		}
-		return &terminal.ExitError{Code: terminal.ExitStopped, Err: err}
-	}
-	if err != nil {
+	switch {
+	case errors.Is(err, admin.ErrNotRunning) && watch:
+		_, err := fmt.Fprintln(t.Out, err)
 		return err
-	}
-	if q.JSON {
+	case errors.Is(err, admin.ErrNotRunning):
+		return &terminal.ExitError{Code: terminal.ExitStopped, Err: err}
+	case err != nil:
+		return err
+	case r.JSON:
 		err = terminal.PrintJSON(t.Out, s)
-	} else {
-		err = showState(t, s)
+	default:
+		fmt.Fprintf(t.Out, "%s: %s\n\n", t.Palette().Bold(terminal.Printable(s.State)), terminal.Printable(s.Summary))
+		err = showStatus(t, s)
 	}
-	return errors.Join(err, exitOf(s))
-}
-
-func showState(t *terminal.Terminal, s admin.Status) error {
-	headline(t.Out, t.Palette(), s)
-	return showStatus(t, s)
-}
-
-func headline(w io.Writer, p terminal.Palette, s admin.Status) {
-	fmt.Fprintf(w, "%s: %s\n\n", p.Bold(terminal.Printable(s.State)), terminal.Printable(s.Summary))
-}
-
-// exitOf is nil when all is well.
-func exitOf(s admin.Status) error {
 	switch s.State {
 	case admin.StateFine:
-		return nil
+		return err
 	case admin.StateStopped:
-		return &terminal.ExitError{Code: terminal.ExitStopped}
+		return errors.Join(err, &terminal.ExitError{Code: terminal.ExitStopped})
 	default:
-		return &terminal.ExitError{Code: terminal.ExitFailed}
+		return errors.Join(err, &terminal.ExitError{Code: terminal.ExitFailed})
+	}
+}
+
+// statsCommand returns 'smtp2rest queue status'. Unlike 'smtp2rest status', its
+// exit code does not depend on what it finds.
+func statsCommand(t *terminal.Terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "status",
+		Short: "Print how much waits, since when and why.",
+		Long: `Prints how much is in the queue, at what rate mail goes out, whether the API asked
+for a pause or is down, how far the warming of domains is, and what to do.`,
+		Example: terminal.Examples("smtp2rest queue status", "smtp2rest queue status --json"),
+		Args:    terminal.NoArgs(""),
+	}
+	var r reach.Flags
+	r.Declare(c.Flags())
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		return r.With(cmd.Context(), t, func(o reach.Operator) error {
+			s, err := o.Status(cmd.Context())
+			switch {
+			case err != nil:
+				return err
+			case r.JSON:
+				return terminal.PrintJSON(t.Out, s)
+			}
+			return showStatus(t, s)
+		})
+	}
+	return c
+}
+
+func showStatus(t *terminal.Terminal, s admin.Status) error {
+	w := tabwriter.NewWriter(t.Out, 0, 0, 2, ' ', 0)
+	daemon := "not running"
+	if s.Running {
+		daemon = fmt.Sprintf("%s, running for %s", s.Version, terminal.Age(s.Since))
+	}
+	fmt.Fprintf(w, "daemon\t%s\n", daemon)
+	fmt.Fprintf(w, "queue\t%s\n", countsText(s.Queue))
+	fmt.Fprintf(w, "stored\t%s, %s\n", terminal.Counted(int(s.Queue.Mails), "mail"), terminal.Size(s.Queue.Bytes))
+	if s.Pace != nil {
+		fmt.Fprintf(w, "API\t%s\n", apiText(*s.Pace))
+		fmt.Fprintf(w, "rate\t%s; %d calls under way\n", rateText(*s.Pace), s.Pace.InFlight)
+	}
+	for _, d := range s.Warming {
+		fmt.Fprintf(w, "warming\t%s\n", terminal.Printable(d.Text))
+	}
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	printWarnings(t.Out, t.Palette(), s.Notes)
+	return nil
+}
+
+func apiText(p admin.Pace) string {
+	switch {
+	case p.Breaker.Open:
+		why := p.Breaker.Why
+		if p.Breaker.Cause != "" {
+			why += " (" + p.Breaker.Cause + ")"
+		}
+		return fmt.Sprintf("%s, for %s; next try in %s", terminal.Printable(why), terminal.Age(p.Breaker.Since), terminal.Until(p.Breaker.ProbeAt))
+	case !p.PausedUntil.IsZero():
+		return "asked for a pause; next try in " + terminal.Until(p.PausedUntil)
+	default:
+		return "taken to be working"
+	}
+}
+
+func rateText(p admin.Pace) string {
+	switch {
+	case p.Rate == 0:
+		return "not limited so far"
+	case p.RateFound:
+		return fmt.Sprintf("%.4g calls a second, found by trying", p.Rate)
+	default:
+		return fmt.Sprintf("%.4g calls a second, as configured", p.Rate)
 	}
 }

@@ -1,6 +1,6 @@
 // Package sendmail is this program when it is called as sendmail, mailq or
-// newaliases. The rules of sendmail(1) are in internal/sendmail; this package has
-// what reads, connects and prints.
+// newaliases. The rules of sendmail(1) are in internal/sendmail; this package reads,
+// connects and prints.
 package sendmail
 
 import (
@@ -28,26 +28,26 @@ import (
 // sendmailConf is read if it is there.
 const sendmailConf = "/etc/smtp2rest/sendmail.conf"
 
-// maxSendmail bounds what is read of a mail. What the daemon takes is the
-// daemon's to say; this keeps a runaway job from filling the memory.
+// maxSendmail bounds how much of a mail is read, so that a job that never ends does
+// not fill the memory. The daemon has a limit of its own.
 const maxSendmail = 256 << 20
 
-// Command is sendmail(1). other runs another command of this program,
+// Command returns 'smtp2rest sendmail'. other runs another command of this program
 // and returns its exit code.
 func Command(t *terminal.Terminal, other func(ctx context.Context, args ...string) int) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "sendmail [-t] [-i] [-f ADDRESS] [-F NAME] [RECIPIENT...]",
 		Short: "Take mail as /usr/sbin/sendmail does.",
-		Long: `What cron, PHP's mail(), git send-email, mutt and others expect of
-/usr/sbin/sendmail: reads a mail from standard input and hands it to the daemon.
-A link to this program called sendmail, mailq or newaliases does the same:
+		Long: `Reads a mail from standard input and hands it to the daemon, as cron, PHP's mail(), git
+send-email, mutt and others expect of /usr/sbin/sendmail. A link to this program with the
+name sendmail, mailq or newaliases does the same:
 
   ln -s /usr/local/bin/smtp2rest /usr/sbin/sendmail
 
-  -t          take recipients from To, Cc and Bcc, besides those named
+  -t          take recipients from To, Cc and Bcc, in addition to those named
   -i, -oi     a line with a dot alone does not end the mail
   -f ADDRESS  the sender of the envelope; -r is the same
-  -F NAME     the sender's full name, where From is missing
+  -F NAME     the sender's full name, when From is missing
   -bs         speak SMTP on standard input and output
   -bp         print the queue, as mailq
   -bi         check the aliases, as newaliases
@@ -55,19 +55,19 @@ A link to this program called sendmail, mailq or newaliases does the same:
   -v          show the dialogue
   -C FILE     settings, instead of ` + sendmailConf + `
 
-Options of sendmail that make no difference here are ignored. From, Date and
-Message-ID are added where they are missing; Bcc is taken out. Either all
-recipients are accepted or nothing is sent.
+Other options of sendmail are ignored. From, Date and Message-ID are added when they are
+missing, and Bcc is removed. When one recipient is refused, nothing is sent to anybody.
 
-The daemon is looked for at the address in the environment variable
-SMTP2REST_SMTP, else in the settings ("server = 127.0.0.1:2525" or the path of a
-socket; "domain = web1.example.com" for senders without one), else at
-` + sendmail.DefaultServer + `.
+The address of the daemon is in the environment variable SMTP2REST_SMTP, or else in the
+settings, or else it is ` + sendmail.DefaultServer + `. The settings are lines such as:
 
-The exit code is one of sysexits(3): 0 when the daemon took the mail, 75 when it
-is away or says "later" and nothing was taken, 64 for a wrong command line, 65
-for a wrong mail, 67 for a recipient that does not exist, 77 for one that is not
-allowed or wants no mail, 69 for other refusals.`,
+  server = 127.0.0.1:2525       or the path of a socket
+  domain = web1.example.com     for senders without a domain
+
+The exit code is one of sysexits(3): 0 when the daemon took the mail, 75 when the daemon
+does not answer or says "later", 64 for a wrong command line, 65 for a wrong mail, 67 for
+a recipient that does not exist, 77 for a recipient that is not allowed or suppressed, and
+69 for other refusals.`,
 		Example: terminal.Examples(
 			"smtp2rest sendmail -t < mail.eml",
 			"smtp2rest sendmail -f app@mail.example.com bob@example.net < mail.eml",
@@ -79,7 +79,7 @@ allowed or wants no mail, 69 for other refusals.`,
 	return c
 }
 
-// CalledAs are the arguments of a program that was called by another name.
+// CalledAs returns the arguments for a program that was called by one of those names.
 func CalledAs(argv []string) []string {
 	if len(argv) == 0 {
 		return nil
@@ -132,8 +132,8 @@ func runSendmail(cmd *cobra.Command, t *terminal.Terminal, args []string, other 
 	return submit(ctx, t, settings.Server, m, c.Verbose)
 }
 
-// asSendmail turns the exit code of a command of ours into sendmail's. It has
-// said already what is wrong.
+// asSendmail turns the exit code of one of our commands into one of sendmail's. That
+// command has printed what is wrong.
 func asSendmail(code int) error {
 	switch code {
 	case terminal.ExitOK:
@@ -145,7 +145,7 @@ func asSendmail(code int) error {
 	}
 }
 
-// sendmailSettings are in a file that must be there if it was named.
+// sendmailSettings reads the settings. A file that was named with -C must exist.
 func sendmailSettings(t *terminal.Terminal, path string) (sendmail.Settings, error) {
 	named := path != ""
 	if !named {
@@ -165,8 +165,8 @@ func sendmailSettings(t *terminal.Terminal, path string) (sendmail.Settings, err
 	return s, nil
 }
 
-// local is who calls, where and when. The environment is not asked for the
-// name: the user behind the process is who sends.
+// local says who calls, where and when. The sender is the user of the process,
+// whatever the environment says.
 func local(s sendmail.Settings) sendmail.Local {
 	now := time.Now()
 	l := sendmail.Local{User: "uid" + strconv.Itoa(os.Getuid()), Domain: s.Domain, Now: now, ID: relay.NewID(now)}
@@ -176,7 +176,7 @@ func local(s sendmail.Settings) sendmail.Local {
 		l.Name = strings.ReplaceAll(u.Name, "&", capital(u.Username))
 	}
 	if l.Domain == "" {
-		name, _ := os.Hostname() // none is no domain
+		name, _ := os.Hostname() // "" when it is not known
 		l.Domain = sendmail.Domain(name)
 	}
 	return l
@@ -189,8 +189,8 @@ func capital(s string) string {
 	return strings.ToUpper(s[:1]) + s[1:]
 }
 
-// Failed says on one line what went wrong as sendmail, if it did, and
-// returns the exit code. What has no text was said before.
+// Failed prints an error of sendmail on one line, and returns its exit code. An error
+// without a text was printed before.
 func Failed(t *terminal.Terminal, err error) (code int, failed bool) {
 	failure, failed := errors.AsType[*sendmail.Error](err)
 	if !failed {
@@ -202,8 +202,8 @@ func Failed(t *terminal.Terminal, err error) (code int, failed bool) {
 	return failure.Code, true
 }
 
-// checkAliases is newaliases: there is no database to build, as the daemon
-// reads the file by itself, but a mistake is better told here than in its log.
+// checkAliases is newaliases. There is no database to build, because the daemon reads
+// the file itself, but somebody who made a mistake should see it here.
 func checkAliases(t *terminal.Terminal, c sendmail.Command) error {
 	path := reach.ServiceConfig(t)
 	cfg, err := reach.LoadForeign(t, config.Source{Path: path, FallbackSender: "default-sender@example.com"})

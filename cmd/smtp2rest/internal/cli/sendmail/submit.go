@@ -18,11 +18,11 @@ import (
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 )
 
-// connectTime is how long the daemon, which is near, may take to answer.
+// connectTime is how long a connection to the daemon may take.
 const connectTime = 30 * time.Second
 
-// dialDaemon connects. The end of ctx closes the connection; done must be
-// called.
+// dialDaemon connects to the daemon. The connection is closed when ctx ends; done must
+// be called.
 func dialDaemon(ctx context.Context, server string) (conn net.Conn, done func(), err error) {
 	network, address, err := sendmail.Dial(server)
 	if err != nil {
@@ -36,8 +36,8 @@ func dialDaemon(ctx context.Context, server string) (conn net.Conn, done func(),
 	return conn, func() { stop(); _ = conn.Close() }, nil
 }
 
-// submit hands a mail over: to everybody or, if one recipient is refused, to
-// nobody, since the caller has one exit code to learn from.
+// submit hands a mail over for all recipients. When one of them is refused, nobody
+// gets it, because the caller learns no more than one exit code.
 func submit(ctx context.Context, t *terminal.Terminal, server string, m sendmail.Mail, verbose bool) error {
 	conn, done, err := dialDaemon(ctx, server)
 	if err != nil {
@@ -50,7 +50,7 @@ func submit(ctx context.Context, t *terminal.Terminal, server string, m sendmail
 	if verbose {
 		wire.Dialogue().Print(t.Out, t.Palette())
 	}
-	return s.verdict(err)
+	return s.exitError(err)
 }
 
 // submission is one mail on its way, in one or more transactions.
@@ -78,8 +78,8 @@ func (s *submission) run() error {
 	return nil
 }
 
-// transact sends to as many recipients as the daemon takes at once, and
-// returns how many they are.
+// transact sends the mail to as many recipients as the daemon takes at once, and
+// returns their number.
 func (s *submission) transact(rest []string) (int, error) {
 	s.doing = "sender <" + s.mail.From + ">"
 	ascii := isASCII(s.mail.From + strings.Join(rest, ""))
@@ -94,7 +94,7 @@ func (s *submission) transact(rest []string) (int, error) {
 		s.doing = "recipient <" + to + ">"
 		err := s.client.Rcpt(to, nil)
 		if n > 0 && isFull(err) {
-			break // RFC 5321 section 4.5.3.1.10: the others come next
+			break // RFC 5321 section 4.5.3.1.10: the rest is for the next transaction
 		}
 		if err != nil {
 			return 0, err
@@ -116,14 +116,14 @@ func isASCII(s string) bool {
 	return !strings.ContainsFunc(s, func(r rune) bool { return r >= utf8.RuneSelf })
 }
 
-// isFull tells "too many recipients", for which some servers say 552 still.
+// isFull recognises "too many recipients". Some servers still say 552 for it.
 func isFull(err error) bool {
 	var r *smtp.SMTPError
 	return errors.As(err, &r) && (r.Code == 452 || r.Code == 552) && r.EnhancedCode != smtp.EnhancedCode{4, 3, 1}
 }
 
-// verdict is an error with the exit code that it calls for.
-func (s *submission) verdict(err error) error {
+// exitError returns err with the exit code for it.
+func (s *submission) exitError(err error) error {
 	var r *smtp.SMTPError
 	var ours *sendmail.Error
 	switch {
@@ -139,8 +139,7 @@ func (s *submission) verdict(err error) error {
 	}
 }
 
-// already names who got the mail before it failed, if anyone did: several
-// transactions cannot be taken back.
+// already names the recipients of earlier transactions, which cannot be undone.
 func (s *submission) already() string {
 	if len(s.sent) == 0 {
 		return ""
@@ -156,9 +155,9 @@ func replyText(r *smtp.SMTPError) string {
 	return fmt.Sprintf("%d %s", r.Code, text)
 }
 
-// speak connects standard input and output to the daemon. It ends when the
-// daemon closes; the goroutine that reads standard input ends with it, or with
-// the process if nothing comes any more.
+// speak connects standard input and output to the daemon, and ends when the daemon
+// closes the connection. The goroutine that reads standard input may still wait then;
+// it ends with the process.
 func speak(ctx context.Context, t *terminal.Terminal, server string) error {
 	conn, done, err := dialDaemon(ctx, server)
 	if err != nil {
@@ -175,13 +174,13 @@ func speak(ctx context.Context, t *terminal.Terminal, server string) error {
 	}
 	greeted := make(chan struct{})
 	go func() {
-		// Programs write all they have to say into the pipe at once. The daemon
-		// hangs up on who does not wait for the greeting and for the reply to EHLO.
+		// Programs write all their commands into the pipe at once. The daemon hangs up
+		// on a client that does not wait for the greeting and for the reply to EHLO.
 		if first, err := said.ReadString('\n'); err == nil || first != "" {
 			_, _ = io.WriteString(conn, first)
 			<-greeted
 		}
-		_, _ = io.Copy(conn, said) // a broken connection ends the other direction
+		_, _ = io.Copy(conn, said) // a broken connection also ends the other direction
 		if half, ok := conn.(interface{ CloseWrite() error }); ok {
 			_ = half.CloseWrite()
 		}
@@ -197,7 +196,7 @@ func speak(ctx context.Context, t *terminal.Terminal, server string) error {
 	return nil
 }
 
-// copyReply copies one reply, of however many lines.
+// copyReply copies one reply of one or more lines.
 func copyReply(to io.Writer, from *bufio.Reader) error {
 	for {
 		line, err := from.ReadString('\n')

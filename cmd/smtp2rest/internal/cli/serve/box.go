@@ -18,14 +18,15 @@ import (
 	"github.com/smtp2rest/smtp2rest/smtpd/holder"
 )
 
+// serveSandboxed runs a relay and a sandbox in one process.
 func serveSandboxed(ctx context.Context, t *terminal.Terminal, path string, asJSON bool) (err error) {
 	boxed := withSandboxEnv(t)
 	cfg, err := reach.LoadConfig(boxed, sandboxed(path))
 	if err != nil {
 		return err
 	}
-	if s := reach.Setting(cfg, "queue.data_dir"); s.Origin != "default" {
-		fmt.Fprintf(t.Err, "note: %s is not used: with --sandbox the queue is in a directory of its own and thrown away at the end\n", s.Origin)
+	if from := reach.Origin(cfg, "queue.data_dir"); from != "default" {
+		fmt.Fprintf(t.Err, "note: %s is not used: with --sandbox the queue is in a directory of its own and thrown away at the end\n", from)
 	}
 	cleanUp, err := scratchQueue(cfg)
 	if err != nil {
@@ -62,8 +63,8 @@ func serveSandboxed(ctx context.Context, t *terminal.Terminal, path string, asJS
 	return errors.Join(err, box.Stop(stop))
 }
 
-// scratchQueue gives a relay whose mail goes nowhere a queue that is removed
-// with it, so that it never meets the mail of a real one.
+// scratchQueue makes a temporary directory for the queue, so that a sandbox never
+// gets the mail of a real relay.
 func scratchQueue(cfg *config.Config) (cleanUp func() error, err error) {
 	dir, err := os.MkdirTemp("", "smtp2rest-sandbox-")
 	if err != nil {
@@ -73,8 +74,8 @@ func scratchQueue(cfg *config.Config) (cleanUp func() error, err error) {
 	return func() error { return os.RemoveAll(dir) }, nil
 }
 
-// startSandbox starts a sandbox on the address and points cfg at it. When the
-// address is taken it says so, and starts one on a free port.
+// startSandbox starts a sandbox on the address and makes cfg use it. When the address
+// is taken, it says so in taken and uses a free port.
 func startSandbox(ctx context.Context, cfg *config.Config, address string) (box *sandbox.Server, taken, err error) {
 	o := sandbox.Options{Address: address, Key: cfg.API.Key.Reveal(), Path: cfg.API.Path}
 	box = sandbox.New(o)
@@ -92,13 +93,13 @@ func startSandbox(ctx context.Context, cfg *config.Config, address string) (box 
 	return box, taken, nil
 }
 
-// sandboxed is a source in which nothing needs to be set.
+// sandboxed returns a source of settings in which nothing needs to be set.
 func sandboxed(path string) config.Source {
 	return config.Source{Path: path, NeedAPI: true, FallbackSender: "relay@sandbox.example"}
 }
 
-// withSandboxEnv is t with an environment in which everything that a relay
-// needs is set, and nothing that could reach the real API.
+// withSandboxEnv returns t with an environment that has everything a relay needs,
+// and nothing that could reach the real API.
 func withSandboxEnv(t *terminal.Terminal) *terminal.Terminal {
 	real, boxed := t.Env, *t
 	boxed.Env = func(name string) (string, bool) {
@@ -115,8 +116,8 @@ func withSandboxEnv(t *terminal.Terminal) *terminal.Terminal {
 	return &boxed
 }
 
-// withEvents gives a relay before a sandbox an endpoint for the sandbox's
-// events, unless its configuration has one.
+// withEvents adds an endpoint for the sandbox's events, unless the configuration has
+// one.
 func withEvents(cfg *config.Config) {
 	if cfg.Webhook.Address == "" {
 		cfg.Webhook.Address, cfg.Webhook.CertFile = "127.0.0.1:0", ""
@@ -126,19 +127,19 @@ func withEvents(cfg *config.Config) {
 	}
 }
 
-// tellEvents has the sandbox send its events to the relay, as the provider
-// does after 'webhook register'.
+// tellEvents makes the sandbox send its events to the relay, as the provider does
+// after 'webhook register'.
 func tellEvents(box *sandbox.Server, daemon *app.App, w config.Webhook) {
 	w.Address = daemon.WebhookAddr().String()
 	box.SetWebhook(sandbox.Webhook{URL: endpoint.URL(w), Secret: w.Secret.Reveal()})
 }
 
-// where is where a relay can be reached.
+// where has the addresses of a relay, for --json.
 type where struct {
 	SMTP    []string `json:"smtp"`
 	Webhook string   `json:"webhook,omitempty"`
 	DataDir string   `json:"data_dir,omitempty"`
-	Sandbox string   `json:"sandbox,omitempty"` // its root; /sandbox/calls has what it got
+	Sandbox string   `json:"sandbox,omitempty"` // its root; /sandbox/calls has the calls
 	API     string   `json:"api"`
 }
 
@@ -160,7 +161,7 @@ func announce(t *terminal.Terminal, daemon *app.App, dataDir, secret string, box
 	fmt.Fprintf(t.Out, `
   SMTP     %s
   sandbox  %s   (no mail leaves this machine)
-  events   %s   (what the sandbox tells of mail it took)
+  events   %s   (the sandbox sends its events here)
 
 Try, in another terminal:
 
@@ -179,7 +180,7 @@ Try, in another terminal:
 `, smtp, box.URL(), box.Webhook().URL, quoted(dataDir), quoted(t.Name), origin(box), secret)
 }
 
-// quoted is s as one word of a shell.
+// quoted makes s one word of a shell.
 func quoted(s string) string {
 	if regexp.MustCompile(`^[\w./+,:@%-]+$`).MatchString(s) {
 		return s
@@ -187,5 +188,5 @@ func quoted(s string) string {
 	return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'"
 }
 
-// origin is the sandbox's address without the path of the API.
+// origin is the URL of the sandbox without the path of the API.
 func origin(box *sandbox.Server) string { return "http://" + box.Addr() }

@@ -19,28 +19,26 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
 )
 
+// DemoCommand returns 'smtp2rest demo'.
 func DemoCommand(t *terminal.Terminal) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "demo",
-		Short: "Watch real mail go through: SMTP in, REST out, against a sandbox inside.",
-		Long: `Starts the sandbox and a relay on free ports of this machine, hands real mails
-to the relay by SMTP, and prints what was said and what the API received. No
-mail leaves the machine. It exits 0 when all went as it should, 1 with the
-difference when not.`,
+		Short: "Watch real mail go through: SMTP in, REST out, to a sandbox inside.",
+		Long: `Starts a sandbox and a relay on free ports of this machine, hands real mails to the
+relay by SMTP, and prints the dialogue and what the API received. No mail leaves the
+machine. It exits 0 when everything went as it should; otherwise it prints the
+difference and exits 1.`,
 		Example: terminal.Examples("smtp2rest demo"),
+		Args:    terminal.NoArgs(""),
 	}
 	c.Long += terminal.NoJSON("the demo is shown to people; a script has its exit code")
-	c.RunE = func(cmd *cobra.Command, args []string) error {
-		ctx := cmd.Context()
-		if len(args) > 0 {
-			return terminal.Usagef("unexpected argument %q", args[0])
-		}
-		return runDemo(ctx, t)
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		return runDemo(cmd.Context(), t)
 	}
 	return c
 }
 
-// stage is where the scenes of the demo are played.
+// stage has the relay and the sandbox of the demo.
 type stage struct {
 	t    *terminal.Terminal
 	p    terminal.Palette
@@ -72,13 +70,12 @@ func runDemo(ctx context.Context, t *terminal.Terminal) (err error) {
 	if wrong > 0 {
 		return fmt.Errorf("%d of %d scenes did not go as they should", wrong, len(all))
 	}
-	// What nobody could read did not go as it should.
 	_, err = fmt.Fprintf(t.Out, "\n%s\n", s.p.Green(fmt.Sprintf("All %d scenes went as they should.", len(all))))
 	return err
 }
 
-// build starts the sandbox and the relay, configured by nothing but what
-// serve --sandbox uses, so that the demo shows the product and not itself.
+// build starts the sandbox and the relay with the settings of 'serve --sandbox', so
+// that the demo shows what a user would get.
 func (s *stage) build(ctx context.Context) (end func() error, err error) {
 	bare := *s.t
 	bare.Env = func(string) (string, bool) { return "", false }
@@ -88,7 +85,7 @@ func (s *stage) build(ctx context.Context) (end func() error, err error) {
 	}
 	cfg.Hostname = "relay.demo.example"
 	cfg.Listeners[0].Address = "127.0.0.1:0"
-	cfg.Delivery.Retry.First = 500 * time.Millisecond // nobody wants to watch 5 s of nothing
+	cfg.Delivery.Retry.First = 500 * time.Millisecond // so that nobody has to wait for 5 s
 	cleanUp, err := scratchQueue(cfg)
 	if err != nil {
 		return nil, err
@@ -110,8 +107,8 @@ func (s *stage) build(ctx context.Context) (end func() error, err error) {
 	}, nil
 }
 
-// play hands one scene's mail over, prints what happened and compares it with
-// what should have.
+// play hands the mail of one scene over, prints what happened and compares it with
+// what should happen.
 func (s *stage) play(ctx context.Context, sc scene) error {
 	s.box.Reset()
 	d, err := dialogue.Converse(ctx, s.smtp, sc.mail)
@@ -137,8 +134,8 @@ func (s *stage) play(ctx context.Context, sc scene) error {
 	return sc.compare(d, calls)
 }
 
-// await waits for the calls that should come: the relay goes on working after
-// it has answered the client.
+// await waits for the calls that should come. Some come after the relay has answered
+// the client.
 func (s *stage) await(ctx context.Context, n int) ([]sandbox.Call, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
@@ -169,19 +166,10 @@ func (s *stage) printCall(c sandbox.Call) {
 	if err != nil {
 		text = string(c.Body)
 	}
-	fmt.Fprintf(s.t.Out, "  API got %s\n  and answered %s\n", strings.ReplaceAll(shorten(text), "\n", "\n  "), status)
-}
-
-// shorten cuts lines that would not fit a terminal.
-func shorten(text string) string {
 	const width = 100
-	var lines []string
-	for line := range strings.Lines(text) {
-		line = strings.TrimRight(line, "\n")
-		if r := []rune(line); len(r) > width {
-			line = string(r[:width-1]) + "…"
-		}
-		lines = append(lines, line)
+	lines := strings.Split(text, "\n")
+	for i, line := range lines {
+		lines[i] = terminal.Cut(line, width)
 	}
-	return strings.Join(lines, "\n")
+	fmt.Fprintf(s.t.Out, "  API got %s\n  and answered %s\n", strings.Join(lines, "\n  "), status)
 }

@@ -13,25 +13,26 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
 )
 
+// SandboxCommand returns 'smtp2rest sandbox'.
 func SandboxCommand(t *terminal.Terminal) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "sandbox",
-		Short: "Run the provider's API as a stand-in that sends nothing.",
-		Long: `Serves the API as the provider documents it, strictly: a wrong key is answered
-401, an unknown or missing field 422 with the field's name. It remembers what it
-was sent:
+		Short: "Run a stand-in for the provider's API that sends nothing.",
+		Long: `Serves the API strictly as the provider documents it: the answer to a wrong key is
+401, and to an unknown or missing field 422 with the name of the field. It remembers
+the calls that it gets:
 
-  GET    /sandbox/calls    what it got, as JSON; ?to= ?status= ?limit= select
+  GET    /sandbox/calls    the calls, as JSON; ?to= ?status= ?limit= select
   GET    /sandbox/stats    counters
-  PUT    /sandbox/faults   change faults while it runs
-  DELETE /sandbox/calls    forget
+  PUT    /sandbox/faults   change the faults while it runs
+  DELETE /sandbox/calls    forget the calls
 
-With --webhook-url, or once 'smtp2rest webhook register' has named an address, it
-tells by signed events what became of the mail it took: sent, delivered, bounced.
+With --webhook-url, or when 'smtp2rest webhook register' has named an address, it sends
+signed events that tell what became of the mail it took: sent, delivered, bounced.
 
---json prints one line once it listens, with the address and the key.
+--json prints one line when it listens, with the address and the key.
 
-Recipients at any domain that force an outcome:
+These recipients, at any domain, force an outcome:
 
 ` + magicTable(),
 		Example: terminal.Examples(
@@ -41,33 +42,29 @@ Recipients at any domain that force an outcome:
 			"smtp2rest sandbox --webhook-url http://127.0.0.1:8526/webhook --webhook-repeats 1 --webhook-reorder",
 			"curl http://127.0.0.1:8525/sandbox/calls",
 		),
+		Args: terminal.NoArgs(""),
 	}
 	fs := c.Flags()
 	var o sandbox.Options
 	fs.StringVar(&o.Address, "listen", "127.0.0.1:8525", "`address` to listen on")
-	fs.StringVar(&o.Key, "key", "sandbox-key", "the API `key` that is right")
+	fs.StringVar(&o.Key, "key", "sandbox-key", "the API `key` that it accepts")
 	fs.StringVar(&o.Path, "path", "/v1/transactional/send", "`path` of the sending call below /api")
-	fs.Float64Var(&o.Rate, "rate", 0, "calls a second the account allows; 0 is any `number`")
-	fs.IntVar(&o.Burst, "burst", 0, "calls it allows at once after a rest, a `number`")
+	fs.Float64Var(&o.Rate, "rate", 0, "the `number` of calls that the account allows in a second; 0 is unlimited")
+	fs.IntVar(&o.Burst, "burst", 0, "the `number` of calls that it allows at once after a pause")
 	fs.BoolVar(&o.RetryAfterDate, "retry-after-date", false, "write Retry-After as a date instead of seconds")
 	fs.Float64Var(&o.Fail429, "fail-429", 0, "`fraction` of calls answered 429")
 	fs.Float64Var(&o.Fail500, "fail-500", 0, "`fraction` of calls answered 500")
-	fs.Uint64Var(&o.Seed, "seed", 1, "`number` that makes the fractions repeat")
+	fs.Uint64Var(&o.Seed, "seed", 1, "the `number` that chooses which calls fail; the same number, the same calls")
 	fs.DurationVar(&o.Latency, "latency", 0, "`time` each call takes")
 	fs.BoolVar(&o.Idempotent, "idempotent", false, "honour Idempotency-Key, which the API is not documented to do")
 	fs.StringVar(&o.Webhook.URL, "webhook-url", "", "the `address` to send events to, until another is registered")
 	fs.StringVar(&o.Webhook.Secret, "webhook-secret", "whsec_sandbox", "the `secret` to sign them with")
 	fs.DurationVar(&o.Webhook.Delay, "webhook-delay", 0, "`time` between a mail and its events")
-	fs.IntVar(&o.Webhook.Repeats, "webhook-repeats", 0, "send each event so many times more, a `number`")
-	fs.BoolVar(&o.Webhook.Reorder, "webhook-reorder", false, "send the events of a mail the last one first")
-	var asJSON bool
-	terminal.DeclareJSON(fs, &asJSON)
-	c.RunE = func(cmd *cobra.Command, args []string) error {
-		ctx := cmd.Context()
-		if len(args) > 0 {
-			return terminal.Usagef("unexpected argument %q", args[0])
-		}
-		return runSandbox(ctx, t, o, asJSON)
+	fs.IntVar(&o.Webhook.Repeats, "webhook-repeats", 0, "how often each event is sent again, a `number`")
+	fs.BoolVar(&o.Webhook.Reorder, "webhook-reorder", false, "send the last event of a mail first")
+	asJSON := terminal.DeclareJSON(fs)
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		return runSandbox(cmd.Context(), t, o, *asJSON)
 	}
 	return c
 }

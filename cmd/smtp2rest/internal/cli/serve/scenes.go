@@ -10,13 +10,13 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
 )
 
-// scene is one mail of the demo and what should come of it.
+// scene is one mail of the demo, with the results that it should have.
 type scene struct {
 	title string
 	mail  dialogue.Envelope
-	reply string         // how the last reply begins, %ID standing for any word
-	calls []expectedCall // what the API should have got, in any order
-	event string         // of the webhook, that should come of it; "" is any or none
+	reply string         // the beginning of the last reply; %ID stands for any word
+	calls []expectedCall // what the API should get, in any order
+	event string         // the webhook event that should come; "" is any or none
 }
 
 type expectedCall struct {
@@ -122,7 +122,7 @@ func scenes() []scene {
 }
 
 // compare returns the first difference between what happened and what should
-// have.
+// happen.
 func (sc scene) compare(d *dialogue.Dialogue, calls []sandbox.Call) error {
 	if got := d.Reply(); !begins(got, sc.reply) {
 		return fmt.Errorf("the reply is %q, want %q", got, sc.reply)
@@ -138,17 +138,17 @@ func (sc scene) compare(d *dialogue.Dialogue, calls []sandbox.Call) error {
 	return nil
 }
 
-// inOrder sorts calls by recipient, as the scene names them: they are made at
-// once, and the demo should read the same each time.
+// inOrder sorts calls by recipient, in the order of the scene. They are made at the
+// same time, and the demo should look the same each time.
 func (sc scene) inOrder(calls []sandbox.Call) []sandbox.Call {
-	place := func(c sandbox.Call) int {
+	position := func(c sandbox.Call) int {
 		return slices.IndexFunc(sc.calls, func(want expectedCall) bool { return want.to == c.To })
 	}
-	return slices.SortedStableFunc(slices.Values(calls), func(a, b sandbox.Call) int { return place(a) - place(b) })
+	return slices.SortedStableFunc(slices.Values(calls), func(a, b sandbox.Call) int { return position(a) - position(b) })
 }
 
-// begins compares word by word; %ID stands for any word, and the last word
-// needs only to begin so.
+// begins compares word by word. %ID stands for any word, and of the last word only
+// the beginning has to be the same.
 func begins(got, want string) bool {
 	g, w := strings.Fields(got), strings.Fields(want)
 	if len(g) < len(w) {

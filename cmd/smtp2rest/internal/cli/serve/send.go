@@ -14,17 +14,19 @@ import (
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 )
 
+// SendCommand returns 'smtp2rest send'.
 func SendCommand(t *terminal.Terminal) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "send",
 		Short: "Send one test mail to a running relay and print the dialogue.",
-		Long: `Connects to an SMTP server, hands one mail over and prints what both sides
-said. It exits 0 when the mail was taken for every recipient, 1 when not.`,
+		Long: `Connects to an SMTP server, hands one mail over and prints what both sides said.
+It exits 0 when the mail was taken for every recipient, and 1 when not.`,
 		Example: terminal.Examples(
 			"smtp2rest send --to bob@example.net",
 			"smtp2rest send --to bob@example.net --json | jq -r .id",
 			"smtp2rest send --server relay.internal:25 --from app@example.com --to bob@example.net,eve@example.net",
 		),
+		Args: terminal.NoArgs("say with --to whom to send to"),
 	}
 	fs := c.Flags()
 	server := fs.String("server", "127.0.0.1:2525", "`address` of the relay")
@@ -32,18 +34,16 @@ said. It exits 0 when the mail was taken for every recipient, 1 when not.`,
 	to := fs.String("to", "", "`recipients`, separated by commas")
 	subject := fs.String("subject", "A test from smtp2rest", "`subject` of the mail")
 	text := fs.String("text", "This mail was sent by 'smtp2rest send'.", "`text` of the mail")
-	var asJSON bool
-	terminal.DeclareJSON(fs, &asJSON)
-	c.RunE = func(cmd *cobra.Command, args []string) error {
-		ctx := cmd.Context()
+	asJSON := terminal.DeclareJSON(fs)
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		recipients := terminal.SplitList(*to)
-		if len(args) > 0 || len(recipients) == 0 {
+		if len(recipients) == 0 {
 			return terminal.Usagef("say with --to whom to send to")
 		}
-		d, err := dialogue.Converse(ctx, withPort(*server), dialogue.Envelope{
+		d, err := dialogue.Converse(cmd.Context(), withPort(*server), dialogue.Envelope{
 			From: *from, To: recipients, Data: testMail(*from, recipients, *subject, *text),
 		})
-		if d != nil && asJSON {
+		if d != nil && *asJSON {
 			err = errors.Join(err, terminal.PrintJSON(t.Out, d.Sent(recipients)))
 		} else if d != nil {
 			d.Print(t.Out, t.Palette())
@@ -56,7 +56,7 @@ said. It exits 0 when the mail was taken for every recipient, 1 when not.`,
 	return c
 }
 
-// withPort adds the relay's usual port to an address that has none.
+// withPort adds the relay's default port to an address without one.
 func withPort(server string) string {
 	if _, _, err := net.SplitHostPort(server); err == nil {
 		return server

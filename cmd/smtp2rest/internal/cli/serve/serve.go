@@ -1,4 +1,4 @@
-// Package serve is 'smtp2rest serve', and the commands that show the relay at
+// Package serve has the command 'smtp2rest serve', and those that show the relay at
 // work: demo, sandbox and send.
 package serve
 
@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"syscall"
@@ -23,54 +24,52 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/config"
 )
 
-// DrainTime is how long mail that is being handed over may take to end after
-// SIGTERM, unless api.timeout makes it more. It is below the 40 s of our systemd
-// unit (TimeoutStopSec) and the 30 s that Kubernetes gives by habit, with
-// something left to close the rest.
+// DrainTime is how long mail that is being handed over may take after SIGTERM,
+// unless api.timeout is longer. Closing the rest takes a few seconds more, and all of
+// it fits into the 40 s of our systemd unit (TimeoutStopSec) and the 30 s that are
+// the default of Kubernetes.
 const DrainTime = 25 * time.Second
 
-// closingTime is what the end may take beyond that, so that systemd waits for it.
+// closingTime is how much longer systemd is asked to wait.
 const closingTime = 10 * time.Second
 
+// Command returns 'smtp2rest serve'.
 func Command(t *terminal.Terminal) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the relay.",
-		Long: `Takes mail over SMTP and sends it through the API until it is told to stop by
-SIGTERM or SIGINT; Ctrl-C a second time stops it at once. SIGHUP has it read its
-configuration again, as 'smtp2rest reload' does.
+		Long: `Takes mail over SMTP and sends it through the API until SIGTERM or SIGINT stops it. A
+second Ctrl-C stops it at once. At SIGHUP it reads its configuration again, as with
+'smtp2rest reload'.
 
-Without --config all settings come from the environment: NEXUSPROMAIL_API_KEY and
-FROM_EMAIL are needed; 'smtp2rest man config' names the variable of each setting that
-has one. With it, the file is completed by the environment, which comes first.
-'smtp2rest check' shows what is in force.
+Without --config, all settings come from the environment. NEXUSPROMAIL_API_KEY and
+FROM_EMAIL are needed; 'smtp2rest man config' names the variables of the others. With
+--config, the environment overrides the file. 'smtp2rest check' shows the settings that
+are in force.
 
-With --sandbox no mail leaves the machine: a stand-in for the API runs inside
-and shows what it was sent. It needs no settings at all. Its queue is in a directory
-of its own, whatever the settings say, and thrown away at the end; other commands find
-it by the line with SMTP2REST_DATA_DIR that is printed.
+With --sandbox no mail leaves the machine: a stand-in for the API runs inside and shows
+the calls it gets. No settings are needed. The queue is in a temporary directory that is
+removed at the end. The line with SMTP2REST_DATA_DIR that is printed leads other
+commands to it.
 
---json prints one line when clients can connect, with the addresses, also where a
-port was left to the system; the log is JSON with log.format.`,
+--json prints one line when clients can connect, with the addresses and the ports that
+the system chose. The setting log.format makes the log JSON.`,
 		Example: terminal.Examples(
 			"smtp2rest serve --sandbox",
 			"smtp2rest serve --sandbox --json",
 			"NEXUSPROMAIL_API_KEY=… FROM_EMAIL=hello@mail.example.com smtp2rest serve",
 			"smtp2rest serve --config /etc/smtp2rest/config.toml",
 		),
+		Args: terminal.NoArgs(""),
 	}
 	fs := c.Flags()
 	path := fs.String("config", "", "TOML `file` with settings")
 	inSandbox := fs.Bool("sandbox", false, "send to a sandbox inside instead of the API")
-	var asJSON bool
-	terminal.DeclareJSON(fs, &asJSON)
-	c.RunE = func(cmd *cobra.Command, args []string) error {
+	asJSON := terminal.DeclareJSON(fs)
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		ctx := cmd.Context()
-		if len(args) > 0 {
-			return terminal.Usagef("unexpected argument %q", args[0])
-		}
 		if *inSandbox {
-			return serveSandboxed(ctx, t, *path, asJSON)
+			return serveSandboxed(ctx, t, *path, *asJSON)
 		}
 		load := func() (*config.Config, error) {
 			return reach.LoadConfig(t, config.Source{Path: *path, NeedAPI: true})
@@ -80,17 +79,16 @@ port was left to the system; the log is JSON with log.format.`,
 			return err
 		}
 		return serve(ctx, t, cfg, load, false, func(daemon *app.App) {
-			if asJSON {
-				_ = terminal.PrintJSON(t.Out, whereOf(daemon, cfg)) // mail is taken all the same
+			if *asJSON {
+				_ = terminal.PrintJSON(t.Out, whereOf(daemon, cfg)) // the relay works without this line
 			}
 		})
 	}
 	return c
 }
 
-// serve runs the relay until ctx ends. load loads its configuration again.
-// ready is called once clients can connect. scratch says that its queue is
-// thrown away with it.
+// serve runs the relay until ctx ends. load loads its configuration again. ready is
+// called when clients can connect. scratch says that the queue is removed at the end.
 func serve(ctx context.Context, t *terminal.Terminal, cfg *config.Config, load func() (*config.Config, error), scratch bool, ready func(*app.App)) error {
 	if err := crashBySignal(); err != nil {
 		return fmt.Errorf("core dumps cannot be turned off: %w", err)
@@ -102,7 +100,7 @@ func serve(ctx context.Context, t *terminal.Terminal, cfg *config.Config, load f
 	log := app.NewLog(t.Err, cfg.Log, t.Env)
 	defer log.Close()
 	if runtime.GOOS != "linux" {
-		log.Warn("smtp2rest is tested on Linux, and only built for this system", "system", runtime.GOOS, "see", "docs/service.md")
+		log.Warn("smtp2rest is tested on Linux only; for this system it is merely built", "system", runtime.GOOS, "see", "docs/service.md")
 	}
 	manager := notify.New(log.Logger)
 	daemon := app.New(app.Options{
@@ -122,14 +120,14 @@ func serve(ctx context.Context, t *terminal.Terminal, cfg *config.Config, load f
 	ready(daemon)
 	untilEnd(ctx, t, daemon, hangups)
 	patience := daemon.DrainTime()
-	manager.Stopping(fmt.Sprintf("stopping; mail under way is given %s", patience), patience+closingTime)
+	manager.Stopping(fmt.Sprintf("stopping; mail that is being handed over has %s", patience), patience+closingTime)
 	drain, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	return daemon.Stop(drain)
 }
 
-// watch keeps the service manager's watchdog informed until it is called off,
-// which is after the end: the end has a bound of its own.
+// watch keeps the service manager's watchdog informed. end stops it, which is after
+// the relay has stopped: that has its own time limit.
 func watch(manager *notify.Manager, daemon *app.App) (end func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	var wg sync.WaitGroup
@@ -137,7 +135,7 @@ func watch(manager *notify.Manager, daemon *app.App) (end func()) {
 	return func() { cancel(); wg.Wait() }
 }
 
-// statusLine is what systemctl status shows.
+// statusLine is the text that 'systemctl status' shows.
 func statusLine(at []net.Addr, reload error) string {
 	list := make([]string, len(at))
 	for i, a := range at {
@@ -145,14 +143,13 @@ func statusLine(at []net.Addr, reload error) string {
 	}
 	line := "taking mail on " + strings.Join(list, ", ")
 	if reload != nil {
-		line += "; the last reload was refused, see the log: the configuration in force is the one before"
+		line += "; the last reload was refused, and the settings from before are in force: see the log"
 	}
 	return line
 }
 
-// untilEnd reloads at each SIGHUP. To a program that runs in a terminal SIGHUP
-// says that the terminal was closed; a relay that went on then would be
-// somebody's surprise.
+// untilEnd waits for the end and reloads at each SIGHUP. When somebody runs the
+// relay in a terminal, SIGHUP means that the terminal was closed, so the relay ends.
 func untilEnd(ctx context.Context, t *terminal.Terminal, daemon *app.App, hangups <-chan os.Signal) {
 	for {
 		select {
@@ -164,5 +161,28 @@ func untilEnd(ctx context.Context, t *terminal.Terminal, daemon *app.App, hangup
 			}
 			_, _ = daemon.Reload(ctx) // what is wrong is in the log
 		}
+	}
+}
+
+// crashBySignal makes a crash end the process by SIGABRT. By default Go exits with 2,
+// which is our code for a wrong command line: a service manager that does not restart
+// after that would not restart a relay that panicked, either. No core is written,
+// because it would contain secrets.
+func crashBySignal() error {
+	debug.SetTraceback("crash")
+	return noCore()
+}
+
+// otherMemory is the memory that the process needs besides the mail in flight: for
+// the storage, calls to the API and the garbage collector. TestMemoryUnderFlood
+// prints it.
+const otherMemory = 20 << 20
+
+// boundMemory makes the garbage collector keep to the memory that the settings
+// allow; otherwise the heap may grow to twice what is in use. GOMEMLIMIT overrides
+// it.
+func boundMemory(t *terminal.Terminal, cfg *config.Config) {
+	if _, set := t.Env("GOMEMLIMIT"); !set {
+		debug.SetMemoryLimit(cfg.Limits.Memory + otherMemory)
 	}
 }

@@ -2,6 +2,7 @@ package suppressions
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/csv"
 	"encoding/json"
@@ -17,43 +18,33 @@ import (
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/reach"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 	"github.com/smtp2rest/smtp2rest/relay/admin"
+	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
 
-// fileColumns are the columns of a CSV file, in the order of an export.
-func fileColumns() []string {
-	return []string{"address", "reason", "source", "since", "expires", "event", "detail", "note"}
-}
-
-func suppressionsExportCommand(t *terminal.Terminal) *cobra.Command {
+func exportCommand(t *terminal.Terminal) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "export",
 		Short: "Write the list to standard output.",
-		Long: `Writes one line for each address: CSV with a header, or JSON lines, which 'import'
-reads again. --json is --format jsonl.`,
+		Long: `Writes one line for each address: CSV with a header, or JSON lines. 'import' reads
+both. --json means --format jsonl.`,
 		Example: terminal.Examples("smtp2rest suppressions export > list.csv", "smtp2rest suppressions export --format jsonl --source operator"),
+		Args:    terminal.NoArgs("the list goes to standard output"),
 	}
-	fs := c.Flags()
-	var s reach.Flags
-	var f suppressionFilterFlags
-	s.Declare(fs)
-	f.declare(fs)
-	format := fs.String("format", "csv", "`csv` or jsonl")
-	c.RunE = func(cmd *cobra.Command, args []string) error {
-		ctx := cmd.Context()
-		filter, err := f.filter()
-		if s.JSON {
-			*format = "jsonl"
-		}
+	var r reach.Flags
+	var s selection
+	r.Declare(c.Flags())
+	s.declare(c.Flags())
+	format := c.Flags().String("format", "csv", "`csv` or jsonl")
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		filter, err := s.filter()
 		switch {
 		case err != nil:
 			return err
-		case len(args) > 0:
-			return terminal.Usagef("unexpected argument %q; the list goes to standard output", args[0])
 		case *format != "csv" && *format != "jsonl":
 			return terminal.Usagef("there is no format %q%s", *format, terminal.NoSuch(*format, []string{"csv", "jsonl"}))
 		}
-		return s.WithSuppressions(ctx, t, func(a admin.Suppressions) error {
-			return export(ctx, t.Out, a, filter, *format == "csv")
+		return r.WithSuppressions(cmd.Context(), t, func(o reach.Operator) error {
+			return export(cmd.Context(), t.Out, o, filter, *format == "csv" && !r.JSON)
 		})
 	}
 	return c
@@ -63,7 +54,7 @@ func export(ctx context.Context, w io.Writer, a admin.Suppressions, f admin.Supp
 	out := bufio.NewWriter(w)
 	table := csv.NewWriter(out)
 	if asCSV {
-		if err := table.Write(fileColumns()); err != nil {
+		if err := table.Write([]string{"address", "reason", "source", "since", "expires", "event", "detail", "note"}); err != nil {
 			return err
 		}
 	}
@@ -91,62 +82,50 @@ func stamp(at time.Time) string {
 	return at.UTC().Format(time.RFC3339Nano)
 }
 
-func suppressionsImportCommand(t *terminal.Terminal) *cobra.Command {
+func importCommand(t *terminal.Terminal) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "import FILE",
-		Short: "Read a list from a file, - for standard input.",
-		Long: `Reads CSV or JSON lines as 'export' writes them, and puts all of it on the list in
-the place of what was known. A CSV file needs a header with a column address, or
-email; reason, source, since, expires, event, detail and note may be there, other
-columns are not looked at. A file without a header has one address on each line.
-What has expired is left out.`,
+		Short: "Read a list from a file, or from standard input (-).",
+		Long: `Reads CSV or JSON lines as 'export' writes them, puts every address on the list, and
+replaces what the list has of it. A CSV file needs a header with the column address
+or email; it may have reason, source, since, expires, event, detail and note, and other
+columns are ignored. A file without a header has one address on each line. Entries
+that have expired are left out.`,
 		Example: terminal.Examples("smtp2rest suppressions import list.csv", "smtp2rest suppressions import --reason hard_bounce bounces.txt"),
+		Args:    terminal.Args(1, 1, "name one file, or - for standard input"),
 	}
-	fs := c.Flags()
-	var s reach.Flags
-	s.Declare(fs)
-	reason := fs.String("reason", "operator", "the `reason` of lines that name none")
+	var r reach.Flags
+	r.Declare(c.Flags())
+	reason := c.Flags().String("reason", "operator", "the `reason` of lines that name none")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
-		ctx := cmd.Context()
-		if len(args) != 1 {
-			return terminal.Usagef("name one file, or - for standard input")
-		}
-		if err := checkReason(*reason); err != nil {
+		if err := check("reason", *reason, suppress.Reasons()); err != nil {
 			return err
 		}
-		in, done, err := input(t, args[0])
-		if err != nil {
-			return err
-		}
-		defer done()
-		return s.WithSuppressions(ctx, t, func(a admin.Suppressions) error {
-			n, expired, err := importFrom(ctx, a, in, *reason)
+		in := t.In
+		if args[0] != "-" {
+			f, err := os.Open(args[0])
 			if err != nil {
-				return fmt.Errorf("%s: %w (%s imported before that)", args[0], err, addresses(n))
+				return err
+			}
+			defer func() { _ = f.Close() }() // it was only read
+			in = f
+		}
+		return r.WithSuppressions(cmd.Context(), t, func(o reach.Operator) error {
+			n, expired, err := importFrom(cmd.Context(), o, in, *reason)
+			if err != nil {
+				return fmt.Errorf("%s: %w (%s imported before that)", args[0], err, terminal.Counted(n, "address"))
 			}
 			past := "imported"
 			if expired > 0 {
 				past = fmt.Sprintf("imported; %d had expired", expired)
 			}
-			return printAddresses(t, n, past, s.JSON)
+			return printChanged(t, n, past, r.JSON)
 		})
 	}
 	return c
 }
 
-func input(t *terminal.Terminal, name string) (io.Reader, func(), error) {
-	if name == "-" {
-		return t.In, func() {}, nil
-	}
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, nil, err
-	}
-	return f, func() { _ = f.Close() }, nil // it was only read
-}
-
-// importFrom adds what a file has, part by part, so that its size does not
-// matter.
+// importFrom adds the entries of a file in parts, so that a file can have any size.
 func importFrom(ctx context.Context, a admin.Suppressions, r io.Reader, reason string) (added, expired int, err error) {
 	next := reader(r)
 	part := make([]admin.Suppression, 0, admin.MaxSuppressions)
@@ -161,10 +140,12 @@ func importFrom(ctx context.Context, a admin.Suppressions, r io.Reader, reason s
 			return added, expired, flush()
 		}
 		if err == nil {
-			e.Reason, err = orElse(e.Reason, reason), checkFileReason(e.Reason)
-		}
-		if err == nil && !strings.Contains(e.Address, "@") {
-			err = fmt.Errorf("%q is no mail address", e.Address)
+			e.Reason = cmp.Or(e.Reason, reason)
+			if _, known := suppress.ParseReason(e.Reason); !known {
+				err = fmt.Errorf("there is no reason %q", e.Reason)
+			} else if !strings.Contains(e.Address, "@") {
+				err = fmt.Errorf("%q is no mail address", e.Address)
+			}
 		}
 		if err != nil {
 			return added, expired, fmt.Errorf("line %d: %w", line, err)
@@ -181,25 +162,10 @@ func importFrom(ctx context.Context, a admin.Suppressions, r io.Reader, reason s
 	}
 }
 
-func orElse(s, otherwise string) string {
-	if s == "" {
-		return otherwise
-	}
-	return s
-}
-
-// checkFileReason is checkReason where it is no mistake on the command line.
-func checkFileReason(name string) error {
-	if err := checkReason(name); name != "" && err != nil {
-		return errors.New(err.Error())
-	}
-	return nil
-}
-
-// entries gives one entry after the other, with its line, and io.EOF.
+// entries returns the next entry and its line, or io.EOF.
 type entries func() (admin.Suppression, int, error)
 
-// reader tells the two kinds of files apart: only JSON begins with a brace.
+// reader tells the two kinds of files apart: JSON begins with a brace.
 func reader(r io.Reader) entries {
 	in := bufio.NewReader(r)
 	if bom, err := in.Peek(3); err == nil && string(bom) == "\ufeff" { // as spreadsheets write
@@ -269,7 +235,8 @@ func lineOf(err error) int {
 	return 0
 }
 
-// header is the columns that a first row names, if it names the address.
+// header returns the columns that the first row names. It is no header unless it
+// names the address.
 func header(row []string) ([]string, bool) {
 	names, found := make([]string, len(row)), false
 	for i, cell := range row {
@@ -283,31 +250,16 @@ func header(row []string) ([]string, bool) {
 }
 
 func rowEntry(columns, row []string) (e admin.Suppression, err error) {
-	for i, cell := range row {
-		if i >= len(columns) {
-			break
-		}
+	text := map[string]*string{"address": &e.Address, "reason": &e.Reason, "source": &e.Source, "event": &e.Event, "detail": &e.Detail, "note": &e.Note}
+	times := map[string]*time.Time{"since": &e.Since, "expires": &e.Expires}
+	for i, cell := range row[:min(len(row), len(columns))] {
 		cell = strings.TrimSpace(cell)
-		switch columns[i] {
-		case "address":
-			e.Address = cell
-		case "reason":
-			e.Reason = cell
-		case "source":
-			e.Source = cell
-		case "since":
-			e.Since, err = parseStamp(cell)
-		case "expires":
-			e.Expires, err = parseStamp(cell)
-		case "event":
-			e.Event = cell
-		case "detail":
-			e.Detail = cell
-		case "note":
-			e.Note = cell
-		}
-		if err != nil {
-			return e, fmt.Errorf("%s: %w", columns[i], err)
+		if to := text[columns[i]]; to != nil {
+			*to = cell
+		} else if to := times[columns[i]]; to != nil {
+			if *to, err = parseStamp(cell); err != nil {
+				return e, fmt.Errorf("%s: %w", columns[i], err)
+			}
 		}
 	}
 	return e, nil
@@ -322,5 +274,5 @@ func parseStamp(s string) (time.Time, error) {
 			return at.UTC(), nil
 		}
 	}
-	return time.Time{}, fmt.Errorf("%q is no time; write it as 2026-05-13T10:24:31Z", s)
+	return time.Time{}, fmt.Errorf("%q is no time; write it like 2026-05-13T10:24:31Z", s)
 }

@@ -1,102 +1,263 @@
-// Package suppressions is 'smtp2rest suppressions': who must not be sent to.
+// Package suppressions has the commands 'smtp2rest suppressions': the list of
+// addresses to which no mail is sent.
 package suppressions
 
 import (
+	"errors"
 	"fmt"
+	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/reach"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
 
-// Command is the operator's side of who must not be sent to.
+// Command returns 'smtp2rest suppressions' with its subcommands.
 func Command(t *terminal.Terminal) *cobra.Command {
-	c := &cobra.Command{
+	c := list(t, &cobra.Command{
 		Use:   "suppressions",
-		Short: "See and change who must not be sent to.",
-		Long: `Lists addresses to which mail is refused at RCPT, with the reason, who told of it
-and since when; the verbs below do the rest. What was learnt from the API and
-from the provider's events expires (suppression.expire), what an operator adds
-stays.
+		Short: "See and change the addresses to which no mail is sent.",
+		Long: `Lists the addresses to which mail is refused at RCPT, with the reason, the source and
+the date. The commands below change the list. What the relay learnt from the API and
+from the provider's events expires (suppression.expire); what an operator adds stays.
 
-It asks the running daemon, or opens the data directory of one that is stopped,
-found as 'smtp2rest queue' finds it. The list is this relay's own: the provider
-has one too, and what is on that is refused by the API.`,
+It asks the running daemon, or opens the data directory of a stopped one, as
+'smtp2rest queue' does. The list is this relay's own. The provider has another one:
+the API refuses mail to the addresses on that.`,
 		Example: terminal.Examples("smtp2rest suppressions", "smtp2rest suppressions list --reason hard_bounce,complaint --domain example.net", "smtp2rest suppressions --json"),
-	}
-	addSuppressionsList(t, c)
+	})
 	c.AddCommand(
-		suppressionsListCommand(t), suppressionsShowCommand(t), suppressionsAddCommand(t), suppressionsRemoveCommand(t),
-		suppressionsImportCommand(t), suppressionsExportCommand(t),
+		list(t, &cobra.Command{
+			Use:   "list",
+			Short: "List suppressed addresses.",
+			Long: `Lists one line for each address, sorted by address. An unsubscribed address is only
+marked: mail to it goes out, unless webhook.suppress_unsubscribed is on.
+
+--json prints one array of all that match, one address on each line.`,
+			Example: terminal.Examples("smtp2rest suppressions list --source webhook", "smtp2rest suppressions list --json | jq -r '.[].address'"),
+		}),
+		showCommand(t), addCommand(t), removeCommand(t), importCommand(t), exportCommand(t),
 	)
 	return c
 }
 
-// suppressionFilterFlags select entries.
-type suppressionFilterFlags struct{ reasons, sources, domain string }
+// selection holds the flags that select suppressions.
+type selection struct{ reasons, sources, domain string }
 
-func (f *suppressionFilterFlags) declare(fs *pflag.FlagSet) {
-	fs.StringVar(&f.reasons, "reason", "", "only these `reasons`, with commas: "+strings.Join(reasonNames(), ", "))
-	fs.StringVar(&f.sources, "source", "", "only what these `sources` told, with commas: "+strings.Join(sourceNames(), ", "))
-	fs.StringVar(&f.domain, "domain", "", "only addresses at this `domain`")
+func (s *selection) declare(fs *pflag.FlagSet) {
+	fs.StringVar(&s.reasons, "reason", "", "only these `reasons`, separated by commas: "+strings.Join(names(suppress.Reasons()), ", "))
+	fs.StringVar(&s.sources, "source", "", "only from these `sources`, separated by commas: "+strings.Join(names(suppress.Sources()), ", "))
+	fs.StringVar(&s.domain, "domain", "", "only addresses at this `domain`")
 }
 
-func (f *suppressionFilterFlags) filter() (admin.SuppressionFilter, error) {
-	out := admin.SuppressionFilter{Reasons: terminal.SplitList(f.reasons), Sources: terminal.SplitList(f.sources), Domain: strings.TrimPrefix(f.domain, "@")}
-	for _, name := range out.Reasons {
-		if err := checkReason(name); err != nil {
-			return out, err
-		}
+func (s *selection) filter() (admin.SuppressionFilter, error) {
+	f := admin.SuppressionFilter{Reasons: terminal.SplitList(s.reasons), Sources: terminal.SplitList(s.sources), Domain: strings.TrimPrefix(s.domain, "@")}
+	var wrong []error
+	for _, name := range f.Reasons {
+		wrong = append(wrong, check("reason", name, suppress.Reasons()))
 	}
-	for _, name := range out.Sources {
-		if _, ok := suppress.ParseSource(name); !ok {
-			return out, terminal.Usagef("there is no source %q%s", name, terminal.NoSuch(name, sourceNames()))
-		}
+	for _, name := range f.Sources {
+		wrong = append(wrong, check("source", name, suppress.Sources()))
 	}
-	return out, nil
+	return f, errors.Join(wrong...)
 }
 
-func checkReason(name string) error {
-	if _, ok := suppress.ParseReason(name); !ok {
-		return terminal.Usagef("there is no reason %q%s", name, terminal.NoSuch(name, reasonNames()))
+// check fails when name is not one of those that there are.
+func check[T fmt.Stringer](what, name string, all []T) error {
+	if known := names(all); !slices.Contains(known, name) {
+		return terminal.Usagef("there is no %s %q%s", what, name, terminal.NoSuch(name, known))
 	}
 	return nil
 }
 
-func reasonNames() []string {
-	var all []string
-	for _, r := range suppress.Reasons() {
-		all = append(all, r.String())
+func names[T fmt.Stringer](all []T) (list []string) {
+	for _, one := range all {
+		list = append(list, one.String())
 	}
-	return all
+	return list
 }
 
-func sourceNames() []string {
-	var all []string
-	for _, s := range suppress.Sources() {
-		all = append(all, s.String())
+// list makes c a command that lists: "suppressions list", and "suppressions" alone.
+func list(t *terminal.Terminal, c *cobra.Command) *cobra.Command {
+	var r reach.Flags
+	var s selection
+	var p terminal.Paging
+	r.Declare(c.Flags())
+	s.declare(c.Flags())
+	p.Declare(c.Flags(), "addresses")
+	c.Args = terminal.NoArgs("'suppressions show %[1]s' shows one address")
+	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		filter, err := s.filter()
+		if err != nil {
+			return err
+		}
+		return r.WithSuppressions(cmd.Context(), t, func(o reach.Operator) error {
+			list := admin.AllSuppressions(cmd.Context(), o, filter)
+			if r.JSON {
+				return terminal.PrintJSONList(t.Out, p, list)
+			}
+			head := []string{"ADDRESS", "REASON", "SOURCE", "SINCE", "EXPIRES", "DETAIL"}
+			shown, err := terminal.PrintTable(t, p, list, head, func(e admin.Suppression) []string {
+				detail, expires := e.Detail, "never"
+				if e.Note != "" {
+					detail = e.Note
+				}
+				if !e.Expires.IsZero() {
+					expires = e.Expires.Local().Format(time.DateOnly)
+				}
+				return []string{terminal.Printable(e.Address), e.Reason, e.Source, e.Since.Local().Format(time.DateOnly), expires, terminal.Printable(detail)}
+			})
+			switch {
+			case err != nil:
+				return err
+			case shown.Rows == 0:
+				_, err = fmt.Fprintln(t.Out, "No address is suppressed that matches.")
+			case shown.More:
+				_, err = fmt.Fprintf(t.Out, "\n%s.\n", shown)
+			}
+			return err
+		})
 	}
-	return all
+	return c
 }
 
-func addresses(n int) string {
-	if n == 1 {
-		return "1 address"
+func showCommand(t *terminal.Terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:     "show ADDRESS",
+		Short:   "Show why an address is suppressed.",
+		Long:    "Shows all that is known of why mail to an address is refused. It exits 1 when the address is not on the list.",
+		Example: terminal.Examples("smtp2rest suppressions show bob@example.net"),
+		Args:    terminal.Args(1, 1, "name one address"),
 	}
-	return fmt.Sprintf("%d addresses", n)
+	var r reach.Flags
+	r.Declare(c.Flags())
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		return r.WithSuppressions(cmd.Context(), t, func(o reach.Operator) error {
+			e, err := o.GetSuppression(cmd.Context(), args[0])
+			switch {
+			case err != nil:
+				return err
+			case r.JSON:
+				return terminal.PrintJSON(t.Out, e)
+			}
+			return show(t, e)
+		})
+	}
+	return c
 }
 
-// printAddresses says to how many addresses something was done.
-func printAddresses(t *terminal.Terminal, n int, past string, asJSON bool) error {
+func show(t *terminal.Terminal, e admin.Suppression) error {
+	expires := "never"
+	if !e.Expires.IsZero() {
+		expires = terminal.Clock(e.Expires)
+		if e.Expires.Before(time.Now()) {
+			expires += " (has expired, and counts no more)"
+		}
+	}
+	for _, l := range [][2]string{
+		{"address", e.Address}, {"reason", e.Reason}, {"source", e.Source}, {"since", terminal.Clock(e.Since)},
+		{"expires", expires}, {"event", e.Event}, {"detail", e.Detail}, {"note", e.Note},
+	} {
+		if l[1] == "" {
+			continue
+		}
+		if _, err := fmt.Fprintf(t.Out, "%-9s %s\n", l[0], terminal.Printable(l[1])); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func addCommand(t *terminal.Terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "add ADDRESS...",
+		Short: "Refuse mail to addresses.",
+		Long: `Puts addresses on the list, and replaces what it has of them. They stay until they are
+removed, unless --expires is given. Mail to them that already waits in the queue is
+still sent: 'smtp2rest queue drop --recipient' removes it.`,
+		Example: terminal.Examples("smtp2rest suppressions add bob@example.net --note 'asked by phone'", "smtp2rest suppressions add bob@example.net --reason complaint --expires 90d"),
+		Args:    terminal.Args(1, admin.MaxSuppressions, fmt.Sprintf("name the addresses, at most %d at once; 'suppressions import' takes more", admin.MaxSuppressions)),
+	}
+	fs := c.Flags()
+	var r reach.Flags
+	var expires time.Duration
+	r.Declare(fs)
+	reason := fs.String("reason", "operator", "the `reason` that the client is told")
+	note := fs.String("note", "", "a `text` that the list shows")
+	fs.Func("expires", "after this `time`, such as 90d, mail goes out again", func(s string) (err error) {
+		if expires, err = settings.ParseDuration(s); err == nil && expires <= 0 {
+			err = errors.New(`write how long from now, such as "90d"`)
+		}
+		return err
+	})
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		if err := check("reason", *reason, suppress.Reasons()); err != nil {
+			return err
+		}
+		now := time.Now()
+		list := make([]admin.Suppression, len(args))
+		for i, a := range args {
+			list[i] = admin.Suppression{Address: a, Reason: *reason, Since: now, Note: *note}
+			if expires > 0 {
+				list[i].Expires = now.Add(expires)
+			}
+		}
+		return r.WithSuppressions(cmd.Context(), t, func(o reach.Operator) error {
+			n, err := o.AddSuppressions(cmd.Context(), list)
+			if err != nil {
+				return err
+			}
+			return printChanged(t, n, "added", r.JSON)
+		})
+	}
+	return c
+}
+
+func removeCommand(t *terminal.Terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "remove ADDRESS...",
+		Short: "Let mail to addresses go out again.",
+		Long: `Takes addresses off the list. An event about something that happened before does not put
+them on it again, even if it comes late. If an address is on the provider's list as
+well, the API refuses the next mail to it, and this relay suppresses it again.`,
+		Example: terminal.Examples("smtp2rest suppressions remove bob@example.net"),
+		Args:    terminal.Args(1, 1<<20, "name the addresses"),
+	}
+	var r reach.Flags
+	r.Declare(c.Flags())
+	c.RunE = func(cmd *cobra.Command, args []string) error {
+		return r.WithSuppressions(cmd.Context(), t, func(o reach.Operator) error {
+			total := 0
+			for part := range slices.Chunk(args, admin.MaxSuppressions) {
+				n, err := o.RemoveSuppressions(cmd.Context(), part)
+				total += n
+				if err != nil {
+					return fmt.Errorf("%w (%s removed before that)", err, terminal.Counted(total, "address"))
+				}
+			}
+			past := "removed"
+			if total < len(args) {
+				past = fmt.Sprintf("removed; %d not on the list", len(args)-total)
+			}
+			return printChanged(t, total, past, r.JSON)
+		})
+	}
+	return c
+}
+
+func printChanged(t *terminal.Terminal, n int, past string, asJSON bool) error {
 	if asJSON {
 		return terminal.PrintJSON(t.Out, struct {
 			Addresses int `json:"addresses"`
 		}{n})
 	}
-	_, err := fmt.Fprintf(t.Out, "%s %s.\n", addresses(n), past)
+	_, err := fmt.Fprintf(t.Out, "%s %s.\n", terminal.Counted(n, "address"), past)
 	return err
 }
