@@ -212,7 +212,7 @@ func compare(dir string, readers map[string]map[string]*reading, o options) erro
 func read(raw []byte) *reading {
 	r := &reading{}
 	root := mime.Parse(raw, mime.Limits{})
-	from := mime.ParseAddresses(root.Header.Get("From"), root.Param("charset"))
+	from := root.Decoder().Addresses(root.Header.Get("From"), root.Param("charset"))
 	for _, a := range from {
 		r.From = append(r.From, struct {
 			Name  string `json:"name"`

@@ -50,7 +50,7 @@ func TestParseAddresses(t *testing.T) {
 		{"Ann\r\n <ann@example.com>", []Address{{"Ann", "ann@example.com"}}},
 		{"ann@example.com\x00", []Address{{"ann@example.com", ""}}},
 	} {
-		if got := ParseAddresses([]byte(c.field), ""); !reflect.DeepEqual(got, c.want) {
+		if got := new(Decoder).Addresses([]byte(c.field), ""); !reflect.DeepEqual(got, c.want) {
 			t.Errorf("%q: got %q, want %q", c.field, got, c.want)
 		}
 	}
@@ -61,7 +61,7 @@ func TestAddressesAreBounded(t *testing.T) {
 	for range 1 << 15 {
 		field = append(field, "a@example.com,"...)
 	}
-	if n := len(ParseAddresses(field, "")); n > maxAddresses {
+	if n := len(new(Decoder).Addresses(field, "")); n > maxAddresses {
 		t.Errorf("%d addresses", n)
 	}
 }

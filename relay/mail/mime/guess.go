@@ -294,14 +294,3 @@ func (d *Decoder) guess(b []byte) string {
 	d.latest = likeliest(sample)
 	return d.latest
 }
-
-// Decode is Decoder.Decode for a single text.
-func Decode(label string, b []byte) (text string, guessed bool) {
-	return new(Decoder).Decode(label, b)
-}
-
-// DecodeWords is Decoder.Words for a single value.
-func DecodeWords(v []byte, hint string) string { return new(Decoder).Words(v, hint) }
-
-// ParseAddresses is Decoder.Addresses for a single field.
-func ParseAddresses(v []byte, hint string) []Address { return new(Decoder).Addresses(v, hint) }

@@ -61,7 +61,7 @@ func TestGuessUndeclaredCharset(t *testing.T) {
 			if c.name == "iso-2022-jp" && label == "utf-8" {
 				continue // valid UTF-8, escape sequences and all
 			}
-			if got, _ := Decode(label, b); got != c.text {
+			if got, _ := new(Decoder).Decode(label, b); got != c.text {
 				t.Errorf("%s labelled %q: got %q", c.name, label, got)
 			}
 		}

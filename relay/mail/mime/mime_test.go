@@ -72,7 +72,7 @@ func TestDecodeWords(t *testing.T) {
 		{"Gr\xc3\xbc\xc3\x9fe", "koi8-r", "Grüße"},
 		{"=?utf-8?Q?a=0D=0A=00b=7F?=", "", "a  b"},
 	} {
-		if got := DecodeWords([]byte(c.in), c.hint); got != c.want {
+		if got := new(Decoder).Words([]byte(c.in), c.hint); got != c.want {
 			t.Errorf("%q: got %q, want %q", c.in, got, c.want)
 		}
 	}
@@ -185,7 +185,7 @@ func TestHeaderLines(t *testing.T) {
 		{"Subject: x\r\r\nFrom: y\r\r\n\r\r\nbody", "x", "body"},
 	} {
 		p := Parse([]byte(c.mail), Limits{})
-		if s := DecodeWords(p.Header.Get("Subject"), ""); s != c.subject || textOf(p) != c.body {
+		if s := new(Decoder).Words(p.Header.Get("Subject"), ""); s != c.subject || textOf(p) != c.body {
 			t.Errorf("%q: got %q, %q", c.mail, s, textOf(p))
 		}
 	}
@@ -206,12 +206,12 @@ func FuzzParse(f *testing.F) {
 			if depth > limits.Depth || len(p.Header) > limits.HeaderFields {
 				t.Errorf("depth %d, %d fields", depth, len(p.Header))
 			}
-			for _, s := range []string{textOf(p), p.Filename(), p.ContentID(), DecodeWords(p.Header.Get("Subject"), "")} {
+			for _, s := range []string{textOf(p), p.Filename(), p.ContentID(), new(Decoder).Words(p.Header.Get("Subject"), "")} {
 				if !utf8.ValidString(s) {
 					t.Errorf("not UTF-8: %q", s)
 				}
 			}
-			for _, a := range ParseAddresses(p.Header.Get("From"), "") {
+			for _, a := range new(Decoder).Addresses(p.Header.Get("From"), "") {
 				if a.Email != OneLine(a.Email) || a.Name != OneLine(a.Name) {
 					t.Errorf("a control character in %q", a)
 				}
