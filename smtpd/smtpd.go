@@ -154,16 +154,16 @@ type Client struct {
 type Listener struct {
 	// Address is host:port, where port 0 takes a free one; "unix:" and a path;
 	// or "systemd:" and the name of sockets that systemd opened.
-	Address string `toml:"address" default:"127.0.0.1:2525" check:"listen" doc:"Address and port, where \":2525\" is every address of this machine; \"unix:/run/…\"; or \"systemd:NAME\" for what a .socket unit with FileDescriptorName=NAME opened."`
+	Address string `toml:"address" default:"127.0.0.1:2525" check:"listen" doc:"Address and port, where \":2525\" is every address of this machine; \"unix:/run/…\"; or \"systemd:NAME\" for the socket of a .socket unit with FileDescriptorName=NAME."`
 	// Protocol decides whether DATA has one reply or one for each recipient.
-	Protocol   Protocol    `toml:"protocol" default:"smtp" words:"smtp lmtp" doc:"\"smtp\", or \"lmtp\" for a mail server that hands over: each recipient has a reply."`
-	SocketMode fs.FileMode `toml:"socket_mode" default:"0660" doc:"The mode of a unix socket: who may open it may send."`
+	Protocol   Protocol    `toml:"protocol" default:"smtp" words:"smtp lmtp" doc:"\"smtp\", or \"lmtp\" for a mail server that hands mail over: each recipient gets a reply of its own."`
+	SocketMode fs.FileMode `toml:"socket_mode" default:"0660" doc:"The mode of a unix socket. Whoever may open it may send."`
 	// Clients in Networks may send without a login.
-	Networks       []netip.Prefix `toml:"networks" default:"127.0.0.0/8 ::1/128" doc:"Whose clients may send through it. On an address that others can reach, public networks wider than /16 (IPv6: /32) are refused: that would be an open relay."`
-	ProxyFrom      []netip.Prefix `toml:"proxy_from" doc:"Proxies, whose connections begin with a PROXY header, version 1 or 2: they are believed who the client is."`
+	Networks       []netip.Prefix `toml:"networks" default:"127.0.0.0/8 ::1/128" doc:"Clients in these networks may send. On an address that others can reach, public networks wider than /16 (IPv6: /32) are refused: that would be an open relay."`
+	ProxyFrom      []netip.Prefix `toml:"proxy_from" doc:"Proxies, whose connections begin with a PROXY header, version 1 or 2. The relay believes what they say about the client."`
 	TLS            TLS
-	RequireAuth    bool         `toml:"require_auth" doc:"Everybody has to log in, in networks as well."`
-	AuthWithoutTLS bool         `toml:"auth_without_tls" usual:"true on an address of this machine alone, else false" example:"true" doc:"Clients may log in outside TLS, where their passwords can be read on the way."`
+	RequireAuth    bool         `toml:"require_auth" doc:"Everybody has to log in, even clients in networks."`
+	AuthWithoutTLS bool         `toml:"auth_without_tls" usual:"true on an address of this machine alone, else false" example:"true" doc:"Clients may log in without TLS, although their passwords can then be read on the way."`
 	Rules          policy.Rules // that bind its clients
 }
 
@@ -180,25 +180,25 @@ const (
 // made for; a limit of zero lets nothing pass. Those without a name are the same
 // for everybody.
 type Limits struct {
-	MessageBytes int64 `toml:"message_size" default:"25MiB" range:"64KiB..1GiB" doc:"The largest mail that is taken."`
-	HeaderBytes  int64 `toml:"header_size" default:"256KiB" range:"4KiB..1MiB" doc:"The largest header of a mail that is taken."`
+	MessageBytes int64 `toml:"message_size" default:"25MiB" range:"64KiB..1GiB" doc:"The largest mail that is accepted."`
+	HeaderBytes  int64 `toml:"header_size" default:"256KiB" range:"4KiB..1MiB" doc:"The largest header of a mail that is accepted."`
 	// HTML in one line is common.
-	LineBytes    int64 `toml:"line_length" default:"1MiB" range:"1KiB..64MiB" doc:"The longest line of a mail that is taken."`
-	CommandBytes int64 `toml:"command_length" default:"4KiB" range:"4KiB..64KiB" doc:"The longest command line that is taken."`
+	LineBytes    int64 `toml:"line_length" default:"1MiB" range:"1KiB..64MiB" doc:"The longest line of a mail that is accepted."`
+	CommandBytes int64 `toml:"command_length" default:"4KiB" range:"4KiB..64KiB" doc:"The longest command line that is accepted."`
 	// RFC 5321 section 4.5.3.1.8 allows no fewer by default.
 	Recipients  int `toml:"recipients" default:"100" range:"1..10000" doc:"The most recipients of one mail."`
-	Connections int `toml:"connections" default:"200" range:"1..100000" doc:"The most connections at once. A quarter is kept for clients that may send without a login, where there can be any."`
+	Connections int `toml:"connections" default:"200" range:"1..100000" doc:"The most connections at the same time. A quarter is reserved for clients that may send without a login, if there can be any."`
 	// Of an IPv4 address or an IPv6 /64.
-	ConnectionsPerAddress int `toml:"connections_per_address" default:"50" range:"1..100000" doc:"The most connections at once from one address at one listener."`
+	ConnectionsPerAddress int `toml:"connections_per_address" default:"50" range:"1..100000" doc:"The most connections at the same time from one address at one listener."`
 	MessagesPerConnection int `toml:"messages_per_connection" default:"10000" range:"1..1000000" doc:"The most mails on one connection. A client may then connect again."`
 	// RFC 5321 section 4.5.3.2.7 asks for five minutes.
 	IdleTime        time.Duration `toml:"idle_time" default:"5m" range:"1s..1d" doc:"How long a client may be silent, or take for one command."`
-	MessageTime     time.Duration `toml:"message_time" default:"30m" range:"1s..1d" doc:"How long a client may take to hand over one mail."`
-	MinRate         int           `toml:"min_rate" default:"100" range:"0..1000000" doc:"How many bytes of a mail a client must send each second. It may be two minutes behind. 0 is no bound."`
-	WrongCommands   int           `toml:"wrong_commands" default:"20" range:"1..10000" doc:"How often a client may be wrong before it is disconnected; a mail that is taken forgives all."`
+	MessageTime     time.Duration `toml:"message_time" default:"30m" range:"1s..1d" doc:"How long a client may take to send one mail."`
+	MinRate         int           `toml:"min_rate" default:"100" range:"0..1000000" doc:"How many bytes of a mail a client must send per second. It may fall two minutes behind. 0: no limit."`
+	WrongCommands   int           `toml:"wrong_commands" default:"20" range:"1..10000" doc:"How many errors a client may make before it is disconnected. A mail that is accepted resets the count."`
 	WrongRecipients int           `toml:"wrong_recipients" default:"50" range:"1..10000" doc:"How many recipients in a row may be refused before the client is disconnected."`
-	IdleCommands    int           `toml:"idle_commands" default:"1000" range:"10..1000000" doc:"How often a client may say NOOP, RSET or EHLO, or be told to come later, without sending a mail before it is disconnected."`
-	AddressRate     auth.Rate     `toml:"rate_per_address" doc:"The most recipients from one address, as in \"600/hour\"; minute and day will do as well. More are told when to come again. \"\" is no bound."`
+	IdleCommands    int           `toml:"idle_commands" default:"1000" range:"10..1000000" doc:"How often a client may send NOOP, RSET or EHLO, or be told to try later, without sending a mail before it is disconnected."`
+	AddressRate     auth.Rate     `toml:"rate_per_address" doc:"The most recipients from one address, as in \"600/hour\"; minute and day can be written too. Clients are told when to try again. \"\": no limit."`
 	UserRate        auth.Rate     `toml:"rate_per_user" doc:"The same for each user who logged in."`
 	SenderRate      auth.Rate     `toml:"rate_per_sender" doc:"The same for each sender of an envelope."`
 

@@ -29,13 +29,13 @@ const (
 
 // TLS is how a listener encrypts; the zero TLS is NoTLS.
 type TLS struct {
-	Mode     TLSMode `toml:"tls" default:"none" words:"none starttls implicit" doc:"\"none\"; \"starttls\" encrypts when the client asks for it; \"implicit\" encrypts from the first octet on, as is usual on port 465."`
-	CertFile string  `toml:"cert_file" check:"file" doc:"With tls: the certificate and those between it and its root, in PEM. It is read again when it changes. A relative path starts at the directory of this file."`
+	Mode     TLSMode `toml:"tls" default:"none" words:"none starttls implicit" doc:"\"none\"; \"starttls\" encrypts when the client asks for it; \"implicit\" encrypts from the first byte on, as is usual on port 465."`
+	CertFile string  `toml:"cert_file" check:"file" doc:"With tls: the certificate and its intermediate certificates, in PEM. The file is read again when it changes. A relative path starts at the directory of this file."`
 	KeyFile  string  `toml:"key_file" check:"file" doc:"With tls: the certificate's key, in PEM."`
 	// The certificate is kept in memory only.
-	SelfSigned bool `toml:"self_signed" doc:"With tls: makes a certificate at each start, instead of the files. Clients cannot check it, so it is for networks in which nobody can pass for this machine."`
+	SelfSigned bool `toml:"self_signed" doc:"With tls: makes a certificate at each start, instead of the files. Clients cannot check it, so it is for networks in which nobody can pretend to be this machine."`
 	// As crypto/tls has it; 0 is its own default, TLS 1.2.
-	MinVersion uint16 `toml:"min_tls" default:"1.2" doc:"With tls: the least version, from \"1.0\" to \"1.3\". Below 1.2 is for old devices only: it lets the keys in that they have, which are weak."`
+	MinVersion uint16 `toml:"min_tls" default:"1.2" doc:"With tls: the lowest version, from \"1.0\" to \"1.3\". Below 1.2 is only for old devices: it also allows the weak key exchange that they need."`
 }
 
 // On reports whether there is TLS at any time.

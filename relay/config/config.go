@@ -34,27 +34,27 @@ import (
 // not empty where they must not be, durations and sizes are within their
 // ranges, addresses are well formed. The tables come in the order of the example.
 type Config struct {
-	Hostname string `toml:"hostname" usual:"the name of this machine" check:"hostname" example:"\"relay.example.com\"" doc:"How the relay calls itself to SMTP clients."`
+	Hostname string `toml:"hostname" usual:"the name of this machine" check:"hostname" example:"\"relay.example.com\"" doc:"The name with which the relay greets SMTP clients."`
 	// Who is in it is in Users, at the end.
-	UsersFile string `toml:"users_file" check:"file" doc:"File of users who may log in, besides [[user]]: lines of name:hash, as htpasswd -B and 'smtp2rest hash-password' write them. It is read again when it changes."`
+	UsersFile string `toml:"users_file" check:"file" doc:"A file of users who may log in, in addition to [[user]]. It has lines of name:hash, as htpasswd -B and 'smtp2rest hash-password' write them, and is read again when it changes."`
 	Addresses Addresses
 
-	API      API         `toml:"api" doc:"The provider's REST API. The key is not set here: it comes from the environment variable NEXUSPROMAIL_API_KEY, from the file that NEXUSPROMAIL_API_KEY_FILE or key_file names, or from the systemd credential nexuspromail_api_key."`
+	API      API         `toml:"api" doc:"The provider's REST API. The key is not set here. It comes from the environment variable NEXUSPROMAIL_API_KEY, from the file that NEXUSPROMAIL_API_KEY_FILE or key_file names, or from the systemd credential nexuspromail_api_key."`
 	Sender   Sender      `toml:"sender" doc:"Who the mail comes from. The provider sends only for domains verified with it."`
-	Mail     Mail        `toml:"mail" doc:"What becomes of the parts of a mail that the API's documentation has no field for."`
+	Mail     Mail        `toml:"mail" doc:"What to do with the parts of a mail for which the API documents no field."`
 	Delivery Delivery    `toml:"delivery" doc:"How mail is tried."`
 	Queue    Queue       `toml:"queue" doc:"Mail that could not be sent while its client waited."`
-	Bounce   Bounce      `toml:"bounce" doc:"How senders learn what could not be delivered."`
-	History  History     `toml:"history" doc:"What became of each mail, for 'smtp2rest trace' (docs/history.md). It is kept in queue.data_dir, and so only with a queue. Bodies are never part of it."`
-	Warming  []warm.Plan `toml:"warming" doc:"Hold a new domain to a number of mails that grows every day (docs/warming.md). What is over it waits in the queue. There is none by default; repeat the table for more."`
+	Bounce   Bounce      `toml:"bounce" doc:"How senders learn that mail could not be delivered."`
+	History  History     `toml:"history" doc:"A record of each mail, for 'smtp2rest trace' (docs/history.md). It is kept in queue.data_dir, and so only with a queue. It never contains bodies."`
+	Warming  []warm.Plan `toml:"warming" doc:"Limits a new domain to a number of mails that grows every day (docs/warming.md). Further mail waits in the queue. There is none by default; repeat the table for more."`
 	// At least one.
-	Listeners   []smtpd.Listener  `toml:"listener" doc:"One address to listen on. Repeat the table for more of them."`
-	Rules       policy.Rules      `toml:"rules" doc:"Whom mail may be from and to, for everybody. A list has addresses, \"@example.com\" for a domain, \"@.example.com\" for it and all below it, and * for any characters; \"<>\" is the null sender of bounces. What is denied is refused, and what is not among the allowed, if any are. Listeners and users have such lists as well (docs/access.md)."`
-	Users       []User            `toml:"user" doc:"One user who may log in. There is none by default; repeat the table for more."`
-	Limits      Limits            `toml:"limits" doc:"What clients can use at most."`
-	Admin       Admin             `toml:"admin" doc:"How the relay is watched and worked with: by its own commands, a supervisor, Prometheus. The token comes from the environment variable SMTP2REST_ADMIN_TOKEN, from the file that SMTP2REST_ADMIN_TOKEN_FILE or token_file names, or from the systemd credential smtp2rest_admin_token."`
+	Listeners   []smtpd.Listener  `toml:"listener" doc:"An address to listen on. Repeat the table for more."`
+	Rules       policy.Rules      `toml:"rules" doc:"Which senders and recipients are allowed, for everybody. A list has addresses, \"@example.com\" for a domain, \"@.example.com\" for a domain and all below it, and * for any characters; \"<>\" is the null sender of bounces. What is denied is refused. If anything is allowed, all else is refused. Listeners and users can have such lists as well (docs/access.md)."`
+	Users       []User            `toml:"user" doc:"A user who may log in. There is none by default; repeat the table for more."`
+	Limits      Limits            `toml:"limits" doc:"The most that clients can use."`
+	Admin       Admin             `toml:"admin" doc:"How the relay is watched and controlled: by its own commands, a supervisor, Prometheus. The token comes from the environment variable SMTP2REST_ADMIN_TOKEN, from the file that SMTP2REST_ADMIN_TOKEN_FILE or token_file names, or from the systemd credential smtp2rest_admin_token."`
 	Log         logs.Settings     `toml:"log" doc:"The program's own log, on standard error."`
-	Suppression suppress.Settings `toml:"suppression" doc:"Addresses that must not be sent to (docs/suppression.md)."`
+	Suppression suppress.Settings `toml:"suppression" doc:"Addresses to which no mail may be sent (docs/suppression.md)."`
 	Webhook     Webhook           `toml:"webhook" doc:"Events from the provider. The secret comes from the environment variable WEBHOOK_SECRET, from the file that WEBHOOK_SECRET_FILE or secret_file names, or from the systemd credential webhook_secret."`
 
 	// Warnings are what works but is probably not meant, one line each.
@@ -68,53 +68,53 @@ type Config struct {
 // Addresses says how addresses that are not complete are completed.
 type Addresses struct {
 	// "" only when Sender.Email is.
-	QualifyDomain string        `toml:"qualify_domain" usual:"the domain of sender.email" check:"domain" example:"\"mail.example.com\"" doc:"The domain of addresses that come without one, such as root."`
-	AliasFile     string        `toml:"alias_file" check:"file" doc:"A file in the form of /etc/aliases; it is read again when it changes. A relative path starts at the directory of this file."`
-	Aliases       []alias.Entry `toml:"aliases" doc:"More aliases, also as a table [aliases]: root = [\"ops@example.com\"]. Names: a local name, an address, \"@domain\" for a whole domain, \"*\" for local names without one."`
+	QualifyDomain string        `toml:"qualify_domain" usual:"the domain of sender.email" check:"domain" example:"\"mail.example.com\"" doc:"The domain that is added to addresses without one, such as root."`
+	AliasFile     string        `toml:"alias_file" check:"file" doc:"A file in the format of /etc/aliases. It is read again when it changes. A relative path starts at the directory of this file."`
+	Aliases       []alias.Entry `toml:"aliases" doc:"More aliases, also as a table [aliases]: root = [\"ops@example.com\"]. A name is a local name, an address, \"@domain\" for a whole domain, or \"*\" for all other local names."`
 	Local         []string      // further domains of which local names are meant
 }
 
 // API is where mail goes.
 type API struct {
 	nexuspromail.Endpoint      // URL is without a slash at its end
-	AllowInsecure         bool `toml:"allow_insecure" doc:"Allows an http:// url of another machine, to which the key travels in the clear."`
+	AllowInsecure         bool `toml:"allow_insecure" doc:"Allows an http:// URL on another machine. The key then travels unencrypted."`
 	// Empty only when the Source needs none.
 	Key Secret `toml:"key" env:"NEXUSPROMAIL_API_KEY" credential:"nexuspromail_api_key api_key" doc:"The API key. It is a secret and not set in the file."`
 	// As written; what is in it is in Key.
-	KeyFile string `toml:"key_file" check:"secret file" doc:"File that holds the API key and nothing else: a path that begins with /, or with ./ for the directory of this file."`
+	KeyFile string `toml:"key_file" check:"secret file" doc:"A file that contains only the API key. The path begins with /, or with ./ for the directory of this file."`
 	httpcall.Timeouts
-	CAFile        string `toml:"ca_file" check:"file" doc:"File of PEM certificates to trust besides the system's. A relative path starts at the directory of this file."`
+	CAFile        string `toml:"ca_file" check:"file" doc:"A file of PEM certificates to trust in addition to the system's. A relative path starts at the directory of this file."`
 	pace.Settings        // Burst is at least 1
 }
 
 // Sender is who mail comes from, as the API knows it.
 type Sender struct {
 	// "" only when Source.NeedAPI is false.
-	Email string `toml:"email" check:"email" env:"FROM_EMAIL" example:"\"hello@mail.example.com\"" doc:"The sender of mail whose own From is in no verified domain, and of the relay's own mail. It must be set, here or in the environment."`
-	Name  string `toml:"name" env:"FROM_NAME" doc:"The name that goes with it."`
+	Email string `toml:"email" check:"email" env:"FROM_EMAIL" example:"\"hello@mail.example.com\"" doc:"The sender of mail whose own From is not in a verified domain, and of the relay's own mail. It must be set, here or in the environment."`
+	Name  string `toml:"name" env:"FROM_NAME" doc:"The display name of this sender."`
 	// In lower case; empty only when Email is "".
 	Domains []string          `toml:"domains" usual:"the domain of email" check:"domains" example:"[\"mail.example.com\"]" doc:"The domains that are verified with the provider."`
-	Foreign mail.SenderPolicy `toml:"foreign" default:"rewrite" words:"rewrite refuse" doc:"What becomes of mail from other domains: \"rewrite\" sends it from email, with its own sender in Reply-To; \"refuse\" refuses it."`
+	Foreign mail.SenderPolicy `toml:"foreign" default:"rewrite" words:"rewrite refuse" doc:"What to do with mail from other domains. \"rewrite\" sends it from email, with its own sender in Reply-To; \"refuse\" refuses it."`
 }
 
 // Mail is what becomes of what the API's documented payload has no place for.
 type Mail struct {
-	Attachments mail.AttachmentPolicy `toml:"attachments" default:"refuse" words:"refuse strip send" doc:"Attachments: \"refuse\" the mail; \"strip\" them and say so in its text; or \"send\" them in the fields below. The API's documentation names no field: ask the provider."`
+	Attachments mail.AttachmentPolicy `toml:"attachments" default:"refuse" words:"refuse strip send" doc:"What to do with attachments: \"refuse\" the mail, \"strip\" them with a notice in the text, or \"send\" them in the fields below. The API documents no such fields: ask the provider."`
 	Fields      nexuspromail.Format
 }
 
 // Delivery is how the relay tries.
 type Delivery struct {
-	Wait  time.Duration `toml:"wait" default:"10s" range:"0s..5m" doc:"How long a client is made to wait for the API's own verdict on its mail. \"0s\" is not at all: all mail goes to the queue."`
+	Wait  time.Duration `toml:"wait" default:"10s" range:"0s..5m" doc:"How long a client waits for the API's answer to its mail. \"0s\": not at all, all mail goes to the queue."`
 	Retry retry.Schedule
 }
 
 // Queue is where mail is kept that could not be sent at once.
 type Queue struct {
-	Mode          QueueMode     `toml:"mode" default:"disk" words:"disk none" restart:"where mail is kept is decided at the start" doc:"\"disk\" keeps mail that could not be sent at once in data_dir until it can. \"none\" answers it with a temporary error: the client has to try again."`
-	DataDir       string        `toml:"data_dir" usual:"systemd's STATE_DIRECTORY, or the user's own" check:"dir" env:"SMTP2REST_DATA_DIR" restart:"the queue in it is open" example:"\"/var/lib/smtp2rest\"" doc:"The directory for it, on a disk that outlives the process: in a container, a volume. Without systemd it is smtp2rest in ~/.local/state, or in /var/lib for root."`
+	Mode          QueueMode     `toml:"mode" default:"disk" words:"disk none" restart:"where mail is kept is decided at the start" doc:"\"disk\" keeps mail that could not be sent at once in data_dir until it can be sent. \"none\" answers it with a temporary error: the client has to try again."`
+	DataDir       string        `toml:"data_dir" usual:"systemd's STATE_DIRECTORY, or the user's own" check:"dir" env:"SMTP2REST_DATA_DIR" restart:"the queue in it is open" example:"\"/var/lib/smtp2rest\"" doc:"The directory of the queue, on a disk that outlives the process; in a container, a volume. Without systemd it is smtp2rest in ~/.local/state, or in /var/lib for root."`
 	queue.Options               // ForgetSent is true when KeepSent is 0
-	KeepSent      time.Duration `toml:"keep_sent" default:"1d" range:"0s..366d" doc:"How long mail stays listed after it was sent, without its content."`
+	KeepSent      time.Duration `toml:"keep_sent" default:"1d" range:"0s..366d" doc:"How long sent mail stays listed, without its content."`
 }
 
 // QueueMode is whether there is a queue.
@@ -128,7 +128,7 @@ const (
 
 // Bounce is how senders are told what could not be delivered.
 type Bounce struct {
-	Postmaster string `toml:"postmaster" usual:"postmaster at the domain of sender.email" check:"postmaster" example:"\"postmaster@mail.example.com\"" doc:"Who is told when the sender is an address that cannot receive mail, such as root@localhost. \"none\" is nobody."`
+	Postmaster string `toml:"postmaster" usual:"postmaster at the domain of sender.email" check:"postmaster" example:"\"postmaster@mail.example.com\"" doc:"Who is told when the sender is an address that cannot receive mail, such as root@localhost. \"none\": nobody."`
 	deliver.Bounces
 }
 
@@ -138,21 +138,21 @@ const Nobody = "none"
 // History is the record of what became of each mail.
 type History struct {
 	history.Bounds
-	Subjects bool `toml:"subjects" doc:"Whether subjects are part of it, to be searched for. They often say what is private."`
+	Subjects bool `toml:"subjects" doc:"Whether records contain subjects, so that they can be searched. Subjects often say private things."`
 }
 
 // User is someone who may log in on the listeners.
 type User struct {
 	// Never empty.
 	Name            string      `toml:"name" check:"user name" example:"\"app\"" doc:"The name to log in with. It must be set."`
-	Hash            string      `toml:"password_hash" check:"hash" example:"\"$2a$10$ylyd17Csnl.gmv72aKMzqOIyLh9S.26Bv1KgmF2DJ5OY/iePVbdHq\"" doc:"The password's bcrypt hash, as 'smtp2rest hash-password' makes it. It must be set."`
-	Senders         policy.List `toml:"senders" doc:"Whom the user may send as, in MAIL FROM and in From: a list as in [rules]. None is anybody."`
-	DenySenders     policy.List `toml:"deny_senders" doc:"Whom the user may not send as, in either."`
-	AllowRecipients policy.List `toml:"allow_recipients" doc:"The only ones the user may send to. None is anybody."`
-	DenyRecipients  policy.List `toml:"deny_recipients" doc:"Whom the user may not send to."`
-	From            string      `toml:"from" check:"email" doc:"The sender of the user's mail where its own From is in no verified domain. \"\" is sender.email, with its name."`
-	FromName        string      `toml:"from_name" doc:"The name that goes with it."`
-	Rate            auth.Rate   `toml:"rate" doc:"The most recipients of the user, as in \"600/hour\". \"\" is limits.rate_per_user."`
+	Hash            string      `toml:"password_hash" check:"hash" example:"\"$2a$10$ylyd17Csnl.gmv72aKMzqOIyLh9S.26Bv1KgmF2DJ5OY/iePVbdHq\"" doc:"The bcrypt hash of the password, as 'smtp2rest hash-password' makes it. It must be set."`
+	Senders         policy.List `toml:"senders" doc:"If there are any, the user may only send as these, in MAIL FROM and in From: a list as in [rules]."`
+	DenySenders     policy.List `toml:"deny_senders" doc:"The user may not send as these, in MAIL FROM or in From."`
+	AllowRecipients policy.List `toml:"allow_recipients" doc:"If there are any, the user may only send to these."`
+	DenyRecipients  policy.List `toml:"deny_recipients" doc:"The user may not send to these."`
+	From            string      `toml:"from" check:"email" doc:"The sender of the user's mail if its own From is not in a verified domain. \"\": sender.email, with its name."`
+	FromName        string      `toml:"from_name" doc:"The display name of this sender."`
+	Rate            auth.Rate   `toml:"rate" doc:"The most recipients of the user, as in \"600/hour\". \"\": limits.rate_per_user."`
 }
 
 // Policy is the user's rules in the words of smtpd.
@@ -166,20 +166,20 @@ func (u User) Policy() policy.Rules {
 
 // Limits bound what clients can use.
 type Limits struct {
-	Memory int64 `toml:"memory" default:"192MiB" range:"16MiB..1024GiB" restart:"the memory of the process is bounded at the start" doc:"The memory of all mail in flight, two to seven times its size, and of connections, 32KiB each. Is it used up, clients wait 5 s and are then told to come again (docs/limits.md)."`
+	Memory int64 `toml:"memory" default:"192MiB" range:"16MiB..1024GiB" restart:"the memory of the process is bounded at the start" doc:"Memory for mail in flight, two to seven times its size, and connections, 32KiB each. When it is used up, clients wait 5 s and are then told to try later (docs/limits.md)."`
 	smtpd.Limits
 }
 
 // Admin is where an operator, a supervisor and monitoring reach the daemon.
 type Admin struct {
-	Socket     string `toml:"socket" check:"socket" env:"SMTP2REST_ADMIN_SOCKET" restart:"commands reach this daemon by the one that is open" doc:"Unix socket of 'smtp2rest status' and 'queue', for the daemon's user alone. \"\" is admin.sock in queue.data_dir, or without a queue in RUNTIME_DIRECTORY, or the like."`
+	Socket     string `toml:"socket" check:"socket" env:"SMTP2REST_ADMIN_SOCKET" restart:"commands reach this daemon through the socket that is open" doc:"The unix socket of 'smtp2rest status' and 'queue', for the daemon's user alone. \"\": admin.sock in queue.data_dir, or without a queue in RUNTIME_DIRECTORY, or the like."`
 	RuntimeDir string // where the socket is, when there is no data directory
-	Address    string `toml:"address" check:"admin address" env:"SMTP2REST_ADMIN_ADDRESS" doc:"Address for /livez, /readyz, /metrics and /status, as in \"127.0.0.1:9090\". \"\" is none. For other machines there must be a token, and to see or change the queue as well."`
+	Address    string `toml:"address" check:"admin address" env:"SMTP2REST_ADMIN_ADDRESS" doc:"The address of /livez, /readyz, /metrics and /status, as in \"127.0.0.1:9090\". \"\": none. A token is needed for other machines, and to see or change the queue."`
 	// Not set only where Address is loopback.
-	Token Secret `toml:"token" env:"SMTP2REST_ADMIN_TOKEN" credential:"smtp2rest_admin_token" doc:"What clients of the address have to send as \"Authorization: Bearer\". It is a secret and not set in the file."`
+	Token Secret `toml:"token" env:"SMTP2REST_ADMIN_TOKEN" credential:"smtp2rest_admin_token" doc:"The token that clients of the address send as \"Authorization: Bearer\". It is a secret and not set in the file."`
 	// As written; what is in it is in Token.
-	TokenFile string `toml:"token_file" check:"secret file" doc:"File that holds the token: a path that begins with /, or with ./ for the directory of this file."`
-	Open      Open   `toml:"open" default:"health" words:"nothing health metrics" doc:"What the address shows without the token: \"nothing\"; \"health\", which is /livez and /readyz; or \"metrics\" besides."`
+	TokenFile string `toml:"token_file" check:"secret file" doc:"A file that contains only the token. The path begins with /, or with ./ for the directory of this file."`
+	Open      Open   `toml:"open" default:"health" words:"nothing health metrics" doc:"What the address shows without the token: \"nothing\"; \"health\", which is /livez and /readyz; or \"metrics\" as well."`
 }
 
 // Open is what Address shows without the token.
@@ -195,17 +195,17 @@ const (
 // Webhook is where the provider's events come in, and what proves that they
 // are the provider's.
 type Webhook struct {
-	Address  string `toml:"address" check:"address" doc:"Address and port for the provider's events, as in \"127.0.0.1:8026\"; \"\" is none. The provider must reach it: through a proxy in front of it, or by https with cert_file."`
-	Path     string `toml:"path" default:"/webhook" check:"path" doc:"The path at which it takes events."`
-	CertFile string `toml:"cert_file" check:"file" doc:"The certificate and those between it and its root, in PEM, to speak https. It is read again when it changes. A relative path starts at the directory of this file."`
+	Address  string `toml:"address" check:"address" doc:"Address and port for the provider's events, as in \"127.0.0.1:8026\". \"\": none. The provider must be able to reach it: through a proxy, or by https with cert_file."`
+	Path     string `toml:"path" default:"/webhook" check:"path" doc:"The path for events."`
+	CertFile string `toml:"cert_file" check:"file" doc:"The certificate and its intermediate certificates in PEM, for https. The file is read again when it changes. A relative path starts at the directory of this file."`
 	KeyFile  string `toml:"key_file" check:"file" doc:"The certificate's key, in PEM."`
-	Secret   Secret `toml:"secret" env:"WEBHOOK_SECRET" credential:"webhook_secret" doc:"What the provider signs events with. It is a secret and not set in the file."`
+	Secret   Secret `toml:"secret" env:"WEBHOOK_SECRET" credential:"webhook_secret" doc:"The secret with which the provider signs events. It is not set in the file."`
 	// As written; what is in it is in Secret.
-	SecretFile     string `toml:"secret_file" check:"secret file" doc:"File that holds this secret: a path that begins with /, or with ./ for the directory of this file. 'smtp2rest webhook register' writes it."`
-	PreviousSecret Secret `toml:"previous_secret" env:"WEBHOOK_SECRET_PREVIOUS" credential:"webhook_secret_previous" doc:"The secret before it, which is taken as well while the provider changes from one to the other. It is a secret and not set in the file."`
+	SecretFile     string `toml:"secret_file" check:"secret file" doc:"A file that contains only this secret. The path begins with /, or with ./ for the directory of this file. 'smtp2rest webhook register' writes it."`
+	PreviousSecret Secret `toml:"previous_secret" env:"WEBHOOK_SECRET_PREVIOUS" credential:"webhook_secret_previous" doc:"The secret before this one, which is accepted while the provider changes from one to the other. It is not set in the file."`
 	// As written.
-	PreviousSecretFile   string `toml:"previous_secret_file" check:"secret file" doc:"File that holds the secret before it, if there was one; 'webhook register' writes it."`
-	SuppressUnsubscribed bool   `toml:"suppress_unsubscribed" doc:"Refuses mail to who unsubscribed. Without it they are only marked: a receipt or a password reset may still be due to them."`
+	PreviousSecretFile   string `toml:"previous_secret_file" check:"secret file" doc:"A file that contains only the secret before this one. 'smtp2rest webhook register' writes it."`
+	SuppressUnsubscribed bool   `toml:"suppress_unsubscribed" doc:"Refuses mail to addresses that unsubscribed. Otherwise they are only marked: they may still expect a receipt or a password reset."`
 	nexuspromail.Registration
 }
 

@@ -399,8 +399,8 @@ type Settings struct {
 
 // Bounces says when senders are told. internal/settings explains the tags.
 type Bounces struct {
-	PerHour int           `toml:"per_hour" default:"20" range:"0..1000000" doc:"The most bounces to one address in an hour. 0 is no bound."`
-	Grace   time.Duration `toml:"grace" default:"4h" range:"0s..7d" doc:"A mail's failed recipients are told of together, once none is waiting any more, and at the latest after this time."`
+	PerHour int           `toml:"per_hour" default:"20" range:"0..1000000" doc:"The most bounces to one address in an hour. 0: no limit."`
+	Grace   time.Duration `toml:"grace" default:"4h" range:"0s..7d" doc:"The failed recipients of a mail are reported together, when no recipient is waiting any more, but at the latest after this time."`
 }
 
 // Prepare returns a function that puts s into force and looks at the queue again, in

@@ -83,8 +83,8 @@ func NewRecorder(o Options) *Recorder {
 
 // Bounds are the Options that Prepare can change. internal/settings explains the tags.
 type Bounds struct {
-	Keep    time.Duration `toml:"keep" default:"30d" range:"0s..3660d" doc:"How long it is kept after a mail came. \"0s\" keeps none, and removes what there is."`
-	MaxSize int64         `toml:"max_size" default:"1GiB" range:"0..1048576GiB" doc:"The most it may take on the disk; the oldest goes first. 0 is no bound."`
+	Keep    time.Duration `toml:"keep" default:"30d" range:"0s..3660d" doc:"How long the record of a mail is kept after it came. \"0s\" keeps none, and removes those that exist."`
+	MaxSize int64         `toml:"max_size" default:"1GiB" range:"0..1048576GiB" doc:"The most that all records may take on the disk. The oldest are removed first. 0: no limit."`
 }
 
 // Prepare makes ready to keep more or less. What is too old by it goes when the

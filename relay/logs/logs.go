@@ -31,8 +31,8 @@ type Options struct {
 
 // Settings can be changed by Change. internal/settings explains the tags.
 type Settings struct {
-	Level  slog.Level `toml:"level" default:"info" doc:"The least important lines that are written: \"debug\", \"info\", \"warn\" or \"error\"."`
-	Format Format     `toml:"format" default:"auto" words:"auto text json" doc:"\"text\" for people, \"json\" for programs; \"auto\" is text, and in the systemd journal without the time that it has already."`
+	Level  slog.Level `toml:"level" default:"info" doc:"The lowest level of lines that are written: \"debug\", \"info\", \"warn\" or \"error\"."`
+	Format Format     `toml:"format" default:"auto" words:"auto text json" doc:"\"text\" is for people, \"json\" for programs. \"auto\" is text, but without the time in the systemd journal, which has it already."`
 }
 
 // Format is the format of a line.

@@ -262,12 +262,12 @@ func (p *Pacer) State() State {
 // Settings can be changed by Prepare. internal/settings explains the tags.
 type Settings struct {
 	// Concurrency is at least 1.
-	Concurrency int `toml:"concurrency" default:"32" range:"1..1000" doc:"How many calls are made at once."`
+	Concurrency int `toml:"concurrency" default:"32" range:"1..1000" doc:"The most calls at the same time."`
 	// Rate is never exceeded. If 429s come again and again all the same, less is found
 	// to be allowed.
-	Rate float64 `toml:"rate" range:"0..100000" doc:"How many calls a second the account allows. 0 is not known: the relay finds out."`
+	Rate float64 `toml:"rate" range:"0..100000" doc:"How many calls per second the account allows. 0: not known, the relay finds it out."`
 	// Burst counts with a Rate only; it is at least 1.
-	Burst int `toml:"burst" range:"0..100000" doc:"How many calls may follow each other at once after a rest. 0 is a tenth of rate, and at least 1."`
+	Burst int `toml:"burst" range:"0..100000" doc:"How many calls may be made at once after a pause. 0: a tenth of rate, at least 1."`
 	// MaxPause bounds one pause after a 429.
 	MaxPause time.Duration `toml:"max_retry_after" default:"1h" range:"1s..7d" doc:"The longest pause that is kept when the API asks for one (Retry-After)."`
 }

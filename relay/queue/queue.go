@@ -71,11 +71,11 @@ type Options struct {
 	// them, those that are kept because they failed: with so many of either no
 	// more is taken. MaxBytes bounds the sizes of both together. Sent mail does
 	// not count.
-	MaxMails int   `toml:"max_mails" default:"1000000" range:"0..1000000000" doc:"The most mails that wait at once, and the most that are kept because they failed; what comes then is told to try later. 0 is no bound."`
-	MaxBytes int64 `toml:"max_size" default:"10GiB" range:"0..1048576GiB" doc:"The most both may take together. 0 is no bound."`
+	MaxMails int   `toml:"max_mails" default:"1000000" range:"0..1000000000" doc:"The most mails that may wait, and the most failed mails that are kept. Further mail is answered with a temporary error. 0: no limit."`
+	MaxBytes int64 `toml:"max_size" default:"10GiB" range:"0..1048576GiB" doc:"The most that both may take together. 0: no limit."`
 	// With less than MinFree Enqueue fails with ErrFull while all that drains the
 	// queue goes on.
-	MinFree int64 `toml:"min_free" default:"256MiB" range:"0..1048576GiB" doc:"How much of the disk is left free, for what sends and removes mail to go on. At least 32MiB are, whatever is set."`
+	MinFree int64 `toml:"min_free" default:"256MiB" range:"0..1048576GiB" doc:"How much of the disk is left free, so that mail can still be sent and removed. It is at least 32MiB, whatever is set."`
 	// ForgetSent removes a mail when its last recipient is sent, instead of
 	// keeping it listed, without content, until Purge. A mail that is not
 	// there is then taken to have been sent: settling it as Done is no error.

@@ -8,9 +8,9 @@ import "time"
 // long after each further one, at most Max. MaxAge counts from the acceptance of a
 // mail. First is above 0 and Max not below it. internal/settings explains the tags.
 type Schedule struct {
-	First  time.Duration `toml:"retry_first" default:"5s" range:"1ms..1d" doc:"How long after a failed first attempt the second one is made. Each further wait is twice as long as the one before, less up to half by chance."`
-	Max    time.Duration `toml:"retry_max" default:"15m" range:"1ms..7d" doc:"The longest wait between two attempts."`
-	MaxAge time.Duration `toml:"max_age" default:"2d" range:"1s..366d" doc:"How long a mail is tried before it is given up and its sender told."`
+	First  time.Duration `toml:"retry_first" default:"5s" range:"1ms..1d" doc:"The time between a failed first attempt and the second one. Each further time is twice as long as the one before, less up to half by chance."`
+	Max    time.Duration `toml:"retry_max" default:"15m" range:"1ms..7d" doc:"The longest time between two attempts."`
+	MaxAge time.Duration `toml:"max_age" default:"2d" range:"1s..366d" doc:"How long a mail is tried before the relay gives up and tells its sender."`
 }
 
 // fewest is how often a mail is tried at least, however old it is. A mail may have

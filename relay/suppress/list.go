@@ -27,7 +27,7 @@ type Options struct {
 
 // Settings can be changed by Prepare. internal/settings explains the tags.
 type Settings struct {
-	Expire time.Duration `toml:"expire" default:"30d" range:"1m..3650d" doc:"How long what was learnt is believed. Afterwards the API is asked again: the provider's list is the one that counts. What an operator adds stays."`
+	Expire time.Duration `toml:"expire" default:"30d" range:"1m..3650d" doc:"How long an address stays suppressed after the provider said so. Then the API is asked again, because the provider's list is the one that counts. What an operator adds stays."`
 	// Forget is how long the ids of events and what was removed are remembered. An
 	// event that is older is not taken. It depends on how long the history is kept.
 	Forget time.Duration `default:"30d"`

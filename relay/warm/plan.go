@@ -47,10 +47,10 @@ type Plan struct {
 	// Begin is any time of the first day.
 	Begin  time.Time `toml:"begin" example:"\"2026-12-01\"" doc:"The first day, in UTC. It must be set."`
 	First  int       `toml:"first" default:"50" range:"1..1000000000" doc:"How many mails the domain may send on the first day."`
-	Growth float64   `toml:"growth" default:"1.5" range:"1..100" doc:"How many times as many it may send on each further day."`
-	Until  int       `toml:"until" default:"20000" range:"0..1000000000" doc:"The warming is over on the day that would allow this many. 0 is never, which is the default with a table."`
-	Table  []int     `toml:"table" doc:"The first day's number, the second day's and so on, instead of first and growth. The last one stays; a 0 at the end is no bound any more."`
-	Urgent []string  `toml:"urgent" check:"senders" doc:"Envelope senders whose mail is never held back, or \"@domain\" for all of a domain."`
+	Growth float64   `toml:"growth" default:"1.5" range:"1..100" doc:"The factor by which this number grows every day."`
+	Until  int       `toml:"until" default:"20000" range:"0..1000000000" doc:"The warming ends on the day whose number would reach this one. 0: it never ends, which is the default with a table."`
+	Table  []int     `toml:"table" doc:"The numbers of the first day, the second day and so on, instead of first and growth. The last one stays in force; 0 at the end means no limit from then on."`
+	Urgent []string  `toml:"urgent" check:"senders" doc:"Envelope senders whose mail is never held back; \"@domain\" is a whole domain."`
 }
 
 // Cap returns how many mails the plan allows on a day. After the warming there is

@@ -177,12 +177,12 @@ func (r Rule) Permits(address string) bool {
 // are those of MAIL FROM, recipients those of RCPT TO; From is the author that the
 // mail itself names. internal/settings explains the tags.
 type Rules struct {
-	AllowSenders    List `toml:"allow_senders" doc:"The only ones that may be in MAIL FROM. None is anybody."`
-	DenySenders     List `toml:"deny_senders" doc:"Who may not be in MAIL FROM."`
-	AllowFrom       List `toml:"allow_from" doc:"The only ones that may be in a mail's From. None is anybody."`
-	DenyFrom        List `toml:"deny_from" doc:"Who may not be in a mail's From."`
-	AllowRecipients List `toml:"allow_recipients" doc:"The only ones that mail may be to, as RCPT names them. None is anybody."`
-	DenyRecipients  List `toml:"deny_recipients" doc:"Whom mail may not be to."`
+	AllowSenders    List `toml:"allow_senders" doc:"If there are any, only these may be in MAIL FROM."`
+	DenySenders     List `toml:"deny_senders" doc:"These may not be in MAIL FROM."`
+	AllowFrom       List `toml:"allow_from" doc:"If there are any, only these may be in the From of a mail."`
+	DenyFrom        List `toml:"deny_from" doc:"These may not be in the From of a mail."`
+	AllowRecipients List `toml:"allow_recipients" doc:"If there are any, mail may only go to these, as RCPT names them."`
+	DenyRecipients  List `toml:"deny_recipients" doc:"Mail may not go to these."`
 }
 
 // of is the rule for one part of a mail.

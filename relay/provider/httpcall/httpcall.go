@@ -28,9 +28,9 @@ import (
 
 // Timeouts bound a call. internal/settings explains the tags.
 type Timeouts struct {
-	Timeout time.Duration `toml:"timeout" default:"10s" range:"1ms..5m" doc:"How long one call may take in all."`
+	Timeout time.Duration `toml:"timeout" default:"10s" range:"1ms..5m" doc:"The longest time for a whole call."`
 	// ConnectTimeout is that of dialing, and of TLS.
-	ConnectTimeout time.Duration `toml:"connect_timeout" default:"5s" range:"1ms..5m" doc:"How much of that connecting may take."`
+	ConnectTimeout time.Duration `toml:"connect_timeout" default:"5s" range:"1ms..5m" doc:"The longest time for connecting, which is part of timeout."`
 }
 
 // Options configure a Client.

@@ -15,14 +15,14 @@ import (
 // explains the tags.
 type Format struct {
 	// Attachments is an array, and never left out.
-	Attachments string `toml:"attachments_field" default:"attachments" check:"needed field" doc:"With \"send\": the field of the JSON that holds the list of attachments."`
-	Filename    string `toml:"attachment_filename" default:"filename" check:"field" doc:"With \"send\": the field of a list item that holds the file's name. \"\" leaves it out."`
+	Attachments string `toml:"attachments_field" default:"attachments" check:"needed field" doc:"With \"send\": the JSON field that holds the list of attachments."`
+	Filename    string `toml:"attachment_filename" default:"filename" check:"field" doc:"With \"send\": the field of an attachment that holds its file name. \"\" leaves it out."`
 	// Content is base64, and never left out.
-	Content     string `toml:"attachment_content" default:"content" check:"needed field" doc:"With \"send\": the field of a list item that holds the content, in base64."`
-	ContentType string `toml:"attachment_content_type" default:"content_type" check:"field" doc:"With \"send\": the field of a list item that holds the media type. \"\" leaves it out."`
-	ContentID   string `toml:"attachment_content_id" default:"content_id" check:"field" doc:"With \"send\": the field of a list item that holds the Content-ID by which html refers to an image. \"\" leaves it out."`
+	Content     string `toml:"attachment_content" default:"content" check:"needed field" doc:"With \"send\": the field of an attachment that holds its content, in base64."`
+	ContentType string `toml:"attachment_content_type" default:"content_type" check:"field" doc:"With \"send\": the field of an attachment that holds its media type. \"\" leaves it out."`
+	ContentID   string `toml:"attachment_content_id" default:"content_id" check:"field" doc:"With \"send\": the field of an attachment that holds the Content-ID by which HTML refers to an image. \"\" leaves it out."`
 	// Headers is an object.
-	Headers string `toml:"header_field" check:"field" doc:"The field of the JSON that takes further headers, as an object. \"\" is none: the API's documentation has no such field."`
+	Headers string `toml:"header_field" check:"field" doc:"The JSON field that takes further headers, as an object. \"\": none. The API documents no such field."`
 }
 
 var _ provider.Format = Format{}

@@ -19,8 +19,8 @@ import (
 // Endpoint says where mail is sent to. internal/settings explains the tags, here and
 // below.
 type Endpoint struct {
-	URL  string `toml:"url" default:"https://app.nexuspromail.com/api" check:"url" env:"NEXUSPROMAIL_API_URL" doc:"Where the API is."`
-	Path string `toml:"path" default:"/v1/transactional/send" check:"path" doc:"The path of the sending call, below url."`
+	URL  string `toml:"url" default:"https://app.nexuspromail.com/api" check:"url" env:"NEXUSPROMAIL_API_URL" doc:"The base URL of the API."`
+	Path string `toml:"path" default:"/v1/transactional/send" check:"path" doc:"The path of the call that sends a mail, below url."`
 }
 
 // Registration says where endpoints for events are registered.
