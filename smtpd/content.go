@@ -11,26 +11,26 @@ import (
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
-// drainBytes is how much of a message that is refused anyway is read to its
-// end, beyond the size we take, so that the client gets to hear the reply.
+// drainBytes is how much more than the largest size is read of a message that is
+// already refused, so that the client reaches its end and gets the reply.
 const drainBytes = 64 << 20
 
-// errDrained says that a message went on for so long after it was refused that
-// the rest is not worth reading: the connection has to be closed.
+// errDrained: a message went on for so long after it was refused that the connection
+// has to be closed.
 var errDrained = errors.New("smtpd: message far beyond the limit")
 
-// A message comes in pieces, each as large as all before it, from the one to
-// the other; so nothing is copied to make room, and nobody has memory for what
-// does not come. An announced size makes the first piece larger.
+// A message is kept in pieces, each as large as all before it together. So nothing is
+// copied to make room, and no memory is held for what never comes. An announced size
+// makes the first piece larger.
 const (
 	leastPiece = 4 << 10
 	firstPiece = 64 << 10
 	mostPiece  = 256 << 10
 )
 
-// content collects one message, from DATA or from the chunks of BDAT, with
-// CRLF line ends whatever the client used: CRLF, a run of CRs before LF (what
-// a text mode makes of CRLF), a bare LF, a bare CR.
+// content collects one message, from DATA or from the chunks of BDAT. Its line ends
+// become CRLF, whatever the client used: CRLF, several CRs before LF (what a text mode
+// makes of CRLF), a bare LF, or a bare CR.
 type content struct {
 	pieces [][]byte // full, but for the last
 	size   int64    // of all pieces together
@@ -39,14 +39,14 @@ type content struct {
 
 	maxBytes int64
 	maxLine  int
-	reserve  func(kind budget.Kind, n int64) *reply.Reply // n octets of memory in all, or why not
+	reserve  func(kind budget.Kind, n int64) *reply.Reply // reserves n octets of memory in all, or returns why not
 
 	header  header
 	line    int // octets in the current line so far
-	crs     int // CRs seen whose meaning depends on what follows
+	crs     int // CRs whose meaning depends on what follows
 	read    int64
 	refusal *reply.Reply // why nothing is collected any more
-	limit   limit        // that was met, "" for none and for what reserve counted
+	limit   limit        // that was met; "" for none, and for one that reserve has counted
 }
 
 // add takes the next octets of the message. It keeps nothing of p.
@@ -70,7 +70,7 @@ func (c *content) add(p []byte) error {
 		}
 		c.put(p[:i])
 		if p[i] == '\r' {
-			if c.crs++; int64(c.crs) > c.maxBytes { // they would be nothing, or all too much
+			if c.crs++; int64(c.crs) > c.maxBytes { // so that they, too, have a bound
 				c.refuse(limitSize, reply.TooLarge())
 				return nil
 			}
@@ -82,8 +82,8 @@ func (c *content) add(p []byte) error {
 	return nil
 }
 
-// endCRs decides what the CRs before p were: with LF they are one line end,
-// else each is one. It returns what is left of p.
+// endCRs decides what the CRs before p were: with a LF they are one line end, else
+// each is one. It returns the rest of p.
 func (c *content) endCRs(p []byte) []byte {
 	if p[0] == '\n' {
 		c.crs = 0
@@ -131,7 +131,8 @@ func (c *content) put(p []byte) {
 	}
 }
 
-// refuse gives the memory back at once, however long the rest takes to come.
+// refuse stops collecting. It gives the memory back at once, however long the rest
+// of the message takes.
 func (c *content) refuse(l limit, r *reply.Reply) {
 	c.refusal, c.limit = r, l
 	c.pieces, c.held = nil, 0
@@ -153,10 +154,10 @@ func (c *content) grow() {
 	c.pieces = append(c.pieces, make([]byte, 0, n))
 }
 
-// firstHeld is what is held for a message that has not begun to come.
+// firstHeld is the memory reserved for a message before it begins.
 func firstHeld(hint int64) int64 { return max(leastPiece, min(hint, firstPiece)) }
 
-// whole returns the message in one piece, or why it cannot.
+// whole returns the message in one piece, or the reply that refuses it.
 func (c *content) whole() ([]byte, *reply.Reply) {
 	if c.refusal != nil {
 		return nil, c.refusal
@@ -182,9 +183,9 @@ func (c *content) finish() {
 	}
 }
 
-// readData reads what follows DATA up to and including CRLF.CRLF, the only
-// thing that ends it: whoever also takes a bare LF or CR there reads other
-// messages than the relay before it did, and mail can be smuggled through.
+// readData reads what follows DATA up to and including CRLF.CRLF. Nothing else ends
+// it: a server that also accepts a bare LF or CR there reads other messages than the
+// relay before it did, and mail can be smuggled through.
 func (c *content) readData(r *bufio.Reader) error {
 	const (
 		afterCRLF  = iota // at the start of a line, as RFC 5321 has it
@@ -207,8 +208,8 @@ func (c *content) readData(r *bufio.Reader) error {
 		case at == afterCRLF && p[0] == '.':
 			p = p[1:] // RFC 5321 section 4.5.2
 		case at == afterLF && bytes.HasPrefix(p, []byte("..")):
-			// Python's smtplib doubles the dot here too, for others it is the
-			// rare case. A single dot was doubled by nobody and stays.
+			// Python's smtplib doubles the dot here too; others rarely have one
+			// here. A single dot was not doubled, and stays.
 			p = p[1:]
 		}
 		switch {
@@ -226,7 +227,7 @@ func (c *content) readData(r *bufio.Reader) error {
 	}
 }
 
-// readChunk reads the size octets that follow a BDAT. Fewer are an error.
+// readChunk reads the octets that follow a BDAT: size of them, or it is an error.
 func (c *content) readChunk(r *bufio.Reader, size int64) error {
 	for size > 0 {
 		if _, err := r.Peek(1); err != nil {
@@ -250,21 +251,21 @@ func unexpected(err error) error {
 	return err
 }
 
-// header bounds the header of a message while it comes: the lines up to the
-// first that is empty, or that cannot be a field's, for mail without a header.
+// header bounds the header of a message while it comes. The header ends at the first
+// line that is empty or, as in mail without a header, cannot belong to a field.
 type header struct {
 	max   int64
 	size  int64
 	ended bool
 
 	begun int  // octets of the current line
-	field bool // it goes on a field, or has a colon
+	field bool // the current line has a colon or continues a field
 }
 
-// longestName is where a colon must be at the latest: RFC 5322 section 2.1.1.
+// longestName is the longest a line can be without a colon: RFC 5322 section 2.1.1.
 const longestName = 998
 
-// add takes the next octets of a line. It is false when they are too many.
+// add counts the next octets of a line. It is false when the header is too large.
 func (h *header) add(p []byte) bool {
 	if h.ended {
 		return true
@@ -279,14 +280,14 @@ func (h *header) add(p []byte) bool {
 	return h.ended || h.size <= h.max
 }
 
-// endLine comes behind the line's end.
+// endLine is called at the end of a line.
 func (h *header) endLine() {
-	h.ended = h.ended || !h.field // an empty line is none either
+	h.ended = h.ended || !h.field // an empty line belongs to no field either
 	h.begun, h.field = 0, false
 }
 
-// receivedFields counts the Received fields in the header of a message, which
-// every server on its way adds.
+// receivedFields counts the Received fields in the header of a message. Every server
+// on its way adds one.
 func receivedFields(data []byte) int {
 	const name = "Received:"
 	n := 0

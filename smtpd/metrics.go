@@ -2,6 +2,7 @@ package smtpd
 
 import (
 	"crypto/tls"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -12,10 +13,10 @@ import (
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
-// limit is the name of a limit, as the metrics and the log have it.
+// limit is the name of a limit in the metrics.
 type limit string
 
-// The limits. Those with a setting are called as it is.
+// The limits. One with a setting has its name.
 const (
 	limitConnections       limit = "connections"
 	limitAddress           limit = "connections_per_address"
@@ -53,8 +54,8 @@ func limits() []limit {
 	}
 }
 
-// metrics are what the SMTP side counts. Its labels are closed sets: nothing
-// that a client says becomes one.
+// metrics counts what happens on the SMTP side. The values of its labels are fixed:
+// nothing that a client says becomes one.
 type metrics struct {
 	open       prometheus.Gauge
 	opened     prometheus.Counter
@@ -110,13 +111,9 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 
 // replied counts a reply by its last line.
 func (m *metrics) replied(line string) {
-	code := otherReply
-	if len(line) >= 3 {
-		for _, known := range reply.Codes() {
-			if strings.HasPrefix(line, strconv.Itoa(known)) {
-				code = line[:3]
-			}
-		}
+	code := line[:min(3, len(line))]
+	if n, err := strconv.Atoi(code); err != nil || !slices.Contains(reply.Codes(), n) {
+		code = otherReply
 	}
 	m.replies.WithLabelValues(code).Inc()
 }
@@ -144,8 +141,7 @@ func (m *metrics) handshake(version uint16) {
 	}
 }
 
-// rule is what of the configuration refuses somebody, by the name of its
-// setting.
+// rule is a setting that refuses somebody, by its name.
 type rule string
 
 // The rules about clients.
@@ -155,8 +151,8 @@ const (
 	ruleTLS         rule = "listener.auth_without_tls"
 )
 
-// addressRules are those about addresses: of each place of a session's chain,
-// by whom they are about.
+// addressRules names the rules about addresses, in the order of session.rules and by
+// the part of the mail that they are about.
 func addressRules() [][]struct{ allow, deny rule } {
 	return [][]struct{ allow, deny rule }{
 		{
@@ -175,7 +171,7 @@ func addressRules() [][]struct{ allow, deny rule } {
 	}
 }
 
-// rules are all of them.
+// rules returns all rules.
 func rules() []rule {
 	list := []rule{ruleNetworks, ruleRequireAuth, ruleTLS}
 	for _, place := range addressRules() {
@@ -186,7 +182,7 @@ func rules() []rule {
 	return list
 }
 
-// permits holds an address to the rules, and counts which of them refuses it.
+// permits reports whether the rules permit an address, and counts the one that does not.
 func (m *metrics) permits(chain policy.Chain, part policy.Part, address string) bool {
 	place, allow, broken := chain.Broken(part, address)
 	if !broken {

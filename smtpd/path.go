@@ -11,16 +11,16 @@ import (
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
-// maxAddress bounds an address: 256 octets for a path with its brackets (RFC
-// 5321 section 4.5.3.1.3). The 64 for a local part are not enforced, as
-// senders of bulk mail put whole addresses in there.
+// maxAddress bounds an address: a path with its brackets may have 256 octets (RFC 5321
+// section 4.5.3.1.3). A local part may be longer than the 64 that the RFC allows:
+// senders of bulk mail put whole addresses there.
 const maxAddress = 254
 
-// pathCommand is a MAIL or RCPT as we read it. go-smtp's parser hands on
-// quoted local parts unquoted, so that "a@b"@x cannot be told from a@b@x, and
-// lets any octet through; so it only ever sees what was read here.
+// pathCommand is a MAIL or RCPT as we read it. go-smtp's parser removes the quotes of a
+// local part, so that "a@b"@x cannot be told from a@b@x, and accepts any octet. So it
+// gets only what was read here.
 type pathCommand struct {
-	address string // canonical: a local part is quoted only if it must be
+	address string // canonical: a local part is quoted only if it has to be
 	size    int64  // of MAIL: SIZE, 0 when not given
 	utf8    bool   // of MAIL: SMTPUTF8
 }
@@ -70,8 +70,8 @@ func (cmd *pathCommand) mailParameter(name, value string, maxBytes int64) *reply
 		}
 		cmd.utf8 = true
 	case "AUTH":
-		// RFC 4954 section 5: who handed the mail to the client, which Sendmail
-		// says wherever a login is offered. Nothing here rests on it.
+		// RFC 4954 section 5: who handed the mail to the client. Sendmail says it
+		// wherever a login is offered; we do not use it.
 		if value != "<>" && !isXtext(value) {
 			return reply.BadArgument("AUTH is neither <> nor xtext")
 		}
@@ -117,10 +117,10 @@ func parseRcpt(arg string, utf8 bool, qualify string) (pathCommand, *reply.Reply
 	return cmd, nil
 }
 
-// parsePath reads "FROM:<a@b> rest", and forgives what old programs send: a
-// space behind the colon and missing brackets. An address without a domain,
-// such as <root> or the <postmaster> of RFC 5321 section 4.5.1, gets the domain
-// qualify; "" refuses it.
+// parsePath reads "FROM:<a@b> parameters". It accepts what old programs send: a space
+// behind the colon, and no brackets. An address without a domain, such as <root> or the
+// <postmaster> of RFC 5321 section 4.5.1, gets the domain qualify; if that is "", the
+// address is refused.
 func parsePath(verb, keyword, arg, qualify string) (cmd pathCommand, params string, refused *reply.Reply) {
 	if len(arg) < len(keyword) || !strings.EqualFold(arg[:len(keyword)], keyword) {
 		return cmd, "", reply.BadArgument(verb + " needs " + keyword + "<address>")
@@ -143,8 +143,8 @@ func parsePath(verb, keyword, arg, qualify string) (cmd pathCommand, params stri
 	return cmd, params, nil
 }
 
-// qualified completes a local part that stands alone. Whether it is one is for
-// canonicalAddress to say; whatever has an @ is left to it as it is.
+// qualified adds the domain to an address without an @. canonicalAddress checks the
+// result.
 func qualified(path, domain string) string {
 	if domain == "" || strings.Contains(path, "@") {
 		return path
@@ -152,8 +152,8 @@ func qualified(path, domain string) string {
 	return path + "@" + domain
 }
 
-// cutPath splits s behind its path, which ends at > or, without brackets, at
-// white space; neither counts inside quotes.
+// cutPath splits s behind its path, which ends at > or, without brackets, at white
+// space. Inside quotes neither ends it.
 func cutPath(s string) (path, rest string, ok bool) {
 	bracket := strings.HasPrefix(s, "<")
 	if bracket {
@@ -177,8 +177,8 @@ func cutPath(s string) (path, rest string, ok bool) {
 	return s, "", !bracket && !quoted && s != ""
 }
 
-// canonicalAddress checks a Mailbox of RFC 5321 section 4.1.2, with the
-// letters of RFC 6531 section 3.3, and returns the one form in which we use it.
+// canonicalAddress checks a Mailbox of RFC 5321 section 4.1.2, with the letters of RFC
+// 6531 section 3.3, and returns the form that we use: <"a.b"@x> becomes a.b@x.
 func canonicalAddress(s string) (string, bool) {
 	if len(s) > maxAddress || !utf8.ValidString(s) {
 		return "", false
@@ -196,7 +196,7 @@ func canonicalAddress(s string) (string, bool) {
 // cutLocalPart returns the local part without quotes, and the domain.
 func cutLocalPart(s string) (local, domain string, ok bool) {
 	if !strings.HasPrefix(s, `"`) {
-		// Two dots in a row are against the RFC, and real.
+		// Two dots in a row are against the RFC, but such addresses exist.
 		local, domain, ok = strings.Cut(s, "@")
 		bad := strings.ContainsFunc(local, func(r rune) bool { return !isAtext(r) && r != '.' })
 		return local, domain, ok && !bad && strings.Trim(local, ".") != ""
@@ -227,7 +227,7 @@ func isAtext(r rune) bool {
 	return isLetterOrDigit(r) || strings.ContainsRune("!#$%&'*+-/=?^_`{|}~", r)
 }
 
-// isLetterOrDigit takes what is visible beyond ASCII as letters.
+// isLetterOrDigit counts everything visible beyond ASCII as a letter.
 func isLetterOrDigit(r rune) bool {
 	if r >= utf8.RuneSelf {
 		return unicode.IsGraphic(r) && !unicode.IsSpace(r)
@@ -235,8 +235,8 @@ func isLetterOrDigit(r rune) bool {
 	return r >= '0' && r <= '9' || r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z'
 }
 
-// isDomain forgives underscores, which host names inside a company have. Beyond
-// ASCII it takes what has a form in DNS, so that no list of domains misses it.
+// isDomain accepts underscores, which host names inside a company have. A domain beyond
+// ASCII must have a form in DNS, so that every list of domains can name it.
 func isDomain(s string) bool {
 	for _, label := range strings.Split(s, ".") {
 		if label == "" || len(label) > 63 || label[0] == '-' || label[len(label)-1] == '-' {

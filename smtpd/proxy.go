@@ -20,14 +20,13 @@ const (
 var errNoProxy = errors.New("no PROXY header, which a listener's proxy_from clients have to send")
 
 // readProxy reads the header of the PROXY protocol, version 1 or 2
-// (https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt), and nothing
-// behind it. The address is zero when the proxy does not name one, as for its
-// own health checks: such a client is nobody's neighbour.
+// (https://www.haproxy.org/download/3.0/doc/proxy-protocol.txt), and nothing behind it.
+// The address is zero if the proxy does not say one, as for its own health checks:
+// such a client is in no network.
 //
-// pires/go-proxyproto (v0.15) was tried in its place: it refuses a header of
-// version 1 that comes in more than one segment, which the protocol advises to
-// take, one of version 2 that names no address, and it reads on into what
-// follows, where TLS begins.
+// We tried pires/go-proxyproto (v0.15) instead. It refuses a header of version 1 that
+// comes in more than one segment, which the protocol advises to accept, and one of
+// version 2 without an address; and it reads beyond the header, where TLS begins.
 func readProxy(r io.Reader) (netip.AddrPort, error) {
 	head := make([]byte, len(proxySignature), maxProxyLine)
 	if _, err := io.ReadFull(r, head); err != nil {

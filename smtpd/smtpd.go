@@ -86,7 +86,7 @@ type Envelope struct {
 // itself names.
 func (e *Envelope) Author(address string) bool {
 	if e.author == nil { // no server made it
-		return e.Rules.From(address)
+		return e.Rules.Permits(policy.Author, address)
 	}
 	return e.author(address)
 }

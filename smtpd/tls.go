@@ -41,7 +41,7 @@ type TLS struct {
 // On reports whether there is TLS at any time.
 func (t TLS) On() bool { return t.Mode == StartTLS || t.Mode == ImplicitTLS }
 
-// config is nil for no TLS. An error names the file that is wrong.
+// config returns nil for no TLS. Its error names the file that is wrong.
 func (t TLS) config(hostname string, log *slog.Logger) (*tls.Config, error) {
 	if !t.On() {
 		return nil, nil
@@ -67,8 +67,8 @@ func (t TLS) config(hostname string, log *slog.Logger) (*tls.Config, error) {
 	return c, nil
 }
 
-// oldSuites adds what devices of TLS 1.0 times often have alone: a key
-// exchange without forward secrecy, which Go no longer has by default.
+// oldSuites returns Go's cipher suites and those that many devices of TLS 1.0 times
+// have alone: a key exchange without forward secrecy, which Go has no longer by default.
 func oldSuites() []uint16 {
 	ids := []uint16{tls.TLS_RSA_WITH_AES_128_CBC_SHA, tls.TLS_RSA_WITH_AES_256_CBC_SHA}
 	for _, suite := range tls.CipherSuites() {
@@ -77,11 +77,11 @@ func oldSuites() []uint16 {
 	return ids
 }
 
-// lookEvery is how often the files of a certificate are looked at, at most.
+// lookEvery is how often, at most, the files of a certificate are checked for changes.
 const lookEvery = time.Second
 
-// A certificate is kept in files, which are read again when they change: one
-// that is renewed every few weeks must not need a restart.
+// A certificate is read from files, and again when they change: one that is renewed
+// every few weeks must not need a restart.
 type certificate struct {
 	certFile, keyFile string
 	log               *slog.Logger
@@ -92,7 +92,7 @@ type certificate struct {
 	looked time.Time
 }
 
-// fileState tells one state of the two files from another.
+// fileState tells whether the two files have changed.
 type fileState struct {
 	cert, key         time.Time
 	certSize, keySize int64
@@ -130,8 +130,8 @@ func (c *certificate) read() error {
 	return nil
 }
 
-// current is the certificate as it is in the files. While these are not good,
-// as in the middle of a renewal, it is the last one that was.
+// current returns the certificate in the files. While those are not usable, as in the
+// middle of a renewal, it returns the last one that was.
 func (c *certificate) current(now time.Time) *tls.Certificate {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -146,7 +146,7 @@ func (c *certificate) current(now time.Time) *tls.Certificate {
 	if err == nil {
 		err = c.read()
 	}
-	c.state = state // whether good or not: it is told once, not to each client
+	c.state = state // usable or not: a failure is logged once, not for each client
 	if err != nil {
 		c.log.Error("the certificate cannot be read again; the old one stays", "error", err)
 	} else {
@@ -158,7 +158,7 @@ func (c *certificate) current(now time.Time) *tls.Certificate {
 // selfSignedTime is long: nobody checks it, and nobody would renew it.
 const selfSignedTime = 10 * 365 * 24 * time.Hour
 
-// selfSigned makes a certificate. Old clients know RSA only.
+// selfSigned makes a certificate. Old clients know only RSA.
 func selfSigned(hostname string, old bool) (*tls.Certificate, error) {
 	pair := &tls.Certificate{}
 	var public any

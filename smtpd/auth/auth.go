@@ -1,6 +1,6 @@
-// Package auth decides who a client is: users with bcrypt hashes, the
-// exchanges of AUTH PLAIN and LOGIN, and the slowing of those who guess. It
-// knows no connection: smtpd carries the lines and keeps the clients waiting.
+// Package auth checks logins: users with bcrypt hashes, the exchanges of AUTH PLAIN and
+// LOGIN, and the delays and bans for clients that guess passwords. smtpd sends and
+// reads the lines, and keeps the clients waiting.
 package auth
 
 import (
@@ -14,22 +14,25 @@ import (
 	"log/slog"
 	"net/netip"
 	"runtime"
+	"strings"
 	"sync"
 	"time"
+
+	"golang.org/x/crypto/bcrypt"
 
 	"github.com/smtp2rest/smtp2rest/smtpd/policy"
 )
 
-// User is someone who may log in.
+// A User may log in.
 type User struct {
 	Name  string
 	Hash  string       // bcrypt's
-	Rules policy.Rules // that bind the user besides the listener's
-	Rate  Rate         // of recipients; zero is that of all users
+	Rules policy.Rules // that bind the user, besides the listener's
+	Rate  Rate         // of recipients; the zero Rate is that of all users
 }
 
-// Rate is a number in a time: after a rest all at once, then evenly. The zero
-// Rate is no bound.
+// A Rate is a number in a time, such as 600 in an hour. After a rest the whole number
+// may come at once, then one by one, evenly. The zero Rate is no bound.
 type Rate struct {
 	Number int
 	Per    time.Duration
@@ -38,7 +41,7 @@ type Rate struct {
 // Bounds reports whether there is a bound.
 func (r Rate) Bounds() bool { return r.Number > 0 && r.Per > 0 }
 
-// Credentials are what a client said. No verb of fmt, and no log, shows them.
+// Credentials are what a client logs in with. No verb of fmt, and no log, shows them.
 type Credentials struct{ User, Password string }
 
 // Format shows nothing.
@@ -47,34 +50,35 @@ func (Credentials) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte("(credent
 // LogValue shows nothing.
 func (Credentials) LogValue() slog.Value { return slog.StringValue("(credentials)") }
 
-// Options are what a Checker is made from. Zero fields take the default.
+// Options are what New makes a Checker from. Zero fields take the default.
 type Options struct {
 	Users    []User
-	Delay    time.Duration // after a first wrong password, doubled by each further one up to 16 times; 500 ms
-	Failures int           // wrong passwords after which one is shut out; 10
-	ShutOut  time.Duration // how long after the last of them; 15 min
+	Delay    time.Duration // after the first wrong password, doubled by each further one up to 16 times; 500 ms
+	Failures int           // the number of wrong passwords after which a client is shut out; 10
+	ShutOut  time.Duration // for how long after the last of them; 15 min
 }
 
-// A Checker knows the users, and who was wrong lately. It is safe for
+// A Checker knows the users, and the wrong passwords of late. It is safe for
 // concurrent use.
 type Checker struct {
 	slots   chan struct{} // for checks at once: bcrypt is slow by design, and must not take every processor
 	guesses *guesses
 
-	// What was right is remembered under a key of this process: a program that
-	// logs in for each of its mails must not cost a bcrypt each time.
+	compare func(hash, password string) bool // bcrypt's; tests count its calls
+
+	// A password that was right is kept as a digest under secret, which only this
+	// process knows: a program that logs in for each mail must not cost a bcrypt
+	// each time.
 	secret [32]byte
 
-	compare func(hash, password string) bool // bcrypt's
-
-	mu        sync.Mutex
-	users     map[string]*User
-	costliest string                       // of the users' hashes
-	most      int                          // its cost
-	right     map[string][sha256.Size]byte // by user
+	mu          sync.Mutex
+	right       map[string][sha256.Size]byte // by user
+	users       map[string]*User
+	costliest   string // of the users' hashes
+	highestCost int    // the cost of costliest
 }
 
-// New checks the users as Replace does.
+// New makes a Checker. It checks the users as Replace does.
 func New(o Options) (*Checker, error) {
 	c := &Checker{
 		right:   map[string][sha256.Size]byte{},
@@ -89,14 +93,13 @@ func New(o Options) (*Checker, error) {
 	return c, nil
 }
 
-// Replace puts these users in the place of those before. Who has guessed, and
-// who has logged in from where, stays known. An error changes nothing; it names
-// the user who is wrong, and never shows a hash.
+// Replace replaces the users. What is known of guesses and of logins stays. An error
+// changes nothing; it names the user that is wrong, and never shows a hash.
 func (c *Checker) Replace(users []User) error {
 	table := map[string]*User{}
-	most, costliest := 0, nobodysHash(cost)
+	highest, costliest := 0, dummyHash(cost)
 	for _, u := range users {
-		its, err := CheckHash(u.Hash)
+		c, err := CheckHash(u.Hash)
 		switch {
 		case u.Name == "":
 			return errors.New("auth: a user without a name")
@@ -106,8 +109,8 @@ func (c *Checker) Replace(users []User) error {
 			return fmt.Errorf("auth: user %q is there twice", u.Name)
 		}
 		table[u.Name] = &u
-		if its > most {
-			most, costliest = its, u.Hash
+		if c > highest {
+			highest, costliest = c, u.Hash
 		}
 	}
 	c.mu.Lock()
@@ -117,17 +120,17 @@ func (c *Checker) Replace(users []User) error {
 			delete(c.right, name)
 		}
 	}
-	c.users, c.costliest, c.most = table, costliest, most
+	c.users, c.costliest, c.highestCost = table, costliest, highest
 	return nil
 }
 
-// nobodysHash is a hash of a cost that no password is known to have.
-func nobodysHash(cost int) string {
+// dummyHash returns a hash of a cost that no known password has.
+func dummyHash(cost int) string {
 	return fmt.Sprintf("$2a$%02d$......................0123456789012345678901234567890", cost)
 }
 
-// Current is the user as the table has them now, for one who logged in before;
-// nil when they are not there any more, or have another password.
+// Current returns the present settings of a user who has logged in before. It is nil if
+// the user is gone or has another password.
 func (c *Checker) Current(u *User) *User {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -138,63 +141,62 @@ func (c *Checker) Current(u *User) *User {
 	return now
 }
 
-// Result is what came of one attempt.
+// A Result is the result of one login.
 type Result struct {
-	User    *User         // nil when the attempt failed
-	ShutOut bool          // too many have failed: this one may not have been looked at
-	Delay   time.Duration // how long the client is to wait for the reply
-	Known   bool          // there is such a user: the name is fit for a log, and no password in the wrong place
+	User    *User         // nil if the login failed
+	ShutOut bool          // there were too many failures; this password may not have been checked
+	Delay   time.Duration // how long the client has to wait for the reply
+	Known   bool          // the user exists, so the name may be logged: it is no password in the wrong place
 }
 
-// Check looks at one attempt of a client at an address, which is the zero Addr
-// for a unix socket. Neither the result nor the time it takes, with its delay,
-// tells a user who does not exist from a wrong password. The error is the
-// context's.
+// Check checks one login of a client at an address, which is the zero Addr for a unix
+// socket. Neither the result nor the time it takes, with its delay, tells whether a
+// user exists. The error is the context's.
 func (c *Checker) Check(ctx context.Context, addr netip.Addr, said Credentials) (Result, error) {
 	began := time.Now()
 	user, hash := c.look(said.User)
-	v := Result{Known: user != nil}
+	result := Result{Known: user != nil}
 	a, shutOut, err := c.begin(ctx, addr, said.User)
 	switch {
 	case err != nil:
-		return v, err
+		return result, err
 	case shutOut:
-		v.ShutOut, v.Delay = true, c.guesses.longest()
-		return v, nil
+		result.ShutOut, result.Delay = true, c.guesses.longest()
+		return result, nil
 	}
 	right, err := c.matches(ctx, user, hash, said.Password)
 	switch {
 	case err != nil:
 		c.guesses.end(a)
-		return v, err
+		return result, err
 	case right:
 		c.guesses.right(a)
-		v.User = user
-		return v, nil
+		result.User = user
+		return result, nil
 	}
-	v.Delay, v.ShutOut = c.guesses.wrong(a, time.Now())
-	if v.ShutOut { // as those who were not looked at
-		v.Delay = max(0, v.Delay-time.Since(began))
+	result.Delay, result.ShutOut = c.guesses.wrong(a, time.Now())
+	if result.ShutOut { // the reply takes as long as without a check
+		result.Delay = max(0, result.Delay-time.Since(began))
 	}
-	return v, nil
+	return result, nil
 }
 
-// begin waits until it is clear whether an attempt may be looked at.
+// begin waits until it is clear whether a password may be checked.
 func (c *Checker) begin(ctx context.Context, addr netip.Addr, user string) (a attempt, out bool, err error) {
 	for {
-		a, s, landed := c.guesses.begin(addr, user, time.Now())
-		if s != mustWait {
-			return a, s == shutOut, nil
+		a, d, ended := c.guesses.begin(addr, user, time.Now())
+		if d != mustWait {
+			return a, d == shutOut, nil
 		}
 		select {
-		case <-landed:
+		case <-ended:
 		case <-ctx.Done():
 			return a, false, ctx.Err()
 		}
 	}
 }
 
-// look finds a user, nil for nobody, and the hash to compare with.
+// look finds a user, nil if there is none, and the hash to compare with.
 func (c *Checker) look(name string) (user *User, hash string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -204,7 +206,7 @@ func (c *Checker) look(name string) (user *User, hash string) {
 	return nil, c.costliest
 }
 
-// matches is false for no user, after the time it takes for one.
+// matches is false for a user who does not exist, after as much time as for one who does.
 func (c *Checker) matches(ctx context.Context, user *User, hash, password string) (bool, error) {
 	mac := hmac.New(sha256.New, c.secret[:])
 	_, _ = mac.Write([]byte(password)) // it does not fail
@@ -238,18 +240,51 @@ func (c *Checker) matches(ctx context.Context, user *User, hash, password string
 	return true, nil
 }
 
-// makeUp does the work by which a hash is cheaper than the costliest. As each
-// step of cost doubles the work, those from the hash's cost up to the one below
-// the costliest are what is missing.
+// makeUp does the work that a hash takes less than the costliest, so that all checks
+// take as long. Each step of cost doubles the work: one check of each cost from the
+// hash's up to the one below the costliest is what is missing.
 func (c *Checker) makeUp(hash, password string) {
-	its, err := CheckHash(hash)
-	if err != nil {
-		return // it was checked when it came
-	}
+	cost, _ := CheckHash(hash) // Replace has checked it
 	c.mu.Lock()
-	most := c.most
+	highest := c.highestCost
 	c.mu.Unlock()
-	for ; its < most; its++ {
-		c.compare(nobodysHash(its), password)
+	for ; cost < highest; cost++ {
+		c.compare(dummyHash(cost), password)
 	}
+}
+
+const (
+	cost    = bcrypt.DefaultCost // about a twentieth of a second; each step doubles it
+	maxCost = 14                 // about a second: above it one login could hold up all others
+)
+
+// Hash makes the hash of a password, which has at most 72 octets, for a User.
+func Hash(password string) (string, error) {
+	switch {
+	case password == "":
+		return "", errors.New("the password is empty")
+	case len(password) > 72: // bcrypt looks at no more
+		return "", errors.New("the password is longer than 72 octets")
+	case strings.ContainsAny(password, "\x00\r\n"): // AUTH PLAIN cannot carry NUL
+		return "", errors.New("the password has a control character in it")
+	}
+	hash, err := bcrypt.GenerateFromPassword([]byte(password), cost)
+	return string(hash), err
+}
+
+// CheckHash returns the cost of a hash, or an error that says what is wrong with it. The
+// error does not show the hash: it may be a password.
+func CheckHash(hash string) (int, error) {
+	c, err := bcrypt.Cost([]byte(hash))
+	switch {
+	case err != nil || len(hash) != 60 || !strings.HasPrefix(hash, "$2"):
+		return 0, errors.New("this is not a bcrypt hash, which begins with $2; 'smtp2rest hash-password' makes one")
+	case c > maxCost:
+		return 0, fmt.Errorf("the hash has a cost of %d; at most %d can be checked in time", c, maxCost)
+	}
+	return c, nil
+}
+
+func matches(hash, password string) bool {
+	return bcrypt.CompareHashAndPassword([]byte(hash), []byte(password)) == nil
 }

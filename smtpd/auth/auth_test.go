@@ -184,8 +184,8 @@ func TestTableIsBounded(t *testing.T) {
 		a, _, _ := c.guesses.begin(addr, addr.String(), time.Now())
 		c.guesses.wrong(a, time.Now())
 	}
-	if g := c.guesses; g.address.Len() != maxRemembered || g.networks.Len() != maxRemembered || g.known.Len() != 0 || len(g.flying) != 0 {
-		t.Errorf("%d, %d, %d, %d", g.address.Len(), g.networks.Len(), g.known.Len(), len(g.flying))
+	if g := c.guesses; g.address.Len() != maxRemembered || g.networks.Len() != maxRemembered || g.known.Len() != 0 || len(g.running) != 0 {
+		t.Errorf("%d, %d, %d, %d", g.address.Len(), g.networks.Len(), g.known.Len(), len(g.running))
 	}
 }
 

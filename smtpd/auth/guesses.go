@@ -1,8 +1,10 @@
 package auth
 
 import (
+	"cmp"
 	"hash/maphash"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -12,14 +14,13 @@ import (
 // maxRemembered bounds each table: about a megabyte.
 const maxRemembered = 10_000
 
-// guesses counts wrong passwords by address, whatever the user, and by user and
-// the network around the address, for those who guess with a whole network.
+// guesses counts wrong passwords: by address, whatever the user; and by user and the
+// network around the address, because some guess with a whole network.
 //
-// A user who has logged in from an address before is not shut out there by
-// these counts, but by a count of their own: nobody who guesses elsewhere, or
-// guesses other names there, can shut that user out. What a stranger is told
-// depends on the first two counts alone, or the replies would tell which names
-// are those of users.
+// A user who has logged in from an address before is not shut out there by these
+// counts, but by a count of their own: nobody can shut that user out by guessing
+// elsewhere, or by guessing other names there. What a stranger is told depends on the
+// first two counts alone; otherwise the replies would tell which users exist.
 type guesses struct {
 	delay    time.Duration
 	failures int
@@ -30,19 +31,19 @@ type guesses struct {
 	known    table // who has logged in from where
 	address  table
 	networks table
-	flying   map[key]int   // attempts that are being looked at
-	landed   chan struct{} // closed when one of them ended
+	running  map[key]int   // the attempts that are being checked
+	ended    chan struct{} // closed when one of them has ended
 }
 
 func newGuesses(delay time.Duration, failures int, shutOut time.Duration) *guesses {
 	return &guesses{
 		delay: delay, failures: failures, time: shutOut, seed: maphash.MakeSeed(),
 		known: newTable(maxRemembered), address: newTable(maxRemembered), networks: newTable(maxRemembered),
-		flying: map[key]int{}, landed: make(chan struct{}),
+		running: map[key]int{}, ended: make(chan struct{}),
 	}
 }
 
-// key is a user, 0 for all, and where from. The name is hashed because the
+// A key is a user, 0 for all, and where the client is. The name is hashed because the
 // client chooses how long it is.
 type key struct {
 	user uint64
@@ -62,110 +63,110 @@ func (g *guesses) keys(addr netip.Addr, user string) (own, address, network key)
 	return key{id, here}, key{0, here}, key{id, near}
 }
 
-// longest is how long the reply to one who is shut out takes.
+// longest is how long the reply to a client that is shut out takes.
 func (g *guesses) longest() time.Duration { return g.delay << 4 }
 
-// attempt is one that is being looked at.
+// An attempt is a login that is being checked.
 type attempt struct {
 	own, address, network key
 	known                 bool // the user has logged in from there before
 }
 
-// A standing says whether an attempt may be looked at.
-type standing int
+// A decision says whether a password may be checked.
+type decision int
 
 const (
-	mayTry standing = iota
+	mayTry decision = iota
 	mustWait
 	shutOut
 )
 
-// begin lets an attempt be looked at, or says why not. Those that are being
-// looked at may all turn out to be wrong; where they would be too many, the
-// next one has to wait until one has ended, which landed tells.
-func (g *guesses) begin(addr netip.Addr, user string, now time.Time) (a attempt, s standing, landed <-chan struct{}) {
+// begin decides whether a password may be checked. All that are being checked may turn
+// out to be wrong; if that would be too many, the next one has to wait until ended is
+// closed, which says that one of them has ended.
+func (g *guesses) begin(addr netip.Addr, user string, now time.Time) (a attempt, d decision, ended <-chan struct{}) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	a.own, a.address, a.network = g.keys(addr, user)
 	if t := g.known.get(a.own); t != nil {
 		a.known = true
-		s = g.standing(t.since(now, g.time), g.flying[a.own], g.failures)
+		d = decide(t.since(now, g.time), g.running[a.own], g.failures)
 	} else {
-		s = max(
-			g.standing(g.address.get(a.address).since(now, g.time), g.flying[a.address], g.failures),
-			g.standing(g.networks.get(a.network).since(now, g.time), g.flying[a.network], 2*g.failures))
+		d = max(
+			decide(g.address.get(a.address).since(now, g.time), g.running[a.address], g.failures),
+			decide(g.networks.get(a.network).since(now, g.time), g.running[a.network], 2*g.failures))
 	}
-	if s == mayTry {
-		g.fly(a, 1)
+	if d == mayTry {
+		g.count(a, 1)
 	}
-	return a, s, g.landed
+	return a, d, g.ended
 }
 
-func (g *guesses) standing(failed, flying, most int) standing {
+func decide(failed, running, most int) decision {
 	switch {
 	case failed >= most:
 		return shutOut
-	case failed+flying >= most:
+	case failed+running >= most:
 		return mustWait
 	}
 	return mayTry
 }
 
-// fly counts an attempt under each key that its failure would be counted under.
-func (g *guesses) fly(a attempt, n int) {
+// count counts a running attempt under each key under which its failure would count.
+func (g *guesses) count(a attempt, n int) {
 	for _, k := range []key{a.own, a.address, a.network} {
-		if g.flying[k] += n; g.flying[k] == 0 {
-			delete(g.flying, k)
+		if g.running[k] += n; g.running[k] == 0 {
+			delete(g.running, k)
 		}
 	}
 }
 
-// end is the end of an attempt that came to nothing.
+// end ends an attempt that was given up before its result was known.
 func (g *guesses) end(a attempt) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.land(a)
+	g.endLocked(a)
 }
 
-func (g *guesses) land(a attempt) {
-	g.fly(a, -1)
-	close(g.landed)
-	g.landed = make(chan struct{})
+func (g *guesses) endLocked(a attempt) {
+	g.count(a, -1)
+	close(g.ended)
+	g.ended = make(chan struct{})
 }
 
-// wrong ends an attempt with a wrong password. It returns how long the reply is
-// to take, and whether it was one too many.
+// wrong ends an attempt with a wrong password. It returns how long the reply has to
+// take, and whether the client is shut out now.
 func (g *guesses) wrong(a attempt, now time.Time) (delay time.Duration, out bool) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.land(a)
+	g.endLocked(a)
 	if t := g.known.get(a.own); a.known && t != nil {
-		out = t.count(now, g.time) >= g.failures
+		out = t.add(now, g.time) >= g.failures
 	}
-	here, near := g.address.put(a.address).count(now, g.time), g.networks.put(a.network).count(now, g.time)
+	here, near := g.address.put(a.address).add(now, g.time), g.networks.put(a.network).add(now, g.time)
 	if out || here >= g.failures || near >= 2*g.failures {
 		return g.longest(), true
 	}
 	return g.delay << min(max(here, near)-1, 4), false
 }
 
-// right ends an attempt with the right password, and remembers where the user
-// logged in from. It forgives nothing to the address: with one good password
-// others could be guessed for ever.
+// right ends an attempt with the right password, and remembers where the user logged
+// in from. The failures of the address stay: otherwise one good password would allow to
+// guess others for ever.
 func (g *guesses) right(a attempt) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.land(a)
+	g.endLocked(a)
 	*g.known.put(a.own) = tally{}
 }
 
-// tally is a number of failures, forgotten some time after the last.
+// A tally is a number of failures, which is forgotten some time after the last.
 type tally struct {
 	failures int
 	last     time.Time
 }
 
-// since is the number at a time; a nil tally has none.
+// since returns the number at a time; a nil tally has none.
 func (t *tally) since(now time.Time, memory time.Duration) int {
 	if t == nil || now.Sub(t.last) >= memory {
 		return 0
@@ -173,22 +174,21 @@ func (t *tally) since(now time.Time, memory time.Duration) int {
 	return t.failures
 }
 
-func (t *tally) count(now time.Time, memory time.Duration) int {
+// add counts a failure and returns the number.
+func (t *tally) add(now time.Time, memory time.Duration) int {
 	t.failures, t.last = t.since(now, memory)+1, now
 	return t.failures
 }
 
-// A table forgets what was longest out of use when it is full.
-type table struct {
-	*simplelru.LRU[key, *tally]
-}
+// A table forgets what was longest not used when it is full.
+type table struct{ *simplelru.LRU[key, *tally] }
 
 func newTable(size int) table {
 	lru, _ := simplelru.NewLRU[key, *tally](size, nil) // its only error is a size of 0
 	return table{lru}
 }
 
-// get is nil for what is not in the table.
+// get returns nil for a key that is not in the table.
 func (t table) get(k key) *tally {
 	found, _ := t.Get(k)
 	return found
@@ -201,4 +201,54 @@ func (t table) put(k key) *tally {
 		t.Add(k, found)
 	}
 	return found
+}
+
+// maxKept bounds Logins, which are written to disk, and often.
+const maxKept = 1000
+
+// A Login is a user and the address, or IPv6 /64, from which the user has
+// logged in. From is the zero Prefix for a unix socket.
+type Login struct {
+	User string
+	From netip.Prefix
+}
+
+// Logins returns where users have logged in from: the last thousand at most, sorted.
+// After a restart they go to Remember.
+func (c *Checker) Logins() []Login {
+	c.mu.Lock()
+	names := make(map[uint64]string, len(c.users))
+	for name := range c.users {
+		names[c.guesses.id(name)] = name
+	}
+	c.mu.Unlock()
+	var logins []Login
+	for _, k := range c.guesses.logins() {
+		if name, ok := names[k.user]; ok && len(logins) < maxKept {
+			logins = append(logins, Login{name, k.from})
+		}
+	}
+	slices.SortFunc(logins, func(a, b Login) int {
+		return cmp.Or(cmp.Compare(a.User, b.User), a.From.Addr().Compare(b.From.Addr()), cmp.Compare(a.From.Bits(), b.From.Bits()))
+	})
+	return logins
+}
+
+// Remember remembers what Logins returned.
+func (c *Checker) Remember(logins []Login) {
+	g := c.guesses
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	for _, l := range logins {
+		_ = g.known.put(key{g.id(l.User), l.From})
+	}
+}
+
+// logins returns the known keys, the last used first.
+func (g *guesses) logins() []key {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	keys := g.known.Keys()
+	slices.Reverse(keys)
+	return keys
 }

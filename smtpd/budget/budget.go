@@ -1,7 +1,6 @@
-// Package budget bounds the memory of all mail in flight together: what
-// arrives, what is being dealt with and what is delivered from the queue. It
-// counts; it does not allocate. smtpd reserves for what its clients send,
-// relay/app makes the one budget and hands it to whoever else holds mail.
+// Package budget bounds the memory of all mail in flight together: mail that is
+// arriving, mail that is being dealt with, and mail that is delivered from the queue. It
+// only counts; it allocates nothing. relay/app makes the one budget of the daemon.
 package budget
 
 import (
@@ -13,60 +12,61 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
-// ErrSpent says that there was no memory in time: later there may be.
+// ErrSpent: there was not enough memory in time. Later there may be.
 var ErrSpent = errors.New("the memory budget is spent")
 
-// ErrTooLarge says that the whole budget is not enough.
+// ErrTooLarge: the whole budget would not be enough.
 var ErrTooLarge = errors.New("more than the memory budget")
 
-// Kind is what memory is held for.
+// A Kind is a use of memory.
 type Kind int
 
 const (
-	// Reading is content that is still coming. It may take half of the budget,
-	// so that what has come can always be dealt with.
+	// Reading is for content that is still coming. It may take half of the budget, so
+	// that what has come can always be dealt with.
 	Reading Kind = iota
-	// Dealing is a mail that has come, with all that is made of it. It goes
-	// before Reading: it ends soon, and then gives its memory back.
+	// Dealing is for a mail that has come, and all that is made of it. It is served
+	// before Reading, because it ends soon and then gives its memory back.
 	Dealing
-	// Backlog is mail from the queue. It may take a quarter of the budget, or
-	// one mail: it can wait, and a client cannot.
+	// Backlog is for mail from the queue. It may take a quarter of the budget, or one
+	// mail of any size: it can wait, and a client cannot.
 	Backlog
 )
 
-// small reservations are those that need not stand in line, up to a sixteenth
-// of the budget: a password reset does not wait behind an attachment.
+// small is the largest share that need not wait in line, up to a sixteenth of the budget
+// for all of them: a password reset does not wait behind an attachment.
 const small = 256 << 10
 
 // A Budget is safe for concurrent use.
 type Budget struct {
 	size int64
 
-	mu      sync.Mutex
-	used    int64
-	of      [Backlog + 1]int64     // of used, by kind
-	from    map[netip.Prefix]int64 // of what is for Reading, by client; without zeros
-	little  int64                  // of what is for Reading, in small shares
-	begun   uint64                 // shares that ever held something
-	reading map[*Share]struct{}    // that hold something for Reading
-	waiting []*waiter              // in the order in which they are served, as of the last time
-	part    int64                  // of a client, as of the last time
-	coming  map[*Share]struct{}    // of which more is expected
-	gate    []*waiter              // that announced more than there seems to be
-	gaveWay prometheus.Counter
+	mu        sync.Mutex
+	used      int64
+	byKind    [Backlog + 1]int64     // of used
+	byClient  map[netip.Prefix]int64 // of used for Reading; without zeros
+	inSmall   int64                  // of used for Reading, in small shares
+	begun     uint64                 // how many shares have ever held something
+	reading   map[*Share]struct{}    // shares that hold something for Reading
+	waiting   []*waiter              // in the order in which they were to be served the last time
+	fairPart  int64                  // of one client, as of the last time
+	expected  map[*Share]struct{}    // shares that have announced more than they hold
+	announced []*waiter              // shares that wait to begin (Announce)
+	gaveWay   prometheus.Counter
 }
 
-// New returns a budget of so many bytes. Its use is registered at reg, which
-// may be nil.
+// New returns a budget of so many bytes. Its metrics are registered at reg, which may be
+// nil.
 func New(size int64, reg prometheus.Registerer) *Budget {
-	b := &Budget{size: size, part: size, from: map[netip.Prefix]int64{}, reading: map[*Share]struct{}{}, coming: map[*Share]struct{}{}}
-	b.measure(reg)
+	b := &Budget{size: size, fairPart: size, byClient: map[netip.Prefix]int64{}, reading: map[*Share]struct{}{}, expected: map[*Share]struct{}{}}
+	b.register(reg)
 	return b
 }
 
-// Most is the most that may be held as a kind.
+// Most is the most that may be held for a kind.
 func (b *Budget) Most(k Kind) int64 {
 	if k == Reading {
 		return b.size / 2
@@ -74,8 +74,8 @@ func (b *Budget) Most(k Kind) int64 {
 	return b.size
 }
 
-// Overhead changes what is used for other things than mail, such as
-// connections. It is never refused; mail has to make do with what it leaves.
+// Overhead adds to what is used for other things than mail, such as connections. It is
+// never refused; mail has what it leaves.
 func (b *Budget) Overhead(change int64) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
@@ -83,40 +83,39 @@ func (b *Budget) Overhead(change int64) {
 	b.grant()
 }
 
-// Share is what one mail holds of a budget. One goroutine uses it. A nil Share
-// holds anything.
+// A Share is what one mail holds of a budget. One goroutine uses it. A nil Share may hold
+// anything.
 type Share struct {
 	budget  *Budget
 	client  netip.Prefix
 	wake    func()
-	pressed atomic.Bool // to give way
+	pressed atomic.Bool // has to give way
 
-	// The rest is the budget's.
+	// The budget's lock guards the rest.
 	kind  Kind
 	held  int64
-	full  int64     // what it is going to be, as far as was announced
+	full  int64     // how much it will hold, if that was announced
 	begun uint64    // orders shares by when they began to hold something
-	grown time.Time // when it last came to hold more
+	grown time.Time // when it last got more
 }
 
-// Share returns one that holds nothing, and that no other makes give way.
+// Share returns a share that holds nothing and never has to give way.
 func (b *Budget) Share() *Share { return &Share{budget: b} }
 
-// ShareOf is Share for what a client sends. While others wait for memory a slow
-// client has to give way: wake is then called, on any goroutine, and must not
-// call the budget. Whoever uses the share looks at Pressed after that, and
-// releases it.
+// ShareOf returns a share for what a client sends. While others wait for memory, a slow
+// client has to give way: the budget calls wake, on any goroutine, and the user of the
+// share finds Pressed true and has to release it. wake must not call the budget.
 func (b *Budget) ShareOf(client netip.Prefix, wake func()) *Share {
 	return &Share{budget: b, client: client, wake: wake}
 }
 
-// Pressed reports whether the share has to be released for others.
+// Pressed reports whether the share has to give way to others.
 func (s *Share) Pressed() bool { return s != nil && s.pressed.Load() }
 
-// Hold makes the share one of n bytes in all, for a kind. To hold less, or as
-// much, always works. For more it waits until ctx ends, and then returns
-// ErrSpent, or ErrTooLarge at once for what can never be; the share is then
-// what it was.
+// Hold makes the share hold n bytes in all, for a kind. Holding less, or as much, always
+// succeeds. For more it waits until ctx ends, and then returns ErrSpent; it returns
+// ErrTooLarge at once for what can never succeed. After an error the share holds what it
+// held before.
 func (s *Share) Hold(ctx context.Context, kind Kind, n int64) error {
 	if s == nil {
 		return nil
@@ -148,28 +147,28 @@ func (s *Share) Hold(ctx context.Context, kind Kind, n int64) error {
 }
 
 // Release gives everything back. It may be called more than once.
-func (s *Share) Release() { _ = s.Hold(context.Background(), Reading, 0) } // less always works
+func (s *Share) Release() { _ = s.Hold(context.Background(), Reading, 0) } // less always succeeds
 
-// fits reports whether a share may become what its waiter wants.
+// fits reports whether there is room for what a waiter wants.
 func (b *Budget) fits(w *waiter) bool { return b.fitsAfter(w, 0) }
 
-// fitsAfter is fits when so much more that is for Reading was given back.
+// fitsAfter is fits after so much memory for Reading has been given back.
 func (b *Budget) fitsAfter(w *waiter, freed int64) bool {
 	others := b.used - w.share.held - freed
-	kin := b.of[w.kind]
+	sameKind := b.byKind[w.kind]
 	if w.share.kind == w.kind {
-		kin -= w.share.held
+		sameKind -= w.share.held
 	}
 	if w.kind == Reading {
-		kin -= freed
+		sameKind -= freed
 	}
 	switch {
 	case others+w.n > b.size:
 		return false
 	case w.kind == Reading:
-		return kin+w.n <= b.Most(Reading) || w.n <= small && b.little-w.share.little()+w.n <= b.size/16 && !b.beyond(w.share)
+		return sameKind+w.n <= b.Most(Reading) || w.n <= small && b.inSmall-w.share.ifSmall()+w.n <= b.size/16 && !b.beyondPart(w.share)
 	case w.kind == Backlog:
-		return kin == 0 || kin+w.n <= b.size/4
+		return sameKind == 0 || sameKind+w.n <= b.size/4
 	}
 	return true
 }
@@ -184,24 +183,24 @@ func (b *Budget) move(w *waiter) {
 	if w.n > s.held {
 		s.grown = time.Now()
 	}
-	if w.n == 0 || w.kind != Reading { // it gave way, or came to its end in time
+	if w.n == 0 || w.kind != Reading { // it gave way, or its message has ended in time
 		s.pressed.Store(false)
-		delete(b.coming, s)
+		delete(b.expected, s)
 	}
 	s.kind, s.held = w.kind, w.n
 	b.count(s, 1)
 }
 
-// count takes what a share holds into the sums, or out of them.
+// count adds what a share holds to the sums, or subtracts it.
 func (b *Budget) count(s *Share, sign int64) {
 	b.used += sign * s.held
-	b.of[s.kind] += sign * s.held
-	b.little += sign * s.little()
+	b.byKind[s.kind] += sign * s.held
+	b.inSmall += sign * s.ifSmall()
 	if s.kind != Reading || s.held == 0 {
 		return
 	}
-	if b.from[s.client] += sign * s.held; b.from[s.client] == 0 {
-		delete(b.from, s.client)
+	if b.byClient[s.client] += sign * s.held; b.byClient[s.client] == 0 {
+		delete(b.byClient, s.client)
 	}
 	if sign > 0 {
 		b.reading[s] = struct{}{}
@@ -210,10 +209,41 @@ func (b *Budget) count(s *Share, sign int64) {
 	}
 }
 
-// little is what a small share holds for Reading.
-func (s *Share) little() int64 {
+// ifSmall is what the share holds for Reading if it is small, else 0.
+func (s *Share) ifSmall() int64 {
 	if s.kind == Reading && s.held <= small {
 		return s.held
 	}
 	return 0
+}
+
+// Waiting is how many mails wait for memory at the moment.
+func (b *Budget) Waiting() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return len(b.waiting)
+}
+
+func (b *Budget) register(reg prometheus.Registerer) {
+	auto := promauto.With(reg)
+	auto.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "smtp2rest_memory_budget_bytes",
+		Help: "Memory that mail in flight may take together (limits.memory).",
+	}, func() float64 { return float64(b.size) })
+	auto.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "smtp2rest_memory_used_bytes",
+		Help: "Memory of the budget that connections and mail in flight have reserved. Near the budget, clients are told 452 and come again.",
+	}, func() float64 {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return float64(b.used)
+	})
+	auto.NewGaugeFunc(prometheus.GaugeOpts{
+		Name: "smtp2rest_memory_waiting",
+		Help: "Mails that wait for memory at the moment. More than a few mean that the budget is too small for the mail that comes.",
+	}, func() float64 { return float64(b.Waiting()) })
+	b.gaveWay = auto.NewCounter(prometheus.CounterOpts{
+		Name: "smtp2rest_memory_gave_way_total",
+		Help: "Mails that gave up their memory while they came, because others waited for it and their clients were slow. These clients are told 452 and come again.",
+	})
 }

@@ -80,13 +80,13 @@ func TestHoldLess(t *testing.T) {
 	if err := s.Hold(within(t, 0), Dealing, 101*mb); !errors.Is(err, ErrTooLarge) || b.used != 90*mb {
 		t.Errorf("%v, %d used", err, b.used)
 	}
-	if err := s.Hold(within(t, 0), Reading, 80*mb); err != nil || b.used != 80*mb || b.of[Reading] != 80*mb || b.of[Dealing] != 0 {
-		t.Errorf("%v, %d used, %v", err, b.used, b.of)
+	if err := s.Hold(within(t, 0), Reading, 80*mb); err != nil || b.used != 80*mb || b.byKind[Reading] != 80*mb || b.byKind[Dealing] != 0 {
+		t.Errorf("%v, %d used, %v", err, b.used, b.byKind)
 	}
 	s.Release()
 	s.Release()
-	if b.used != 0 || b.of != [3]int64{} {
-		t.Errorf("%d used, %v", b.used, b.of)
+	if b.used != 0 || b.byKind != [3]int64{} {
+		t.Errorf("%d used, %v", b.used, b.byKind)
 	}
 	var none *Share
 	none.Release()
@@ -239,13 +239,13 @@ func TestNeverMore(t *testing.T) {
 			var sum, little, reading int64
 			for _, s := range shares {
 				sum += s.held
-				little += s.little()
+				little += s.ifSmall()
 			}
-			for _, n := range b.from {
+			for _, n := range b.byClient {
 				reading += n
 			}
-			if reading != b.of[Reading] || len(b.waiting) > 0 || b.little != little || b.used != sum || sum > b.size || b.of[0]+b.of[1]+b.of[2] != sum {
-				t.Fatalf("%d used, %d held, %v", b.used, sum, b.of)
+			if reading != b.byKind[Reading] || len(b.waiting) > 0 || b.inSmall != little || b.used != sum || sum > b.size || b.byKind[0]+b.byKind[1]+b.byKind[2] != sum {
+				t.Fatalf("%d used, %d held, %v", b.used, sum, b.byKind)
 			}
 		}
 		for _, s := range shares {

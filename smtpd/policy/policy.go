@@ -1,25 +1,27 @@
-// Package policy decides which addresses may be used, by lists of addresses,
-// domains and patterns that an operator wrote. It is pure: smtpd asks it at
-// MAIL and RCPT, relay/intake at the end of DATA for the author that the mail
-// itself names.
+// Package policy decides which addresses may be used, by lists of addresses, domains
+// and patterns that an operator wrote. smtpd asks it at MAIL and RCPT, relay/intake at
+// the end of DATA for the author that the mail itself names.
 package policy
 
 import (
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
+	"unicode/utf8"
 
+	"golang.org/x/net/idna"
 	"golang.org/x/text/unicode/norm"
 )
 
 // Null is how a list names the null sender, MAIL FROM:<>.
 const Null = "<>"
 
-// A List is some addresses. The zero List is empty.
+// A List matches some addresses. The zero List matches none.
 type List []pattern
 
-// pattern is one entry of a list, in lower case. Local part and domain are
-// compared apart, so that no * reaches over the @ between them.
+// pattern is one entry of a list, in lower case. Local part and domain are compared
+// separately, so that no * matches across the @.
 type pattern struct {
 	entry         string // as written
 	local, domain string
@@ -27,8 +29,8 @@ type pattern struct {
 	null          bool
 }
 
-// Parse reads a list. The error says what is wrong with an entry and what may
-// be written.
+// Parse reads a list. Its error says what is wrong with an entry and what may be
+// written instead.
 func Parse(entries []string) (List, error) {
 	list := make(List, len(entries))
 	for i, entry := range entries {
@@ -42,7 +44,7 @@ func Parse(entries []string) (List, error) {
 	return list, nil
 }
 
-// Entries is the list as it was written.
+// Entries returns the list as it was written.
 func (l List) Entries() []string {
 	entries := make([]string, len(l))
 	for i, p := range l {
@@ -78,8 +80,8 @@ func parse(entry string) (pattern, error) {
 	return p, nil
 }
 
-// isDomainPattern takes what a domain or an address literal can have in it, in
-// the ASCII form in which domains are compared.
+// isDomainPattern accepts the characters of a domain or an address literal, in the
+// ASCII form in which domains are compared, and *.
 func isDomainPattern(s string) bool {
 	other := func(r rune) bool {
 		return !(r >= 'a' && r <= 'z' || r >= '0' && r <= '9' || strings.ContainsRune("*.-_[]:", r))
@@ -89,12 +91,12 @@ func isDomainPattern(s string) bool {
 
 func isControl(r rune) bool { return r < ' ' || r == 0x7f }
 
-// Has reports whether an address is in the list; "" is the null sender. Case
-// never counts, nor does how a domain or a local part is spelt. An address
-// whose domain may be read as another one is in no list of domains.
+// Has reports whether the list matches an address; "" is the null sender. Upper and
+// lower case are the same, and so are all spellings of a domain or a local part. An
+// address whose domain other programs may read as another one matches no domain.
 func (l List) Has(address string) bool { return l.find(address, false) }
 
-// mayHave is Has with the doubt against the address.
+// mayHave is Has, except that such an address matches every domain.
 func (l List) mayHave(address string) bool { return l.find(address, true) }
 
 func (l List) find(address string, doubtful bool) bool {
@@ -122,8 +124,9 @@ func (l List) find(address string, doubtful bool) bool {
 	return false
 }
 
-// unquoted is a local part as it is meant: "a.b" with quotes is a.b, and an ë is
-// one letter or two (RFC 6532 section 3.1).
+// unquoted returns the one spelling of a local part in which they are compared:
+// "a.b" with quotes is a.b, and an ë of two code points is the one (RFC 6532 section
+// 3.1).
 func unquoted(local string) string {
 	local = norm.NFC.String(strings.ToLower(local))
 	if len(local) < 2 || local[0] != '"' || local[len(local)-1] != '"' {
@@ -139,8 +142,8 @@ func unquoted(local string) string {
 	return b.String()
 }
 
-// matches compares with a pattern in which * stands for any characters, or
-// none. It takes time in proportion to the product of the lengths at worst.
+// matches compares with a pattern in which * stands for any characters, or none. At
+// worst its time is proportional to the product of the lengths.
 func matches(pattern, s string) bool {
 	first, rest, star := strings.Cut(pattern, "*")
 	if !star {
@@ -155,7 +158,7 @@ func matches(pattern, s string) bool {
 		if !more {
 			return strings.HasSuffix(s, piece)
 		}
-		// The earliest place leaves the most to what follows.
+		// The first match leaves the most for the rest of the pattern.
 		i := strings.Index(s, piece)
 		if i < 0 {
 			return false
@@ -164,8 +167,8 @@ func matches(pattern, s string) bool {
 	}
 }
 
-// A Rule says which addresses may be used: none that is denied, and only those
-// that are allowed, if any are.
+// A Rule permits the addresses in Allow, or all if Allow is empty, except those in
+// Deny.
 type Rule struct{ Allow, Deny List }
 
 // Permits reports whether an address may be used.
@@ -173,9 +176,9 @@ func (r Rule) Permits(address string) bool {
 	return !r.Deny.mayHave(address) && (len(r.Allow) == 0 || r.Allow.Has(address))
 }
 
-// Rules are those of one place: of everything, of a listener, of a user. Senders
-// are those of MAIL FROM, recipients those of RCPT TO; From is the author that the
-// mail itself names. internal/settings explains the tags.
+// Rules are the rules for everybody, for the clients of one listener, or for one user.
+// Senders are those of MAIL FROM, recipients those of RCPT TO; From is the author that
+// the mail itself names. internal/settings explains the tags.
 type Rules struct {
 	AllowSenders    List `toml:"allow_senders" doc:"If there are any, only these may be in MAIL FROM."`
 	DenySenders     List `toml:"deny_senders" doc:"These may not be in MAIL FROM."`
@@ -185,7 +188,7 @@ type Rules struct {
 	DenyRecipients  List `toml:"deny_recipients" doc:"Mail may not go to these."`
 }
 
-// of is the rule for one part of a mail.
+// of returns the rule for one part of a mail.
 func (r Rules) of(p Part) Rule {
 	switch p {
 	case Sender:
@@ -197,23 +200,23 @@ func (r Rules) of(p Part) Rule {
 	}
 }
 
-// A Chain is all the rules that bind one client. Each has to permit an address.
+// A Chain is all the rules that bind one client. Each of them has to permit an address.
 type Chain []Rules
 
-// Part is what of a mail an address is.
+// Part is the part of a mail in which an address stands.
 type Part int
 
-// The parts that there are rules for.
+// The parts that have rules.
 const (
 	Sender Part = iota
 	Author
 	Recipient
 )
 
-// Broken is the first of the rules that does not permit an address: in which
-// place of the chain it is, and whether it is one that allows others. It is
-// false when all permit it.
-func (c Chain) Broken(part Part, address string) (place int, allow, broken bool) {
+// Broken finds the first rule that does not permit an address. level is its index in
+// the chain. allow says that the rule has an Allow list without the address, rather than
+// a Deny list with it. broken is false if all rules permit the address.
+func (c Chain) Broken(part Part, address string) (level int, allow, broken bool) {
 	for i, r := range c {
 		rule := r.of(part)
 		switch {
@@ -226,16 +229,70 @@ func (c Chain) Broken(part Part, address string) (place int, allow, broken bool)
 	return 0, false, false
 }
 
-// Sender reports whether an address may be in MAIL FROM; "" is the null sender.
-func (c Chain) Sender(address string) bool { return c.permits(Sender, address) }
-
-// From reports whether an address may be the author of a mail.
-func (c Chain) From(address string) bool { return c.permits(Author, address) }
-
-// Recipient reports whether an address may be in RCPT TO.
-func (c Chain) Recipient(address string) bool { return c.permits(Recipient, address) }
-
-func (c Chain) permits(part Part, address string) bool {
+// Permits reports whether all rules permit an address.
+func (c Chain) Permits(part Part, address string) bool {
 	_, _, broken := c.Broken(part, address)
 	return !broken
+}
+
+// Domain returns the form in which domains are compared: lower case, without the
+// root's dot, and in ASCII (RFC 5890). Labels need not be those of a host name:
+// companies have underscores in theirs.
+//
+// sure is false for a name that other programs may read as another one, such as one
+// with letters that IDNA does not allow. A rule that denies domains has to deny such a
+// name, and a rule that allows some must not allow it.
+func Domain(name string) (form string, sure bool) {
+	name = strings.TrimRight(name, ".")
+	lower := lowerASCII(name)
+	switch {
+	case isASCII(name) && strings.HasPrefix(name, "["):
+		return literal(lower), true
+	case isASCII(name) && !strings.Contains(lower, "xn--"):
+		return lower, true
+	}
+	ascii, err := international().ToASCII(name)
+	ascii = strings.TrimRight(ascii, ".") // of a full stop in another script
+	switch {
+	case isASCII(name): // DNS looks up this very name, whatever it decodes to
+		return lower, err == nil && ascii == lower
+	case err != nil || !isASCII(ascii) || !utf8.ValidString(name):
+		return lower, false
+	}
+	return ascii, true
+}
+
+// international is idna.Lookup without the checks of host names.
+func international() *idna.Profile {
+	return idna.New(
+		idna.MapForLookup(), idna.BidiRule(), idna.Transitional(false), idna.VerifyDNSLength(true),
+		idna.StrictDomainName(false), idna.CheckHyphens(false))
+}
+
+// literal returns the form of an address literal (RFC 5321 section 4.1.3) in which they
+// are compared. Anything else in brackets stays as it is.
+func literal(s string) string {
+	inside, closed := strings.CutSuffix(strings.TrimPrefix(s, "["), "]")
+	addr, err := netip.ParseAddr(strings.TrimPrefix(inside, "ipv6:"))
+	switch {
+	case !closed || err != nil || addr.Zone() != "":
+		return s
+	case addr.Unmap().Is4():
+		return "[" + addr.Unmap().String() + "]"
+	}
+	return "[ipv6:" + addr.String() + "]"
+}
+
+// lowerASCII leaves letters beyond ASCII: a doubtful name must not change.
+func lowerASCII(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r >= 'A' && r <= 'Z' {
+			return r + 'a' - 'A'
+		}
+		return r
+	}, s)
+}
+
+func isASCII(s string) bool {
+	return !strings.ContainsFunc(s, func(r rune) bool { return r >= 0x80 })
 }

@@ -121,25 +121,25 @@ func TestRules(t *testing.T) {
 	}
 	c := Chain{everywhere, {}, user}
 	for _, tt := range []struct {
-		what string
-		ask  func(string) bool
-		in   []string
-		out  []string
+		chain Chain
+		part  Part
+		in    []string
+		out   []string
 	}{
-		{"sender", c.Sender, []string{"a@b.test"}, []string{"evil@b.test", "", "a@c.test"}},
-		{"from", c.From, []string{"a@b.test", "evil@b.test"}, []string{"boss@b.test", "a@c.test", ""}},
-		{"recipient", c.Recipient, []string{"a@d.test"}, []string{"all@d.test", "a@e.test", "a@f.test"}},
-		{"no rules", Chain{}.Sender, []string{"", "a@b.test"}, nil},
-		{"empty rules", Chain{{}}.Recipient, []string{"a@b.test"}, nil},
+		{c, Sender, []string{"a@b.test"}, []string{"evil@b.test", "", "a@c.test"}},
+		{c, Author, []string{"a@b.test", "evil@b.test"}, []string{"boss@b.test", "a@c.test", ""}},
+		{c, Recipient, []string{"a@d.test"}, []string{"all@d.test", "a@e.test", "a@f.test"}},
+		{nil, Sender, []string{"", "a@b.test"}, nil},
+		{Chain{{}}, Recipient, []string{"a@b.test"}, nil},
 	} {
 		for _, a := range tt.in {
-			if !tt.ask(a) {
-				t.Errorf("%s: %q is refused", tt.what, a)
+			if !tt.chain.Permits(tt.part, a) {
+				t.Errorf("part %d: %q is refused", tt.part, a)
 			}
 		}
 		for _, a := range tt.out {
-			if tt.ask(a) {
-				t.Errorf("%s: %q is let in", tt.what, a)
+			if tt.chain.Permits(tt.part, a) {
+				t.Errorf("part %d: %q is let in", tt.part, a)
 			}
 		}
 	}

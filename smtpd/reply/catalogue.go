@@ -11,13 +11,13 @@ func Accepted(id string, messageIDs ...string) *Reply {
 	return newReply(250, 0, 0, "accepted %s %s", id, strings.Join(messageIDs, " "))
 }
 
-// AcceptedExcept: some recipients were accepted, and these permanently not;
-// the sender learns it by a bounce.
+// AcceptedExcept: some recipients were accepted, and the others were refused for good;
+// the sender gets a bounce for those.
 func AcceptedExcept(id string, refused []string) *Reply {
 	return newReply(250, 0, 0, "accepted %s except %s", id, angle(refused))
 }
 
-// Ok: MAIL or RCPT was taken, which says nothing of the mail yet.
+// Ok: MAIL or RCPT was accepted. Nothing is known of the mail yet.
 func Ok(command string) *Reply {
 	if command == "RCPT" {
 		return newReply(250, 1, 5, "recipient ok")
@@ -25,7 +25,7 @@ func Ok(command string) *Reply {
 	return newReply(250, 1, 0, "sender ok")
 }
 
-// Queued: the mail is durably kept and will be delivered later.
+// Queued: the mail is stored durably and will be delivered later.
 func Queued(id string) *Reply { return newReply(250, 0, 0, "queued %s", id) }
 
 // Suppression is why a recipient cannot be sent to.
@@ -45,7 +45,7 @@ func Suppressed(s Suppression) *Reply {
 	return newReply(550, 7, 1, "<%s> suppressed: %s%s", s.Address, s.Reason, on(" since ", s.Since))
 }
 
-// AllSuppressed: the API said so of every recipient of a mail.
+// AllSuppressed: the API says that every recipient of a mail is suppressed.
 func AllSuppressed(list []Suppression) *Reply {
 	addrs, hard := make([]string, len(list)), true
 	for i, s := range list {
@@ -84,14 +84,14 @@ func RateLimited(wait time.Duration) *Reply {
 	return newReply(451, 3, 2, "try again in %d s", max(seconds, 1))
 }
 
-// APIUnavailable: the API is down, slow or talks nonsense, and there is no
+// APIUnavailable: the API is down, is slow or gives no proper answer, and there is no
 // queue.
 func APIUnavailable() *Reply {
 	return newReply(451, 4, 2, "the mail API does not answer, try again later")
 }
 
-// CannotCarry: the mail has a part that the payload cannot carry. What is after a
-// colon names it, and is for the client alone (Logged).
+// CannotCarry: the mail has a part that the payload cannot carry. The text behind a
+// colon names it, for the client alone: Logged removes it.
 func CannotCarry(what string) *Reply { return newReply(554, 6, 1, "%s", what) }
 
 // Unparsable: the mail is broken beyond repair.
@@ -100,17 +100,17 @@ func Unparsable(why string) *Reply { return newReply(554, 6, 0, "%s", why) }
 // SenderDomainRefused: From is outside the verified domains.
 func SenderDomainRefused(why string) *Reply { return newReply(550, 7, 1, "%s", why) }
 
-// FromNotAllowed: a rule against the author that the mail itself names.
+// FromNotAllowed: a rule forbids the author that the mail itself names.
 func FromNotAllowed(from string) *Reply {
 	return newReply(550, 7, 1, "From <%s> is not allowed here", from)
 }
 
-// RecipientNotAllowed: a rule against the recipient.
+// RecipientNotAllowed: a rule forbids the recipient.
 func RecipientNotAllowed(rcpt string) *Reply {
 	return newReply(550, 7, 1, "<%s> is not allowed as a recipient here", rcpt)
 }
 
-// SenderNotAllowed: a rule against the envelope sender.
+// SenderNotAllowed: a rule forbids the sender of the envelope.
 func SenderNotAllowed(from string) *Reply {
 	return newReply(553, 7, 1, "<%s> is not allowed as a sender here", from)
 }
@@ -118,10 +118,10 @@ func SenderNotAllowed(from string) *Reply {
 // AuthRequired: the client has to log in first.
 func AuthRequired() *Reply { return newReply(530, 7, 0, "authentication required") }
 
-// RelayDenied: nothing that is configured could ever let this client send.
+// RelayDenied: no setting could ever let this client send.
 func RelayDenied() *Reply { return newReply(554, 7, 1, "relaying denied for this address") }
 
-// WrongPassword: or wrong user, which is deliberately not told apart.
+// WrongPassword: the password or the user is wrong; the client must not learn which.
 func WrongPassword() *Reply { return newReply(535, 7, 8, "authentication failed") }
 
 // TooManyFailures: passwords are being guessed.
@@ -151,13 +151,13 @@ func MemorySpent() *Reply { return newReply(452, 3, 1, "out of memory, try again
 // TooManyConnections: in all, or from one address.
 func TooManyConnections() *Reply { return newReply(421, 7, 0, "too many connections, try again later") }
 
-// TooManyMessages: on one connection; the next one may go on.
+// TooManyMessages: on one connection. The client may go on by another one.
 func TooManyMessages() *Reply {
 	return newReply(421, 7, 0, "too many messages in one connection, connect again")
 }
 
-// RateExceeded: too many recipients in too short a time, of what: "this
-// address", "this user", "this sender".
+// RateExceeded: too many recipients in too short a time. what is "this address",
+// "this user" or "this sender".
 func RateExceeded(what string, wait time.Duration) *Reply {
 	seconds := int((wait + time.Second - 1) / time.Second)
 	return newReply(450, 7, 1, "too many recipients from %s, try again in %d s", what, max(seconds, 1))
@@ -172,7 +172,7 @@ func ShuttingDown() *Reply { return newReply(421, 3, 2, "shutting down, try agai
 // Bug: a panic was caught; the connection is closed and the daemon lives on.
 func Bug() *Reply { return newReply(421, 3, 0, "internal error") }
 
-// LocalError: anything that has no reply of its own.
+// LocalError: any error without a reply of its own.
 func LocalError() *Reply { return newReply(451, 3, 0, "local error, try again later") }
 
 // Interrupted: the client's data ended before the message did.

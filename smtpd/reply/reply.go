@@ -1,10 +1,9 @@
-// Package reply holds every answer this daemon can give to an SMTP client.
+// Package reply has every reply that this daemon can give to an SMTP client: a function
+// for each situation, such as TooLarge.
 //
-// A Reply is the one error type of the SMTP side: the code, the enhanced
-// status code and a text for the client, and a private cause for the log.
-// From turns any error into one. The catalogue lists the situations. Both
-// smtpd, which gives the replies, and relay/intake, which decides most of
-// them, import it; it imports neither.
+// A Reply is the one error type of the SMTP side. It has the code, the enhanced status
+// code and a text for the client, and a private cause for the log. From turns any error
+// into one. smtpd gives the replies, and relay/intake decides most of them.
 package reply
 
 import (
@@ -20,7 +19,7 @@ import (
 // within the 512 octets of RFC 5321 section 4.5.3.1.5.
 const maxText = 480
 
-// Reply is an SMTP reply, and an error whose text is fit for the log only.
+// A Reply is an SMTP reply. It is also an error, whose text is for the log only.
 type Reply struct {
 	code   int
 	detail [2]int // subject and detail of the enhanced status code
@@ -28,15 +27,14 @@ type Reply struct {
 	cause  error
 }
 
-// newReply makes a reply. Only subject and detail of the enhanced status code
-// are given: its class follows from the code, so the two cannot disagree
-// (RFC 2034 section 4).
+// newReply makes a reply. It takes only subject and detail of the enhanced status code:
+// the class follows from the code, so the two cannot disagree (RFC 2034 section 4).
 func newReply(code, subject, detail int, format string, args ...any) *Reply {
 	return &Reply{code: code, detail: [2]int{subject, detail}, text: oneLine(fmt.Sprintf(format, args...))}
 }
 
-// Because returns the reply with a private cause, which the log sees and the
-// client does not.
+// Because returns the reply with a private cause, which is logged and which the client
+// does not see.
 func (r *Reply) Because(cause error) *Reply {
 	with := *r
 	with.cause = cause
@@ -46,8 +44,7 @@ func (r *Reply) Because(cause error) *Reply {
 // Code is the three-digit code.
 func (r *Reply) Code() int { return r.code }
 
-// Codes are all that a client can hear: ours, and those that go-smtp gives
-// itself.
+// Codes are all codes that a client can get: ours and those of go-smtp itself.
 func Codes() []int {
 	return []int{
 		220, 221, 235, 250, 252, 334, 354, 421, 450, 451, 452, 454,
@@ -60,7 +57,7 @@ func (r *Reply) Enhanced() string {
 	return fmt.Sprintf("%d.%d.%d", r.code/100, r.detail[0], r.detail[1])
 }
 
-// Text is what follows the codes: one line of printable ASCII.
+// Text is the text behind the codes: one line of printable ASCII.
 func (r *Reply) Text() string { return r.text }
 
 // Positive reports whether the reply takes responsibility for the mail.
@@ -71,8 +68,8 @@ func (r *Reply) String() string {
 	return fmt.Sprintf("%d %s %s", r.code, r.Enhanced(), r.text)
 }
 
-// Logged is a reply as a log or a record may keep it: without the names of files
-// in the mail, which CannotCarry tells the client.
+// Logged returns a reply as a log or a record may keep it: without the names of files in
+// the mail, which CannotCarry tells the client.
 func Logged(line string) string {
 	if before, _, named := strings.Cut(line, ": "); named && strings.HasPrefix(line, "554 5.6.1 ") {
 		return before
@@ -80,7 +77,7 @@ func Logged(line string) string {
 	return line
 }
 
-// Error is the reply with its private cause: for the log, never for a client.
+// Error returns the reply with its private cause, for the log and never for a client.
 func (r *Reply) Error() string {
 	if r.cause == nil {
 		return r.String()
@@ -91,11 +88,10 @@ func (r *Reply) Error() string {
 // Unwrap returns the private cause.
 func (r *Reply) Unwrap() error { return r.cause }
 
-// SMTP returns the reply as go-smtp's error. go-smtp finds its type by direct
-// assertion and would send the text of any other error to the client
-// (conn.go, handleData and handleRcpt), so nothing else may reach it. It
-// writes an SMTPError of code 250 as it stands, which is how a success can
-// carry the queue id.
+// SMTP returns the reply as go-smtp's error. Nothing else may be returned to go-smtp: it
+// finds the type by a direct assertion, and sends the text of any other error to the
+// client (conn.go, handleData and handleRcpt). It writes an SMTPError of code 250 as it
+// is, so a success can have the queue id.
 func (r *Reply) SMTP() *smtp.SMTPError {
 	return &smtp.SMTPError{
 		Code:         r.code,
@@ -104,9 +100,9 @@ func (r *Reply) SMTP() *smtp.SMTPError {
 	}
 }
 
-// From turns any error into the reply for it: the Reply in its chain, or
-// 451 4.3.0 with a fixed text, because the text of an unknown error may hold
-// what a client must not see. It returns nil for nil.
+// From returns the reply for an error: the Reply in its chain, or 451 4.3.0 with a fixed
+// text, because a client must not see the text of an unknown error. It returns nil for
+// nil.
 func From(err error) *Reply {
 	var r *Reply
 	switch {

@@ -273,11 +273,11 @@ func TestAnnounce(t *testing.T) {
 				cancel()
 				<-stopped
 				other.Release()
-				if len(b.gate) > 0 || b.ahead(time.Now()) > tt.want {
-					t.Errorf("%d at the gate, %d bytes are expected", len(b.gate), b.ahead(time.Now()))
+				if len(b.announced) > 0 || b.ahead(time.Now()) > tt.want {
+					t.Errorf("%d wait to begin, %d bytes are expected", len(b.announced), b.ahead(time.Now()))
 				}
 				s.Release()
-				if len(b.coming) > 0 && err == nil && tt.want > small {
+				if len(b.expected) > 0 && err == nil && tt.want > small {
 					t.Error("what came to nothing is still expected")
 				}
 			})

@@ -8,7 +8,7 @@ import (
 	"github.com/emersion/go-sasl"
 )
 
-// The ways in which an exchange fails before there is anything to check.
+// The errors of Converse, besides those of ask.
 var (
 	ErrMechanism = errors.New("unknown mechanism")
 	ErrBase64    = errors.New("not base64")
@@ -16,13 +16,12 @@ var (
 	ErrCancelled = errors.New("cancelled by the client")
 )
 
-// Mechanisms are the names of those there are. LOGIN was never more than a
-// draft, and is the only one that many old programs have.
+// Mechanisms returns the names of the mechanisms. LOGIN was never more than a draft, and
+// is the only one that many old programs have.
 func Mechanisms() []string { return []string{sasl.Plain, sasl.Login} }
 
-// newServer is the server's side of a mechanism, nil for one that there is not.
-// It takes what the client says, whether it is right or not: that is Check's to
-// find, which may take its time.
+// newServer returns the server's side of a mechanism, nil for an unknown one. It only
+// collects the credentials; Check checks them, which may take some time.
 func newServer(mechanism string, said *Credentials) sasl.Server {
 	switch strings.ToUpper(mechanism) {
 	case sasl.Plain: // RFC 4616
@@ -45,7 +44,7 @@ type loginServer struct {
 	hasUser bool
 }
 
-// Next completes a sasl.Server.
+// Next implements sasl.Server.
 func (s *loginServer) Next(response []byte) (challenge []byte, done bool, err error) {
 	switch {
 	case response == nil: // the client gave no initial response
@@ -60,9 +59,9 @@ func (s *loginServer) Next(response []byte) (challenge []byte, done bool, err er
 	return nil, true, nil
 }
 
-// Converse runs the exchange that AUTH begins with arg: a mechanism and, it may
-// be, an initial response. ask sends a challenge in base64 and returns the
-// client's line; its errors come back as they are.
+// Converse runs the exchange that AUTH begins with arg: a mechanism and, optionally, an
+// initial response. ask sends a challenge in base64 and returns the client's line.
+// Converse returns errors of ask as they are.
 func Converse(arg string, ask func(challenge string) (string, error)) (Credentials, error) {
 	var said Credentials
 	mechanism, initial, given := strings.Cut(arg, " ")
@@ -102,7 +101,7 @@ func decode(s string) ([]byte, error) {
 	}
 	data, err := base64.StdEncoding.DecodeString(s)
 	if err != nil {
-		return nil, ErrBase64 // the library's error would tell of the content
+		return nil, ErrBase64 // the library's error would show some of the content
 	}
 	return data, nil
 }
