@@ -39,7 +39,7 @@ func TestStatusInWords(t *testing.T) {
 	}
 	r = typed(t, &screen{}, "status", "--data-dir", dir, "--json")
 	var s admin.Status
-	if err := json.Unmarshal([]byte(r.Out), &s); err != nil || r.Code != terminal.ExitFailed || s.State != admin.StateDegraded || s.Notes[0].Level != admin.LevelTrouble {
+	if err := json.Unmarshal([]byte(r.Out), &s); err != nil || r.Code != terminal.ExitFailed || s.State != admin.StateDegraded || s.Warnings[0].Level != admin.LevelTrouble {
 		t.Errorf("%v %+v", err, r)
 	}
 }

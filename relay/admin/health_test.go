@@ -167,7 +167,7 @@ func TestSummary(t *testing.T) {
 	for _, tt := range []struct {
 		view            view
 		counts          Counts
-		more            []Note
+		more            []Warning
 		state, summary  string
 		urgent, helpful string // of the first note: its level, and part of what to do
 	}{
@@ -198,22 +198,22 @@ func TestSummary(t *testing.T) {
 		{view{running: true, pace: pace.State{PausedUntil: now.Add(time.Hour)}}, Counts{Waiting: 2}, nil, StateDegraded,
 			"the API said 429 and is left alone; 2 recipients wait", LevelWarning, "by itself"},
 		{view{running: true}, Counts{Failed: 2}, nil, StateFine, "mail flows; nothing waits", LevelInfo, "queue list --state failed"},
-		{view{running: true}, Counts{Failed: 2}, []Note{{Level: LevelWarning, Why: "the disk is nearly full", What: "soon no mail can be queued", Do: "make room"}},
+		{view{running: true}, Counts{Failed: 2}, []Warning{{Level: LevelWarning, Why: "the disk is nearly full", What: "soon no mail can be queued", Do: "make room"}},
 			StateDegraded, "the disk is nearly full; soon no mail can be queued", LevelWarning, "make room"},
 	} {
 		tt.view.now = now
 		s := Status{Queue: tt.counts}
-		s.Notes = append(tt.view.notes(s), tt.more...)
-		sortNotes(s.Notes)
+		s.Warnings = append(tt.view.warnings(s), tt.more...)
+		sortWarnings(s.Warnings)
 		state, summary := tt.view.judge(s)
 		if state != tt.state || summary != tt.summary {
 			t.Errorf("%+v: %s: %q\nwant %s: %q", tt.counts, state, summary, tt.state, tt.summary)
 		}
 		switch {
-		case tt.urgent == "" && len(s.Notes) > 0:
-			t.Errorf("%s: there is a note %+v", summary, s.Notes[0])
-		case tt.urgent != "" && (len(s.Notes) == 0 || s.Notes[0].Level != tt.urgent || !strings.Contains(s.Notes[0].Do, tt.helpful)):
-			t.Errorf("%s: notes %+v", summary, s.Notes)
+		case tt.urgent == "" && len(s.Warnings) > 0:
+			t.Errorf("%s: there is a warning %+v", summary, s.Warnings[0])
+		case tt.urgent != "" && (len(s.Warnings) == 0 || s.Warnings[0].Level != tt.urgent || !strings.Contains(s.Warnings[0].Do, tt.helpful)):
+			t.Errorf("%s: warnings %+v", summary, s.Warnings)
 		}
 	}
 }

@@ -31,9 +31,9 @@ type Options struct {
 	Warming func(now time.Time) []warm.DomainState // nil: no domain is being warmed
 	// LastDay, if set, counts what the provider told since a time.
 	LastDay func(ctx context.Context, since time.Time) (LastDay, error)
-	// Notes, if set, adds what others than the queue and the pacer know.
-	Notes func(ctx context.Context, now time.Time) []Note
-	Log   *slog.Logger // of what an operator does; nil: none
+	// Warnings, if set, adds what others than the queue and the pacer know.
+	Warnings func(ctx context.Context, now time.Time) []Warning
+	Log      *slog.Logger // of what an operator does; nil: none
 	// Reload is the daemon's.
 	Reload func(context.Context) (Reload, error)
 }
@@ -83,15 +83,15 @@ func (l *Local) Status(ctx context.Context) (Status, error) {
 			s.LastDay = &d
 		}
 	}
-	s.Notes = v.notes(s)
+	s.Warnings = v.warnings(s)
 	if err != nil {
-		s.Notes = append(s.Notes, Note{Level: LevelTrouble, What: "it is not known what waits", Why: "the queue cannot be read: " + text(err.Error()),
+		s.Warnings = append(s.Warnings, Warning{Level: LevelTrouble, What: "it is not known what waits", Why: "the queue cannot be read: " + text(err.Error()),
 			Do: "see to the disk of the data directory; the relay goes on by itself"})
 	}
-	if l.opt.Notes != nil {
-		s.Notes = append(s.Notes, l.opt.Notes(ctx, v.now)...)
+	if l.opt.Warnings != nil {
+		s.Warnings = append(s.Warnings, l.opt.Warnings(ctx, v.now)...)
 	}
-	sortNotes(s.Notes)
+	sortWarnings(s.Warnings)
 	s.State, s.Summary = v.judge(s)
 	return s, nil
 }

@@ -20,23 +20,23 @@ type Status struct {
 	Version string `json:"version"`
 	// Running is false when no daemon works on this queue, so that nothing is
 	// sent. Since is when it started.
-	Running bool      `json:"running"`
-	Since   time.Time `json:"since,omitzero"`
-	Queue   Counts    `json:"queue"`
-	Pace    *Pace     `json:"pace,omitempty"` // when Running
-	Warming []Warming `json:"warming"`
-	LastDay *LastDay  `json:"last_day,omitempty"` // missing where it is not known
-	Notes   []Note    `json:"notes"`              // most urgent first
+	Running  bool      `json:"running"`
+	Since    time.Time `json:"since,omitzero"`
+	Queue    Counts    `json:"queue"`
+	Pace     *Pace     `json:"pace,omitempty"` // when Running
+	Warming  []Warming `json:"warming"`
+	LastDay  *LastDay  `json:"last_day,omitempty"` // missing where it is not known
+	Warnings []Warning `json:"notes"`              // most urgent first; scripts know them by this name
 }
 
 // The states of a relay.
 const (
 	StateFine     = "fine"
-	StateDegraded = "degraded" // there is a note of another level than LevelInfo
+	StateDegraded = "degraded" // there is a warning of another level than LevelInfo
 	StateStopped  = "stopped"  // no daemon works on this queue
 )
 
-// The levels of a note.
+// The levels of a warning.
 const (
 	LevelTrouble = "trouble" // mail does not flow; what was kept stays kept
 	LevelWarning = "warning" // mail flows, and something needs to be seen to
@@ -93,8 +93,8 @@ type Warming struct {
 	Text    string    `json:"text"`
 }
 
-// Note is something an operator should know, in words.
-type Note struct {
+// Warning is something an operator should know, in words.
+type Warning struct {
 	Level string    `json:"level"`
 	What  string    `json:"what"`         // what waits, or failed
 	Why   string    `json:"why"`          // the cause

@@ -31,7 +31,7 @@ func (d *daemon) operators(c *core, reload func(context.Context) (admin.Reload, 
 	k := c.kept
 	local := admin.Options{
 		Version: d.opt.Version, Started: d.started, Pace: c.account.pace.State, Warming: c.account.warming.State,
-		Notes: d.status, Log: d.opt.Log, Reload: reload,
+		Warnings: d.status, Log: d.opt.Log, Reload: reload,
 		History: k.history, LeftOut: LeftOut(d.config),
 	}
 	past := admin.HistoryOptions{}

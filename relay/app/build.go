@@ -35,9 +35,9 @@ func (d *daemon) build(ctx context.Context) (*core, error) {
 	onReload(d, "log", func(c *config.Config) logs.Settings { return c.Log }, d.prepareLog)
 
 	memory := budget.New(c.Limits.Memory, d.metrics)
-	d.onStatus(func(context.Context, time.Time) []admin.Note { return memoryWarnings(memory.Waiting()) })
+	d.onStatus(func(context.Context, time.Time) []admin.Warning { return memoryWarnings(memory.Waiting()) })
 	tally := bounce.NewTally(d.metrics) // of senders that were told, or could not be
-	d.onStatus(func(_ context.Context, now time.Time) []admin.Note { return untoldWarnings(tally, d.started, now) })
+	d.onStatus(func(_ context.Context, now time.Time) []admin.Warning { return untoldWarnings(tally, d.started, now) })
 
 	aliases, err := newAliases(c.Addresses, log)
 	if err != nil {
@@ -87,7 +87,7 @@ func (d *daemon) build(ctx context.Context) (*core, error) {
 		d.onDrain(func(context.Context) { engine.StopClaiming() })
 		d.onStop(func(ctx context.Context) error { engine.Stop(ctx); return nil })
 		onReload(d, "engine", engineSettings, engine.Prepare)
-		d.onStatus(func(context.Context, time.Time) []admin.Note { return engineWarnings(engine, c.Queue.DataDir) })
+		d.onStatus(func(context.Context, time.Time) []admin.Warning { return engineWarnings(engine, c.Queue.DataDir) })
 		d.health.addLive(engine.Alive)
 		d.gauge("delivery_alive", "1 while the loop that sends queued mail gets on, or shows that it would if there were any. 0 is a fault of this program.", d.alive)
 		fresh.Queue, fresh.Marks = engine, kept.queue
@@ -107,7 +107,7 @@ func (d *daemon) build(ctx context.Context) (*core, error) {
 
 	events := webhook.NewHandler(webhook.Options{Settings: eventSettings(c), Provider: Events(), Taker: account.suppressions, Log: log, Metrics: d.metrics})
 	onReload(d, "events", eventSettings, events.Prepare)
-	d.onStatus(func(_ context.Context, now time.Time) []admin.Note { return eventWarnings(events.Standing(), now) })
+	d.onStatus(func(_ context.Context, now time.Time) []admin.Warning { return eventWarnings(events.Standing(), now) })
 
 	return &core{memory, kept, account, in, users, events}, nil
 }

@@ -76,7 +76,7 @@ func TestHealthOfADaemon(t *testing.T) {
 	if err := json.Unmarshal([]byte(body), &s); err != nil || code != http.StatusOK {
 		t.Fatalf("%d, %v: %s", code, err, body)
 	}
-	if s.State != admin.StateFine || s.Summary != "mail flows; nothing waits" || len(s.Notes) != 0 {
+	if s.State != admin.StateFine || s.Summary != "mail flows; nothing waits" || len(s.Warnings) != 0 {
 		t.Errorf("status: %+v", s)
 	}
 	if err := a.Alive(t.Context()); err != nil {

@@ -43,7 +43,7 @@ func (d *daemon) openStore(ctx context.Context) (k kept, err error) {
 		log.Warn("the queue will not outlive "+why+": name a directory on a disk by queue.data_dir or SMTP2REST_DATA_DIR, in a container a volume", "data_dir", dir)
 	}
 
-	d.onStatus(func(context.Context, time.Time) []admin.Note { return recordsWarnings(s.Records, dir) })
+	d.onStatus(func(context.Context, time.Time) []admin.Warning { return recordsWarnings(s.Records, dir) })
 	d.metrics.MustRegister(admin.Collector(s.Queue))
 	d.measureQueue(s.Queue)
 	check := newStorageCheck(s.Queue)
@@ -52,7 +52,7 @@ func (d *daemon) openStore(ctx context.Context) (k kept, err error) {
 	d.health.addReady(
 		func(ctx context.Context) error { _, err := check.check(ctx); return err },
 		func(ctx context.Context) error { return room(ctx, s.Queue, d.config().Queue) })
-	d.onStatus(func(ctx context.Context, _ time.Time) []admin.Note {
+	d.onStatus(func(ctx context.Context, _ time.Time) []admin.Warning {
 		return storageWarnings(ctx, check, s.Queue, d.config().Queue)
 	})
 

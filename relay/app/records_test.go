@@ -43,7 +43,7 @@ func TestStatusOfDamagedRecords(t *testing.T) {
 	_, _ = operator(t, dir).Find(t.Context(), history.Query{}) // writes what waits; its error is what the warning tells
 	got := warnings(t, dir)
 	if !strings.Contains(got, "are not kept any more: ") || !strings.Contains(got, "is damaged") || !strings.Contains(got, "restart smtp2rest") {
-		t.Errorf("the notes are %q", got)
+		t.Errorf("the warnings are %q", got)
 	}
 	_ = stop(a, patience) // what is left to be written cannot be
 	start(t, load(t, box.URL(), inDir(dir, "")))

@@ -98,8 +98,8 @@ func TestAFullDisk(t *testing.T) {
 	if s := log.String(); !strings.Contains(s, "level=ERROR") || !strings.Contains(s, "0 bytes are free on the disk") {
 		t.Errorf("the log does not say that the disk is full:\n%s", s)
 	}
-	if notes := warnings(t, filepath.Join(dir, "queue")); !strings.Contains(notes, "disk is full") {
-		t.Errorf("an operator is not told why mail waits:\n%s", notes)
+	if told := warnings(t, filepath.Join(dir, "queue")); !strings.Contains(told, "disk is full") {
+		t.Errorf("an operator is not told why mail waits:\n%s", told)
 	}
 	if err := os.Remove(ballast); err != nil {
 		t.Fatal(err)
@@ -107,8 +107,8 @@ func TestAFullDisk(t *testing.T) {
 	if got := hand(); !strings.HasPrefix(got, "250 ") {
 		t.Errorf("with room again: %q", got)
 	}
-	if notes := warnings(t, filepath.Join(dir, "queue")); strings.Contains(notes, "disk is full") {
-		t.Errorf("an operator is still told of the disk:\n%s", notes)
+	if told := warnings(t, filepath.Join(dir, "queue")); strings.Contains(told, "disk is full") {
+		t.Errorf("an operator is still told of the disk:\n%s", told)
 	}
 	if err := box.SetOutage(sandbox.OutageNone); err != nil {
 		t.Fatal(err)

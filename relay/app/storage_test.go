@@ -44,7 +44,7 @@ func warnings(t *testing.T, dir string) string {
 		t.Fatal(err)
 	}
 	var b strings.Builder
-	for _, n := range s.Notes {
+	for _, n := range s.Warnings {
 		fmt.Fprintf(&b, "%s: %s; %s\n", n.What, n.Why, n.Do)
 	}
 	return b.String()

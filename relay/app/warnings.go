@@ -15,17 +15,17 @@ import (
 )
 
 // warner returns what an operator should know of a part, at a time.
-type warner func(ctx context.Context, now time.Time) []admin.Note
+type warner func(ctx context.Context, now time.Time) []admin.Warning
 
 // onStatus adds what a part has to say to 'smtp2rest status'.
 func (d *daemon) onStatus(w warner) { d.warnings = append(d.warnings, w) }
 
 // status is what all parts have to say. What the queue and the pacer show by themselves
 // is for relay/admin.
-func (d *daemon) status(ctx context.Context, now time.Time) []admin.Note {
-	var warnings []admin.Note
+func (d *daemon) status(ctx context.Context, now time.Time) []admin.Warning {
+	var warnings []admin.Warning
 	if err := d.health.live(ctx); err != nil {
-		warnings = append(warnings, admin.Note{Level: admin.LevelTrouble, What: "queued mail is not sent", Why: err.Error(),
+		warnings = append(warnings, admin.Warning{Level: admin.LevelTrouble, What: "queued mail is not sent", Why: err.Error(),
 			Do: "see to the disk of queue.data_dir; if that is well, restart smtp2rest, and report it with the log"})
 	}
 	for _, w := range d.warnings {
@@ -39,11 +39,11 @@ func (d *daemon) status(ctx context.Context, now time.Time) []admin.Note {
 const manyWait = 10
 
 // memoryWarnings tell of mails that wait for memory.
-func memoryWarnings(waiting int) []admin.Note {
+func memoryWarnings(waiting int) []admin.Warning {
 	if waiting <= manyWait {
 		return nil
 	}
-	return []admin.Note{{Level: admin.LevelWarning, What: "some clients are answered 452 and have to come again",
+	return []admin.Warning{{Level: admin.LevelWarning, What: "some clients are answered 452 and have to come again",
 		Why: fmt.Sprintf("%d mails wait for memory (limits.memory)", waiting),
 		Do:  "raise limits.memory if the machine has more, or let fewer or smaller mails come at once"}}
 }
@@ -52,57 +52,57 @@ func memoryWarnings(waiting int) []admin.Note {
 const untoldFor = 24 * time.Hour
 
 // untoldWarnings tell of recipients that failed without anybody hearing of it.
-func untoldWarnings(tally *bounce.Tally, since, now time.Time) []admin.Note {
+func untoldWarnings(tally *bounce.Tally, since, now time.Time) []admin.Warning {
 	n, latest := tally.Untold()
 	if n == 0 || now.Sub(latest) >= untoldFor {
 		return nil
 	}
-	return []admin.Note{{Level: admin.LevelInfo, What: fmt.Sprintf("of %d failed recipients nobody was told since the start", n), Since: since.Round(0).UTC(),
+	return []admin.Warning{{Level: admin.LevelInfo, What: fmt.Sprintf("of %d failed recipients nobody was told since the start", n), Since: since.Round(0).UTC(),
 		Why: "their sender has no address that can receive mail and there is no bounce.postmaster, or was told of bounce.per_hour failures already; the latest was at " + latest.UTC().Format(time.RFC3339),
 		Do:  "the log says of which mails: 'given up', or 'no sender to tell'"}}
 }
 
 // engineWarnings tell of a queue whose mail is kept and cannot be sent.
-func engineWarnings(e *deliver.Engine, dir string) []admin.Note {
+func engineWarnings(e *deliver.Engine, dir string) []admin.Warning {
 	since, err := e.Trouble()
 	if err == nil {
 		return nil
 	}
-	return []admin.Note{{Level: admin.LevelTrouble, What: "mail is kept and cannot be sent from the queue", Why: err.Error(), Since: since.Round(0).UTC(),
+	return []admin.Warning{{Level: admin.LevelTrouble, What: "mail is kept and cannot be sent from the queue", Why: err.Error(), Since: since.Round(0).UTC(),
 		Do: "see to the disk of " + dir + "; if the queue is damaged, stop smtp2rest: its next start says what to do"}}
 }
 
 // recordsWarnings tell of records that are not kept. Mail is not touched by it, and
 // so nothing else would show it.
-func recordsWarnings(r store.Records, dir string) []admin.Note {
+func recordsWarnings(r store.Records, dir string) []admin.Warning {
 	since, damaged, err := r.Trouble()
 	switch {
 	case damaged:
-		return []admin.Note{{Level: admin.LevelTrouble, What: "history, suppressions and the provider's events are not kept any more", Why: err.Error(), Since: since.Round(0).UTC(),
+		return []admin.Warning{{Level: admin.LevelTrouble, What: "history, suppressions and the provider's events are not kept any more", Why: err.Error(), Since: since.Round(0).UTC(),
 			Do: "restart smtp2rest: it sets the file aside and begins a new one, without the suppressions that were learnt; docs/operations.md says how to bring them over"}}
 	case err != nil:
-		return []admin.Note{{Level: admin.LevelWarning, What: "history and suppressions are not kept", Why: err.Error(), Since: since.Round(0).UTC(),
+		return []admin.Warning{{Level: admin.LevelWarning, What: "history and suppressions are not kept", Why: err.Error(), Since: since.Round(0).UTC(),
 			Do: "see to the disk of " + dir + "; mail is not touched, and it goes on by itself"}}
 	}
 	return nil
 }
 
 // storageWarnings tell of a queue that takes no mail, or soon will not.
-func storageWarnings(ctx context.Context, check *storageCheck, q store.Queue, c config.Queue) []admin.Note {
+func storageWarnings(ctx context.Context, check *storageCheck, q store.Queue, c config.Queue) []admin.Warning {
 	if since, err := check.check(ctx); err != nil {
-		return []admin.Note{{Level: admin.LevelTrouble, What: "no mail can be queued or sent from the queue", Why: err.Error(), Since: since.Round(0).UTC(),
+		return []admin.Warning{{Level: admin.LevelTrouble, What: "no mail can be queued or sent from the queue", Why: err.Error(), Since: since.Round(0).UTC(),
 			Do: "see to the disk of " + c.DataDir + "; the relay goes on by itself"}}
 	}
-	var warnings []admin.Note
+	var warnings []admin.Warning
 	free, least, err := q.Space()
 	why := fmt.Sprintf("the disk of %s has %d MiB left, and %d MiB are kept free", c.DataDir, free>>20, least>>20)
 	switch {
 	case err != nil:
 	case free <= least:
-		warnings = append(warnings, admin.Note{Level: admin.LevelTrouble, What: "what the API does not take at once is answered 452", Why: why,
+		warnings = append(warnings, admin.Warning{Level: admin.LevelTrouble, What: "what the API does not take at once is answered 452", Why: why,
 			Do: "make room on it, or lower queue.min_free"})
 	case free <= 2*least:
-		warnings = append(warnings, admin.Note{Level: admin.LevelWarning, What: "soon no mail can be queued", Why: why, Do: "make room on it"})
+		warnings = append(warnings, admin.Warning{Level: admin.LevelWarning, What: "soon no mail can be queued", Why: why, Do: "make room on it"})
 	}
 	if stats, err := q.Stats(ctx); err == nil { // else relay/admin says so
 		warnings = append(warnings, fullWarnings(stats, c)...)
@@ -114,14 +114,14 @@ func storageWarnings(ctx context.Context, check *storageCheck, q store.Queue, c 
 const nearlyFull = 0.9
 
 // fullWarnings tell of a queue that comes near its bounds.
-func fullWarnings(stats queue.Stats, c config.Queue) []admin.Note {
+func fullWarnings(stats queue.Stats, c config.Queue) []admin.Warning {
 	waits := "find out why mail waits; 'smtp2rest queue' says it for each; or raise "
 	failed := "'smtp2rest queue list --state failed' says why; retry or drop them, or raise "
 	size := waits
 	if stats.FailedBytes > stats.Bytes/2 {
 		size = fmt.Sprintf("%d of them are of failed mail: ", stats.FailedBytes) + failed
 	}
-	var warnings []admin.Note
+	var warnings []admin.Warning
 	for _, bound := range []struct {
 		what        string
 		used, limit int64
@@ -132,7 +132,7 @@ func fullWarnings(stats queue.Stats, c config.Queue) []admin.Note {
 		{"bytes", stats.Bytes, c.MaxBytes, "queue.max_size", size},
 	} {
 		if bound.limit > 0 && float64(bound.used) >= nearlyFull*float64(bound.limit) {
-			warnings = append(warnings, admin.Note{Level: admin.LevelWarning, What: "when the queue is full, what the API does not take at once is answered 452",
+			warnings = append(warnings, admin.Warning{Level: admin.LevelWarning, What: "when the queue is full, what the API does not take at once is answered 452",
 				Why: fmt.Sprintf("the queue has %d %s of %d that %s allows", bound.used, bound.what, bound.limit, bound.setting),
 				Do:  bound.do + bound.setting})
 		}
@@ -151,14 +151,14 @@ const (
 )
 
 // eventWarnings tell of an endpoint that learns nothing.
-func eventWarnings(s webhook.Standing, now time.Time) []admin.Note {
-	var warnings []admin.Note
+func eventWarnings(s webhook.Standing, now time.Time) []admin.Warning {
+	var warnings []admin.Warning
 	if s.Unkept != nil {
-		warnings = append(warnings, admin.Note{Level: admin.LevelTrouble, What: "the provider's events cannot be kept, and it was told to send them again", Why: s.Unkept.Error(), Since: s.UnkeptSince.Round(0).UTC(),
+		warnings = append(warnings, admin.Warning{Level: admin.LevelTrouble, What: "the provider's events cannot be kept, and it was told to send them again", Why: s.Unkept.Error(), Since: s.UnkeptSince.Round(0).UTC(),
 			Do: "see to the disk of queue.data_dir; mail is not affected, but addresses that bounce are not learnt"})
 	}
 	if s.Forged >= forgedMany && now.Sub(s.ForgedSince) >= forgedFor && now.Sub(s.ForgedLast) < forgedOld {
-		warnings = append(warnings, admin.Note{Level: admin.LevelWarning, What: "the provider's events may be refused",
+		warnings = append(warnings, admin.Warning{Level: admin.LevelWarning, What: "the provider's events may be refused",
 			Why: fmt.Sprintf("%d requests to the webhook in a row had no good signature", s.Forged), Since: s.ForgedSince.Round(0).UTC(),
 			Do: "see that webhook.secret_file has the provider's secret; 'smtp2rest webhook register' gets a new one, and 'smtp2rest reload' takes it"})
 	}

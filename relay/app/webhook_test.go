@@ -150,8 +150,8 @@ func TestStatusTellsOfBounces(t *testing.T) {
 		s.Summary != "mail flows; nothing waits; in the last day 1 recipient bounced and 1 complained" {
 		t.Errorf("%+v, %q", s.LastDay, s.Summary)
 	}
-	if len(s.Notes) != 1 || s.Notes[0].Level != admin.LevelInfo || !strings.Contains(s.Notes[0].Do, "smtp2rest history --state bounced,complained") {
-		t.Errorf("the notes are %+v", s.Notes)
+	if len(s.Warnings) != 1 || s.Warnings[0].Level != admin.LevelInfo || !strings.Contains(s.Warnings[0].Do, "smtp2rest history --state bounced,complained") {
+		t.Errorf("the warnings are %+v", s.Warnings)
 	}
 }
 

@@ -132,7 +132,7 @@ func printList(ctx context.Context, t *terminal.Terminal, a admin.Admin, f admin
 		fmt.Fprintln(t.Out)
 	}
 	fmt.Fprintf(t.Out, "%s. In the queue: %s.\n", text, countsText(status.Queue))
-	printWarnings(t.Out, t.Palette(), status.Notes)
+	printWarnings(t.Out, t.Palette(), status.Warnings)
 	return nil
 }
 
@@ -157,7 +157,7 @@ func countsText(c admin.Counts) string {
 }
 
 // printWarnings prints what an operator should know, and what to do about it.
-func printWarnings(w io.Writer, p terminal.Palette, warnings []admin.Note) {
+func printWarnings(w io.Writer, p terminal.Palette, warnings []admin.Warning) {
 	for _, n := range warnings {
 		var times []string
 		if !n.Since.IsZero() {

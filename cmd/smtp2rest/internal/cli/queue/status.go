@@ -137,7 +137,7 @@ func showStatus(t *terminal.Terminal, s admin.Status) error {
 	if err := w.Flush(); err != nil {
 		return err
 	}
-	printWarnings(t.Out, t.Palette(), s.Notes)
+	printWarnings(t.Out, t.Palette(), s.Warnings)
 	return nil
 }
 

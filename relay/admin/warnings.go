@@ -13,50 +13,50 @@ import (
 // longPause is how long a pause may last before somebody should know of it.
 const longPause = 5 * time.Minute
 
-// notes say what stands in the way of mail.
-func (v view) notes(s Status) []Note {
+// warnings say what stands in the way of mail.
+func (v view) warnings(s Status) []Warning {
 	open := s.Queue.Waiting + s.Queue.Sending
-	notes := []Note{}
-	add := func(level string, n Note) {
-		n.Level = level
-		notes = append(notes, n)
+	warnings := []Warning{}
+	add := func(level string, w Warning) {
+		w.Level = level
+		warnings = append(warnings, w)
 	}
 	if !v.running && open > 0 {
-		add(LevelTrouble, Note{What: waits(open), Why: "no daemon runs on this queue", Do: "start smtp2rest"})
+		add(LevelTrouble, Warning{What: waits(open), Why: "no daemon runs on this queue", Do: "start smtp2rest"})
 	}
 	switch b := v.pace.Breaker; {
 	case b.Open:
-		add(LevelTrouble, Note{What: v.allMail(open), Why: breakerWhy(b), Since: utc(b.Since), Until: utc(b.ProbeAt), Do: breakerDo(b.Why)})
+		add(LevelTrouble, Warning{What: v.allMail(open), Why: breakerWhy(b), Since: utc(b.Since), Until: utc(b.ProbeAt), Do: breakerDo(b.Why)})
 	case v.pace.PausedUntil.After(v.now):
 		level := LevelInfo
 		if v.pace.PausedUntil.Sub(v.now) > longPause {
 			level = LevelWarning
 		}
-		add(level, Note{What: v.allMail(open), Why: string(pace.Paused), Until: utc(v.pace.PausedUntil),
+		add(level, Warning{What: v.allMail(open), Why: string(pace.Paused), Until: utc(v.pace.PausedUntil),
 			Do: "nothing: mail goes on by itself"})
 	}
 	for _, d := range v.warming {
 		if d.Full() {
-			add(LevelInfo, Note{What: "ordinary mail from " + text(d.Domain) + " waits", Why: text(d.Why()), Until: utc(d.Next),
+			add(LevelInfo, Warning{What: "ordinary mail from " + text(d.Domain) + " waits", Why: text(d.Why()), Until: utc(d.Next),
 				Do: "nothing: it goes on by itself the next day"})
 		}
 	}
 	if n := s.Queue.Held; n > 0 {
-		add(LevelInfo, Note{What: recipients(n) + " held", Why: "stopped by an operator", Do: "'smtp2rest queue release --all' lets them go"})
+		add(LevelInfo, Warning{What: recipients(n) + " held", Why: "stopped by an operator", Do: "'smtp2rest queue release --all' lets them go"})
 	}
 	if n := s.Queue.Failed; n > 0 {
 		why := "given up; their senders were told where they could be"
 		if s.Queue.Unbounced > 0 {
 			why = fmt.Sprintf("given up; for %d the sender is still to be told", s.Queue.Unbounced)
 		}
-		add(LevelInfo, Note{What: recipients(n) + " failed", Why: why,
+		add(LevelInfo, Warning{What: recipients(n) + " failed", Why: why,
 			Do: "'smtp2rest queue list --state failed' says why; then retry or drop them"})
 	}
 	if d := s.LastDay; d.any() {
-		add(LevelInfo, Note{What: "in the last day " + d.words(), Why: "the provider told so after it had taken the mail; the senders were not told",
+		add(LevelInfo, Warning{What: "in the last day " + d.words(), Why: "the provider told so after it had taken the mail; the senders were not told",
 			Do: "'smtp2rest history --state bounced,complained --since 2d' says whose mail it was"})
 	}
-	return notes
+	return warnings
 }
 
 // breakerWhy is why mail waits, with what the API or the network said.
@@ -97,15 +97,15 @@ func (d *LastDay) words() string {
 	return strings.Join(parts, " and ")
 }
 
-// sortNotes puts the most urgent first.
-func sortNotes(notes []Note) {
+// sortWarnings puts the most urgent first.
+func sortWarnings(warnings []Warning) {
 	levels := []string{LevelTrouble, LevelWarning, LevelInfo}
-	slices.SortStableFunc(notes, func(a, b Note) int {
+	slices.SortStableFunc(warnings, func(a, b Warning) int {
 		return slices.Index(levels, a.Level) - slices.Index(levels, b.Level)
 	})
 }
 
-// judge says how the relay stands, from its notes in their order.
+// judge says how the relay stands, from its warnings in their order.
 func (v view) judge(s Status) (state, summary string) {
 	open := s.Queue.Waiting + s.Queue.Sending
 	switch {
@@ -113,14 +113,14 @@ func (v view) judge(s Status) (state, summary string) {
 		return StateStopped, "no daemon runs; nothing waits"
 	case !v.running:
 		return StateStopped, "no daemon runs; " + waits(open) + "; nothing is lost"
-	case len(s.Notes) > 0 && s.Notes[0].Level == LevelTrouble:
-		n := s.Notes[0]
+	case len(s.Warnings) > 0 && s.Warnings[0].Level == LevelTrouble:
+		w := s.Warnings[0]
 		if v.unkept {
-			return StateDegraded, v.because(n)
+			return StateDegraded, v.because(w)
 		}
-		return StateDegraded, v.because(n) + "; nothing is lost"
-	case len(s.Notes) > 0 && s.Notes[0].Level == LevelWarning:
-		return StateDegraded, v.because(s.Notes[0])
+		return StateDegraded, v.because(w) + "; nothing is lost"
+	case len(s.Warnings) > 0 && s.Warnings[0].Level == LevelWarning:
+		return StateDegraded, v.because(s.Warnings[0])
 	case v.pace.PausedUntil.After(v.now):
 		return StateFine, fmt.Sprintf("%s; %s until %s; mail goes on by itself", pace.Paused, v.allMail(open), v.clock(v.pace.PausedUntil))
 	}
@@ -137,13 +137,13 @@ func (v view) judge(s Status) (state, summary string) {
 	return StateFine, summary
 }
 
-// because is a note in one line: the cause, since when, and what it does.
-func (v view) because(n Note) string {
-	words := n.Why
-	if !n.Since.IsZero() {
-		words += " since " + v.clock(n.Since)
+// because is a warning in one line: the cause, since when, and what it does.
+func (v view) because(w Warning) string {
+	words := w.Why
+	if !w.Since.IsZero() {
+		words += " since " + v.clock(w.Since)
 	}
-	return words + "; " + n.What
+	return words + "; " + w.What
 }
 
 // clock is a time for people where the relay is: of today the time alone.
