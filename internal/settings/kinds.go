@@ -13,8 +13,7 @@ import (
 	"unicode"
 )
 
-// builtIn is the Value of the types that settings of any package may have; nil
-// for another type.
+// builtIn returns the Value of a type that settings of any package may have, or nil.
 func builtIn(field reflect.Value, tag reflect.StructTag) (Value, error) {
 	switch p := field.Addr().Interface().(type) {
 	case *bool:
@@ -44,7 +43,7 @@ func builtIn(field reflect.Value, tag reflect.StructTag) (Value, error) {
 	return nil, nil
 }
 
-// bounds are the range that a tag allows; without one it is from zero to most.
+// bounds returns the range of a tag. Without one it is from zero to most.
 func bounds[T any](tag reflect.StructTag, parse func(string) (T, error), most T) (from, to T, err error) {
 	text, there := tag.Lookup("range")
 	if !there {
@@ -58,7 +57,7 @@ func bounds[T any](tag reflect.StructTag, parse func(string) (T, error), most T)
 	return from, to, err
 }
 
-// text is a string, or a type made of one: any text on one line, or one of some
+// text is a string, or a type made of one. It is any text on one line, or one of some
 // words.
 type text struct {
 	p     reflect.Value
@@ -86,7 +85,7 @@ func (t text) Set(v any) error {
 
 func (t text) Text() string { return Quote(t.p.String()) }
 
-// CheckText takes what fits on one line.
+// CheckText accepts text on one line.
 func CheckText(s string) error {
 	if strings.ContainsFunc(s, unicode.IsControl) {
 		return fmt.Errorf("found %s, with a control character in it; write it on one line", Show(s))
@@ -106,7 +105,7 @@ func (l level) Set(v any) error {
 
 func (l level) Text() string { return Quote(strings.ToLower(l.p.String())) }
 
-// OneOf is v if it is one of words.
+// OneOf returns v if it is one of the words.
 func OneOf(v any, words []string) (string, error) {
 	quoted := make([]string, len(words))
 	for i, w := range words {
@@ -175,7 +174,7 @@ func (r number) Set(v any) error {
 	default:
 		return WrongType(v, fmt.Sprintf("write a number without quotes, from %v to %v", r.min, r.max))
 	}
-	// TOML has nan and inf; a comparison with nan is always false.
+	// TOML has nan and inf. A comparison with nan is always false.
 	if math.IsNaN(f) || f < r.min || f > r.max {
 		return fmt.Errorf("found %v; allowed is from %v to %v", f, r.min, r.max)
 	}
@@ -190,8 +189,7 @@ type duration struct {
 	min, max time.Duration
 }
 
-// set takes no number: a bare 5 would be five of what? Zero is zero in every
-// unit.
+// Set refuses numbers, because a bare 5 has no unit. Zero needs none.
 func (t duration) Set(v any) error {
 	var d time.Duration
 	switch s := v.(type) {
@@ -291,7 +289,7 @@ func WrongType(v any, want string) error {
 	return fmt.Errorf("found %s; %s", KindOf(v), want)
 }
 
-// KindOf names what TOML gave, with its value where that is short.
+// KindOf says what kind of value TOML gave, and shows it if it is short.
 func KindOf(v any) string {
 	switch v := v.(type) {
 	case string:
@@ -309,7 +307,7 @@ func KindOf(v any) string {
 	}
 }
 
-// Show is v for an error, in quotes and not longer than a line bears.
+// Show returns v for an error message, in quotes and cut to one line.
 func Show(v any) string {
 	s, ok := v.(string)
 	if !ok {
@@ -322,8 +320,8 @@ func Show(v any) string {
 	return Quote(s)
 }
 
-// Quote writes s as a TOML string. Go's own quoting is not TOML's for control
-// characters, but those are in no valid value.
+// Quote returns s as a TOML string. Go quotes control characters in another way than
+// TOML, but no valid value has them.
 func Quote(s string) string { return strconv.Quote(s) }
 
 func QuoteList(list []string) string {

@@ -2,9 +2,9 @@ package settings
 
 import "strings"
 
-// Nearest is the candidate that word was probably meant to be: the one with
-// the fewest letters to add, drop, change or swap, if they are few for the
-// length of the word. It is "" when none is near.
+// Nearest returns the candidate that word was probably meant to be: the one with the
+// fewest letters to add, drop, change or swap. It returns "" if those are too many for
+// the length of the word.
 func Nearest(word string, candidates []string) string {
 	best, fewest := "", max(1, len([]rune(word))/3)+1
 	for _, c := range candidates {
@@ -15,12 +15,12 @@ func Nearest(word string, candidates []string) string {
 	return best
 }
 
-// distance is the number of edits between a and b; two neighbours swapped are
-// one (the optimal string alignment distance).
+// distance returns the number of edits between a and b. Swapping two neighbours is one
+// edit (the optimal string alignment distance).
 func distance(as, bs string) int {
 	a, b := []rune(as), []rune(bs)
-	// Words that differ so much in length are never near; this also keeps the
-	// table small whatever a file holds.
+	// Words with so different lengths are never near. This also keeps the table
+	// small, whatever is in a file.
 	if len(a) > 2*len(b)+3 || len(b) > 2*len(a)+3 {
 		return len(a) + len(b)
 	}

@@ -1,27 +1,28 @@
-// Package settings reads what the fields of a struct say of the settings they
-// hold, so that the name, the default, the range and the explanation of a setting
-// stand at its field and nowhere else:
+// Package settings reads settings from the tags of struct fields. The name, the
+// default, the range and the explanation of a setting are in its tag, and nowhere
+// else:
 //
 //	Recipients int `toml:"recipients" default:"100" range:"1..10000" doc:"The most recipients of one mail."`
 //
-// Every package of smtp2rest tags its own settings. relay/config puts them together
-// into the file's tables; tests take a package's defaults with Defaults. The
-// package imports nothing of ours.
+// Every package of smtp2rest declares its own settings in this way. relay/config
+// embeds them in the tables of the file. Tests get the defaults of a package from
+// Defaults.
 //
 // The tags are:
 //
-//	toml      the setting's name in the file, or a table's
-//	default   as in the file, without quotes; the items of a list are set apart
-//	          by spaces. Without it the default is the zero value.
-//	usual     the default in words, where it is worked out from something else
-//	range     the least and the most that are allowed
-//	words     the words that are allowed
-//	check     the name of a check of relay/config
-//	doc       the explanation, in one or two sentences
-//	example   as in the file, where the default shows too little. A setting with an
-//	          example and no default has to be set.
-//	env       the variable of the environment that comes before the file
-//	restart   why a change takes a restart; without it a reload changes the setting
+//	toml        the name of the setting or of the table in the file
+//	default     the default as in the file, but without quotes, and with spaces
+//	            between the items of a list; if missing, the zero value
+//	usual       the default in words, if it is worked out from something else
+//	range       the least and the greatest value
+//	words       the allowed words
+//	check       the name of a check in relay/config
+//	doc         the explanation, in one or two sentences
+//	example     a value as in the file, if the default is not a good example; a
+//	            setting with an example and without a default must be set
+//	env         the environment variable that takes precedence over the file
+//	credential  the names of the systemd credential of a secret
+//	restart     why a change takes a restart; if missing, a reload changes the setting
 package settings
 
 import (
@@ -32,16 +33,17 @@ import (
 	"strings"
 )
 
-// Value is where a setting is kept.
+// Value reads and writes the value of a setting.
 type Value interface {
-	// Set takes what TOML gave: string, int64, float64, bool, time.Time, []any
-	// or map[string]any. The error says what was found and what to write.
+	// Set sets the value to one that TOML gave: string, int64, float64, bool,
+	// time.Time, []any or map[string]any. The error says what was found and what to
+	// write instead.
 	Set(v any) error
-	// Text is the value as TOML writes it.
+	// Text returns the value as TOML writes it.
 	Text() string
 }
 
-// Setting is one setting of a struct.
+// Setting is a setting of a struct.
 type Setting struct {
 	Path    string // "api.timeout"; "listener#2.address" when there are several
 	Default string // as TOML writes it, or in words; "" is none
@@ -55,14 +57,14 @@ type Table struct {
 	Repeated  bool   // [[name]], none or several of them
 }
 
-// Kinds makes the Value of a field with a type of its own, or with a check. It
-// returns nil for the types that this package knows.
+// Kinds returns the Value of a field whose type or check this package does not know,
+// or nil. The field is a pointer.
 type Kinds func(field any, tag reflect.StructTag) Value
 
-// Declare gives every setting of a struct its default and returns them in the
-// order of the fields. A struct in it without a name has its settings beside the
-// others; one with a name is a table, and a list of such is a table that is
-// repeated as often as the list is long. The error is of tags that are wrong.
+// Declare sets every setting of a struct to its default, and returns the settings in
+// the order of the fields. A struct with a name is a table. A slice of structs with a
+// name is a repeated table. The settings of a struct without a name belong to the
+// table around it. Declare fails if tags are wrong.
 func Declare(ptr any, kinds Kinds) ([]Setting, error) {
 	w := walk{kinds: kinds}
 	w.fields(reflect.ValueOf(ptr).Elem(), "")
@@ -99,7 +101,7 @@ func (w *walk) fields(v reflect.Value, table string) {
 	}
 }
 
-// setting takes a field that is a setting; it is false for another.
+// setting adds a field if it is a setting, and reports whether it is.
 func (w *walk) setting(path string, field reflect.Value, tag reflect.StructTag) bool {
 	s := Setting{Path: path, Tag: tag}
 	if w.kinds != nil {
@@ -137,7 +139,7 @@ func (s *Setting) setDefault(kind reflect.Kind) error {
 	return err
 }
 
-// fromTag is a default as TOML would give it.
+// fromTag returns a default as TOML would give it.
 func fromTag(text string, kind reflect.Kind) any {
 	if n, err := strconv.ParseInt(text, 10, 64); err == nil && kind == reflect.Int {
 		return n
@@ -158,16 +160,16 @@ func fromTag(text string, kind reflect.Kind) any {
 	return text
 }
 
-// Defaults is a struct with the defaults that its tags name. Whether they are good
-// is for relay/config to say, which reads them all.
+// Defaults returns a struct with the defaults in its tags. It ignores wrong tags,
+// because relay/config reports those of all packages.
 func Defaults[T any]() T {
 	var t T
 	_, _ = Declare(&t, nil)
 	return t
 }
 
-// Tables are the tables of a struct, in the order of its fields. The nameless
-// one, whose settings stand above the first table, comes first.
+// Tables returns the tables of a struct in the order of its fields. The first one has
+// no name: its settings are above the first table of the file.
 func Tables(ptr any) []Table {
 	list := []Table{{}}
 	t := reflect.TypeOf(ptr).Elem()
@@ -195,7 +197,7 @@ func isTable(t reflect.Type) bool {
 	return false
 }
 
-// Numbered is how the settings of the i-th of n tables are called.
+// Numbered returns the name of the i-th of n tables, such as "listener#2".
 func Numbered(name string, i, n int) string {
 	if n == 1 {
 		return name

@@ -9,10 +9,10 @@ import (
 	"time"
 )
 
-// Day is the unit that time.ParseDuration does not have.
+// Day is a unit that time.ParseDuration does not know.
 const Day = 24 * time.Hour
 
-// ParseDuration is time.ParseDuration with days in front: "2d", "1d12h".
+// ParseDuration is time.ParseDuration, but allows days in front, as in "1d12h".
 func ParseDuration(s string) (time.Duration, error) {
 	wrong := fmt.Errorf(`found %s, which is not a time; write a number with its unit: ms, s, m, h or d, as in "10s"`, Show(s))
 	days, rest, ok := strings.Cut(s, "d")
@@ -31,7 +31,7 @@ func ParseDuration(s string) (time.Duration, error) {
 	if rest == "" {
 		return total, nil
 	}
-	// A sign after the days would mean nothing that anyone wants.
+	// A sign after the days makes no sense.
 	d, err := time.ParseDuration(rest)
 	if err != nil || rest[0] == '-' || rest[0] == '+' || d > math.MaxInt64-total {
 		return 0, wrong
@@ -39,7 +39,7 @@ func ParseDuration(s string) (time.Duration, error) {
 	return total + d, nil
 }
 
-// FormatDuration writes d as short as ParseDuration reads it: "1d12h", "5m".
+// FormatDuration returns the shortest text that ParseDuration reads as d.
 func FormatDuration(d time.Duration) string {
 	if d < 0 {
 		return d.String()
@@ -61,7 +61,7 @@ func FormatDuration(d time.Duration) string {
 	return days + s
 }
 
-// sizeUnits are in the order in which FormatSize prefers them.
+// sizeUnits are the units of sizes. FormatSize prefers the first ones.
 func sizeUnits() []struct {
 	name  string
 	bytes int64
@@ -74,9 +74,8 @@ func sizeUnits() []struct {
 	}
 }
 
-// ParseSize reads a number of bytes, with a unit or without one: "10MiB",
-// "25MB", "512". Units are read in either case; "M" alone is refused because
-// people mean two things by it.
+// ParseSize reads a number of bytes with or without a unit, as in "10MiB", "25MB" or
+// "512". Case does not matter. It refuses "M" alone, which has two meanings.
 func ParseSize(s string) (int64, error) {
 	wrong := fmt.Errorf(`found %s, which is not a size; write a whole number with its unit: KiB, MiB, GiB, KB, MB or GB, as in "10MiB"`, Show(s))
 	digits := strings.TrimRight(s, "KMGIBkmgib")
@@ -96,7 +95,7 @@ func ParseSize(s string) (int64, error) {
 	return n * factor, nil
 }
 
-// FormatSize writes n in the largest unit that divides it, binary ones first.
+// FormatSize returns n in the largest unit that divides it, and prefers binary units.
 func FormatSize(n int64) string {
 	for _, u := range sizeUnits() {
 		if n != 0 && n%u.bytes == 0 {

@@ -17,93 +17,75 @@ type Change struct {
 	Old, New string // as TOML writes them; of secrets and files only that they changed; "" is not there
 }
 
-// WithoutRestart compares the configuration with the one that is to follow it.
-// What a running daemon cannot change is in the error, an Errors.
+// WithoutRestart compares the configuration with the one that is to follow it. The
+// error is an Errors. It names the changes that take a restart.
 func (c *Config) WithoutRestart(next *Config) ([]Change, error) {
-	changes := c.changes(next)
+	var changes []Change
 	var problems Errors
-	for _, change := range changes {
-		if why := c.restart(change.Path); why != "" {
-			problems = append(problems, Problem{Path: change.Path, Text: fmt.Sprintf(
-				"found %s where %s is in force, which takes a restart: %s; restart smtp2rest, or write %s again", change.New, change.Old, why, change.Old)})
+	before, after := c.facts(), next.facts()
+	for _, name := range union(before.names, after.names) {
+		was, wasThere := before.of[name]
+		is, isThere := after.of[name]
+		if was.value == is.value || !wasThere && is.implied || !isThere && was.implied {
+			continue // of a table that comes or goes, only what somebody wrote in it is a change
+		}
+		change := Change{name, was.shown, is.shown}
+		if was.hidden || is.hidden {
+			change.Old, change.New = was.hiddenText(), is.hiddenText()
+		}
+		changes = append(changes, change)
+		if was.restart != "" {
+			problems = append(problems, Problem{Path: name, Text: fmt.Sprintf(
+				"found %s where %s is in force, which takes a restart: %s; restart smtp2rest, or write %s again", change.New, change.Old, was.restart, change.Old)})
 		}
 	}
 	if problems != nil {
 		return nil, problems
 	}
+	for _, file := range union(slices.Sorted(maps.Keys(c.files)), slices.Sorted(maps.Keys(next.files))) {
+		was, is := c.files[file], next.files[file]
+		if was != "" && is != "" && was != is { // otherwise the setting that names the file has changed
+			changes = append(changes, Change{"file " + file, "as it was", "other content"})
+		}
+	}
 	return changes, nil
 }
 
-// restart is why a change of a setting takes a restart; "" is that it does not.
-func (c *Config) restart(path string) string {
-	for _, s := range c.settings {
-		if s.Path == path {
-			return s.Tag.Get("restart")
-		}
-	}
-	return ""
+// fact is a setting as two configurations are compared.
+type fact struct {
+	value   string // equal for equal values
+	shown   string
+	hidden  bool   // a secret or a password's hash, which is not shown
+	implied bool   // a default, and not what identifies its table
+	restart string // why a change takes a restart
 }
 
-// changes are in the order of the file, the files behind it last.
-func (c *Config) changes(next *Config) (list []Change) {
-	before, after := c.facts(), next.facts()
-	for _, name := range union(before.names, after.names) {
-		was, wasThere := before.of[name]
-		is, isThere := after.of[name]
-		switch {
-		case was.mark == is.mark,
-			!wasThere && is.implied, // a table that comes or goes is told by what somebody wrote in it
-			!isThere && was.implied:
-			continue
-		}
-		if was.secret || is.secret {
-			was.text, is.text = shownSecret(was), shownSecret(is)
-		}
-		list = append(list, Change{name, was.text, is.text})
-	}
-	for _, file := range union(slices.Sorted(maps.Keys(c.files)), slices.Sorted(maps.Keys(next.files))) {
-		was, is := c.files[file], next.files[file]
-		if was != "" && is != "" && was != is { // else a setting that names it has changed
-			list = append(list, Change{"file " + file, "as it was", "other content"})
-		}
-	}
-	return list
-}
-
-func shownSecret(f fact) string {
-	if f.mark == "" {
+func (f fact) hiddenText() string {
+	if f.value == "" {
 		return "not set"
 	}
 	return "set, not shown"
 }
 
-// fact is a setting as two configurations are compared by.
-type fact struct {
-	mark   string // equal for equal values
-	text   string
-	secret bool
-
-	implied bool // a default, and not what its table is known by
-}
-
 type facts struct {
-	names []string // in order
+	names []string // in the order of the file
 	of    map[string]fact
 }
 
-// facts name the settings of repeated tables by what tells one table from
-// another, so that a table that comes or goes does not shift the others.
+// facts are named by what identifies a repeated table instead of its number, so
+// that a table that comes or goes does not shift the others.
 func (c *Config) facts() facts {
 	f := facts{of: map[string]fact{}}
-	for _, s := range c.Describe() {
-		name, value := c.nameOf(s.Path), s.Value
-		one := fact{mark: value, text: value, secret: s.Secret, implied: s.Origin == "default" && !identifies(s.Path)}
-		if secret, ok := c.hidden(s.Path); ok {
-			one.secret, one.mark = true, ""
-			if secret != "" {
-				one.mark = digest([]byte(secret))
-			}
+	for _, s := range c.settings {
+		one := fact{shown: s.Value.Text(), restart: s.Tag.Get("restart"), implied: s.origin == "default" && !identifies(s.Path)}
+		one.value = one.shown
+		switch v := s.Value.(type) {
+		case secret:
+			one.value, one.hidden = v.p.Reveal(), true
+		case hash:
+			one.value, one.hidden = *v.p, true
 		}
+		name := c.nameOf(s.Path)
 		f.names = append(f.names, name)
 		f.of[name] = one
 	}
@@ -117,23 +99,8 @@ func identifies(path string) bool {
 	return name == "address" || name == "name" || name == "domain"
 }
 
-// hidden is the value of a setting that Describe does not show.
-func (c *Config) hidden(path string) (string, bool) {
-	for _, s := range c.settings {
-		if s.Path != path {
-			continue
-		}
-		switch v := s.Value.(type) {
-		case secret:
-			return v.p.Reveal(), true
-		case hash:
-			return *v.p, true
-		}
-	}
-	return "", false
-}
-
-// nameOf is a setting's path with the name of its table in place of a number.
+// nameOf returns a setting's path, with what identifies a repeated table instead of
+// its number.
 func (c *Config) nameOf(path string) string {
 	table, name := splitPath(path)
 	kind, number, _ := strings.Cut(table, "#")
@@ -153,7 +120,8 @@ func (c *Config) nameOf(path string) string {
 	return path
 }
 
-// numbered names a listener. Several may have the address of a free port.
+// numbered identifies a listener by its address. Several listeners may have the
+// same one, if its port is 0.
 func (c *Config) numbered(i int) string {
 	address, n := c.Listeners[i].Address, 1
 	for _, earlier := range c.Listeners[:i] {
@@ -167,7 +135,7 @@ func (c *Config) numbered(i int) string {
 	return fmt.Sprintf("%s (%d)", settings.Quote(address), n)
 }
 
-// union is both lists without what is there twice, in their order.
+// union returns both lists in their order, without duplicates.
 func union(a, b []string) []string {
 	seen := map[string]bool{}
 	var all []string

@@ -16,10 +16,10 @@ import (
 	"github.com/smtp2rest/smtp2rest/internal/settings"
 )
 
-// The checks of single texts. Each error says what was found and what to
-// write.
+// The functions below check one text each. Their errors say what was found and what
+// to write instead.
 
-// checkOf is the check that a field's tag names.
+// checkOf returns the check that a tag names.
 func checkOf(name string) func(string) error {
 	switch name {
 	case "file":
@@ -58,7 +58,7 @@ func checkOf(name string) func(string) error {
 	return func(string) error { return fmt.Errorf("there is no check named %s", settings.Show(name)) }
 }
 
-// orEmpty takes an empty text as well, which is not set.
+// orEmpty also accepts an empty text, which means that the setting is not set.
 func orEmpty(check func(string) error) func(string) error {
 	return func(s string) error {
 		if s == "" {
@@ -75,8 +75,8 @@ func checkPostmaster(s string) error {
 	return checkEmail(s)
 }
 
-// checkDir takes an absolute path: a relative one would mean another queue
-// whenever the program runs somewhere else.
+// checkDir requires an absolute path. A relative one would name another queue when
+// the program runs in another directory.
 func checkDir(s string) error {
 	if s != "" && (!filepath.IsAbs(s) || settings.CheckText(s) != nil) {
 		return fmt.Errorf(`found %s; write an absolute path, as in "/var/lib/smtp2rest"`, settings.Show(s))
@@ -84,7 +84,7 @@ func checkDir(s string) error {
 	return nil
 }
 
-// checkURL never shows the URL when it may have a password in it.
+// checkURL does not show a URL that may contain a password.
 func checkURL(s string) error {
 	const want = `write the address of the API, as in "https://app.nexuspromail.com/api"`
 	u, err := url.Parse(s)
@@ -113,8 +113,8 @@ func checkPath(s string) error {
 	return nil
 }
 
-// checkEmail takes what the API takes for a sender: a plain address in ASCII.
-// An empty one is not set, as charts and templates write it.
+// checkEmail accepts what the API accepts as a sender: an ASCII address without a
+// name. An empty one is not set; charts and templates write that.
 func checkEmail(s string) error {
 	if s == "" {
 		return nil
@@ -138,7 +138,7 @@ func domainOf(email string) string {
 	return strings.ToLower(email[strings.LastIndexByte(email, '@')+1:])
 }
 
-// checkDomain takes a domain name in the letters of the DNS.
+// checkDomain accepts a domain name in ASCII.
 func checkDomain(s string) error {
 	const want = `write a domain name, as in "mail.example.com"`
 	if strings.HasPrefix(s, "@") {
@@ -174,8 +174,8 @@ func letterOrDigit(c byte) bool {
 	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9'
 }
 
-// checkHostname takes what RFC 5321 section 4.1.1.1 lets a server call itself:
-// a domain name, or its address in brackets. An empty one is not set.
+// checkHostname accepts the names that RFC 5321 section 4.1.1.1 allows a server: a
+// domain name, or its address in brackets. An empty one is not set.
 func checkHostname(s string) error {
 	if inner, ok := strings.CutPrefix(s, "["); ok {
 		inner, ok = strings.CutSuffix(inner, "]")
@@ -189,7 +189,7 @@ func checkHostname(s string) error {
 	return fmt.Errorf(`found %s; write a name, as in "relay.example.com", or an address as in "[192.0.2.1]"`, settings.Show(s))
 }
 
-// safeHostname makes a name of whatever the machine calls itself.
+// safeHostname makes a valid name of the machine's name.
 func safeHostname(hostname func() (string, error)) string {
 	name, err := hostname()
 	if err != nil {
@@ -208,7 +208,7 @@ func safeHostname(hostname func() (string, error)) string {
 	return name
 }
 
-// checkAddress takes host:port; a host is an address, a name or nothing.
+// checkAddress accepts host:port. The host is an address, a name or empty.
 func checkAddress(s string) error {
 	const want = `write address and port, as in "127.0.0.1:2525" or ":2525"`
 	host, port, err := net.SplitHostPort(s)
@@ -229,7 +229,7 @@ func validPort(s string) bool {
 	return err == nil && n > 0 && s[0] != '+'
 }
 
-// checkField takes the name of a field in the API's JSON, or nothing.
+// checkField accepts the name of a JSON field, or an empty text.
 func checkField(s string) error {
 	for _, c := range []byte(s) {
 		if !letterOrDigit(c) && c != '_' && c != '-' {
@@ -246,9 +246,9 @@ func checkNeededField(s string) error {
 	return checkField(s)
 }
 
-// checkSecretPath takes the name of a file that holds a secret. It insists on
-// a slash and never shows what it found, because people put the secret itself
-// where its file belongs.
+// checkSecretPath accepts the path of a file that contains a secret. It requires a
+// slash and never shows what it found, because people write the secret itself where
+// its file belongs.
 func checkSecretPath(s string) error {
 	if s == "" {
 		return nil
@@ -279,7 +279,7 @@ func checkAdminAddress(s string) error {
 	return nil
 }
 
-// checkListen takes every kind of address.
+// checkListen accepts every kind of address that a listener can have.
 func checkListen(s string) error {
 	if path, ok := strings.CutPrefix(s, "unix:"); ok {
 		// sun_path of unix(7) has 108 octets, with a NUL at the end.
@@ -297,7 +297,7 @@ func checkListen(s string) error {
 	return checkAddress(s)
 }
 
-// checkUserName takes what a line of users_file can hold.
+// checkUserName accepts names that a line of users_file can contain.
 func checkUserName(s string) error {
 	if strings.Contains(s, ":") || strings.TrimSpace(s) != s || strings.HasPrefix(s, "#") {
 		return fmt.Errorf("found %s; a user's name has no colon in it, no space around it and no # before it", settings.Show(s))
@@ -305,13 +305,13 @@ func checkUserName(s string) error {
 	return settings.CheckText(s)
 }
 
-// maxHashCost is what can be checked in about a second: bcrypt doubles the time
-// with each step, and one login must not hold up all others.
+// maxHashCost is a cost that can be checked in about a second. The time doubles with
+// each step, and one login must not delay all others.
 const maxHashCost = 14
 
 var bcryptHash = regexp.MustCompile(`^\$2[abxy]\$([0-9]{2})\$[./A-Za-z0-9]{53}$`)
 
-// checkHash never shows what it found: it may be a password.
+// checkHash never shows what it found, because it may be a password.
 func checkHash(s string) error {
 	parts := bcryptHash.FindStringSubmatch(s)
 	if parts == nil {

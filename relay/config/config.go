@@ -1,11 +1,11 @@
-// Package config turns a TOML file and the environment into one Config with
-// every default filled in, or into a list of all that is wrong with them, in
-// words that say what to write instead.
+// Package config reads a TOML file and the environment into a Config. If something
+// is wrong, it returns all problems at once, and each says what to write instead.
 //
-// A setting is a field: internal/settings explains the tags that say its name,
-// default, range and explanation. The example file, the reference, the messages
-// and the comparison of two configurations all come from the fields. relay/app
-// hands the values on to the packages; no other package of relay imports this one.
+// A setting is a field. Its tag has its name, default, range and explanation
+// (internal/settings). Settings of a package are declared there, in a struct that is
+// embedded here. The example file, the reference, the messages and the comparison of
+// two configurations are all made from the tags. relay/app passes the values to the
+// packages; no other package of relay imports this one.
 package config
 
 import (
@@ -30,12 +30,10 @@ import (
 
 //go:generate go test -run ^(TestExampleFile|TestReferenceDocument)$ -update .
 
-// Config is the configuration in force. Everything in it is valid: lists are
-// not empty where they must not be, durations and sizes are within their
-// ranges, addresses are well formed. The tables come in the order of the example.
+// Config is a valid configuration. Its tables are in the order of the example file.
 type Config struct {
 	Hostname string `toml:"hostname" usual:"the name of this machine" check:"hostname" example:"\"relay.example.com\"" doc:"The name with which the relay greets SMTP clients."`
-	// Who is in it is in Users, at the end.
+	// The users of this file are at the end of Users.
 	UsersFile string `toml:"users_file" check:"file" doc:"A file of users who may log in, in addition to [[user]]. It has lines of name:hash, as htpasswd -B and 'smtp2rest hash-password' write them, and is read again when it changes."`
 	Addresses Addresses
 
@@ -47,7 +45,7 @@ type Config struct {
 	Bounce   Bounce      `toml:"bounce" doc:"How senders learn that mail could not be delivered."`
 	History  History     `toml:"history" doc:"A record of each mail, for 'smtp2rest trace' (docs/history.md). It is kept in queue.data_dir, and so only with a queue. It never contains bodies."`
 	Warming  []warm.Plan `toml:"warming" doc:"Limits a new domain to a number of mails that grows every day (docs/warming.md). Further mail waits in the queue. There is none by default; repeat the table for more."`
-	// At least one.
+	// There is at least one.
 	Listeners   []smtpd.Listener  `toml:"listener" doc:"An address to listen on. Repeat the table for more."`
 	Rules       policy.Rules      `toml:"rules" doc:"Which senders and recipients are allowed, for everybody. A list has addresses, \"@example.com\" for a domain, \"@.example.com\" for a domain and all below it, and * for any characters; \"<>\" is the null sender of bounces. What is denied is refused. If anything is allowed, all else is refused. Listeners and users can have such lists as well (docs/access.md)."`
 	Users       []User            `toml:"user" doc:"A user who may log in. There is none by default; repeat the table for more."`
@@ -57,59 +55,59 @@ type Config struct {
 	Suppression suppress.Settings `toml:"suppression" doc:"Addresses to which no mail may be sent (docs/suppression.md)."`
 	Webhook     Webhook           `toml:"webhook" doc:"Events from the provider. The secret comes from the environment variable WEBHOOK_SECRET, from the file that WEBHOOK_SECRET_FILE or secret_file names, or from the systemd credential webhook_secret."`
 
-	// Warnings are what works but is probably not meant, one line each.
+	// Warnings are about settings that work but are probably not intended, one line each.
 	Warnings []string
 
 	settings   []setting         // as loaded, for Describe
 	files      map[string]string // digests of the files that were read besides the configuration
-	tableUsers int               // how many of Users are not of UsersFile
+	tableUsers int               // how many of Users are not from UsersFile
 }
 
-// Addresses says how addresses that are not complete are completed.
+// Addresses are the domain and the aliases of recipients.
 type Addresses struct {
-	// "" only when Sender.Email is.
+	// It is "" only if Sender.Email is.
 	QualifyDomain string        `toml:"qualify_domain" usual:"the domain of sender.email" check:"domain" example:"\"mail.example.com\"" doc:"The domain that is added to addresses without one, such as root."`
 	AliasFile     string        `toml:"alias_file" check:"file" doc:"A file in the format of /etc/aliases. It is read again when it changes. A relative path starts at the directory of this file."`
 	Aliases       []alias.Entry `toml:"aliases" doc:"More aliases, also as a table [aliases]: root = [\"ops@example.com\"]. A name is a local name, an address, \"@domain\" for a whole domain, or \"*\" for all other local names."`
 	Local         []string      // further domains of which local names are meant
 }
 
-// API is where mail goes.
+// API says how to call the provider's API.
 type API struct {
 	nexuspromail.Endpoint      // URL is without a slash at its end
 	AllowInsecure         bool `toml:"allow_insecure" doc:"Allows an http:// URL on another machine. The key then travels unencrypted."`
-	// Empty only when the Source needs none.
+	// It is always set if the Source requires it.
 	Key Secret `toml:"key" env:"NEXUSPROMAIL_API_KEY" credential:"nexuspromail_api_key api_key" doc:"The API key. It is a secret and not set in the file."`
-	// As written; what is in it is in Key.
+	// Its content is in Key.
 	KeyFile string `toml:"key_file" check:"secret file" doc:"A file that contains only the API key. The path begins with /, or with ./ for the directory of this file."`
 	httpcall.Timeouts
 	CAFile        string `toml:"ca_file" check:"file" doc:"A file of PEM certificates to trust in addition to the system's. A relative path starts at the directory of this file."`
 	pace.Settings        // Burst is at least 1
 }
 
-// Sender is who mail comes from, as the API knows it.
+// Sender is the sender that the provider knows.
 type Sender struct {
-	// "" only when Source.NeedAPI is false.
+	// It is always set if Source.NeedAPI is.
 	Email string `toml:"email" check:"email" env:"FROM_EMAIL" example:"\"hello@mail.example.com\"" doc:"The sender of mail whose own From is not in a verified domain, and of the relay's own mail. It must be set, here or in the environment."`
 	Name  string `toml:"name" env:"FROM_NAME" doc:"The display name of this sender."`
-	// In lower case; empty only when Email is "".
+	// They are in lower case. There are none only if Email is "".
 	Domains []string          `toml:"domains" usual:"the domain of email" check:"domains" example:"[\"mail.example.com\"]" doc:"The domains that are verified with the provider."`
 	Foreign mail.SenderPolicy `toml:"foreign" default:"rewrite" words:"rewrite refuse" doc:"What to do with mail from other domains. \"rewrite\" sends it from email, with its own sender in Reply-To; \"refuse\" refuses it."`
 }
 
-// Mail is what becomes of what the API's documented payload has no place for.
+// Mail says how to send parts of a mail for which the API documents no field.
 type Mail struct {
 	Attachments mail.AttachmentPolicy `toml:"attachments" default:"refuse" words:"refuse strip send" doc:"What to do with attachments: \"refuse\" the mail, \"strip\" them with a notice in the text, or \"send\" them in the fields below. The API documents no such fields: ask the provider."`
 	Fields      nexuspromail.Format
 }
 
-// Delivery is how the relay tries.
+// Delivery says when mail is tried.
 type Delivery struct {
 	Wait  time.Duration `toml:"wait" default:"10s" range:"0s..5m" doc:"How long a client waits for the API's answer to its mail. \"0s\": not at all, all mail goes to the queue."`
 	Retry retry.Schedule
 }
 
-// Queue is where mail is kept that could not be sent at once.
+// Queue says where unsent mail is kept, and how much.
 type Queue struct {
 	Mode          QueueMode     `toml:"mode" default:"disk" words:"disk none" restart:"where mail is kept is decided at the start" doc:"\"disk\" keeps mail that could not be sent at once in data_dir until it can be sent. \"none\" answers it with a temporary error: the client has to try again."`
 	DataDir       string        `toml:"data_dir" usual:"systemd's STATE_DIRECTORY, or the user's own" check:"dir" env:"SMTP2REST_DATA_DIR" restart:"the queue in it is open" example:"\"/var/lib/smtp2rest\"" doc:"The directory of the queue, on a disk that outlives the process; in a container, a volume. Without systemd it is smtp2rest in ~/.local/state, or in /var/lib for root."`
@@ -117,7 +115,7 @@ type Queue struct {
 	KeepSent      time.Duration `toml:"keep_sent" default:"1d" range:"0s..366d" doc:"How long sent mail stays listed, without its content."`
 }
 
-// QueueMode is whether there is a queue.
+// QueueMode says whether there is a queue.
 type QueueMode string
 
 // The words of queue.mode.
@@ -126,24 +124,23 @@ const (
 	NoQueue QueueMode = "none"
 )
 
-// Bounce is how senders are told what could not be delivered.
+// Bounce says how senders are told of mail that could not be delivered.
 type Bounce struct {
 	Postmaster string `toml:"postmaster" usual:"postmaster at the domain of sender.email" check:"postmaster" example:"\"postmaster@mail.example.com\"" doc:"Who is told when the sender is an address that cannot receive mail, such as root@localhost. \"none\": nobody."`
 	deliver.Bounces
 }
 
-// Nobody is Bounce.Postmaster where nobody is to be told.
+// Nobody is the value of Bounce.Postmaster if nobody is to be told.
 const Nobody = "none"
 
-// History is the record of what became of each mail.
+// History says how long the records of mail are kept.
 type History struct {
 	history.Bounds
 	Subjects bool `toml:"subjects" doc:"Whether records contain subjects, so that they can be searched. Subjects often say private things."`
 }
 
-// User is someone who may log in on the listeners.
+// User is a user who may log in.
 type User struct {
-	// Never empty.
 	Name            string      `toml:"name" check:"user name" example:"\"app\"" doc:"The name to log in with. It must be set."`
 	Hash            string      `toml:"password_hash" check:"hash" example:"\"$2a$10$ylyd17Csnl.gmv72aKMzqOIyLh9S.26Bv1KgmF2DJ5OY/iePVbdHq\"" doc:"The bcrypt hash of the password, as 'smtp2rest hash-password' makes it. It must be set."`
 	Senders         policy.List `toml:"senders" doc:"If there are any, the user may only send as these, in MAIL FROM and in From: a list as in [rules]."`
@@ -155,7 +152,7 @@ type User struct {
 	Rate            auth.Rate   `toml:"rate" doc:"The most recipients of the user, as in \"600/hour\". \"\": limits.rate_per_user."`
 }
 
-// Policy is the user's rules in the words of smtpd.
+// Policy returns the rules that bind the user.
 func (u User) Policy() policy.Rules {
 	return policy.Rules{
 		AllowSenders: u.Senders, DenySenders: u.DenySenders,
@@ -164,25 +161,25 @@ func (u User) Policy() policy.Rules {
 	}
 }
 
-// Limits bound what clients can use.
+// Limits limit what clients can use.
 type Limits struct {
 	Memory int64 `toml:"memory" default:"192MiB" range:"16MiB..1024GiB" restart:"the memory of the process is bounded at the start" doc:"Memory for mail in flight, two to seven times its size, and connections, 32KiB each. When it is used up, clients wait 5 s and are then told to try later (docs/limits.md)."`
 	smtpd.Limits
 }
 
-// Admin is where an operator, a supervisor and monitoring reach the daemon.
+// Admin says how operators, supervisors and monitoring reach the daemon.
 type Admin struct {
 	Socket     string `toml:"socket" check:"socket" env:"SMTP2REST_ADMIN_SOCKET" restart:"commands reach this daemon through the socket that is open" doc:"The unix socket of 'smtp2rest status' and 'queue', for the daemon's user alone. \"\": admin.sock in queue.data_dir, or without a queue in RUNTIME_DIRECTORY, or the like."`
-	RuntimeDir string // where the socket is, when there is no data directory
+	RuntimeDir string // the directory of the socket, if there is no data directory
 	Address    string `toml:"address" check:"admin address" env:"SMTP2REST_ADMIN_ADDRESS" doc:"The address of /livez, /readyz, /metrics and /status, as in \"127.0.0.1:9090\". \"\": none. A token is needed for other machines, and to see or change the queue."`
-	// Not set only where Address is loopback.
+	// It is always set if other machines can reach Address.
 	Token Secret `toml:"token" env:"SMTP2REST_ADMIN_TOKEN" credential:"smtp2rest_admin_token" doc:"The token that clients of the address send as \"Authorization: Bearer\". It is a secret and not set in the file."`
-	// As written; what is in it is in Token.
+	// Its content is in Token.
 	TokenFile string `toml:"token_file" check:"secret file" doc:"A file that contains only the token. The path begins with /, or with ./ for the directory of this file."`
 	Open      Open   `toml:"open" default:"health" words:"nothing health metrics" doc:"What the address shows without the token: \"nothing\"; \"health\", which is /livez and /readyz; or \"metrics\" as well."`
 }
 
-// Open is what Address shows without the token.
+// Open says what Address shows without the token.
 type Open string
 
 // The words of admin.open.
@@ -192,24 +189,23 @@ const (
 	OpenMetrics Open = "metrics"
 )
 
-// Webhook is where the provider's events come in, and what proves that they
-// are the provider's.
+// Webhook says where the provider's events come in, and which secret signs them.
 type Webhook struct {
 	Address  string `toml:"address" check:"address" doc:"Address and port for the provider's events, as in \"127.0.0.1:8026\". \"\": none. The provider must be able to reach it: through a proxy, or by https with cert_file."`
 	Path     string `toml:"path" default:"/webhook" check:"path" doc:"The path for events."`
 	CertFile string `toml:"cert_file" check:"file" doc:"The certificate and its intermediate certificates in PEM, for https. The file is read again when it changes. A relative path starts at the directory of this file."`
 	KeyFile  string `toml:"key_file" check:"file" doc:"The certificate's key, in PEM."`
 	Secret   Secret `toml:"secret" env:"WEBHOOK_SECRET" credential:"webhook_secret" doc:"The secret with which the provider signs events. It is not set in the file."`
-	// As written; what is in it is in Secret.
+	// Its content is in Secret.
 	SecretFile     string `toml:"secret_file" check:"secret file" doc:"A file that contains only this secret. The path begins with /, or with ./ for the directory of this file. 'smtp2rest webhook register' writes it."`
 	PreviousSecret Secret `toml:"previous_secret" env:"WEBHOOK_SECRET_PREVIOUS" credential:"webhook_secret_previous" doc:"The secret before this one, which is accepted while the provider changes from one to the other. It is not set in the file."`
-	// As written.
+	// Its content is in PreviousSecret.
 	PreviousSecretFile   string `toml:"previous_secret_file" check:"secret file" doc:"A file that contains only the secret before this one. 'smtp2rest webhook register' writes it."`
 	SuppressUnsubscribed bool   `toml:"suppress_unsubscribed" doc:"Refuses mail to addresses that unsubscribed. Otherwise they are only marked: they may still expect a receipt or a password reset."`
 	nexuspromail.Registration
 }
 
-// Secrets are those with which events may be signed; none without an endpoint.
+// Secrets returns the secrets with which events may be signed.
 func (w Webhook) Secrets() []string {
 	var all []string
 	for _, s := range []Secret{w.Secret, w.PreviousSecret} {

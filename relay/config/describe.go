@@ -6,14 +6,14 @@ import (
 	"github.com/smtp2rest/smtp2rest/smtpd"
 )
 
-// setting is one setting of a Config, and where its value came from.
+// setting is a setting of a Config, with the origin of its value.
 type setting struct {
 	settings.Setting
 	origin string // "default", "file" and so on; "" of a secret that is not set
 }
 
-// settingsOf fills in the defaults of a Config and returns its settings. The error
-// is of tags that are wrong.
+// settingsOf puts the defaults into a Config and returns its settings. It fails if
+// tags are wrong.
 func settingsOf(c *Config) ([]setting, error) {
 	declared, err := settings.Declare(c, kinds)
 	var list []setting
@@ -27,13 +27,13 @@ func settingsOf(c *Config) ([]setting, error) {
 	return list, err
 }
 
-// everySetting has one of each table that is repeated.
+// everySetting returns all settings, with one table of each repeated kind.
 func everySetting() []setting {
 	list, _ := settingsOf(&Config{Listeners: make([]smtpd.Listener, 1), Users: make([]User, 1), Warming: make([]warm.Plan, 1)})
 	return list
 }
 
-// Setting is one setting as it is in force, for people.
+// Setting describes a setting to people.
 type Setting struct {
 	Path    string // "api.timeout"; "listener#2.address" when there are several
 	Value   string // as in TOML; of a secret only whether it is set, and from where
@@ -46,7 +46,7 @@ type Setting struct {
 	Restart string // why a change takes a restart; "" is that a reload changes it
 }
 
-// Describe lists every setting as it is in force, in the order of the file.
+// Describe returns every setting with its value, in the order of the example file.
 func (c *Config) Describe() []Setting {
 	list := make([]Setting, len(c.settings))
 	for i, s := range c.settings {
@@ -62,7 +62,7 @@ func (c *Config) Describe() []Setting {
 	return list
 }
 
-// document is what there is to say of the setting whatever its value.
+// document describes a setting without its value.
 func (s setting) document() Setting {
 	d := Setting{
 		Path: s.Path, Doc: s.Tag.Get("doc"), Default: s.Default, Example: s.Tag.Get("example"),
@@ -74,14 +74,14 @@ func (s setting) document() Setting {
 	return d
 }
 
-// Section is one table of the file, explained, with its settings in order.
+// Section is a table of the file with its settings.
 type Section struct {
 	settings.Table
 	Settings []Setting
 }
 
-// Reference lists every setting there is, for documentation, without
-// values. A table that is repeated is there once.
+// Reference returns every setting without values, for documentation. Repeated tables
+// are there once.
 func Reference() []Section {
 	var list []Section
 	all := everySetting()

@@ -6,15 +6,15 @@ import (
 	"strings"
 )
 
-// Problem is one thing that is wrong with a configuration.
+// Problem is an error in a configuration.
 type Problem struct {
 	File string // "" when the problem is not in the file
 	Line int    // 0 when not known
-	Path string // setting or variable; "" when the problem is with the whole file
+	Path string // setting or variable; "" for a problem with the whole file
 	Text string // what was found, and what to write instead
 }
 
-// String is the problem in one line.
+// String returns the problem in one line.
 func (p Problem) String() string {
 	var b strings.Builder
 	if p.File != "" {
@@ -30,8 +30,8 @@ func (p Problem) String() string {
 	return b.String() + p.Text
 }
 
-// Errors is all that is wrong with a configuration, never empty: what is in
-// the file first, in its order. No secret's value is in it.
+// Errors are all problems of a configuration. There is at least one. Those in the
+// file come first, in its order. They never show a secret.
 type Errors []Problem
 
 // Error has one line for each problem.
@@ -43,7 +43,7 @@ func (e Errors) Error() string {
 	return strings.Join(lines, "\n")
 }
 
-// sorted puts what has a line first, by line, and the rest after it as it came.
+// sorted puts problems with a line first, by line, and keeps the order of the rest.
 func (e Errors) sorted() Errors {
 	slices.SortStableFunc(e, func(a, b Problem) int {
 		switch {

@@ -15,9 +15,9 @@ import (
 	"github.com/BurntSushi/toml"
 )
 
-// readFile puts the file's settings into the Config. The file is not decoded
-// into the structs: the library would stop at the first problem, has no
-// positions for most of them, and takes 5 for five nanoseconds.
+// readFile reads the file's settings into the Config. It does not have the library
+// decode the file into the structs, because that stops at the first problem, gives no
+// positions for most of them, and reads 5 as five nanoseconds.
 func (l *loader) readFile() {
 	if l.src.Path == "" {
 		return
@@ -39,7 +39,7 @@ func (l *loader) readFile() {
 	f.top(top)
 }
 
-// cause is err without the name of the file, which the message has already.
+// cause removes the name of the file, which the message already has.
 func cause(err error) error {
 	var path *fs.PathError
 	if errors.As(err, &path) {
@@ -52,8 +52,8 @@ func (l *loader) fileProblem(line int, path, format string, args ...any) {
 	l.problems = append(l.problems, Problem{File: l.src.Path, Line: line, Path: path, Text: fmt.Sprintf(format, args...)})
 }
 
-// mayHoldSecret matches a line or a key whose value is not to be shown: the
-// library quotes what it cannot read.
+// mayHoldSecret matches lines and keys whose value must not be shown. The library's
+// messages quote what it cannot read.
 var mayHoldSecret = regexp.MustCompile(`(?i)key|secret|token|pass`)
 
 func (l *loader) syntaxProblem(data []byte, err error) {
@@ -72,18 +72,18 @@ func (l *loader) syntaxProblem(data []byte, err error) {
 	l.fileProblem(line, "", "this is not TOML: %s", text)
 }
 
-// maxUnknown is how many unknown settings are reported one by one: a file of
-// another program would give thousands.
+// maxUnknown is how many unknown settings are reported one by one. A file of another
+// program may have thousands.
 const maxUnknown = 20
 
-// tomlFile walks what the library parsed.
+// tomlFile is a file that the library has parsed.
 type tomlFile struct {
 	*loader
 	md      toml.MetaData
 	unknown int // settings that are not ours
 }
 
-// entry is one key of a table.
+// entry is a key of a table with its value.
 type entry struct {
 	key  string
 	path string // of the table and the key, as TOML writes it
@@ -92,8 +92,8 @@ type entry struct {
 	raw  toml.Primitive
 }
 
-// probe makes the library hand over a value together with its line: it has
-// positions only in the errors of Unmarshalers.
+// probe gets a value together with its line. The library has positions only in the
+// errors of Unmarshalers.
 type probe struct{ data any }
 
 func (p *probe) UnmarshalTOML(v any) error {
@@ -101,8 +101,8 @@ func (p *probe) UnmarshalTOML(v any) error {
 	return errors.New("probe")
 }
 
-// entry looks at one key. It is not free: the library splits the whole file
-// into lines for each.
+// entry reads one key. It is slow, because the library splits the whole file into
+// lines each time.
 func (f *tomlFile) entry(table, key string, raw toml.Primitive) entry {
 	var p probe
 	var at toml.ParseError
@@ -112,15 +112,15 @@ func (f *tomlFile) entry(table, key string, raw toml.Primitive) entry {
 		e.path = table + "." + e.path
 	}
 	if strings.Contains(table, "#") {
-		// The library keeps one position for all tables of an array, so that
-		// this would be a line of the last one.
+		// The library keeps one position for all tables of an array: this line is
+		// in the last one.
 		e.line = 0
 	}
 	return e
 }
 
-// top takes the settings above the first table, and each table. The repeated ones
-// come first: how many there are decides which settings there are.
+// top assigns the settings above the first table and those of each table. It counts
+// the repeated tables first, because there are as many settings as tables.
 func (f *tomlFile) top(top map[string]toml.Primitive) {
 	repeated := map[string][]map[string]toml.Primitive{}
 	for _, key := range slices.Sorted(maps.Keys(top)) {
@@ -159,8 +159,8 @@ func (f *tomlFile) top(top map[string]toml.Primitive) {
 	}
 }
 
-// twice is about names that differ in case only, which TOML holds apart and
-// people do not.
+// twice is for names that differ only in case, which TOML distinguishes and people
+// do not.
 const twice = "is there twice, in upper and lower case; keep one"
 
 func (f *tomlFile) table(e entry) (map[string]toml.Primitive, bool) {
@@ -171,7 +171,7 @@ func (f *tomlFile) table(e entry) (map[string]toml.Primitive, bool) {
 	return table, f.md.PrimitiveDecode(e.raw, &table) == nil
 }
 
-// repeated takes an array of tables; nil is that it is none.
+// repeated returns the tables of an array, or nil if it is not one.
 func (f *tomlFile) repeated(name string, e entry) []map[string]toml.Primitive {
 	want := "write " + bracket(name) + ", in double brackets, above the settings of each"
 	n := 0
@@ -213,7 +213,7 @@ func (f *tomlFile) assign(table string, values map[string]toml.Primitive) {
 		if s == nil || strings.Contains(key, ".") { // "api.url" in quotes is one key to TOML
 			if f.unknown++; f.unknown <= maxUnknown {
 				e := f.entry(table, key, values[key])
-				f.fileProblem(e.line, e.path, "%s", f.whatIsMeant(table, e))
+				f.fileProblem(e.line, e.path, "%s", f.suggest(table, e))
 			}
 			continue
 		}

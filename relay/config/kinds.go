@@ -17,7 +17,8 @@ import (
 	"github.com/smtp2rest/smtp2rest/smtpd/policy"
 )
 
-// kinds are the settings whose types or checks internal/settings does not know.
+// kinds returns the Value of settings whose type or check internal/settings does not
+// know.
 func kinds(field any, tag reflect.StructTag) settings.Value {
 	check := tag.Get("check")
 	switch p := field.(type) {
@@ -78,7 +79,7 @@ type secret struct{ p *Secret }
 func (s secret) Set(any) error { return errors.New("secrets are not kept in this file") }
 func (s secret) Text() string  { return s.p.String() }
 
-// hash is a password's hash, which nobody is shown either.
+// hash is the hash of a password, which is never shown either.
 type hash struct{ p *string }
 
 func (h hash) Set(v any) error {
@@ -161,7 +162,7 @@ func (p patterns) Set(v any) error {
 
 func (p patterns) Text() string { return settings.QuoteList(p.p.Entries()) }
 
-// perTime is "number/time"; "" is no bound.
+// perTime is "number/time"; "" is no limit.
 type perTime struct{ p *auth.Rate }
 
 func timeWords() map[string]time.Duration {
@@ -234,8 +235,8 @@ func (a aliases) Text() string {
 
 type date struct{ p *time.Time }
 
-// Set also takes a date without quotes, which TOML has and which comes as
-// midnight in the zone of this machine. A time of day is refused: days are UTC's.
+// Set also accepts a TOML date without quotes, which the library returns as midnight
+// in the local time zone. It refuses a time of day, because days are in UTC.
 func (d date) Set(v any) error {
 	const want = `write a date in quotes, as in "2026-12-01"`
 	s, ok := v.(string)
@@ -255,7 +256,7 @@ func (d date) Set(v any) error {
 
 func (d date) Text() string { return settings.Quote(d.p.Format(time.DateOnly)) }
 
-// caps are what a domain that is warmed may send on its first days.
+// caps are the numbers of mails that a new domain may send on its first days.
 type caps struct{ p *[]int }
 
 const maxCap = 1_000_000_000

@@ -13,43 +13,40 @@ import (
 	"github.com/smtp2rest/smtp2rest/smtpd"
 )
 
-// Source is where a configuration comes from. A nil function is the operating
-// system's own.
+// Source says where a configuration comes from. Functions that are nil are those of
+// the operating system.
 type Source struct {
 	Path string // of the TOML file; "" is no file
 
-	// NeedAPI makes a missing API key or sender an error. Serving needs them,
-	// checking and explaining do not.
+	// NeedAPI requires an API key and a sender.
 	NeedAPI bool
 
-	// NeedKey makes a missing API key alone one.
+	// NeedKey requires an API key.
 	NeedKey bool
 
-	// NoWebhookSecret lets a webhook's secret be missing, for the command that
-	// asks for one.
+	// NoWebhookSecret allows a webhook without a secret, for the command that gets it.
 	NoWebhookSecret bool
 
-	// Service is for a command that looks at the configuration of a service from
-	// outside: what systemd hands over as a credential is read from where our
-	// unit takes it.
+	// Service is for commands that read the configuration of a service. They read
+	// systemd credentials from the files that our unit names.
 	Service bool
 
-	// FallbackSender is the sender when neither file nor environment has one:
-	// for a sandbox, and for showing what would be sent.
+	// FallbackSender is the sender if neither the file nor the environment has one,
+	// for a sandbox and for showing what would be sent.
 	FallbackSender string
 
 	Env      func(string) (string, bool)       // os.LookupEnv
 	ReadFile func(string) ([]byte, error)      // at most 1 MiB of a file
-	Stat     func(string) (fs.FileInfo, error) // os.Stat; asked for the mode of files that hold secrets
+	Stat     func(string) (fs.FileInfo, error) // os.Stat, for the mode of files with secrets
 	Hostname func() (string, error)            // os.Hostname
-	InMemory func(string) bool                 // whether a file's file system is in memory; asked for those as well
+	InMemory func(string) bool                 // whether such a file is on a file system in memory
 }
 
-// maxFile bounds what is read of any file: what is larger is none of ours.
+// maxFile limits the size of every file that is read.
 const maxFile = 1 << 20
 
-// Load reads the file, then the environment, which comes before it, and checks
-// all of it. The error is an Errors that holds every problem found.
+// Load reads and checks the file and the environment, which takes precedence. The
+// error is an Errors.
 func Load(src Source) (*Config, error) {
 	l := newLoader(src)
 	l.readFile()
@@ -65,15 +62,15 @@ func Load(src Source) (*Config, error) {
 	return l.cfg, nil
 }
 
-// loader carries one Load.
+// loader is the state of one Load.
 type loader struct {
 	src      Source
 	cfg      *Config
 	settings []setting
 	lines    map[string]int  // of settings in the file, by path
-	bad      map[string]bool // settings whose value was refused: not to be judged again
+	bad      map[string]bool // settings whose value was refused; they are not checked again
 	problems Errors
-	unread   map[string]error // credentials of the unit that this user may not read
+	unread   map[string]error // credentials of the unit that could not be read
 }
 
 func newLoader(src Source) *loader {
@@ -105,8 +102,8 @@ func newLoader(src Source) *loader {
 	return l
 }
 
-// declare fills in the defaults. It comes again when the file has told how many
-// tables there are of each kind.
+// declare puts the defaults into the Config. It is called again when the number of
+// repeated tables is known.
 func (l *loader) declare() {
 	var err error
 	if l.settings, err = settingsOf(l.cfg); err != nil {
@@ -114,7 +111,8 @@ func (l *loader) declare() {
 	}
 }
 
-// readBounded keeps a path like /dev/zero from filling the memory.
+// readBounded reads no more than maxFile and a byte, so that /dev/zero does not fill
+// the memory.
 func readBounded(path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
@@ -124,13 +122,14 @@ func readBounded(path string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxFile+1))
 }
 
-// inMemory tells what a container's secrets lie on. Where docker compose mounts
-// them they lie on the host's disk, with the host's mode.
+// inMemory reports whether a file is in memory, as the secrets of a container are.
+// Those that docker compose mounts in /run/secrets are on the host's disk, with the
+// host's mode, and count as well.
 func inMemory(path string) bool {
 	return strings.HasPrefix(path, "/run/secrets/") || liesInMemory(path)
 }
 
-// makeRoom makes room for n tables of those that are repeated.
+// makeRoom makes room for n tables of a repeated kind.
 func (l *loader) makeRoom(name string, n int) {
 	switch name {
 	case "warming":
@@ -142,8 +141,7 @@ func (l *loader) makeRoom(name string, n int) {
 	}
 }
 
-// find is the setting at a path; case does not count, as it does not for the
-// TOML library.
+// find returns the setting at a path, or nil. Case does not matter.
 func (l *loader) find(path string) *setting {
 	for i := range l.settings {
 		if strings.EqualFold(l.settings[i].Path, path) {
@@ -153,7 +151,7 @@ func (l *loader) find(path string) *setting {
 	return nil
 }
 
-// problem notes what is wrong with a setting, and where it was set.
+// problem adds a problem with a setting, with the place where it was set.
 func (l *loader) problem(path, format string, args ...any) {
 	p := Problem{Path: path, Text: fmt.Sprintf(format, args...)}
 	if line, ok := l.lines[path]; ok {
@@ -169,8 +167,8 @@ func (l *loader) warn(format string, args ...any) {
 	l.cfg.Warnings = append(l.cfg.Warnings, fmt.Sprintf(format, args...))
 }
 
-// readEnvironment takes the variables that are no secrets. An empty one counts
-// as not set: compose files and charts like to pass those.
+// readEnvironment reads the variables, except secrets. An empty variable is not set,
+// because compose files and charts pass those.
 func (l *loader) readEnvironment() {
 	for i := range l.settings {
 		s := &l.settings[i]
@@ -191,7 +189,7 @@ func (l *loader) readEnvironment() {
 	}
 }
 
-// derive fills in the defaults that depend on something else.
+// derive works out the defaults that depend on other settings or on the machine.
 func (l *loader) derive() {
 	c := l.cfg
 	if c.API.Burst == 0 {
@@ -228,7 +226,7 @@ func (l *loader) derive() {
 	c.API.URL = strings.TrimRight(c.API.URL, "/")
 }
 
-// stateDir is where a program of this user keeps what must outlive it.
+// stateDir is the directory for data that this user's programs keep.
 func (l *loader) stateDir() string {
 	env := func(name string) string { v, _ := l.src.Env(name); return v }
 	if dir, _, _ := strings.Cut(env("STATE_DIRECTORY"), ":"); dir != "" {
@@ -245,7 +243,7 @@ func (l *loader) stateDir() string {
 	}
 }
 
-// fromFile is a path in the file as the process sees it.
+// fromFile resolves a path that may be relative to the directory of the file.
 func (l *loader) fromFile(path string) string {
 	if path == "" || filepath.IsAbs(path) {
 		return path
@@ -253,7 +251,7 @@ func (l *loader) fromFile(path string) string {
 	return filepath.Join(filepath.Dir(l.src.Path), path)
 }
 
-// runtimeDir is where a program of this user has its sockets.
+// runtimeDir is the directory for sockets of this user's programs.
 func (l *loader) runtimeDir() string {
 	env := func(name string) string { v, _ := l.src.Env(name); return v }
 	if dir, _, _ := strings.Cut(env("RUNTIME_DIRECTORY"), ":"); filepath.IsAbs(dir) {
@@ -265,7 +263,7 @@ func (l *loader) runtimeDir() string {
 	return "/run/smtp2rest"
 }
 
-// deriveAddresses comes after the sender and the host name are known.
+// deriveAddresses needs the sender and the host name.
 func (l *loader) deriveAddresses() {
 	a, c := &l.cfg.Addresses, l.cfg
 	if a.QualifyDomain == "" && c.Sender.Email != "" {
@@ -277,7 +275,7 @@ func (l *loader) deriveAddresses() {
 	}
 }
 
-// deriveWarming keeps the ramp's default end from ending a table.
+// deriveWarming lets a table without until never end.
 func (l *loader) deriveWarming() {
 	all := l.cfg.Warming
 	for i := range all {
@@ -287,8 +285,7 @@ func (l *loader) deriveWarming() {
 	}
 }
 
-// deriveListeners lets passwords travel in the clear where they stay on this
-// machine.
+// deriveListeners allows logins without TLS where only this machine can connect.
 func (l *loader) deriveListeners() {
 	all := l.cfg.Listeners
 	for i := range all {

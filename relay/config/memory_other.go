@@ -2,5 +2,5 @@
 
 package config
 
-// liesInMemory is false: only Linux has containers whose secrets come that way.
+// liesInMemory is false: only Linux has containers with secrets in memory.
 func liesInMemory(string) bool { return false }

@@ -10,12 +10,12 @@ import (
 	"github.com/smtp2rest/smtp2rest/internal/settings"
 )
 
-// place is where the daemon listens, by the setting that says so.
+// place is an address to listen on, with the setting that names it.
 type place struct {
 	setting, address string // as written
 }
 
-// socket is the path of a unix socket, "" for other places.
+// socket returns the path of a unix socket, or "".
 func (p place) socket() string {
 	path, unix := strings.CutPrefix(p.address, "unix:")
 	if !unix && !filepath.IsAbs(path) {
@@ -24,9 +24,8 @@ func (p place) socket() string {
 	return filepath.Clean(path)
 }
 
-// validatePlaces finds what can be opened only once and is asked for twice,
-// and sockets that would take the place of something else: 'check' has to say
-// so, and not the next start.
+// validatePlaces finds addresses that are used twice, and sockets whose path is
+// another file. The command 'check' must report that, not only the next start.
 func (l *loader) validatePlaces() {
 	var all []place
 	add := func(setting, address string) {
@@ -44,13 +43,13 @@ func (l *loader) validatePlaces() {
 		l.validateSocket(p)
 		for _, earlier := range all[:i] {
 			if l.clash(earlier, p) {
-				break // one is enough to mend
+				break // one problem is enough
 			}
 		}
 	}
 }
 
-// clash reports whether there is a problem with p because of an earlier place.
+// clash adds a problem if two places conflict, and reports whether they do.
 func (l *loader) clash(earlier, p place) bool {
 	switch {
 	case earlier.socket() != "" && earlier.socket() == p.socket():
@@ -66,8 +65,8 @@ func (l *loader) clash(earlier, p place) bool {
 	return true
 }
 
-// validateSocket refuses a path where something other than a socket is: what a
-// daemon before left behind is replaced, and nothing else.
+// validateSocket refuses the path of an existing file that is not a socket. A socket
+// that an earlier process left behind is replaced.
 func (l *loader) validateSocket(p place) {
 	path := p.socket()
 	if path == "" {
@@ -75,7 +74,7 @@ func (l *loader) validateSocket(p place) {
 	}
 	info, err := l.src.Stat(path)
 	if err != nil || info.Mode().Type() == fs.ModeSocket {
-		return // what cannot be seen now may be there at the start
+		return // without an error at the start, if need be
 	}
 	what := "a file"
 	if info.IsDir() {
@@ -96,8 +95,8 @@ func sameTCP(a, b string) bool {
 	return everyA || everyB || hostA == hostB
 }
 
-// tcpHost is a host in one form, and whether it stands for every address: Go
-// listens for IPv6 as well at 0.0.0.0, and for IPv4 at ::.
+// tcpHost returns a host in one form, and whether it means every address. At 0.0.0.0
+// Go also listens for IPv6, and at :: for IPv4.
 func tcpHost(host string) (one string, every bool) {
 	if host == "" {
 		return "", true

@@ -13,16 +13,14 @@ import (
 	"github.com/smtp2rest/smtp2rest/internal/settings"
 )
 
-// Secret is a text that no log, error or page shows. The zero Secret is not
-// set.
+// Secret is a text that no log, error or page shows. The zero Secret is not set.
 type Secret struct {
-	// A pointer, because fmt prints the fields of a struct that is itself in
-	// an unexported field without asking for methods; of this it prints an
-	// address.
+	// It is a pointer because fmt ignores the methods of values in unexported fields.
+	// Of a pointer it prints only the address.
 	p *string
 }
 
-// NewSecret keeps s. An empty one is not set.
+// NewSecret returns s as a Secret. An empty one is not set.
 func NewSecret(s string) Secret {
 	if s == "" {
 		return Secret{}
@@ -30,7 +28,7 @@ func NewSecret(s string) Secret {
 	return Secret{p: &s}
 }
 
-// Reveal is the secret itself, "" when it is not set.
+// Reveal returns the secret itself, or "" if it is not set.
 func (s Secret) Reveal() string {
 	if s.p == nil {
 		return ""
@@ -41,8 +39,8 @@ func (s Secret) Reveal() string {
 // IsSet reports whether there is a secret.
 func (s Secret) IsSet() bool { return s.p != nil }
 
-// String says only whether the secret is set; so do all the methods below,
-// through which packages print what they are given.
+// String only says whether the secret is set. So do the methods below, which other
+// packages use to print values.
 func (s Secret) String() string {
 	if s.IsSet() {
 		return "(secret)"
@@ -50,19 +48,19 @@ func (s Secret) String() string {
 	return "(not set)"
 }
 
-// GoString is String.
+// GoString returns String.
 func (s Secret) GoString() string { return s.String() }
 
-// Format is String, whatever the verb.
+// Format prints String, whatever the verb.
 func (s Secret) Format(f fmt.State, _ rune) { _, _ = f.Write([]byte(s.String())) }
 
-// LogValue is String.
+// LogValue returns String.
 func (s Secret) LogValue() slog.Value { return slog.StringValue(s.String()) }
 
-// MarshalText is String.
+// MarshalText returns String.
 func (s Secret) MarshalText() ([]byte, error) { return []byte(s.String()), nil }
 
-// secretSource says where one secret may come from, best first.
+// secretSource says where a secret may come from, in order of precedence.
 type secretSource struct {
 	path        string   // of the secret in messages
 	env         string   // variable; with _FILE behind it, a file's name
@@ -70,15 +68,15 @@ type secretSource struct {
 	credentials []string // names in systemd's $CREDENTIALS_DIRECTORY
 }
 
-// source is where a secret may come from; its setting says it.
+// source returns the sources of a secret.
 func (s setting) source() secretSource {
 	return secretSource{s.Path, s.Tag.Get("env"), s.Path + "_file", strings.Fields(s.Tag.Get("credential"))}
 }
 
-// secretAt is where the secret at a path may come from.
+// secretAt returns the sources of the secret at a path.
 func (l *loader) secretAt(path string) secretSource { return l.find(path).source() }
 
-// ways lists how to set the secret.
+// ways says how to set the secret.
 func (s secretSource) ways() string {
 	return fmt.Sprintf("set the environment variable %s, or name a file that holds it in %s_FILE or %s, or give the systemd credential %s",
 		s.env, s.env, s.fileSetting, s.credentials[0])
@@ -110,12 +108,10 @@ func (l *loader) readSecrets() {
 	}
 }
 
-// readSecret takes the first source that is there. A source that is there and
-// unusable is a problem, never a reason to look further: the wrong key would
-// be used without a word.
+// readSecret reads the first source that exists. If it cannot be used, that is a
+// problem. The next source is not tried, because it might silently give a wrong key.
 func (l *loader) readSecret(from secretSource, file string) (Secret, string) {
-	// Empty is not set: compose files and charts pass variables they have no
-	// value for.
+	// An empty variable is not set: compose files and charts pass those.
 	text, inEnv := l.src.Env(from.env)
 	inEnv = inEnv && text != ""
 	envFile, inEnvFile := l.src.Env(from.env + "_FILE")
@@ -147,7 +143,7 @@ func (l *loader) readSecret(from secretSource, file string) (Secret, string) {
 	return Secret{}, ""
 }
 
-// credential takes a systemd credential (systemd.exec(5), LoadCredential=).
+// credential reads a systemd credential (systemd.exec(5), LoadCredential=).
 func (l *loader) credential(from secretSource) (Secret, string) {
 	dir, ok := l.src.Env("CREDENTIALS_DIRECTORY")
 	if !ok || dir == "" {
@@ -167,8 +163,9 @@ func (l *loader) credential(from secretSource) (Secret, string) {
 	return Secret{}, ""
 }
 
-// mayBeAbsent tells a secret that is asked for now, or that is there only after
-// the first change.
+// mayBeAbsent reports whether the file of a secret need not exist: that of the
+// previous secret does not before the first change, and that of the webhook's secret
+// does not before the command that gets it has run.
 func (l *loader) mayBeAbsent(from secretSource) bool {
 	return from.path == "webhook.previous_secret" || from.path == "webhook.secret" && l.src.NoWebhookSecret
 }
@@ -178,7 +175,7 @@ func (l *loader) absent(path string) bool {
 	return errors.Is(err, fs.ErrNotExist)
 }
 
-// secretFile takes a file that holds a secret and nothing else.
+// secretFile reads a file that contains only a secret.
 func (l *loader) secretFile(label, path string) Secret {
 	data, err := l.src.ReadFile(path)
 	if err != nil {
@@ -189,8 +186,8 @@ func (l *loader) secretFile(label, path string) Secret {
 	return l.secretText(label, settings.Show(path), string(data))
 }
 
-// looseMode is the mode of a file that everybody on the machine can read, or
-// others than its owner can change.
+// looseMode returns the mode of a file and true if everybody on the machine can read
+// it, or others than its owner can change it.
 func (l *loader) looseMode(path string) (fs.FileMode, bool) {
 	if runtime.GOOS == "windows" {
 		return 0, false // access lists decide there, and Go makes a mode up
@@ -204,17 +201,16 @@ func (l *loader) looseMode(path string) (fs.FileMode, bool) {
 
 const looseFile = "%s has mode %04o, so that others than its owner can read or change it"
 
-// loose warns of such a file where other programs write it, as those do that
-// renew a certificate at night: no mail must stop for it.
+// loose only warns of such a file. It is for files that other programs write, such as
+// certificates that are renewed at night: mail must not stop then.
 func (l *loader) loose(label, path string) {
 	if mode, loose := l.looseMode(path); loose {
 		l.warn("%s: "+looseFile+"; 0600 or 0640 is enough", label, path, mode)
 	}
 }
 
-// secretMode refuses such a file where it holds a secret that is ours alone.
-// Containers mount secrets with mode 0444 and know no
-// better; what lies in memory, as theirs does, is no more than warned of.
+// secretMode refuses such a file if it contains one of our secrets. It only warns if
+// the file is in memory, because containers mount secrets there with mode 0444.
 func (l *loader) secretMode(label, path string) {
 	mode, loose := l.looseMode(path)
 	switch {
@@ -225,12 +221,12 @@ func (l *loader) secretMode(label, path string) {
 	}
 }
 
-// maxSecret is more than any provider's key has.
+// maxSecret is longer than any provider's key.
 const maxSecret = 4096
 
-// secretText checks a secret, which goes into an HTTP header, without ever
-// showing it. A line end after it is what editors and echo leave. The problem
-// is noted under label; what is the thing that holds the secret.
+// secretText checks a secret, which is sent in an HTTP header, and never shows it. It
+// removes line ends after it, which editors and echo write. Label is the path of
+// problems, and what names the source.
 func (l *loader) secretText(label, what, text string) Secret {
 	text = strings.TrimRight(text, "\r\n")
 	outside := strings.IndexFunc(text, func(r rune) bool { return r <= ' ' || r >= 0x7f })
@@ -249,7 +245,7 @@ func (l *loader) secretText(label, what, text string) Secret {
 	return Secret{}
 }
 
-// Credentials are the names by which secrets come from a service manager.
+// Credentials returns the names of the systemd credentials for secrets.
 func Credentials() []string {
 	var names []string
 	for _, s := range everySetting() {
@@ -261,8 +257,8 @@ func Credentials() []string {
 	return names
 }
 
-// unitFiles are where the unit that we ship takes its credentials from
-// (LoadCredential=), by their names.
+// unitFiles are the files from which our unit loads its credentials (LoadCredential=),
+// by their names.
 func unitFiles() map[string]string {
 	return map[string]string{
 		"nexuspromail_api_key":    "/etc/smtp2rest/nexuspromail_api_key",
@@ -272,7 +268,7 @@ func unitFiles() map[string]string {
 	}
 }
 
-// unitFile takes a credential as it is before systemd hands it over.
+// unitFile reads a credential from the file of our unit.
 func (l *loader) unitFile(from secretSource) (Secret, string) {
 	if !l.src.Service {
 		return Secret{}, ""
@@ -283,7 +279,7 @@ func (l *loader) unitFile(from secretSource) (Secret, string) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return Secret{}, ""
 	}
-	if err != nil { // not a problem before the secret is known to be needed
+	if err != nil { // a problem only if the secret is needed
 		l.unread[name] = err
 		return Secret{}, ""
 	}
@@ -291,7 +287,7 @@ func (l *loader) unitFile(from secretSource) (Secret, string) {
 	return l.secretText("credential "+name, settings.Show(path), string(data)), "file " + path + ", the unit's"
 }
 
-// ways lists how to set a secret that is not set.
+// ways says how to set a secret that is not set.
 func (l *loader) ways(from secretSource) string {
 	name := from.credentials[0]
 	switch path := unitFiles()[name]; {

@@ -8,10 +8,10 @@ import (
 	"github.com/smtp2rest/smtp2rest/internal/settings"
 )
 
-// tableNames are the tables of the file that are not repeated.
+// tableNames are the names of tables that are not repeated.
 func tableNames() []string { return tablesThat(false) }
 
-// repeatedTables are those of which there can be several.
+// repeatedTables are the names of repeated tables.
 func repeatedTables() []string { return tablesThat(true) }
 
 func tablesThat(repeat bool) []string {
@@ -24,14 +24,14 @@ func tablesThat(repeat bool) []string {
 	return names
 }
 
-// isRepeated reports whether there can be several of a table, "listener" or
-// "listener#2".
+// isRepeated reports whether a table, such as "listener" or "listener#2", can be
+// repeated.
 func isRepeated(table string) bool {
 	name, _, _ := strings.Cut(table, "#")
 	return slices.Contains(repeatedTables(), name)
 }
 
-// elsewhere are names that other programs have for settings of ours.
+// elsewhere returns our name for a setting by the name that other programs give it.
 func elsewhere(key string) string {
 	switch key {
 	case "listen", "listen_addr", "bind", "port", "host":
@@ -57,9 +57,9 @@ func elsewhere(key string) string {
 	}
 }
 
-// whatIsMeant says of a key that is no setting what it was probably meant to
-// be. The value is never shown: it may be a secret under a wrong name.
-func (l *loader) whatIsMeant(table string, e entry) string {
+// suggest says which setting an unknown key was probably meant to be. It never shows
+// the value, which may be a secret under a wrong name.
+func (l *loader) suggest(table string, e entry) string {
 	key := strings.ToLower(e.key)
 	if _, isTable := e.data.(map[string]any); isTable {
 		return unknownTable(key)
@@ -117,7 +117,7 @@ func unknownTable(key string) string {
 	return "unknown table; there are " + strings.Join(names, ", ")
 }
 
-// splitPath is a setting's table and its name.
+// splitPath returns the table and the name of a setting.
 func splitPath(path string) (table, name string) {
 	i := strings.LastIndexByte(path, '.')
 	if i < 0 {
@@ -126,7 +126,7 @@ func splitPath(path string) (table, name string) {
 	return path[:i], path[i+1:]
 }
 
-// inTable says where in the file a table's settings go.
+// inTable says where in the file the settings of a table are.
 func inTable(table string) string {
 	if table == "" {
 		return "above the first table"
@@ -134,7 +134,7 @@ func inTable(table string) string {
 	return "in " + bracket(table)
 }
 
-// bracket writes a table's name as its header in the file.
+// bracket returns the header of a table in the file.
 func bracket(table string) string {
 	if isRepeated(table) {
 		name, _, _ := strings.Cut(table, "#")

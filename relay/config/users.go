@@ -13,8 +13,8 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/alias"
 )
 
-// Table is the aliases of the configuration and those that the file has, whose
-// text is given. The error joins all that is wrong.
+// Table returns the aliases of the configuration and those in the text of alias_file.
+// The error joins all problems.
 func (a Addresses) Table(file string) (*alias.Table, error) {
 	entries, err := alias.Parse(file)
 	if err != nil {
@@ -23,7 +23,7 @@ func (a Addresses) Table(file string) (*alias.Table, error) {
 	return alias.New(alias.Options{Qualify: a.QualifyDomain, Local: a.Local}, append(slices.Clone(a.Aliases), entries...))
 }
 
-// validateAliases reads the file as the daemon will.
+// validateAliases reads the file in the same way as the daemon.
 func (l *loader) validateAliases() {
 	a := &l.cfg.Addresses
 	if l.bad["aliases"] || l.bad["alias_file"] {
@@ -45,8 +45,8 @@ func (l *loader) validateAliases() {
 	}
 }
 
-// ReadAliases reads a file of aliases of at most 1 MiB. A nil read is the
-// operating system's.
+// ReadAliases reads a file of aliases of at most 1 MiB. If read is nil, it reads from
+// the operating system.
 func ReadAliases(path string, read func(string) ([]byte, error)) (string, error) {
 	if read == nil {
 		read = readBounded
@@ -61,7 +61,7 @@ func ReadAliases(path string, read func(string) ([]byte, error)) (string, error)
 	return string(data), err
 }
 
-// readUsers adds the users of the file to those of the tables.
+// readUsers adds the users of users_file to those of the tables.
 func (l *loader) readUsers() {
 	tables := len(l.cfg.Users)
 	for i := range tables {
@@ -88,8 +88,9 @@ func (l *loader) readUsers() {
 	l.loose(path, name)
 }
 
-// ReadUsers is the users of the tables and those that users_file has now. A nil
-// read is the operating system's. The error never shows what may be a password.
+// ReadUsers returns the users of the tables and those that users_file has now. If read
+// is nil, it reads from the operating system. The error never shows what may be a
+// password.
 func ReadUsers(c *Config, read func(string) ([]byte, error)) ([]User, error) {
 	if read == nil {
 		read = readBounded
@@ -119,7 +120,7 @@ func ReadUsers(c *Config, read func(string) ([]byte, error)) ([]User, error) {
 	return list, errors.Join(problems...)
 }
 
-// parseUser takes one line. Its errors show no more than a good name.
+// parseUser parses one line. Its errors show only a valid name.
 func parseUser(line string, others []User) (User, error) {
 	name, hash, ok := strings.Cut(line, ":")
 	if !ok || name == "" || checkUserName(name) != nil {
@@ -150,8 +151,8 @@ func (l *loader) validateUser(i, n int) {
 	}
 }
 
-// validateLogins tells of users whom no listener lets in, and of hashes that are
-// not alike.
+// validateLogins warns if no listener allows logins, and of hashes with different
+// costs.
 func (l *loader) validateLogins() {
 	if len(l.cfg.Users) > 0 && !slices.ContainsFunc(l.cfg.Listeners, canLogIn) {
 		l.warn("user: nobody can log in: no listener has tls, or auth_without_tls = true")

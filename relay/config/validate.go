@@ -17,7 +17,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/smtpd"
 )
 
-// validate judges what one setting alone does not show.
+// validate finds problems that depend on more than one setting, or on files.
 func (l *loader) validate() {
 	l.validateAPI()
 	l.validateSender()
@@ -75,8 +75,8 @@ func (l *loader) validateSender() {
 	}
 }
 
-// forDocumentation reports whether a domain is one of those that RFC 2606,
-// section 3, keeps for examples.
+// forDocumentation reports whether a domain is reserved for examples (RFC 2606
+// section 3).
 func forDocumentation(domain string) bool {
 	for _, reserved := range []string{"example.com", "example.net", "example.org"} {
 		if domain == reserved || strings.HasSuffix(domain, "."+reserved) {
@@ -86,8 +86,8 @@ func forDocumentation(domain string) bool {
 	return false
 }
 
-// secretRefused reports whether there is a problem with one of the secret's
-// sources already.
+// secretRefused reports whether there is already a problem with a source of the
+// secret.
 func (l *loader) secretRefused(from secretSource) bool {
 	labels := []string{from.path, "environment " + from.env, "environment " + from.env + "_FILE", from.fileSetting}
 	for _, name := range from.credentials {
@@ -106,7 +106,7 @@ func (l *loader) validateDelivery() {
 	}
 }
 
-// validateFields keeps two pieces of a payload from having one name.
+// validateFields finds two JSON fields with the same name.
 func (l *loader) validateFields() {
 	m := &l.cfg.Mail
 	payload := map[string]string{}
@@ -124,7 +124,7 @@ func (l *loader) validateFields() {
 	l.takeField(payload, "mail.header_field", m.Fields.Headers)
 }
 
-// takeField gives a name to a setting; taken says who has which.
+// takeField adds the name of a field to those that are taken.
 func (l *loader) takeField(taken map[string]string, path, name string) {
 	if name == "" {
 		return
@@ -135,7 +135,7 @@ func (l *loader) takeField(taken map[string]string, path, name string) {
 	taken[name] = path
 }
 
-// loopbackHost reports whether only this machine reaches a host.
+// loopbackHost reports whether only this machine can reach a host.
 func loopbackHost(host string) bool {
 	if a, err := netip.ParseAddr(host); err == nil {
 		return a.Unmap().IsLoopback()
@@ -143,32 +143,31 @@ func loopbackHost(host string) bool {
 	return strings.EqualFold(host, "localhost")
 }
 
-// tooWide reports whether a network lets strangers in. Networks that nobody
-// routes to from outside may be of any size; of public addresses, /16 is what
-// a large organisation has (IPv6: /32, what a provider is given), and nobody
-// has more than that for the clients of one relay.
+// tooWide reports whether a network contains strangers. Private networks may have any
+// size. Of public addresses a large organisation has a /16 (IPv6: a /32), and nobody
+// needs more for the clients of one relay.
 func tooWide(p netip.Prefix) bool {
 	if inside(p) {
 		return false
 	}
-	// 64:ff9b::/96 is how a NAT64 shows all of IPv4.
+	// A NAT64 maps all of IPv4 into 64:ff9b::/96.
 	return p.Bits() < usual(p) || netip.MustParsePrefix("64:ff9b::/96").Overlaps(p) && p.Bits() < 96+16
 }
 
-// tooMany reports whether networks let strangers in together, each of which is
-// narrow enough: many of them may be all there are.
+// tooMany reports whether networks that are each narrow enough contain strangers
+// together: enough of them are the whole Internet.
 func tooMany(networks []netip.Prefix) bool {
-	const most = 16 // of the widest
+	const most = 16 // networks of the largest size
 	total := 0.0
 	for _, p := range networks {
-		if !inside(p) && !tooWide(p) { // which is said by itself
+		if !inside(p) && !tooWide(p) { // that is a problem of its own
 			total += math.Pow(2, float64(usual(p)-p.Bits()))
 		}
 	}
 	return total > most
 }
 
-// usual is how wide a public network may be.
+// usual is the shortest prefix that a public network may have.
 func usual(p netip.Prefix) int {
 	if p.Addr().Is4() {
 		return 16
@@ -176,11 +175,11 @@ func usual(p netip.Prefix) int {
 	return 32
 }
 
-// inside reports whether a network is one that nobody routes to from outside.
+// inside reports whether a network is private.
 func inside(p netip.Prefix) bool {
 	for _, own := range []string{
 		"127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16",
-		"100.64.0.0/10", // RFC 6598: carriers' and overlay networks' own
+		"100.64.0.0/10", // RFC 6598: of carriers and overlay networks
 		"::1/128", "fc00::/7", "fe80::/10",
 	} {
 		o := netip.MustParsePrefix(own)
@@ -196,7 +195,7 @@ const (
 	mib = 1 << 20
 )
 
-// validateLimits finds limits that cannot be reached because of another.
+// validateLimits finds limits that another limit makes unreachable.
 func (l *loader) validateLimits() {
 	c := &l.cfg.Limits
 	if l.bad["limits.memory"] {
@@ -212,23 +211,23 @@ func (l *loader) validateLimits() {
 			c.MessageBytes = fits
 			return
 		}
-		// Clients are told limits.message_size before they send (RFC 1870). Mail
-		// that is as large as that and can never be dealt with would be lost.
+		// Clients learn limits.message_size before they send (RFC 1870). Mail of that
+		// size must fit into memory, or it could never be sent.
 		needs := (memoryFor(c.MessageBytes, c.Connections) + mib - 1) / mib * mib
 		l.problem("limits.message_size", "found %s, and a text of that size needs more than limits.memory; write at most %s, or limits.memory = %s",
 			settings.Quote(settings.FormatSize(c.MessageBytes)), settings.Quote(settings.FormatSize(fits)), settings.Quote(settings.FormatSize(needs)))
 	}
 }
 
-// LargestMail is the largest mail of ordinary text for which there is memory
-// when nothing but connections takes any.
+// LargestMail returns the size of the largest text mail for which there is memory if
+// nothing else but connections takes any.
 func LargestMail(c Limits) int64 {
 	fits := int64(sort.Search(int(c.Memory/2/kib), func(n int) bool { return memoryFor(int64(n+1)*kib, c.Connections) > c.Memory }))
 	return fits * kib
 }
 
-// memoryFor is what a mail of ordinary text takes beside the connections: while
-// it comes no more than half of all memory, and then what mapping it takes.
+// memoryFor returns the memory that a text mail needs beside the connections. While it
+// is received, it may take up to half of all memory; then mapping takes its share.
 func memoryFor(size int64, connections int) int64 {
 	return max(2*size, size+mail.MostCost(size)+int64(connections)*smtpd.ConnectionBytes)
 }
@@ -265,7 +264,7 @@ func (l *loader) validateListener(i int) {
 	}
 }
 
-// validateReach is about ways around networks.
+// validateReach finds ways to send that go around networks.
 func (l *loader) validateReach(one smtpd.Listener, prefix string) {
 	for _, proxies := range one.ProxyFrom {
 		if tooWide(proxies) {
@@ -278,7 +277,7 @@ func (l *loader) validateReach(one smtpd.Listener, prefix string) {
 	}
 }
 
-// canLogIn reports whether a password may ever travel.
+// canLogIn reports whether a listener ever accepts a password.
 func canLogIn(l smtpd.Listener) bool { return l.TLS.On() || l.AuthWithoutTLS }
 
 func (l *loader) validateAuth(one smtpd.Listener, prefix string) {
@@ -293,14 +292,14 @@ func (l *loader) validateAuth(one smtpd.Listener, prefix string) {
 
 func isUnix(l smtpd.Listener) bool { return strings.HasPrefix(l.Address, "unix:") }
 
-// private reports whether only this machine reaches a listener. A proxy brings
-// others; of systemd's sockets nothing is known yet.
+// private reports whether only this machine can reach a listener. A proxy forwards
+// others, and the address of a socket from systemd is not known yet.
 func private(l smtpd.Listener) bool {
 	host, _, err := net.SplitHostPort(l.Address)
 	return isUnix(l) || err == nil && loopbackHost(host) && len(l.ProxyFrom) == 0
 }
 
-// validateTLS also reads the files, so that a wrong certificate is told before
+// validateTLS also reads the files, so that a wrong certificate is reported before
 // anything stops working.
 func (l *loader) validateTLS(one smtpd.Listener, prefix string) {
 	files := one.TLS.CertFile != "" || one.TLS.KeyFile != ""
@@ -322,7 +321,7 @@ func (l *loader) validateTLS(one smtpd.Listener, prefix string) {
 	}
 }
 
-// validatePair reads a certificate and its key as the daemon will.
+// validatePair reads a certificate and its key in the same way as the daemon.
 func (l *loader) validatePair(prefix, certFile, keyFile string) {
 	var pem [2][]byte
 	for i, file := range []struct{ path, name string }{{".cert_file", certFile}, {".key_file", keyFile}} {
@@ -386,7 +385,7 @@ func (l *loader) validateWarmingDomain(i int, prefix string) {
 	}
 }
 
-// minToken is what a token has at least: what can be guessed is none.
+// minToken is the least length of a token, so that it cannot be guessed.
 const minToken = 16
 
 func (l *loader) validateAdmin() {
