@@ -35,3 +35,16 @@ func IDTime(id string) (time.Time, bool) {
 	}
 	return time.UnixMilli(int64(binary.BigEndian.Uint64(b[:8]) >> 16)).UTC(), true
 }
+
+// ContinueID returns the id of a mail that goes on from the one with the id first:
+// that id, a dot, and the end of id, which is from NewID. Its calls have the
+// Idempotency-Keys of the first, while the queue, which takes one mail by an id,
+// tells them apart.
+func ContinueID(first, id string) string { return FirstID(first) + "." + id[max(len(id)-8, 0):] }
+
+// FirstID returns the id of the mail that the one with this id goes on from, or
+// the id itself.
+func FirstID(id string) string {
+	first, _, _ := strings.Cut(id, ".")
+	return first
+}

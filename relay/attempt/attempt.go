@@ -264,10 +264,12 @@ func (s *Sender) Ended(way Way, a Attempt, out relay.Outcome, received time.Time
 
 // IdempotencyKey returns the key that tells the API which calls are attempts at
 // the same mail and recipient. It is derived from these two alone, so it survives
-// restarts. The address is hashed because headers end up in the logs of proxies.
+// restarts. A mail that goes on from an earlier one has the keys of that, however
+// its client writes the address. The address is hashed because headers end up in
+// the logs of proxies.
 func IdempotencyKey(id, to string) string {
-	sum := sha256.Sum256([]byte(to))
-	return id + "-" + hex.EncodeToString(sum[:8])
+	sum := sha256.Sum256([]byte(suppress.Normalise(to)))
+	return relay.FirstID(id) + "-" + hex.EncodeToString(sum[:8])
 }
 
 type metrics struct {

@@ -352,10 +352,17 @@ func TestIdempotencyKey(t *testing.T) {
 	for _, other := range []string{
 		IdempotencyKey("06h0kod3l4pf6t8jqoad", "eve@example.net"),
 		IdempotencyKey("06h0kod3l4pf6t8jqoae", "bob@example.net"),
-		IdempotencyKey("06h0kod3l4pf6t8jqoad", "Bob@example.net"),
 	} {
 		if other == key {
 			t.Errorf("two recipients or two mails share %q", key)
+		}
+	}
+	for _, same := range []string{
+		IdempotencyKey("06h0kod3l4pf6t8jqoad", "Bob@Example.NET"),
+		IdempotencyKey(relay.ContinueID("06h0kod3l4pf6t8jqoad", "06h0kod3l4pf6t8jqoaf"), "bob@example.net"),
+	} {
+		if same != key {
+			t.Errorf("%q is not %q", same, key)
 		}
 	}
 }

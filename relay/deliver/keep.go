@@ -3,7 +3,6 @@ package deliver
 import (
 	"context"
 	"errors"
-	"slices"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay"
@@ -14,26 +13,32 @@ import (
 
 // Keep enqueues what intake left to do. When it returns nil, that is on disk. It
 // implements intake.Queue.
-func (e *Engine) Keep(ctx context.Context, r relay.Remainder) error {
-	mail := queue.NewMail(*r.Message)
-	mail.Lane = suppress.Normalise(r.Message.From)
-	mail.Domain, mail.Urgent = r.Domain, r.Urgent
-	now := e.opt.Now()
-	failed := queue.Bounce{}
-	for i, out := range r.Outcomes {
-		e.record(&mail.Recipients[i], out, now)
-		if mail.Recipients[i].State == queue.Failed {
-			failed.Failed = append(failed.Failed, mail.Recipients[i])
+func (e *Engine) Keep(ctx context.Context, parts ...relay.Remainder) error {
+	mails, failed := make([]queue.Mail, len(parts)), make([]queue.Bounce, len(parts))
+	open, now := false, e.opt.Now()
+	for i, r := range parts {
+		mail := queue.NewMail(*r.Message)
+		mail.Lane = suppress.Normalise(r.Message.From)
+		mail.Domain, mail.Urgent = r.Domain, r.Urgent
+		for n, out := range r.Outcomes {
+			to := &mail.Recipients[n]
+			e.record(to, out, now)
+			open = open || to.State.Open()
+			if to.State == queue.Failed {
+				failed[i].Failed = append(failed[i].Failed, *to)
+			}
 		}
+		mails[i], failed[i].Mail = mail, mail
 	}
-	err := e.opt.Queue.Enqueue(ctx, mail)
+	err := e.opt.Queue.Enqueue(ctx, mails...)
 	e.refuses.Store(err != nil)
-	failed.Mail = mail
-	switch {
-	case errors.Is(err, queue.ErrFull) && !slices.ContainsFunc(mail.Recipients, func(r queue.Recipient) bool { return r.State.Open() }):
-		return e.keepBounce(ctx, failed, err)
-	case err == nil && len(failed.Failed) > 0:
-		e.pendingBounces.gaveUp(r.Message.ID)
+	if errors.Is(err, queue.ErrFull) && !open && len(parts) == 1 {
+		return e.keepBounce(ctx, failed[0], err)
+	}
+	for _, b := range failed {
+		if err == nil && len(b.Failed) > 0 {
+			e.pendingBounces.gaveUp(b.Mail.Message.ID)
+		}
 	}
 	return err
 }

@@ -183,16 +183,6 @@ func (f Tried) apply(b *batch) {
 	r.add(Step{At: f.At, What: StepTried, Attempt: a}, to)
 }
 
-func (f CameAgain) weight() int { return len(f.To) }
-
-func (f CameAgain) apply(b *batch) {
-	e := b.mail(f.ID, f.At)
-	for _, to := range f.To {
-		r := e.recipient(to)
-		r.State, r.Ended = Waiting, time.Time{}
-	}
-}
-
 func (f GaveUp) weight() int { return 1 }
 
 func (f GaveUp) apply(b *batch) {

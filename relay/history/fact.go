@@ -68,14 +68,6 @@ type Tried struct {
 	At           time.Time // when it ended
 }
 
-// CameAgain: the client sends a mail again that it was told to come again with,
-// and these recipients are tried again.
-type CameAgain struct {
-	ID string
-	To []string
-	At time.Time
-}
-
 // GaveUp: the queue will not try a recipient again.
 type GaveUp struct {
 	ID, From, To string

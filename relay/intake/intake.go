@@ -31,9 +31,9 @@ var ErrNoQueue = errors.New("the relay runs without a queue")
 
 // Queue keeps the recipients that were not settled while the client waited.
 type Queue interface {
-	// Keep stores what is left to do. When it returns nil, that is on disk.
-	// When it returns an error, nothing was stored.
-	Keep(ctx context.Context, r relay.Remainder) error
+	// Keep stores what is left to do of one message or more, all or none. When it
+	// returns nil, that is on disk. When it returns an error, nothing was stored.
+	Keep(ctx context.Context, parts ...relay.Remainder) error
 }
 
 // NoQueue stores nothing. Without a queue, mail that cannot be sent at once is
@@ -41,7 +41,7 @@ type Queue interface {
 type NoQueue struct{}
 
 // Keep returns ErrNoQueue.
-func (NoQueue) Keep(context.Context, relay.Remainder) error { return ErrNoQueue }
+func (NoQueue) Keep(context.Context, ...relay.Remainder) error { return ErrNoQueue }
 
 // Warming limits what a sender domain sends in a day. See relay/warm.
 type Warming interface {
@@ -91,6 +91,7 @@ type Intake struct {
 	opt     Options
 	set     atomic.Pointer[Settings]
 	recall  *recall
+	marking [16]sync.Mutex // a mark is written by one at a time, by its mail
 	metrics *metrics
 
 	calls    context.Context // ends when no new call may begin
@@ -187,9 +188,7 @@ func (in *Intake) handle(ctx context.Context, env *smtpd.Envelope, data []byte, 
 	h := newHandling(m)
 	sum := sync.OnceValue(func() digest { return digestOf(m) })
 	before, err := in.recall.begin(ctx, h, sum)
-	if id := before.id(m.Recipients); id != "" {
-		m.ID, h.id = id, id
-	}
+	m.ID = before.continued(m)
 	log := in.opt.Log.With("id", m.ID, "session", m.Client.Session)
 	trace := attempt.Trace(data)
 	if trace != "" {
@@ -220,13 +219,20 @@ func (in *Intake) handle(ctx context.Context, env *smtpd.Envelope, data []byte, 
 // repeat records a copy that gets the same reply as an earlier one. The earlier
 // copy is then forgotten, unless the client of this one has hung up as well.
 func (in *Intake) repeat(h *handling, before earlier, sum func() digest, v replies, env *smtpd.Envelope) {
-	h.replies, h.mail, h.kept = v, sum(), true
+	h.replies, h.mail = v, sum()
 	for to, one := range before {
-		h.ends[to] = one.ends[to]
+		h.ends[to] = one.end
 	}
-	close(h.done)
-	in.recall.replied(h.mail, h)
+	in.end(h, env)
+}
+
+// end remembers what the next copy of a message must know that is over.
+func (in *Intake) end(h *handling, env *smtpd.Envelope) {
+	in.recall.ended(h)
+	// It can take long until the client has the reply. Until then, keep the
+	// digest and not the whole mail in memory.
 	env.OnLost(func() { in.recall.rememberLost(h.mail, h) })
+	close(h.done)
 }
 
 // processNew processes a message that is not just a copy of an earlier one, and
@@ -236,18 +242,13 @@ func (in *Intake) processNew(ctx context.Context, log *slog.Logger, s *transacti
 	env.OnLost(func() { in.recall.rememberLost(sum(), h) })
 	defer func() { // also after a panic: later copies wait for done
 		h.finish(s)
-		if h.mustResend() || h.replies.main().Positive() || len(s.before) > 0 {
+		if h.owed() || h.replies.main().Positive() || len(s.before) > 0 {
 			h.mail = sum()
 		}
-		in.mark(ctx, h, s.before)
-		close(h.done)
-		if len(s.before) > 0 {
-			in.recall.replied(h.mail, h)
+		in.end(h, env)
+		if h.owed() || s.before.owed() {
+			in.mark(ctx, h.mail)
 		}
-		in.recall.rememberResend(h)
-		// It can take long until the client has the reply. Until then, keep the
-		// digest and not the whole mail in memory.
-		env.OnLost(func() { in.recall.rememberLost(h.mail, h) })
 	}()
 	h.replies = in.process(ctx, log, s, env)
 	return h.replies

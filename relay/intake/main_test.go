@@ -249,13 +249,13 @@ type fakeQueue struct {
 	rest []relay.Remainder
 }
 
-func (q *fakeQueue) Keep(_ context.Context, r relay.Remainder) error {
+func (q *fakeQueue) Keep(_ context.Context, parts ...relay.Remainder) error {
 	q.mu.Lock()
 	defer q.mu.Unlock()
 	if q.err != nil {
 		return q.err
 	}
-	q.rest = append(q.rest, r)
+	q.rest = append(q.rest, parts...)
 	return nil
 }
 

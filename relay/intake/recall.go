@@ -3,13 +3,12 @@ package intake
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/json"
 	"slices"
-	"strings"
 	"sync"
 	"time"
 
 	"github.com/hashicorp/golang-lru/v2/simplelru"
+
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
@@ -33,27 +32,29 @@ const (
 //
 //   - The client hung up before it got the reply. The next copy gets the same
 //     reply and is not sent.
-//   - Some recipients got the mail and the client was answered 4xx, because the
-//     others could be neither tried nor queued. The next copy continues under the
-//     same id and leaves out the recipients that have the mail.
+//   - Some recipients have the mail, or may have it, and the client was answered
+//     4xx, because the others could be neither tried nor queued. The next copy
+//     leaves out the recipients that have the mail, and tries those that may have
+//     it with the same idempotency key.
 //
-// A mail is recognised by its sender and content. It is remembered separately
-// for each recipient, because the next copy may have fewer of them: one that was
-// found to be suppressed is now refused at RCPT.
+// A mail is recognised by its sender and content. It is remembered separately for
+// each recipient, with the id under which that recipient was first tried: the next
+// copy may have fewer recipients, or more, or some of several earlier copies.
 //
 // Mail without a Message-ID is not remembered, because a program may send two
 // equal ones on purpose. Mail whose client got a positive reply is not remembered
 // either: whoever sends that again means it.
 type recall struct {
 	mu    sync.Mutex
-	known *simplelru.LRU[fingerprint, memory] // never read by Get, so the oldest was added first
-	stale []string                            // ids of mails whose mark can be removed
+	known *simplelru.LRU[fingerprint, *memory] // never read by Get, so the oldest was added first
+	stale []digest                             // mails whose mark says too much
 }
 
 // memory is what is remembered of a mail for one recipient.
 type memory struct {
-	since time.Time
-	mail  *handling
+	end             // how far the last copy got that is over
+	since time.Time // when that was
+	copy  *handling // in progress; or over, and its client did not get the reply; or nil
 }
 
 // fingerprint identifies a mail to one recipient.
@@ -66,14 +67,21 @@ type fingerprint struct {
 // Message-ID.
 type digest [sha256.Size]byte
 
+// end is how far a mail got for one recipient.
+type end struct {
+	relay.Outcome        // Ambiguous until the API answers for certain
+	id            string // the idempotency key is made of it
+	taken         bool   // the client was told 250 for it
+	owed          bool   // the client was told 4xx; the next copy must continue from here
+}
+
 func newRecall() *recall {
-	known, _ := simplelru.NewLRU[fingerprint, memory](recallMost+1, nil) // fails only for a size of 0
+	known, _ := simplelru.NewLRU[fingerprint, *memory](recallMost+1, nil) // fails only for a size of 0
 	return &recall{known: known}
 }
 
 // handling is one message from DATA to its reply, in progress or over.
 type handling struct {
-	id   string
 	to   []string // its recipients, normalised
 	done chan struct{}
 
@@ -82,19 +90,10 @@ type handling struct {
 	mail    digest // zero: the mail is not remembered
 	replies replies
 	ends    map[string]end // by normalised recipient
-	kept    bool           // some of it is in the queue under this id
-	marked  bool           // a mark stores it
-}
-
-// end is how far the mail got for one recipient.
-type end struct {
-	relay.Outcome
-	taken  bool // the client was told 250 for it
-	resend bool // the client was told 4xx; the next copy must continue from here
 }
 
 func newHandling(m *relay.Message) *handling {
-	h := &handling{id: m.ID, done: make(chan struct{}), replies: forAll(reply.Bug()), ends: map[string]end{}}
+	h := &handling{done: make(chan struct{}), replies: forAll(reply.Bug()), ends: map[string]end{}}
 	for _, to := range m.Recipients {
 		h.to = append(h.to, suppress.Normalise(to))
 	}
@@ -102,7 +101,7 @@ func newHandling(m *relay.Message) *handling {
 }
 
 // finish records how far the message got for each recipient. After a panic there
-// is no reply and nothing is recorded.
+// is no reply for each part, and that for the whole is a 4xx.
 func (h *handling) finish(s *transaction) {
 	switch {
 	case len(s.parts) > 0 && len(h.replies.each) == len(s.parts):
@@ -112,36 +111,37 @@ func (h *handling) finish(s *transaction) {
 	case s.tried.Message != nil:
 		h.record(s.tried, h.replies.main(), s.before)
 	case temporary(h.replies.main()): // nothing was tried: what earlier copies reached still holds
-		for to, one := range s.before {
-			h.ends[to] = one.ends[to].withResend()
-			h.kept = h.kept || one.kept
+		for to, m := range s.before {
+			e := m.end
+			e.owed = true
+			h.ends[to] = e
 		}
 	}
 }
 
 // record records the outcomes of a part of the message and the reply for it.
 func (h *handling) record(part relay.Remainder, r *reply.Reply, before earlier) {
-	reached := slices.ContainsFunc(part.Outcomes, func(out relay.Outcome) bool {
-		return out.Kind == relay.Accepted || out.Kind == relay.Ambiguous
-	})
+	ends := make([]end, len(part.Outcomes))
+	reached := false
+	for i, addr := range part.Message.Recipients {
+		was, out := before[suppress.Normalise(addr)], part.Outcomes[i]
+		ends[i] = end{
+			Outcome: relay.Outcome{Kind: out.Kind, MessageID: out.MessageID, Detail: out.Detail},
+			id:      relay.FirstID(before.idFor(addr, part.Message.ID)),
+			taken:   was.taken || r.Positive(),
+		}
+		if was.Kind == relay.Ambiguous && !out.Kind.Settled() {
+			ends[i].Kind = relay.Ambiguous // that this try failed says nothing of the one before
+		}
+		reached = reached || ends[i].Kind == relay.Accepted || ends[i].Kind == relay.Ambiguous
+	}
 	for i, addr := range part.Message.Recipients {
 		to := suppress.Normalise(addr)
-		if h.ends[to].taken { // by another part
-			continue
+		ends[i].owed = reached && temporary(r)
+		if !h.ends[to].taken { // by another part
+			h.ends[to] = ends[i]
 		}
-		_, taken, _ := before.outcome(addr)
-		out := part.Outcomes[i]
-		e := end{taken: taken || r.Positive(), Outcome: relay.Outcome{Kind: out.Kind, MessageID: out.MessageID, Detail: out.Detail}}
-		if reached && temporary(r) {
-			e = e.withResend()
-		}
-		h.ends[to] = e
 	}
-}
-
-func (e end) withResend() end {
-	e.resend = true
-	return e
 }
 
 func temporary(r *reply.Reply) bool { return r.Code()/100 == 4 }
@@ -155,16 +155,26 @@ func (h *handling) over() bool {
 	}
 }
 
-// needed reports whether the next copy for the recipient must be recognised. The
-// answer is not known before done is closed.
-func (h *handling) needed(to string, lost bool) bool {
-	e := h.ends[to]
-	return e.resend || lost && (e.taken || h.replies.main().Positive())
+// repeatable reports whether a client that did not get the reply, and sends the
+// mail again for the recipient, gets the same reply. The answer is not known
+// before done is closed.
+func (h *handling) repeatable(to string) bool {
+	return h.ends[to].taken || h.replies.main().Positive()
+}
+
+// owed reports whether the next copy must continue from this one for a recipient.
+func (h *handling) owed() bool {
+	for _, e := range h.ends {
+		if e.owed {
+			return true
+		}
+	}
+	return false
 }
 
 // lifetime returns how long the recipient is remembered.
-func (h *handling) lifetime(to string) time.Duration {
-	if h.over() && h.ends[to].resend {
+func (m *memory) lifetime() time.Duration {
+	if m.owed {
 		return partlyTime
 	}
 	return lostTime
@@ -205,42 +215,43 @@ func (r *recall) find(mail digest, h *handling, waited []*handling) (found earli
 	found = earlier{}
 	for _, one := range waited {
 		for _, to := range one.to {
-			if slices.Contains(h.to, to) && one.needed(to, true) {
-				found[to] = one
+			if slices.Contains(h.to, to) && one.repeatable(to) {
+				found[to] = memory{end: one.ends[to], copy: one}
 			}
 		}
 	}
+	now := time.Now()
 	for _, to := range h.to {
-		one, known := r.known.Peek(fingerprint{mail, to})
+		m, known := r.known.Peek(fingerprint{mail, to})
 		switch {
 		case !known:
-		case !one.mail.over():
-			return nil, one.mail
-		case one.mail.needed(to, true) && time.Since(one.since) < one.mail.lifetime(to):
-			found[to] = one.mail
+		case m.copy != nil && !m.copy.over():
+			return nil, m.copy
+		case now.Sub(m.since) >= m.lifetime():
+		case m.owed || m.copy != nil && m.copy.repeatable(to):
+			found[to] = *m
+			if one := m.copy; one != nil && one.repeatable(to) {
+				found[to] = memory{end: one.ends[to], since: m.since, copy: one}
+			}
 		}
 	}
 	if len(found) > 0 {
 		for _, to := range h.to {
-			r.put(mail, to, h)
+			r.put(mail, to, memory{end: found[to].end, copy: h})
 		}
 	}
 	return found, nil
 }
 
-// put remembers h for a recipient and replaces what was remembered before.
-func (r *recall) put(mail digest, to string, h *handling) {
-	r.known.Add(fingerprint{mail, to}, memory{time.Now(), h})
-	r.forget(time.Now())
+// put remembers m for a recipient, from now on, in place of what was.
+func (r *recall) put(mail digest, to string, m memory) {
+	m.since = time.Now()
+	r.known.Add(fingerprint{mail, to}, &m)
+	r.forget(m.since)
 }
 
 // rememberLost remembers a message whose client hung up, during the message or later.
-func (r *recall) rememberLost(mail digest, h *handling) { r.remember(mail, h, true) }
-
-// rememberResend remembers a message that its client was told to send again.
-func (r *recall) rememberResend(h *handling) { r.remember(h.mail, h, false) }
-
-func (r *recall) remember(mail digest, h *handling, lost bool) {
+func (r *recall) rememberLost(mail digest, h *handling) {
 	if mail == (digest{}) {
 		return
 	}
@@ -248,44 +259,59 @@ func (r *recall) remember(mail digest, h *handling, lost bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, to := range h.to {
-		if over && !h.needed(to, lost) {
-			continue
+		m, known := r.known.Peek(fingerprint{mail, to})
+		switch {
+		case over && !h.repeatable(to):
+		case !known:
+			r.put(mail, to, memory{copy: h})
+		case m.copy == h || !m.knowsMore(to):
+			r.put(mail, to, memory{end: m.end, copy: h})
 		}
-		// Another copy that is in progress, or that was taken, knows more.
-		other, known := r.known.Peek(fingerprint{mail, to})
-		if known && other.mail != h && (!other.mail.over() || other.mail.ends[to].taken) {
-			continue
-		}
-		r.put(mail, to, h)
 	}
 }
 
-// replied forgets h, because its client got the reply as far as anybody knows.
-func (r *recall) replied(mail digest, h *handling) {
+// knowsMore reports whether m has another copy that is in progress, or was taken.
+func (m *memory) knowsMore(to string) bool {
+	return m.copy != nil && (!m.copy.over() || m.copy.ends[to].taken)
+}
+
+// ended remembers of h, which is about to be over, what the next copy must
+// continue from, and forgets the rest: its client gets the reply, as far as
+// anybody knows.
+func (r *recall) ended(h *handling) {
+	if h.mail == (digest{}) {
+		return
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, to := range h.to {
-		if one, known := r.known.Peek(fingerprint{mail, to}); known && one.mail == h {
-			r.known.Remove(fingerprint{mail, to})
+		m, known := r.known.Peek(fingerprint{h.mail, to})
+		mine := known && m.copy == h
+		switch e := h.ends[to]; {
+		case known && !mine && m.knowsMore(to):
+		case e.owed:
+			r.put(h.mail, to, memory{end: e})
+		case mine:
+			r.known.Remove(fingerprint{h.mail, to})
 		}
 	}
 }
 
 // forget drops what is too old, and the oldest beyond recallMost.
 func (r *recall) forget(now time.Time) {
-	for key, one, any := r.known.GetOldest(); any; key, one, any = r.known.GetOldest() {
-		if r.known.Len() <= recallMost && now.Sub(one.since) < one.mail.lifetime(key.to) {
+	for key, m, some := r.known.GetOldest(); some; key, m, some = r.known.GetOldest() {
+		if r.known.Len() <= recallMost && now.Sub(m.since) < m.lifetime() {
 			return
 		}
-		if one.mail.over() && one.mail.marked {
-			r.stale = append(r.stale, one.mail.id)
+		if m.owed && (len(r.stale) == 0 || r.stale[len(r.stale)-1] != key.mail) {
+			r.stale = append(r.stale, key.mail)
 		}
 		r.known.RemoveOldest()
 	}
 }
 
-// earlier has the earlier copies of a message, by normalised recipient.
-type earlier map[string]*handling
+// earlier is what earlier copies of a message reached, by normalised recipient.
+type earlier map[string]memory
 
 // repeat returns the replies to the one earlier copy, if they answer a client that
 // names these recipients: each of them was then taken or refused for good.
@@ -295,7 +321,7 @@ type earlier map[string]*handling
 func (e earlier) repeat(recipients, named []string, each bool) (replies, bool) {
 	var one *handling
 	for _, to := range recipients {
-		h := e[suppress.Normalise(to)]
+		h := e[suppress.Normalise(to)].copy
 		if h == nil || one != nil && h != one {
 			return replies{}, false
 		}
@@ -316,27 +342,30 @@ func (e earlier) repeat(recipients, named []string, each bool) (replies, bool) {
 	return v, true
 }
 
-// id returns the id under which the message continues, or "" for a new one. It
-// is that of an earlier copy that had all of these recipients and of which
-// nothing is in the queue. The queue takes one mail by one id.
-func (e earlier) id(recipients []string) string {
-	for _, h := range e {
-		if !h.kept && !slices.ContainsFunc(recipients, func(to string) bool { return !slices.Contains(h.to, suppress.Normalise(to)) }) {
-			return h.id
+// continued returns the id of a message that was given one: itself, or what
+// continues the id of the first recipient that earlier copies tried.
+func (e earlier) continued(m *relay.Message) string {
+	for _, to := range m.Recipients {
+		if first := e[suppress.Normalise(to)].id; first != "" {
+			return relay.ContinueID(first, m.ID)
 		}
 	}
-	return ""
+	return m.ID
+}
+
+// idFor returns the id under which a message is sent to a recipient: the message's
+// own, unless an earlier copy may have reached the recipient under another.
+func (e earlier) idFor(to, id string) string {
+	if was := e[suppress.Normalise(to)]; was.owed && was.Kind == relay.Ambiguous && !was.taken {
+		return relay.ContinueID(was.id, id)
+	}
+	return id
 }
 
 // outcome returns the outcome of a recipient that needs no further attempt. taken
 // says that the recipient has the mail or the queue has it.
 func (e earlier) outcome(to string) (out relay.Outcome, taken, ok bool) {
-	to = suppress.Normalise(to)
-	h := e[to]
-	if h == nil {
-		return relay.Outcome{}, false, false
-	}
-	switch was := h.ends[to]; {
+	switch was := e[suppress.Normalise(to)]; {
 	case was.taken:
 		return relay.Outcome{Kind: relay.Accepted, MessageID: was.MessageID}, true, true
 	case was.Kind.Settled():
@@ -344,6 +373,41 @@ func (e earlier) outcome(to string) (out relay.Outcome, taken, ok bool) {
 	default:
 		return relay.Outcome{}, false, false
 	}
+}
+
+// owed reports whether something is owed to a recipient by an earlier copy.
+func (e earlier) owed() bool {
+	for _, m := range e {
+		if m.owed {
+			return true
+		}
+	}
+	return false
+}
+
+// split splits what is left of a message by the ids under which its recipients are
+// sent to.
+func (e earlier) split(r relay.Remainder) []relay.Remainder {
+	var ids []string
+	own := map[string]string{}
+	for i, to := range r.Message.Recipients {
+		own[to] = r.Message.ID
+		if !r.Outcomes[i].Kind.Settled() {
+			own[to] = e.idFor(to, r.Message.ID)
+		}
+		if !slices.Contains(ids, own[to]) {
+			ids = append(ids, own[to])
+		}
+	}
+	var parts []relay.Remainder
+	for _, id := range ids {
+		part := selectRecipients(r, func(to string) bool { return own[to] == id })
+		part.Message.ID = id
+		if t := tallyOf(part.Outcomes); len(ids) == 1 || t.unsettled+t.permanent > 0 {
+			parts = append(parts, part)
+		}
+	}
+	return parts
 }
 
 // digestOf returns the digest of a mail, or zero if it has no Message-ID.
@@ -355,166 +419,4 @@ func digestOf(m *relay.Message) digest {
 	_, _ = h.Write([]byte(m.From + "\x00")) // a hash never fails
 	_, _ = h.Write(m.Raw)
 	return digest(h.Sum(nil))
-}
-
-// Marks store small values by name across restarts. The queue implements them.
-// A mark here says which recipients have a mail that the client is to send again.
-type Marks interface {
-	Marks(ctx context.Context, prefix string) (map[string]string, error)
-	SetMark(ctx context.Context, name, value string) error
-}
-
-const (
-	// resendMarks is the prefix of a mark's name; the mail's id follows.
-	resendMarks = "resend/"
-	// markTime bounds how long a hanging disk delays the reply.
-	markTime = 5 * time.Second
-	// staleAtOnce is how many unneeded marks are removed each time one is written.
-	staleAtOnce = 10
-	// markedDetail bounds the API's words in a mark, in bytes.
-	markedDetail = 200
-)
-
-// resend is the content of a mark, as JSON.
-type resend struct {
-	Mail []byte          `json:"mail"` // a digest
-	At   time.Time       `json:"at"`
-	To   []resendAddress `json:"to"`
-}
-
-// resendAddress is how far the mail got for one recipient.
-type resendAddress struct {
-	Addr      string `json:"addr"`
-	Kind      string `json:"kind"`
-	MessageID string `json:"message_id,omitempty"`
-	Detail    string `json:"detail,omitempty"`
-}
-
-// mark stores h in a mark if its client has to send it again, and removes the
-// marks of the earlier copies that h replaces.
-func (in *Intake) mark(ctx context.Context, h *handling, before earlier) {
-	if in.opt.Marks == nil {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), markTime) // also while the relay stops
-	defer cancel()
-	set := func(id, value string) bool {
-		err := in.opt.Marks.SetMark(ctx, resendMarks+id, value)
-		if err != nil {
-			in.opt.Log.Error("cannot store which recipients have a mail that the client is to send again; a restart will forget it", "id", id, "cause", err)
-		}
-		return err == nil
-	}
-	if h.mail != (digest{}) && h.mustResend() {
-		h.marked = set(h.id, h.resend(time.Now()))
-	}
-	var over []string
-	for _, one := range before {
-		if one.marked && !(h.marked && one.id == h.id) && !slices.Contains(over, one.id) {
-			over = append(over, one.id)
-		}
-	}
-	for _, id := range append(over, in.recall.takeStale(staleAtOnce)...) {
-		if !set(id, "") {
-			return
-		}
-	}
-}
-
-// mustResend reports whether the next copy must continue from this one.
-func (h *handling) mustResend() bool {
-	for _, e := range h.ends {
-		if e.resend {
-			return true
-		}
-	}
-	return false
-}
-
-func (h *handling) resend(now time.Time) string {
-	r := resend{Mail: h.mail[:], At: now}
-	for _, to := range h.to {
-		e := h.ends[to]
-		if !e.resend {
-			continue
-		}
-		detail := e.Detail
-		if len(detail) > markedDetail {
-			detail = strings.ToValidUTF8(detail[:markedDetail], "")
-		}
-		r.To = append(r.To, resendAddress{to, e.Kind.String(), e.MessageID, detail})
-	}
-	text, _ := json.Marshal(r) // strings, bytes and a time never fail
-	return string(text)
-}
-
-// Restore reads the marks of the last run. It removes those that are too old or
-// cannot be read.
-func (in *Intake) Restore(ctx context.Context) error {
-	if in.opt.Marks == nil {
-		return nil
-	}
-	marks, err := in.opt.Marks.Marks(ctx, resendMarks)
-	if err != nil {
-		return err
-	}
-	now := time.Now()
-	var all []memory
-	for name, value := range marks {
-		if one, ok := parseResend(strings.TrimPrefix(name, resendMarks), value, now); ok {
-			all = append(all, one)
-		} else if err := in.opt.Marks.SetMark(ctx, name, ""); err != nil {
-			return err
-		}
-	}
-	slices.SortFunc(all, func(a, b memory) int { return a.since.Compare(b.since) })
-	in.recall.restore(all)
-	return nil
-}
-
-// parseResend returns false for a mark that is too old or malformed.
-func parseResend(id, value string, now time.Time) (memory, bool) {
-	var r resend
-	if err := json.Unmarshal([]byte(value), &r); err != nil || len(r.Mail) != len(digest{}) {
-		return memory{}, false
-	}
-	since := now.Add(-max(now.Sub(r.At), 0)) // if the clock was set back, the mark is new, not eternal
-	if now.Sub(since) >= partlyTime {
-		return memory{}, false
-	}
-	h := &handling{id: id, done: make(chan struct{}), replies: forAll(reply.LocalError()), ends: map[string]end{}, mail: digest(r.Mail), marked: true}
-	close(h.done)
-	for _, to := range r.To {
-		out := relay.Outcome{MessageID: to.MessageID, Detail: to.Detail}
-		for _, kind := range relay.Kinds() {
-			if kind.String() == to.Kind {
-				out.Kind = kind
-			}
-		}
-		h.to = append(h.to, to.Addr)
-		h.ends[to.Addr] = end{Outcome: out, resend: true}
-	}
-	return memory{since, h}, len(h.to) > 0
-}
-
-// restore remembers what Restore read, the oldest first.
-func (r *recall) restore(all []memory) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, one := range all {
-		for _, to := range one.mail.to {
-			r.known.Add(fingerprint{one.mail.mail, to}, one)
-			r.forget(time.Now())
-		}
-	}
-}
-
-// takeStale returns at most n ids whose mark is no longer needed.
-func (r *recall) takeStale(n int) []string {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	n = min(n, len(r.stale))
-	taken := slices.Clone(r.stale[:n])
-	r.stale = slices.Delete(r.stale, 0, n)
-	return taken
 }

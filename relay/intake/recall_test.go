@@ -172,7 +172,7 @@ func (r *recall) look(m *relay.Message) earlier {
 	found := earlier{}
 	for _, to := range newHandling(m).to {
 		if one, known := r.known.Peek(fingerprint{digestOf(m), to}); known {
-			found[to] = one.mail
+			found[to] = *one
 		}
 	}
 	return found
@@ -196,14 +196,14 @@ func TestALaterAcceptanceReplacesARefusal(t *testing.T) {
 	refused := newHandling(m)
 	close(refused.done)
 	rc.rememberLost(digestOf(m), refused)
-	rc.put(digestOf(m), "c@d", refused)
+	rc.put(digestOf(m), "c@d", memory{copy: refused})
 	rc.rememberLost(digestOf(m), took(m, "q1"))
 	v, again := rc.look(m).repeat(m.Recipients, m.Recipients, false)
 	if !again || v.main().Text() != "queued q1" {
 		t.Errorf("the third copy gets %v, %t", v, again)
 	}
 	if rc.size() != 1 {
-		t.Errorf("%d remembered", rc.size())
+		t.Errorf("%d are remembered", rc.size())
 	}
 }
 

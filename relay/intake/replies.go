@@ -2,6 +2,7 @@ package intake
 
 import (
 	"errors"
+	"hash/crc32"
 	"slices"
 	"time"
 
@@ -129,16 +130,16 @@ func notNow(outcomes []relay.Outcome) *reply.Reply {
 	return reply.APIUnavailable()
 }
 
-// failures returns the recipients that were refused for good, and their indexes in
-// the message.
-func failures(r relay.Remainder) (failed []bounce.Failure, places []int) {
+// failures returns the recipients that were refused for good, and a number for
+// each that is the same whichever others the mail comes again with.
+func failures(r relay.Remainder) (failed []bounce.Failure, numbers []int) {
 	for i, out := range r.Outcomes {
 		if out.Kind.Permanent() {
 			failed = append(failed, bounce.Failure{Recipient: r.Message.Recipients[i], Reason: bounce.Reason(out)})
-			places = append(places, i)
+			numbers = append(numbers, int(crc32.ChecksumIEEE([]byte(suppress.Normalise(r.Message.Recipients[i])))))
 		}
 	}
-	return failed, places
+	return failed, numbers
 }
 
 func addresses(failed []bounce.Failure) []string {

@@ -55,7 +55,7 @@ type said struct {
 }
 
 const (
-	queueID   = `[0-9a-v]{20}`
+	queueID   = `[0-9a-v]{20}(?:\.[0-9a-v]{8})?`
 	messageID = `msg_[0-9a-z]+`
 	keptIt    = `250 2\.0\.0 queued ` + queueID
 	isFull    = `452 4\.3\.1 out of storage, try again later`

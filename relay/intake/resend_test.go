@@ -139,21 +139,19 @@ func TestAResendThatFailsEarlyForgetsNothing(t *testing.T) {
 	compare(t, r.sendResent("bob@example.net", "down+1@example.net"), isDown)
 	m := copyFor("bob@example.net", "down+1@example.net")
 	m.From, m.Raw = "shop@sandbox.example", []byte(withID)
-	h := newHandling(m)
+	h, env := newHandling(m), envelope(m.From)
 	known, err := r.recall.begin(t.Context(), h, func() digest { return digestOf(m) })
 	if err != nil || len(known) != 2 {
 		t.Fatalf("known: %v, %v", known, err)
 	}
-	h.id, h.mail, h.replies = known.id(m.Recipients), digestOf(m), forAll(reply.MemorySpent())
+	h.mail, h.replies = digestOf(m), forAll(reply.MemorySpent())
 	h.finish(&transaction{message: m, before: known, handling: h})
-	r.mark(t.Context(), h, known)
-	close(h.done)
-	r.recall.replied(h.mail, h)
-	r.recall.rememberResend(h)
-	if names := marks.names(); len(names) != 1 || names[0] != resendMarks+h.id {
-		t.Errorf("the marks are %v, the id %s", names, h.id)
+	r.end(h, env)
+	r.mark(t.Context(), h.mail)
+	if names := marks.names(); len(names) != 1 {
+		t.Errorf("the marks are %v", names)
 	}
-	compare(t, r.sendResent("bob@example.net", "down+1@example.net"), `250 2\.0\.0 accepted `+h.id+` .*`)
+	compare(t, r.sendResent("bob@example.net", "down+1@example.net"), `250 2\.0\.0 accepted `+known["bob@example.net"].id+`\..*`)
 	r.wantAccepted(map[string]int{"bob@example.net": 1, "down+1@example.net": 1})
 	if names := marks.names(); len(names) != 0 {
 		t.Errorf("marks in the end: %v", names)
@@ -163,7 +161,7 @@ func TestAResendThatFailsEarlyForgetsNothing(t *testing.T) {
 // panicking is a queue with a bug.
 type panicking struct{ Queue }
 
-func (panicking) Keep(context.Context, relay.Remainder) error { panic("a bug") }
+func (panicking) Keep(context.Context, ...relay.Remainder) error { panic("a bug") }
 
 // After a panic, when some recipients have the mail, the reply is 421, and the next
 // copy continues from there.
@@ -206,7 +204,6 @@ func TestACopyForMoreThanBefore(t *testing.T) {
 	m := copyFor("later@example.net")
 	m.From = "shop@sandbox.example"
 	h := took(m, "q1")
-	h.kept = true
 	r.recall.rememberLost(digestOf(m), h)
 	got := r.sendResent("later@example.net", "down@example.net")
 	compare(t, got, keptIt)
@@ -253,7 +250,7 @@ func TestAMarkThatCannotBeWritten(t *testing.T) {
 	compare(t, r.sendResent("bob@example.net", "down+1@example.net"), isDown)
 	compare(t, r.sendResent("bob@example.net", "down+1@example.net"), `250 2\.0\.0 accepted .*`)
 	r.wantAccepted(map[string]int{"bob@example.net": 1})
-	if n := len(r.lines("cannot store which recipients have a mail that the client is to send again; a restart will forget it")); n != 1 {
+	if n := len(r.lines("cannot store which recipients have a mail that the client is to send again; a restart will forget it")); n != 2 {
 		t.Errorf("the log says so %d times", n)
 	}
 }
@@ -270,18 +267,20 @@ func TestRestore(t *testing.T) {
 	}
 	value := marks.values[names[0]]
 	for name, bad := range map[string]string{
-		"old":   strings.Replace(value, time.Now().UTC().Format("2006-01-02"), "2020-01-01", 1),
-		"short": `{"mail":"AAAA"}`, "garbage": "1", "empty": `{}`,
+		"old":     strings.Replace(value, time.Now().UTC().Format("2006-01-02"), "2020-01-01", 1),
+		"garbage": "1", "empty": `{}`,
 	} {
-		marks.values[resendMarks+name] = bad
+		marks.values[markName(digest([]byte(fmt.Sprintf("%32s", name))))] = bad
 	}
-	marks.values[resendMarks+"ahead"] = strings.Replace(value, time.Now().UTC().Format("2006"), "2999", 1)
+	marks.values[resendMarks+"short"] = value
+	ahead := markName(digest{})
+	marks.values[ahead] = strings.Replace(value, time.Now().UTC().Format("2006"), "2999", 1)
 
 	next := &rig{Intake: New(r.opt), t: t, box: r.box, suppressions: r.suppressions, log: r.log}
 	if err := next.Restore(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if got := marks.names(); !slices.Equal(got, []string{names[0], resendMarks + "ahead"}) {
+	if got := marks.names(); !slices.Equal(got, []string{ahead, names[0]}) {
 		t.Errorf("the marks are %v", got)
 	}
 	compare(t, next.sendResent("Bob@example.net", "down+1@example.net", "invalid@example.net"), `250 2\.0\.0 accepted .* except <invalid@example\.net>`)
@@ -309,11 +308,24 @@ func TestMarksAreBounded(t *testing.T) {
 		h := newHandling(m)
 		h.mail, h.replies = digestOf(m), forAll(reply.APIUnavailable())
 		h.record(relay.Remainder{Message: m, Outcomes: []relay.Outcome{{Kind: relay.Accepted}, {Kind: relay.Unavailable}}}, h.replies.main(), nil)
-		r.mark(t.Context(), h, nil)
-		close(h.done)
-		r.recall.rememberResend(h)
+		r.end(h, envelope("a@b"))
+		r.mark(t.Context(), h.mail)
 	}
-	if n := len(marks.names()); n > recallMost/2+1 || r.recall.size() != recallMost || len(r.recall.stale) > staleAtOnce {
+	if n := len(marks.names()); n > recallMost/2 || r.recall.size() != recallMost || len(r.recall.stale) > staleAtOnce {
 		t.Errorf("%d marks, %d remembered, %d stale", n, r.recall.size(), len(r.recall.stale))
+	}
+}
+
+// The queue takes a second mail by the same id for the first one, and forgets it.
+// Recipients of one mail that come again one by one must not meet there.
+func TestCopiesDoNotMeetInTheQueue(t *testing.T) {
+	q := &fakeQueue{err: errors.New("full")}
+	r := newRig(t, plan{queue: q})
+	compare(t, r.sendResent("bob@example.net", "down@example.net", "down+9@example.net"), isFull)
+	q.err = nil
+	compare(t, r.sendResent("down@example.net"), keptIt)
+	compare(t, r.sendResent("down+9@example.net"), keptIt)
+	if q.kept() != 2 || q.rest[0].Message.ID == q.rest[1].Message.ID {
+		t.Errorf("the queue is given %s and %s", q.rest[0].Message.ID, q.rest[1].Message.ID)
 	}
 }

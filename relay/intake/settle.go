@@ -39,7 +39,7 @@ func (in *Intake) tryAll(ctx context.Context, r relay.Remainder, body provider.B
 		}
 		wg.Go(func() {
 			outcomes[i] = in.try(turn, r, attempt.Attempt{
-				MessageID: r.Message.ID, From: r.Message.From, To: to, Number: 1, Body: body,
+				MessageID: before.idFor(to, r.Message.ID), From: r.Message.From, To: to, Number: 1, Body: body,
 				Session: r.Message.Client.Session, Trace: trace,
 			})
 		})
@@ -143,16 +143,13 @@ func (in *Intake) keep(ctx context.Context, s *transaction, parts []relay.Remain
 	if len(parts) == 0 {
 		return nil
 	}
-	err := in.opt.Queue.Keep(ctx, selectRecipients(s.tried, func(to string) bool {
+	err := in.opt.Queue.Keep(ctx, s.before.split(selectRecipients(s.tried, func(to string) bool {
 		if _, taken, _ := s.before.outcome(to); taken {
 			return false
 		}
 		return slices.ContainsFunc(parts, func(p relay.Remainder) bool { return slices.Contains(p.Message.Recipients, to) })
-	}))
-	switch {
-	case err == nil:
-		s.handling.kept = true
-	case !errors.Is(err, ErrNoQueue):
+	}))...)
+	if err != nil && !errors.Is(err, ErrNoQueue) {
 		in.opt.Log.Error("the mail cannot be queued", "id", s.message.ID, "cause", err)
 	}
 	return err
@@ -189,7 +186,7 @@ func (in *Intake) bounceNow(ctx context.Context, r relay.Remainder, cause error)
 		log.Error("some recipients failed, and there is no sender to tell")
 		return nil
 	}
-	b := &relay.Message{ID: queue.BounceID(m.ID, numbers), ReceivedAt: now, Recipients: []string{to}, Raw: raw}
+	b := &relay.Message{ID: queue.BounceID(relay.FirstID(m.ID), numbers), ReceivedAt: now, Recipients: []string{to}, Raw: raw}
 	_, body, err := in.mapped(ctx, log, b, &smtpd.Envelope{}) // without a reservation: a bounce is small
 	if err != nil {
 		log.Error("the bounce cannot be mapped", "bounce", b.ID, "cause", err)

@@ -1,11 +1,13 @@
 package intake
 
 import (
+	"slices"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/mail"
+	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/smtpd"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
@@ -35,32 +37,37 @@ func (in *Intake) record(s *transaction, parsed *mail.Mail) {
 			s.leftOut = append(s.leftOut, o)
 		}
 	}
-	s.recorded = true
-	in.opt.History.Note(history.NewCame(s.message, head))
-	in.recordResumed(s)
-}
-
-// recordResumed records who is tried again when a mail continues under its earlier id.
-func (in *Intake) recordResumed(s *transaction) {
-	if s.before.id(s.message.Recipients) != s.message.ID {
-		return
-	}
-	var again []string
-	for _, to := range s.message.Recipients {
-		if _, _, known := s.before.outcome(to); !known {
-			again = append(again, to)
-		}
-	}
-	in.opt.History.Note(history.CameAgain{ID: s.message.ID, To: again, At: time.Now()})
+	in.recordCame(s, head)
 }
 
 // recordUnmapped records a mail that was refused before or by the mapping.
 func (in *Intake) recordUnmapped(s *transaction) {
 	id := mail.Identify(s.message.Raw)
-	s.recorded = true
-	in.opt.History.Note(history.NewCame(s.message, history.Head{
+	in.recordCame(s, history.Head{
 		MessageID: id.MessageID, Author: id.Author, Subject: in.subject(id.Subject), TraceParent: s.trace,
-	}))
+	})
+}
+
+func (in *Intake) recordCame(s *transaction, head history.Head) {
+	s.recorded = true
+	for _, m := range s.messages() {
+		in.opt.History.Note(history.NewCame(m, head))
+	}
+}
+
+// messages returns the message as the history has it: one for each id under which
+// recipients are sent to. Those that an earlier copy settled are in the record of
+// that copy.
+func (s *transaction) messages() []*relay.Message {
+	all := relay.Remainder{Message: s.message, Outcomes: make([]relay.Outcome, len(s.message.Recipients))}
+	var list []*relay.Message
+	for _, part := range s.before.split(selectRecipients(all, func(to string) bool {
+		_, _, known := s.before.outcome(to)
+		return !known
+	})) {
+		list = append(list, part.Message)
+	}
+	return list
 }
 
 func (in *Intake) subject(s string) string {
@@ -82,15 +89,29 @@ func (in *Intake) recordReplies(s *transaction, v replies) {
 			in.metrics.leftOut.WithLabelValues(o.Kind.String()).Add(float64(o.Count))
 		}
 	}
-	said := history.Answered{ID: s.message.ID, To: s.message.Recipients, Reply: reply.Logged(r.String()), Taken: r.Positive(), At: time.Now()}
-	if v.of == nil {
-		in.opt.History.Note(said)
-		return
+	said := history.Answered{Reply: reply.Logged(r.String()), Taken: r.Positive(), At: time.Now()}
+	for _, m := range s.messages() {
+		said.ID = m.ID
+		if v.of == nil {
+			said.To = m.Recipients
+			in.opt.History.Note(said)
+			continue
+		}
+		for i, r := range v.each {
+			if said.To = common(s.named[i].to, m.Recipients); len(said.To) == 0 {
+				continue
+			}
+			said.Reply, said.Taken, said.Each = reply.Logged(r.String()), r.Positive(), true
+			in.opt.History.Note(said)
+		}
 	}
-	for i, r := range v.each {
-		said.To, said.Reply, said.Taken, said.Each = s.named[i].to, reply.Logged(r.String()), r.Positive(), true
-		in.opt.History.Note(said)
-	}
+}
+
+// common returns the addresses in a that are in b as well.
+func common(a, b []string) []string {
+	return slices.DeleteFunc(slices.Clone(a), func(to string) bool {
+		return !slices.ContainsFunc(b, func(other string) bool { return suppress.Normalise(other) == suppress.Normalise(to) })
+	})
 }
 
 // recordRefused records a recipient that was refused at RCPT as a mail of its own,

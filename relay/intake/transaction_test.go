@@ -8,6 +8,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/mail"
 )
@@ -114,19 +115,20 @@ func TestARefusalAtRcptHasItsRecord(t *testing.T) {
 	}
 }
 
-// When a mail comes again, its record continues.
-func TestAResendGoesOnInItsRecord(t *testing.T) {
+// A mail that comes again has a record for those recipients that it is for; those
+// that have it are in the record of the first.
+func TestAResendHasItsRecord(t *testing.T) {
 	r, n := newStoryRig(t, mail.RefuseAttachments)
 	q := &fakeQueue{err: errors.New("full")}
 	r.opt.Queue = q
 	compare(t, r.sendResent("bob@example.net", "down@example.net"), isFull)
 	q.err = nil
 	compare(t, r.sendResent("bob@example.net", "down@example.net"), keptIt)
-	states := map[string]history.State{}
-	for _, one := range n.change(t).Recipients {
-		states[one.Addr] = one.State
+	all := history.Changes(n.facts...)
+	if len(all) != 2 || len(all[0].Recipients) != 2 || len(all[1].Recipients) != 1 || relay.FirstID(all[1].ID) != all[0].ID {
+		t.Fatalf("the history has %+v", all)
 	}
-	if states["bob@example.net"] == history.Waiting || states["down@example.net"] != history.Waiting {
-		t.Errorf("the record says %v", states)
+	if to := all[1].Recipients[0]; to.Addr != "down@example.net" || to.State != "" || !to.Refused.IsZero() {
+		t.Errorf("the second record says %+v", to)
 	}
 }

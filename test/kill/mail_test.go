@@ -107,7 +107,7 @@ func (m *killMail) raw() []byte {
 
 // killQueueID finds the relay's id of a mail in its reply.
 func killQueueID(reply string) string {
-	found := regexp.MustCompile(`(?:accepted|queued) ([0-9a-z]{20})`).FindStringSubmatch(reply)
+	found := regexp.MustCompile(`(?:accepted|queued) ([0-9a-z]{20}(?:\.[0-9a-z]{8})?)`).FindStringSubmatch(reply)
 	if found == nil {
 		return ""
 	}
