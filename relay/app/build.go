@@ -88,6 +88,7 @@ func (d *daemon) build(ctx context.Context) (*core, error) {
 		d.onStop(func(ctx context.Context) error { engine.Stop(ctx); return nil })
 		onReload(d, "engine", engineSettings, engine.Prepare)
 		d.onStatus(func(context.Context, time.Time) []admin.Warning { return engineWarnings(engine, c.Queue.DataDir) })
+		d.onStatus(func(ctx context.Context, _ time.Time) []admin.Warning { return forbiddenWarnings(ctx, account.pace, kept.queue) })
 		d.health.addLive(engine.Alive)
 		d.gauge("delivery_alive", "1 while the loop that sends queued mail gets on, or shows that it would if there were any. 0 is a fault of this program.", d.alive)
 		fresh.Queue, fresh.Marks = engine, kept.queue

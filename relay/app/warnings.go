@@ -3,12 +3,14 @@ package app
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/deliver"
+	"github.com/smtp2rest/smtp2rest/relay/pace"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/store"
 	"github.com/smtp2rest/smtp2rest/relay/webhook"
@@ -70,6 +72,32 @@ func engineWarnings(e *deliver.Engine, dir string) []admin.Warning {
 	}
 	return []admin.Warning{{Level: admin.LevelTrouble, What: "mail is kept and cannot be sent from the queue", Why: err.Error(), Since: since.Round(0).UTC(),
 		Do: "see to the disk of " + dir + "; if the queue is damaged, stop smtp2rest: its next start says what to do"}}
+}
+
+// forbiddenWarnings tell of mail that the API answers with 403 while it takes others.
+// It is kept until the API takes it or somebody drops it.
+func forbiddenWarnings(ctx context.Context, p *pace.Pacer, q store.Queue) []admin.Warning {
+	if p.State().Breaker.Open {
+		return nil // its own note says it
+	}
+	n, latest := 0, ""
+	for _, id := range p.Forbidden() {
+		m, err := q.Get(ctx, id)
+		if err == nil && slices.ContainsFunc(m.Recipients, func(r queue.Recipient) bool { return r.State.Open() }) {
+			n, latest = n+1, id
+		}
+	}
+	if n == 0 {
+		return nil
+	}
+	what := "1 mail waits"
+	if n > 1 {
+		what = fmt.Sprintf("%d mails wait", n)
+	}
+	return []admin.Warning{{Level: admin.LevelWarning, What: what,
+		Why: "the API forbids it (HTTP 403), and takes others",
+		Do: "'smtp2rest queue show " + latest + "' says whose it is; the sender's domain may not be verified with the provider. " +
+			"It is tried again until the API takes it, and never bounced for this; or drop it"}}
 }
 
 // recordsWarnings tell of records that are not kept. Mail is not touched by it, and

@@ -26,6 +26,7 @@ type breaker struct {
 	since     time.Time     // since when it is that reason
 	last      relay.Outcome // of the last failed call
 	gap       time.Duration
+	failedAt  time.Time // when the breaker opened, or the last probe failed
 	probeAt   time.Time
 	probing   bool
 }
@@ -70,14 +71,25 @@ func (p *Pacer) admit() (probe bool, err error) {
 }
 
 // Down returns why no call should be made while the breaker is open, and nil while
-// it is closed. It is for callers that leave the probes to others.
+// it is closed. It is for callers that have new mail and leave the probes to others.
+//
+// After a 403 new mail brings the next probe nearer. If the 403 was about one mail
+// or its sender, which the probes so far were made with, the new mail shows it. The
+// more mails were refused, the less it does.
 func (p *Pacer) Down() *Busy {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if !p.breaker.open {
+	b := &p.breaker
+	if !b.open {
 		return nil
 	}
-	return p.breaker.busy(time.Now())
+	if n := p.suspects.open.Len(); b.why == Forbidden && n > 0 {
+		gap := min(firstGap<<min(n-1, 10), maxGap)
+		if soon := b.failedAt.Add(gap); soon.Before(b.probeAt) {
+			b.probeAt = soon
+		}
+	}
+	return b.busy(time.Now())
 }
 
 // endProbe ends a probe without a call.
@@ -96,6 +108,8 @@ func (p *Pacer) learn(now time.Time, pass *Pass, out relay.Outcome) {
 	}
 	if out.Kind.Settled() {
 		p.suspects.settled(pass)
+	} else if forbidden(out) && pass.mail != "" {
+		p.suspects.refused.Add(pass.mail, struct{}{})
 	}
 	works := out.Kind.Settled() || out.Kind == relay.RateLimited
 	if p.breaker.open {
@@ -116,7 +130,7 @@ func (p *Pacer) learnOpen(now time.Time, pass *Pass, out relay.Outcome, works bo
 		p.closeBreaker(now)
 	default:
 		b.gap = min(b.gap*2, maxGap)
-		b.probeAt = now.Add(b.gap)
+		b.failedAt, b.probeAt = now, now.Add(b.gap)
 		b.setReason(now, out)
 	}
 }
@@ -154,7 +168,7 @@ func (p *Pacer) openBreaker(now time.Time, out relay.Outcome) {
 	b.why = "" // from the last time
 	b.setReason(now, out)
 	p.metrics.opened.WithLabelValues(whyLabel(b.why)).Inc()
-	b.probeAt = now.Add(b.gap)
+	b.failedAt, b.probeAt = now, now.Add(b.gap)
 	p.opt.Log.Error("breaker open: mail is queued and one call at a time probes the API",
 		"why", string(b.why), "status", out.Status, "failures", b.failures, "cause", out.Cause)
 }
@@ -198,6 +212,7 @@ type suspects struct {
 	open    *simplelru.LRU[string, suspect]  // by id, the mails that failed since the breaker opened
 	alone   *simplelru.LRU[string, struct{}] // ids of mails that failed while others got through
 	senders *simplelru.LRU[string, struct{}] // senders for whose mail alone the API answered 403
+	refused *simplelru.LRU[string, struct{}] // ids of mails for which the API answered 403
 }
 
 // suspect is a failed call.
@@ -210,7 +225,8 @@ func newSuspects() suspects {
 	open, _ := simplelru.NewLRU[string, suspect](maxSuspects, nil) // fails only for a size of 0
 	alone, _ := simplelru.NewLRU[string, struct{}](maxSuspects, nil)
 	senders, _ := simplelru.NewLRU[string, struct{}](maxSuspects, nil)
-	return suspects{open, alone, senders}
+	refused, _ := simplelru.NewLRU[string, struct{}](maxSuspects, nil)
+	return suspects{open, alone, senders, refused}
 }
 
 // failed records a call that failed while the breaker was open, or opened it. A
@@ -238,6 +254,7 @@ func (s *suspects) cleared() {
 func (s *suspects) settled(pass *Pass) {
 	s.alone.Remove(pass.mail)
 	s.open.Remove(pass.mail)
+	s.refused.Remove(pass.mail)
 }
 
 // toBlame reports whether a failure may be the API's. It is not if the mail failed
@@ -260,6 +277,14 @@ func (p *Pacer) Suspects() []string {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return p.suspects.open.Keys()
+}
+
+// Forbidden returns the ids of mails that the API answered with 403, the latest
+// if there are many. They may have been dropped since.
+func (p *Pacer) Forbidden() []string {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.suspects.refused.Keys()
 }
 
 // FailsAlone reports whether a mail failed while others got through.

@@ -55,6 +55,48 @@ func TestAMailThatFailsAlone(t *testing.T) {
 	}
 }
 
+// After a 403 new mail does not wait until the mail that was refused has been tried
+// again and again: the next probe is made with it soon. With a key that may send
+// nothing the probes grow rarer all the same.
+func TestNewMailAfterA403(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newPacer(Options{Settings: Settings{Concurrency: 1}, Failures: 5})
+		callFor(t, p, "bad", "a@x", forbid)
+		for range 6 {
+			callFor(t, p, "bad", "a@x", forbid)
+		}
+		if wait := time.Until(p.State().Breaker.ProbeAt); wait != maxGap {
+			t.Fatal(wait)
+		}
+		for i, want := range []time.Duration{firstGap, 2 * firstGap, 4 * firstGap, 8 * firstGap} {
+			if down := p.Down(); down == nil || down.Wait != want {
+				t.Fatalf("with %d refused: %+v, want %s", i+1, down, want)
+			}
+			callFor(t, p, fmt.Sprint("new", i), "a@x", forbid)
+		}
+		time.Sleep(maxGap)
+		if down := p.Down(); down.Wait != minPause { // it is due, and not overdue
+			t.Errorf("%+v", down)
+		}
+		callFor(t, p, "good", "a@x", accepted)
+		if got := p.Forbidden(); p.Down() != nil || !slices.Equal(got, []string{"bad", "new0", "new1", "new2", "new3"}) {
+			t.Errorf("%v", got)
+		}
+		callFor(t, p, "bad", "a@x", accepted)
+		if got := p.Forbidden(); !slices.Equal(got, []string{"new0", "new1", "new2", "new3"}) {
+			t.Errorf("%v", got)
+		}
+
+		callFor(t, p, "x", "a@x", wrongKey)
+		for range 6 {
+			callFor(t, p, "x", "a@x", wrongKey)
+		}
+		if down := p.Down(); down == nil || down.Wait != maxGap {
+			t.Errorf("a 401 is about the key: %+v", down)
+		}
+	})
+}
+
 // A 401 is about the key. No mail is suspected for it.
 func TestARefusedKeyIsNoMailsFault(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
