@@ -36,7 +36,7 @@ func TestMemoryIsGivenBack(t *testing.T) {
 		{"taken", " SIZE=100000", line(100_000), "250 2.0.0 queued q"},
 		{"taken, without a size", "", line(100_000), "250 2.0.0 queued q"},
 		{"too large in itself", "", line(400_000), "552 5.3.4"},
-		{"too large for the backend", "", line(200_000), "552 5.3.4"},
+		{"too large for the backend", "", line(300_000), "552 5.3.4"},
 	} {
 		c.do("MAIL FROM:<a@b.test>"+tt.size, "250 ", "RCPT TO:<c@d.test>", "250 ", "DATA", "354 ", tt.content+"\r\n.", tt.want, "NOOP", "250 ")
 		if used := series(t, reg, "smtp2rest_memory_used_bytes")[""]; used != ConnectionBytes {

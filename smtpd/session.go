@@ -199,6 +199,7 @@ func (s *session) message(data []byte) (r *reply.Reply, each []*reply.Reply) {
 	env.reserve = func(ctx context.Context, n int64) *reply.Reply {
 		return s.filter.hold(ctx, budget.Dealing, size+n)
 	}
+	env.most = s.filter.share.Most(budget.Dealing) - size
 	env.author = func(address string) bool { return s.filter.metrics.permits(env.Rules, policy.Author, address) }
 	stop := s.filter.watch(env.receipt)
 	defer func() { stop(); s.filter.pending = env.receipt }()

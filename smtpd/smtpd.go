@@ -19,6 +19,7 @@ import (
 	"context"
 	"io/fs"
 	"log/slog"
+	"math"
 	"net/netip"
 	"sync"
 	"time"
@@ -79,6 +80,7 @@ type Envelope struct {
 
 	receipt *receipt                                        // of a message
 	reserve func(ctx context.Context, n int64) *reply.Reply // see Reserve
+	most    int64                                           // see Most
 	author  func(address string) bool                       // see Author
 }
 
@@ -103,6 +105,14 @@ func (e *Envelope) Reserve(ctx context.Context, n int64) error {
 		return r
 	}
 	return nil
+}
+
+// Most returns the most that Reserve ever gives for the message.
+func (e *Envelope) Most() int64 {
+	if e.reserve == nil {
+		return math.MaxInt64
+	}
+	return e.most
 }
 
 // OnLost has f called when it turns out that the client did not get the reply to

@@ -77,7 +77,7 @@ func (d *daemon) build(ctx context.Context) (*core, error) {
 			Attempts: account.attempts,
 			Pace:     account.pace,
 			Warming:  account.warming,
-			Memory:   func() deliver.Memory { return backlogMemory{memory.Share(), memory.Most(budget.Reading)} },
+			Memory:   func() deliver.Memory { return backlogMemory{memory.Share()} },
 			History:  kept.history,
 			Tally:    tally,
 			Log:      log,
@@ -88,7 +88,9 @@ func (d *daemon) build(ctx context.Context) (*core, error) {
 		d.onStop(func(ctx context.Context) error { engine.Stop(ctx); return nil })
 		onReload(d, "engine", engineSettings, engine.Prepare)
 		d.onStatus(func(context.Context, time.Time) []admin.Warning { return engineWarnings(engine, c.Queue.DataDir) })
-		d.onStatus(func(ctx context.Context, _ time.Time) []admin.Warning { return forbiddenWarnings(ctx, account.pace, kept.queue) })
+		d.onStatus(func(ctx context.Context, _ time.Time) []admin.Warning {
+			return forbiddenWarnings(ctx, account.pace, kept.queue)
+		})
 		d.health.addLive(engine.Alive)
 		d.gauge("delivery_alive", "1 while the loop that sends queued mail gets on, or shows that it would if there were any. 0 is a fault of this program.", d.alive)
 		fresh.Queue, fresh.Marks = engine, kept.queue
@@ -125,15 +127,10 @@ func (d *daemon) endCalls(drain context.Context, in *intake.Intake) {
 }
 
 // backlogMemory is the queue's part of the memory that clients use as well.
-type backlogMemory struct {
-	*budget.Share
-	most int64
-}
+type backlogMemory struct{ *budget.Share }
 
-// Hold is content with half of all there is: a mail that was taken when there
-// was more, or whose text is large, was promised all the same.
 func (m backlogMemory) Hold(ctx context.Context, n int64) error {
-	return m.Share.Hold(ctx, budget.Backlog, min(n, m.most))
+	return m.Share.Hold(ctx, budget.Backlog, n)
 }
 
 // listen lets the outside in: operators, supervisors and monitoring first, so that they can

@@ -10,44 +10,64 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
 )
 
-// A text as large as EHLO says is taken, and one octet more is refused at MAIL.
+// Whatever people and programs write is taken when it is as large as EHLO says, and
+// one octet more is refused at MAIL. The sandbox has room for it, too.
 func TestWhatSIZEAnnouncesIsTaken(t *testing.T) {
-	box := sandbox.New(sandbox.Options{Key: "planted-key", MaxBody: 1 << 30})
+	box := sandbox.New(sandbox.Options{Key: "planted-key"})
 	if err := box.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = box.Stop(context.Background()) })
-	for _, limits := range []string{"memory = \"16MiB\"\nconnections = 10", "memory = \"40MiB\"\nconnections = 600", "memory = \"64MiB\"\nmessage_size = \"5MiB\""} {
-		a, _ := start(t, load(t, box.URL(), toml(t, "[limits]\n"+limits)))
-		c := dial(t, a.Addrs()[0].String())
-		_ = c.conn.SetDeadline(time.Now().Add(10 * patience))
-		c.want("220 ")
-		c.send("EHLO c\r\n")
-		size := 0
-		for size == 0 {
-			line, err := c.r.ReadString('\n')
-			if err != nil {
-				t.Fatal(err)
-			}
-			if _, said, ok := strings.Cut(strings.TrimSpace(line), "250-SIZE "); ok {
-				size, _ = strconv.Atoi(said)
-			}
-		}
-		c.want("250 ")
-		do := func(pairs ...string) {
-			for i := 0; i < len(pairs); i += 2 {
-				c.send(pairs[i] + "\r\n")
-				c.want(pairs[i+1])
+	const csv = "Content-Type: text/csv\r\nContent-Disposition: attachment; filename=a.csv\r\nContent-Transfer-Encoding: base64\r\n"
+	for _, limits := range []string{"", "memory = \"16MiB\"\nconnections = 10", "memory = \"40MiB\"\nconnections = 600", "memory = \"64MiB\"\nmessage_size = \"5MiB\""} {
+		a, _ := start(t, load(t, box.URL(), toml(t, "[limits]\n"+limits+"\n[mail]\nattachments = \"strip\"\n")))
+		for name, of := range map[string]struct{ header, line string }{
+			"words":                 {"", strings.Repeat("words, and words. ", 4)},
+			"JSON":                  {"", `{"a":"b","c":["d","e"]},`},
+			"Russian, in KOI8-R":    {"Content-Type: text/plain; charset=koi8-r\r\n", strings.Repeat("\xd0\xd2\xc9\xd7\xc5\xd4 ", 10)},
+			"text in base64":        {"Content-Type: text/plain; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n", strings.Repeat("d29yZHMg", 9)},
+			"HTML":                  {"Content-Type: text/html; charset=utf-8\r\nContent-Transfer-Encoding: quoted-printable\r\n", strings.Repeat("<p class=3D\"a\">Gr=C3=BC=C3=9Fe</p>", 2)},
+			"a text that is a file": {csv, strings.Repeat("d29yZHMg", 9)},
+		} {
+			size := sendWhatSIZEAnnounces(t, a, of.header, of.line)
+			t.Logf("%s: %d octets of %s", strings.ReplaceAll(limits, "\n", ", "), size, name)
+			if limits == "" && size != 25<<20 {
+				t.Error("that is not the default")
 			}
 		}
-		do("MAIL FROM:<a@sandbox.example> SIZE="+strconv.Itoa(size+1), "552 5.3.4 ", "MAIL FROM:<a@sandbox.example> SIZE="+strconv.Itoa(size), "250 ",
-			"RCPT TO:<bob@example.net>", "250 ", "DATA", "354 ")
-		header := "Subject: all there is room for\r\n\r\n"
-		line := strings.Repeat("words, and words. ", 4) + "\r\n"
-		body := strings.Repeat(line, (size-len(header))/len(line))
-		c.send(header + body + strings.Repeat("x", size-len(header)-len(body)-2) + "\r\n.\r\n")
-		c.want("250 2.0.0 accepted ")
-		do("QUIT", "221 ")
-		t.Logf("%s: %d octets", strings.ReplaceAll(limits, "\n", ", "), size)
 	}
+}
+
+// sendWhatSIZEAnnounces sends a mail that is as large as it may be.
+func sendWhatSIZEAnnounces(t *testing.T, a *App, header, line string) (size int) {
+	t.Helper()
+	c := dial(t, a.Addrs()[0].String())
+	_ = c.conn.SetDeadline(time.Now().Add(10 * patience))
+	c.want("220 ")
+	c.send("EHLO c\r\n")
+	for size == 0 {
+		line, err := c.r.ReadString('\n')
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, said, ok := strings.Cut(strings.TrimSpace(line), "250-SIZE "); ok {
+			size, _ = strconv.Atoi(said)
+		}
+	}
+	c.want("250 ")
+	do := func(pairs ...string) {
+		for i := 0; i < len(pairs); i += 2 {
+			c.send(pairs[i] + "\r\n")
+			c.want(pairs[i+1])
+		}
+	}
+	do("MAIL FROM:<a@sandbox.example> SIZE="+strconv.Itoa(size+1), "552 5.3.4 ", "MAIL FROM:<a@sandbox.example> SIZE="+strconv.Itoa(size), "250 ",
+		"RCPT TO:<bob@example.net>", "250 ", "DATA", "354 ")
+	header = "Subject: all there is room for\r\nMIME-Version: 1.0\r\n" + header + "\r\n"
+	line += "\r\n"
+	body := strings.Repeat(line, (size-len(header)-2)/len(line))
+	c.send(header + body + strings.Repeat("x", size-len(header)-len(body)-2) + "\r\n.\r\n")
+	c.want("250 2.0.0 ") // accepted; queued, where the machine has much else to do
+	do("QUIT", "221 ")
+	return size
 }

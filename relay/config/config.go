@@ -163,7 +163,7 @@ func (u User) Policy() policy.Rules {
 
 // Limits limit what clients can use.
 type Limits struct {
-	Memory int64 `toml:"memory" default:"192MiB" range:"16MiB..1024GiB" restart:"the memory of the process is bounded at the start" doc:"Memory for mail in flight, two to seven times its size, and connections, 32KiB each. When it is used up, clients wait 5 s and are then told to try later (docs/limits.md)."`
+	Memory int64 `toml:"memory" default:"192MiB" range:"16MiB..1024GiB" restart:"the memory of the process is bounded at the start" doc:"Memory for mail in flight, two to eleven times its size, and connections, 32KiB each. When it is used up, clients wait 5 s and are then told to try later (docs/limits.md)."`
 	smtpd.Limits
 }
 

@@ -219,17 +219,18 @@ func (l *loader) validateLimits() {
 	}
 }
 
-// LargestMail returns the size of the largest text mail for which there is memory if
-// nothing else but connections takes any.
+// LargestMail returns the size of the largest mail for which there is memory if nothing
+// else but connections takes any: a text beside them, and one other usual mail alone.
 func LargestMail(c Limits) int64 {
 	fits := int64(sort.Search(int(c.Memory/2/kib), func(n int) bool { return memoryFor(int64(n+1)*kib, c.Connections) > c.Memory }))
 	return fits * kib
 }
 
-// memoryFor returns the memory that a text mail needs beside the connections. While it
-// is received, it may take up to half of all memory; then mapping takes its share.
+// memoryFor returns the memory that a mail needs. While it is received, it may take up to
+// half of all memory. Mapping a text has room beside the connections; mapping any other
+// usual mail may take half as much again as there is (smtpd/budget).
 func memoryFor(size int64, connections int) int64 {
-	return max(2*size, size+mail.MostCost(size)+int64(connections)*smtpd.ConnectionBytes)
+	return max(2*size, size+mail.MostCost(size)+int64(connections)*smtpd.ConnectionBytes, (size+mail.UsualCost(size))*2/3)
 }
 
 func (l *loader) validateListener(i int) {

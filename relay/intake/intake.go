@@ -323,10 +323,12 @@ func clientOf(env *smtpd.Envelope) relay.Client {
 // and wait for the other's.
 func (in *Intake) mapped(ctx context.Context, log *slog.Logger, m *relay.Message, env *smtpd.Envelope) (*mail.Mail, provider.Body, error) {
 	mapping := in.set.Load().Mapping
-	if err := env.Reserve(ctx, mail.Cost(m.Raw, mapping.Limits)); err != nil {
+	options := mapping.For(m.Client.User)
+	options.Memory = mail.CostWithin(env.Most(), m.Raw, mapping.Limits)
+	if err := env.Reserve(ctx, options.Memory); err != nil {
 		return nil, nil, err
 	}
-	parsed, err := mail.Map(m.Raw, m.From, mapping.For(m.Client.User))
+	parsed, err := mail.Map(m.Raw, m.From, options)
 	if err != nil {
 		return nil, nil, Refusal(err)
 	}

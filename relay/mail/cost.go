@@ -1,6 +1,7 @@
 package mail
 
 import (
+	"bytes"
 	"strings"
 
 	"github.com/smtp2rest/smtp2rest/relay/mail/mime"
@@ -18,11 +19,19 @@ const (
 	insideCost = 6
 	headerCost = 16
 	escapeCost = 30  // of each quote or angle bracket: five or six octets in html, escaped again in JSON
-	fieldCost  = 200 // of each header field, and of each part
+	fieldCost  = 210 // of each header field, and of each part
 )
 
 // smallMail is what every mail may take, so that no small mail is too costly.
-const smallMail = 128 << 10
+const smallMail = 160 << 10
+
+// shortLine: of shorter lines the ends count too, because they become "<br>".
+const shortLine = 16
+
+// usual is how many times its size a mail of people or programs takes at most. Russian or
+// Chinese in an old charset, and JSON, take 9. Thai in an old charset, or nothing but
+// quotes, takes 15.
+const usual = 10
 
 // Cost returns the memory that mapping and encoding a mail take at most, besides the
 // mail. Map refuses a mail that is built to take more.
@@ -30,20 +39,39 @@ func Cost(raw []byte, limits mime.Limits) int64 {
 	return costOf(raw, mime.Outline(raw, limits))
 }
 
+// CostWithin returns Cost where there is no more memory than most. How much is made of
+// many a text turns out only when it is decoded, and Options.Memory sees to it that it is
+// no more than that. Where reading the mail alone takes more than most, so is the result.
+func CostWithin(most int64, raw []byte, limits mime.Limits) int64 {
+	root := mime.Outline(raw, limits)
+	read, made := costs(raw, root)
+	return max(read, min(read+made, most))
+}
+
+// UsualCost returns the most that CostWithin is for a mail of that size, if people or
+// programs write such mail.
+func UsualCost(size int64) int64 { return usual*size + smallMail }
+
 // MostCost estimates Cost from the size of a mail. It is too low for a mail in an old
 // non-Latin charset, for one that mixes texts and documents, and for one that is mostly
 // header.
 func MostCost(size int64) int64 { return textCost*size + smallMail }
 
 func costOf(raw []byte, root *mime.Part) int64 {
+	read, made := costs(raw, root)
+	return read + made
+}
+
+// costs are what reading a mail takes, and what is made of its bodies.
+func costs(raw []byte, root *mime.Part) (read, made int64) {
 	var s sizes
 	s.count(root)
-	text := textCost * s.text
+	made = textCost * s.text
 	if s.texts > 1 && !s.versions || s.texts > 2 {
-		text = mixedCost*s.text + int64(perDocument)*s.texts
+		made = mixedCost*s.text + int64(perDocument)*s.texts
 	}
-	header := max(int64(len(raw))-s.bodies, 0)
-	return smallMail + text + escapeCost*s.escaped + s.decoded + fileCost*s.file + insideCost*s.inside + perFile*s.found + headerCost*header + fieldCost*s.fields
+	made += escapeCost*s.escaped + s.decoded + fileCost*s.file + insideCost*s.inside + perFile*s.found
+	return smallMail + headerCost*max(int64(len(raw))-s.bodies, 0) + fieldCost*s.fields, made
 }
 
 // sizes adds up what a mail consists of, in octets.
@@ -74,10 +102,11 @@ func (s *sizes) count(p *mime.Part) {
 		s.texts += 2
 	case isTNEF(p):
 		s.inside += size
-		s.found = min(s.found+size/8, maxInside)
-	case strings.HasPrefix(p.Type, "text/"), strings.HasPrefix(p.Type, "message/"):
+		s.found = min(s.found+size/8, maxInside+1)
+	case isBody(p), p.Type == "text/calendar" && p.Disposition() != "attachment":
 		s.texts++
 		s.text += int64(p.MostText())
+		s.found = min(s.found+int64(bytes.Count(p.Body, []byte("begin "))), maxInside+1) // files in uuencode
 		s.decoded += int64(p.Guessed())
 		s.escaped += escapes(p)
 		if p.Encoded() {
@@ -108,12 +137,14 @@ func escapes(p *mime.Part) int64 {
 	case p.Base64():
 		return int64(len(p.Body)) / 5
 	}
-	n := 0
+	n, lines := 0, 0
 	for _, c := range p.Body {
 		switch c {
 		case '"', '\'', '<', '>', '&', '\\', '\t':
 			n++
+		case '\n':
+			lines++
 		}
 	}
-	return int64(n)
+	return int64(n + max(lines-len(p.Body)/shortLine, 0))
 }

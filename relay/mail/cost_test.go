@@ -93,16 +93,49 @@ func TestCost(t *testing.T) {
 // its Cost is refused before it does.
 func TestHostileMailKeepsToItsCost(t *testing.T) {
 	for name, of := range hostile() {
-		raw := []byte(of(512 << 10))
-		for _, policy := range []AttachmentPolicy{StripAttachments, SendAttachments} {
-			o := testOptions()
-			o.Attachments = policy
-			taken, err := allocations(t, raw, o)
-			if cost := Cost(raw, o.Limits); taken > cost {
-				t.Errorf("%s, policy %s: %d bytes take %.2f times that, Cost is %.2f (%v)", name, policy, len(raw),
-					float64(taken)/float64(len(raw)), float64(cost)/float64(len(raw)), err)
+		sizes := []int{5 << 10, 128 << 10, 512 << 10}
+		if name == "winmail.dat again" || name == "documents between texts" { // worse, the larger they are
+			sizes = append(sizes, 2<<20)
+		}
+		for _, size := range sizes {
+			raw := []byte(of(size))
+			for _, policy := range []AttachmentPolicy{StripAttachments, SendAttachments} {
+				o := testOptions()
+				o.Attachments = policy
+				taken, err := allocations(t, raw, o)
+				if cost := Cost(raw, o.Limits); taken > cost {
+					t.Errorf("%s, policy %s: %d bytes take %.2f times that, Cost is %.2f (%v)", name, policy, len(raw),
+						float64(taken)/float64(len(raw)), float64(cost)/float64(len(raw)), err)
+				}
 			}
 		}
+	}
+}
+
+// TestMemoryThatIsGiven: a mail that could take more than there is is mapped when
+// it does not, and refused before it does; one that takes more only to be read says
+// so.
+func TestMemoryThatIsGiven(t *testing.T) {
+	const size = 1 << 20
+	head := "From: a@example.com\r\nSubject: x\r\nContent-Type: text/plain; charset="
+	koi8 := head + "koi8-r\r\n\r\n" + strings.Repeat(strings.Repeat("\xd0\xd2\xc9\xd7\xc5\xd4 ", 10)+"\r\n", size/72)
+	thai := head + "tis-620\r\n\r\n" + strings.Repeat(strings.Repeat("\xca\xc7\xd1\xca\xb4\xd5", 10)+"\r\n", size/62)
+	for name, tt := range map[string]struct {
+		raw     string
+		refused bool
+	}{"Russian": {koi8, false}, "Thai": {thai, true}} {
+		o := testOptions()
+		o.Memory = CostWithin(UsualCost(size), []byte(tt.raw), o.Limits)
+		if o.Memory != UsualCost(size) || o.Memory > Cost([]byte(tt.raw), o.Limits) {
+			t.Errorf("%s: %d of %d", name, o.Memory, UsualCost(size))
+		}
+		taken, err := allocations(t, []byte(tt.raw), o)
+		if (err != nil) != tt.refused || taken > o.Memory {
+			t.Errorf("%s: %d of %d, %v", name, taken, o.Memory, err)
+		}
+	}
+	if messages := []byte(hostile()["messages in messages"](size)); CostWithin(2*size, messages, mime.Limits{}) <= 2*size {
+		t.Error("there is room for what takes 30 times its size to be read")
 	}
 }
 

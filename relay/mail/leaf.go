@@ -128,7 +128,8 @@ func externalText(p *mime.Part) string {
 
 // cutFiles removes uuencoded files from a text and makes them files of the mail.
 func (c *composer) cutFiles(text string) string {
-	if !strings.HasPrefix(text, "begin ") && !strings.Contains(text, "\nbegin ") || !c.take(3*len(text)) {
+	n := begins(text)
+	if n == 0 || !c.take(3*len(text)+min(n, maxInside-c.inside+1)*perFile) {
 		return text
 	}
 	files, rest := c.decoder.CutUU([]byte(text), maxInside-c.inside)
@@ -140,11 +141,19 @@ func (c *composer) cutFiles(text string) string {
 		} else {
 			c.inside++
 		}
-		c.take(perFile)
 		c.omit(UnpackedFile, a.Size, "uuencode: "+a.Filename)
 		c.files = append(c.files, a)
 	}
 	return string(rest)
+}
+
+// begins is how many files in uuencode a text has at most.
+func begins(text string) int {
+	n := strings.Count(text, "\nbegin ")
+	if strings.HasPrefix(text, "begin ") {
+		n++
+	}
+	return n
 }
 
 // maxInside bounds the files taken out of a mail's parts, from uuencode and winmail.dat.

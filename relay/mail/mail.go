@@ -45,6 +45,7 @@ type Options struct {
 	Attachments   AttachmentPolicy
 	PassHeaders   bool // pass on headers that have no field of their own; else they are left out
 	Limits        mime.Limits
+	Memory        int64 // what mapping and encoding may take, if that is less than Cost; 0: Cost
 
 	// Explain, if set, is called for each omission, up to a bound. The words may be the
 	// mail's own. They are for whoever has the mail and must not be logged.
@@ -59,12 +60,16 @@ func (o Options) For(user string) Options {
 	return o
 }
 
-// Map maps a mail, in no more memory than Cost says. The envelope sender is the author of
+// Map maps a mail, in no more memory than Cost and Options.Memory say. The envelope sender is the author of
 // a mail that names none. The error is always a *Refusal. The Mail refers to raw, which
 // must not change while the Mail is in use.
 func Map(raw []byte, envelopeFrom string, o Options) (*Mail, error) {
 	root := mime.Parse(raw, o.Limits)
-	c := newComposer(&o, root, costOf(raw, root))
+	memory := costOf(raw, root)
+	if o.Memory > 0 {
+		memory = min(memory, o.Memory)
+	}
+	c := newComposer(&o, root, memory)
 	if refusal := c.run(root, envelopeFrom); refusal != nil {
 		return nil, refusal
 	}

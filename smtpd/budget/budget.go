@@ -6,6 +6,7 @@ package budget
 import (
 	"context"
 	"errors"
+	"math"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -18,7 +19,7 @@ import (
 // ErrSpent: there was not enough memory in time. Later there may be.
 var ErrSpent = errors.New("the memory budget is spent")
 
-// ErrTooLarge: the whole budget would not be enough.
+// ErrTooLarge: there will never be so much; see Most.
 var ErrTooLarge = errors.New("more than the memory budget")
 
 // A Kind is a use of memory.
@@ -35,6 +36,12 @@ const (
 	// mail of any size: it can wait, and a client cannot.
 	Backlog
 )
+
+// One mail at a time may be larger than its share, or mail that was announced as
+// welcome would be refused for ever: for Dealing it takes more than there is, up to
+// half as much again, and for Backlog, which was accepted once, as much as it
+// needs. It counts as half of the budget, so that there is always room for it
+// beside what is coming.
 
 // small is the largest share that need not wait in line, up to a sixteenth of the budget
 // for all of them: a password reset does not wait behind an attachment.
@@ -55,6 +62,7 @@ type Budget struct {
 	fairPart  int64                  // of one client, as of the last time
 	expected  map[*Share]struct{}    // shares that have announced more than they hold
 	announced []*waiter              // shares that wait to begin (Announce)
+	large     *Share                 // the one that is larger than its share; nil: none
 	gaveWay   prometheus.Counter
 }
 
@@ -66,12 +74,15 @@ func New(size int64, reg prometheus.Registerer) *Budget {
 	return b
 }
 
-// Most is the most that may be held for a kind.
+// Most is the most that one mail may hold for a kind.
 func (b *Budget) Most(k Kind) int64 {
-	if k == Reading {
+	switch k {
+	case Reading:
 		return b.size / 2
+	case Dealing:
+		return b.size + b.size/2
 	}
-	return b.size
+	return math.MaxInt64
 }
 
 // Overhead adds to what is used for other things than mail, such as connections. It is
@@ -94,6 +105,7 @@ type Share struct {
 	// The budget's lock guards the rest.
 	kind  Kind
 	held  int64
+	asked int64     // what it holds this for: more than held, if it is the large one
 	full  int64     // how much it will hold, if that was announced
 	begun uint64    // orders shares by when they began to hold something
 	grown time.Time // when it last got more
@@ -109,6 +121,14 @@ func (b *Budget) ShareOf(client netip.Prefix, wake func()) *Share {
 	return &Share{budget: b, client: client, wake: wake}
 }
 
+// Most is the most that the share may hold for a kind.
+func (s *Share) Most(k Kind) int64 {
+	if s == nil {
+		return math.MaxInt64
+	}
+	return s.budget.Most(k)
+}
+
 // Pressed reports whether the share has to give way to others.
 func (s *Share) Pressed() bool { return s != nil && s.pressed.Load() }
 
@@ -121,16 +141,16 @@ func (s *Share) Hold(ctx context.Context, kind Kind, n int64) error {
 		return nil
 	}
 	b := s.budget
-	w := &waiter{share: s, kind: kind, n: n, granted: make(chan struct{})}
 	b.mu.Lock()
+	w := b.waiter(s, kind, n)
 	switch {
-	case n > s.held && n > b.Most(kind):
+	case n > s.asked && n > b.Most(kind):
 		b.mu.Unlock()
 		return ErrTooLarge
-	case n > s.held && kind == Reading && s.pressed.Load():
+	case n > s.asked && kind == Reading && s.pressed.Load():
 		b.mu.Unlock()
 		return ErrSpent
-	case n <= s.held, n <= small && b.fits(w), len(b.waiting) == 0 && b.fits(w):
+	case n <= s.asked, n <= small && b.fits(w), len(b.waiting) == 0 && b.fits(w):
 		b.move(w)
 		b.grant()
 		b.mu.Unlock()
@@ -149,6 +169,23 @@ func (s *Share) Hold(ctx context.Context, kind Kind, n int64) error {
 // Release gives everything back. It may be called more than once.
 func (s *Share) Release() { _ = s.Hold(context.Background(), Reading, 0) } // less always succeeds
 
+// waiter returns a waiter for a share that is to hold n. What is larger than its share counts
+// as half of all.
+func (b *Budget) waiter(s *Share, kind Kind, n int64) *waiter {
+	w := &waiter{share: s, kind: kind, n: n, asked: n, granted: make(chan struct{})}
+	others := b.used - b.ofMail()
+	switch {
+	case n <= s.asked:
+		w.n = min(n, s.held)
+	case kind == Dealing && n > b.size-others, kind == Backlog && n > b.size/2:
+		w.n = b.size / 2
+	}
+	return w
+}
+
+// ofMail returns what all mail holds.
+func (b *Budget) ofMail() int64 { return b.byKind[Reading] + b.byKind[Dealing] + b.byKind[Backlog] }
+
 // fits reports whether there is room for what a waiter wants.
 func (b *Budget) fits(w *waiter) bool { return b.fitsAfter(w, 0) }
 
@@ -163,7 +200,9 @@ func (b *Budget) fitsAfter(w *waiter, freed int64) bool {
 		sameKind -= freed
 	}
 	switch {
-	case others+w.n > b.size:
+	case w.large() && (b.large != nil && b.large != w.share || b.ofMail()-w.share.held-freed+w.n > b.size):
+		return false
+	case !w.large() && others+w.n > b.size:
 		return false
 	case w.kind == Reading:
 		return sameKind+w.n <= b.Most(Reading) || w.n <= small && b.inSmall-w.share.ifSmall()+w.n <= b.size/16 && !b.beyondPart(w.share)
@@ -187,7 +226,13 @@ func (b *Budget) move(w *waiter) {
 		s.pressed.Store(false)
 		delete(b.expected, s)
 	}
-	s.kind, s.held = w.kind, w.n
+	if b.large == s {
+		b.large = nil
+	}
+	if w.large() {
+		b.large = s
+	}
+	s.kind, s.held, s.asked = w.kind, w.n, w.asked
 	b.count(s, 1)
 }
 

@@ -52,7 +52,14 @@ func TestHold(t *testing.T) {
 		{"small mail passes all the same", []held{{Reading, 30 * mb}, {Reading, 20 * mb}}, held{Reading, small}, nil},
 		{"small mail is not without bound", append(many(25, held{Reading, small}), held{Reading, 50*mb - 25*small}), held{Reading, small}, ErrSpent},
 		{"all of it is for dealing", nil, held{Dealing, 100 * mb}, nil},
-		{"and no more than all", nil, held{Dealing, 100*mb + 1}, ErrTooLarge},
+		{"and for one half as much again", nil, held{Dealing, 150 * mb}, nil},
+		{"which is the only one", []held{{Dealing, 150 * mb}}, held{Dealing, 100*mb + 1}, ErrSpent},
+		{"of the backlog as well", []held{{Backlog, 51 * mb}}, held{Dealing, 100*mb + 1}, ErrSpent},
+		{"and counts as half, for what comes", []held{{Dealing, 150 * mb}}, held{Reading, 50 * mb}, nil},
+		{"and for others", []held{{Dealing, 150 * mb}, {Reading, 40 * mb}}, held{Dealing, 10*mb + 1}, ErrSpent},
+		{"and has room when half is coming", []held{{Reading, 50 * mb}}, held{Dealing, 150 * mb}, nil},
+		{"and no more", nil, held{Dealing, 150*mb + 1}, ErrTooLarge},
+		{"but for what was accepted", nil, held{Backlog, 1000 * mb}, nil},
 		{"what was read can be dealt with", []held{{Reading, 50 * mb}}, held{Dealing, 50 * mb}, nil},
 		{"in what is left", []held{{Reading, 50 * mb}}, held{Dealing, 50*mb + 1}, ErrSpent},
 		{"small mail needs room as well", []held{{Dealing, 100 * mb}}, held{Reading, 1}, ErrSpent},
@@ -77,9 +84,26 @@ func TestHold(t *testing.T) {
 func TestHoldLess(t *testing.T) {
 	b := New(100*mb, nil)
 	s := hold(t, b, Dealing, 90*mb)
-	if err := s.Hold(within(t, 0), Dealing, 101*mb); !errors.Is(err, ErrTooLarge) || b.used != 90*mb {
+	if err := s.Hold(within(t, 0), Dealing, 151*mb); !errors.Is(err, ErrTooLarge) || b.used != 90*mb {
 		t.Errorf("%v, %d used", err, b.used)
 	}
+	hold(t, b, Dealing, 10*mb)
+	large := hold(t, b, Dealing, 0)
+	s.Release()
+	if err := large.Hold(within(t, 0), Dealing, 140*mb); err != nil || b.used != 60*mb {
+		t.Errorf("%v, %d used", err, b.used)
+	}
+	hold(t, b, Dealing, 40*mb)
+	for _, less := range []int64{130 * mb, 70 * mb, 30 * mb} { // more than it counts as, and less
+		if err := large.Hold(within(t, 0), Dealing, less); err != nil || b.used != 50*mb+min(less, 50*mb) {
+			t.Errorf("%v, %d used", err, b.used)
+		}
+	}
+	if b.large != nil {
+		t.Error("it is still larger than its share")
+	}
+	b = New(100*mb, nil)
+	s = hold(t, b, Dealing, 90*mb)
 	if err := s.Hold(within(t, 0), Reading, 80*mb); err != nil || b.used != 80*mb || b.byKind[Reading] != 80*mb || b.byKind[Dealing] != 0 {
 		t.Errorf("%v, %d used, %v", err, b.used, b.byKind)
 	}
@@ -231,20 +255,27 @@ func TestNeverMore(t *testing.T) {
 		for range rapid.IntRange(1, 40).Draw(t, "steps") {
 			s := shares[rapid.IntRange(0, 3).Draw(t, "share")]
 			kind := Kind(rapid.IntRange(0, 2).Draw(t, "kind"))
-			n := rapid.Int64Range(0, 11*mb).Draw(t, "n")
+			n := rapid.Int64Range(0, 16*mb).Draw(t, "n")
 			heldBefore, kindBefore := s.held, s.kind
 			if err := s.Hold(done, kind, n); err != nil && (s.held != heldBefore || s.kind != kindBefore) {
 				t.Fatal("a failure changed something")
 			}
 			var sum, little, reading int64
+			var large *Share
 			for _, s := range shares {
+				if s.asked > s.held {
+					if large != nil {
+						t.Fatal("two are larger than their shares")
+					}
+					large = s
+				}
 				sum += s.held
 				little += s.ifSmall()
 			}
 			for _, n := range b.byClient {
 				reading += n
 			}
-			if reading != b.byKind[Reading] || len(b.waiting) > 0 || b.inSmall != little || b.used != sum || sum > b.size || b.byKind[0]+b.byKind[1]+b.byKind[2] != sum {
+			if large != b.large || reading != b.byKind[Reading] || len(b.waiting) > 0 || b.inSmall != little || b.used != sum || sum > b.size || b.byKind[0]+b.byKind[1]+b.byKind[2] != sum {
 				t.Fatalf("%d used, %d held, %v", b.used, sum, b.byKind)
 			}
 		}

@@ -22,11 +22,15 @@ const (
 type waiter struct {
 	share   *Share
 	kind    Kind
-	n       int64
-	rank    int  // the lowest is served first
-	refused bool // is read after granted was closed
+	n       int64 // that counts
+	asked   int64 // more than that, if it is larger than its share
+	rank    int   // the lowest is served first
+	refused bool  // is read after granted was closed
 	granted chan struct{}
 }
+
+// large reports whether it asks for more than its share.
+func (w *waiter) large() bool { return w.asked > w.n }
 
 // await returns when w was granted, or ctx ended.
 func (b *Budget) await(ctx context.Context, w *waiter) {
@@ -141,7 +145,7 @@ func (b *Budget) grant() {
 // waits for more, it refuses mail that is still coming, from the end of the line, until
 // the first in line can go on.
 func (b *Budget) breakDeadlock() {
-	moving := b.byKind[Reading] + b.byKind[Dealing] + b.byKind[Backlog]
+	moving := b.ofMail()
 	for _, w := range b.waiting {
 		moving -= w.share.held
 	}

@@ -51,16 +51,17 @@ func TestSlowGivesWay(t *testing.T) {
 		name string
 		kind Kind
 		want int64
+		busy int64 // is held by a mail that has come
 		took time.Duration
 		gave [3]bool // of 10, 25 and 15 MB, and that of 15 grows every two seconds
 		err  error
 	}{
-		{"enough by one", Reading, 20 * mb, slowAfter, [3]bool{false, true, false}, nil},
-		{"by two", Reading, 30 * mb, slowAfter, [3]bool{true, true, false}, nil},
-		{"not enough with all", Reading, 36 * mb, 5 * time.Second, [3]bool{}, ErrSpent},
-		{"for what has come", Dealing, 75 * mb, slowAfter, [3]bool{false, true, false}, nil},
-		{"for the backlog", Backlog, 75 * mb, slowAfter, [3]bool{false, true, false}, nil},
-		{"small mail needs nobody's", Reading, small, 0, [3]bool{}, nil},
+		{"enough by one", Reading, 20 * mb, 0, slowAfter, [3]bool{false, true, false}, nil},
+		{"by two", Reading, 30 * mb, 0, slowAfter, [3]bool{true, true, false}, nil},
+		{"not enough with all", Reading, 36 * mb, 0, 5 * time.Second, [3]bool{}, ErrSpent},
+		{"for what has come", Dealing, 75 * mb, 0, slowAfter, [3]bool{false, true, false}, nil},
+		{"for the backlog", Backlog, 50 * mb, 25 * mb, slowAfter, [3]bool{false, true, false}, nil},
+		{"small mail needs nobody's", Reading, small, 0, 0, [3]bool{}, nil},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -70,6 +71,7 @@ func TestSlowGivesWay(t *testing.T) {
 				_, first := reader(t, b, 1, 10*mb)
 				_, second := reader(t, b, 2, 25*mb)
 				s, third := reader(t, b, 3, 15*mb-10)
+				hold(t, b, Dealing, tt.busy)
 				go func() {
 					for n := int64(1); ; n++ {
 						select {

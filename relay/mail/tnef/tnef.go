@@ -49,21 +49,32 @@ func Parse(b []byte, files int) (*Message, error) {
 	if len(b) < 6 || binary.LittleEndian.Uint32(b) != signature {
 		return nil, ErrFormat
 	}
-	m := &Message{}
-	for b = b[6:]; len(b) >= 9; {
-		id := binary.LittleEndian.Uint16(b[1:])
+	// Counted first: one that has too many is to take nothing.
+	n := 0
+	attributes(b[6:], func(id uint16, _ []byte) {
+		if id == attAttachRendData {
+			n++
+		}
+	})
+	if n > files {
+		return nil, ErrFiles
+	}
+	m := &Message{Files: make([]File, 0, n)}
+	attributes(b[6:], m.attribute)
+	return m, nil
+}
+
+// attributes calls fn for each attribute, up to one that is not whole.
+func attributes(b []byte, fn func(id uint16, data []byte)) {
+	for len(b) >= 9 {
 		size := uint64(binary.LittleEndian.Uint32(b[5:]))
 		if size > uint64(len(b)-9) {
-			break
+			return
 		}
-		m.attribute(id, b[9:9+size])
-		if len(m.Files) > files {
-			return nil, ErrFiles
-		}
+		fn(binary.LittleEndian.Uint16(b[1:]), b[9:9+size])
 		b = b[9+size:]
 		b = b[min(2, len(b)):] // checksum
 	}
-	return m, nil
 }
 
 func (m *Message) attribute(id uint16, data []byte) {

@@ -26,7 +26,7 @@ const (
 	defaultAddress = "127.0.0.1:0"
 	defaultKey     = "sandbox-key"
 	defaultPath    = "/v1/transactional/send"
-	defaultMaxBody = 25 << 20
+	defaultMaxBody = 256 << 20 // the API documents no bound: more than is made of any mail of a usual size
 	defaultKeep    = 1000
 )
 
@@ -55,7 +55,7 @@ type Options struct {
 
 	Webhook Webhook // where events are sent; without a URL nowhere, until one is registered
 
-	MaxBody int64 // bytes; default 25 MiB
+	MaxBody int64 // bytes; default 256 MiB
 	// Keep is how many calls are remembered: default 1000, none if negative. At
 	// most 64 MiB of bodies are remembered. All calls are counted.
 	Keep int
