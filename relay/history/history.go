@@ -5,7 +5,7 @@
 // that writes them down without anybody waiting for it. No body is ever part
 // of it.
 //
-// relay/intake, relay/attempt and relay/deliver note facts; relay/store/records
+// relay/intake, relay/attempt and relay/deliver note facts; relay/store/sqlite
 // keeps the record; relay/admin reads it for operators. Nothing in the relay
 // decides anything by it: it may lag by a second, and a crash may lose its last
 // moment, while the queue has the mail.

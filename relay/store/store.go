@@ -24,7 +24,6 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
-	"github.com/smtp2rest/smtp2rest/relay/store/records"
 	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
@@ -103,7 +102,7 @@ func Open(_ context.Context, url string, o Options) (*Store, error) {
 	}
 	s := &Store{}
 	if o.Part != OnlyRecords {
-		q, err := sqlite.Open(sqlite.Options{Dir: dir, Queue: o.Queue, Existing: o.Existing, Log: o.Log, Metrics: o.Metrics})
+		q, err := sqlite.OpenQueue(sqlite.Options{Dir: dir, Queue: o.Queue, Existing: o.Existing, Log: o.Log, Metrics: o.Metrics})
 		if err != nil {
 			return nil, err
 		}
@@ -113,7 +112,7 @@ func Open(_ context.Context, url string, o Options) (*Store, error) {
 	if o.Part == OnlyQueue {
 		return s, nil
 	}
-	r, err := records.Open(records.Options{Dir: dir, MinFree: o.Queue.MinFree, Existing: o.Existing, Log: o.Log, Metrics: o.Metrics})
+	r, err := sqlite.OpenRecords(sqlite.Options{Dir: dir, Queue: o.Queue, Existing: o.Existing, Log: o.Log, Metrics: o.Metrics})
 	switch {
 	case err == nil:
 		s.Records = r
@@ -161,9 +160,9 @@ func Exists(url string, p Part) error {
 	if err != nil {
 		return err
 	}
-	name := sqlite.FileName
+	name := sqlite.QueueFile
 	if p == OnlyRecords {
-		name = records.FileName
+		name = sqlite.RecordsFile
 	}
 	_, err = os.Stat(filepath.Join(dir, name))
 	return err

@@ -4,7 +4,7 @@
 // (relay/webhook) and the operator (relay/admin) add to it.
 //
 // The List answers from memory. What is in it is kept by a Store: Memory in
-// this package, or relay/store/records on disk; suppresstest holds both to the
+// this package, or relay/store/sqlite on disk; suppresstest holds both to the
 // contract.
 package suppress
 

@@ -355,14 +355,13 @@ func imports(s source, name string) bool {
 // write-ahead log.
 func mayOpen() map[string]string {
 	return map[string]string{
-		"relay/store/internal/db/file.go":           "a database before SQLite opens it",
+		"relay/store/internal/db/file.go":           "a database before SQLite opens it, and its write-ahead log, on which there are no locks",
 		"relay/store/internal/db/schema.go":         "a database before SQLite opens it",
 		"relay/store/internal/db/system_unix.go":    "a lock file of our own, and directories",
 		"relay/store/internal/db/system_windows.go": "a lock file of our own",
-		"relay/store/records/damage.go":             "the marker beside a damaged database",
+		"relay/store/sqlite/records.go":             "the marker beside a damaged database",
 		"relay/store/sqlite/segments.go":            "files of earlier versions with many bodies",
 		"relay/store/sqlite/spool.go":               "bodies",
-		"relay/store/sqlite/wal.go":                 "the write-ahead log before SQLite opens it; on it there are no locks",
 	}
 }
 

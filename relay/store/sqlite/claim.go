@@ -15,7 +15,7 @@ import (
 const promoteAtOnce = 1000
 
 // Claim implements queue.Queue.
-func (s *Store) Claim(ctx context.Context, r queue.ClaimRequest) ([]queue.Claim, error) {
+func (s *Queue) Claim(ctx context.Context, r queue.ClaimRequest) ([]queue.Claim, error) {
 	if r.Max < 1 {
 		return nil, fmt.Errorf("a claim of %d recipients", r.Max)
 	}
@@ -51,7 +51,7 @@ func (s *Store) Claim(ctx context.Context, r queue.ClaimRequest) ([]queue.Claim,
 // the mark of a hold to come.
 func (t *tx) setState(seq, n, from, to int64) error {
 	t.counts.move(from, to)
-	_, err := t.change("UPDATE recipients SET state = ?, hold = 0 WHERE mail = ? AND n = ?", to, seq, n)
+	_, err := t.Exec("UPDATE recipients SET state = ?, hold = 0 WHERE mail = ? AND n = ?", to, seq, n)
 	return err
 }
 
@@ -68,7 +68,7 @@ func (t *tx) promoteWhere(due string, at int64) error {
 	if err != nil || first == nil {
 		return err
 	}
-	_, err = t.change("UPDATE recipients SET state = 0 WHERE (mail, n) IN "+
+	_, err = t.Exec("UPDATE recipients SET state = 0 WHERE (mail, n) IN "+
 		"(SELECT mail, n FROM recipients WHERE state = 1 AND "+due+" ORDER BY due, mail, n LIMIT ?)", at, promoteAtOnce)
 	return err
 }
@@ -82,7 +82,7 @@ func (t *tx) claim(d due, r queue.ClaimRequest) (queue.Claim, bool, error) {
 		return queue.Claim{}, false, err
 	}
 	if v == nil { // a recipient without its mail
-		return queue.Claim{}, false, &CorruptError{Path: t.s.path(), Reason: fmt.Sprintf("mail %d is missing", d.seq)}
+		return queue.Claim{}, false, &CorruptError{Path: t.s.path, Reason: fmt.Sprintf("mail %d is missing", d.seq)}
 	}
 	own := v[mailWidth:]
 	if own.Int(7) != ready { // given up in this very call, because of an earlier recipient of the mail
@@ -102,7 +102,7 @@ func (t *tx) claim(d due, r queue.ClaimRequest) (queue.Claim, bool, error) {
 	t.counts.fence++
 	t.counts.move(ready, claimed)
 	c.Token = queue.Token{Mail: m.Message.ID, Recipient: int(d.n), Fence: t.counts.fence}
-	_, err = t.change(`UPDATE recipients SET state = 2, hold = 0, attempts = attempts + 1, started = ?, fence = ?
+	_, err = t.Exec(`UPDATE recipients SET state = 2, hold = 0, attempts = attempts + 1, started = ?, fence = ?
 		WHERE mail = ? AND n = ?`, millis(r.Now), t.counts.fence, d.seq, d.n)
 	return c, true, err
 }
@@ -117,16 +117,17 @@ func (t *tx) recordUnknown(seq, n, fence int64, started time.Time) error {
 
 // recoverClaims ends, at the start, what the process before this one held:
 // nobody else can hold anything, because the data directory is locked.
-func (w *writer) recoverClaims() error {
-	return w.alone(func(t *tx) error {
+func (s *Queue) recoverClaims() error {
+	return s.first(func(t *tx) error {
 		if !t.s.opts.Existing {
 			t.counts.seq++ // see sweepSpool
 			t.writes++
 		}
-		freed, err := t.change("UPDATE recipients SET state = iif(hold, 3, 0), hold = 0 WHERE state = 2")
+		freed, err := t.conn.Exec("UPDATE recipients SET state = iif(hold, 3, 0), hold = 0 WHERE state = 2")
 		if err != nil || freed == 0 {
 			return err
 		}
+		t.writes++
 		t.s.log.Warn("attempts were under way when the process ended; each may have been sent", "recipients", freed)
 		heldNow, err := t.Number("SELECT count(*) FROM recipients WHERE state = 3")
 		t.counts.state[ready] += freed - (heldNow - t.counts.state[held])
@@ -136,7 +137,7 @@ func (w *writer) recoverClaims() error {
 }
 
 // NextDue implements queue.Queue.
-func (s *Store) NextDue(ctx context.Context, r queue.ClaimRequest) (time.Time, bool, error) {
+func (s *Queue) NextDue(ctx context.Context, r queue.ClaimRequest) (time.Time, bool, error) {
 	var at time.Time
 	found := false
 	err := s.read(ctx, func(c *conn) error {

@@ -24,7 +24,7 @@ func TestDamagedAmongOthers(t *testing.T) {
 		}
 		dir, err := os.MkdirTemp(t.TempDir(), "")
 		must(t, err)
-		s, err := Open(Options{Dir: dir, Log: quiet()})
+		s, err := OpenQueue(Options{Dir: dir, Log: quiet()})
 		must(t, err)
 		defer func() { must(t, s.Close()) }()
 		changed := map[string]bool{} // addresses, which are all different
@@ -42,7 +42,7 @@ func TestDamagedAmongOthers(t *testing.T) {
 				seq, n := rapid.IntRange(1, 3).Draw(rt, "mail"), rapid.IntRange(0, 4).Draw(rt, "recipient")
 				changed[fmt.Sprintf("%d.%d@y", seq-1, n)] = true
 				must(t, s.change(ctx, func(t *tx) error {
-					_, err := t.change("UPDATE recipients SET addr = 'eve@evil' WHERE mail = (SELECT min(seq) FROM mails) + ? AND n = ?", seq-1, n)
+					_, err := t.Exec("UPDATE recipients SET addr = 'eve@evil' WHERE mail = (SELECT min(seq) FROM mails) + ? AND n = ?", seq-1, n)
 					return err
 				}))
 			}

@@ -37,7 +37,7 @@ func overwrite(t *testing.T, path, name string) {
 func made(t *testing.T) string {
 	t.Helper()
 	dir := t.TempDir()
-	s, err := Open(Options{Dir: dir, Log: quiet()})
+	s, err := OpenQueue(Options{Dir: dir, Log: quiet()})
 	must(t, err)
 	for range 200 {
 		must(t, s.Enqueue(ctx, testMail(500)))
@@ -64,11 +64,11 @@ func TestDamagedDatabase(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			dir := made(t)
-			path := filepath.Join(dir, FileName)
+			path := filepath.Join(dir, QueueFile)
 			tt.damage(t, path)
 			before, err := os.ReadFile(path)
 			must(t, err)
-			s, err := Open(Options{Dir: dir, Log: quiet()})
+			s, err := OpenQueue(Options{Dir: dir, Log: quiet()})
 			if err == nil {
 				must(t, s.Close())
 				t.Fatal("opened")
@@ -87,25 +87,25 @@ func TestDamagedDatabase(t *testing.T) {
 			if after, err = os.ReadFile(kept); err != nil || string(before) != string(after) {
 				t.Fatalf("what was set aside is not what was there: %v", err)
 			}
-			must(t, openTest(t, dir, Options{}).Enqueue(ctx, testMail(1)))
+			must(t, openQueue(t, dir, Options{}).Enqueue(ctx, testMail(1)))
 		})
 	}
 }
 
 func TestAnotherProgramsDatabase(t *testing.T) {
 	dir := t.TempDir()
-	c, err := db.Connect("file:"+filepath.Join(dir, FileName), "PRAGMA application_id=7", "CREATE TABLE t(x)")
+	c, err := db.Connect("file:"+filepath.Join(dir, QueueFile), "PRAGMA application_id=7", "CREATE TABLE t(x)")
 	must(t, err)
 	must(t, c.Close())
-	if _, err := Open(Options{Dir: dir, Log: quiet()}); err == nil || !strings.Contains(err.Error(), "another program") {
+	if _, err := OpenQueue(Options{Dir: dir, Log: quiet()}); err == nil || !strings.Contains(err.Error(), "another program") {
 		t.Fatalf("Open: %v", err)
 	}
 }
 
 func TestLocked(t *testing.T) {
 	dir := t.TempDir()
-	s := openTest(t, dir, Options{})
-	if _, err := Open(Options{Dir: dir, Log: quiet()}); !errors.Is(err, queue.ErrLocked) {
+	s := openQueue(t, dir, Options{})
+	if _, err := OpenQueue(Options{Dir: dir, Log: quiet()}); !errors.Is(err, queue.ErrLocked) {
 		t.Fatalf("Open: %v", err)
 	}
 	if _, err := SetAside(dir, time.Now()); !errors.Is(err, queue.ErrLocked) {
@@ -118,7 +118,7 @@ func TestOrphansAreSwept(t *testing.T) {
 	dir := made(t)
 	orphan := filepath.Join(dir, spoolDir, "orphan")
 	must(t, os.WriteFile(orphan, []byte("x"), 0o600))
-	s := openTest(t, dir, Options{})
+	s := openQueue(t, dir, Options{})
 	if _, err := os.Stat(orphan); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("the orphan is there: %v", err)
 	}
@@ -144,15 +144,15 @@ func TestDamagedEnvelope(t *testing.T) {
 	} {
 		t.Run(q, func(t *testing.T) {
 			dir := t.TempDir()
-			s, err := Open(Options{Dir: dir, Log: quiet()})
+			s, err := OpenQueue(Options{Dir: dir, Log: quiet()})
 			must(t, err)
 			bad, good := testMail(10), testMail(10)
 			must(t, s.Enqueue(ctx, bad, good))
 			must(t, s.Close())
-			c, err := db.Connect("file:"+filepath.Join(dir, FileName), q)
+			c, err := db.Connect("file:"+filepath.Join(dir, QueueFile), q)
 			must(t, err)
 			must(t, c.Close())
-			s = openTest(t, dir, Options{})
+			s = openQueue(t, dir, Options{})
 			claims := claimAll(t, s)
 			if len(claims) != 1 || claims[0].Token.Mail != good.Message.ID {
 				t.Fatalf("claims: %+v", claims)
@@ -171,7 +171,7 @@ func TestDamagedEnvelope(t *testing.T) {
 // without a restart.
 func TestSpaceIsGivenBack(t *testing.T) {
 	dir := t.TempDir()
-	s := openTest(t, dir, Options{Queue: queue.Options{ForgetSent: true}, tidyEvery: time.Millisecond})
+	s := openQueue(t, dir, Options{Queue: queue.Options{ForgetSent: true}, tidyEvery: time.Millisecond})
 	size := func() int64 {
 		sum := int64(0)
 		must(t, filepath.WalkDir(dir, func(_ string, d os.DirEntry, err error) error {
@@ -213,20 +213,20 @@ func TestTheDatabaseIsMissing(t *testing.T) {
 		"empty":   func(path string) error { return os.Truncate(path, 0) },
 	}
 	for name, lose := range gone {
-		for beside, size := range map[string]int{spoolDir: spoolAbove + 1, FileName + "-wal": 100} {
+		for beside, size := range map[string]int{spoolDir: spoolAbove + 1, QueueFile + "-wal": 100} {
 			t.Run(name+" beside "+beside, func(t *testing.T) {
 				dir := t.TempDir()
-				s := openTest(t, dir, Options{})
+				s := openQueue(t, dir, Options{})
 				m := queue.NewMail(relay.Message{ID: "id", From: "a@b.example", Recipients: []string{"c@d.example"}, Raw: make([]byte, size), ReceivedAt: time.Now()})
 				must(t, s.Enqueue(t.Context(), m))
-				log, err := os.ReadFile(filepath.Join(dir, FileName+"-wal"))
+				log, err := os.ReadFile(filepath.Join(dir, QueueFile+"-wal"))
 				must(t, err)
 				must(t, s.Close())
 				if beside != spoolDir {
 					must(t, os.WriteFile(filepath.Join(dir, beside), log, 0o600)) // as a kill leaves it
 				}
-				must(t, lose(filepath.Join(dir, FileName)))
-				if _, err := Open(Options{Dir: dir, Log: quiet()}); err == nil || !strings.Contains(err.Error(), "set-aside") {
+				must(t, lose(filepath.Join(dir, QueueFile)))
+				if _, err := OpenQueue(Options{Dir: dir, Log: quiet()}); err == nil || !strings.Contains(err.Error(), "set-aside") {
 					t.Fatalf("the start says %v", err)
 				}
 				if info, err := os.Stat(filepath.Join(dir, beside)); err != nil || info.Size() == 0 {
@@ -239,7 +239,7 @@ func TestTheDatabaseIsMissing(t *testing.T) {
 				}
 				_, err = SetAside(dir, time.Now())
 				must(t, err)
-				must(t, openTest(t, dir, Options{}).Close())
+				must(t, openQueue(t, dir, Options{}).Close())
 			})
 		}
 	}
@@ -249,7 +249,7 @@ func TestTheDatabaseIsMissing(t *testing.T) {
 // anew, and works as before.
 func TestTheCountsAreMissing(t *testing.T) {
 	dir := t.TempDir()
-	s, err := Open(Options{Dir: dir, Log: quiet()})
+	s, err := OpenQueue(Options{Dir: dir, Log: quiet()})
 	must(t, err)
 	mails := manyKinds()
 	must(t, s.Enqueue(ctx, mails...))
@@ -261,19 +261,19 @@ func TestTheCountsAreMissing(t *testing.T) {
 	must(t, s.Settle(ctx, queue.Settlement{Token: claims[2].Token, Result: queue.GaveUp, At: time.Now()}))
 	must(t, s.Close())
 	want := func() counts {
-		s, err := Open(Options{Dir: dir, Log: quiet()})
+		s, err := OpenQueue(Options{Dir: dir, Log: quiet()})
 		must(t, err)
 		defer func() { must(t, s.Close()) }()
 		return *s.published.Load()
 	}()
-	c, err := db.Connect("file:"+filepath.Join(dir, FileName), "DELETE FROM counts",
+	c, err := db.Connect("file:"+filepath.Join(dir, QueueFile), "DELETE FROM counts",
 		"INSERT INTO recipients SELECT 1000, n, addr, turn, lane, 0, hold, due, lease, attempts, since, started, ended, fence, settled, bounced, sum FROM recipients WHERE mail = 2")
 	must(t, err)
 	must(t, c.Close())
-	if _, err := Open(Options{Dir: dir, Log: quiet(), Existing: true}); !errors.Is(err, ErrOlder) {
+	if _, err := OpenQueue(Options{Dir: dir, Log: quiet(), Existing: true}); !errors.Is(err, ErrOlder) {
 		t.Errorf("somebody else's queue: %v", err)
 	}
-	s = openTest(t, dir, Options{})
+	s = openQueue(t, dir, Options{})
 	got := *s.published.Load()
 	if got != want {
 		t.Errorf("counted\n%+v, want\n%+v", got, want)
@@ -289,7 +289,7 @@ func TestTheCountsAreMissing(t *testing.T) {
 // other's bounce.
 func TestBouncesBesideALostMail(t *testing.T) {
 	dir := t.TempDir()
-	s, err := Open(Options{Dir: dir, Log: quiet()})
+	s, err := OpenQueue(Options{Dir: dir, Log: quiet()})
 	must(t, err)
 	lost, other := testMail(10), testMail(10)
 	for _, m := range []*queue.Mail{&lost, &other} {
@@ -297,7 +297,7 @@ func TestBouncesBesideALostMail(t *testing.T) {
 		must(t, s.Enqueue(ctx, *m))
 	}
 	must(t, s.do(ctx, func(t *tx) error {
-		_, err := t.change("DELETE FROM mails WHERE id = ?", lost.Message.ID)
+		_, err := t.Exec("DELETE FROM mails WHERE id = ?", lost.Message.ID)
 		return err
 	}))
 	due, err := s.BouncesDue(ctx, time.Now(), time.Hour, 10)
@@ -312,8 +312,8 @@ func TestBouncesBesideALostMail(t *testing.T) {
 // takes no mail for what a crash left over.
 func TestAnOlderDatabase(t *testing.T) {
 	dir := t.TempDir()
-	open := func() *Store {
-		s, err := Open(Options{Dir: dir, Log: quiet()})
+	open := func() *Queue {
+		s, err := OpenQueue(Options{Dir: dir, Log: quiet()})
 		must(t, err)
 		return s
 	}
@@ -321,7 +321,7 @@ func TestAnOlderDatabase(t *testing.T) {
 	old := testMail(spoolAbove + 1)
 	must(t, s.Enqueue(ctx, old))
 	must(t, s.Close())
-	database, err := os.ReadFile(filepath.Join(dir, FileName))
+	database, err := os.ReadFile(filepath.Join(dir, QueueFile))
 	must(t, err)
 	for range 2 { // the second start is of a database that is no older
 		s = open()
@@ -336,8 +336,8 @@ func TestAnOlderDatabase(t *testing.T) {
 	if left := filesIn(t, dir, "spool*/*"); len(left) != 3 {
 		t.Errorf("after a start without a restore there are %v", left)
 	}
-	must(t, os.WriteFile(filepath.Join(dir, FileName), database, 0o600))
-	s = openTest(t, dir, Options{})
+	must(t, os.WriteFile(filepath.Join(dir, QueueFile), database, 0o600))
+	s = openQueue(t, dir, Options{})
 	readAll(t, s, []queue.Mail{old})
 	if aside := filesIn(t, dir, "spool.unknown-*/*"); len(aside) != 2 {
 		t.Errorf("%v are set aside, want two", aside)

@@ -53,7 +53,7 @@ func until(t *testing.T, what string, done func() bool) {
 	}
 }
 
-func claimAll(t *testing.T, s *Store) []queue.Claim {
+func claimAll(t *testing.T, s *Queue) []queue.Claim {
 	t.Helper()
 	claims, err := s.Claim(ctx, queue.ClaimRequest{Now: time.Now(), Max: 1000})
 	must(t, err)
@@ -61,14 +61,14 @@ func claimAll(t *testing.T, s *Store) []queue.Claim {
 }
 
 // settleAll sends all that waits.
-func settleAll(t *testing.T, s *Store) {
+func settleAll(t *testing.T, s *Queue) {
 	t.Helper()
 	for claims := claimAll(t, s); len(claims) > 0; claims = claimAll(t, s) {
 		settle(t, s, claims)
 	}
 }
 
-func settle(t *testing.T, s *Store, claims []queue.Claim) {
+func settle(t *testing.T, s *Queue, claims []queue.Claim) {
 	t.Helper()
 	var all []queue.Settlement
 	for _, c := range claims {
@@ -95,7 +95,7 @@ func TestStorageFaults(t *testing.T) {
 			disk := &faultvfs.Disk{}
 			vfs := fmt.Sprint("fault", i)
 			faultvfs.Register(vfs, disk)
-			s := openTest(t, t.TempDir(), Options{vfs: vfs})
+			s := openQueue(t, t.TempDir(), Options{vfs: vfs})
 			must(t, s.Enqueue(ctx, testMail(100), testMail(100)))
 			claims := claimAll(t, s)
 			disk.Fail(func(op faultvfs.Op, file string) int32 {
@@ -138,7 +138,7 @@ func TestClaimFaults(t *testing.T) {
 		disk := &faultvfs.Disk{}
 		vfs := fmt.Sprint("claimfault", i)
 		faultvfs.Register(vfs, disk)
-		s := openTest(t, t.TempDir(), Options{vfs: vfs})
+		s := openQueue(t, t.TempDir(), Options{vfs: vfs})
 		must(t, s.Enqueue(ctx, testMail(100), testMail(100)))
 		disk.Fail(func(at faultvfs.Op, file string) int32 {
 			if at == op && file == "queue.db-wal" {
@@ -174,7 +174,7 @@ func TestSpoolFaults(t *testing.T) {
 	} {
 		t.Run(tt.op+" "+tt.err.Error(), func(t *testing.T) {
 			fs := newMemFS(&faultvfs.Disk{})
-			s := openTest(t, t.TempDir(), Options{spool: fs})
+			s := openQueue(t, t.TempDir(), Options{spool: fs})
 			small, large := testMail(10), testMail(spoolAbove+1)
 			fs.fail = func(op, _ string) error {
 				if op == tt.op {
@@ -211,7 +211,7 @@ func TestSpoolFaults(t *testing.T) {
 // TestSpoolReadError: a file that cannot be read now is not a damaged mail.
 func TestSpoolReadError(t *testing.T) {
 	fs := newMemFS(&faultvfs.Disk{})
-	s := openTest(t, t.TempDir(), Options{spool: fs})
+	s := openQueue(t, t.TempDir(), Options{spool: fs})
 	m := testMail(spoolAbove + 1)
 	must(t, s.Enqueue(ctx, m))
 	fs.fail = func(op, _ string) error { return syscall.EMFILE }
@@ -230,7 +230,7 @@ func TestDiskFull(t *testing.T) {
 		t.Run(fmt.Sprint(tt), func(t *testing.T) {
 			size := tt.size
 			dir := onTmpfs(t, "56m")
-			s := openTest(t, dir, Options{Queue: queue.Options{MinFree: 40 << 20, ForgetSent: true}, tidyEvery: time.Millisecond})
+			s := openQueue(t, dir, Options{Queue: queue.Options{MinFree: 40 << 20, ForgetSent: true}, tidyEvery: time.Millisecond})
 			stored := map[string]bool{}
 			var err error
 			for err == nil {
@@ -268,7 +268,7 @@ func TestDiskFullWithNothingToBeKeptFree(t *testing.T) {
 	for _, tt := range []struct{ size, group int }{{1000, 1}, {100_000, 1}, {100_000, 20}, {spoolAbove + 1, 1}} {
 		t.Run(fmt.Sprint(tt), func(t *testing.T) {
 			dir := onTmpfs(t, "64m")
-			s, err := Open(Options{Dir: dir, Log: quiet(), Queue: queue.Options{ForgetSent: true}, tidyEvery: time.Hour})
+			s, err := OpenQueue(Options{Dir: dir, Log: quiet(), Queue: queue.Options{ForgetSent: true}, tidyEvery: time.Hour})
 			must(t, err)
 			n := 0
 			for ; err == nil; n += tt.group {
@@ -285,7 +285,7 @@ func TestDiskFullWithNothingToBeKeptFree(t *testing.T) {
 				t.Fatalf("%d of %d are dropped: %v", dropped, n, err)
 			}
 			must(t, s.Close())
-			s = openTest(t, dir, Options{Queue: queue.Options{ForgetSent: true}, tidyEvery: time.Millisecond})
+			s = openQueue(t, dir, Options{Queue: queue.Options{ForgetSent: true}, tidyEvery: time.Millisecond})
 			until(t, "space is given back", func() bool { return !errors.Is(s.Enqueue(ctx, testMails(tt.group, tt.size)...), queue.ErrFull) })
 			checkConsistent(t, s)
 		})
@@ -296,7 +296,7 @@ func TestDiskFullWithNothingToBeKeptFree(t *testing.T) {
 // all is kept, and goes on when they do.
 func TestDiskFullOfOthers(t *testing.T) {
 	dir := onTmpfs(t, "64m")
-	s := openTest(t, dir, Options{})
+	s := openQueue(t, dir, Options{})
 	mails := testMails(100, 10_000)
 	must(t, s.Enqueue(ctx, mails...))
 	ballast, err := os.Create(filepath.Join(dir, "ballast"))
@@ -326,7 +326,7 @@ func TestDiskFullOfOthers(t *testing.T) {
 }
 
 func TestMinFree(t *testing.T) {
-	s := openTest(t, t.TempDir(), Options{Queue: queue.Options{MinFree: 1 << 60}})
+	s := openQueue(t, t.TempDir(), Options{Queue: queue.Options{MinFree: 1 << 60}})
 	for _, size := range []int{10, spoolAbove + 1} {
 		if err := s.Enqueue(ctx, testMail(size)); !errors.Is(err, queue.ErrFull) {
 			t.Fatalf("Enqueue: %v", err)
@@ -341,17 +341,17 @@ func TestMinFree(t *testing.T) {
 // TestReadOnly: a file system that became read-only, as ext4 does after errors.
 func TestReadOnly(t *testing.T) {
 	dir := onTmpfs(t, "64m")
-	s, err := Open(Options{Dir: dir, Log: quiet()})
+	s, err := OpenQueue(Options{Dir: dir, Log: quiet()})
 	must(t, err)
 	m := testMail(100)
 	must(t, s.Enqueue(ctx, m))
 	must(t, s.Close())
 	remount(t, dir, true)
-	if _, err := Open(Options{Dir: dir, Log: quiet()}); !errors.Is(err, syscall.EROFS) {
+	if _, err := OpenQueue(Options{Dir: dir, Log: quiet()}); !errors.Is(err, syscall.EROFS) {
 		t.Fatalf("Open: %v", err)
 	}
 	remount(t, dir, false)
-	s = openTest(t, dir, Options{})
+	s = openQueue(t, dir, Options{})
 	if claims := claimAll(t, s); len(claims) != 1 {
 		t.Fatalf("%d claims", len(claims))
 	}
@@ -360,31 +360,27 @@ func TestReadOnly(t *testing.T) {
 // TestOneOpCannotFailAnother: ops that share a transaction have each their own end.
 func TestOneOpCannotFailAnother(t *testing.T) {
 	dir := t.TempDir()
-	s, err := Open(Options{Dir: dir, Log: quiet()})
-	must(t, err)
-	must(t, s.Close())
-	s.writer.conn, err = s.connectWriter()
+	s, err := OpenQueue(Options{Dir: dir, Log: quiet()})
 	must(t, err)
 	bad := errors.New("bad")
 	add := func(name string, err error) op {
-		return op{done: make(chan result, 1), run: func(t *tx) error {
+		return op{done: make(chan error, 1), run: func(t *tx) error {
 			_, errAdd := t.addMark(name, 1)
 			return errors.Join(err, errAdd)
 		}}
 	}
 	ops := []op{add("first", nil), add("bad", bad), add("last", nil)}
-	var g group
-	for _, o := range ops {
-		g.add(o)
-	}
-	s.writer.commit(&g)
-	must(t, s.writer.conn.Close())
+	must(t, s.submit(ctx, op{alone: func(*conn) error { // in the writer
+		s.commit(ops...)
+		return nil
+	}}))
+	must(t, s.Close())
 	for i, want := range []error{nil, bad, nil} {
-		if r := <-ops[i].done; !errors.Is(r.err, want) {
-			t.Errorf("op %d: %v, want %v", i, r.err, want)
+		if err := <-ops[i].done; !errors.Is(err, want) {
+			t.Errorf("op %d: %v, want %v", i, err, want)
 		}
 	}
-	marks, err := openTest(t, dir, Options{}).Marks(ctx, "")
+	marks, err := openQueue(t, dir, Options{}).Marks(ctx, "")
 	must(t, err)
 	if fmt.Sprint(marks) != "map[first:1 last:1]" {
 		t.Errorf("marks: %v", marks)
@@ -418,7 +414,7 @@ func manyKinds() []queue.Mail {
 	return mails
 }
 
-func readAll(t *testing.T, s *Store, mails []queue.Mail) {
+func readAll(t *testing.T, s *Queue, mails []queue.Mail) {
 	t.Helper()
 	for _, m := range mails {
 		raw, err := readRaw(s, m.Message.ID)

@@ -5,6 +5,7 @@ package sqlite
 import (
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"strings"
@@ -29,26 +30,26 @@ func TestOnlyFilesAreOpened(t *testing.T) {
 		},
 		"a directory": func(path string) error { return os.Mkdir(path, 0o700) },
 	} {
-		for _, name := range []string{FileName, FileName + "-wal", FileName + "-shm", FileName + "-journal"} {
+		for _, name := range []string{QueueFile, QueueFile + "-wal", QueueFile + "-shm", QueueFile + "-journal", RecordsFile, RecordsFile + "-wal", RecordsFile + "-shm", RecordsFile + "-journal"} {
 			for _, existing := range []bool{true, false} {
 				t.Run(fmt.Sprint(kind, " ", name, " ", existing), func(t *testing.T) {
 					dir := t.TempDir()
 					t.Chdir(dir) // the name of a socket must be short
-					s, err := Open(Options{Dir: ".", Log: quiet()})
-					must(t, err)
-					must(t, s.Close())
+					open := func(o Options) error {
+						if strings.HasPrefix(name, RecordsFile) {
+							s, err := OpenRecords(o)
+							return closed(s, err)
+						}
+						s, err := OpenQueue(o)
+						return closed(s, err)
+					}
+					must(t, open(Options{Dir: ".", Log: quiet()}))
 					if err := os.Remove(name); err != nil && !errors.Is(err, os.ErrNotExist) {
 						t.Fatal(err)
 					}
 					must(t, plant(name))
 					opened := make(chan error, 1)
-					go func() {
-						s, err := Open(Options{Dir: ".", Log: quiet(), Existing: existing})
-						if err == nil {
-							err = s.Close()
-						}
-						opened <- err
-					}()
+					go func() { opened <- open(Options{Dir: ".", Log: quiet(), Existing: existing}) }()
 					select {
 					case err := <-opened:
 						if err == nil || !strings.Contains(err.Error(), name+" is "+kind) {
@@ -63,10 +64,18 @@ func TestOnlyFilesAreOpened(t *testing.T) {
 	}
 }
 
+// closed closes what was opened.
+func closed(s io.Closer, err error) error {
+	if err == nil {
+		err = s.Close()
+	}
+	return err
+}
+
 // A body in the spool as well.
 func TestOnlyBodiesAreFiles(t *testing.T) {
 	dir := t.TempDir()
-	s := openTest(t, dir, Options{})
+	s := openQueue(t, dir, Options{})
 	m := testMail(spoolAbove + 1)
 	must(t, s.Enqueue(ctx, m))
 	must(t, s.spool.fs.Names(s.spool.dir, func(name string) error {
@@ -79,8 +88,8 @@ func TestOnlyBodiesAreFiles(t *testing.T) {
 	must(t, s.Close())
 	must(t, os.RemoveAll(s.spool.dir))
 	must(t, syscall.Mkfifo(s.spool.dir, 0o700))
-	must(t, os.Remove(s.path()))
-	if _, err := Open(Options{Dir: dir, Log: quiet()}); err == nil || !strings.Contains(err.Error(), "spool") {
+	must(t, os.Remove(s.path))
+	if _, err := OpenQueue(Options{Dir: dir, Log: quiet()}); err == nil || !strings.Contains(err.Error(), "spool") {
 		t.Errorf("it says %v", err)
 	}
 }

@@ -11,7 +11,7 @@ import (
 )
 
 // Get implements queue.Queue.
-func (s *Store) Get(ctx context.Context, id string) (queue.Mail, error) {
+func (s *Queue) Get(ctx context.Context, id string) (queue.Mail, error) {
 	var m queue.Mail
 	err := s.read(ctx, func(c *conn) (err error) {
 		m, err = readWhole(c, "m.id = ?", id)
@@ -41,7 +41,7 @@ func readWhole(c *conn, where string, key any) (queue.Mail, error) {
 		return queue.Mail{}, err
 	}
 	for i, r := range m.Recipients {
-		if m.Recipients[i].History, err = history(c, m.seq, int64(r.Number), queue.MaxHistory); err != nil {
+		if m.Recipients[i].History, err = attemptsOf(c, m.seq, int64(r.Number), queue.MaxHistory); err != nil {
 			return queue.Mail{}, err
 		}
 	}
@@ -55,15 +55,15 @@ func readWhole(c *conn, where string, key any) (queue.Mail, error) {
 type oldest struct{ seq int64 }
 
 // Stats implements queue.Queue.
-func (s *Store) Stats(ctx context.Context) (queue.Stats, error) {
+func (s *Queue) Stats(ctx context.Context) (queue.Stats, error) {
 	var stats queue.Stats
 	from := s.oldest.Load()
 	err := s.read(ctx, func(c *conn) error {
-		n, err := loadCounts(c)
+		n, err := readCounts(c)
 		if err != nil {
 			return err
 		}
-		stats = queue.Stats{Recipients: map[queue.State]int64{}, Mails: n.mails, Bytes: n.bytes, FailedMails: n.failed.mails, FailedBytes: n.failed.bytes, Unbounced: n.unbounced}
+		stats = queue.Stats{Recipients: map[queue.State]int64{}, Mails: n.kept.mails, Bytes: n.kept.bytes, FailedMails: n.failed.mails, FailedBytes: n.failed.bytes, Unbounced: n.unbounced}
 		for state, count := range n.state {
 			stats.Recipients[stateOf(int64(state))] += count
 		}
@@ -98,7 +98,7 @@ type subject struct {
 
 // operate applies change to all recipients that match, in steps. change says
 // whether it applied.
-func (s *Store) operate(ctx context.Context, f queue.Filter, change func(t *tx, x subject) (bool, error)) (int, error) {
+func (s *Queue) operate(ctx context.Context, f queue.Filter, change func(t *tx, x subject) (bool, error)) (int, error) {
 	if err := s.enter(); err != nil {
 		return 0, err
 	}
@@ -152,7 +152,7 @@ func (t *tx) load(x *subject) error {
 }
 
 // Hold implements queue.Queue.
-func (s *Store) Hold(ctx context.Context, f queue.Filter) (int, error) {
+func (s *Queue) Hold(ctx context.Context, f queue.Filter) (int, error) {
 	return s.operate(ctx, f, func(t *tx, x subject) (bool, error) {
 		switch x.state {
 		case ready, later:
@@ -165,7 +165,7 @@ func (s *Store) Hold(ctx context.Context, f queue.Filter) (int, error) {
 }
 
 // Release implements queue.Queue.
-func (s *Store) Release(ctx context.Context, f queue.Filter) (int, error) {
+func (s *Queue) Release(ctx context.Context, f queue.Filter) (int, error) {
 	return s.operate(ctx, f, func(t *tx, x subject) (bool, error) {
 		switch {
 		case x.state == held && x.due > 0:
@@ -182,17 +182,17 @@ func (s *Store) Release(ctx context.Context, f queue.Filter) (int, error) {
 }
 
 func (t *tx) setHold(x subject, hold int) error {
-	_, err := t.change("UPDATE recipients SET hold = ? WHERE mail = ? AND n = ?", hold, x.seq, x.n)
+	_, err := t.Exec("UPDATE recipients SET hold = ? WHERE mail = ? AND n = ?", hold, x.seq, x.n)
 	return err
 }
 
 // Retry implements queue.Queue.
-func (s *Store) Retry(ctx context.Context, f queue.Filter, now time.Time) (int, error) {
+func (s *Queue) Retry(ctx context.Context, f queue.Filter, now time.Time) (int, error) {
 	return s.operate(ctx, f, func(t *tx, x subject) (bool, error) {
 		switch {
 		case x.state == ready || x.state == later:
 			t.wakes = true
-			_, err := t.change("UPDATE recipients SET state = 0, due = 0 WHERE mail = ? AND n = ?", x.seq, x.n)
+			_, err := t.Exec("UPDATE recipients SET state = 0, due = 0 WHERE mail = ? AND n = ?", x.seq, x.n)
 			return true, err
 		case x.state == failed && !x.damaged:
 			t.wakes, t.reopens = true, true
@@ -203,7 +203,7 @@ func (s *Store) Retry(ctx context.Context, f queue.Filter, now time.Time) (int, 
 			if !x.bounced {
 				t.counts.unbounced--
 			}
-			_, err := t.change(`UPDATE recipients SET state = 0, due = 0, ended = 0, attempts = 0, since = ? WHERE mail = ? AND n = ?`,
+			_, err := t.Exec(`UPDATE recipients SET state = 0, due = 0, ended = 0, attempts = 0, since = ? WHERE mail = ? AND n = ?`,
 				millis(now), x.seq, x.n)
 			return true, err
 		}
@@ -212,7 +212,7 @@ func (s *Store) Retry(ctx context.Context, f queue.Filter, now time.Time) (int, 
 }
 
 // Drop implements queue.Queue.
-func (s *Store) Drop(ctx context.Context, f queue.Filter) (int, error) {
+func (s *Queue) Drop(ctx context.Context, f queue.Filter) (int, error) {
 	return s.operate(ctx, f, func(t *tx, x subject) (bool, error) {
 		if x.state == sent {
 			return false, nil
@@ -241,7 +241,7 @@ func (t *tx) drop(x subject) error {
 		"DELETE FROM attempts WHERE mail = ? AND n = ?",
 		"DELETE FROM recipients WHERE mail = ? AND n = ?",
 	} {
-		if _, err := t.change(q, x.seq, x.n); err != nil {
+		if _, err := t.Exec(q, x.seq, x.n); err != nil {
 			return err
 		}
 	}
@@ -279,7 +279,7 @@ func parseCursor(s string) (cursor, error) {
 }
 
 // List implements queue.Queue.
-func (s *Store) List(ctx context.Context, f queue.Filter) ([]queue.Entry, string, error) {
+func (s *Queue) List(ctx context.Context, f queue.Filter) ([]queue.Entry, string, error) {
 	at, err := parseCursor(f.Cursor)
 	if err != nil {
 		return nil, "", err
@@ -296,7 +296,7 @@ func (s *Store) List(ctx context.Context, f queue.Filter) ([]queue.Entry, string
 			}
 			own := r[mailWidth:]
 			e := queue.Entry{Mail: m.Mail, Recipient: readRecipient(own)}
-			e.Recipient.History, err = history(c, m.seq, own.Int(7), 1)
+			e.Recipient.History, err = attemptsOf(c, m.seq, own.Int(7), 1)
 			entries = append(entries, e)
 			return err
 		})

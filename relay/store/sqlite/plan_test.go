@@ -16,13 +16,13 @@ import (
 // everything once and asks SQLite how it does each statement that was run.
 func TestPlans(t *testing.T) {
 	dir := t.TempDir()
-	s, err := Open(Options{Dir: dir, Log: quiet()})
+	s, err := OpenQueue(Options{Dir: dir, Log: quiet()})
 	must(t, err)
 	must(t, s.Close()) // with what makes the tables, once
-	s = openTest(t, dir, Options{})
+	s = openQueue(t, dir, Options{})
 	exercise(t, s)
-	conns := []*conn{s.writer.conn}
-	for range readers {
+	conns := []*conn{s.conn}
+	for range cap(s.readers) {
 		conns = append(conns, <-s.readers)
 	}
 	defer func() {
@@ -74,7 +74,7 @@ func checkPlan(t *testing.T, c *conn, q string) {
 
 // exercise makes the store run every statement it has, but for those of a
 // damage.
-func exercise(t *testing.T, s *Store) {
+func exercise(t *testing.T, s *Queue) {
 	t.Helper()
 	ctx, now := context.Background(), time.Now()
 	m := queue.NewMail(relay.Message{ID: "id", From: "a@b", Recipients: []string{"1", "2", "3", "4"}, ReceivedAt: now})

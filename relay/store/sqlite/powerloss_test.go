@@ -46,7 +46,7 @@ func testPowerLoss(t *testing.T, failing, forget bool) {
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
 	chance := rand.New(rand.NewPCG(seed, 0))
-	s := openTest(t, t.TempDir(), Options{vfs: name, spool: fs, rewrite: disk.Rewrite,
+	s := openQueue(t, t.TempDir(), Options{vfs: name, spool: fs, rewrite: disk.Rewrite,
 		tidyEvery: time.Millisecond, Queue: queue.Options{ForgetSent: forget}})
 	start := disk.Now()
 	if failing {
@@ -89,7 +89,7 @@ func someMail(now time.Time, chance *rand.Rand) queue.Mail {
 }
 
 // workload is some life for a queue, one call at a time.
-func workload(t *testing.T, s *Store, disk *faultvfs.Disk, chance *rand.Rand, failing bool) []*life {
+func workload(t *testing.T, s *Queue, disk *faultvfs.Disk, chance *rand.Rand, failing bool) []*life {
 	ctx, now := context.Background(), time.Now()
 	var lives []*life
 	byID := map[string]*life{}
@@ -154,7 +154,7 @@ func workload(t *testing.T, s *Store, disk *faultvfs.Disk, chance *rand.Rand, fa
 // verify opens what a loss of power after n events left and looks at it.
 func verify(t *testing.T, dir string, n int, lives []*life, forget bool) {
 	t.Helper()
-	s, err := Open(Options{Dir: dir, Log: quiet(), Queue: queue.Options{ForgetSent: forget}})
+	s, err := OpenQueue(Options{Dir: dir, Log: quiet(), Queue: queue.Options{ForgetSent: forget}})
 	if err != nil {
 		t.Fatalf("after %d events: %v", n, err)
 	}
@@ -171,7 +171,7 @@ func verify(t *testing.T, dir string, n int, lives []*life, forget bool) {
 	checkConsistent(t, s)
 }
 
-func verifyOne(t *testing.T, s *Store, n int, l *life, forget bool) {
+func verifyOne(t *testing.T, s *Queue, n int, l *life, forget bool) {
 	t.Helper()
 	settling, settled := l.settling > 0 && l.settling <= n, l.settled > 0 && l.settled <= n
 	m, err := s.Get(ctx, l.mail.Message.ID)
@@ -202,7 +202,7 @@ func verifyOne(t *testing.T, s *Store, n int, l *life, forget bool) {
 }
 
 // verifyOrder: what is there is in the order in which it came.
-func verifyOrder(t *testing.T, s *Store, n int, lives []*life) {
+func verifyOrder(t *testing.T, s *Queue, n int, lives []*life) {
 	t.Helper()
 	entries, _, err := s.List(ctx, queue.Filter{Limit: maxList})
 	must(t, err)
@@ -223,7 +223,7 @@ func verifyOrder(t *testing.T, s *Store, n int, lives []*life) {
 	}
 }
 
-func readRaw(s *Store, id string) ([]byte, error) {
+func readRaw(s *Queue, id string) ([]byte, error) {
 	r, err := s.Raw(context.Background(), id)
 	if err != nil {
 		return nil, err
@@ -234,10 +234,10 @@ func readRaw(s *Store, id string) ([]byte, error) {
 
 // checkConsistent compares the kept counts with the tables, and lets SQLite
 // look at the whole file.
-func checkConsistent(t *testing.T, s *Store) {
+func checkConsistent(t *testing.T, s *Queue) {
 	t.Helper()
 	must(t, s.read(context.Background(), func(c *conn) error {
-		n, err := loadCounts(c)
+		n, err := readCounts(c)
 		if err != nil {
 			return err
 		}
@@ -251,8 +251,8 @@ func checkConsistent(t *testing.T, s *Store) {
 			"sent":         {n.state[sent], "SELECT count(*) FROM recipients WHERE state = 4"},
 			"failed":       {n.state[failed], "SELECT count(*) FROM recipients WHERE state = 5"},
 			"unbounced":    {n.unbounced, "SELECT count(*) FROM recipients WHERE state = 5 AND bounced = 0"},
-			"mails":        {n.mails, "SELECT count(*) FROM mails WHERE body <> 0"},
-			"bytes":        {n.bytes, "SELECT coalesce(sum(size), 0) FROM mails WHERE body <> 0"},
+			"mails":        {n.kept.mails, "SELECT count(*) FROM mails WHERE body <> 0"},
+			"bytes":        {n.kept.bytes, "SELECT coalesce(sum(size), 0) FROM mails WHERE body <> 0"},
 			"failed mails": {n.failed.mails, "SELECT count(*) FROM mails WHERE body <> 0 AND seq NOT IN (SELECT mail FROM recipients WHERE state < 4)"},
 			"failed bytes": {n.failed.bytes, "SELECT coalesce(sum(size), 0) FROM mails WHERE body <> 0 AND seq NOT IN (SELECT mail FROM recipients WHERE state < 4)"},
 			"bodies":       {0, "SELECT count(*) FROM bodies WHERE seq NOT IN (SELECT seq FROM mails WHERE body = 1)"},
@@ -279,9 +279,9 @@ func checkConsistent(t *testing.T, s *Store) {
 // TestPowerLossInRepair cuts the power at every moment around a sync of the
 // WAL that failed while mail was in it.
 func TestPowerLossInRepair(t *testing.T) {
-	for name, f := range map[string]func(s *Store) error{
-		"new-mail": func(s *Store) error { return s.Enqueue(ctx, testMail(10)) },
-		"old-mail": func(s *Store) error { // in pages that are in the WAL for nothing else
+	for name, f := range map[string]func(s *Queue) error{
+		"new-mail": func(s *Queue) error { return s.Enqueue(ctx, testMail(10)) },
+		"old-mail": func(s *Queue) error { // in pages that are in the WAL for nothing else
 			_, err := s.Hold(ctx, queue.Filter{})
 			return err
 		},
@@ -290,7 +290,7 @@ func TestPowerLossInRepair(t *testing.T) {
 	}
 }
 
-func testPowerLossInRepair(t *testing.T, vfs string, change func(s *Store) error) {
+func testPowerLossInRepair(t *testing.T, vfs string, change func(s *Queue) error) {
 	disk := &faultvfs.Disk{}
 	faultvfs.Register(vfs, disk)
 	fs := newMemFS(disk)
@@ -298,7 +298,7 @@ func testPowerLossInRepair(t *testing.T, vfs string, change func(s *Store) error
 	t.Logf("seed %d", seed)
 	chance := rand.New(rand.NewPCG(seed, 0))
 	o := Options{Dir: t.TempDir(), Log: quiet(), vfs: vfs, spool: fs, rewrite: disk.Rewrite, tidyEvery: time.Hour}
-	s, err := Open(o)
+	s, err := OpenQueue(o)
 	must(t, err)
 	var lives []*life
 	enqueue := func() {
@@ -312,7 +312,7 @@ func testPowerLossInRepair(t *testing.T, vfs string, change func(s *Store) error
 		enqueue()
 	}
 	must(t, s.Close()) // the log is empty then
-	s = openTest(t, o.Dir, o)
+	s = openQueue(t, o.Dir, o)
 	start := disk.Now()
 	disk.Fail(func(op faultvfs.Op, file string) int32 {
 		if op == faultvfs.Sync && strings.HasSuffix(file, "-wal") {
@@ -345,7 +345,7 @@ func TestPowerLossAfterACrash(t *testing.T) {
 	faultvfs.Register("powerloss-again", disk)
 	chance := rand.New(rand.NewPCG(1, 2))
 	o := Options{Dir: t.TempDir(), Log: quiet(), vfs: "powerloss-crashed", rewrite: disk.Rewrite, tidyEvery: time.Hour}
-	s := openTest(t, o.Dir, o)
+	s := openQueue(t, o.Dir, o)
 	var lives []*life
 	store := func() {
 		m := testMail(2000)
@@ -364,7 +364,7 @@ func TestPowerLossAfterACrash(t *testing.T) {
 	}
 	disk.Fail(nil)
 	crashed := t.TempDir() // what the kernel has of the files, without the lock
-	for _, name := range []string{FileName, FileName + "-wal"} {
+	for _, name := range []string{QueueFile, QueueFile + "-wal"} {
 		b, err := os.ReadFile(filepath.Join(o.Dir, name))
 		must(t, err)
 		must(t, os.WriteFile(filepath.Join(crashed, name), b, 0o600))
@@ -372,7 +372,7 @@ func TestPowerLossAfterACrash(t *testing.T) {
 	must(t, os.Mkdir(filepath.Join(crashed, spoolDir), 0o700))
 	begin := disk.Now()
 	o.vfs = "powerloss-again"
-	s = openTest(t, crashed, o)
+	s = openQueue(t, crashed, o)
 	for range 3 {
 		store()
 	}

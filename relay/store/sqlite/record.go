@@ -80,7 +80,7 @@ func fromMillis(ms int64) time.Time {
 	if ms == 0 {
 		return time.Time{}
 	}
-	return time.UnixMilli(ms)
+	return time.UnixMilli(ms).UTC()
 }
 
 // stateOf is the contract's word for a stored state.
@@ -111,7 +111,7 @@ func readRecipient(r row) queue.Recipient {
 
 // insertAttempt records one attempt and forgets the oldest above MaxHistory.
 func (t *tx) insertAttempt(seq, n, fence int64, a queue.Attempt) error {
-	_, err := t.change(`INSERT INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+	_, err := t.Exec(`INSERT INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		seq, n, fence, millis(a.Started), a.Unknown, a.NotAnAttempt, int(a.Outcome.Kind), a.Outcome.Status,
 		a.Outcome.MessageID, a.Outcome.Detail, causeText(a.Outcome), int64(a.Outcome.RetryAfter), int64(a.Outcome.Took))
 	return err
@@ -127,14 +127,14 @@ func causeText(o relay.Outcome) string {
 
 // trimAttempts forgets the oldest attempts of a recipient above MaxHistory.
 func (t *tx) trimAttempts(seq, n int64) error {
-	_, err := t.change(`DELETE FROM attempts WHERE mail = ?1 AND n = ?2 AND fence <
+	_, err := t.Exec(`DELETE FROM attempts WHERE mail = ?1 AND n = ?2 AND fence <
 		(SELECT fence FROM attempts WHERE mail = ?1 AND n = ?2 ORDER BY fence DESC LIMIT 1 OFFSET ?3)`,
 		seq, n, queue.MaxHistory-1)
 	return err
 }
 
-// history reads a recipient's latest attempts, oldest first.
-func history(c *conn, seq, n int64, limit int) ([]queue.Attempt, error) {
+// attemptsOf reads a recipient's latest attempts, oldest first.
+func attemptsOf(c *conn, seq, n int64, limit int) ([]queue.Attempt, error) {
 	var latest []queue.Attempt
 	err := c.Each(func(r row) error {
 		a := queue.Attempt{Started: fromMillis(r.Int(0)), Unknown: r.Bool(1), NotAnAttempt: r.Bool(2)}
@@ -157,9 +157,8 @@ func history(c *conn, seq, n int64, limit int) ([]queue.Attempt, error) {
 // counted. It is stored with the commit, so that it is right after a crash.
 type counts struct {
 	state     [failed + 1]int64 // ready counts for later too
-	mails     int64             // whose content is kept
-	bytes     int64
-	failed    kept // the part of them that has no open recipient
+	kept      kept
+	failed    kept // the part of it that has no open recipient
 	unbounced int64
 	seq       int64 // the latest mail's
 	fence     int64 // the latest claim's
@@ -173,12 +172,22 @@ func (k *kept) add(size int64) {
 	k.bytes += size
 }
 
-func loadCounts(c *conn) (counts, error) {
+// loadCounts makes the counts in the file those of the latest commit.
+func (s *Queue) loadCounts() error {
+	n, err := readCounts(s.conn)
+	if err == nil {
+		s.last.counts = n
+		s.published.Store(&n)
+	}
+	return err
+}
+
+func readCounts(c *conn) (counts, error) {
 	r, err := c.One("SELECT waiting, claimed, held, sent, failed, mails, bytes, unbounced, seq, fence, failed_mails, failed_bytes FROM counts")
 	if err != nil || r == nil {
 		return counts{}, err
 	}
-	n := counts{mails: r.Int(5), bytes: r.Int(6), unbounced: r.Int(7), seq: r.Int(8), fence: r.Int(9), failed: kept{r.Int(10), r.Int(11)}}
+	n := counts{kept: kept{r.Int(5), r.Int(6)}, unbounced: r.Int(7), seq: r.Int(8), fence: r.Int(9), failed: kept{r.Int(10), r.Int(11)}}
 	for i, s := range [...]int{ready, claimed, held, sent, failed} {
 		n.state[s] = r.Int(i)
 	}
@@ -188,25 +197,25 @@ func loadCounts(c *conn) (counts, error) {
 // rebuildCounts makes the row anew if it is missing, as it may be in a database that
 // was rescued with .recover: without it every mail would be refused. What has lost
 // its mail cannot be sent, and would stop the claims of all others.
-func (w *writer) rebuildCounts() (bool, error) {
-	r, err := w.conn.One("SELECT 1 FROM counts")
+func (s *Queue) rebuildCounts() (bool, error) {
+	r, err := s.conn.One("SELECT 1 FROM counts")
 	if err != nil || r != nil {
 		return false, err
 	}
-	if w.s.opts.Existing {
+	if s.opts.Existing {
 		return false, fmt.Errorf("%w: its counts are missing", ErrOlder)
 	}
-	if err := w.conn.Script("BEGIN IMMEDIATE"); err != nil {
+	if err := s.conn.Script("BEGIN IMMEDIATE"); err != nil {
 		return false, err
 	}
-	orphans, err := w.conn.Exec("DELETE FROM recipients WHERE mail NOT IN (SELECT seq FROM mails)")
+	orphans, err := s.conn.Exec("DELETE FROM recipients WHERE mail NOT IN (SELECT seq FROM mails)")
 	if err != nil {
 		return false, err
 	}
-	if err := w.conn.Script(countAnew + "; COMMIT"); err != nil {
+	if err := s.conn.Script(countAnew + "; COMMIT"); err != nil {
 		return false, err
 	}
-	w.s.log.Warn("the queue's counts were missing; they were counted anew", "recipients_without_mail", orphans)
+	s.log.Warn("the queue's counts were missing; they were counted anew", "recipients_without_mail", orphans)
 	return true, nil
 }
 
@@ -224,7 +233,7 @@ func (n counts) save(c *conn) error {
 	_, err := c.Exec(`UPDATE counts SET waiting=?, claimed=?, held=?, sent=?, failed=?,
 		mails=?, bytes=?, unbounced=?, seq=?, fence=?, failed_mails=?, failed_bytes=?`,
 		n.state[ready], n.state[claimed], n.state[held], n.state[sent], n.state[failed],
-		n.mails, n.bytes, n.unbounced, n.seq, n.fence, n.failed.mails, n.failed.bytes)
+		n.kept.mails, n.kept.bytes, n.unbounced, n.seq, n.fence, n.failed.mails, n.failed.bytes)
 	return err
 }
 
@@ -257,7 +266,7 @@ func (t *tx) countFailed(seq, delta int64) error {
 }
 
 // Mark implements queue.Queue.
-func (s *Store) Mark(ctx context.Context, name string) (string, error) {
+func (s *Queue) Mark(ctx context.Context, name string) (string, error) {
 	value := ""
 	err := s.read(ctx, func(c *conn) error {
 		r, err := c.One("SELECT value FROM marks WHERE name = ?", name)
@@ -270,7 +279,7 @@ func (s *Store) Mark(ctx context.Context, name string) (string, error) {
 }
 
 // Marks implements queue.Queue.
-func (s *Store) Marks(ctx context.Context, prefix string) (map[string]string, error) {
+func (s *Queue) Marks(ctx context.Context, prefix string) (map[string]string, error) {
 	marks := map[string]string{}
 	err := s.read(ctx, func(c *conn) error {
 		return c.Each(func(r row) error {
@@ -284,19 +293,19 @@ func (s *Store) Marks(ctx context.Context, prefix string) (map[string]string, er
 }
 
 // SetMark implements queue.Queue.
-func (s *Store) SetMark(ctx context.Context, name, value string) error {
+func (s *Queue) SetMark(ctx context.Context, name, value string) error {
 	return s.change(ctx, func(t *tx) error {
 		if value == "" {
-			_, err := t.change("DELETE FROM marks WHERE name = ?", name)
+			_, err := t.Exec("DELETE FROM marks WHERE name = ?", name)
 			return err
 		}
-		_, err := t.change("INSERT OR REPLACE INTO marks VALUES (?, ?)", name, value)
+		_, err := t.Exec("INSERT OR REPLACE INTO marks VALUES (?, ?)", name, value)
 		return err
 	})
 }
 
 // AddMark implements queue.Queue.
-func (s *Store) AddMark(ctx context.Context, name string, n int64) (int64, error) {
+func (s *Queue) AddMark(ctx context.Context, name string, n int64) (int64, error) {
 	sum := int64(0)
 	err := s.change(ctx, func(t *tx) (err error) {
 		sum, err = t.addMark(name, n)
@@ -315,6 +324,6 @@ func (t *tx) addMark(name string, n int64) (int64, error) {
 		old, _ := strconv.ParseInt(r.Text(0), 10, 64) // anything else counts as 0, as the contract says
 		n += old
 	}
-	_, err = t.change("INSERT OR REPLACE INTO marks VALUES (?, ?)", name, strconv.FormatInt(n, 10))
+	_, err = t.Exec("INSERT OR REPLACE INTO marks VALUES (?, ?)", name, strconv.FormatInt(n, 10))
 	return n, err
 }

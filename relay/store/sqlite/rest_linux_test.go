@@ -28,7 +28,7 @@ func private(t *testing.T) int {
 // A queue that was busy gives back its memory once it is not: what it keeps does
 // not depend on how much it had to do.
 func TestMemoryIsGivenBack(t *testing.T) {
-	s := openTest(t, t.TempDir(), Options{})
+	s := openQueue(t, t.TempDir(), Options{})
 	before := private(t)
 	for range 100 {
 		for _, m := range testMails(20, 20<<10) {

@@ -1,15 +1,10 @@
 package sqlite
 
 import (
-	"errors"
 	"fmt"
 
 	"github.com/smtp2rest/smtp2rest/relay/queue"
-	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
 )
-
-// applicationID marks our files, so that file(1) and we ourselves know them.
-const applicationID = 0x73327271 // "s2rq"
 
 // The states as they are stored. queue.Waiting is two of them: ready for the
 // lanes' turns, or later, to be made ready when its time comes. That is what
@@ -31,12 +26,12 @@ const (
 	bodySpool        // in the file named in mails.spool
 )
 
-// migrations[i] takes a database from version i to i+1. A released one is
+// queueMigrations[i] takes a queue's database from version i to i+1. A released one is
 // never changed. The literals in the partial indexes are the states above.
 //
 // Bodies are a table of their own so that lists, claims and checks never read
 // them, and so that a settlement does not rewrite them.
-var migrations = [...]string{`
+var queueMigrations = [...]string{`
 CREATE TABLE mails (
 	seq INTEGER PRIMARY KEY, -- the order of arrival; never used twice
 	id TEXT NOT NULL,
@@ -161,56 +156,52 @@ var (
 	ErrOlder = fmt.Errorf("the queue was %w", queue.ErrOlder)
 )
 
-// schema is the file's. It is a function because migrations are no slice.
-func schema() db.Schema {
-	return db.Schema{ApplicationID: applicationID, Migrations: migrations[:], Newer: ErrNewer, Older: ErrOlder}
-}
-
-// corrupt makes what was found before the file was opened what it is later.
-func corrupt(path string, err error) error {
-	if damaged, ok := errors.AsType[*db.DamagedError](err); ok {
-		return &CorruptError{Path: path, Reason: damaged.Reason}
-	}
-	return err
+func queueSpec() spec {
+	return spec{what: "queue", file: QueueFile, lockFile: queueLock, applicationID: 0x73327271, // "s2rq"
+		migrations: queueMigrations[:], newer: ErrNewer, older: ErrOlder, closedErr: queue.ErrClosed, readers: 4, cache: 16000}
 }
 
 // migrate brings the schema up to a version.
-func migrate(c *conn, version int) error {
-	s := schema()
-	s.Migrations = s.Migrations[:version]
-	if err := s.Migrate(c); err != nil {
+func (s *Queue) migrate(version int) error {
+	schema := s.schema()
+	schema.Migrations = schema.Migrations[:version]
+	if err := schema.Migrate(s.conn); err != nil {
 		return fmt.Errorf("queue: %w", err)
 	}
 	return nil
 }
 
 // upgrade brings a database up to date, with the mail that is in segments. It is
-// checked before anything but its tables is touched.
-func (w *writer) upgrade() error {
-	version, err := w.conn.Number("PRAGMA user_version")
+// checked before anything but its tables is touched: those that steer delivery,
+// because a queue that cannot claim or settle stands still. Bodies are left out so
+// that a start does not take as long as the backlog is big: each has a checksum of
+// its own, verified when it is read. So are attempts, of which each recipient may
+// have twenty.
+func (s *Queue) upgrade() error {
+	version, err := s.conn.Number("PRAGMA user_version")
 	if err != nil {
 		return err
 	}
 	old := version <= lastWithSegments
 	if old {
-		if err := migrate(w.conn, lastWithSegments); err != nil {
+		if err := s.migrate(lastWithSegments); err != nil {
 			return err
 		}
 	}
-	if err := checkIntegrity(w.conn, w.s.path()); err != nil {
+	if err := s.check("counts", "marks", "recipients", "mails"); err != nil {
 		return err
 	}
-	counted, err := w.rebuildCounts()
+	counted, err := s.rebuildCounts()
 	if err != nil {
 		return err
 	}
-	if w.counts, err = loadCounts(w.conn); err != nil {
+	if err := s.loadCounts(); err != nil {
 		return err
 	}
 	if old {
-		if err := w.takeSegments(counted); err != nil {
+		if err := s.takeSegments(counted); err != nil {
 			return err
 		}
 	}
-	return migrate(w.conn, len(migrations))
+	return s.migrate(len(queueMigrations))
 }

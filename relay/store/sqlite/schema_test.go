@@ -29,11 +29,11 @@ func schemaArchive(version int) string {
 // version keeps its own with -update, before anything else changes it; an
 // archive is never made again.
 func TestOldSchemas(t *testing.T) {
-	for version := 1; version <= len(migrations); version++ {
+	for version := 1; version <= len(queueMigrations); version++ {
 		t.Run(fmt.Sprint(version), func(t *testing.T) {
 			name := schemaArchive(version)
 			_, err := os.Stat(name)
-			if version == len(migrations) && errors.Is(err, os.ErrNotExist) && *update {
+			if version == len(queueMigrations) && errors.Is(err, os.ErrNotExist) && *update {
 				makeArchive(t, name)
 			}
 			dir := t.TempDir()
@@ -66,7 +66,7 @@ func oldMails() []queue.Mail {
 func makeArchive(t *testing.T, name string) {
 	t.Helper()
 	dir := t.TempDir()
-	s, err := Open(Options{Dir: dir, Log: quiet()})
+	s, err := OpenQueue(Options{Dir: dir, Log: quiet()})
 	must(t, err)
 	mails := oldMails()
 	must(t, s.Enqueue(ctx, mails...))
@@ -108,14 +108,14 @@ func unpack(t testing.TB, name, dir string) {
 // lookAtOld opens a directory that has oldMails, and works with it.
 func lookAtOld(t *testing.T, dir string) {
 	t.Helper()
-	s := openTest(t, dir, Options{})
+	s := openQueue(t, dir, Options{})
 	version := int64(0)
 	must(t, s.read(ctx, func(c *conn) (err error) {
 		version, err = c.Number("PRAGMA user_version")
 		return err
 	}))
-	if version != int64(len(migrations)) {
-		t.Errorf("the schema's version is %d after opening it, want %d", version, len(migrations))
+	if version != int64(len(queueMigrations)) {
+		t.Errorf("the schema's version is %d after opening it, want %d", version, len(queueMigrations))
 	}
 	mails := oldMails()
 	readAll(t, s, mails)

@@ -44,7 +44,7 @@ func unpackJournal(t *testing.T) (dir string, all []keptMail) {
 }
 
 // readKept looks whether all that was answered is there, but for some.
-func readKept(t *testing.T, s *Store, all []keptMail, but ...string) {
+func readKept(t *testing.T, s *Queue, all []keptMail, but ...string) {
 	t.Helper()
 	order := []string{}
 	for _, k := range all {
@@ -90,7 +90,7 @@ func readKept(t *testing.T, s *Store, all []keptMail, but ...string) {
 	}
 }
 
-func turnOfStored(t *testing.T, s *Store, id string) string {
+func turnOfStored(t *testing.T, s *Queue, id string) string {
 	t.Helper()
 	turn := ""
 	must(t, s.read(ctx, func(c *conn) error {
@@ -115,7 +115,7 @@ func filesIn(t *testing.T, dir, pattern string) []string {
 func TestSegmentsAreTaken(t *testing.T) {
 	dir, all := unpackJournal(t)
 	for range 2 {
-		s, err := Open(Options{Dir: dir, Log: quiet()})
+		s, err := OpenQueue(Options{Dir: dir, Log: quiet()})
 		must(t, err)
 		readKept(t, s, all)
 		must(t, s.Close())
@@ -127,7 +127,7 @@ func TestSegmentsAreTaken(t *testing.T) {
 	if left := filesIn(t, dir, "spool.unknown-*/*"); len(left) != 1 || filepath.Base(left[0]) != "segment-3" {
 		t.Errorf("set aside: %v", left)
 	}
-	s := openTest(t, dir, Options{Queue: queue.Options{ForgetSent: true}})
+	s := openQueue(t, dir, Options{Queue: queue.Options{ForgetSent: true}})
 	more := testMails(3, 100)
 	must(t, s.Enqueue(ctx, more...))
 	readAll(t, s, more)
@@ -150,7 +150,7 @@ func TestSegmentsAreDamaged(t *testing.T) {
 		must(t, err)
 		at := bytes.Index(b, []byte(k.ID+"\r\n"+k.ID))
 		writeAt(t, name, int64(at), []byte("y"))
-		readKept(t, openTest(t, dir, Options{}), all, k.ID)
+		readKept(t, openQueue(t, dir, Options{}), all, k.ID)
 	})
 	t.Run("a file is gone", func(t *testing.T) {
 		dir, all := unpackJournal(t)
@@ -161,32 +161,32 @@ func TestSegmentsAreDamaged(t *testing.T) {
 				lost = append(lost, k.ID)
 			}
 		}
-		readKept(t, openTest(t, dir, Options{}), all, lost...)
+		readKept(t, openQueue(t, dir, Options{}), all, lost...)
 	})
 	t.Run("a file that cannot be opened", func(t *testing.T) {
 		dir, all := unpackJournal(t)
 		name := filepath.Join(dir, "spool", "segment-1")
 		must(t, os.Rename(name, name+".away"))
 		must(t, os.Symlink(name, name)) // a loop: ELOOP
-		if _, err := Open(Options{Dir: dir, Log: quiet()}); !errors.Is(err, syscall.ELOOP) {
+		if _, err := OpenQueue(Options{Dir: dir, Log: quiet()}); !errors.Is(err, syscall.ELOOP) {
 			t.Fatalf("Open: %v", err)
 		}
 		must(t, os.Rename(name+".away", name))
-		readKept(t, openTest(t, dir, Options{}), all)
+		readKept(t, openQueue(t, dir, Options{}), all)
 	})
 	t.Run("the counts are missing", func(t *testing.T) {
 		dir, all := unpackJournal(t)
-		c, err := db.Connect("file:"+filepath.Join(dir, FileName), "DELETE FROM counts")
+		c, err := db.Connect("file:"+filepath.Join(dir, QueueFile), "DELETE FROM counts")
 		must(t, err)
 		must(t, c.Close())
-		readKept(t, openTest(t, dir, Options{}), all)
+		readKept(t, openQueue(t, dir, Options{}), all)
 	})
 	t.Run("somebody else's", func(t *testing.T) {
 		dir, all := unpackJournal(t)
-		if _, err := Open(Options{Dir: dir, Log: quiet(), Existing: true}); !errors.Is(err, ErrOlder) {
+		if _, err := OpenQueue(Options{Dir: dir, Log: quiet(), Existing: true}); !errors.Is(err, ErrOlder) {
 			t.Fatalf("Open: %v", err)
 		}
-		readKept(t, openTest(t, dir, Options{}), all)
+		readKept(t, openQueue(t, dir, Options{}), all)
 	})
 }
 
@@ -206,7 +206,7 @@ func TestPortionsAreWhole(t *testing.T) {
 			b = b[:at]
 		}
 		must(t, os.WriteFile(name, b, 0o600))
-		s, err := Open(Options{Dir: dir, Log: quiet()})
+		s, err := OpenQueue(Options{Dir: dir, Log: quiet()})
 		must(t, err)
 		n := len(all)
 		if _, err := s.Get(ctx, all[n-1].ID); err != nil {
@@ -221,7 +221,7 @@ func TestPortionsAreWhole(t *testing.T) {
 	}
 	dir, all := unpackJournal(t) // and under another number
 	must(t, os.Rename(filepath.Join(dir, "spool", "segment-3"), filepath.Join(dir, "spool", "segment-4")))
-	readKept(t, openTest(t, dir, Options{}), all[:len(all)-4])
+	readKept(t, openQueue(t, dir, Options{}), all[:len(all)-4])
 }
 
 // TestPowerLossWhileSegmentsAreTaken cuts the power at every write and sync while
@@ -230,13 +230,13 @@ func TestPowerLossWhileSegmentsAreTaken(t *testing.T) {
 	disk := &faultvfs.Disk{}
 	faultvfs.Register("segments", disk)
 	dir, all := unpackJournal(t)
-	for _, name := range []string{FileName, FileName + "-wal"} {
+	for _, name := range []string{QueueFile, QueueFile + "-wal"} {
 		must(t, disk.Rewrite(filepath.Join(dir, name)))
 	}
 	before, begin := t.TempDir(), disk.Now()
 	must(t, os.CopyFS(before, os.DirFS(dir)))
 	removed := map[string]int{}
-	s := openTest(t, dir, Options{vfs: "segments", spool: removals{osFS{}, disk, removed}, rewrite: disk.Rewrite, tidyEvery: time.Hour})
+	s := openQueue(t, dir, Options{vfs: "segments", spool: removals{osFS{}, disk, removed}, rewrite: disk.Rewrite, tidyEvery: time.Hour})
 	if len(removed) != 3 {
 		t.Fatalf("%d segments went", len(removed))
 	}
@@ -251,7 +251,7 @@ func TestPowerLossWhileSegmentsAreTaken(t *testing.T) {
 			}
 		}
 		must(t, disk.PowerLoss(n, after, chance))
-		s, err := Open(Options{Dir: after, Log: quiet()})
+		s, err := OpenQueue(Options{Dir: after, Log: quiet()})
 		if err != nil {
 			t.Fatalf("after %d events: %v", n, err)
 		}
@@ -289,17 +289,14 @@ func FuzzReadPortion(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	if _, ok, err := readPortion(bytes.NewReader(whole), 3, 0); !ok || err != nil {
-		f.Fatalf("the seed is no portion: %v, %v", ok, err)
+	if _, ok := readPortion(whole, 3, 0); !ok {
+		f.Fatal("the seed is no portion")
 	}
 	f.Add(whole)
 	f.Add(whole[:len(whole)-1])
 	f.Add([]byte(portionMagic))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		p, ok, err := readPortion(bytes.NewReader(b), 3, 0)
-		if err != nil {
-			t.Fatalf("bytes in memory cannot be read: %v", err)
-		}
+		p, ok := readPortion(b, 3, 0)
 		if !ok {
 			return
 		}

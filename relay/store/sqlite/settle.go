@@ -10,7 +10,7 @@ import (
 )
 
 // Settle implements queue.Queue.
-func (s *Store) Settle(ctx context.Context, settlements ...queue.Settlement) error {
+func (s *Queue) Settle(ctx context.Context, settlements ...queue.Settlement) error {
 	for _, x := range settlements {
 		if x.Result < queue.Done || x.Result > queue.GaveUp {
 			return fmt.Errorf("a settlement without a result for mail %s", x.Token.Mail)
@@ -108,7 +108,7 @@ func (t *tx) apply(a attempt, x queue.Settlement) error {
 		t.wakes = t.wakes || to == ready
 	}
 	t.counts.move(a.state, to)
-	_, err := t.change(`UPDATE recipients SET state = ?, hold = 0, due = ?, ended = ?, attempts = attempts - ?, settled = fence
+	_, err := t.Exec(`UPDATE recipients SET state = ?, hold = 0, due = ?, ended = ?, attempts = attempts - ?, settled = fence
 		WHERE mail = ? AND n = ?`, to, due, ended, back, a.seq, a.n)
 	if err != nil {
 		return err
@@ -133,7 +133,7 @@ func (t *tx) finish(seq int64, at time.Time) (bool, error) {
 	if err := t.removeBody(seq); err != nil {
 		return false, err
 	}
-	_, err = t.change("UPDATE mails SET body = 0, spool = '', done = ? WHERE seq = ?", max(1, millis(at)), seq)
+	_, err = t.Exec("UPDATE mails SET body = 0, spool = '', done = ? WHERE seq = ?", max(1, millis(at)), seq)
 	return true, err
 }
 
@@ -144,13 +144,13 @@ func (t *tx) removeBody(seq int64) error {
 	if err != nil || r == nil || r.Int(0) == bodyGone {
 		return err
 	}
-	t.counts.mails--
-	t.counts.bytes -= r.Int(2)
+	t.counts.kept.mails--
+	t.counts.kept.bytes -= r.Int(2)
 	if r.Int(0) == bodySpool {
-		t.files = append(t.files, r.Text(1))
+		*t.files = append(*t.files, r.Text(1))
 		return nil
 	}
-	_, err = t.change("DELETE FROM bodies WHERE seq = ?", seq)
+	_, err = t.Exec("DELETE FROM bodies WHERE seq = ?", seq)
 	return err
 }
 
@@ -174,7 +174,7 @@ func (t *tx) remove(seq int64) error {
 		"DELETE FROM recipients WHERE mail = ?",
 		"DELETE FROM mails WHERE seq = ?",
 	} {
-		if _, err := t.change(q, seq); err != nil {
+		if _, err := t.Exec(q, seq); err != nil {
 			return err
 		}
 	}
@@ -182,7 +182,7 @@ func (t *tx) remove(seq int64) error {
 }
 
 // Purge implements queue.Queue.
-func (s *Store) Purge(ctx context.Context, before time.Time, limit int) (int, error) {
+func (s *Queue) Purge(ctx context.Context, before time.Time, limit int) (int, error) {
 	removed := 0
 	err := s.change(ctx, func(t *tx) error {
 		removed = 0
@@ -213,7 +213,7 @@ func (s *Store) Purge(ctx context.Context, before time.Time, limit int) (int, er
 }
 
 // BouncesDue implements queue.Queue.
-func (s *Store) BouncesDue(ctx context.Context, now time.Time, grace time.Duration, limit int) ([]queue.Bounce, error) {
+func (s *Queue) BouncesDue(ctx context.Context, now time.Time, grace time.Duration, limit int) ([]queue.Bounce, error) {
 	var bounces []queue.Bounce
 	err := s.read(ctx, func(c *conn) error {
 		bounces = nil
@@ -272,15 +272,15 @@ func readBounce(c *conn, seq int64) (queue.Bounce, error) {
 
 // Bounced implements queue.Queue. It looks at neither capacity nor free space:
 // a bounce ends more than it begins.
-func (s *Store) Bounced(ctx context.Context, id string, recipients []int, bounce *queue.Mail) error {
+func (s *Queue) Bounced(ctx context.Context, id string, recipients []int, bounce *queue.Mail) error {
 	if err := s.enter(); err != nil {
 		return err
 	}
 	defer s.leave()
-	var parcels []parcel
+	var parcels []*parcel
 	if bounce != nil {
 		var err error
-		if parcels, err = s.wrap(ctx, []queue.Mail{*bounce}, false); err != nil {
+		if parcels, err = s.wrap([]queue.Mail{*bounce}, false); err != nil {
 			return err
 		}
 	}
@@ -292,7 +292,7 @@ func (s *Store) Bounced(ctx context.Context, id string, recipients []int, bounce
 			return err
 		}
 		enqueued = len(parcels) > 0
-		return t.insertMails(pointers(parcels))
+		return t.insertMails(parcels)
 	})
 	if err == nil || !enqueued {
 		s.discard(unused(parcels, enqueued))
@@ -311,7 +311,7 @@ func (t *tx) markBounced(id string, recipients []int) (int, error) {
 	}
 	marked := 0
 	for _, n := range recipients {
-		changed, err := t.Exec("UPDATE recipients SET bounced = 1 WHERE mail = ? AND n = ? AND state = 5 AND bounced = 0", m.Int(0), n)
+		changed, err := t.conn.Exec("UPDATE recipients SET bounced = 1 WHERE mail = ? AND n = ? AND state = 5 AND bounced = 0", m.Int(0), n)
 		if err != nil {
 			return 0, err
 		}

@@ -95,7 +95,7 @@ func (s spool) remove(name string) error {
 }
 
 // discard removes files that no row tells of any more.
-func (s *Store) discard(names []string) {
+func (s *Queue) discard(names []string) {
 	for _, name := range names {
 		if err := s.spool.remove(name); err != nil {
 			s.log.Warn("spool file could not be removed; the next start will", "file", s.spool.path(name), "err", err)
@@ -106,7 +106,7 @@ func (s *Store) discard(names []string) {
 // checkMissing refuses to begin a new database beside what is left of one that
 // is gone or was cut to nothing: SQLite would remove the WAL, and the sweep take
 // the bodies for leftovers.
-func (s *Store) checkMissing(path string) error {
+func (s *Queue) checkMissing(path string) error {
 	what := "missing"
 	info, err := os.Lstat(path)
 	switch {
@@ -130,7 +130,7 @@ func (s *Store) checkMissing(path string) error {
 // file and its row. But if one has a number that the database never gave, the
 // database is an older one that was put back, and the files are mail that came
 // after it: they are set aside. Each start uses up a number, so that they differ.
-func (s *Store) sweepSpool(c *conn) error {
+func (s *Queue) sweepSpool(c *conn) error {
 	var unknown []string
 	older := false
 	err := s.spool.fs.Names(s.spool.dir, func(name string) error {
@@ -160,7 +160,7 @@ func (s *Store) sweepSpool(c *conn) error {
 }
 
 // setAside moves files of the spool to where nothing touches them.
-func (s *Store) setAside(names ...string) error {
+func (s *Queue) setAside(names ...string) error {
 	dir := s.spool.dir + time.Now().UTC().Format(".unknown-20060102-150405.000")
 	for _, name := range names {
 		if err := s.spool.fs.Move(s.spool.path(name), filepath.Join(dir, name)); err != nil {
@@ -224,7 +224,7 @@ func noSpace(err error) bool {
 }
 
 // Raw implements queue.Queue.
-func (s *Store) Raw(ctx context.Context, id string) (io.ReadCloser, error) {
+func (s *Queue) Raw(ctx context.Context, id string) (io.ReadCloser, error) {
 	if err := s.enter(); err != nil {
 		return nil, err
 	}
@@ -247,32 +247,31 @@ func (l *leaving) Close() error {
 	return l.ReadCloser.Close()
 }
 
-func (s *Store) raw(ctx context.Context, id string) (io.ReadCloser, error) {
+func (s *Queue) raw(ctx context.Context, id string) (io.ReadCloser, error) {
 	m, body, err := s.locate(ctx, id)
-	for {
-		if err != nil {
-			return nil, err
-		}
-		var r io.ReadCloser
-		r, err = s.content(m, body)
-		switch {
-		case err == nil || errors.Is(err, queue.ErrDamaged):
-			return r, err
-		case !errors.Is(err, fs.ErrNotExist):
-			return nil, fmt.Errorf("queue storage: %w", err)
-		}
-		// No such file any more: either the mail's body moved or went since
-		// its row was read, or the file is lost.
-		before := m
-		m, body, err = s.locate(ctx, id)
-		if err == nil && m.body == before.body {
-			return nil, s.reportDamage(m)
-		}
+	switch {
+	case err != nil:
+		return nil, err
+	case m.body == bodyTable && checksum(body) != m.bodySum:
+		return nil, s.reportDamage(m)
+	case m.body == bodyTable:
+		return io.NopCloser(bytes.NewReader(body)), nil
 	}
+	f, err := s.spool.open(m.spool)
+	if errors.Is(err, fs.ErrNotExist) { // it is lost, unless the mail was sent since its row was read
+		if m, _, err = s.locate(ctx, id); err == nil {
+			err = s.reportDamage(m)
+		}
+		return nil, err
+	}
+	if err != nil {
+		return nil, fmt.Errorf("queue storage: %w", err)
+	}
+	return &checkedFile{ReadCloser: f, s: s, m: m, sum: crc32.New(crc32.MakeTable(crc32.Castagnoli))}, nil
 }
 
 // locate reads a mail's row, and its body if that is in the table.
-func (s *Store) locate(ctx context.Context, id string) (m stored, body []byte, err error) {
+func (s *Queue) locate(ctx context.Context, id string) (m stored, body []byte, err error) {
 	whole := true
 	err = s.read(ctx, func(c *conn) error {
 		v, err := c.One("SELECT "+mailColumns+" FROM mails m WHERE m.id = ?", id)
@@ -303,27 +302,11 @@ func (s *Store) locate(ctx context.Context, id string) (m stored, body []byte, e
 	return m, body, err
 }
 
-// content is a reader of a body that was located.
-func (s *Store) content(m stored, body []byte) (r io.ReadCloser, err error) {
-	switch m.body {
-	case bodySpool:
-		f, err := s.spool.open(m.spool)
-		if err != nil {
-			return nil, err
-		}
-		return &checkedFile{ReadCloser: f, s: s, m: m, sum: crc32.New(crc32.MakeTable(crc32.Castagnoli))}, nil
-	}
-	if checksum(body) != m.bodySum {
-		return nil, s.reportDamage(m)
-	}
-	return io.NopCloser(bytes.NewReader(body)), nil
-}
-
 // checkedFile gives out a spool file and ends with ErrDamaged instead of
 // io.EOF when it was not what was stored.
 type checkedFile struct {
 	io.ReadCloser
-	s    *Store
+	s    *Queue
 	m    stored
 	sum  hash.Hash32
 	size int64
@@ -346,7 +329,7 @@ func (f *checkedFile) Read(p []byte) (int, error) {
 // reportDamage marks a mail as damaged and returns ErrDamaged. It is part of
 // a call that has entered, and not bound by that call's context: the damage is
 // there whether or not the caller goes on.
-func (s *Store) reportDamage(m stored) error {
+func (s *Queue) reportDamage(m stored) error {
 	err := s.do(context.Background(), func(t *tx) error {
 		now := max(s.clock.Load(), millis(m.Message.ReceivedAt)) // see the contract: no clock of our own
 		return t.damage(m.seq, m.Message.ID, fromMillis(now))
@@ -372,7 +355,7 @@ func (t *tx) damage(seq int64, id string, now time.Time) error {
 	if err := t.countFailed(seq, -1); err != nil {
 		return err
 	}
-	if _, err := t.change("UPDATE mails SET damaged = 1 WHERE seq = ?", seq); err != nil {
+	if _, err := t.Exec("UPDATE mails SET damaged = 1 WHERE seq = ?", seq); err != nil {
 		return err
 	}
 	for _, d := range waiting {
@@ -380,7 +363,7 @@ func (t *tx) damage(seq int64, id string, now time.Time) error {
 		if !bounced[d] {
 			t.counts.unbounced++
 		}
-		if _, err := t.change("UPDATE recipients SET state = 5, ended = ? WHERE mail = ? AND n = ?", millis(now), seq, d.n); err != nil {
+		if _, err := t.Exec("UPDATE recipients SET state = 5, ended = ? WHERE mail = ? AND n = ?", millis(now), seq, d.n); err != nil {
 			return err
 		}
 		t.counts.fence++

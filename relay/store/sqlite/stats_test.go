@@ -13,7 +13,7 @@ import (
 func TestOldestWhileARetryCommits(t *testing.T) {
 	disk := &faultvfs.Disk{}
 	faultvfs.Register("oldest", disk)
-	s := openTest(t, t.TempDir(), Options{vfs: "oldest", tidyEvery: time.Hour})
+	s := openQueue(t, t.TempDir(), Options{vfs: "oldest", tidyEvery: time.Hour})
 	old, young := testMail(10), testMail(10)
 	old.Message.ReceivedAt = young.Message.ReceivedAt.Add(-time.Hour)
 	must(t, s.Enqueue(ctx, old))

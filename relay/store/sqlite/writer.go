@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
-	"sync/atomic"
 	"time"
 
 	lib "modernc.org/sqlite/lib"
@@ -13,395 +12,338 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
 )
 
-// op is one call that changes something. run must either change nothing and
-// return a refusal (an error that is not the storage's), or do all of it.
-//
-// An op that enqueues has parcels instead, so that many can be stored together.
+// op is one call that changes something.
 type op struct {
-	run     func(t *tx) error
-	parcels []parcel
-	done    chan result
-}
-
-// result is what became of an op.
-type result struct {
-	err    error
-	stored bool     // its parcels, although an error may have come after
-	files  []string // of the spool, that no row refers to any more
+	// run must either change nothing and return a refusal (an error that is not
+	// the storage's), or do all of it.
+	run   func(t *tx) error
+	alone func(c *conn) error // instead of run: outside of a transaction
+	done  chan error
 }
 
 // tx is what an op works on: one transaction, shared with the other ops that
 // happened to wait at the same time.
 type tx struct {
 	*conn
-	s       *Store
-	counts  counts
-	turn    turn     // whose lane was served last
-	writes  int      // statements that changed something
-	files   []string // of the op that runs; see result
-	wakes   bool     // something may have become due
-	reopens bool     // mail that was failed waits again
+	queueState
+	writes int      // statements that may have changed something
+	hooks  []func() // see after
 }
 
-// change runs a statement that changes something.
-func (t *tx) change(q string, args ...any) (int64, error) {
+// Exec runs a statement that changes something.
+func (t *tx) Exec(q string, args ...any) (int64, error) {
 	t.writes++
-	return t.Exec(q, args...)
+	return t.conn.Exec(q, args...)
 }
+
+// after has f run once the transaction is on the disk, before its caller goes
+// on, and in the order of the writes. It must be quick: the writer waits.
+func (t *tx) after(f func()) { t.hooks = append(t.hooks, f) }
 
 // batch bounds how many ops share a transaction, so that the first of them
 // does not wait long for the last.
 const batch = 256
 
-// writer is the one goroutine that changes the database. Ops that wait while
-// it commits go into the next transaction together: that is the whole group
-// commit, and a lone op never waits for company.
-type writer struct {
-	s         *Store
-	ops       chan op
-	stop      chan struct{}
-	ended     chan struct{}
-	conn      *conn
-	counts    counts
-	turn      turn // whose lane was served last
-	commits   int  // how many there were
-	tidiedAt  int  // commits when tidy looked last
-	truncated bool // the WAL is cut to nothing
-	crowded   bool // the latest group had more than one op
-	inserters inserters
-	// broken is the error after which the connection must be opened anew.
-	broken error
-}
-
 // do runs f in a transaction and returns when that is durable. A context that
 // ends after the writer took the op is not looked at any more. f may run more
 // than once: what it leaves outside of the transaction must not add up.
-func (s *Store) do(ctx context.Context, f func(t *tx) error) error {
-	return s.submit(ctx, op{run: f}).err
+func (d *database) do(ctx context.Context, f func(t *tx) error) error {
+	return d.submit(ctx, op{run: f})
 }
 
-func (s *Store) submit(ctx context.Context, o op) result {
-	o.done = make(chan result, 1)
+func (d *database) submit(ctx context.Context, o op) error {
+	o.done = make(chan error, 1)
 	if err := ctx.Err(); err != nil {
-		return result{err: err}
+		return err
 	}
 	select {
-	case s.writer.ops <- o:
-		r := <-o.done
-		s.discard(r.files)
-		r.err = s.describe(r.err)
-		return r
+	case d.ops <- o:
+		return d.owner.describe(<-o.done)
 	case <-ctx.Done():
-		return result{err: ctx.Err()}
+		return ctx.Err()
 	}
 }
 
-func (w *writer) loop() {
-	defer close(w.ended)
-	tidy := time.NewTimer(w.s.opts.tidyEvery)
+// loop is the one goroutine that changes the database. Ops that wait while it
+// commits go into the next transaction together: that is the whole group commit,
+// and a lone op never waits for company.
+func (d *database) loop() {
+	defer close(d.ended)
+	tidy := time.NewTimer(d.opts.tidyEvery)
 	defer tidy.Stop()
 	ticks := true
-	var g group
 	for {
 		select {
-		case o := <-w.ops:
-			g.add(o)
-			w.commit(&g)
-			if !ticks {
-				tidy.Reset(w.s.opts.tidyEvery)
-				ticks = true
-			}
+		case o := <-d.ops:
+			d.commit(o)
 		case <-tidy.C:
-			next := w.tidy()
+			next := d.tidy()
 			if ticks = next >= 0; ticks {
 				tidy.Reset(next)
 			}
-		case <-w.stop:
+			continue
+		case <-d.stop:
 			return
 		}
+		if !ticks {
+			tidy.Reset(d.opts.tidyEvery)
+			ticks = true
+		}
 	}
-}
-
-// group is ops that share a transaction, and what became of each.
-type group struct {
-	ops     []op
-	results []result
-}
-
-func (g *group) add(o op) {
-	g.ops = append(g.ops, o)
-	g.results = append(g.results, result{})
-}
-
-// one is a group of a single op of g.
-func (g *group) one(i int) *group {
-	return &group{ops: g.ops[i : i+1 : i+1], results: g.results[i : i+1 : i+1]}
 }
 
 // gather adds the ops that wait already. Where the group before had more than
 // one, callers that can run already may join, as long as any does. The channel
 // has no buffer, so that an op that nobody took is still its caller's to
 // withdraw.
-func (w *writer) gather(g *group) {
-	for n := 0; n < len(g.ops); {
-		n = len(g.ops)
-		if w.crowded {
+func (d *database) gather(ops []op) []op {
+	for n := 0; n < len(ops); {
+		n = len(ops)
+		if d.crowded {
 			runtime.Gosched()
 		}
-		for more := true; more && len(g.ops) < batch; {
+		for more := true; more && len(ops) < batch; {
 			select {
-			case o := <-w.ops:
-				g.add(o)
+			case o := <-d.ops:
+				ops = append(ops, o)
 			default:
 				more = false
 			}
 		}
 	}
+	return ops
 }
 
-// commit makes a group durable and answers it. If the storage refused the
+// commit makes ops durable and answers them. If the storage refused the
 // transaction, each op runs in one of its own, so that one cannot fail another.
-func (w *writer) commit(g *group) {
-	w.s.began.Store(time.Now().UnixNano())
-	defer w.s.began.Store(0)
-	w.gather(g)
-	if w.s.opts.before != nil {
-		w.s.opts.before(w, g)
+func (d *database) commit(ops ...op) {
+	d.began.Store(time.Now().UnixNano())
+	defer d.began.Store(0)
+	ops = d.gather(ops)
+	if d.opts.before != nil {
+		d.opts.before(d, ops)
 	}
-	if err := w.transact(g, false); err != nil {
-		again := len(g.ops) > 1
-		for i := range g.ops {
-			if again {
-				err = w.transact(g.one(i), true)
+	ops, errs, err := d.transact(ops, true)
+	d.crowded = len(ops) > 1
+	for i, o := range ops {
+		one := err
+		switch {
+		case o.alone != nil:
+			if one = d.repair(); one == nil {
+				one = d.failed(o.alone(d.conn))
 			}
-			if err != nil {
-				g.results[i].err, g.results[i].files = err, nil
-			}
+		case err == nil:
+			one = errs[i]
+		case d.crowded:
+			one = d.single(o)
+		}
+		o.done <- one
+	}
+}
+
+// transact runs ops in one transaction and, with join, those that come meanwhile:
+// the sync at the end then serves more of them. It returns all of them, with the
+// refusal of each. An error is the storage's, and then nothing was changed.
+func (d *database) transact(ops []op, join bool) ([]op, []error, error) {
+	begun := time.Now()
+	t, err := d.begin()
+	if err != nil {
+		return ops, nil, err
+	}
+	var refused []error
+	for err == nil && len(refused) < len(ops) {
+		for i := len(refused); err == nil && i < len(ops); i++ {
+			var r error
+			r, err = t.run(ops[i])
+			refused = append(refused, r)
+		}
+		if err == nil && join {
+			ops = d.gather(ops)
 		}
 	}
-	w.crowded = len(g.ops) > 1
-	for i := range g.ops {
-		g.ops[i].done <- g.results[i]
-		g.ops[i], g.results[i] = op{}, result{}
+	if err == nil && t.writes > 0 {
+		err = d.owner.save(t)
 	}
-	g.ops, g.results = g.ops[:0], g.results[:0]
-}
-
-// transact runs a group in one transaction; with alone, nobody joins it.
-// Refusals go to the results; an error is the storage's, and then nothing was
-// changed.
-func (w *writer) transact(g *group, alone bool) error {
-	begun := time.Now()
-	t, err := w.begin()
-	if err != nil {
-		return err
-	}
-	err = w.runAll(t, g, alone)
-	if err == nil && t.writes > 0 && t.counts != w.counts {
-		err = t.counts.save(t.conn)
+	if err == nil && t.writes > 0 {
+		_, err = t.conn.Exec("COMMIT")
+	} else if err == nil {
+		_, err = t.conn.Exec("ROLLBACK") // nothing to make durable
 	}
 	if err != nil {
-		return w.failed(w.rollback(err))
+		return ops, nil, d.failed(d.rollback(err))
 	}
-	if t.writes == 0 {
-		_, err := t.Exec("ROLLBACK") // nothing to make durable
-		return w.failed(err)
+	if t.writes > 0 {
+		if ops[0].done != nil { // not the start's own
+			d.metrics.commits.Observe(time.Since(begun).Seconds())
+			d.metrics.group.Observe(float64(len(ops)))
+		}
+		d.commits.Add(1)
+		d.truncated = false
+		d.owner.committed(t)
 	}
-	if _, err := t.Exec("COMMIT"); err != nil {
-		return w.failed(w.rollback(err))
+	for _, hook := range t.hooks {
+		hook()
 	}
-	if g.ops[0].done != nil { // not the start's own
-		w.s.metrics.committed(len(g.ops), time.Since(begun))
-	}
-	w.committed(t)
-	return nil
+	return ops, refused, nil
 }
 
-func (w *writer) begin() (*tx, error) {
-	if err := w.repair(); err != nil {
-		w.s.metrics.errors.Inc()
+// first is a transaction before the writer runs.
+func (d *database) first(f func(t *tx) error) error { return d.single(op{run: f}) }
+
+// single runs an op in a transaction of its own.
+func (d *database) single(o op) error {
+	_, refused, err := d.transact([]op{o}, false)
+	if err == nil {
+		err = refused[0]
+	}
+	return err
+}
+
+func (d *database) begin() (*tx, error) {
+	if err := d.repair(); err != nil {
+		d.metrics.errors.Inc()
 		return nil, err
 	}
-	t := &tx{conn: w.conn, s: w.s, counts: w.counts, turn: w.turn}
-	if _, err := t.Exec("BEGIN IMMEDIATE"); err != nil {
-		return nil, w.failed(err)
+	if _, err := d.conn.Exec("BEGIN IMMEDIATE"); err != nil {
+		return nil, d.failed(err)
 	}
+	t := &tx{conn: d.conn}
+	d.owner.begin(t)
 	return t, nil
 }
 
-// committed takes over what a transaction changed.
-func (w *writer) committed(t *tx) {
-	w.commits++
-	w.truncated = false
-	w.counts, w.turn = t.counts, t.turn
-	w.s.published.Store(&t.counts)
-	if t.reopens {
-		w.s.oldest.Store(&oldest{})
+// run runs one op. A refusal is returned as such; any other error is fatal to the
+// transaction, and so is a refusal that came too late to have changed nothing.
+func (t *tx) run(o op) (refused, fatal error) {
+	if o.run == nil {
+		return nil, nil
 	}
-	if t.wakes {
-		w.s.wakeUp()
-	}
-}
-
-// runAll runs the ops of a group, and those that come meanwhile: the sync at
-// the end then serves more of them, and nobody waits for company, because
-// only who is there already is taken.
-func (w *writer) runAll(t *tx, g *group, alone bool) error {
-	for begun := 0; begun < len(g.ops); {
-		ops, results := g.ops[begun:], g.results[begun:]
-		if err := t.run(ops, results, w.spaceFor(ops)); err != nil {
-			return err
-		}
-		if begun = len(g.ops); !alone {
-			w.gather(g)
-		}
-	}
-	return nil
-}
-
-// run runs the ops.
-func (t *tx) run(group []op, results []result, noSpace error) error {
-	for i := 0; i < len(group); {
-		n, err := 1, error(nil)
-		switch o := group[i]; {
-		case o.run != nil:
-			err = t.runOne(o, &results[i])
-		case noSpace != nil && !t.s.spaceForBounces(o.parcels):
-			results[i] = result{err: noSpace}
-		default:
-			n, err = t.enqueue(group[i:], results[i:])
-		}
-		if err != nil {
-			return err
-		}
-		i += n
-	}
-	return nil
-}
-
-// runOne runs one op. A refusal goes to result; any other error is returned,
-// and so is one that came too late to have changed nothing.
-func (t *tx) runOne(o op, res *result) error {
-	before, turn, writes := t.counts, t.turn, t.writes
-	t.files = nil
+	state, writes, hooks := t.queueState, t.writes, len(t.hooks)
 	err := o.run(t)
-	if err != nil && (db.Code(err) != 0 || t.writes != writes) {
+	if err == nil {
+		return nil, nil
+	}
+	if db.Code(err) != 0 || t.writes != writes {
+		return nil, err
+	}
+	t.queueState, t.hooks = state, t.hooks[:hooks]
+	return err, nil
+}
+
+// rollback ends the transaction after err. After some errors SQLite has done so
+// already and says SQLITE_ERROR; after any other the connection is given up.
+func (d *database) rollback(err error) error {
+	if _, rerr := d.conn.Exec("ROLLBACK"); rerr != nil && db.Code(rerr) != lib.SQLITE_ERROR {
+		d.broken = errors.Join(err, rerr)
+	}
+	return err
+}
+
+// failed notes what the storage refused.
+func (d *database) failed(err error) error {
+	if db.Code(err) == 0 {
 		return err
 	}
-	if err != nil {
-		t.counts, t.turn, t.files = before, turn, nil
-	}
-	*res = result{err: err, files: t.files}
-	return nil
-}
-
-// rollback ends the transaction after err. After some errors SQLite has done
-// so already and says SQLITE_ERROR; after any other the connection is given up.
-func (w *writer) rollback(err error) error {
-	if _, rerr := w.conn.Exec("ROLLBACK"); rerr != nil && db.Code(rerr) != lib.SQLITE_ERROR {
-		w.broken = errors.Join(err, rerr)
-	}
-	return err
-}
-
-func (w *writer) failed(err error) error {
 	if db.IsIO(err) {
-		w.broken = err
+		d.broken = err
 	}
-	if err != nil {
-		w.s.metrics.failed(w.broken != nil)
+	d.metrics.errors.Inc()
+	if d.broken != nil {
+		d.metrics.broken.Set(1)
 	}
+	d.owner.failed(err)
 	return err
 }
-
-// published is the counts as of the latest commit, for readers.
-type published = atomic.Pointer[counts]
 
 // repair opens the connection anew after an I/O error, and copies the WAL into
 // the database, which cuts off what a failed commit left at its end. A failed
 // sync says nothing of what was synced before it, and SQLite writes again what
 // it then needs.
-func (w *writer) repair() error {
-	if w.broken == nil {
+func (d *database) repair() error {
+	if d.broken == nil {
 		return nil
 	}
-	w.s.log.Error("queue storage failed; opening it anew", "err", w.broken)
-	if w.conn != nil {
-		_ = w.conn.Close() // of a connection that is given up
-		w.conn = nil
+	d.log.Error("the storage of the "+d.what+" failed; opening it anew", "err", d.broken)
+	if d.conn != nil {
+		_ = d.conn.Close() // of a connection that is given up
+		d.conn = nil
 	}
-	c, err := w.s.connectWriter()
-	if err != nil {
+	if err := d.connect(); err != nil {
 		return err
 	}
-	w.conn = c
-	if err := db.Checkpoint(c); err != nil {
+	if err := db.Checkpoint(d.conn); err != nil {
 		return err
 	}
-	if w.counts, err = loadCounts(c); err != nil {
+	if err := d.owner.reopened(); err != nil {
 		return err
 	}
-	n := w.counts
-	w.s.published.Store(&n)
-	w.s.oldest.Store(&oldest{}) // what failed in its sync may have been stored after all
-	w.broken = nil
-	w.s.metrics.broken.Set(0)
-	w.s.log.Info("queue storage works again")
+	d.broken = nil
+	d.metrics.broken.Set(0)
+	d.log.Info("the storage of the " + d.what + " works again")
 	return nil
 }
 
 const (
 	// tidyPages is one step of giving back, about 2 ms: what an op may wait for it.
 	tidyPages = 256
-	// keepPages stay in the file for the next mails, so that it does not grow
+	// keepPages stay in the file for what comes next, so that it does not grow
 	// and shrink all the time.
 	keepPages = 256
 )
 
 // tidy takes one step towards a small file and says when to take the next: at
 // once while there is more to give back and nothing else was committed since
-// the last step, else in a while, so that a busy queue is hardly slowed down.
-// Negative is not before something was committed: an idle queue has no clock.
-func (w *writer) tidy() time.Duration {
-	if w.repair() != nil {
-		return w.s.opts.tidyEvery
+// the last step, else in a while, so that a busy store is hardly slowed down.
+// Negative is not before something was committed: an idle store has no clock.
+func (d *database) tidy() time.Duration {
+	if d.repair() != nil {
+		return d.opts.tidyEvery
 	}
-	quiet := w.commits == w.tidiedAt
-	w.tidiedAt = w.commits
-	free, err := w.conn.Number("PRAGMA freelist_count")
+	quiet := d.commits.Load() == d.tidiedAt
+	d.tidiedAt = d.commits.Load()
+	free, err := d.conn.Number("PRAGMA freelist_count")
 	if err == nil && free > keepPages {
-		err = w.conn.Each(func(row) error { return nil }, fmt.Sprintf("PRAGMA incremental_vacuum(%d)", tidyPages))
-		w.truncated = false
+		err = d.conn.Each(func(row) error { return nil }, fmt.Sprintf("PRAGMA incremental_vacuum(%d)", tidyPages))
+		d.truncated = false
 		if err == nil && quiet {
 			return 0
 		}
 	}
-	if err == nil && quiet && !w.truncated {
-		w.truncated, err = w.truncate()
+	if err == nil && quiet && !d.truncated {
+		d.truncated, err = d.truncate()
 	}
-	if w.failed(err) != nil {
-		w.s.log.Warn("giving back space failed", "err", err)
-	} else if quiet && w.truncated {
-		w.rest()
+	if d.failed(err) != nil {
+		d.log.Warn("giving back space failed", "err", err)
+	} else if quiet && d.truncated {
+		d.rest()
 		return -1
 	}
-	return w.s.opts.tidyEvery
+	return d.opts.tidyEvery
 }
 
-// rest gives back the memory that a queue needs only while it is busy.
-func (w *writer) rest() {
-	if err := errors.Join(w.conn.Rest(), w.s.readers.Rest()); err != nil {
-		w.s.log.Warn("giving back memory failed", "err", err)
+// rest gives back the memory that is needed only while the store is busy.
+func (d *database) rest() {
+	errs := []error{d.conn.Rest()}
+	for range cap(d.readers) {
+		select {
+		case c := <-d.readers: // the one that was not used for longest
+			errs = append(errs, c.Rest())
+			d.readers <- c
+		default:
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		d.log.Warn("giving back memory failed", "err", err)
 	}
 }
 
 // truncate cuts the WAL if no reader is in the way. It does not wait for one:
 // that would hold up every writer.
-func (w *writer) truncate() (bool, error) {
-	if err := w.conn.Script("PRAGMA busy_timeout=0"); err != nil {
+func (d *database) truncate() (bool, error) {
+	if err := d.conn.Script("PRAGMA busy_timeout=0"); err != nil {
 		return false, err
 	}
-	r, err := w.conn.One("PRAGMA wal_checkpoint(TRUNCATE)")
+	r, err := d.conn.One("PRAGMA wal_checkpoint(TRUNCATE)")
 	done := err == nil && r.Int(0) == 0
-	return done, errors.Join(err, w.conn.Script("PRAGMA busy_timeout=5000"))
+	return done, errors.Join(err, d.conn.Script("PRAGMA busy_timeout=5000"))
 }

@@ -157,6 +157,16 @@ func (c *Conn) One(q string, args ...any) (Row, error) {
 	return first, err
 }
 
+// Transaction runs f in one that only reads, so that all it reads is of one moment.
+func (c *Conn) Transaction(f func(c *Conn) error) error {
+	if _, err := c.Exec("BEGIN"); err != nil {
+		return err
+	}
+	err := f(c)
+	_, end := c.Exec("COMMIT")
+	return errors.Join(err, end)
+}
+
 // Number returns the first column of the first row; 0 when there is none.
 func (c *Conn) Number(q string, args ...any) (int64, error) {
 	r, err := c.One(q, args...)

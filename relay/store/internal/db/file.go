@@ -3,6 +3,8 @@ package db
 import (
 	"errors"
 	"fmt"
+	"io"
+	"io/fs"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -106,6 +108,30 @@ func Prepare(dsn, path string) error {
 		return err
 	}
 	return c.Close()
+}
+
+// Rewrite writes all of a file again as it is, if there is one, and syncs it.
+func Rewrite(name string) error {
+	f, err := OpenFile(name, os.O_RDWR)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	b := make([]byte, 1<<20)
+	for offset := int64(0); err == nil; {
+		var n int
+		n, err = f.ReadAt(b, offset)
+		if _, errWrite := f.WriteAt(b[:n], offset); errWrite != nil {
+			err = errWrite
+		}
+		offset += int64(n)
+	}
+	if errors.Is(err, io.EOF) {
+		err = f.Sync()
+	}
+	return errors.Join(err, f.Close())
 }
 
 // Checkpoint copies all of the log into the database and cuts it to nothing.

@@ -55,8 +55,3 @@ func holder(f *os.File) string {
 	}
 	return fmt.Sprintf(" by process %d", pid)
 }
-
-// LeastFree is what a store leaves free on the disk however little it is asked
-// to: its log has up to 24 MiB in normal use that are still to be copied into
-// the database, and what makes room is written to both first.
-const LeastFree = 32 << 20

@@ -1,4 +1,4 @@
-package records
+package sqlite
 
 import (
 	"context"
@@ -10,12 +10,11 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/history"
-	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
 
 // Find implements history.Store.
-func (s *Store) Find(ctx context.Context, q history.Query) (found []history.Mail, cursor string, err error) {
+func (s *Records) Find(ctx context.Context, q history.Query) (found []history.Mail, cursor string, err error) {
 	limit := q.Limit
 	if limit <= 0 {
 		limit = 100
@@ -25,9 +24,9 @@ func (s *Store) Find(ctx context.Context, q history.Query) (found []history.Mail
 	if err != nil {
 		return nil, "", err
 	}
-	err = s.read(ctx, func(c *db.Conn) error {
+	err = s.read(ctx, func(c *conn) error {
 		key := ""
-		err := c.Each(func(r db.Row) error {
+		err := c.Each(func(r row) error {
 			m, err := mailOf(r[:8])
 			if err != nil {
 				return err
@@ -117,7 +116,7 @@ func findQuery(q history.Query, limit int) (string, []any, error) {
 		add(cond)
 	}
 	if q.Cursor != "" {
-		at, id, key, err := parseCursor(q.Cursor)
+		at, id, key, err := parseFindCursor(q.Cursor)
 		if err != nil {
 			return "", nil, err
 		}
@@ -146,7 +145,7 @@ func ceilMillis(t time.Time) int64 {
 	return ms
 }
 
-func parseCursor(s string) (at int64, id, key string, err error) {
+func parseFindCursor(s string) (at int64, id, key string, err error) {
 	parts := strings.SplitN(s, " ", 3)
 	if len(parts) == 3 {
 		at, err = strconv.ParseInt(parts[0], 10, 64)

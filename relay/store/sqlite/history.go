@@ -1,14 +1,14 @@
-package records
+package sqlite
 
 import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/history"
-	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
 
@@ -54,11 +54,11 @@ CREATE TABLE mails_forgotten (id TEXT PRIMARY KEY) WITHOUT ROWID;
 const stepsMax = 64 << 10
 
 // Write implements history.Store. The recorder waits for it, and nobody else.
-func (s *Store) Write(ctx context.Context, changes []history.Change) error {
-	if !s.writer.room() {
-		return fmt.Errorf("records in %s: the disk is almost full, and the queue needs what is left", s.opts.Dir)
+func (s *Records) Write(ctx context.Context, changes []history.Change) error {
+	if err := s.room(); err != nil {
+		return err
 	}
-	return s.durable(ctx, func(t *tx) error {
+	return s.change(ctx, func(t *tx) error {
 		for _, c := range changes {
 			if err := t.writeMail(c); err != nil {
 				return err
@@ -149,8 +149,8 @@ func (t *tx) writeRecipient(c history.Change, r history.RecipientChange) error {
 }
 
 // MarkUnknown implements history.Store.
-func (s *Store) MarkUnknown(ctx context.Context, id, addr string, at time.Time) error {
-	return s.durable(ctx, func(t *tx) error {
+func (s *Records) MarkUnknown(ctx context.Context, id, addr string, at time.Time) error {
+	return s.change(ctx, func(t *tx) error {
 		_, err := t.Exec("UPDATE mail_recipients SET state = 'unknown', ended = ? WHERE mail = ? AND key = ? AND state = 'waiting'",
 			millis(at), id, suppress.Normalise(addr))
 		return err
@@ -169,8 +169,8 @@ func stepLines(steps []history.Step) (string, error) {
 }
 
 // Get implements history.Store.
-func (s *Store) Get(ctx context.Context, id string) (m history.Mail, found bool, err error) {
-	err = s.read(ctx, func(c *db.Conn) error {
+func (s *Records) Get(ctx context.Context, id string) (m history.Mail, found bool, err error) {
+	err = s.read(ctx, func(c *conn) error {
 		r, err := c.One("SELECT id, received, sender, message_id, subject, head, reply, answered FROM mails WHERE id = ?", id)
 		if err != nil || r == nil {
 			return err
@@ -179,7 +179,7 @@ func (s *Store) Get(ctx context.Context, id string) (m history.Mail, found bool,
 			return err
 		}
 		found = true
-		err = c.Each(func(r db.Row) error {
+		err = c.Each(func(r row) error {
 			one, err := recipientOf(r)
 			if err == nil {
 				m.Recipients = append(m.Recipients, one)
@@ -200,7 +200,7 @@ func (s *Store) Get(ctx context.Context, id string) (m history.Mail, found bool,
 }
 
 // mailOf reads id, received, sender, message_id, subject, head, reply and answered.
-func mailOf(r db.Row) (history.Mail, error) {
+func mailOf(r row) (history.Mail, error) {
 	m := history.Mail{ID: r.Text(0), Received: fromMillis(r.Int(1)), Sender: r.Text(2), Reply: r.Text(6), Answered: fromMillis(r.Int(7))}
 	if head := r.Text(5); head != "" {
 		if err := json.Unmarshal([]byte(head), &m.Head); err != nil {
@@ -212,7 +212,7 @@ func mailOf(r db.Row) (history.Mail, error) {
 }
 
 // recipientOf reads addr, named, state, ended, api_id and steps.
-func recipientOf(r db.Row) (history.Recipient, error) {
+func recipientOf(r row) (history.Recipient, error) {
 	out := history.Recipient{
 		Addr: r.Text(0), Named: r.Text(1), State: history.State(r.Text(2)), Ended: fromMillis(r.Int(3)), APIID: r.Text(4),
 	}
@@ -224,4 +224,107 @@ func recipientOf(r db.Row) (history.Recipient, error) {
 		out.Steps = append(out.Steps, s)
 	}
 	return out, nil
+}
+
+// eventsShown bounds how many events of one recipient are shown: somebody may
+// open a mail very often.
+const eventsShown = 200
+
+// addEvents joins what the provider told of a recipient to its story. The API
+// gives each recipient a message_id of its own.
+func addEvents(c *conn, r *history.Recipient) error {
+	if r.APIID == "" {
+		return nil
+	}
+	taken := takenAt(*r)
+	err := c.Each(func(row row) error {
+		e := readEvent(row)
+		at := e.Occurred
+		if at.IsZero() {
+			at = e.Created
+		}
+		if at.IsZero() || at.Before(taken) { // then by our own clock
+			if at = e.Received; at.Before(taken) {
+				at = taken
+			}
+		}
+		r.Steps = append(r.Steps, history.Step{At: at, What: history.StepEvent, Event: &history.Event{
+			ID: e.ID, Type: e.Type, Email: e.Email, MessageID: e.MessageID, Code: e.BounceCode, Reason: e.BounceReason, Received: e.Received,
+		}})
+		r.State = r.State.After(e.Type)
+		return nil
+	}, "SELECT "+eventColumns+" FROM events WHERE message_id = ? AND message_id <> '' ORDER BY seq LIMIT ?", r.APIID, eventsShown)
+	slices.SortStableFunc(r.Steps, func(a, b history.Step) int { return a.At.Compare(b.At) })
+	return err
+}
+
+// takenAt is when the API took the mail. Nothing that the provider tells of it
+// happened before; but its times are whole seconds, and its clock is not ours.
+func takenAt(r history.Recipient) time.Time {
+	for _, s := range r.Steps {
+		if s.Attempt != nil && s.Attempt.MessageID == r.APIID {
+			return s.At
+		}
+	}
+	return time.Time{}
+}
+
+// Prune implements history.Store.
+func (s *Records) Prune(ctx context.Context, before time.Time, limit int, force bool) (n int, err error) {
+	err = s.change(ctx, func(t *tx) error {
+		n = 0
+		const settled = " AND NOT EXISTS (SELECT 1 FROM mail_recipients r WHERE r.mail = m.id AND r.state = 'waiting')"
+		q := "SELECT id FROM mails m WHERE received < ?" + settled + " ORDER BY received LIMIT ?"
+		if force {
+			q = "SELECT id FROM mails m WHERE received < ? ORDER BY received LIMIT ?"
+		}
+		ids, err := t.texts(q, millis(before), limit)
+		if err != nil {
+			return err
+		}
+		for _, id := range ids {
+			if err := t.removeMail(id); err != nil {
+				return err
+			}
+		}
+		n = len(ids)
+		return nil
+	})
+	return n, err
+}
+
+func (t *tx) removeMail(id string) error {
+	if _, err := t.Exec("DELETE FROM mail_recipients WHERE mail = ?", id); err != nil {
+		return err
+	}
+	_, err := t.Exec("DELETE FROM mails WHERE id = ?", id)
+	return err
+}
+
+// texts is the first column of all rows.
+func (t *tx) texts(q string, args ...any) (all []string, err error) {
+	err = t.Each(func(r row) error {
+		all = append(all, r.Text(0))
+		return nil
+	}, q, args...)
+	return all, err
+}
+
+// Bytes implements history.Store. The file has the suppressions and events as
+// well, which are small beside the history; pages that are free are not counted.
+func (s *Records) Bytes(ctx context.Context) (n int64, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		pages, err := c.Number("PRAGMA page_count")
+		if err != nil {
+			return err
+		}
+		free, err := c.Number("PRAGMA freelist_count")
+		if err != nil {
+			return err
+		}
+		size, err := c.Number("PRAGMA page_size")
+		n = (pages - free) * size
+		return err
+	})
+	return n, err
 }

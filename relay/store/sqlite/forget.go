@@ -1,4 +1,4 @@
-package records
+package sqlite
 
 import (
 	"bytes"
@@ -15,9 +15,9 @@ import (
 // and secure_delete is not enough against that: where pages were split and
 // merged before, copies are left in their corners, as the tests show. So all
 // pages are read, and the file is written anew if the address is still in it.
-func (s *Store) Forget(ctx context.Context, address string, queued []string) (history.Forgotten, error) {
+func (s *Records) Forget(ctx context.Context, address string, queued []string) (history.Forgotten, error) {
 	f := forgetting{key: suppress.Normalise(address), typed: address}
-	err := s.durable(ctx, func(t *tx) (err error) {
+	err := s.change(ctx, func(t *tx) (err error) {
 		f.done = history.Forgotten{}
 		return f.run(t, queued)
 	})
@@ -139,8 +139,8 @@ func (f *forgetting) mentions(t *tx) error {
 // scrub empties the write-ahead log into the file, looks whether any of the
 // words is still there, and if so writes the file anew. It says whether they are
 // gone in the end: the suppression list may have the address on purpose.
-func (s *Store) scrub(ctx context.Context, words ...string) (clean bool, err error) {
-	err = s.alone(ctx, func(c *db.Conn) error {
+func (s *Records) scrub(ctx context.Context, words ...string) (clean bool, err error) {
+	err = s.aside(ctx, func(c *conn) error {
 		if err := db.Checkpoint(c); err != nil {
 			return err
 		}
@@ -163,7 +163,7 @@ func (s *Store) scrub(ctx context.Context, words ...string) (clean bool, err err
 // free reports whether no page of the file holds any of the words, in any case;
 // those that are not in use are looked at as well. SQLite reads the pages, since
 // to open and close the file beside it would drop its locks.
-func free(c *db.Conn, words []string) (bool, error) {
+func free(c *conn, words []string) (bool, error) {
 	longest := 0
 	for _, w := range words {
 		longest = max(longest, len(w))
@@ -172,7 +172,7 @@ func free(c *db.Conn, words []string) (bool, error) {
 	// next, and which mostly follow one another: a word may span two.
 	const number = 4
 	var before []byte
-	err := c.Each(func(r db.Row) error {
+	err := c.Each(func(r row) error {
 		page := r.Blob(0)
 		seam := slices.Concat(before, page[number:min(len(page), number+longest)])
 		if mentions(page, words) || mentions(seam, words) {

@@ -1,9 +1,7 @@
-package records
+package sqlite
 
 import (
 	"bytes"
-	"context"
-	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -13,53 +11,13 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/history"
-	"github.com/smtp2rest/smtp2rest/relay/history/historytest"
-	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
-
-// backend is the store as historytest wants it.
-type backend struct {
-	*Store
-	dir string
-}
-
-func (b *backend) AddEvent(e relay.Event) error {
-	return b.durable(context.Background(), func(t *tx) error {
-		_, err := t.insertEvent(e, suppress.Normalise(e.Email))
-		return err
-	})
-}
-
-func (b *backend) Restart() (err error) {
-	if err := b.Close(); err != nil {
-		return err
-	}
-	b.Store, err = Open(Options{Dir: b.dir, Log: quiet()})
-	return err
-}
-
-func TestHistoryKeepsItsContract(t *testing.T) {
-	base := t.TempDir()
-	historytest.Run(t, func(tb historytest.TB) historytest.Backend {
-		dir, err := os.MkdirTemp(base, "") // removed after each case: there may be many thousand
-		if err != nil {
-			tb.Fatal(err)
-		}
-		s, err := Open(Options{Dir: dir, Log: quiet()})
-		if err != nil {
-			tb.Fatal(err)
-		}
-		b := &backend{s, dir}
-		tb.Cleanup(func() { _ = errors.Join(b.Close(), os.RemoveAll(dir)) })
-		return b
-	})
-}
 
 // TestForgottenBytesAreGone fills a file, changes it in many ways, forgets one
 // address, and reads the file.
 func TestForgottenBytesAreGone(t *testing.T) {
 	dir := t.TempDir()
-	s := openTest(t, dir, Options{})
+	s := openRecords(t, dir, Options{})
 	at := time.Now().Add(-time.Hour)
 	for i := range 900 {
 		at = at.Add(time.Millisecond)
@@ -109,7 +67,7 @@ func TestForgottenBytesAreGone(t *testing.T) {
 
 func found(t *testing.T, dir, word string) bool {
 	t.Helper()
-	for _, name := range []string{FileName, FileName + "-wal"} {
+	for _, name := range []string{RecordsFile, RecordsFile + "-wal"} {
 		b, err := os.ReadFile(filepath.Join(dir, name))
 		if os.IsNotExist(err) {
 			continue
@@ -120,4 +78,23 @@ func found(t *testing.T, dir, word string) bool {
 		}
 	}
 	return false
+}
+
+// A name is found by an index, however long the history is.
+func TestNamesAreFoundByAnIndex(t *testing.T) {
+	s := openRecords(t, t.TempDir(), Options{})
+	for what, q := range map[string]history.Query{
+		"a name": {Name: "bob@example.net"}, "a local part": {Name: "bob"}, "a recipient": {Recipient: "bob@example.net"}, "a sender": {Sender: "bob@example.net"}, "an id": {ID: "06h1"},
+	} {
+		text, args, err := findQuery(q, 100)
+		must(t, err)
+		must(t, s.read(t.Context(), func(c *conn) error {
+			return c.Each(func(r row) error {
+				if step := r.Text(3); strings.HasPrefix(step, "SCAN mail") || strings.HasPrefix(step, "SCAN m") || strings.HasPrefix(step, "SCAN r") {
+					t.Errorf("%s: %s", what, step)
+				}
+				return nil
+			}, "EXPLAIN QUERY PLAN "+text, args...)
+		}))
+	}
 }

@@ -15,23 +15,23 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func TestContract(t *testing.T) { testContract(t, Options{}) }
-
-// TestContractWithFailedTransactions: the same when the storage refuses each
-// transaction once, after all of its changes were made. Nothing of them may
-// show in what is made of the same calls after that.
+// TestContractWithFailedTransactions: the contract (relay/store runs it without) when
+// the storage refuses each transaction once, after all of its changes were made.
+// Nothing of them may show in what is made of the same calls after that.
 func TestContractWithFailedTransactions(t *testing.T) {
 	testContract(t, Options{before: failOnce})
 }
 
 // failOnce makes the changes of a group and takes them back.
-func failOnce(w *writer, g *group) {
-	t, err := w.begin()
+func failOnce(d *database, group []op) {
+	t, err := d.begin()
 	if err != nil {
 		return
 	}
-	_ = t.run(g.ops, make([]result, len(g.ops)), nil)
-	_ = w.rollback(nil)
+	for _, o := range group {
+		_, _ = t.run(o)
+	}
+	_ = d.rollback(nil)
 }
 
 func testContract(t *testing.T, o Options) {
@@ -45,7 +45,7 @@ func testContract(t *testing.T, o Options) {
 		return queuetest.Backend{
 			Open: func(q queue.Options) (queue.Queue, error) {
 				o.Queue = q
-				return Open(o)
+				return OpenQueue(o)
 			},
 			Damage: func(id string) error { return damageStored(dir, id) },
 			Remove: func() { _ = os.RemoveAll(dir) },
@@ -57,12 +57,12 @@ func quiet() *slog.Logger { return slog.New(slog.NewTextHandler(io.Discard, nil)
 
 // damageStored flips a bit of a mail's content, wherever it is.
 func damageStored(dir, id string) error {
-	s, err := Open(Options{Dir: dir, Log: quiet()})
+	s, err := OpenQueue(Options{Dir: dir, Log: quiet()})
 	if err != nil {
 		return err
 	}
 	defer func() { _ = s.Close() }()
-	r, err := s.writer.conn.One("SELECT seq, spool, size FROM mails WHERE id = ?", id)
+	r, err := s.conn.One("SELECT seq, spool, size FROM mails WHERE id = ?", id)
 	if err != nil || r == nil {
 		return errors.Join(err, errors.New("no mail "+id))
 	}
@@ -75,23 +75,23 @@ func damageStored(dir, id string) error {
 		b[at] ^= 1
 		return os.WriteFile(s.spool.path(name), b, 0o600)
 	}
-	b, err := s.writer.conn.One("SELECT raw FROM bodies WHERE seq = ?", r.Int(0))
+	b, err := s.conn.One("SELECT raw FROM bodies WHERE seq = ?", r.Int(0))
 	if err != nil {
 		return err
 	}
 	raw := b.Blob(0)
 	raw[len(raw)/2] ^= 1
-	_, err = s.writer.conn.Exec("UPDATE bodies SET raw = ? WHERE seq = ?", raw, r.Int(0))
+	_, err = s.conn.Exec("UPDATE bodies SET raw = ? WHERE seq = ?", raw, r.Int(0))
 	return err
 }
 
-func openTest(t *testing.T, dir string, o Options) *Store {
+func openQueue(t *testing.T, dir string, o Options) *Queue {
 	t.Helper()
 	o.Dir = dir
 	if o.Log == nil {
 		o.Log = quiet()
 	}
-	s, err := Open(o)
+	s, err := OpenQueue(o)
 	must(t, err)
 	t.Cleanup(func() { must(t, s.Close()) })
 	return s

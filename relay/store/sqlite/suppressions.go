@@ -1,4 +1,4 @@
-package records
+package sqlite
 
 import (
 	"context"
@@ -6,11 +6,8 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay"
-	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
-
-var _ suppress.Store = (*Store)(nil)
 
 const suppressionsSchema = `
 CREATE TABLE suppressions (
@@ -38,24 +35,19 @@ const suppressionColumns = "address, reason, source, since, expires, event, deta
 
 // Attach implements suppress.Store. It reads in the writer, so that no change
 // falls between what was there and what came after.
-func (s *Store) Attach(ctx context.Context, w suppress.Watcher) error {
-	return s.durable(ctx, func(t *tx) error {
+func (s *Records) Attach(ctx context.Context, w suppress.Watcher) error {
+	return s.change(ctx, func(t *tx) error {
 		s.watcher = w
-		return t.Each(func(r db.Row) error {
+		return t.Each(func(r row) error {
 			w.Set(readSuppression(r))
 			return nil
 		}, "SELECT "+suppressionColumns+" FROM suppressions")
 	})
 }
 
-// current has written what RCPT knows already, so that who asks is told the
-// same. What cannot be written now is no reason not to show the rest.
-func (s *Store) current(ctx context.Context) { _ = s.Flush(ctx) }
-
 // Entry implements suppress.Store.
-func (s *Store) Entry(ctx context.Context, address string) (e suppress.Entry, ok bool, err error) {
-	s.current(ctx)
-	err = s.read(ctx, func(c *db.Conn) error {
+func (s *Records) Entry(ctx context.Context, address string) (e suppress.Entry, ok bool, err error) {
+	err = s.readAll(ctx, func(c *conn) error {
 		e, ok, err = findSuppression(c, address)
 		return err
 	})
@@ -63,8 +55,7 @@ func (s *Store) Entry(ctx context.Context, address string) (e suppress.Entry, ok
 }
 
 // Entries implements suppress.Store.
-func (s *Store) Entries(ctx context.Context, f suppress.Filter) (all []suppress.Entry, err error) {
-	s.current(ctx)
+func (s *Records) Entries(ctx context.Context, f suppress.Filter) (all []suppress.Entry, err error) {
 	q, args := "SELECT "+suppressionColumns+" FROM suppressions WHERE address > ?", []any{f.After}
 	for _, list := range []struct {
 		column string
@@ -88,8 +79,8 @@ func (s *Store) Entries(ctx context.Context, f suppress.Filter) (all []suppress.
 	if limit <= 0 {
 		limit = -1 // SQLite's none
 	}
-	err = s.read(ctx, func(c *db.Conn) error {
-		return c.Each(func(r db.Row) error {
+	err = s.readAll(ctx, func(c *conn) error {
+		return c.Each(func(r row) error {
 			all = append(all, readSuppression(r))
 			return nil
 		}, q, append(args, limit)...)
@@ -106,8 +97,8 @@ func words[T interface{ String() string }](list []T) []string {
 }
 
 // Put implements suppress.Store.
-func (s *Store) Put(ctx context.Context, entries []suppress.Entry) error {
-	return s.durable(ctx, func(t *tx) error {
+func (s *Records) Put(ctx context.Context, entries []suppress.Entry) error {
+	return s.change(ctx, func(t *tx) error {
 		for _, e := range entries {
 			if _, err := t.Exec("DELETE FROM removals WHERE address = ?", e.Address); err != nil {
 				return err
@@ -121,8 +112,8 @@ func (s *Store) Put(ctx context.Context, entries []suppress.Entry) error {
 }
 
 // Remove implements suppress.Store.
-func (s *Store) Remove(ctx context.Context, addresses []string, at time.Time) (removed int, err error) {
-	err = s.durable(ctx, func(t *tx) error {
+func (s *Records) Remove(ctx context.Context, addresses []string, at time.Time) (removed int, err error) {
+	err = s.change(ctx, func(t *tx) error {
 		removed = 0
 		for _, a := range addresses {
 			n, err := s.unsetSuppression(t, a)
@@ -142,9 +133,9 @@ func (s *Store) Remove(ctx context.Context, addresses []string, at time.Time) (r
 // Erase takes an address off the list as if it had never been there, and says
 // whether it was on it. Remove is not enough to forget somebody: it remembers
 // whom it removed.
-func (s *Store) Erase(ctx context.Context, address string) (known bool, err error) {
+func (s *Records) Erase(ctx context.Context, address string) (known bool, err error) {
 	key := suppress.Normalise(address)
-	err = s.durable(ctx, func(t *tx) error {
+	err = s.change(ctx, func(t *tx) error {
 		n, err := s.unsetSuppression(t, key)
 		if err != nil {
 			return err
@@ -156,14 +147,9 @@ func (s *Store) Erase(ctx context.Context, address string) (known bool, err erro
 	return known, err
 }
 
-// LearnSoon implements suppress.Store.
-func (s *Store) LearnSoon(e suppress.Entry) {
-	s.later(func(t *tx) error { return s.learn(t, e, e.Since) })
-}
-
 // TakeEvent implements suppress.Store.
-func (s *Store) TakeEvent(ctx context.Context, e relay.Event, address string, learnt *suppress.Entry) (fresh bool, err error) {
-	err = s.durable(ctx, func(t *tx) (err error) {
+func (s *Records) TakeEvent(ctx context.Context, e relay.Event, address string, learnt *suppress.Entry) (fresh bool, err error) {
+	err = s.change(ctx, func(t *tx) (err error) {
 		fresh, err = t.insertEvent(e, address)
 		if err != nil || !fresh || learnt == nil {
 			return err
@@ -175,8 +161,8 @@ func (s *Store) TakeEvent(ctx context.Context, e relay.Event, address string, le
 
 // learn merges an entry into what is known. The watcher is told what came of
 // it in any case: it may have been ahead of us.
-func (s *Store) learn(t *tx, e suppress.Entry, now time.Time) error {
-	old, known, err := findSuppression(t.Conn, e.Address)
+func (s *Records) learn(t *tx, e suppress.Entry, now time.Time) error {
+	old, known, err := findSuppression(t.conn, e.Address)
 	if err != nil {
 		return err
 	}
@@ -196,10 +182,10 @@ func (s *Store) learn(t *tx, e suppress.Entry, now time.Time) error {
 const tendStep = 500
 
 // Tend implements suppress.Store.
-func (s *Store) Tend(ctx context.Context, now, forget time.Time) (more bool, err error) {
+func (s *Records) Tend(ctx context.Context, now, forget time.Time) (more bool, err error) {
 	var expired []string
-	err = s.read(ctx, func(c *db.Conn) error {
-		return c.Each(func(r db.Row) error {
+	err = s.read(ctx, func(c *conn) error {
+		return c.Each(func(r row) error {
 			expired = append(expired, r.Text(0))
 			return nil
 		}, "SELECT address FROM suppressions WHERE expires > 0 AND expires <= ? LIMIT ?", millis(now), tendStep)
@@ -208,9 +194,9 @@ func (s *Store) Tend(ctx context.Context, now, forget time.Time) (more bool, err
 		return false, err
 	}
 	var removals int64
-	err = s.durable(ctx, func(t *tx) error {
+	err = s.change(ctx, func(t *tx) error {
 		for _, a := range expired {
-			e, ok, err := findSuppression(t.Conn, a) // it may have been renewed since
+			e, ok, err := findSuppression(t.conn, a) // it may have been renewed since
 			if err == nil && ok && e.Expired(now) {
 				_, err = s.unsetSuppression(t, a)
 			}
@@ -224,11 +210,11 @@ func (s *Store) Tend(ctx context.Context, now, forget time.Time) (more bool, err
 	if err != nil {
 		return false, err
 	}
-	events, err := s.ForgetEvents(ctx, forget, tendStep)
+	events, err := s.forgetEvents(ctx, forget, tendStep)
 	return max(int64(len(expired)), removals, events) == tendStep, err
 }
 
-func findSuppression(c *db.Conn, address string) (suppress.Entry, bool, error) {
+func findSuppression(c *conn, address string) (suppress.Entry, bool, error) {
 	r, err := c.One("SELECT "+suppressionColumns+" FROM suppressions WHERE address = ?", address)
 	if err != nil || r == nil {
 		return suppress.Entry{}, false, err
@@ -236,21 +222,21 @@ func findSuppression(c *db.Conn, address string) (suppress.Entry, bool, error) {
 	return readSuppression(r), true, nil
 }
 
-func (s *Store) setSuppression(t *tx, e suppress.Entry) error {
+func (s *Records) setSuppression(t *tx, e suppress.Entry) error {
 	_, err := t.Exec("INSERT OR REPLACE INTO suppressions ("+suppressionColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
 		e.Address, e.Reason.String(), e.Source.String(), millis(e.Since), millis(e.Expires), e.Event, e.Detail, e.Note)
 	t.after(func() { s.tell(e.Address, e, true) })
 	return err
 }
 
-func (s *Store) unsetSuppression(t *tx, address string) (int64, error) {
+func (s *Records) unsetSuppression(t *tx, address string) (int64, error) {
 	n, err := t.Exec("DELETE FROM suppressions WHERE address = ?", address)
 	t.after(func() { s.tell(address, suppress.Entry{}, false) })
 	return n, err
 }
 
 // tell keeps the watcher right. The writer alone calls it.
-func (s *Store) tell(address string, e suppress.Entry, known bool) {
+func (s *Records) tell(address string, e suppress.Entry, known bool) {
 	switch {
 	case s.watcher == nil:
 	case known:
@@ -260,11 +246,80 @@ func (s *Store) tell(address string, e suppress.Entry, known bool) {
 	}
 }
 
-func readSuppression(r db.Row) suppress.Entry {
+func readSuppression(r row) suppress.Entry {
 	reason, _ := suppress.ParseReason(r.Text(1)) // of another version: unknown, and as weak as can be
 	source, _ := suppress.ParseSource(r.Text(2))
 	return suppress.Entry{
 		Address: r.Text(0), Reason: reason, Source: source, Since: fromMillis(r.Int(3)), Expires: fromMillis(r.Int(4)),
 		Event: r.Text(5), Detail: r.Text(6), Note: r.Text(7),
 	}
+}
+
+const eventsSchema = `
+-- What the provider's webhooks told. The address is in the form in which
+-- addresses are compared, the email as the provider wrote it.
+CREATE TABLE events (
+	seq INTEGER PRIMARY KEY, -- the order of arrival
+	id TEXT NOT NULL,
+	type TEXT NOT NULL,
+	created INT NOT NULL,
+	occurred INT NOT NULL,
+	address TEXT NOT NULL,
+	email TEXT NOT NULL,
+	message_id TEXT NOT NULL,
+	bounce_code TEXT NOT NULL,
+	bounce_reason TEXT NOT NULL,
+	received INT NOT NULL
+);
+CREATE UNIQUE INDEX events_id ON events(id);
+CREATE INDEX events_message ON events(message_id) WHERE message_id <> '';
+CREATE INDEX events_address ON events(address);
+`
+
+const eventColumns = "id, type, created, occurred, email, message_id, bounce_code, bounce_reason, received"
+
+// insertEvent adds an event unless its id is known. address is the recipient
+// in the form in which addresses are compared.
+func (t *tx) insertEvent(e relay.Event, address string) (fresh bool, err error) {
+	n, err := t.Exec("INSERT INTO events (id, type, created, occurred, address, email, message_id, bounce_code, bounce_reason, received)"+
+		" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
+		e.ID, e.Type, millis(e.Created), millis(e.Occurred), address, e.Email, e.MessageID, e.BounceCode, e.BounceReason, millis(e.Received))
+	return n > 0, err
+}
+
+// eventsIndex finds what senders are not told of, however much else is told.
+const eventsIndex = "CREATE INDEX events_bad ON events(received) WHERE type IN ('bounced.hard', 'complained');"
+
+// BadNews counts the hard bounces and complaints that came since a time.
+func (s *Records) BadNews(ctx context.Context, since time.Time) (bounced, complained int64, err error) {
+	err = s.read(ctx, func(c *conn) error {
+		r, err := c.One("SELECT count(*) FILTER (WHERE type = 'bounced.hard'), count(*) FILTER (WHERE type = 'complained')"+
+			" FROM events WHERE type IN ('bounced.hard', 'complained') AND received >= ?", millis(since))
+		if err == nil && r != nil {
+			bounced, complained = r.Int(0), r.Int(1)
+		}
+		return err
+	})
+	return bounced, complained, err
+}
+
+func readEvent(r row) relay.Event {
+	return relay.Event{
+		ID: r.Text(0), Type: r.Text(1), Created: fromMillis(r.Int(2)), Occurred: fromMillis(r.Int(3)), Email: r.Text(4),
+		MessageID: r.Text(5), BounceCode: r.Text(6), BounceReason: r.Text(7), Received: fromMillis(r.Int(8)),
+	}
+}
+
+// forgetEvents removes events that came before a time, the oldest first and
+// at most limit, and says how many those were. An event that comes again after
+// it was forgotten is taken as new.
+func (s *Records) forgetEvents(ctx context.Context, before time.Time, limit int) (n int64, err error) {
+	err = s.change(ctx, func(t *tx) error {
+		// Times are of our own clock, which may have been put back: the order of
+		// arrival is what bounds the step, the time what ends it.
+		n, err = t.Exec("DELETE FROM events WHERE seq IN (SELECT seq FROM (SELECT seq, received FROM events ORDER BY seq LIMIT ?) WHERE received < ?)",
+			limit, millis(before))
+		return err
+	})
+	return n, err
 }

@@ -1,4 +1,4 @@
-package records
+package sqlite
 
 import (
 	"fmt"
@@ -17,8 +17,8 @@ import (
 // (POSIX, fcntl). Without them another program, such as a backup, takes itself
 // for the last user and deletes the write-ahead log.
 func TestTheFileStaysLocked(t *testing.T) {
-	s := openTest(t, t.TempDir(), Options{})
-	if !locked(t, s.path()) {
+	s := openRecords(t, t.TempDir(), Options{})
+	if !posixLocked(t, s.path) {
 		t.Fatal("the test looks in the wrong place")
 	}
 	at := time.Now()
@@ -26,20 +26,20 @@ func TestTheFileStaysLocked(t *testing.T) {
 	must(t, s.Write(t.Context(), history.Changes(history.NewCame(m, history.Head{}))))
 	_, err := s.Forget(t.Context(), "bob@example.net", nil)
 	must(t, err)
-	if !locked(t, s.path()) {
+	if !posixLocked(t, s.path) {
 		t.Error("forget dropped SQLite's lock")
 	}
 	_, err = s.Prune(t.Context(), time.Now(), 10, true)
 	must(t, err)
 	_, err = s.Bytes(t.Context())
 	must(t, err)
-	if !locked(t, s.path()) {
+	if !posixLocked(t, s.path) {
 		t.Error("the lock is gone")
 	}
 }
 
 // locked reports whether this process has a POSIX lock on the file.
-func locked(t *testing.T, path string) bool {
+func posixLocked(t *testing.T, path string) bool {
 	t.Helper()
 	var st syscall.Stat_t
 	must(t, syscall.Stat(path, &st))
