@@ -58,18 +58,7 @@ func (d *daemon) build(ctx context.Context) (*core, error) {
 		return nil, err
 	}
 
-	fresh := intake.Options{
-		Settings:     intakeSettings(c),
-		Attempts:     account.attempts,
-		Suppressions: account.suppressions,
-		Warming:      freshWarming{account.warming, kept.queue, log},
-		Aliases:      aliases,
-		Queue:        intake.NoQueue{},
-		History:      kept.history,
-		Tally:        tally,
-		Log:          log,
-		Metrics:      d.metrics,
-	}
+	var queued intake.Queue = intake.NoQueue{} // what does not go out at once
 	if kept.queue != nil {
 		engine = deliver.New(deliver.Options{
 			Settings: engineSettings(c),
@@ -93,10 +82,22 @@ func (d *daemon) build(ctx context.Context) (*core, error) {
 		})
 		d.health.addLive(engine.Alive)
 		d.gauge("delivery_alive", "1 while the loop that sends queued mail gets on, or shows that it would if there were any. 0 is a fault of this program.", d.alive)
-		fresh.Queue, fresh.Marks = engine, kept.queue
+		queued = engine
 	}
 
-	in := intake.New(fresh)
+	in := intake.New(intake.Options{
+		Settings:     intakeSettings(c),
+		Attempts:     account.attempts,
+		Suppressions: account.suppressions,
+		Queue:        queued,
+		Marks:        kept.queue,
+		Warming:      freshWarming{account.warming, kept.queue, log},
+		Aliases:      aliases,
+		History:      kept.history,
+		Tally:        tally,
+		Log:          log,
+		Metrics:      d.metrics,
+	})
 	if err := in.Restore(ctx); err != nil {
 		return nil, err
 	}

@@ -171,3 +171,33 @@ func TestReloadOfTheWebhook(t *testing.T) {
 		t.Errorf("it is still there: %s", now)
 	}
 }
+
+// What the last part refuses undoes what those before it made ready: here a listener.
+func TestARefusedReloadLeavesNoPortOpen(t *testing.T) {
+	r := startReloaded(t, newSandbox(t), "|"+oneListener)
+	before := r.Addrs()
+	var ports [2]net.Listener
+	for i := range ports {
+		var err error
+		if ports[i], err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+			t.Fatal(err)
+		}
+		defer func() { _ = ports[i].Close() }()
+	}
+	free, taken := ports[0].Addr().String(), ports[1].Addr().String()
+	_ = ports[0].Close()
+	r.write("secret", "whsec_1")
+	r.write("config.toml", r.text(fmt.Sprintf("|%s[[listener]]\naddress = %q\n[webhook]\nsecret_file = %q\naddress = %q\n", oneListener, free, r.dir+"/secret", taken)))
+	if _, err := r.Reload(t.Context()); !errors.Is(err, admin.ErrNotTaken) || !strings.Contains(err.Error(), "webhook.address") {
+		t.Errorf("a webhook on a port that is taken: %v", err)
+	}
+	if now := r.Addrs(); len(now) != 1 || now[0] != before[0] {
+		t.Errorf("it listens on %v", now)
+	}
+	dial(t, before[0].String()).want("220 ")
+	again, err := net.Listen("tcp", free)
+	if err != nil {
+		t.Fatalf("the listener of the reload that was refused is still there: %v", err)
+	}
+	_ = again.Close()
+}
