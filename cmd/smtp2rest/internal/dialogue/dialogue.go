@@ -1,5 +1,5 @@
-// Package dialogue is a small SMTP client that remembers what was said, for the
-// commands that show it: send, demo and sendmail -v.
+// Package dialogue is a small SMTP client that records what both sides say, for the
+// commands that print it: send, demo and sendmail -v.
 package dialogue
 
 import (
@@ -19,30 +19,32 @@ import (
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 )
 
-// Dialogue is one SMTP transaction as it went over the wire.
+// A Dialogue is one SMTP transaction as it went over the wire.
 type Dialogue struct {
-	lines []spoken
+	lines []line
 	Took  time.Duration
-	final *smtp.SMTPError   // the last refusal; nil when all was taken
-	rcpts map[string]string // recipients that were refused at RCPT, and how
+	final *smtp.SMTPError   // the last refusal; nil if there was none
+	rcpts map[string]string // the replies to recipients that were refused at RCPT
 }
 
-// spoken is one line of either side.
-type spoken struct {
-	client bool
-	text   string
+// A line is one line of the client or of the server.
+type line struct {
+	From string `json:"from"` // client or server
+	Text string `json:"text"`
 }
 
-// Envelope is what a dialogue hands over.
+const client, server = "client", "server"
+
+// An Envelope is the mail that a dialogue hands over.
 type Envelope struct {
 	From string
 	To   []string
 	Data []byte
 }
 
-// Converse connects to an SMTP server and hands one mail over. An error means
-// that the two could not talk; a refusal is part of the dialogue. Recipients
-// that are refused are left out, as any client does, and the rest goes on.
+// Converse connects to an SMTP server and hands over one mail. It returns an error if
+// the two could not talk; a refusal is part of the dialogue. If the server refuses a
+// recipient, the others still get the mail, as with any client.
 func Converse(ctx context.Context, address string, e Envelope) (*Dialogue, error) {
 	start := time.Now()
 	conn, err := (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, "tcp", address)
@@ -54,24 +56,24 @@ func Converse(ctx context.Context, address string, e Envelope) (*Dialogue, error
 	defer stop()
 
 	wire := Record(conn)
-	client := smtp.NewClient(wire)
+	c := smtp.NewClient(wire)
 	d := &Dialogue{rcpts: map[string]string{}}
-	err = d.transact(client, e)
-	_ = client.Quit() // all was said before it
-	d.lines, d.Took = wire.spoken(), time.Since(start)
+	err = d.transact(c, e)
+	_ = c.Quit() // all was said before it
+	d.lines, d.Took = wire.all(), time.Since(start)
 	return d, err
 }
 
-func (d *Dialogue) transact(client *smtp.Client, e Envelope) error {
-	if err := client.Hello("smtp2rest.test"); err != nil {
+func (d *Dialogue) transact(c *smtp.Client, e Envelope) error {
+	if err := c.Hello("smtp2rest.test"); err != nil {
 		return d.refused(err)
 	}
-	if err := client.Mail(e.From, nil); err != nil {
+	if err := c.Mail(e.From, nil); err != nil {
 		return d.refused(err)
 	}
 	taken := 0
 	for _, to := range e.To {
-		if err := client.Rcpt(to, nil); err == nil {
+		if err := c.Rcpt(to, nil); err == nil {
 			taken++
 		} else if err := d.refused(err); err != nil {
 			return err
@@ -82,7 +84,7 @@ func (d *Dialogue) transact(client *smtp.Client, e Envelope) error {
 	if taken == 0 {
 		return nil
 	}
-	w, err := client.Data()
+	w, err := c.Data()
 	if err != nil {
 		return d.refused(err)
 	}
@@ -100,8 +102,7 @@ func (d *Dialogue) refused(err error) error {
 	return err
 }
 
-// TakenForAll reports whether every recipient gets the mail, as far as the
-// server said.
+// TakenForAll reports whether the server has taken the mail for every recipient.
 func (d *Dialogue) TakenForAll() bool {
 	return d.final == nil && !strings.Contains(d.Reply(), " except <")
 }
@@ -110,106 +111,104 @@ func (d *Dialogue) TakenForAll() bool {
 func (d *Dialogue) Reply() string {
 	last := ""
 	for _, l := range d.lines {
-		if l.client && l.text == "QUIT" {
+		if l == (line{client, "QUIT"}) {
 			break
 		}
-		if !l.client {
-			last = l.text
+		if l.From == server {
+			last = l.Text
 		}
 	}
 	return last
 }
 
-// Record returns conn, and remembers what is said on it from now on.
-func Record(conn net.Conn) *recorder { return &recorder{Conn: conn} }
-
-// Dialogue is what was said so far.
-func (r *recorder) Dialogue() *Dialogue { return &Dialogue{lines: r.spoken()} }
-
-// recorder is a connection that remembers what was said on it.
-type recorder struct {
+// A Recorder is a connection that records what is said on it.
+type Recorder struct {
 	net.Conn
-	mu    sync.Mutex
-	said  []spoken
-	part  [2]bytes.Buffer // unfinished lines: of the server, of the client
-	data  bool            // the client is sending content
-	bytes int
+	mu     sync.Mutex
+	lines  []line
+	client bytes.Buffer // the client's unfinished line
+	server bytes.Buffer // the server's
+	data   bool         // the client is sending content
+	bytes  int
 }
 
-func (r *recorder) Read(p []byte) (int, error) {
+// Record returns conn as a connection that records from now on.
+func Record(conn net.Conn) *Recorder { return &Recorder{Conn: conn} }
+
+// Dialogue returns what was said so far.
+func (r *Recorder) Dialogue() *Dialogue { return &Dialogue{lines: r.all()} }
+
+func (r *Recorder) all() []line {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lines
+}
+
+// Read records what the server says.
+func (r *Recorder) Read(p []byte) (int, error) {
 	n, err := r.Conn.Read(p)
-	r.hear(false, p[:n])
+	r.record(server, &r.server, p[:n])
 	return n, err
 }
 
-func (r *recorder) Write(p []byte) (int, error) {
-	r.hear(true, p)
+// Write records what the client says.
+func (r *Recorder) Write(p []byte) (int, error) {
+	r.record(client, &r.client, p)
 	return r.Conn.Write(p)
 }
 
-func (r *recorder) hear(client bool, p []byte) {
+func (r *Recorder) record(from string, unfinished *bytes.Buffer, p []byte) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	buf := &r.part[0]
-	if client {
-		buf = &r.part[1]
-	}
-	buf.Write(p)
+	unfinished.Write(p)
 	for {
-		line, err := buf.ReadString('\n')
+		text, err := unfinished.ReadString('\n')
 		if err != nil {
-			buf.WriteString(line)
+			unfinished.WriteString(text)
 			return
 		}
-		r.line(client, strings.TrimRight(line, "\r\n"))
+		r.add(line{from, strings.TrimRight(text, "\r\n")})
 	}
 }
 
-// line keeps a line, of the content only its size.
-func (r *recorder) line(client bool, text string) {
+// add keeps a line, and only the size of the content.
+func (r *Recorder) add(l line) {
 	switch {
-	case client && r.data && text == ".":
-		r.said = append(r.said, spoken{true, fmt.Sprintf("(%d bytes of mail) .", r.bytes)})
+	case r.data && l == (line{client, "."}):
+		l.Text = fmt.Sprintf("(%d bytes of mail) .", r.bytes)
 		r.data = false
+	case r.data && l.From == client:
+		r.bytes += len(l.Text) + 2
 		return
-	case client && r.data:
-		r.bytes += len(text) + 2
-		return
-	case !client && strings.HasPrefix(text, "354"):
+	case l.From == server && strings.HasPrefix(l.Text, "354"):
 		r.data, r.bytes = true, 0
 	}
-	r.said = append(r.said, spoken{client, text})
+	r.lines = append(r.lines, l)
 }
 
-func (r *recorder) spoken() []spoken {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.said
-}
-
-// WithoutGreeting is the dialogue without what is always the same: it begins
-// at MAIL and ends before QUIT.
+// WithoutGreeting returns the dialogue from MAIL to before QUIT: the rest is always the
+// same.
 func (d *Dialogue) WithoutGreeting() *Dialogue {
 	short := &Dialogue{Took: d.Took, final: d.final}
 	for _, l := range d.lines {
-		if l.client && l.text == "QUIT" {
+		if l == (line{client, "QUIT"}) {
 			break
 		}
-		if len(short.lines) > 0 || l.client && strings.HasPrefix(l.text, "MAIL") {
+		if len(short.lines) > 0 || l.From == client && strings.HasPrefix(l.Text, "MAIL") {
 			short.lines = append(short.lines, l)
 		}
 	}
 	return short
 }
 
-// Print writes the dialogue the way protocol people read it.
+// Print writes the dialogue with C: and S: before the lines.
 func (d *Dialogue) Print(w io.Writer, p terminal.Palette) {
 	for _, l := range d.lines {
-		if l.client {
-			fmt.Fprintf(w, "  %s %s\n", p.Dim("C:"), l.text)
+		if l.From == client {
+			fmt.Fprintf(w, "  %s %s\n", p.Dim("C:"), l.Text)
 			continue
 		}
-		text := l.text
+		text := l.Text
 		if strings.HasPrefix(text, "4") || strings.HasPrefix(text, "5") {
 			text = p.Red(text)
 		}
@@ -217,53 +216,45 @@ func (d *Dialogue) Print(w io.Writer, p terminal.Palette) {
 	}
 }
 
-// sent is what came of a mail, for scripts.
-type sent struct {
+// Sent is the result of a mail, for scripts.
+type Sent struct {
 	Taken      bool            `json:"taken"`        // for every recipient
 	ID         string          `json:"id,omitempty"` // by which the relay knows the mail
 	Reply      string          `json:"reply"`        // the server's last
-	Recipients []sentRecipient `json:"recipients"`
-	Dialogue   []sentLine      `json:"dialogue"`
+	Recipients []SentRecipient `json:"recipients"`
+	Dialogue   []line          `json:"dialogue"`
 	TookMS     int64           `json:"took_ms"`
 }
 
-// sentRecipient is what one recipient's mail was answered.
-type sentRecipient struct {
+// SentRecipient is the result for one recipient.
+type SentRecipient struct {
 	Recipient string `json:"recipient"`
 	Taken     bool   `json:"taken"`
 	Reply     string `json:"reply"`
 }
 
-type sentLine struct {
-	From string `json:"from"` // client or server
-	Text string `json:"text"`
-}
-
-func (d *Dialogue) Sent(recipients []string) sent {
+// Sent returns the result for a mail to these recipients.
+func (d *Dialogue) Sent(recipients []string) Sent {
 	reply := d.Reply()
-	s := sent{Taken: d.TakenForAll(), Reply: reply, TookMS: d.Took.Milliseconds(), Recipients: []sentRecipient{}, Dialogue: []sentLine{}}
+	s := Sent{
+		Taken: d.TakenForAll(), Reply: reply, TookMS: d.Took.Milliseconds(),
+		Recipients: []SentRecipient{}, Dialogue: append([]line{}, d.lines...),
+	}
 	if m := regexp.MustCompile(`^250 2\.0\.0 (?:accepted|queued) (\S+)`).FindStringSubmatch(reply); m != nil {
 		s.ID = m[1]
 	}
 	_, except, _ := strings.Cut(reply, " except ")
 	for _, to := range recipients {
-		r := sentRecipient{to, strings.HasPrefix(reply, "2") && !strings.Contains(except, "<"+to+">"), reply}
+		r := SentRecipient{to, strings.HasPrefix(reply, "2") && !strings.Contains(except, "<"+to+">"), reply}
 		if refused, ok := d.rcpts[to]; ok {
 			r.Taken, r.Reply = false, refused
 		}
 		s.Recipients = append(s.Recipients, r)
 	}
-	for _, l := range d.lines {
-		from := "server"
-		if l.client {
-			from = "client"
-		}
-		s.Dialogue = append(s.Dialogue, sentLine{from, l.text})
-	}
 	return s
 }
 
-// refusalText is a refusal as it went over the wire.
+// refusalText returns a refusal as it went over the wire.
 func refusalText(r *smtp.SMTPError) string {
 	if r.EnhancedCode == smtp.NoEnhancedCode || r.EnhancedCode == smtp.EnhancedCodeNotSet {
 		return fmt.Sprintf("%d %s", r.Code, r.Message)

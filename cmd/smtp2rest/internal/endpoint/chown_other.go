@@ -7,5 +7,5 @@ import (
 	"os"
 )
 
-// chownLike does nothing: the directory's access list is what a new file has.
+// chownLike does nothing: a new file has the access list of its directory.
 func chownLike(*os.File, fs.FileInfo) error { return nil }

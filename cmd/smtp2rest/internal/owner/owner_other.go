@@ -2,5 +2,5 @@
 
 package owner
 
-// become does nothing: this system has neither a root nor such links.
+// become does nothing: this system has no root.
 func become(string) error { return nil }

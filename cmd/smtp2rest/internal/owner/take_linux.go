@@ -1,26 +1,23 @@
 package owner
 
 import (
-	"errors"
 	"syscall"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
 
-// take keeps the right to go through any directory and to read: with
-// DynamicUser=yes systemd has the data below /var/lib/private, where nobody but
-// root may go. A binary that was built with cgo cannot keep it.
+// take becomes another user, but keeps the right to enter and read any directory: with
+// DynamicUser=yes systemd has the data below /var/lib/private, which only root may
+// enter. A binary that was built with cgo cannot keep that right.
 func take(uid, gid int) error {
-	keep := func() error { // for each thread, because the kernel has it so
-		_, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, 1, 0)
-		return ofErrno(errno)
-	}
-	switch err := keep(); {
-	case errors.Is(err, syscall.ENOTSUP):
+	// Capabilities belong to a thread, so every one of them has to keep and set them.
+	switch _, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, 1, 0); errno {
+	case 0:
+	case syscall.ENOTSUP:
 		return drop(uid, gid)
-	case err != nil:
-		return err
+	default:
+		return errno
 	}
 	if err := drop(uid, gid); err != nil {
 		return err
@@ -30,12 +27,8 @@ func take(uid, gid int) error {
 	sets[0].Effective = 1 << unix.CAP_DAC_READ_SEARCH
 	sets[0].Permitted = sets[0].Effective
 	_, _, errno := syscall.AllThreadsSyscall(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&header)), uintptr(unsafe.Pointer(&sets[0])), 0)
-	return ofErrno(errno)
-}
-
-func ofErrno(errno syscall.Errno) error {
-	if errno == 0 {
-		return nil
+	if errno != 0 {
+		return errno
 	}
-	return errno
+	return nil
 }

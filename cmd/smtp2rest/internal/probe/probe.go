@@ -1,6 +1,6 @@
-// Package probe asks a listener to relay, as a stranger would: without a login,
-// from another address than loopback, to somewhere outside. It knows how to
-// ask; 'smtp2rest check --probe' knows whom, and who is a stranger.
+// Package probe asks a listener to relay, as a stranger would: without a login, from an
+// address that is not loopback, to a recipient elsewhere. 'smtp2rest check --probe'
+// decides which listeners to ask, and from which addresses.
 package probe
 
 import (
@@ -15,28 +15,28 @@ import (
 	"time"
 )
 
-// patience is for one conversation. A relay answers an outsider at once.
+// patience bounds one conversation. A relay answers a stranger at once.
 const patience = 10 * time.Second
 
-// Question is one conversation.
+// A Question says what to ask, and how.
 type Question struct {
 	Address string     // of the listener, host:port or unix:/path
-	Source  netip.Addr // if valid, the address of this machine to ask from
-	Claim   netip.Addr // if valid, who a PROXY header says is asking
+	Source  netip.Addr // if valid, the address of this machine to connect from
+	Claim   netip.Addr // if valid, the client's address in a PROXY header
 	TLS     bool       // from the first octet on
 	LMTP    bool
 	Sender  string // "" is the null sender
-	To      string // somebody outside
+	To      string // a recipient elsewhere
 }
 
-// Answer is how it ended.
+// An Answer is the result of a conversation.
 type Answer struct {
 	Taken bool   // the recipient was taken: a message would be relayed
 	Said  string // the reply that decided it
 }
 
-// Ask goes as far as RCPT and sends no message. The error is of the
-// connection.
+// Ask speaks SMTP as far as RCPT and sends no message. It returns an error if the
+// connection fails.
 func Ask(ctx context.Context, q Question) (Answer, error) {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -54,7 +54,7 @@ func Ask(ctx context.Context, q Question) (Answer, error) {
 	}
 	stream := socket
 	if q.TLS {
-		// Whether the certificate is good is not what is asked here.
+		// The question is not whether the certificate is valid.
 		stream = tls.Client(socket, &tls.Config{InsecureSkipVerify: true})
 	}
 	return q.converse(textproto.NewConn(stream))
@@ -71,8 +71,7 @@ func (q Question) dial(ctx context.Context) (net.Conn, error) {
 	return dialer.DialContext(ctx, "tcp", q.Address)
 }
 
-// header is version 1 of the PROXY protocol's. Listeners look at the client's
-// address alone.
+// header returns a PROXY header of version 1. Listeners use only the client's address.
 func (q Question) header() string {
 	family := "TCP4"
 	if q.Claim.Is6() {

@@ -11,14 +11,14 @@ import (
 // maxAddress is RFC 5321 section 4.5.3.1.3's bound of a path.
 const maxAddress = 254
 
-// Addresses reads a list of recipients: the value of To, Cc or Bcc with or
-// without its folds, or a word of the command line. What cannot be read is an
-// error, as each piece that is guessed at or left out is a person who does not
-// get the mail. A local name without a domain is an address here.
+// Addresses reads a list of recipients: the value of To, Cc or Bcc, folded or not, or a
+// word of the command line. If any part cannot be read it returns an error, because
+// each part that is guessed or left out is a person who does not get the mail. A local
+// name without a domain, such as root, is an address here.
 //
-// relay/mail/mime reads the same fields to show them and forgives
-// everything: it takes "root" in "root, Bob <bob@example.net>" for Bob's name,
-// and stops after 200. net/mail refuses a list for one local name in it.
+// relay/mail/mime reads the same fields to show them and accepts everything: it takes
+// "root" in "root, Bob <bob@example.net>" for Bob's name, and stops after 200. net/mail
+// refuses a list with a local name in it.
 func Addresses(field string) ([]string, error) {
 	l := lister{rest: unfold(field)}
 	for l.rest != "" {
@@ -32,7 +32,7 @@ func Addresses(field string) ([]string, error) {
 	return l.list, nil
 }
 
-// unfold undoes folding: a line end counts as the white space behind it.
+// unfold turns line ends into spaces.
 func unfold(s string) string { return strings.NewReplacer("\r\n", " ", "\n", " ").Replace(s) }
 
 // lister splits a list at the commas and semicolons outside quotes, comments,
@@ -129,8 +129,8 @@ func (l *lister) flush() error {
 	return nil
 }
 
-// closing is where the quoted string or domain literal that s begins with ends,
-// or -1.
+// closing returns the end of the quoted string or domain literal that s begins with, or
+// -1.
 func closing(s string) int {
 	end := s[0]
 	if end == '[' {
@@ -147,7 +147,7 @@ func closing(s string) int {
 	return -1
 }
 
-// comment is where the comment that s begins with ends, or -1. They nest.
+// comment returns the end of the comment that s begins with, or -1. Comments nest.
 func comment(s string) int {
 	depth := 0
 	for i := 0; i < len(s); i++ {
@@ -165,8 +165,8 @@ func comment(s string) int {
 	return -1
 }
 
-// valid tells what may stand in an SMTP command between < and > without
-// ending it. Whether the address exists is the daemon's business.
+// valid reports whether s can be put between < and > in an SMTP command. Whether the
+// address exists is for the daemon to say.
 func valid(s string) bool {
 	if s == "" || len(s) > maxAddress || !utf8.ValidString(s) || strings.ContainsFunc(s, unicode.IsControl) {
 		return false
@@ -218,7 +218,7 @@ func isDomain(s string) bool {
 	return true
 }
 
-// clean is s for a message to a person: short, on one line, and visible.
+// clean returns s for a message to a person: quoted, short, on one line and printable.
 func clean(s string) string {
 	const most = 80
 	runes := []rune(strings.ToValidUTF8(s, "?"))

@@ -2,22 +2,22 @@ package sendmail
 
 import "strings"
 
-// Options with an argument, which may stand in the same word or in the next
-// one; without one; and those whose argument is optional and stands in the
-// same word. They are sendmail 8's; Postfix, Exim and msmtp take the same.
+// The options of sendmail 8, which Postfix, Exim and msmtp take as well: those with an
+// argument, in the same word or the next; those without one; and those with an optional
+// argument in the same word.
 const (
 	withArgument = "ABCFLMNOQRVXbefhopr"
 	without      = "GITUcimnstvx"
 	attached     = "dqD"
 )
 
-// Parse reads the words behind the program's name. Options may follow
-// recipients, as getopt of the GNU C library has it; "--" ends them.
+// Parse reads the words behind the program's name. Options may follow recipients, as with
+// getopt of the GNU C library; "--" ends them.
 //
-// What only a mail server could do with an option is ignored as long as the
-// mail goes where it should: delivery and error modes, DSN, queue names. -X,
-// with which sendmail writes a log to any file, and by which mail() of PHP was
-// abused to write programs, is read and does nothing.
+// It ignores options that only make sense for a mail server, as long as the mail goes
+// where it should: delivery and error modes, DSN, queue names. -X, which makes sendmail
+// write a log to any file and was used to write programs by way of PHP's mail(), does
+// nothing.
 func Parse(words []string) (Command, error) {
 	if len(words) == 1 && (words[0] == "-h" || words[0] == "-help") {
 		return Command{Mode: Help}, nil // to sendmail -h is a number of hops
@@ -126,7 +126,7 @@ func (p *parser) option(letter byte, value string) error {
 	return nil
 }
 
-// isTrue reads a boolean as sendmail does: nothing is true.
+// isTrue reads a boolean as sendmail does: "" is true.
 func isTrue(s string) bool { return s == "" || !strings.ContainsAny(s[:1], "fFnN0") }
 
 func (p *parser) mode(value string) error {
@@ -143,7 +143,7 @@ func (p *parser) mode(value string) error {
 	return nil
 }
 
-// sender reads the argument of -f. "<>" and nothing are the null sender.
+// sender reads the argument of -f. "<>" and "" are the null sender.
 func sender(value string) (string, error) {
 	if v := strings.TrimSpace(value); v == "" || v == "<>" {
 		return "", nil
@@ -155,7 +155,7 @@ func sender(value string) (string, error) {
 	return list[0], nil
 }
 
-// finish judges what only the whole line shows.
+// finish checks what depends on the whole command line.
 func (p *parser) finish() (Command, error) {
 	c := p.command
 	if p.daemon != "" {

@@ -9,7 +9,7 @@ import (
 	"unicode"
 )
 
-// Local is what of the machine and the moment goes into a mail.
+// Local is what a mail says of the machine, the user and the time.
 type Local struct {
 	User   string // login name
 	Name   string // full name
@@ -18,16 +18,16 @@ type Local struct {
 	ID     string // left part of a Message-ID
 }
 
-// Mail is a mail to hand over.
+// A Mail is a mail to hand over.
 type Mail struct {
-	Host       string // that hands it over
+	Host       string // which hands it over
 	From       string // "" is the null sender
 	Recipients []string
 	Data       []byte // with CRLF line ends
 }
 
-// Compose makes of what was read what is to be sent. The sender of the
-// envelope is -f's, else the user's; -t takes recipients from the header.
+// Compose makes the mail to send from what was read. The sender of the envelope is that
+// of -f, else the user. With -t the recipients are in the header.
 func Compose(c Command, raw []byte, l Local) (Mail, error) {
 	if !c.IgnoreDots {
 		raw = untilDot(raw)
@@ -43,9 +43,9 @@ func Compose(c Command, raw []byte, l Local) (Mail, error) {
 		if err != nil {
 			return Mail{}, err
 		}
-		// To those of the command line, as with Postfix and msmtp. sendmail's
-		// manual and Exim take those away instead; but who names somebody twice
-		// wants them to have it, and nobody expects to lose a recipient.
+		// They are added to those of the command line, as with Postfix and msmtp. By
+		// sendmail's manual and with Exim those of the command line get no mail; but
+		// nobody expects to lose a recipient whom they have named.
 		m.Recipients = append(slices.Clone(m.Recipients), found...)
 	}
 	m.Recipients = once(m.Recipients)
@@ -56,9 +56,8 @@ func Compose(c Command, raw []byte, l Local) (Mail, error) {
 	return m, nil
 }
 
-// qualify completes a sender: which machine a mail comes from is known here
-// alone. Recipients without a domain are the daemon's to complete, which has
-// the aliases.
+// qualify adds the domain to a sender: only here is it known which machine the mail comes
+// from. The daemon, which has the aliases, completes recipients.
 func (l Local) qualify(address string) string {
 	if address == "" || strings.Contains(address, "@") && (address[0] != '"' || !strings.HasSuffix(address, `"`)) {
 		return address
@@ -66,7 +65,7 @@ func (l Local) qualify(address string) string {
 	return address + "@" + l.Domain
 }
 
-// once drops what is named a second time.
+// once removes duplicates.
 func once(list []string) []string {
 	var kept []string
 	seen := map[string]bool{}
@@ -79,8 +78,7 @@ func once(list []string) []string {
 	return kept
 }
 
-// untilDot ends a mail at a line with nothing but a dot, as sendmail does
-// without -i.
+// untilDot cuts a mail at a line with nothing but a dot, as sendmail does without -i.
 func untilDot(raw []byte) []byte {
 	pos := 0
 	for line := range bytes.Lines(raw) {
@@ -105,12 +103,11 @@ func (f field) value() string {
 
 func (f field) empty() bool { return strings.TrimSpace(f.value()) == "" }
 
-// split reads the header, and the body with CRLF line ends. The header ends at
-// a blank line or at the first line that is no field, which belongs to the
-// body: many scripts send text alone.
+// split returns the header, and the body with CRLF line ends. The header ends at a blank
+// line, or before the first line that is no field: many scripts send only text.
 //
-// A CR inside a header line becomes a space: whoever has filtered LF alone from
-// a subject must not have let a Bcc through. In the body it ends a line.
+// A CR inside a header line becomes a space: a program that removes only LF from a
+// subject must not let a stranger add a Bcc. In the body a CR ends a line.
 func split(raw []byte) (fields []field, body []byte) {
 	for first := true; len(raw) > 0; first = false {
 		line, rest, _ := bytes.Cut(raw, []byte("\n"))
@@ -135,8 +132,8 @@ func split(raw []byte) (fields []field, body []byte) {
 	return fields, nil
 }
 
-// fieldName is the name before the colon, as RFC 5322 section 3.6.8 has it;
-// with the blanks behind it of section 4.5.
+// fieldName returns the name before the colon (RFC 5322 section 3.6.8), which may have
+// blanks behind it (section 4.5).
 func fieldName(line []byte) (string, bool) {
 	i := bytes.IndexByte(line, ':')
 	if i <= 0 || line[0] == ' ' || line[0] == '\t' {
@@ -149,8 +146,8 @@ func fieldName(line []byte) (string, bool) {
 	return string(bytes.ToLower(name)), true
 }
 
-// lineEnds makes every line end CRLF, also of what was converted twice: any
-// number of CRs belong to the LF behind them. A CR by itself ends a line.
+// lineEnds makes every line end CRLF. Any number of CRs belong to the LF behind them, as
+// in text that was converted twice. A CR by itself ends a line.
 func lineEnds(b []byte) []byte {
 	out := make([]byte, 0, len(b)+len(b)/32+2)
 	for len(b) > 0 {
@@ -172,8 +169,8 @@ func lineEnds(b []byte) []byte {
 	return out
 }
 
-// recipients reads To, Cc and Bcc, or those of the newest Resent block if
-// there is one: it is the first in the header (RFC 5322 section 3.6.6).
+// recipients reads To, Cc and Bcc or, if there are Resent fields, those of their newest
+// block, which is the first in the header (RFC 5322 section 3.6.6).
 func recipients(fields []field) ([]string, error) {
 	from := fields
 	prefix := ""
@@ -195,8 +192,8 @@ func recipients(fields []field) ([]string, error) {
 	return all, nil
 }
 
-// resent is the first block of Resent fields: it ends at another field, or
-// where a name comes a second time.
+// resent returns the first block of Resent fields. It ends at another field, or where a
+// name comes a second time.
 func resent(fields []field) []field {
 	is := func(f field) bool { return strings.HasPrefix(f.name, "resent-") }
 	start := slices.IndexFunc(fields, is)
@@ -212,8 +209,7 @@ func resent(fields []field) []field {
 	return fields[start:end]
 }
 
-// visible is the header without what nobody may see, and without empty fields
-// in whose place we put others.
+// visible returns the header without Bcc, and without empty fields that we replace.
 func visible(fields []field) []field {
 	return slices.DeleteFunc(slices.Clone(fields), func(f field) bool {
 		switch f.name {
@@ -226,7 +222,7 @@ func visible(fields []field) []field {
 	})
 }
 
-// missing is what sendmail adds.
+// missing returns the fields that sendmail adds.
 func missing(fields []field, c Command, from string, l Local) []field {
 	var add []field
 	has := func(name string) bool {
@@ -242,7 +238,7 @@ func missing(fields []field, c Command, from string, l Local) []field {
 		author = l.qualify("MAILER-DAEMON")
 	}
 	if name == "" && !c.HasFrom {
-		name = l.Name // -f's name is not known
+		name = l.Name // the name of -f's address is not known
 	}
 	put("From", mailbox(name, author))
 	put("Date", l.Now.Format("Mon, 2 Jan 2006 15:04:05 -0700"))
@@ -250,8 +246,8 @@ func missing(fields []field, c Command, from string, l Local) []field {
 	return add
 }
 
-// mailbox writes a From. The name is a person's or a caller's choice: it stays
-// one quoted string or encoded word, whatever is in it.
+// mailbox writes an address with a name. Anybody may choose the name: whatever is in it,
+// it stays one quoted string or encoded word.
 func mailbox(name, address string) string {
 	name = strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {

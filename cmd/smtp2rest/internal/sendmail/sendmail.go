@@ -1,15 +1,19 @@
-// Package sendmail is what a program that calls /usr/sbin/sendmail expects of
-// it, as far as that is pure: the command line, the header of the mail, its
-// recipients and the exit codes of sysexits(3). cmd/smtp2rest around it reads
+// Package sendmail has the rules of sendmail(1): the command line, the header of the
+// mail, its recipients, and the exit codes of sysexits(3). internal/cli/sendmail reads
 // the mail, speaks SMTP and ends the process.
 //
-// The caller may be a web application that hands on what strangers typed, so
-// nothing here starts a program, writes a file, or lets one value become two.
+// The caller may be a web application that passes on what strangers typed. So nothing
+// here starts a program or writes a file, and no value can become two, such as a name
+// that ends its header line and begins another.
 package sendmail
 
-import "fmt"
+import (
+	"fmt"
+	"net"
+	"strings"
+)
 
-// Mode is what a call asks for.
+// A Mode is what a call asks for.
 type Mode byte
 
 // The modes, by their letters behind -b.
@@ -22,7 +26,7 @@ const (
 	Help    Mode = 'h' // --help
 )
 
-// Command is a command line.
+// A Command is a command line.
 type Command struct {
 	Mode        Mode
 	From        string // -f or -r, an address; "" is none or the null sender
@@ -36,8 +40,8 @@ type Command struct {
 	AliasesFile string // -oA or -O AliasFile=
 }
 
-// Exit codes of sysexits(3). Programs look at them: cron logs them, and those
-// that can try again do so after TempFail.
+// Exit codes of sysexits(3). Cron logs them, and programs that can try again do so after
+// TempFail.
 const (
 	OK          = 0
 	Usage       = 64 // the command line is wrong
@@ -48,12 +52,12 @@ const (
 	Software    = 70 // a bug
 	IOErr       = 74 // the mail cannot be read
 	TempFail    = 75 // not now: nothing is lost if the caller tries again
-	Protocol    = 76 // the other side is no SMTP server, or another kind of one
-	NoPerm      = 77 // the sender may not, or the recipient does not want it
+	Protocol    = 76 // the other side does not speak SMTP as we do
+	NoPerm      = 77 // the sender may not send, or the recipient wants no mail
 	Config      = 78 // our settings are wrong
 )
 
-// Error is a failure with its exit code.
+// An Error is a failure with its exit code.
 type Error struct {
 	Code int
 	Text string
@@ -64,4 +68,119 @@ func (e *Error) Error() string { return e.Text }
 // Errorf makes an Error.
 func Errorf(code int, format string, args ...any) *Error {
 	return &Error{code, fmt.Sprintf(format, args...)}
+}
+
+// ExitCode returns the exit code for a refusal, from its code, such as 550, and its
+// enhanced status code (RFC 3463), such as 5.1.1. The first number of the latter is 0 if
+// the server gave none.
+func ExitCode(code int, enhanced [3]int) int {
+	if code/100 != 5 {
+		return TempFail
+	}
+	if enhanced[0] == 5 {
+		if exit := byEnhanced(enhanced[1], enhanced[2]); exit != 0 {
+			return exit
+		}
+	}
+	switch code {
+	case 500, 501, 502, 503, 504, 555:
+		return Protocol
+	case 530, 534, 535, 538:
+		return NoPerm
+	case 552, 553:
+		return DataErr
+	case 550, 551:
+		if enhanced[0] == 0 {
+			return NoUser // the server says no more than that
+		}
+	}
+	return Unavailable
+}
+
+func byEnhanced(subject, detail int) int {
+	switch subject {
+	case 1:
+		switch detail {
+		case 1, 6, 10:
+			return NoUser
+		case 2:
+			return NoHost
+		case 3, 7, 8:
+			return DataErr
+		}
+	case 2:
+		if detail == 3 {
+			return DataErr // too large for the mailbox
+		}
+	case 3:
+		if detail == 4 {
+			return DataErr // too large for the system
+		}
+	case 5:
+		return Protocol
+	case 6:
+		return DataErr
+	case 7:
+		return NoPerm
+	}
+	return 0
+}
+
+// DefaultServer is where the daemon listens by default.
+const DefaultServer = "127.0.0.1:2525"
+
+// Settings are all settings in sendmail.conf. The daemon's own file is not read: it names
+// the files of secrets, and everybody who may send mail may run sendmail.
+type Settings struct {
+	Server string // host:port, or the path of a unix socket
+	Domain string // of senders that have none; "" is the machine's name
+}
+
+// ParseSettings reads lines of "name = value"; # begins a comment. Its error names the
+// line by its number and does not show it.
+func ParseSettings(text string) (Settings, error) {
+	s := Settings{Server: DefaultServer}
+	n := 0
+	for line := range strings.Lines(text) {
+		n++
+		line, _, _ = strings.Cut(line, "#")
+		if line = strings.TrimSpace(line); line == "" {
+			continue
+		}
+		name, value, found := strings.Cut(line, "=")
+		value = strings.Trim(strings.TrimSpace(value), `"`)
+		switch name = strings.TrimSpace(name); {
+		case !found || value == "":
+			return s, fmt.Errorf("line %d: write name = value", n)
+		case name == "server":
+			s.Server = value
+		case name == "domain":
+			s.Domain = value
+		default:
+			return s, fmt.Errorf("line %d: there are two settings, server and domain", n)
+		}
+	}
+	if s.Domain != "" && !isDomain(s.Domain) {
+		return s, fmt.Errorf("domain: %s is not a domain name", clean(s.Domain))
+	}
+	return s, nil
+}
+
+// Dial returns the network and address of a server, for net.Dial.
+func Dial(server string) (network, address string, err error) {
+	if path, ok := strings.CutPrefix(server, "unix:"); ok || strings.HasPrefix(server, "/") {
+		return "unix", path, nil
+	}
+	if _, port, err := net.SplitHostPort(server); err != nil || port == "" {
+		return "", "", Errorf(Config, "server %s is neither host:port nor the path of a socket", clean(server))
+	}
+	return "tcp", server, nil
+}
+
+// Domain returns the machine's name if it is a domain, else "localhost".
+func Domain(hostname string) string {
+	if isDomain(hostname) {
+		return hostname
+	}
+	return "localhost"
 }
