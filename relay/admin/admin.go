@@ -1,8 +1,7 @@
-// Package admin is the operator's side of a relay: what waits, since when and
-// why, and what to do about it. One interface, Admin, has two implementations:
-// Local works on a relay/queue in this process, and Client asks a daemon over
-// its unix socket, where Server passes the calls on to a Local. So a command
-// cannot tell, nor drift from, what the daemon does.
+// Package admin is the operator's side of a relay: what waits, since when and why, and
+// what to do about it. The interface Admin has two implementations. Local works on a
+// queue in this process. Client asks a daemon through its unix socket, where Server
+// passes the calls on to a Local. So a command does the same with both.
 package admin
 
 import (
@@ -16,73 +15,70 @@ import (
 	"time"
 )
 
-// Errors to be told apart with errors.Is, besides those of relay/queue. They
-// cross the socket.
+// Errors for errors.Is, in addition to those of relay/queue. Client returns them as well
+// as Local.
 var (
-	// ErrNothingSelected: a change to many recipients was asked for with a
-	// filter that is empty and does not say All.
+	// ErrNothingSelected says that the filter of a change is empty and is not All.
 	ErrNothingSelected = errors.New("nothing is selected: name a filter, or say that all is meant")
-	// ErrAmbiguous: the beginning of an id leads to several mails; see
-	// AmbiguousError.
+	// ErrAmbiguous says that several ids begin in this way; see AmbiguousError.
 	ErrAmbiguous = errors.New("several mails begin like this")
-	// ErrNotSuppressed: the address is not on the list.
+	// ErrNotSuppressed says that the address is not on the list.
 	ErrNotSuppressed = errors.New("not suppressed")
-	// ErrNotTaken: a configuration is wrong, and the one from before stays.
+	// ErrNotTaken says that a configuration is wrong. The one from before stays.
 	ErrNotTaken = errors.New("the configuration was not taken; the one from before stays in force")
-	// ErrBadRequest: the request makes no sense; its text says why.
+	// ErrBadRequest says that a request is not valid; the text says why.
 	ErrBadRequest = errors.New("the request is not valid")
 )
 
 // Admin is what an operator can do.
 type Admin interface {
-	// Status says how the relay stands.
+	// Status says how the relay is.
 	Status(ctx context.Context) (Status, error)
 
 	// List returns one page of recipients, in the order their mails came.
-	// Follow Page.Cursor, or let All do it.
+	// Page.Cursor leads to the next one; All follows it.
 	List(ctx context.Context, f Filter) (Page, error)
 
-	// Get returns one mail with the history of its recipients. The id may be
-	// shortened to a beginning that only one mail has; an *AmbiguousError
-	// names the candidates otherwise.
+	// Get returns one mail with the attempts for its recipients. The beginning of an
+	// id is enough. If several mails begin like it, the *AmbiguousError names them.
 	Get(ctx context.Context, id string) (Mail, error)
 
-	// Raw returns a mail as it came; the id as for Get. What was read is whole
-	// only if it ended with io.EOF. The reader must be closed.
+	// Raw returns a mail as it came; id is as for Get. The mail is complete only when
+	// the reader ends with io.EOF. The reader must be closed.
 	Raw(ctx context.Context, id string) (io.ReadCloser, error)
 
-	// Hold, Release, Retry and Drop are those of relay/queue and say to how
-	// many recipients they applied, with an error as well: they work in steps.
-	// They look at Filter.All but not at its Limit and Cursor.
+	// Hold, Release, Retry and Drop are those of relay/queue. They return the number
+	// of changed recipients, also with an error, because they work in steps. They
+	// ignore Limit and Cursor of the filter.
 	Hold(ctx context.Context, f Filter) (int, error)
 	Release(ctx context.Context, f Filter) (int, error)
 	Retry(ctx context.Context, f Filter) (int, error)
 	Drop(ctx context.Context, f Filter) (int, error)
 
-	// Flush makes all that waits due now. The account's rate and a pause that
-	// the API asked for are kept all the same.
+	// Flush makes everything that waits due now. The account's rate and a pause that
+	// the API asked for still hold.
 	Flush(ctx context.Context) (int, error)
 
-	// Reload has the daemon read its configuration again and go on with it, or
-	// with the old one and ErrNotTaken, which says what is wrong. Of a daemon
-	// that does not run it is ErrNotRunning.
+	// Reload makes the daemon read its configuration again. When the configuration is
+	// wrong, the old one stays and the error is ErrNotTaken with the reasons. When no
+	// daemon runs, it is ErrNotRunning.
 	Reload(ctx context.Context) (Reload, error)
 }
 
-// Reload is what came of one.
+// Reload is the result of Admin.Reload.
 type Reload struct {
 	Changes  []Change `json:"changes"`
-	Warnings []string `json:"warnings,omitempty"` // of the configuration that is in force now
+	Warnings []string `json:"warnings,omitempty"` // of the new configuration
 }
 
-// Change is one setting that has another value now. Secrets are not shown.
+// Change is one setting that changed. Secrets are not shown.
 type Change struct {
 	Setting string `json:"setting"`
 	Old     string `json:"old"`
 	New     string `json:"new"`
 }
 
-// Filter selects recipients; they must match all fields that are set.
+// Filter selects recipients. They match all fields that are set.
 type Filter struct {
 	ID        string    `json:"id,omitempty"`     // a mail's id or the beginning of one
 	States    []string  `json:"states,omitempty"` // names of queue.State: "waiting", "sending", ...
@@ -91,24 +87,24 @@ type Filter struct {
 	From      time.Time `json:"from,omitzero"`  // received at this time or later
 	Until     time.Time `json:"until,omitzero"` // received before it
 
-	// All is needed to change everything: a forgotten filter must not.
+	// All is needed to change everything, in case somebody forgot the filter.
 	All bool `json:"all,omitempty"`
 
 	Limit  int    `json:"limit,omitempty"` // entries on a page; 0 is 100; 1000 at most
 	Cursor string `json:"cursor,omitempty"`
 }
 
-// Selects reports whether the filter leaves anything out.
+// Selects reports whether the filter is narrower than everything.
 func (f Filter) Selects() bool {
 	return f.ID != "" || len(f.States) > 0 || f.Sender != "" || f.Recipient != "" || !f.From.IsZero() || !f.Until.IsZero()
 }
 
-// AmbiguousError names mails whose ids begin with Prefix, in the order in
-// which they came.
+// AmbiguousError names mails whose ids begin with Prefix, in the order in which they
+// came.
 type AmbiguousError struct {
 	Prefix string
 	IDs    []string
-	More   bool // there are more than those
+	More   bool // there are more
 }
 
 func (e *AmbiguousError) Error() string {

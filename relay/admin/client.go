@@ -16,12 +16,12 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/history"
 )
 
-// Client is an Admin that asks a daemon. It keeps no connections and needs no
-// end.
+// Client is an Admin that asks a daemon. It keeps no connections, so it need not be
+// closed.
 type Client struct {
-	network, place string // of the daemon
-	token          string
-	http           *http.Client
+	network, address string // of the daemon
+	token            string
+	http             *http.Client
 }
 
 var (
@@ -29,19 +29,18 @@ var (
 	_ History = (*Client)(nil)
 )
 
-// clientHost is what a Client calls the daemon, wherever it is.
+// clientHost is the name of the daemon in the requests of a Client.
 const clientHost = "smtp2rest"
 
-// Dial returns a Client for the daemon that answers on a socket, or
-// ErrNotRunning when there is none, or fs.ErrPermission.
+// Dial returns a Client for the daemon that answers on a socket. It fails with
+// ErrNotRunning when none answers, and with fs.ErrPermission.
 func Dial(ctx context.Context, path string) (*Client, error) {
-	return dial(ctx, &Client{network: "unix", place: path})
+	return dial(ctx, &Client{network: "unix", address: path})
 }
 
-// DialTCP is Dial for the daemon's admin.address and its token, which may be
-// empty.
+// DialTCP is Dial for the daemon's admin.address and its token, which may be empty.
 func DialTCP(ctx context.Context, address, token string) (*Client, error) {
-	return dial(ctx, &Client{network: "tcp", place: address, token: token})
+	return dial(ctx, &Client{network: "tcp", address: address, token: token})
 }
 
 func dial(ctx context.Context, c *Client) (*Client, error) {
@@ -57,14 +56,14 @@ func dial(ctx context.Context, c *Client) (*Client, error) {
 }
 
 func (c *Client) dial(ctx context.Context) (net.Conn, error) {
-	conn, err := new(net.Dialer).DialContext(ctx, c.network, c.place)
+	conn, err := new(net.Dialer).DialContext(ctx, c.network, c.address)
 	if err != nil {
-		return nil, dialError(c.place, err)
+		return nil, dialError(c.address, err)
 	}
 	return conn, nil
 }
 
-// post makes one request; the answer's body must be closed.
+// post makes one call. The body of the response must be closed.
 func (c *Client) post(ctx context.Context, name string, in any) (*http.Response, error) {
 	body, err := json.Marshal(in)
 	if err != nil {
@@ -89,9 +88,9 @@ func (c *Client) do(ctx context.Context, req *http.Request) (*http.Response, err
 	return resp, nil
 }
 
-// lost says what a broken connection means to a person.
+// lost explains a broken connection to a person.
 func (c *Client) lost(ctx context.Context, err error) error {
-	var post *url.Error // says POST and an address that nobody typed
+	var post *url.Error // its text has a URL that nobody typed
 	if errors.As(err, &post) {
 		err = post.Err
 	}
@@ -99,12 +98,12 @@ func (c *Client) lost(ctx context.Context, err error) error {
 	case ctx.Err() != nil:
 		return ctx.Err()
 	case errors.Is(err, io.EOF), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
-		return fmt.Errorf("the daemon on %s ended while it answered: %w", c.place, err)
+		return fmt.Errorf("the daemon on %s ended while it answered: %w", c.address, err)
 	}
 	return err
 }
 
-// call is the other half of handle.
+// call makes a call that handle answers.
 func call[Out any](ctx context.Context, c *Client, name string, in any) (Out, error) {
 	var out answer[Out]
 	resp, err := c.post(ctx, name, in)
@@ -120,7 +119,7 @@ func call[Out any](ctx context.Context, c *Client, name string, in any) (Out, er
 
 func (c *Client) decode(ctx context.Context, resp *http.Response, into any) error {
 	if kind := resp.Header.Get("Content-Type"); kind != "application/json" {
-		return fmt.Errorf("the daemon on %s is of another version: it answered %s", c.place, resp.Status)
+		return fmt.Errorf("the daemon on %s is of another version: it answered %s", c.address, resp.Status)
 	}
 	if err := json.NewDecoder(resp.Body).Decode(into); err != nil {
 		return c.lost(ctx, err)
@@ -128,8 +127,8 @@ func (c *Client) decode(ctx context.Context, resp *http.Response, into any) erro
 	return nil
 }
 
-// Ask reads a page that is not a call, such as Livez, and returns what it says;
-// the error has that when the daemon is not well.
+// Ask reads a page, such as Livez, and returns its text. When the daemon is not well,
+// the text is also in the error.
 func (c *Client) Ask(ctx context.Context, page string) (string, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+clientHost+page, nil)
 	if err != nil {
@@ -222,7 +221,7 @@ func (c *Client) Raw(ctx context.Context, id string) (io.ReadCloser, error) {
 	return nil, out.Error.err()
 }
 
-// rawReader ends with io.EOF only if the daemon said that this was all.
+// rawReader ends with io.EOF only when the daemon said that the mail is complete.
 type rawReader struct {
 	body io.ReadCloser
 	resp *http.Response
@@ -245,7 +244,7 @@ func (r *rawReader) Read(p []byte) (int, error) {
 
 func (r *rawReader) Close() error { return r.body.Close() }
 
-// endText is the words of an error that came as a code alone.
+// endText returns the text of an error that came as a code.
 func endText(end string) string {
 	for _, c := range codes() {
 		if c.name == end {

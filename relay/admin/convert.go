@@ -11,7 +11,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/warm"
 )
 
-// queue is the filter in the queue's words.
+// queue converts the filter to one of the queue.
 func (f Filter) queue() (queue.Filter, error) {
 	qf := queue.Filter{
 		ID: f.ID, Sender: f.Sender, Recipient: f.Recipient, From: f.From, Until: f.Until,
@@ -36,8 +36,7 @@ func parseState(name string) (queue.State, error) {
 	return 0, fmt.Errorf("%w: there is no state %q", ErrBadRequest, name)
 }
 
-// utc is t as it looks after a trip through JSON, so that both ways to a queue
-// give the same. The zero time stays it.
+// utc makes t what it would be after JSON, so that Local and Client return the same.
 func utc(t time.Time) time.Time {
 	if t.IsZero() {
 		return time.Time{}
@@ -45,7 +44,7 @@ func utc(t time.Time) time.Time {
 	return t.Round(0).UTC()
 }
 
-// text is s with every byte that is not UTF-8 replaced, as JSON would.
+// text replaces bytes that are not UTF-8, as JSON does.
 func text(s string) string {
 	return strings.Map(func(r rune) rune { return r }, s)
 }

@@ -169,7 +169,7 @@ func TestSummary(t *testing.T) {
 		counts          Counts
 		more            []Warning
 		state, summary  string
-		urgent, helpful string // of the first note: its level, and part of what to do
+		urgent, helpful string // of the first warning: its level, and part of what to do
 	}{
 		{view{}, Counts{}, nil, StateStopped, "no daemon runs; nothing waits", "", ""},
 		{view{}, Counts{Waiting: 3}, nil, StateStopped, "no daemon runs; 3 recipients wait; nothing is lost", LevelTrouble, "start smtp2rest"},

@@ -9,10 +9,10 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/history"
 )
 
-// History is what an operator can ask about what became of mail. Like Admin it
-// has two implementations: LocalHistory and Client.
+// History says what became of mail. Like Admin it has two implementations: LocalHistory
+// and Client.
 type History interface {
-	// Find lists recipients of mails, those that came last first.
+	// Find returns one page of recipients, the newest first.
 	Find(ctx context.Context, q history.Query) (Found, error)
 
 	// Trace returns everything that is known of one mail. q.Name is its queue id
@@ -39,21 +39,21 @@ func AllHistory(ctx context.Context, h History, q history.Query) iter.Seq2[histo
 
 // Found is one page of a list.
 type Found struct {
-	Entries []history.Mail `json:"entries"`          // each with the one recipient it is about
-	Cursor  string         `json:"cursor,omitempty"` // go on with it; "" at the end
+	Entries []history.Mail `json:"entries"`          // each has one recipient
+	Cursor  string         `json:"cursor,omitempty"` // leads to the next page; "" at the end
 }
 
-// Traced is one mail, or those that a name could mean.
+// Traced is one mail, or the mails that a name can mean.
 type Traced struct {
 	Mail *history.Mail `json:"mail,omitempty"`
-	// Queue is the mail as the queue has it now, if it does.
+	// Queue is the same mail in the queue, if it is there.
 	Queue *Mail `json:"queue,omitempty"`
 
 	Matches []history.Mail `json:"matches,omitempty"` // newest first, each with one recipient
-	More    bool           `json:"more,omitempty"`    // there are more than those
+	More    bool           `json:"more,omitempty"`    // there are more
 }
 
-// Settled reports whether nothing is left for this relay to do.
+// Settled reports whether the relay is done with the mail.
 func (t Traced) Settled() bool {
 	if t.Mail == nil {
 		return false
@@ -69,25 +69,23 @@ func (t Traced) Settled() bool {
 // ForgetRequest names an address.
 type ForgetRequest struct {
 	Address string `json:"address"`
-	// Suppressions has it taken off the list as well, so that it can be written
-	// to again.
+	// Suppressions erases its suppression as well, so that mail goes to it again.
 	Suppressions bool `json:"suppressions,omitempty"`
 }
 
 // Forgotten says what was erased, and what was not.
 type Forgotten struct {
 	history.Forgotten
-	// Suppressed: the address was on the list, and is not any more.
+	// Suppressed says that the address was on the list and was removed.
 	Suppressed bool `json:"suppressed"`
-	// Queued are mails in the queue that the address sent or is to get. The
-	// queue has them until they end; of what becomes of them nothing is
-	// recorded any more.
+	// Queued are the mails in the queue from or to the address. They stay there until
+	// they are sent or dropped; the history does not record what becomes of them.
 	Queued []QueuedMail `json:"queued"`
 }
 
-// QueuedMail is a mail that the queue has.
+// QueuedMail is a mail in the queue.
 type QueuedMail struct {
 	ID       string    `json:"id"`
-	State    string    `json:"state"` // of the recipient, or of the first of the sender's
+	State    string    `json:"state"` // of the recipient, or of the first one of the sender's mail
 	Received time.Time `json:"received"`
 }

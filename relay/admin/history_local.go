@@ -13,34 +13,33 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
 
-// HistoryOptions are what a LocalHistory is made from.
+// HistoryOptions are the options of NewHistory.
 type HistoryOptions struct {
 	Store PastStore // nil: there is no history, and Missing says why
 	// Missing is the error of every call when Store is nil. By default it says
 	// that this relay keeps no queue, and so no history.
 	Missing error
-	Admin   Admin // of the same relay, for what its queue has now
-	// Flush, if set, has everything written that was noted.
+	Admin   Admin // of the same relay, for its queue
+	// Flush, if it is set, writes what the history does not have yet.
 	Flush func(ctx context.Context) error
 }
 
-// PastStore keeps the history and, beside it, the list of suppressions.
+// PastStore keeps the history and the suppressions.
 type PastStore interface {
 	history.Store
-	// Erase takes an address off the list without a trace.
+	// Erase takes an address off the list and leaves no trace of it.
 	Erase(ctx context.Context, address string) (known bool, err error)
 }
 
-// ErrNoHistory: the relay keeps none.
+// ErrNoHistory says that the relay keeps no history.
 var ErrNoHistory = errors.New(`this relay keeps no history, because it keeps no queue (queue.mode = "none")`)
 
-// LocalHistory is a History of records in this process.
+// LocalHistory is a History that reads a store in this process.
 type LocalHistory struct{ opt HistoryOptions }
 
 var _ History = (*LocalHistory)(nil)
 
-// NewHistory returns a History of an open store. It starts nothing and needs
-// no end.
+// NewHistory returns a History of an open store. It need not be closed.
 func NewHistory(o HistoryOptions) *LocalHistory { return &LocalHistory{o} }
 
 // ready writes what the history does not have yet, and checks q. An error of that
@@ -141,10 +140,10 @@ func (l *LocalHistory) matches(ctx context.Context, q history.Query) (mails []hi
 	return mails, false, nil
 }
 
-// traced adds what the queue has, which knows best what is still to be done:
-// the last moment of the history may be lost.
+// traced adds the mail as it is in the queue. The queue is right when they differ,
+// because a crash can lose the last moments of the history.
 func (l *LocalHistory) traced(ctx context.Context, m history.Mail) Traced {
-	say(&m)
+	addWords(&m)
 	t := Traced{Mail: &m}
 	q, err := l.opt.Admin.Get(ctx, m.ID)
 	if err != nil || q.ID != m.ID {
@@ -175,21 +174,21 @@ func stateInQueue(state string) history.State {
 	return history.Waiting
 }
 
-// queued is a mail that only the queue knows, from before there was a history
-// or because it was lost.
+// queued finds a mail that is only in the queue: it is older than the history, or the
+// history lost it.
 func (l *LocalHistory) queued(ctx context.Context, name string) (Traced, error) {
 	nothing := fmt.Errorf("%w and nothing in the history: %q", queue.ErrNotFound, name)
-	if len(name) < 4 {
+	switch {
+	case len(name) < 4:
 		return Traced{}, fmt.Errorf("%w; of an id at least four characters are needed", nothing)
-	}
-	if !shortID.MatchString(name) {
+	case !shortID.MatchString(name):
 		return Traced{}, nothing
 	}
 	q, err := l.opt.Admin.Get(ctx, name)
-	if errors.Is(err, queue.ErrNotFound) || errors.Is(err, ErrNoQueue) {
+	switch {
+	case errors.Is(err, queue.ErrNotFound) || errors.Is(err, ErrNoQueue):
 		return Traced{}, nothing
-	}
-	if err != nil {
+	case err != nil:
 		return Traced{}, err
 	}
 	m := history.Mail{ID: q.ID, Received: q.Received, Sender: q.Sender, Head: history.Head{
@@ -207,7 +206,7 @@ func (l *LocalHistory) queued(ctx context.Context, name string) (Traced, error) 
 		}
 		m.Recipients = append(m.Recipients, one)
 	}
-	say(&m)
+	addWords(&m)
 	return Traced{Mail: &m, Queue: &q}, nil
 }
 
@@ -233,7 +232,7 @@ func (l *LocalHistory) Forget(ctx context.Context, r ForgetRequest) (Forgotten, 
 		}
 	}
 	var err error
-	if r.Suppressions { // first: the files are read for the address afterwards
+	if r.Suppressions { // first, because Forget searches the files for the address
 		if out.Suppressed, err = l.opt.Store.Erase(ctx, r.Address); err != nil {
 			return out, err
 		}

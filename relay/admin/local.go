@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"iter"
 	"log/slog"
 	"slices"
 	"time"
@@ -15,27 +16,25 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/warm"
 )
 
-// Options are what a Local is made from.
+// Options are the options of New.
 type Options struct {
-	Queue   queue.Operator // nil: the relay keeps none
+	Queue   queue.Operator // nil: the relay keeps no queue
 	Version string
-	History history.Noter // learns what an operator does; nil: history.Nothing
-	// LeftOut, if set, is what the API is not given of a mail, as it came and
-	// with its envelope's sender.
+	History history.Noter // records what an operator does; nil: nothing
+	// LeftOut, if it is set, says what of a mail the API would not be given. from is the
+	// sender in its envelope.
 	LeftOut func(raw []byte, from string) []history.LeftOut
 
-	// The rest is a running daemon's. On a stopped daemon's queue all of it
-	// is left out.
+	// The rest is for a running daemon, and is not set for one that is stopped.
 	Started time.Time
 	Pace    func() pace.State
-	Warming func(now time.Time) []warm.DomainState // nil: no domain is being warmed
-	// LastDay, if set, counts what the provider told since a time.
+	Warming func(now time.Time) []warm.DomainState // nil: no domain is warmed
+	// LastDay, if it is set, counts the events of the provider since a time.
 	LastDay func(ctx context.Context, since time.Time) (LastDay, error)
-	// Warnings, if set, adds what others than the queue and the pacer know.
+	// Warnings, if it is set, returns further warnings.
 	Warnings func(ctx context.Context, now time.Time) []Warning
-	Log      *slog.Logger // of what an operator does; nil: none
-	// Reload is the daemon's.
-	Reload func(context.Context) (Reload, error)
+	Log      *slog.Logger // for what an operator does; nil: none
+	Reload   func(context.Context) (Reload, error)
 }
 
 // Local is an Admin that works on a queue in this process.
@@ -43,8 +42,7 @@ type Local struct{ opt Options }
 
 var _ Admin = (*Local)(nil)
 
-// New returns an Admin for a queue that is open in this process. It starts
-// nothing and needs no end.
+// New returns an Admin for a queue that is open in this process. It need not be closed.
 func New(o Options) *Local {
 	if o.Queue == nil {
 		o.Queue = noQueue{}
@@ -96,7 +94,7 @@ func (l *Local) Status(ctx context.Context) (Status, error) {
 	return s, nil
 }
 
-// view is what an entry's words depend on besides the entry.
+// view returns the state of the relay now.
 func (l *Local) view() view {
 	_, unkept := l.opt.Queue.(noQueue)
 	v := view{now: time.Now(), unkept: unkept}
@@ -138,15 +136,14 @@ func (l *Local) Get(ctx context.Context, id string) (Mail, error) {
 	return out, nil
 }
 
-// leftOut maps a mail that is still kept once more: what is sent is made from
-// the mail at each attempt, so that this is what the next one would leave out.
+// leftOut maps a mail that is still kept, as the next attempt would.
 func (l *Local) leftOut(ctx context.Context, m queue.Mail) []history.LeftOut {
 	if l.opt.LeftOut == nil || m.Damaged || !slices.ContainsFunc(m.Recipients, func(r queue.Recipient) bool { return r.State != queue.Sent }) {
 		return nil
 	}
 	r, err := l.opt.Queue.Raw(ctx, m.Message.ID)
 	if err != nil {
-		return nil // sent meanwhile, or damaged: its states say so
+		return nil // sent meanwhile, or damaged: the mail says so
 	}
 	defer func() { _ = r.Close() }()
 	raw, err := io.ReadAll(r)
@@ -167,12 +164,12 @@ func (l *Local) Raw(ctx context.Context, id string) (io.ReadCloser, error) {
 		return nil, err
 	}
 	if full == id {
-		return nil, &saying{"the content of " + id + " is not kept any more", queue.ErrNotFound}
+		return nil, &worded{"the content of " + id + " is not kept any more", queue.ErrNotFound}
 	}
 	return l.Raw(ctx, full)
 }
 
-// find is Get of an id that may be shortened.
+// find is Get for an id that may be shortened.
 func (l *Local) find(ctx context.Context, id string) (queue.Mail, error) {
 	m, err := l.opt.Queue.Get(ctx, id)
 	if id == "" || !errors.Is(err, queue.ErrNotFound) {
@@ -188,23 +185,19 @@ func (l *Local) find(ctx context.Context, id string) (queue.Mail, error) {
 // maxCandidates is how many mails an AmbiguousError names.
 const maxCandidates = 10
 
-// complete is the one id that begins with a prefix.
+// complete returns the only id that begins with a prefix.
 func (l *Local) complete(ctx context.Context, prefix string) (string, error) {
 	var ids []string
-	for f := (queue.Filter{ID: prefix, Limit: MaxPage}); len(ids) <= maxCandidates; {
-		entries, cursor, err := l.opt.Queue.List(ctx, f)
+	for e, err := range l.entries(ctx, queue.Filter{ID: prefix}) {
 		if err != nil {
 			return "", err
 		}
-		for _, e := range entries { // a mail's recipients come one after the other
-			if id := e.Mail.Message.ID; len(ids) == 0 || ids[len(ids)-1] != id {
-				ids = append(ids, id)
-			}
+		if id := e.Mail.Message.ID; len(ids) == 0 || ids[len(ids)-1] != id { // the recipients of a mail are next to each other
+			ids = append(ids, id)
 		}
-		if cursor == "" {
+		if len(ids) > maxCandidates {
 			break
 		}
-		f.Cursor = cursor
 	}
 	switch {
 	case len(ids) == 0:
@@ -232,7 +225,7 @@ func (l *Local) Release(ctx context.Context, f Filter) (int, error) {
 // Retry implements Admin.
 func (l *Local) Retry(ctx context.Context, f Filter) (int, error) {
 	return l.change(ctx, "retry", f, func(ctx context.Context, qf queue.Filter) (int, error) {
-		if err := l.noteRetry(ctx, qf); err != nil {
+		if err := l.recordRetry(ctx, qf); err != nil {
 			return 0, err
 		}
 		return l.opt.Queue.Retry(ctx, qf, time.Now())
@@ -268,8 +261,8 @@ func (l *Local) Reload(ctx context.Context) (Reload, error) {
 	return r, err
 }
 
-// change is the one way to change many recipients, so that the guard against
-// an empty filter holds for all of them, whoever calls.
+// change changes many recipients. All changes go through it, so that none of them takes
+// an empty filter.
 func (l *Local) change(ctx context.Context, what string, f Filter, do func(context.Context, queue.Filter) (int, error)) (int, error) {
 	if !f.Selects() && !f.All {
 		return 0, ErrNothingSelected
@@ -292,53 +285,69 @@ func (l *Local) logChange(what string, recipients int, err error) {
 	l.opt.Log.Info("an operator changed the queue", attrs...)
 }
 
-// noteRetry notes who had failed and is tried again.
-func (l *Local) noteRetry(ctx context.Context, f queue.Filter) error {
+// recordRetry records the recipients that failed and are tried again.
+func (l *Local) recordRetry(ctx context.Context, f queue.Filter) error {
 	if len(f.States) > 0 && !slices.Contains(f.States, queue.Failed) {
 		return nil
 	}
-	f.States, f.Limit, f.Cursor = []queue.State{queue.Failed}, MaxPage, ""
-	for {
-		entries, cursor, err := l.opt.Queue.List(ctx, f)
+	f.States = []queue.State{queue.Failed}
+	for e, err := range l.entries(ctx, f) {
 		if err != nil {
 			return err
 		}
-		for _, e := range entries {
-			if !e.Mail.Damaged { // which cannot be retried
-				l.opt.History.Note(history.OperatorRetried{ID: e.Mail.Message.ID, To: e.Recipient.Addr, At: time.Now()})
-			}
-		}
-		if f.Cursor = cursor; cursor == "" {
-			return nil
+		if !e.Mail.Damaged { // it cannot be retried
+			l.opt.History.Note(history.OperatorRetried{ID: e.Mail.Message.ID, To: e.Recipient.Addr, At: time.Now()})
 		}
 	}
+	return nil
 }
 
-// logDrop names everyone who is about to be dropped: nobody else is told of
-// them, so that without this line a mail that was taken would end unseen. What
-// comes or goes at the same moment may be named and not dropped; then its own
-// lines follow.
+// entries lists the recipients in the queue that match, page by page.
+func (l *Local) entries(ctx context.Context, f queue.Filter) iter.Seq2[queue.Entry, error] {
+	f.Limit = MaxPage
+	return pages("", func(cursor string) ([]queue.Entry, string, error) {
+		f.Cursor = cursor
+		return l.opt.Queue.List(ctx, f)
+	})
+}
+
+// logDrop logs everyone who is about to be dropped. Nobody else is told, so without this
+// line nothing would say what became of the mail. It may log a recipient that is sent at
+// the same moment, and so is not dropped; then the line about that follows.
 func (l *Local) logDrop(ctx context.Context, f queue.Filter) error {
 	if len(f.States) == 0 {
 		f.States = []queue.State{queue.Waiting, queue.Claimed, queue.Held, queue.Failed}
 	}
-	f.Limit, f.Cursor = MaxPage, ""
-	for {
-		entries, cursor, err := l.opt.Queue.List(ctx, f)
-		if err != nil {
+	for e, err := range l.entries(ctx, f) {
+		switch {
+		case err != nil:
 			return err
+		case e.Recipient.State == queue.Sent: // Drop leaves it alone
+			continue
 		}
-		for _, e := range entries {
-			if e.Recipient.State == queue.Sent {
-				continue // Drop leaves it alone
-			}
-			l.opt.Log.Warn("recipient", "id", e.Mail.Message.ID, "from", e.Mail.Message.From, "to", e.Recipient.Addr,
-				"session", e.Mail.Message.Client.Session, "outcome", "dropped", "was", e.Recipient.State.String(), "attempts", e.Recipient.Attempts)
-			l.opt.History.Note(history.OperatorDropped{ID: e.Mail.Message.ID, To: e.Recipient.Addr, At: time.Now()})
-		}
-		if cursor == "" {
-			return nil
-		}
-		f.Cursor = cursor
+		l.opt.Log.Warn("recipient", "id", e.Mail.Message.ID, "from", e.Mail.Message.From, "to", e.Recipient.Addr,
+			"session", e.Mail.Message.Client.Session, "outcome", "dropped", "was", e.Recipient.State.String(), "attempts", e.Recipient.Attempts)
+		l.opt.History.Note(history.OperatorDropped{ID: e.Mail.Message.ID, To: e.Recipient.Addr, At: time.Now()})
 	}
+	return nil
+}
+
+// ErrNoQueue says that the relay keeps no queue.
+var ErrNoQueue = errors.New(`this relay keeps no queue (queue.mode = "none")`)
+
+// noQueue is the queue of a relay that keeps none.
+type noQueue struct{}
+
+func (noQueue) Get(context.Context, string) (queue.Mail, error)    { return queue.Mail{}, ErrNoQueue }
+func (noQueue) Raw(context.Context, string) (io.ReadCloser, error) { return nil, ErrNoQueue }
+func (noQueue) Hold(context.Context, queue.Filter) (int, error)    { return 0, ErrNoQueue }
+func (noQueue) Release(context.Context, queue.Filter) (int, error) { return 0, ErrNoQueue }
+func (noQueue) Drop(context.Context, queue.Filter) (int, error)    { return 0, ErrNoQueue }
+func (noQueue) Stats(context.Context) (queue.Stats, error)         { return queue.Stats{}, nil }
+func (noQueue) Retry(context.Context, queue.Filter, time.Time) (int, error) {
+	return 0, ErrNoQueue
+}
+
+func (noQueue) List(context.Context, queue.Filter) ([]queue.Entry, string, error) {
+	return nil, "", ErrNoQueue
 }

@@ -2,11 +2,15 @@ package admin
 
 import (
 	"context"
+	"crypto/sha256"
+	"crypto/subtle"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -17,30 +21,30 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
 
-// ServerOptions are what a Server is made from.
+// ServerOptions are the options of NewServer.
 type ServerOptions struct {
 	Admin        Admin
-	Suppressions Suppressions // nil: its calls are not answered
-	History      History      // nil: likewise
+	Suppressions Suppressions // nil: there are no calls for it
+	History      History      // nil: there are no calls for it
 	Health       Health
-	Metrics      prometheus.Gatherer // what /metrics answers with; nil: there is none
+	Metrics      prometheus.Gatherer // for /metrics; nil: there is no such page
 
-	// Path of the socket; at most some 100 bytes, which is the kernel's limit.
-	// Whoever may open it may do anything: it gets mode 0600, and its owner is
-	// the daemon's user.
+	// Path is the path of the socket, of at most some 100 bytes; that is the kernel's
+	// limit. Whoever can open the socket can do everything, so its mode is 0600 and
+	// its owner is the daemon's user.
 	Path string
 
-	// Address is host:port, instead of Path. What it answers is guarded.
+	// Address is host:port, and is used instead of Path. Access says who may ask there.
 	Address  string
-	Listener net.Listener // on Address, when it is bound already
-	Access   Access       // Prepare changes it
+	Listener net.Listener // on Address; nil: Start binds it
+	Access   Access       // Prepare can change it
 
 	Log *slog.Logger // nil: none
 }
 
-// limits bound what clients may use. On TCP anybody may come: a page of metrics
-// takes some 300 KB while it is made, so that all together have some 20 MB. Who
-// may open the socket may do anything, and takes time: a pager is slow.
+// limits bounds what clients can use. On TCP anybody can connect, and a page of metrics
+// needs some 300 KB: 64 connections need some 20 MB. On the socket there are only
+// operators, and they may be slow, as with a pager.
 func (o ServerOptions) limits() webserver.Limits {
 	if o.Address == "" {
 		return webserver.Limits{RequestTime: 30 * time.Second, WriteTime: time.Hour, IdleTime: time.Minute}
@@ -69,15 +73,15 @@ func NewServer(o ServerOptions) *Server {
 	return s
 }
 
-// Prepare makes ready to ask something else from the next request on, of clients
-// that are connected as well. It never fails.
+// Prepare makes ready to apply a from the next request on, also for clients that are
+// connected. It never fails.
 func (s *Server) Prepare(a Access) (apply func(), err error) {
 	return func() { s.access.Store(&a) }, nil
 }
 
-// Start binds the socket and serves until Stop. A socket file that a dead
-// daemon left is removed; one that a living daemon answers on is not, and
-// Start fails with ErrInUse. ctx bounds the start, not the life.
+// Start binds the socket and serves until Stop. It removes the socket of a daemon that
+// is dead. When a daemon answers on the socket, it fails with ErrInUse. ctx bounds only
+// Start itself.
 func (s *Server) Start(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -88,12 +92,13 @@ func (s *Server) Start(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	mux := handler(s.opt.Admin)
+	mux := http.NewServeMux()
+	handleAdmin(mux, s.opt.Admin)
 	if s.opt.Suppressions != nil {
 		handleSuppressions(mux, s.opt.Suppressions)
 	}
 	if s.opt.History != nil {
-		historyHandler(mux, s.opt.History)
+		handleHistory(mux, s.opt.History)
 	}
 	handlePages(mux, s.opt)
 	answers := http.Handler(mux)
@@ -105,7 +110,7 @@ func (s *Server) Start(ctx context.Context) error {
 	return s.web.Start(ln)
 }
 
-// Addr is where the server listens; nil before Start.
+// Addr returns the address that the server listens on; nil before Start.
 func (s *Server) Addr() net.Addr {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -115,9 +120,8 @@ func (s *Server) Addr() net.Addr {
 	return s.web.Addr()
 }
 
-// Stop takes no more calls and lets those under way end until ctx does; then
-// they are cut off. It waits for all of it and removes the socket. Stop before
-// Start, or twice, is harmless.
+// Stop refuses further calls, waits for those that run, and removes the socket. Calls
+// that still run when ctx ends are cut off. Stop before Start, or twice, is harmless.
 func (s *Server) Stop(ctx context.Context) error {
 	s.mu.Lock()
 	s.stopped = true
@@ -130,4 +134,81 @@ func (s *Server) Stop(ctx context.Context) error {
 		return fmt.Errorf("admin: %w", err)
 	}
 	return nil
+}
+
+// Access says what a client on TCP may ask for. The caller makes sure that there is a
+// token when other machines can reach the address.
+type Access struct {
+	Token                   string
+	OpenHealth, OpenMetrics bool // these pages need no token
+}
+
+// guarded answers what a client on TCP may ask for, and refuses the rest. It is not
+// used on the unix socket, where the permissions of the file decide.
+//
+// Without a token only this machine can reach the address, but every user of this
+// machine can. They see whether the relay is well. They do not see whose mail it has,
+// and cannot change anything.
+func guarded(now func() Access, h http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		a := now()
+		switch {
+		case a.Token == "" && !local(r.Host):
+			refuse(w, r, http.StatusForbidden, "ask for it by the address, or as localhost")
+		case a.Token != "" && bears(r, a.Token):
+			webserver.Trust(r.Context())
+			h.ServeHTTP(w, r)
+		case a.opens(r.URL.Path):
+			h.ServeHTTP(w, r)
+		case a.Token == "":
+			refuse(w, r, http.StatusForbidden, "admin.address has no token, and without one shows no more than "+
+				strings.Join([]string{Livez, Readyz, Metrics, status}, ", ")+"; use the unix socket")
+		default:
+			w.Header().Set("WWW-Authenticate", `Bearer realm="smtp2rest"`)
+			refuse(w, r, http.StatusUnauthorized, "the token is missing or wrong: send it as \"Authorization: Bearer …\"")
+		}
+	})
+}
+
+// local accepts only names of this machine. Otherwise a web page could read these pages
+// by a name of its own that leads to 127.0.0.1, when somebody on this machine looks at
+// it (DNS rebinding).
+func local(host string) bool {
+	name, _, err := net.SplitHostPort(host)
+	if err != nil {
+		name = host
+	}
+	_, err = netip.ParseAddr(strings.Trim(name, "[]"))
+	return err == nil || name == "localhost" || name == clientHost
+}
+
+// opens reports whether a page needs no token.
+func (a Access) opens(path string) bool {
+	switch path {
+	case Livez, Readyz:
+		return a.Token == "" || a.OpenHealth
+	case Metrics:
+		return a.Token == "" || a.OpenMetrics
+	case status:
+		return a.Token == ""
+	}
+	return false
+}
+
+// bears reports whether a request has the token. It compares digests, because they
+// have the same length, in constant time.
+func bears(r *http.Request, token string) bool {
+	given, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer ")
+	x, y := sha256.Sum256([]byte(given)), sha256.Sum256([]byte(token))
+	return ok && subtle.ConstantTimeCompare(x[:], y[:]) == 1
+}
+
+// refuse answers a call with JSON, and a page with text, and closes the connection.
+func refuse(w http.ResponseWriter, r *http.Request, status int, words string) {
+	w.Header().Set("Connection", "close")
+	if !strings.HasPrefix(r.URL.Path, prefix) {
+		http.Error(w, words, status)
+		return
+	}
+	writeJSON(w, status, answer[struct{}]{Error: &wireError{Code: "not_allowed", Text: words}})
 }

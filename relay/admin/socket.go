@@ -11,24 +11,25 @@ import (
 	"syscall"
 )
 
-// Errors of the way to the daemon.
+// Errors of a connection to the daemon.
 var (
-	// ErrNotRunning: nobody answers on the socket.
+	// ErrNotRunning says that no daemon answers.
 	ErrNotRunning = errors.New("no daemon answers")
-	// ErrInUse: another daemon answers on the socket.
+	// ErrInUse says that another daemon answers on the socket.
 	ErrInUse = errors.New("another smtp2rest answers on this socket")
 )
 
 // SocketName is the name of a daemon's socket in its data directory.
 const SocketName = "admin.sock"
 
-// SocketIn is where a daemon with that data directory has its socket.
+// SocketIn returns the path of the socket for a data directory.
 func SocketIn(dataDir string) string { return filepath.Join(dataDir, SocketName) }
 
-// socketMode: whoever may write to the socket may do anything.
+// socketMode lets only the owner in, because whoever can write to the socket can do
+// everything.
 const socketMode = 0o600
 
-// listen binds what the options name.
+// listen binds the address or the socket.
 func (o ServerOptions) listen(ctx context.Context) (net.Listener, error) {
 	if o.Address == "" {
 		return listen(ctx, o.Path)
@@ -43,9 +44,8 @@ func (o ServerOptions) listen(ctx context.Context) (net.Listener, error) {
 	return ln, nil
 }
 
-// listen binds the socket, in the place of one that nobody answers on. Two
-// daemons that start at the same moment are kept apart by the lock of the data
-// directory, not by this.
+// listen binds the socket, and replaces one that nobody answers on. It need not care for
+// two daemons that start at the same moment: the lock of the data directory does.
 func listen(ctx context.Context, path string) (net.Listener, error) {
 	ln, err := bind(ctx, path)
 	if !errors.Is(err, addrInUse) {
@@ -94,11 +94,11 @@ func removeStale(ctx context.Context, path string) error {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil
 	}
-	// Such as EAGAIN: somebody is there and has no time.
+	// For example EAGAIN: a daemon is there, and is busy.
 	return fmt.Errorf("%s: %w (%w)", path, ErrInUse, err)
 }
 
-// dialError says what keeps a client from the daemon, and what to do.
+// dialError says why a client cannot reach the daemon, and what to do.
 func dialError(path string, err error) error {
 	switch {
 	case errors.Is(err, fs.ErrNotExist), errors.Is(err, syscall.ENOTDIR):

@@ -8,6 +8,6 @@ import (
 
 const addrInUse, refused = windows.WSAEADDRINUSE, windows.WSAECONNREFUSED
 
-// private does nothing: who may open the socket is up to the access list of its
-// directory.
+// private does nothing: the access list of the directory decides who can open the
+// socket.
 func private(_, _ string, _ syscall.RawConn) error { return nil }

@@ -10,35 +10,35 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
 
-// Suppressions is what an operator can do about who is suppressed. As with
-// Admin, a command works on one in this process or on a daemon's.
+// Suppressions is the list of suppressed addresses. Like Admin it has two
+// implementations: LocalSuppressions and Client.
 type Suppressions interface {
-	// ListSuppressions returns one page, by address; follow its Next.
+	// ListSuppressions returns one page, sorted by address. Next leads to the next one.
 	ListSuppressions(ctx context.Context, f SuppressionFilter) (SuppressionPage, error)
 	// GetSuppression returns the entry of an address.
 	GetSuppression(ctx context.Context, address string) (Suppression, error)
-	// AddSuppressions writes entries in the place of what was known, and says
-	// how many: all or, with an error, none.
+	// AddSuppressions writes entries, replaces what the list has of them, and returns
+	// their number. It adds all of them or, with an error, none.
 	AddSuppressions(ctx context.Context, list []Suppression) (int, error)
-	// RemoveSuppressions takes addresses off the list and says how many were
-	// on it. What happened before does not put them on again.
+	// RemoveSuppressions takes addresses off the list and returns how many were on it.
+	// An event about something that happened before does not put them on it again.
 	RemoveSuppressions(ctx context.Context, addresses []string) (int, error)
 }
 
-// Suppression is one address that must not be sent to. What is said of types
-// in types.go holds for it.
+// Suppression is one address to which no mail is sent. Scripts read it, like the types
+// in types.go.
 type Suppression struct {
 	Address string    `json:"address"`
 	Reason  string    `json:"reason"` // see suppress.Reason
 	Source  string    `json:"source"`
 	Since   time.Time `json:"since"`
-	Expires time.Time `json:"expires,omitzero"` // not there: never
+	Expires time.Time `json:"expires,omitzero"` // missing: never
 	Event   string    `json:"event,omitempty"`
 	Detail  string    `json:"detail,omitempty"`
 	Note    string    `json:"note,omitempty"`
 }
 
-// SuppressionFilter selects entries; they must match all fields that are set.
+// SuppressionFilter selects entries. They match all fields that are set.
 type SuppressionFilter struct {
 	Reasons []string `json:"reasons,omitempty"`
 	Sources []string `json:"sources,omitempty"`
@@ -56,8 +56,8 @@ type SuppressionPage struct {
 // MaxSuppressions is how many addresses one call can add or remove.
 const MaxSuppressions = 500
 
-// AllSuppressions lists everything that matches, page by page. An error is the
-// last thing it yields.
+// AllSuppressions lists everything that matches, page by page. An error is the last
+// thing it yields.
 func AllSuppressions(ctx context.Context, s Suppressions, f SuppressionFilter) iter.Seq2[Suppression, error] {
 	return pages(f.After, func(after string) ([]Suppression, string, error) {
 		f.After = after
@@ -74,8 +74,8 @@ var (
 	_ Suppressions = (*Client)(nil)
 )
 
-// NewSuppressions returns Suppressions for a store that is open in this
-// process. It starts nothing and needs no end.
+// NewSuppressions returns Suppressions for a store that is open in this process. It
+// need not be closed.
 func NewSuppressions(s suppress.Store) *LocalSuppressions { return &LocalSuppressions{s} }
 
 // ListSuppressions implements Suppressions.
@@ -173,21 +173,22 @@ func suppressionOf(e suppress.Entry) Suppression {
 	}
 }
 
-// maxNote bounds what an operator can say of an entry.
+// maxNote bounds the texts of an entry, in bytes.
 const maxNote = 1000
 
-// entry is a Suppression as it is kept. What is left out is what an operator
-// means who names an address alone.
+// entry checks a Suppression and converts it. An address alone is suppressed by the
+// operator from now on.
 func (s Suppression) entry(now time.Time) (suppress.Entry, error) {
 	e := suppress.Entry{
 		Address: suppress.Normalise(s.Address), Reason: suppress.Operator, Source: suppress.ByOperator,
 		Since: s.Since, Expires: s.Expires, Event: s.Event, Detail: s.Detail, Note: s.Note,
 	}
-	if err := checkAddress(e.Address); err != nil {
-		return e, err
+	// Nobody would see a typing error on the list.
+	if domain := suppress.DomainOf(e.Address); len(e.Address) > 320 || domain == "" || len(domain)+1 >= len(e.Address) {
+		return e, fmt.Errorf("%w: %q is no mail address", ErrBadRequest, e.Address)
 	}
 	if len(e.Event)+len(e.Detail)+len(e.Note) > maxNote {
-		return e, fmt.Errorf("%w: %s: what is said of it is longer than %d bytes", ErrBadRequest, e.Address, maxNote)
+		return e, fmt.Errorf("%w: %s: its event, detail and note are longer than %d bytes", ErrBadRequest, e.Address, maxNote)
 	}
 	var ok bool
 	if s.Reason != "" {
@@ -209,20 +210,6 @@ func (s Suppression) entry(now time.Time) (suppress.Entry, error) {
 	return e, nil
 }
 
-// checkAddress takes what can be a recipient: a typing error on a list that
-// nobody looks at helps nobody.
-func checkAddress(normal string) error {
-	if len(normal) > 320 || !hasBothParts(normal) {
-		return fmt.Errorf("%w: %q is no mail address", ErrBadRequest, normal)
-	}
-	return nil
-}
-
-func hasBothParts(address string) bool {
-	domain := suppress.DomainOf(address)
-	return domain != "" && len(domain)+1 < len(address)
-}
-
 // adding and removing are the requests that change the list.
 type adding struct {
 	Entries []Suppression `json:"entries"`
@@ -232,7 +219,7 @@ type removing struct {
 	Addresses []string `json:"addresses"`
 }
 
-// handleSuppressions passes calls on. Client has the other half of each.
+// handleSuppressions passes calls on to Suppressions. Client makes them.
 func handleSuppressions(mux *http.ServeMux, s Suppressions) {
 	handle(mux, "suppressions/list", s.ListSuppressions)
 	handle(mux, "suppressions/get", func(ctx context.Context, in named) (Suppression, error) { return s.GetSuppression(ctx, in.ID) })

@@ -7,52 +7,52 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/history"
 )
 
-// The types below are read by scripts, through the socket and as the output of
-// --json: a field can be added, but none renamed and none given another
-// meaning. Times are RFC 3339 in UTC; what is not set is left out.
+// Scripts read the types below, as the output of --json. A field can be added, but none
+// can be renamed or get another meaning. Times are RFC 3339 in UTC. Fields that are not
+// set are left out.
 
-// Status is how the relay stands.
+// Status says how the relay is.
 type Status struct {
-	// State is StateFine, StateDegraded or StateStopped, and Summary says in a
-	// sentence what it means: does mail flow, how much waits, since when, why.
+	// State is StateFine, StateDegraded or StateStopped. Summary says in one sentence
+	// what it means: whether mail flows, how much waits, since when, and why.
 	State   string `json:"state"`
 	Summary string `json:"summary"`
 	Version string `json:"version"`
-	// Running is false when no daemon works on this queue, so that nothing is
-	// sent. Since is when it started.
+	// Running is false when no daemon works on this queue. Since is when the daemon
+	// started.
 	Running  bool      `json:"running"`
 	Since    time.Time `json:"since,omitzero"`
 	Queue    Counts    `json:"queue"`
 	Pace     *Pace     `json:"pace,omitempty"` // when Running
 	Warming  []Warming `json:"warming"`
 	LastDay  *LastDay  `json:"last_day,omitempty"` // missing where it is not known
-	Warnings []Warning `json:"notes"`              // most urgent first; scripts know them by this name
+	Warnings []Warning `json:"warnings"`           // the most urgent first
 }
 
 // The states of a relay.
 const (
 	StateFine     = "fine"
-	StateDegraded = "degraded" // there is a warning of another level than LevelInfo
+	StateDegraded = "degraded" // there is a warning that is not LevelInfo
 	StateStopped  = "stopped"  // no daemon works on this queue
 )
 
 // The levels of a warning.
 const (
 	LevelTrouble = "trouble" // mail does not flow; what was kept stays kept
-	LevelWarning = "warning" // mail flows, and something needs to be seen to
-	LevelInfo    = "info"    // as it should be
+	LevelWarning = "warning" // mail flows, and an operator has something to do
+	LevelInfo    = "info"    // everything is as it should be
 )
 
-// LastDay is what the provider told in the last 24 hours of mail that it had
-// taken. The senders are not told of it.
+// LastDay counts what the provider told in the last 24 hours about mail that it had
+// taken. The senders are not told.
 type LastDay struct {
 	Bounced    int64 `json:"bounced"`    // recipients, for good
 	Complained int64 `json:"complained"` // recipients that called a mail spam
 }
 
-// Counts is what is stored.
+// Counts says how much is stored.
 type Counts struct {
-	Waiting   int64     `json:"waiting"` // recipients, as all down to Failed
+	Waiting   int64     `json:"waiting"` // recipients, like the others up to Failed
 	Sending   int64     `json:"sending"`
 	Held      int64     `json:"held"`
 	Sent      int64     `json:"sent"`
@@ -63,7 +63,7 @@ type Counts struct {
 	Oldest    time.Time `json:"oldest,omitzero"`
 }
 
-// Pace is how fast mail may go out now.
+// Pace says how fast mail can go out now.
 type Pace struct {
 	PausedUntil time.Time `json:"paused_until,omitzero"` // the API asked for it
 	Rate        float64   `json:"rate"`                  // calls a second; 0: not known
@@ -81,7 +81,7 @@ type Breaker struct {
 	ProbeAt time.Time `json:"probe_at,omitzero"`
 }
 
-// Warming is how one domain that is being warmed stands today.
+// Warming says how far the warming of one domain is today.
 type Warming struct {
 	Domain  string    `json:"domain"`
 	Day     int       `json:"day"`
@@ -93,12 +93,12 @@ type Warming struct {
 	Text    string    `json:"text"`
 }
 
-// Warning is something an operator should know, in words.
+// Warning is something that an operator should know.
 type Warning struct {
 	Level string    `json:"level"`
 	What  string    `json:"what"`         // what waits, or failed
 	Why   string    `json:"why"`          // the cause
-	Do    string    `json:"do,omitempty"` // what helps, if anything is needed
+	Do    string    `json:"do,omitempty"` // what to do about it
 	Since time.Time `json:"since,omitzero"`
 	Until time.Time `json:"until,omitzero"`
 }
@@ -109,7 +109,7 @@ type Page struct {
 	Cursor  string  `json:"cursor,omitempty"` // go on with it; "" at the end
 }
 
-// Envelope is what a mail and a list's line about it have in common.
+// Envelope has what a mail and an entry of a list have in common.
 type Envelope struct {
 	ID       string    `json:"id"`
 	Sender   string    `json:"sender"` // "" is the null sender
@@ -120,17 +120,17 @@ type Envelope struct {
 	Damaged  bool      `json:"damaged,omitempty"`
 }
 
-// Progress is how far one recipient is.
+// Progress is the state of one recipient.
 type Progress struct {
 	Number    int       `json:"number"` // in the envelope, from 0
 	Recipient string    `json:"recipient"`
 	State     string    `json:"state"`
 	Tries     int       `json:"tries"`
 	Due       time.Time `json:"due,omitzero"`
-	Next      time.Time `json:"next,omitzero"` // the soonest that it can be tried: not before Due, nor while the API is left alone
+	Next      time.Time `json:"next,omitzero"` // the earliest time it can be tried: Due, or later when a pause or the open breaker holds it up
 	Ended     time.Time `json:"ended,omitzero"`
 	Bounced   bool      `json:"bounced,omitempty"` // the sender was told, or need not be
-	Why       string    `json:"why"`               // what came of it, or what it waits for, in words
+	Why       string    `json:"why"`               // what became of it, or what it waits for, in words
 }
 
 // Entry is one line of a list.
@@ -140,20 +140,20 @@ type Entry struct {
 	Last *Attempt `json:"last,omitempty"`
 }
 
-// Mail is one mail, whole but for its content.
+// Mail is one mail without its content.
 type Mail struct {
 	Envelope
 	Domain     string       `json:"domain,omitempty"`
 	Client     relay.Client `json:"client"`
 	Recipients []Recipient  `json:"recipients"`
-	// LeftOut is what the next attempt would leave out of the mail.
+	// LeftOut says what of the mail the next attempt would leave out.
 	LeftOut []history.LeftOut `json:"left_out,omitempty"`
 }
 
 // Recipient is one recipient of a Mail.
 type Recipient struct {
 	Progress
-	Since   time.Time `json:"since,omitzero"` // its age is reckoned from here
+	Since   time.Time `json:"since,omitzero"` // its age counts from here
 	History []Attempt `json:"history"`        // oldest first
 }
 

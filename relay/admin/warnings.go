@@ -10,16 +10,16 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 )
 
-// longPause is how long a pause may last before somebody should know of it.
+// longPause is the shortest pause that is a warning.
 const longPause = 5 * time.Minute
 
-// warnings say what stands in the way of mail.
+// warnings says what stands in the way of mail.
 func (v view) warnings(s Status) []Warning {
 	open := s.Queue.Waiting + s.Queue.Sending
-	warnings := []Warning{}
+	list := []Warning{}
 	add := func(level string, w Warning) {
 		w.Level = level
-		warnings = append(warnings, w)
+		list = append(list, w)
 	}
 	if !v.running && open > 0 {
 		add(LevelTrouble, Warning{What: waits(open), Why: "no daemon runs on this queue", Do: "start smtp2rest"})
@@ -56,10 +56,10 @@ func (v view) warnings(s Status) []Warning {
 		add(LevelInfo, Warning{What: "in the last day " + d.words(), Why: "the provider told so after it had taken the mail; the senders were not told",
 			Do: "'smtp2rest history --state bounced,complained --since 2d' says whose mail it was"})
 	}
-	return warnings
+	return list
 }
 
-// breakerWhy is why mail waits, with what the API or the network said.
+// breakerWhy says why mail waits, with what the API or the network said.
 func breakerWhy(b pace.BreakerState) string {
 	if said := saidText(b.Last); said != "" {
 		return fmt.Sprintf("%s (%s)", b.Why, said)
@@ -67,7 +67,7 @@ func breakerWhy(b pace.BreakerState) string {
 	return string(b.Why)
 }
 
-// breakerDo is what an operator can do about it.
+// breakerDo says what an operator can do about it.
 func breakerDo(why pace.Why) string {
 	switch why {
 	case pace.KeyBad:
@@ -81,7 +81,7 @@ func breakerDo(why pace.Why) string {
 
 func (d *LastDay) any() bool { return d != nil && *d != LastDay{} }
 
-// words is the day in a part of a sentence.
+// words describes the day in a part of a sentence: "3 recipients bounced".
 func (d *LastDay) words() string {
 	var parts []string
 	if d.Bounced > 0 {
@@ -98,14 +98,15 @@ func (d *LastDay) words() string {
 }
 
 // sortWarnings puts the most urgent first.
-func sortWarnings(warnings []Warning) {
+func sortWarnings(list []Warning) {
 	levels := []string{LevelTrouble, LevelWarning, LevelInfo}
-	slices.SortStableFunc(warnings, func(a, b Warning) int {
+	slices.SortStableFunc(list, func(a, b Warning) int {
 		return slices.Index(levels, a.Level) - slices.Index(levels, b.Level)
 	})
 }
 
-// judge says how the relay stands, from its warnings in their order.
+// judge returns the state of the relay and a sentence about it. The warnings in s are
+// sorted.
 func (v view) judge(s Status) (state, summary string) {
 	open := s.Queue.Waiting + s.Queue.Sending
 	switch {
@@ -114,11 +115,11 @@ func (v view) judge(s Status) (state, summary string) {
 	case !v.running:
 		return StateStopped, "no daemon runs; " + waits(open) + "; nothing is lost"
 	case len(s.Warnings) > 0 && s.Warnings[0].Level == LevelTrouble:
-		w := s.Warnings[0]
-		if v.unkept {
-			return StateDegraded, v.because(w)
+		summary = v.because(s.Warnings[0])
+		if !v.unkept {
+			summary += "; nothing is lost"
 		}
-		return StateDegraded, v.because(w) + "; nothing is lost"
+		return StateDegraded, summary
 	case len(s.Warnings) > 0 && s.Warnings[0].Level == LevelWarning:
 		return StateDegraded, v.because(s.Warnings[0])
 	case v.pace.PausedUntil.After(v.now):
@@ -137,7 +138,7 @@ func (v view) judge(s Status) (state, summary string) {
 	return StateFine, summary
 }
 
-// because is a warning in one line: the cause, since when, and what it does.
+// because puts a warning in one line: the cause, since when, and what it does.
 func (v view) because(w Warning) string {
 	words := w.Why
 	if !w.Since.IsZero() {
@@ -146,7 +147,7 @@ func (v view) because(w Warning) string {
 	return words + "; " + w.What
 }
 
-// clock is a time for people where the relay is: of today the time alone.
+// clock is a time for a person where the relay is. A time of today has no date.
 func (v view) clock(t time.Time) string {
 	t, now := t.Local(), v.now.Local()
 	if t.YearDay() == now.YearDay() && t.Year() == now.Year() {

@@ -2,28 +2,30 @@ package admin
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/warm"
 )
 
-// view is how the relay stands at one moment: what the words about a recipient
-// depend on besides itself.
+// view is the state of the relay at one moment. The words about a recipient depend on
+// it.
 type view struct {
 	now     time.Time
 	running bool
 	pace    pace.State // when running
-	unkept  bool       // there is no queue: what cannot be sent now is the client's again
+	unkept  bool       // there is no queue, so the client must keep what cannot be sent now
 	warming []warm.DomainState
 }
 
-// why says in words what came of a recipient, or what it waits for.
+// why says what became of a recipient, or what it waits for.
 func (v view) why(m queue.Mail, r queue.Recipient) string {
 	last := ""
 	if a, ok := r.Last(); ok {
@@ -46,8 +48,8 @@ func (v view) why(m queue.Mail, r queue.Recipient) string {
 	}
 }
 
-// turn says what a recipient that is due waits for, and until when; the zero
-// Time is now, or not known.
+// turn says what a recipient that is due waits for, and until when. The zero time means
+// that it is its turn, or that the time is not known.
 func (v view) turn(m queue.Mail) (why string, until time.Time) {
 	switch b := v.pace.Breaker; {
 	case !v.running:
@@ -67,7 +69,7 @@ func (v view) turn(m queue.Mail) (why string, until time.Time) {
 	return "its turn comes", time.Time{}
 }
 
-// next is the soonest that a waiting recipient can be tried.
+// next returns the earliest time at which a waiting recipient can be tried.
 func (v view) next(m queue.Mail, r queue.Recipient) time.Time {
 	if _, until := v.turn(m); until.After(r.Due) {
 		return until
@@ -82,7 +84,7 @@ func join(a, b string) string {
 	return a + "; last: " + b
 }
 
-// outcomeText is what came of an attempt, in one line of words.
+// outcomeText describes the outcome of an attempt in one line.
 func outcomeText(a queue.Attempt) string {
 	o := a.Outcome
 	if a.Unknown {
@@ -93,7 +95,7 @@ func outcomeText(a queue.Attempt) string {
 		words += fmt.Sprintf(" for %s", o.RetryAfter.Round(time.Second))
 	}
 	if o.Kind == relay.Unavailable && o.Status == 0 && o.Cause == nil && o.Detail != "" {
-		return text(o.Detail) // not the API's fault: the relay's own note
+		return text(o.Detail) // the relay wrote it, not the API
 	}
 	if said := saidText(o); said != "" {
 		return words + ": " + said
@@ -101,8 +103,7 @@ func outcomeText(a queue.Attempt) string {
 	return words
 }
 
-// saidText is what the API answered, or what stood in the way of an answer; ""
-// when nothing is known.
+// saidText returns what the API answered, or why there is no answer, or "".
 func saidText(o relay.Outcome) string {
 	var more []string
 	if o.Status != 0 {
@@ -119,7 +120,7 @@ func saidText(o relay.Outcome) string {
 	return strings.Join(more, " ")
 }
 
-// kindText is an outcome's kind for people.
+// kindText describes an outcome for a person.
 func kindText(o relay.Outcome) string {
 	switch o.Kind {
 	case relay.Accepted:
@@ -142,4 +143,80 @@ func kindText(o relay.Outcome) string {
 	default:
 		return "the API was not available"
 	}
+}
+
+// addWords describes every step of a mail in words.
+func addWords(m *history.Mail) {
+	for i := range m.Recipients {
+		for j := range m.Recipients[i].Steps {
+			s := &m.Recipients[i].Steps[j]
+			s.Words = stepText(*s)
+		}
+	}
+}
+
+func stepText(s history.Step) string {
+	switch s.What {
+	case history.StepAnswered:
+		return "the client was told " + s.Text
+	case history.StepTried:
+		if s.Attempt != nil {
+			return attemptText(*s.Attempt)
+		}
+	case history.StepGaveUp:
+		return "given up: " + s.Text
+	case history.StepTold:
+		return "the sender is told, by mail " + s.Text
+	case history.StepNotTold:
+		return "failed, and nobody can be told"
+	case history.StepDropped:
+		return "dropped from the queue by an operator; nobody is told"
+	case history.StepRetried:
+		return "to be tried again, says an operator"
+	case history.StepEvent:
+		if s.Event != nil {
+			return eventText(*s.Event)
+		}
+	}
+	return string(s.What)
+}
+
+func attemptText(a history.Attempt) string {
+	o := relay.Outcome{Kind: kindOf(a.Outcome), Status: a.Status, MessageID: a.MessageID, Detail: a.Detail}
+	if a.Cause != "" {
+		o.Cause = errors.New(a.Cause)
+	}
+	if a.Untried {
+		if a.Cause != "" {
+			return "not tried: " + a.Cause
+		}
+		return "not tried: " + kindText(o)
+	}
+	return fmt.Sprintf("attempt %d: %s", a.Number, outcomeText(queue.Attempt{Outcome: o, Unknown: a.Outcome == "unknown"}))
+}
+
+func kindOf(name string) relay.Kind {
+	for _, k := range relay.Kinds() {
+		if k.String() == name {
+			return k
+		}
+	}
+	return relay.Unavailable
+}
+
+// eventText describes an event of the provider.
+func eventText(e history.Event) string {
+	words := map[string]string{
+		relay.EventHardBounce:  "bounced for good",
+		relay.EventSoftBounce:  "bounced for now",
+		relay.EventComplaint:   "the recipient complained of it as spam",
+		relay.EventUnsubscribe: "the recipient unsubscribed",
+	}[e.Type]
+	if words == "" {
+		words = e.Type // delivered, opened, clicked, sent, or one that is new
+	}
+	if why := strings.TrimSpace(e.Code + " " + e.Reason); why != "" {
+		words += ": " + why
+	}
+	return "the provider tells: " + words
 }

@@ -2,6 +2,8 @@ package admin
 
 import (
 	"context"
+	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"time"
@@ -12,12 +14,63 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
 
+// The pages that people, supervisors and monitoring read with GET.
+const (
+	Livez   = "/livez"   // does the process make progress? If not, restart it
+	Readyz  = "/readyz"  // can mail be handed over? If not, send it elsewhere
+	Metrics = "/metrics" // for Prometheus
+	status  = "/status"  // Status, as JSON
+)
+
+// healthTime bounds a check. One that takes longer fails.
+const healthTime = 5 * time.Second
+
+// Health has the checks that supervisors ask for. One that is nil always passes.
+type Health struct {
+	Live  func(context.Context) error
+	Ready func(context.Context) error
+}
+
+// handlePages adds the pages that are read with GET.
+func handlePages(mux *http.ServeMux, o ServerOptions) {
+	mux.Handle("GET "+Livez, healthPage(o.Health.Live, healthTime))
+	mux.Handle("GET "+Readyz, healthPage(o.Health.Ready, healthTime))
+	mux.HandleFunc("GET "+status, func(w http.ResponseWriter, r *http.Request) {
+		s, err := o.Admin.Status(r.Context())
+		if err != nil {
+			reply(w, struct{}{}, err)
+			return
+		}
+		writeJSON(w, http.StatusOK, s)
+	})
+	if o.Metrics != nil {
+		mux.Handle("GET "+Metrics, metricsHandler(o.Metrics, o.Log))
+	}
+}
+
+// healthPage answers 200 and "ok", or 503 and the reason.
+func healthPage(check func(context.Context) error, limit time.Duration) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Header().Set("Cache-Control", "no-store")
+		if check != nil {
+			ctx, cancel := context.WithTimeout(r.Context(), limit)
+			defer cancel()
+			if err := check(ctx); err != nil {
+				w.WriteHeader(http.StatusServiceUnavailable)
+				_, _ = fmt.Fprintln(w, text(err.Error()))
+				return
+			}
+		}
+		_, _ = io.WriteString(w, "ok\n")
+	})
+}
+
 // statsTime bounds how long a scrape waits for the storage.
 const statsTime = 3 * time.Second
 
-// metricsHandler answers with all that gatherer has. One family that cannot be
-// gathered, such as the queue's while its storage hangs, does not take the
-// others away.
+// metricsHandler answers with the metrics. When some of them cannot be collected, such
+// as the queue's while its storage hangs, it answers with the others.
 func metricsHandler(gatherer prometheus.Gatherer, log *slog.Logger) http.Handler {
 	return promhttp.HandlerFor(gatherer, promhttp.HandlerOpts{
 		ErrorHandling: promhttp.ContinueOnError,
@@ -25,14 +78,14 @@ func metricsHandler(gatherer prometheus.Gatherer, log *slog.Logger) http.Handler
 	})
 }
 
-// collector reads the queue's counts when somebody scrapes, and never else.
+// collector reads the queue's counts at each scrape, and at no other time.
 type collector struct {
 	queue queue.Operator
 
 	recipients, mails, failed, bytes, oldest, unbounced *prometheus.Desc
 }
 
-// Collector is what a queue holds, as metrics.
+// Collector returns the metrics of a queue.
 func Collector(q queue.Operator) prometheus.Collector {
 	desc := func(name, help string, labels ...string) *prometheus.Desc {
 		return prometheus.NewDesc("smtp2rest_queue_"+name, help, labels, nil)
