@@ -182,7 +182,7 @@ func (s start) run(asNobody bool, file string) harness.Result {
 func anonymous(text, dir string) string {
 	text = strings.ReplaceAll(text, dir, "DIR")
 	for _, r := range [][2]string{
-		{`127\.0\.0\.1:[0-9]{4,5}`, "127.0.0.1:PORT"}, {`process [0-9]+`, "process PID"}, {`smtp2rest\.test \(pid [0-9]+\)`, "PROGRAM (pid PID)"}, {`known up to [0-9]+`, "known up to N"}, {`(?m)^time=\S+ `, ""},
+		{`127\.0\.0\.1:[0-9]{4,5}`, "127.0.0.1:PORT"}, {`process [0-9]+`, "process PID"}, {`\S+ \(pid [0-9]+\)`, "PROGRAM (pid PID)"}, {`known up to [0-9]+`, "known up to N"}, {`(?m)^time=\S+ `, ""},
 	} {
 		text = regexp.MustCompile(r[0]).ReplaceAllString(text, r[1])
 	}
