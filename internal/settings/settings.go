@@ -79,8 +79,12 @@ type walk struct {
 
 func (w *walk) fields(v reflect.Value, table string) {
 	for i := range v.NumField() {
-		field, tag := v.Field(i), v.Type().Field(i).Tag
-		if !v.Type().Field(i).IsExported() {
+		field, declared := v.Field(i), v.Type().Field(i)
+		tag := declared.Tag
+		if !declared.IsExported() {
+			if declared.Anonymous && field.Kind() == reflect.Struct { // its own fields may be exported
+				w.fields(field, table)
+			}
 			continue
 		}
 		name, named := tag.Lookup("toml")

@@ -145,10 +145,9 @@ func merge(text string) string {
 	return strings.Join(names, "\n") + "\n"
 }
 
-// Every setting is taken by some part of the daemon when it is reloaded, or
-// refused with a reason, or only checked. Whoever adds one and forgets the
-// reload learns it here: hook the part in (reload.go), or give the reason why
-// it takes a restart (relay/config, needRestart).
+// Every setting is taken by some part of the daemon at a reload, or its tag says why
+// it takes a restart, or it is only checked. Whoever adds a setting and forgets the
+// reload learns it here.
 func TestEverySettingReloads(t *testing.T) {
 	dir := t.TempDir()
 	writeFiles(t, dir)
