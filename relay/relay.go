@@ -22,11 +22,17 @@ type Message struct {
 	Raw        []byte
 	ReceivedAt time.Time
 	Client     Client
+	// Account sends the mail. It was chosen when the mail came, and only an operator
+	// changes it. "" is the default account.
+	Account string
 
 	// Aliases has, for each recipient that stands in for an alias, the address
 	// that the client named. Only the reply needs it; the queue does not keep it.
 	Aliases map[string]string
 }
+
+// DefaultAccount is how people call the default account, whose name in Message is "".
+const DefaultAccount = "default"
 
 // Named is how the client named a recipient.
 func (m *Message) Named(recipient string) string {

@@ -344,6 +344,10 @@ func (noQueue) Hold(context.Context, queue.Filter) (int, error)    { return 0, E
 func (noQueue) Release(context.Context, queue.Filter) (int, error) { return 0, ErrNoQueue }
 func (noQueue) Drop(context.Context, queue.Filter) (int, error)    { return 0, ErrNoQueue }
 func (noQueue) Stats(context.Context) (queue.Stats, error)         { return queue.Stats{}, nil }
+func (noQueue) Accounts(context.Context) (map[string]int, error)   { return nil, nil }
+func (noQueue) Reassign(context.Context, queue.Filter, string) (int, error) {
+	return 0, ErrNoQueue
+}
 func (noQueue) Retry(context.Context, queue.Filter, time.Time) (int, error) {
 	return 0, ErrNoQueue
 }

@@ -30,6 +30,7 @@ import (
 // Options configure an Engine.
 type Options struct {
 	Settings
+	Account  string // whose mail is sent; "" is the default account's
 	Queue    queue.Queue
 	Attempts *attempt.Sender
 	Pace     *pace.Pacer
@@ -77,6 +78,11 @@ type Engine struct {
 	unread map[string]time.Time
 	latest bool // the last probe was for the latest mail; only dispatch uses it
 
+	// The fields below are a Group's.
+	secondary bool                         // another one purges, and writes the bounces
+	woken     chan struct{}                // used instead of the queue's Wake; may be nil
+	engineOf  func(account string) *Engine // whose settings a bounce is written by
+
 	// unsettled counts attempts whose outcome could not be stored yet.
 	unsettled atomic.Int64
 
@@ -119,6 +125,7 @@ func New(o Options) *Engine {
 
 		unread: map[string]time.Time{},
 	}
+	e.engineOf = func(string) *Engine { return e }
 	e.set.Store(&o.Settings)
 	e.register(o.Metrics)
 	return e
@@ -135,6 +142,9 @@ func (e *Engine) Start() {
 	trying, cutOff := context.WithCancel(context.Background())
 	e.stopping, e.cutOff = stopping, cutOff
 	e.loops.Go(func() { e.dispatch(claiming, trying) })
+	if e.secondary {
+		return
+	}
 	e.loops.Go(func() { e.tellSenders(claiming) })
 	e.loops.Go(func() { e.purge(claiming) })
 }
@@ -273,7 +283,7 @@ func (e *Engine) claim(ctx context.Context, passes []*pace.Pass) ([]queue.Claim,
 func (e *Engine) request() queue.ClaimRequest {
 	now := e.opt.Now()
 	longest := max(e.set.Load().Schedule.Max, readPause, memoryPause)
-	return queue.ClaimRequest{Now: now, Limits: e.opt.Warming.Limits(now), MaxWait: longest + clockSlack}
+	return queue.ClaimRequest{Account: e.opt.Account, Now: now, Limits: e.opt.Warming.Limits(now), MaxWait: longest + clockSlack}
 }
 
 // begin returns false for a recipient that is being tried already.
@@ -332,7 +342,11 @@ func (e *Engine) untilDue(now, due time.Time, ok bool) time.Duration {
 // makes a recipient due again, whichever comes first.
 func (e *Engine) awaitChange(ctx context.Context, wait time.Duration) {
 	e.watchdog.waiting("waiting for something to do", wait)
-	await(ctx, wait, e.opt.Queue.Wake(), e.dueSooner, e.watchdog.probe)
+	wake := e.opt.Queue.Wake()
+	if e.woken != nil {
+		wake = e.woken
+	}
+	await(ctx, wait, wake, e.dueSooner, e.watchdog.probe)
 }
 
 // rest waits for the whole time.

@@ -231,7 +231,8 @@ func (e *Engine) bounceFor(b queue.Bounce, header []byte) (*queue.Mail, bounce.T
 	for i, r := range b.Failed {
 		failed[i] = bounce.Failure{Recipient: r.Addr, Reason: reason(r)}
 	}
-	set := e.set.Load()
+	by := e.engineOf(m.Account)
+	set := by.set.Load()
 	text, to, ok := bounce.Compose(set.Bounce, &m, failed, now)
 	log := e.opt.Log.With("id", m.ID, "from", m.From, "recipients", len(failed))
 	switch {
@@ -243,7 +244,7 @@ func (e *Engine) bounceFor(b queue.Bounce, header []byte) (*queue.Mail, bounce.T
 		return nil, bounce.TooMany
 	}
 	mail := queue.NewMail(relay.Message{
-		ID: queue.BounceID(m.ID, numbersOf(b)), Recipients: []string{to}, Raw: text, ReceivedAt: now,
+		ID: queue.BounceID(m.ID, numbersOf(b)), Recipients: []string{to}, Raw: text, ReceivedAt: now, Account: by.opt.Account,
 	})
 	mail.BounceOf = m.ID
 	mail.Urgent = true // bounces are few and a sender waits for them

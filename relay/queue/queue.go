@@ -151,7 +151,7 @@ type Claims interface {
 	// until the recipient is claimed again.
 	Settle(ctx context.Context, settlements ...Settlement) error
 
-	// NextDue says from when on a Claim with the same Now, Limits and MaxWait
+	// NextDue says from when on a Claim with the same Account, Now, Limits and MaxWait
 	// might find something: Now at the earliest, the next due time otherwise. It
 	// is false when only a change can make something due: a settlement, or one of
 	// those of which Wake tells. It may name a time at which there is nothing after all.
@@ -160,8 +160,11 @@ type Claims interface {
 
 // ClaimRequest says what to claim.
 type ClaimRequest struct {
-	Now time.Time
-	Max int // at least 1
+	// Account: mail of this account alone is claimed. What it says of lanes, turns
+	// and the latest mail is within the account.
+	Account string
+	Now     time.Time
+	Max     int // at least 1
 	// MaxWait is more than any recipient ever waits. One that is due later than
 	// Now+MaxWait was settled before the clock was set back: it is due now, or it
 	// would wait for as long as the clock was wrong. 0 is no bound.
@@ -298,6 +301,15 @@ type Operator interface {
 	Retry(ctx context.Context, f Filter, now time.Time) (int, error)
 	Drop(ctx context.Context, f Filter) (int, error)
 
+	// Reassign gives mails to another account, those that have an open or failed
+	// recipient that matches. It says how many mails it moved, and works in steps as
+	// well. An attempt under way is still made by the account that began it.
+	Reassign(ctx context.Context, f Filter, account string) (int, error)
+
+	// Accounts counts the mails of each account that are not sent to everybody,
+	// but for those of the default account, and at most MaxCounted of each.
+	Accounts(ctx context.Context) (map[string]int, error)
+
 	// Stats is cheap, however much is stored.
 	Stats(ctx context.Context) (Stats, error)
 }
@@ -308,6 +320,7 @@ type Filter struct {
 	States    []State
 	Sender    string // the envelope sender, case-insensitive in ASCII
 	Recipient string // the address, case-insensitive in ASCII
+	Account   string // relay.DefaultAccount selects those of the default account
 	// Received at or after From and before Until.
 	From, Until time.Time
 
@@ -320,6 +333,9 @@ type Entry struct {
 	Mail      Mail      // without Recipients and without Raw
 	Recipient Recipient // History has the latest attempt only
 }
+
+// MaxCounted bounds what Accounts counts.
+const MaxCounted = 10_000
 
 // Stats counts what is stored.
 type Stats struct {

@@ -54,6 +54,7 @@ func runModel(t *testing.T, open func(t TB) Backend) {
 			"hold":    m.holdSome,
 			"release": m.releaseSome,
 			"retry":   m.retrySome,
+			"move":    m.reassignSome,
 			"drop":    m.dropSome,
 			"bounce":  m.bounceAll,
 			"restart": m.restart,
@@ -66,6 +67,7 @@ func (m *model) enqueue(t *rapid.T) {
 	lane := rapid.SampledFrom([]string{"a@x", "b@x", "c@y", ""}).Draw(t, "lane")
 	mail := m.mail(lane)
 	mail.Urgent = rapid.IntRange(0, 4).Draw(t, "urgent") == 0
+	mail.Message.Account = drawAccount(t)
 	for n := range rapid.IntRange(1, 3).Draw(t, "recipients") {
 		r := queue.Recipient{Addr: fmt.Sprintf("%d@r", n)}
 		if rapid.IntRange(0, 3).Draw(t, "delayed") == 0 {
@@ -79,6 +81,10 @@ func (m *model) enqueue(t *rapid.T) {
 	}
 }
 
+func drawAccount(t *rapid.T) string {
+	return rapid.SampledFrom([]string{"", "", "shop", "news"}).Draw(t, "account")
+}
+
 func (m *model) find(id string, number int) *modelRecipient {
 	for _, r := range m.recipients {
 		if r.id() == id && r.number == number {
@@ -89,6 +95,7 @@ func (m *model) find(id string, number int) *modelRecipient {
 }
 
 func (m *model) claimSome(t *rapid.T) {
+	account := drawAccount(t)
 	max := rapid.IntRange(1, 6).Draw(t, "max")
 	var over []string
 	for len(m.recipients) > 0 && rapid.IntRange(0, 2).Draw(t, "pass over") == 0 {
@@ -97,12 +104,12 @@ func (m *model) claimSome(t *rapid.T) {
 	want := map[string][]*modelRecipient{} // by lane, oldest first
 	total := 0
 	for _, r := range m.recipients {
-		if r.claimable(m.now) && !slices.Contains(over, r.id()) {
+		if r.mail.Message.Account == account && r.claimable(m.now) && !slices.Contains(over, r.id()) {
 			want[r.lane()] = append(want[r.lane()], r)
 			total++
 		}
 	}
-	claims, err := m.Claim(m.ctx, queue.ClaimRequest{Now: m.now, Max: max, PassOver: over,
+	claims, err := m.Claim(m.ctx, queue.ClaimRequest{Account: account, Now: m.now, Max: max, PassOver: over,
 		Latest: rapid.Bool().Draw(t, "latest")})
 	m.must(err)
 	m.equal("number of claims", len(claims), min(max, total))
@@ -259,6 +266,24 @@ func (m *model) retrySome(t *rapid.T) {
 	}
 	n, err := m.Retry(m.ctx, f, m.now)
 	m.applied(n, err, want)
+}
+
+func (m *model) reassignSome(t *rapid.T) {
+	f, selected := m.some(t)
+	account := drawAccount(t)
+	moved := map[string]bool{}
+	for _, r := range selected {
+		if r.state != queue.Sent && r.mail.Message.Account != account {
+			moved[r.id()] = true
+		}
+	}
+	for _, r := range m.recipients {
+		if moved[r.id()] {
+			r.mail.Message.Account = account
+		}
+	}
+	n, err := m.Reassign(m.ctx, f, account)
+	m.applied(n, err, len(moved))
 }
 
 func (m *model) dropSome(t *rapid.T) {

@@ -47,6 +47,7 @@ func Run(t *testing.T, open func(t TB) Backend) {
 		{"Bounce", bounceTests},
 		{"Operator", operatorTests},
 		{"List", listTests},
+		{"Account", accountTests},
 		{"Marks", markTests},
 		{"Life", lifeTests},
 	}

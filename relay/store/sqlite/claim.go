@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/queue"
@@ -141,7 +142,7 @@ func (s *Queue) NextDue(ctx context.Context, r queue.ClaimRequest) (time.Time, b
 	var at time.Time
 	found := false
 	err := s.read(ctx, func(c *conn) error {
-		ok, err := readyWithin(c, r.Limits)
+		ok, err := readyWithin(c, turnsOf(r.Account), r.Limits)
 		if err != nil || ok {
 			at, found = r.Now, ok
 			return err
@@ -159,27 +160,28 @@ func (s *Queue) NextDue(ctx context.Context, r queue.ClaimRequest) (time.Time, b
 	return at, found, err
 }
 
-// readyWithin reports whether anything is ready that the limits do not stop.
-func readyWithin(c *conn, limits map[string]int) (bool, error) {
-	q, args := "SELECT turn FROM recipients WHERE state = 0 ORDER BY turn LIMIT 1", []any(nil)
+// readyWithin reports whether anything of an account is ready that the limits do not stop.
+func readyWithin(c *conn, of span, limits map[string]int) (bool, error) {
+	q, args := "SELECT turn FROM recipients WHERE state = 0 AND turn >= ? AND turn < ? ORDER BY turn LIMIT 1", []any{of.from, of.before}
 	for {
 		r, err := c.One(q, args...)
 		if err != nil || r == nil {
 			return false, err
 		}
 		turn := r.Text(0)
-		if turn == "" {
+		domain, ordinary := strings.CutPrefix(turn, of.from+"=")
+		if !ordinary {
 			return true, nil
 		}
-		if n, limited := limits[turn[1:]]; !limited || n > 0 {
+		if n, limited := limits[domain]; !limited || n > 0 {
 			return true, nil
 		}
-		q, args = "SELECT turn FROM recipients WHERE state = 0 AND turn > ? ORDER BY turn LIMIT 1", []any{turn}
+		q, args = "SELECT turn FROM recipients WHERE state = 0 AND turn > ? AND turn < ? ORDER BY turn LIMIT 1", []any{turn, of.before}
 	}
 }
 
-// turn is the lane that was served last. It is not stored: after a restart
-// the round begins anew.
+// turn is the lane of an account that was served last. It is not stored: after a
+// restart the round begins anew.
 type turn struct{ turn, lane string }
 
 // due is a recipient that is ready, by its key.
@@ -191,20 +193,21 @@ type due struct {
 // choose picks up to r.Max ready recipients, one from each lane in turn.
 func (t *tx) choose(r queue.ClaimRequest) ([]due, error) {
 	left := make(map[string]int, len(r.Limits)) // what a domain may still get
+	of := turnsOf(r.Account)
 	for domain, n := range r.Limits {
-		left["="+domain] = n
+		left[of.from+"="+domain] = n
 	}
 	over, err := t.seqs(r.PassOver)
 	if err != nil {
 		return nil, err
 	}
 	// So many lanes may have nothing but what is passed over.
-	lanes, err := t.lanes(r.Max+len(over), left)
+	lanes, err := t.lanes(r.Account, r.Max+len(over), left)
 	if err != nil {
 		return nil, err
 	}
 	if r.Latest {
-		if lanes, err = t.latestFirst(lanes, over, left); err != nil {
+		if lanes, err = t.latestFirst(of, lanes, over, left); err != nil {
 			return nil, err
 		}
 	}
@@ -229,7 +232,7 @@ func (t *tx) choose(r queue.ClaimRequest) ([]due, error) {
 			}
 			taken = append(taken, d)
 			if !r.Latest || len(taken) > 1 {
-				t.turn = l.turn
+				t.took(r.Account, l.turn)
 			}
 			going = append(going, l)
 		}
@@ -246,17 +249,36 @@ type lane struct {
 	end    bool
 }
 
-// lanes lists up to limit lanes that have something ready, beginning after
+// took remembers whose lane of an account was served last.
+func (t *tx) took(account string, last turn) {
+	if t.turned == nil {
+		t.turned = map[string]turn{}
+	}
+	t.turned[account] = last
+}
+
+// lastTurn is the lane of an account that was served last.
+func (t *tx) lastTurn(account string) turn {
+	if last, ok := t.turned[account]; ok {
+		return last
+	}
+	if last, ok := t.s.turns[account]; ok {
+		return last
+	}
+	return turn{turn: turnsOf(account).from}
+}
+
+// lanes lists up to limit lanes of an account that have something ready, beginning after
 // the one that was served last. Each costs one step down an index, and so
 // does passing over all lanes of a domain that has nothing left.
-func (t *tx) lanes(limit int, left map[string]int) ([]lane, error) {
+func (t *tx) lanes(account string, limit int, left map[string]int) ([]lane, error) {
 	var found []lane
-	start := t.turn
+	start, of := t.lastTurn(account), turnsOf(account)
 	at, wrapped := start, false
 	// SQLite begins a comparison of rows at the first that is equal and steps
 	// from there; with a number above all mails that is behind the whole lane.
-	const after = "SELECT turn, lane FROM recipients WHERE state = 0 AND (turn, lane, mail) > (?, ?, 9223372036854775807) ORDER BY turn, lane LIMIT 1"
-	q, args := after, []any{at.turn, at.lane}
+	const after = "SELECT turn, lane FROM recipients WHERE state = 0 AND (turn, lane, mail) > (?, ?, 9223372036854775807) AND turn < ? ORDER BY turn, lane LIMIT 1"
+	q, args := after, []any{at.turn, at.lane, of.before}
 	for len(found) < limit {
 		r, err := t.One(q, args...)
 		if err != nil {
@@ -266,16 +288,16 @@ func (t *tx) lanes(limit int, left map[string]int) ([]lane, error) {
 			return found, nil
 		}
 		if r == nil { // the first lane of all is the one after the last
-			q, args, wrapped = "SELECT turn, lane FROM recipients WHERE state = 0 ORDER BY turn, lane LIMIT 1", nil, true
+			q, args, wrapped = "SELECT turn, lane FROM recipients WHERE state = 0 AND turn >= ? AND turn < ? ORDER BY turn, lane LIMIT 1", []any{of.from, of.before}, true
 			continue
 		}
 		at = turn{r.Text(0), r.Text(1)}
 		if wrapped && (at.turn > start.turn || at.turn == start.turn && at.lane > start.lane) {
 			return found, nil // once around
 		}
-		q, args = after, []any{at.turn, at.lane}
+		q, args = after, []any{at.turn, at.lane, of.before}
 		if n, limited := left[at.turn]; limited && n <= 0 {
-			q, args = "SELECT turn, lane FROM recipients WHERE state = 0 AND turn > ? ORDER BY turn, lane LIMIT 1", []any{at.turn}
+			q, args = "SELECT turn, lane FROM recipients WHERE state = 0 AND turn > ? AND turn < ? ORDER BY turn, lane LIMIT 1", []any{at.turn, of.before}
 			continue
 		}
 		found = append(found, lane{turn: at, seq: -1})
@@ -289,7 +311,7 @@ const latestBack = 2000
 // latestFirst puts the lane of the mail that came last before the others, if
 // there is one none of whose mail is passed over: what is wrong with that is
 // often wrong with all of its sender's.
-func (t *tx) latestFirst(lanes []lane, over map[int64]bool, left map[string]int) ([]lane, error) {
+func (t *tx) latestFirst(of span, lanes []lane, over map[int64]bool, left map[string]int) ([]lane, error) {
 	var latest, second *turn
 	passed := map[turn]bool{}
 	for seq := range over {
@@ -305,7 +327,7 @@ func (t *tx) latestFirst(lanes []lane, over map[int64]bool, left map[string]int)
 		at := turn{r.Text(1), r.Text(2)}
 		n, limited := left[at.turn]
 		switch {
-		case latest != nil || over[r.Int(0)] || limited && n <= 0:
+		case latest != nil || !of.has(at.turn) || over[r.Int(0)] || limited && n <= 0:
 		case !passed[at]:
 			latest = &at
 		case second == nil:

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
@@ -113,6 +114,9 @@ func (s *Queue) toSpool(p *parcel, bounded bool) (err error) {
 func wrapOne(m queue.Mail) (*parcel, error) {
 	if m.Message.ID == "" || len(m.Recipients) == 0 {
 		return nil, fmt.Errorf("a mail without an id or a recipient cannot be queued")
+	}
+	if strings.Contains(m.Message.Account, "/") {
+		return nil, fmt.Errorf("mail %s: %q cannot be an account", m.Message.ID, m.Message.Account)
 	}
 	client, err := json.Marshal(m.Message.Client)
 	if err != nil {
@@ -232,9 +236,15 @@ func (t *tx) insertMail(p *parcel) error {
 			done = max(done, millis(r.Ended), 1)
 		}
 	}
-	inserted, err := t.Exec("INSERT INTO mails VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, 0, ?, ?) ON CONFLICT (id) DO NOTHING",
-		seq, p.Message.ID, p.Message.From, p.Lane, p.Domain, p.Urgent, millis(p.Message.ReceivedAt), p.client,
-		p.BounceOf, p.Size, where, p.spool, done, p.envelopeSum, p.bodySum)
+	const columns = "seq, id, sender, lane, domain, urgent, received, client, bounce_of, size, body, spool, place, done, damaged, envelope_sum, body_sum"
+	const values = "?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, 0, ?, ?"
+	query, args := "INSERT INTO mails ("+columns+") VALUES ("+values+") ON CONFLICT (id) DO NOTHING", []any{seq, p.Message.ID, p.Message.From, p.Lane, p.Domain, p.Urgent,
+		millis(p.Message.ReceivedAt), p.client, p.BounceOf, p.Size, where, p.spool, done, p.envelopeSum, p.bodySum}
+	if p.Message.Account != "" { // takeSegments comes before there is such a column
+		query = "INSERT INTO mails (" + columns + ", account) VALUES (" + values + ", ?) ON CONFLICT (id) DO NOTHING"
+		args = append(args, p.Message.Account)
+	}
+	inserted, err := t.Exec(query, args...)
 	p.seen = inserted == 0
 	if err != nil || p.seen {
 		return err
@@ -307,13 +317,28 @@ func (p *parcel) where() int64 {
 
 // turnOf is the first part of a lane's key: urgent mail has lanes of its own,
 // and the lanes of one domain lie together, so that a domain that may send no
-// more today is passed over in one step.
+// more today is passed over in one step. So do those of one account.
 func turnOf(m queue.Mail) string {
-	if m.Urgent {
-		return ""
+	turn := turnsOf(m.Message.Account).from
+	if !m.Urgent {
+		turn += "=" + m.Domain
 	}
-	return "=" + m.Domain
+	return turn
 }
+
+// span is the turns from one on and before another.
+type span struct{ from, before string }
+
+// turnsOf are the turns of an account. They all begin with from. That of the default
+// account is "", as before there were others.
+func turnsOf(account string) span {
+	if account == "" {
+		return span{"", "@"}
+	}
+	return span{"@" + account + "/", "@" + account + "0"} // 0 comes after /
+}
+
+func (s span) has(turn string) bool { return s.from <= turn && turn < s.before }
 
 // storedState is how a state that a mail can come with is stored, but for
 // ready and later, which are one there.

@@ -7,6 +7,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
 
@@ -255,6 +256,60 @@ func (t *tx) drop(x subject) error {
 	return t.countFailed(x.seq, 1)
 }
 
+// Reassign implements queue.Queue.
+func (s *Queue) Reassign(ctx context.Context, f queue.Filter, account string) (int, error) {
+	if strings.Contains(account, "/") {
+		return 0, fmt.Errorf("%q cannot be an account", account)
+	}
+	return s.operate(ctx, f, func(t *tx, x subject) (bool, error) {
+		if x.state == sent {
+			return false, nil
+		}
+		return t.reassign(x.seq, account)
+	})
+}
+
+// reassign gives a mail to another account. It is false if the account has it already,
+// and for a mail that is damaged: its sum must not make it look whole.
+func (t *tx) reassign(seq int64, account string) (bool, error) {
+	v, err := t.One("SELECT "+mailColumns+" FROM mails m WHERE m.seq = ?", seq)
+	if err != nil || v == nil {
+		return false, err
+	}
+	m, err := readMail(v)
+	if err != nil || m.Message.Account == account || !m.intact(v.Text(6)) {
+		return false, nil //nolint:nilerr // the claim will mark it as damaged
+	}
+	m.Message.Account = account
+	if _, err := t.Exec("UPDATE mails SET account = ?, envelope_sum = ? WHERE seq = ?", account, envelopeSum(m.Mail, v.Text(6)), seq); err != nil {
+		return false, err
+	}
+	t.wakes = true
+	_, err = t.Exec("UPDATE recipients SET turn = ? WHERE mail = ?", turnOf(m.Mail), seq)
+	return true, err
+}
+
+// Accounts implements queue.Queue.
+func (s *Queue) Accounts(ctx context.Context) (map[string]int, error) {
+	counts := map[string]int{}
+	err := s.read(ctx, func(c *conn) error {
+		clear(counts)
+		for account := ""; ; {
+			r, err := c.One("SELECT account FROM mails INDEXED BY mails_account WHERE account <> '' AND done = 0 AND account > ? ORDER BY account LIMIT 1", account)
+			if err != nil || r == nil {
+				return err
+			}
+			account = r.Text(0)
+			n, err := c.Number("SELECT count(*) FROM (SELECT 1 FROM mails INDEXED BY mails_account WHERE account <> '' AND done = 0 AND account = ? LIMIT ?)", account, queue.MaxCounted)
+			if err != nil {
+				return err
+			}
+			counts[account] = int(n)
+		}
+	})
+	return counts, err
+}
+
 const (
 	defaultList = 100
 	maxList     = 1000
@@ -417,6 +472,13 @@ func (q *query) filter(f queue.Filter) {
 	}
 	if f.Recipient != "" {
 		q.and("r.addr = ? COLLATE NOCASE", f.Recipient)
+	}
+	switch f.Account {
+	case "":
+	case relay.DefaultAccount:
+		q.and("m.account = ''")
+	default:
+		q.and("m.account = ?", f.Account)
 	}
 	if !f.From.IsZero() {
 		q.and("m.received >= ?", millis(f.From))

@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"sync/atomic"
@@ -62,6 +63,7 @@ type Queue struct {
 	database
 	spool     spool
 	last      queueState             // of the latest commit; the writer's
+	turns     map[string]turn        // by account: whose lane was served last; the writer's
 	published atomic.Pointer[counts] // of it, for readers
 	wake      chan struct{}
 	oldest    atomic.Pointer[oldest]
@@ -72,11 +74,11 @@ type Queue struct {
 type queueState struct {
 	s       *Queue
 	counts  counts
-	turn    turn      // whose lane was served last
-	wakes   bool      // something may have become due
-	reopens bool      // mail that was failed waits again
-	size    int64     // of the mail that it stores
-	files   *[]string // of the op that runs: files that no row refers to any more
+	turned  map[string]turn // accounts that had a turn, and whose lane was served last
+	wakes   bool            // something may have become due
+	reopens bool            // mail that was failed waits again
+	size    int64           // of the mail that it stores
+	files   *[]string       // of the op that runs: files that no row refers to any more
 }
 
 var _ queue.Queue = (*Queue)(nil)
@@ -87,7 +89,7 @@ var _ queue.Queue = (*Queue)(nil)
 // is damaged; in all three cases nothing is changed.
 func OpenQueue(o Options) (*Queue, error) {
 	o.setDefaults()
-	s := &Queue{database: database{spec: queueSpec(), opts: o, metrics: newQueueMetrics(o)}, wake: make(chan struct{}, 1)}
+	s := &Queue{database: database{spec: queueSpec(), opts: o, metrics: newQueueMetrics(o)}, turns: map[string]turn{}, wake: make(chan struct{}, 1)}
 	s.owner = s
 	s.oldest.Store(&oldest{})
 	s.spool = spool{dir: filepath.Join(o.Dir, spoolDir), fs: o.spool}
@@ -139,7 +141,7 @@ func (s *Queue) openFiles() error {
 }
 
 func (s *Queue) begin(t *tx) {
-	t.queueState = queueState{s: s, counts: s.last.counts, turn: s.last.turn}
+	t.queueState = queueState{s: s, counts: s.last.counts}
 }
 
 func (s *Queue) save(t *tx) error {
@@ -151,6 +153,7 @@ func (s *Queue) save(t *tx) error {
 
 func (s *Queue) committed(t *tx) {
 	s.last = t.queueState
+	maps.Copy(s.turns, t.turned)
 	s.published.Store(&t.counts)
 	if t.reopens {
 		s.oldest.Store(&oldest{})

@@ -16,10 +16,10 @@ import (
 
 // mailColumns are what readMail reads, from a table called m.
 const mailColumns = `m.id, m.sender, m.lane, m.domain, m.urgent, m.received, m.client,
-	m.bounce_of, m.size, m.damaged, m.envelope_sum, m.seq, m.body, m.spool, m.body_sum`
+	m.bounce_of, m.size, m.damaged, m.envelope_sum, m.seq, m.body, m.spool, m.body_sum, m.account`
 
 // mailWidth is how many mailColumns there are.
-const mailWidth = 15
+const mailWidth = 16
 
 // stored is a mail's row.
 type stored struct {
@@ -34,7 +34,7 @@ type stored struct {
 // readMail takes mailColumns.
 func readMail(r row) (stored, error) {
 	m := stored{envelopeSum: r.Int(10), seq: r.Int(11), body: r.Int(12), spool: r.Text(13), bodySum: r.Int(14)}
-	m.Message = relay.Message{ID: r.Text(0), From: r.Text(1), ReceivedAt: fromMillis(r.Int(5))}
+	m.Message = relay.Message{ID: r.Text(0), From: r.Text(1), ReceivedAt: fromMillis(r.Int(5)), Account: r.Text(15)}
 	m.Lane, m.Domain, m.Urgent = r.Text(2), r.Text(3), r.Bool(4)
 	m.BounceOf, m.Size, m.Damaged = r.Text(7), r.Int(8), r.Bool(9)
 	if err := json.Unmarshal([]byte(r.Text(6)), &m.Message.Client); err != nil {
@@ -56,8 +56,12 @@ func checksum(parts ...[]byte) int64 {
 
 // envelopeSum covers what decides who a mail is from and how it is handled.
 func envelopeSum(m queue.Mail, client string) int64 {
-	return checksum([]byte(m.Message.ID), []byte(m.Message.From), []byte(m.Lane), []byte(m.Domain),
-		[]byte(m.BounceOf), []byte(client), fmt.Append(nil, m.Urgent, m.Size, millis(m.Message.ReceivedAt)))
+	parts := [][]byte{[]byte(m.Message.ID), []byte(m.Message.From), []byte(m.Lane), []byte(m.Domain),
+		[]byte(m.BounceOf), []byte(client), fmt.Append(nil, m.Urgent, m.Size, millis(m.Message.ReceivedAt))}
+	if m.Message.Account != "" { // which versions before 5 did not have
+		parts = append(parts, []byte(m.Message.Account))
+	}
+	return checksum(parts...)
 }
 
 // addressSum covers who a recipient is, and of which mail.

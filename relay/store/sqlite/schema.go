@@ -74,7 +74,7 @@ CREATE TABLE recipients (
 	mail INT NOT NULL,       -- mails.seq
 	n INT NOT NULL,          -- its number in the envelope
 	addr TEXT NOT NULL,
-	turn TEXT NOT NULL,      -- '' for urgent mail, '=' and the sender's domain otherwise
+	turn TEXT NOT NULL,      -- '' for urgent mail, '=' and the sender's domain otherwise; since version 5 behind '@', the account and '/', if it is not the default
 	lane TEXT NOT NULL,
 	state INT NOT NULL,      -- 0 ready, 1 later, 2 claimed, 3 held, 4 sent, 5 failed
 	hold INT NOT NULL,       -- claimed, and to be held after it
@@ -145,6 +145,9 @@ UPDATE counts SET (failed_mails, failed_bytes) = (SELECT count(*), coalesce(sum(
 -- them would write all rows anew, and a queue that is full must open.
 DROP TABLE segments;
 ALTER TABLE counts DROP COLUMN place;
+`, `
+ALTER TABLE mails ADD COLUMN account TEXT NOT NULL DEFAULT ''; -- '' is the default account
+CREATE INDEX mails_account ON mails(account) WHERE account <> '' AND done = 0;
 `}
 
 // lastWithSegments is the last version that kept mail in segments.
