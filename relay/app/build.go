@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"runtime/debug"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
@@ -35,6 +36,8 @@ func (d *daemon) build(ctx context.Context) (*core, error) {
 	onReload(d, "log", func(c *config.Config) logs.Settings { return c.Log }, d.prepareLog)
 
 	memory := budget.New(c.Limits.Memory, d.metrics)
+	stopResting := memory.AtRest(debug.FreeOSMemory) // Go alone gives it back late, and not all of it
+	d.onStop(func(context.Context) error { stopResting(); return nil })
 	d.onStatus(func(context.Context, time.Time) []admin.Warning { return memoryWarnings(memory.Waiting()) })
 	tally := bounce.NewTally(d.metrics) // of senders that were told, or could not be
 	d.onStatus(func(_ context.Context, now time.Time) []admin.Warning { return untoldWarnings(tally, d.started, now) })

@@ -63,6 +63,7 @@ type Budget struct {
 	expected  map[*Share]struct{}    // shares that have announced more than they hold
 	announced []*waiter              // shares that wait to begin (Announce)
 	large     *Share                 // the one that is larger than its share; nil: none
+	rest      rest
 	gaveWay   prometheus.Counter
 }
 
@@ -234,6 +235,7 @@ func (b *Budget) move(w *waiter) {
 	}
 	s.kind, s.held, s.asked = w.kind, w.n, w.asked
 	b.count(s, 1)
+	b.watch()
 }
 
 // count adds what a share holds to the sums, or subtracts it.
