@@ -8,7 +8,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"strings"
 	"sync"
@@ -275,7 +274,7 @@ func (c *conn) write(lines ...string) error {
 		c.armWrite()
 		if _, c.broken = c.Conn.Write(all); errors.Is(c.broken, os.ErrDeadlineExceeded) {
 			c.metrics.hit(limitWrite)
-			c.log.Info("the client takes no replies")
+			c.log.Info("the client does not read replies")
 		}
 	}
 	if c.broken != nil {
@@ -326,19 +325,6 @@ func (c *conn) awaitHandshake() error {
 		return err
 	}
 	return c.socket.SetDeadline(time.Now().Add(c.limits.HandshakeTime))
-}
-
-// readProxyHeader reads what a proxy says of the client before all else.
-func (c *conn) readProxyHeader() (netip.AddrPort, error) {
-	if err := c.awaitHandshake(); err != nil {
-		return netip.AddrPort{}, err
-	}
-	addr, err := readProxy(c.socket)
-	_ = c.setIdle(false)
-	if err != nil {
-		c.log.Info("PROXY header refused", "error", err)
-	}
-	return addr, err
 }
 
 // handshake puts TLS between the socket and the lines, so that every limit

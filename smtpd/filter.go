@@ -77,8 +77,13 @@ func (f *filter) begin() error {
 
 // meetProxy reads from the proxy who the client is.
 func (f *filter) meetProxy() error {
-	addr, err := f.readProxyHeader()
+	if err := f.awaitHandshake(); err != nil {
+		return err
+	}
+	addr, err := readProxy(f.socket)
+	_ = f.setIdle(false)
 	if err != nil {
+		f.log.Info("PROXY header refused", "error", err)
 		return err
 	}
 	s := f.session
@@ -241,8 +246,11 @@ func (f *filter) command(line string) error {
 		return f.answer(reply.BadCommand("control characters in a command"))
 	}
 	f.exchange.verb = verb
-	if f.tooManyBeforeLogin() {
-		return f.answer(reply.TooManyErrors())
+	// A client that may not send needs no more commands than it takes to log in.
+	if f.entry.class == stranger && verb != "QUIT" {
+		if f.counts.beforeLogin++; f.counts.beforeLogin > f.limits.StrangerCommands {
+			return f.answer(f.over(limitStrangerCommands, reply.TooManyErrors()))
+		}
 	}
 	switch verb {
 	case "HELO", "EHLO", "LHLO":
@@ -295,14 +303,19 @@ func isHTTP(verb, line string) bool {
 // pass lets go-smtp read a command.
 func (f *filter) pass(line string) { f.exchange.input = []byte(line + "\r\n") }
 
+// over counts a limit that the client is over, and returns the reply, a 421.
+func (f *filter) over(l limit, r *reply.Reply) *reply.Reply {
+	f.metrics.hit(l)
+	f.linger = lingerTime
+	return r
+}
+
 // passIdle passes on a command that brings no mail nearer, unless there were too
 // many of them.
 func (f *filter) passIdle(arg string) error {
 	verb := f.exchange.verb
 	if f.counts.idle++; f.counts.idle > f.limits.IdleCommands && verb != "QUIT" {
-		f.metrics.hit(limitIdleCommands)
-		f.linger = lingerTime
-		return f.answer(reply.TooManyErrors())
+		return f.answer(f.over(limitIdleCommands, reply.TooManyErrors()))
 	}
 	f.pass(strings.TrimSpace(verb + " " + arg))
 	return nil
@@ -331,9 +344,7 @@ func (f *filter) mail(arg string) (refused *reply.Reply) {
 	case f.session.open:
 		return reply.BadSequence("a transaction is open already")
 	case f.counts.messages >= f.limits.MessagesPerConnection:
-		f.metrics.hit(limitMessages)
-		f.linger = lingerTime
-		return reply.TooManyMessages()
+		return f.over(limitMessages, reply.TooManyMessages())
 	}
 	f.exchange.path, refused = parseMail(arg, f.limits.MessageBytes, f.session.now.options.QualifyDomain)
 	if refused != nil {
@@ -641,9 +652,7 @@ func (f *filter) answer(r *reply.Reply) error { return f.sayOf(r, "refused", r.S
 func (f *filter) sayOf(r *reply.Reply, event string, lines ...string) error {
 	last := lines[len(lines)-1]
 	if limit := f.counts.replied(f.exchange.verb, last, r, f.limits); limit != "" {
-		f.metrics.hit(limit)
-		f.linger = lingerTime
-		last = reply.TooManyErrors().String()
+		last = f.over(limit, reply.TooManyErrors()).String()
 		lines = []string{last}
 	}
 	if strings.HasPrefix(last, "421") { // RFC 5321 section 3.8: the server closes after it
@@ -667,18 +676,4 @@ func (f *filter) record(r *reply.Reply, event, line string) {
 		attrs = append(attrs, slog.Any("cause", r.Unwrap()))
 	}
 	f.log.Info(event, attrs...)
-}
-
-// tooManyBeforeLogin counts the commands of a client that may not send. It needs no
-// more of them than it takes to log in.
-func (f *filter) tooManyBeforeLogin() bool {
-	if f.entry.class != stranger || f.exchange.verb == "QUIT" {
-		return false
-	}
-	if f.counts.beforeLogin++; f.counts.beforeLogin <= f.limits.StrangerCommands {
-		return false
-	}
-	f.metrics.hit(limitStrangerCommands)
-	f.linger = lingerTime
-	return true
 }

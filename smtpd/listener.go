@@ -282,14 +282,13 @@ func listenUnix(ctx context.Context, path string, mode fs.FileMode) (net.Listene
 		}
 	}
 	l, err := bindUnix(ctx, path, mode)
-	if err != nil {
-		return nil, fmt.Errorf("cannot listen on %s: %w", path, err)
-	}
-	if err := os.Chmod(path, mode); err != nil {
+	if err == nil {
+		if err = os.Chmod(path, mode); err == nil {
+			return l, nil
+		}
 		_ = l.Close()
-		return nil, fmt.Errorf("cannot listen on %s: %w", path, err)
 	}
-	return l, nil
+	return nil, fmt.Errorf("cannot listen on %s: %w", path, err)
 }
 
 // bindUnix opens a unix socket with its mode from the first moment on. The mode that

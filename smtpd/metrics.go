@@ -18,32 +18,29 @@ type limit string
 
 // The limits. One with a setting has its name.
 const (
-	limitConnections       limit = "connections"
-	limitAddress           limit = "connections_per_address"
-	limitMessages          limit = "messages_per_connection"
-	limitRecipients        limit = "recipients"
-	limitSize              limit = "message_size"
-	limitHeader            limit = "header_size"
-	limitLine              limit = "line_length"
-	limitCommand           limit = "command_length"
-	limitIdle              limit = "idle_time"
-	limitMessageTime       limit = "message_time"
-	limitMinRate           limit = "min_rate"
-	limitWrite             limit = "write_time"
-	limitHandshake         limit = "handshake_time"
-	limitWrongCommands     limit = "wrong_commands"
-	limitWrongRecipients   limit = "wrong_recipients"
-	limitIdleCommands      limit = "idle_commands"
-	limitStrangerTime      limit = "stranger_time"
-	limitStrangerCommands  limit = "stranger_commands"
-	limitAddressRate       limit = "rate_per_address"
-	limitUserRate          limit = "rate_per_user"
-	limitSenderRate        limit = "rate_per_sender"
-	limitMemory            limit = "memory"
-	limitLogins            limit = "wrong_passwords"
-	otherReply                   = "other"
-	resultOK, resultNotNow       = "taken", "not_now"
-	resultRefused                = "refused"
+	limitConnections      limit = "connections"
+	limitAddress          limit = "connections_per_address"
+	limitMessages         limit = "messages_per_connection"
+	limitRecipients       limit = "recipients"
+	limitSize             limit = "message_size"
+	limitHeader           limit = "header_size"
+	limitLine             limit = "line_length"
+	limitCommand          limit = "command_length"
+	limitIdle             limit = "idle_time"
+	limitMessageTime      limit = "message_time"
+	limitMinRate          limit = "min_rate"
+	limitWrite            limit = "write_time"
+	limitHandshake        limit = "handshake_time"
+	limitWrongCommands    limit = "wrong_commands"
+	limitWrongRecipients  limit = "wrong_recipients"
+	limitIdleCommands     limit = "idle_commands"
+	limitStrangerTime     limit = "stranger_time"
+	limitStrangerCommands limit = "stranger_commands"
+	limitAddressRate      limit = "rate_per_address"
+	limitUserRate         limit = "rate_per_user"
+	limitSenderRate       limit = "rate_per_sender"
+	limitMemory           limit = "memory"
+	limitLogins           limit = "wrong_passwords"
 )
 
 func limits() []limit {
@@ -83,37 +80,37 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 		}
 		return v
 	}
-	codes := []string{otherReply}
+	codes := []string{"other"}
 	for _, code := range reply.Codes() {
 		codes = append(codes, strconv.Itoa(code))
-	}
-	kinds := make([]string, len(limits()))
-	for i, l := range limits() {
-		kinds[i] = string(l)
-	}
-	names := make([]string, len(rules()))
-	for i, r := range rules() {
-		names[i] = string(r)
 	}
 	return &metrics{
 		open:     gauge("connections", "Clients that are connected. At limits.connections others are turned away."),
 		opened:   counter("connections_total", "Connections that were let in; those turned away are in smtp2rest_smtp_limits_total."),
 		replies:  vector("replies_total", "Replies to clients, by code. A rise of 4xx says that clients are told to come again, of 5xx that mail is refused.", "code", codes...),
-		messages: vector("messages_total", "Messages whose content came, by whether they were taken, are to come again later (4xx), or were refused (5xx).", "result", resultOK, resultNotNow, resultRefused),
+		messages: vector("messages_total", "Messages whose content came, by whether they were taken, are to come again later (4xx), or were refused (5xx).", "result", "taken", "not_now", "refused"),
 		bytes:    counter("received_bytes_total", "Content of messages that were taken, in bytes."),
-		limits:   vector("limits_total", "How often a client met a limit, by the limit's name. It says which setting of [limits] to raise, or who is misbehaving.", "limit", kinds...),
-		rules:    vector("rules_total", "How often a rule refused a client, a sender, an author or a recipient, by the rule's setting. It says which rule to look at when mail is refused that should not be.", "rule", names...),
+		limits:   vector("limits_total", "How often a client met a limit, by the limit's name. It says which setting of [limits] to raise, or who is misbehaving.", "limit", stringsOf(limits())...),
+		rules:    vector("rules_total", "How often a rule refused a client, a sender, an author or a recipient, by the rule's setting. It says which rule to look at when mail is refused that should not be.", "rule", stringsOf(rules())...),
 		handshakes: vector("tls_handshakes_total", "TLS handshakes, by version, or failed. None of an old version for a month means that min_tls can be raised.", "version",
 			"1.0", "1.1", "1.2", "1.3", "failed"),
 		logins: vector("logins_total", "Attempts to log in: right, wrong, or shut_out for those not looked at after too many wrong ones.", "result", "right", "wrong", "shut_out"),
 	}
 }
 
+func stringsOf[T ~string](list []T) []string {
+	s := make([]string, len(list))
+	for i, v := range list {
+		s[i] = string(v)
+	}
+	return s
+}
+
 // replied counts a reply by its last line.
 func (m *metrics) replied(line string) {
 	code := line[:min(3, len(line))]
 	if n, err := strconv.Atoi(code); err != nil || !slices.Contains(reply.Codes(), n) {
-		code = otherReply
+		code = "other"
 	}
 	m.replies.WithLabelValues(code).Inc()
 }
@@ -121,12 +118,12 @@ func (m *metrics) replied(line string) {
 func (m *metrics) message(r *reply.Reply, size int) {
 	switch r.Code() / 100 {
 	case 2:
-		m.messages.WithLabelValues(resultOK).Inc()
+		m.messages.WithLabelValues("taken").Inc()
 		m.bytes.Add(float64(size))
 	case 4:
-		m.messages.WithLabelValues(resultNotNow).Inc()
+		m.messages.WithLabelValues("not_now").Inc()
 	default:
-		m.messages.WithLabelValues(resultRefused).Inc()
+		m.messages.WithLabelValues("refused").Inc()
 	}
 }
 

@@ -143,7 +143,7 @@ func TestReconfigureRefuses(t *testing.T) {
 		"a port of our own":        {Listener{Address: "0.0.0.0:" + number}, "while this daemon listens on " + own + "; restart"},
 		"systemd's":                {Listener{Address: "systemd:late"}, "systemd hands sockets over at the start only"},
 		"a certificate not there":  {Listener{Address: "127.0.0.1:0", TLS: TLS{Mode: StartTLS, CertFile: "/nowhere", KeyFile: "/nowhere"}}, "/nowhere"},
-		"a host name that is none": {Listener{}, "is no host name"},
+		"a host name that is none": {Listener{}, "cannot be used in the greeting"},
 	} {
 		o := changed(s, func(o *Options) {
 			o.Listeners = []Listener{o.Listeners[0], {Address: second}, tt.listener}

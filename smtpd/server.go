@@ -74,11 +74,11 @@ func (o Options) check() error {
 	case o.Backend == nil:
 		return errors.New("smtpd: no backend")
 	case o.Memory == nil:
-		return errors.New("smtpd: no memory")
+		return errors.New("smtpd: no memory budget")
 	case len(o.Listeners) == 0:
 		return errors.New("smtpd: no listeners")
 	case o.Hostname == "" || printable(o.Hostname) != o.Hostname || strings.Contains(o.Hostname, " "):
-		return fmt.Errorf("smtpd: %q is no host name to greet with", o.Hostname)
+		return fmt.Errorf("smtpd: the host name %q cannot be used in the greeting", o.Hostname)
 	}
 	return nil
 }
@@ -326,13 +326,11 @@ func (c *Change) Apply() {
 }
 
 func (s *Server) apply(c *Change) {
-	before := s.ports
+	before, limits := s.ports, c.listeners[0].limits // all have the same
+	s.connections.apply(limits, slices.ContainsFunc(c.listeners, (*listener).trustsClients))
+	s.meter.apply(limits)
 	s.ports = nil
 	for _, l := range c.listeners {
-		if len(s.ports) == 0 {
-			s.connections.apply(l.limits, slices.ContainsFunc(c.listeners, (*listener).trustsClients))
-			s.meter.apply(l.limits)
-		}
 		s.ports = append(s.ports, l.port)
 		if slices.Contains(before, l.port) {
 			l.port.changeMode(l.config)

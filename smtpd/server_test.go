@@ -229,11 +229,11 @@ func TestStartFails(t *testing.T) {
 func TestNewRefuses(t *testing.T) {
 	good := Options{Backend: &fakeBackend{}, Hostname: "mx.test", Limits: patient(), Memory: budget.New(1<<20, nil), Listeners: []Listener{{}}}
 	for name, spoil := range map[string]func(*Options){
-		"no backend":          func(o *Options) { o.Backend = nil },
-		"no listeners":        func(o *Options) { o.Listeners = nil },
-		`"" is no host name`:  func(o *Options) { o.Hostname = "" },
-		`"a b" is no host`:    func(o *Options) { o.Hostname = "a b" },
-		`"a\r\nb" is no host`: func(o *Options) { o.Hostname = "a\r\nb" },
+		"no backend":              func(o *Options) { o.Backend = nil },
+		"no listeners":            func(o *Options) { o.Listeners = nil },
+		`"" cannot be used`:       func(o *Options) { o.Hostname = "" },
+		`"a b" cannot be used`:    func(o *Options) { o.Hostname = "a b" },
+		`"a\r\nb" cannot be used`: func(o *Options) { o.Hostname = "a\r\nb" },
 	} {
 		o := good
 		spoil(&o)

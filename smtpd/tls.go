@@ -1,6 +1,7 @@
 package smtpd
 
 import (
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -160,20 +161,15 @@ const selfSignedTime = 10 * 365 * 24 * time.Hour
 
 // selfSigned makes a certificate. Old clients know only RSA.
 func selfSigned(hostname string, old bool) (*tls.Certificate, error) {
-	pair := &tls.Certificate{}
-	var public any
+	var key crypto.Signer
+	var err error
 	if old {
-		key, err := rsa.GenerateKey(rand.Reader, 2048)
-		if err != nil {
-			return nil, err
-		}
-		pair.PrivateKey, public = key, key.Public()
+		key, err = rsa.GenerateKey(rand.Reader, 2048)
 	} else {
-		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-		if err != nil {
-			return nil, err
-		}
-		pair.PrivateKey, public = key, key.Public()
+		key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	}
+	if err != nil {
+		return nil, err
 	}
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {
@@ -188,10 +184,9 @@ func selfSigned(hostname string, old bool) (*tls.Certificate, error) {
 		KeyUsage:     x509.KeyUsageDigitalSignature | x509.KeyUsageKeyEncipherment,
 		ExtKeyUsage:  []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, public, pair.PrivateKey)
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
 	if err != nil {
 		return nil, err
 	}
-	pair.Certificate = [][]byte{der}
-	return pair, nil
+	return &tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}, nil
 }

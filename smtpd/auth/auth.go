@@ -106,7 +106,7 @@ func (c *Checker) Replace(users []User) error {
 		case err != nil:
 			return fmt.Errorf("auth: user %q: %w", u.Name, err)
 		case table[u.Name] != nil:
-			return fmt.Errorf("auth: user %q is there twice", u.Name)
+			return fmt.Errorf("auth: there are two users %q", u.Name)
 		}
 		table[u.Name] = &u
 		if c > highest {

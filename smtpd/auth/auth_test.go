@@ -225,7 +225,7 @@ func TestBadUsers(t *testing.T) {
 	good := quick(t, "x")
 	for name, users := range map[string][]User{
 		"without a name":   {{Hash: good}},
-		"there twice":      {{Name: "a", Hash: good}, {Name: "a", Hash: good}},
+		"two users":        {{Name: "a", Hash: good}, {Name: "a", Hash: good}},
 		"no bcrypt":        {{Name: "a", Hash: "hunter2"}},
 		"this is not":      {{Name: "a", Hash: good[:59]}},
 		"bcrypt hash":      {{Name: "a", Hash: "$1$" + good[3:]}},

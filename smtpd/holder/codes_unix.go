@@ -4,6 +4,6 @@ package holder
 
 import "syscall"
 
-// What the system says of an address that another program has, and of one that
-// no program has.
+// The errors of the system for an address that is in use, and for one on which nobody
+// listens.
 const InUse, Refused = syscall.EADDRINUSE, syscall.ECONNREFUSED

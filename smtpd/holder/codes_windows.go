@@ -2,6 +2,6 @@ package holder
 
 import "golang.org/x/sys/windows"
 
-// What the system says of an address that another program has, and of one that
-// no program has.
+// The errors of the system for an address that is in use, and for one on which nobody
+// listens.
 const InUse, Refused = windows.WSAEADDRINUSE, windows.WSAECONNREFUSED

@@ -1,6 +1,6 @@
-// Package holder finds out which program has a TCP port that this one wanted, so
-// that the error can name it. It is Linux's /proc read once, with a bound, when
-// listening has failed already: whatever it does not find is simply not said.
+// Package holder finds the program that listens on a TCP port which this one wanted, so
+// that the error can name it. It reads Linux's /proc once, with a time limit, after
+// listening has failed. If it finds nothing, the error says just "another program".
 package holder
 
 import (
@@ -20,12 +20,13 @@ import (
 // patience bounds the look through the processes.
 const patience = time.Second
 
-// overflowUID is whom the kernel names where a user has no name in our own
-// namespace of users (user_namespaces(7)), such as our unit's.
+// overflowUID is the user that the kernel shows if the real one has no number in our user
+// namespace (user_namespaces(7)), such as that of our systemd unit.
 const overflowUID = "65534"
 
-// Of names who listens on a TCP address, as in "exim4 (pid 812)", or "a program
-// of the user Debian-exim" where this one may not look; "" is not known.
+// Of names the program that listens on a TCP address, such as "exim4 (pid 812)", or "a
+// program of the user Debian-exim" if this one may not look closer. It returns "" if it
+// finds nothing.
 func Of(address string) string {
 	host, port, err := split(address)
 	if err != nil {
@@ -34,12 +35,13 @@ func Of(address string) string {
 	return find("/proc", host, port, time.Now().Add(patience))
 }
 
-// Says is Of in a sentence, whether it is known or not.
+// Says returns a sentence such as "exim4 (pid 812) uses this port", or "another program
+// uses this port".
 func Says(address string) string {
 	return cmp.Or(Of(address), "another program") + " uses this port"
 }
 
-// split is an address with the zero Addr for all addresses and for names.
+// split reads host:port. The address is zero for all addresses and for a name.
 func split(address string) (netip.Addr, uint16, error) {
 	i := strings.LastIndexByte(address, ':')
 	port, err := strconv.ParseUint(address[i+1:], 10, 16)
@@ -81,8 +83,8 @@ func find(proc string, host netip.Addr, port uint16, until time.Time) string {
 	return "a program of the user with uid " + rows[0].uid
 }
 
-// rowsOf are the sockets that listen where one for host and port is in the way
-// (proc(5), /proc/net/tcp).
+// rowsOf returns the listening sockets that keep another one from listening on host and
+// port (proc(5), /proc/net/tcp).
 func rowsOf(table string, host netip.Addr, port uint16) (rows []listening) {
 	const listen = "0A"
 	for line := range strings.Lines(table) {
@@ -99,8 +101,8 @@ func rowsOf(table string, host netip.Addr, port uint16) (rows []listening) {
 	return rows
 }
 
-// local is an address as the kernel writes it: words of 32 bits, each in the
-// machine's order of bytes, which is little endian wherever this runs.
+// local reads an address as the kernel writes it: words of 32 bits, each in the byte
+// order of the machine, which is little endian wherever this runs.
 func local(text string) (netip.AddrPort, bool) {
 	host, port, _ := strings.Cut(text, ":")
 	raw, err := hex.DecodeString(host)
@@ -115,8 +117,8 @@ func local(text string) (netip.AddrPort, bool) {
 	return netip.AddrPortFrom(addr.Unmap(), uint16(number)), ok
 }
 
-// process is the pid of one that has one of the sockets open; "" when none is
-// found, as of other users' processes it is only by root.
+// process returns the pid of a process that has one of the sockets open, or "". Only
+// root can look into the processes of other users.
 func process(proc string, rows []listening, until time.Time) string {
 	if own := strconv.Itoa(os.Getpid()); has(proc, own, rows) { // two settings with one address
 		return own

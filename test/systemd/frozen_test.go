@@ -107,7 +107,7 @@ func TestADiskThatHangs(t *testing.T) {
 	if code, said := livez(); code != http.StatusServiceUnavailable || !strings.Contains(said, "hangs") {
 		t.Errorf("/livez says %d %s", code, said)
 	}
-	if !strings.Contains(p.Err.String(), "the watchdog is not told that the daemon is alive") {
+	if !strings.Contains(p.Err.String(), "its watchdog is not notified") {
 		t.Error("the log does not say that the watchdog is not told")
 	}
 	thaw()

@@ -52,7 +52,7 @@ func (m *Manager) send(state, status string) {
 		state += "\nSTATUS=" + strings.ReplaceAll(status, "\n", "; ")
 	}
 	if _, err := daemon.SdNotify(false, state); err != nil {
-		m.log.Warn("the service manager cannot be told", "state", name, "cause", err)
+		m.log.Warn("cannot notify the service manager", "state", name, "cause", err)
 	}
 }
 
@@ -66,7 +66,7 @@ func (m *Manager) Watch(ctx context.Context, alive func(context.Context) error) 
 	defer ticker.Stop()
 	for {
 		if err := m.ask(ctx, alive); err != nil && ctx.Err() == nil {
-			m.log.Error("the watchdog is not told that the daemon is alive; it will end the process", "within", m.watchdog, "cause", err)
+			m.log.Error("the daemon does not answer; its watchdog is not notified, and will end the process", "within", m.watchdog, "cause", err)
 		} else {
 			m.send(daemon.SdNotifyWatchdog, "")
 		}

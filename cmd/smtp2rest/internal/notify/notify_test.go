@@ -63,7 +63,7 @@ func TestStates(t *testing.T) {
 
 // Nobody to tell, and somebody who does not listen, are no trouble.
 func TestNobodyListens(t *testing.T) {
-	for _, tt := range []struct{ socket, said string }{{"", ""}, {"/nowhere/at/all", "the service manager cannot be told"}} {
+	for _, tt := range []struct{ socket, said string }{{"", ""}, {"/nowhere/at/all", "cannot notify the service manager"}} {
 		t.Setenv("NOTIFY_SOCKET", tt.socket)
 		var log strings.Builder
 		m := New(slog.New(slog.NewTextHandler(&log, nil)))

@@ -24,7 +24,7 @@ func become(dir string) error {
 		return fmt.Errorf("become the owner of %s: %w", dir, err)
 	}
 	if _, err := os.Stat(dir); err != nil {
-		return fmt.Errorf("its owner cannot reach %s, and this binary was built with cgo, so that it cannot keep the right to: %w", dir, err)
+		return fmt.Errorf("the owner of %s cannot reach it, and this binary was built with cgo, so it cannot keep the right of root to: %w", dir, err)
 	}
 	return nil
 }

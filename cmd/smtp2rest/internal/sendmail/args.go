@@ -159,7 +159,7 @@ func sender(value string) (string, error) {
 func (p *parser) finish() (Command, error) {
 	c := p.command
 	if p.daemon != "" {
-		return Command{}, Errorf(Usage, "this is no daemon (-b%s): 'smtp2rest serve' is", p.daemon)
+		return Command{}, Errorf(Usage, "sendmail is no daemon here (-b%s); run 'smtp2rest serve'", p.daemon)
 	}
 	if c.Mode == Flush && (len(p.operands) > 0 || c.FromHeader) {
 		c.Mode = Deliver // -q beside a mail only says how to deliver it
