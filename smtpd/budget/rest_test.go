@@ -12,13 +12,14 @@ func TestAtRest(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := New(64*mb, nil)
 		var rests []time.Duration
+		wait := func(d time.Duration) { time.Sleep(d); synctest.Wait() }
 		begin := time.Now()
 		stop := b.AtRest(func() { rests = append(rests, time.Since(begin)) })
 
 		for range 100 { // little mail is no load
 			hold(t, b, Dealing, restLoad-1).Release()
 		}
-		time.Sleep(24 * time.Hour)
+		wait(24 * time.Hour)
 		if len(rests) > 0 || b.rest.timer != nil {
 			t.Errorf("without a load it comes to rest after %v", rests)
 		}
@@ -27,21 +28,21 @@ func TestAtRest(t *testing.T) {
 		long := hold(t, b, Dealing, restLoad)
 		for range 100 { // a load that goes on
 			hold(t, b, Backlog, mb).Release()
-			time.Sleep(restAfter / 3)
+			wait(restAfter / 3)
 		}
 		if len(rests) > 0 {
 			t.Errorf("it comes to rest under a load, after %v", rests)
 		}
 		long.Release()
 		begin = time.Now()
-		time.Sleep(24 * time.Hour)
+		wait(24 * time.Hour)
 		if len(rests) != 1 || rests[0] > 2*restAfter || b.rest.timer != nil {
 			t.Errorf("after a load it comes to rest after %v", rests)
 		}
 
 		hold(t, b, Reading, restLoad).Release()
 		stop()
-		time.Sleep(time.Hour)
+		wait(time.Hour)
 		if len(rests) != 1 {
 			t.Error("after stop it comes to rest")
 		}
