@@ -4,7 +4,6 @@ import (
 	"encoding/base64"
 	"log/slog"
 	"net/netip"
-	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -120,32 +119,13 @@ func TestStopDuringDelay(t *testing.T) {
 	c := dial(t, s)
 	c.want("220 ")
 	c.do("HELO c", "250 ")
-	waitIdle(t, s, true)
+	waitForSession(t, s, func(c *conn) bool { return c.idle })
 	c.send(plain("ann", "x") + "\r\n")
-	waitIdle(t, s, false)
+	waitForSession(t, s, func(c *conn) bool { return !c.idle })
 	stopWithin(t, s, patience)
 	if l := c.line(); !strings.HasPrefix(l, "535 ") && !strings.HasPrefix(l, "421 4.3.2") {
 		t.Errorf("got %q", l)
 	}
-}
-
-// waitIdle waits until the one session waits for a command, or for something else.
-func waitIdle(t *testing.T, s *Server, want bool) {
-	t.Helper()
-	for deadline := time.Now().Add(patience); time.Now().Before(deadline); runtime.Gosched() {
-		s.connections.mu.Lock()
-		for w := range s.connections.conns {
-			w.mu.Lock()
-			idle := w.idle
-			w.mu.Unlock()
-			if idle == want {
-				s.connections.mu.Unlock()
-				return
-			}
-		}
-		s.connections.mu.Unlock()
-	}
-	t.Fatal("no such session")
 }
 
 // Wrong passwords count in all connections of an address together.

@@ -4,8 +4,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -69,20 +71,26 @@ func TestStop(t *testing.T) {
 // has sent is not yet what the server has read.
 func waitBusy(t *testing.T, s *Server) {
 	t.Helper()
+	waitForSession(t, s, func(c *conn) bool { return !c.idle && !c.clock.messageEnd.IsZero() })
+}
+
+// waitForSession waits until there is a session in a state.
+func waitForSession(t *testing.T, s *Server, is func(*conn) bool) {
+	t.Helper()
+	found := func(c *conn) bool {
+		c.mu.Lock()
+		defer c.mu.Unlock()
+		return is(c)
+	}
 	for deadline := time.Now().Add(patience); time.Now().Before(deadline); runtime.Gosched() {
 		s.connections.mu.Lock()
-		for w := range s.connections.conns {
-			w.mu.Lock()
-			busy := !w.idle && !w.clock.messageEnd.IsZero()
-			w.mu.Unlock()
-			if busy {
-				s.connections.mu.Unlock()
-				return
-			}
-		}
+		there := slices.ContainsFunc(slices.Collect(maps.Keys(s.connections.conns)), found)
 		s.connections.mu.Unlock()
+		if there {
+			return
+		}
 	}
-	t.Fatal("no message under way")
+	t.Fatal("no such session")
 }
 
 // A message that the backend works on is waited for, and its reply is written.
@@ -440,7 +448,7 @@ func TestResetEndsMessageTime(t *testing.T) {
 }
 
 // A reply of the backend is given as it is, and one of 421 ends the connection.
-func TestVerdicts(t *testing.T) {
+func TestRepliesOfTheBackend(t *testing.T) {
 	replies := map[string]*reply.Reply{
 		"a": reply.RefusedByAPI("no\r\n250 ok"),
 		"b": reply.RateLimited(time.Minute),
