@@ -93,9 +93,9 @@ func Collector(q queue.Operator) prometheus.Collector {
 	return &collector{
 		queue: q,
 		recipients: desc("recipients", "Recipients in the queue by state. waiting and sending are open, held waits for an operator, "+
-			"failed was given up and stays listed until it is dropped, sent stays listed for queue.keep_sent.", "state"),
+			"failed was given up and stays listed for queue.keep_failed, sent stays listed for queue.keep_sent.", "state"),
 		mails:     desc("mails", "Mails that have a recipient to be sent to or held, which queue.max_mails bounds."),
-		failed:    desc("failed_mails", "Mails that are kept because they failed, which queue.max_mails bounds as well, apart from the others."),
+		failed:    desc("failed_mails", "Mails that are kept because they failed, for queue.keep_failed. queue.max_mails does not count them, queue.max_size does."),
 		bytes:     desc("bytes", "Bytes of the mails that are kept, which queue.max_size bounds."),
 		oldest:    desc("oldest_age_seconds", "How long the oldest mail that still has a recipient to be sent to has been here; 0 when none waits."),
 		unbounced: desc("unbounced_recipients", "Recipients that failed and whose sender is still to be told."),

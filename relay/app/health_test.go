@@ -15,6 +15,8 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
+	"github.com/smtp2rest/smtp2rest/relay/config"
+	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
 
 // A check of the storage writes, is believed for a while, keeps nobody waiting
@@ -203,8 +205,8 @@ func TestStatusOfAQueueThatIsNearlyFull(t *testing.T) {
 	}
 }
 
-// TestStatusOfFailedMail: mail that was given up does not read as mail that waits,
-// and what an operator is told to do helps.
+// TestStatusOfFailedMail: mail that was given up does not read as mail that waits, and
+// keeps no other out.
 func TestStatusOfFailedMail(t *testing.T) {
 	box := newSandbox(t)
 	c := load(t, box.URL(), toml(t, "max_mails = 1\n[delivery]\nwait = \"0s\""))
@@ -218,9 +220,25 @@ func TestStatusOfFailedMail(t *testing.T) {
 			t.Fatal(body)
 		}
 	}
-	if !strings.Contains(body, "the queue has 1 failed mails of 1 that queue.max_mails allows") || strings.Contains(body, "find out why mail waits") ||
-		!strings.Contains(body, "retry or drop them") {
+	if strings.Contains(body, "queue.max_mails allows") || strings.Contains(body, "find out why mail waits") || !strings.Contains(body, "then retry or drop them") {
 		t.Error(body)
+	}
+	if code, body := fetch(t, c, "/readyz"); code != http.StatusOK {
+		t.Error(body)
+	}
+	if got := handOver(t, a, "bob@example.net"); !strings.HasPrefix(got, "250 2.0.0 queued ") {
+		t.Error(got)
+	}
+}
+
+// Failed mail that nobody looks at is warned of, and that it is removed one day.
+func TestWarningsOfMuchFailedMail(t *testing.T) {
+	stats := queue.Stats{Mails: manyFailed + 1, FailedMails: manyFailed}
+	for keep, want := range map[time.Duration]string{0: "10000 mails failed, and are kept until they are dropped", time.Hour: "10000 mails failed, and are kept for queue.keep_failed"} {
+		got := fullWarnings(stats, config.Queue{Options: queue.Options{MaxMails: 10}, KeepFailed: keep})
+		if len(got) != 1 || got[0].Why != want || got[0].Level != admin.LevelWarning {
+			t.Errorf("%+v", got)
+		}
 	}
 }
 

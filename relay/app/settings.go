@@ -55,8 +55,10 @@ func engineSettings(c *config.Config) deliver.Settings {
 		// A quarter of the calls at once is left to fresh mail.
 		Workers:  c.API.Concurrency - c.API.Concurrency/4,
 		KeepSent: c.Queue.KeepSent,
-		Bounce:   bounces(c),
-		Bounces:  c.Bounce.Bounces,
+
+		KeepFailed: c.Queue.KeepFailed,
+		Bounce:     bounces(c),
+		Bounces:    c.Bounce.Bounces,
 	}
 }
 

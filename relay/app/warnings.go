@@ -145,6 +145,10 @@ const nearlyFull = 0.9
 func fullWarnings(stats queue.Stats, c config.Queue) []admin.Warning {
 	waits := "find out why mail waits; 'smtp2rest queue' says it for each; or raise "
 	failed := "'smtp2rest queue list --state failed' says why; retry or drop them, or raise "
+	kept := "until they are dropped"
+	if c.KeepFailed > 0 {
+		kept = "for queue.keep_failed"
+	}
 	size := waits
 	if stats.FailedBytes > stats.Bytes/2 {
 		size = fmt.Sprintf("%d of them are of failed mail: ", stats.FailedBytes) + failed
@@ -156,7 +160,6 @@ func fullWarnings(stats queue.Stats, c config.Queue) []admin.Warning {
 		setting, do string
 	}{
 		{"mails that wait", stats.Mails - stats.FailedMails, int64(c.MaxMails), "queue.max_mails", waits},
-		{"failed mails", stats.FailedMails, int64(c.MaxMails), "queue.max_mails", failed},
 		{"bytes", stats.Bytes, c.MaxBytes, "queue.max_size", size},
 	} {
 		if bound.limit > 0 && float64(bound.used) >= nearlyFull*float64(bound.limit) {
@@ -165,8 +168,16 @@ func fullWarnings(stats queue.Stats, c config.Queue) []admin.Warning {
 				Do:  bound.do + bound.setting})
 		}
 	}
+	if stats.FailedMails >= manyFailed {
+		warnings = append(warnings, admin.Warning{Level: admin.LevelWarning, What: "they take room, and new mail is not refused for them while there is some",
+			Why: fmt.Sprintf("%d mails failed, and are kept %s", stats.FailedMails, kept),
+			Do:  "'smtp2rest queue list --state failed' says why; retry or drop them, or lower queue.keep_failed"})
+	}
 	return warnings
 }
+
+// manyFailed is how many failed mails are more than somebody looks through.
+const manyFailed = 10_000
 
 const (
 	// forgedFor is how long nothing but forgeries may come before somebody

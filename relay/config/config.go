@@ -113,6 +113,7 @@ type Queue struct {
 	DataDir       string        `toml:"data_dir" usual:"systemd's STATE_DIRECTORY, or the user's own" check:"dir" env:"SMTP2REST_DATA_DIR" restart:"the queue in it is open" example:"\"/var/lib/smtp2rest\"" doc:"The directory of the queue, on a disk that outlives the process; in a container, a volume. Without systemd it is smtp2rest in ~/.local/state, or in /var/lib for root."`
 	queue.Options               // ForgetSent is true when KeepSent is 0
 	KeepSent      time.Duration `toml:"keep_sent" default:"1d" range:"0s..366d" doc:"How long sent mail stays listed, without its content."`
+	KeepFailed    time.Duration `toml:"keep_failed" default:"30d" range:"0s..3660d" doc:"How long failed mail is kept after it was given up, so that it can be retried. \"0s\": until it is dropped."`
 }
 
 // QueueMode says whether there is a queue.

@@ -383,20 +383,38 @@ func jitter() float64 { return rand.Float64() }
 
 const (
 	purgeEvery = 10 * time.Minute
-	purgeStep  = 1000 // recipients
+	purgeStep  = 1000 // recipients that were sent
+	failedStep = 100  // mails that failed, which have their content still
 )
 
-// purge removes sent mail that was listed for KeepSent.
+// purge removes sent mail that was listed for KeepSent, and failed mail that was kept
+// for KeepFailed.
 func (e *Engine) purge(ctx context.Context) {
-	for ctx.Err() == nil {
-		n, err := e.opt.Queue.Purge(ctx, e.opt.Now().Add(-e.set.Load().KeepSent), purgeStep)
+	for ; ctx.Err() == nil; pause(ctx, purgeEvery) {
+		now, set := e.opt.Now(), e.set.Load()
+		_, err := inSteps(ctx, func() (int, error) { return e.opt.Queue.Purge(ctx, now.Add(-set.KeepSent), purgeStep) })
 		if err != nil && ctx.Err() == nil {
 			e.opt.Log.Error("sent mail cannot be removed from the queue", "cause", err)
 		}
-		if err != nil || n == 0 {
-			pause(ctx, purgeEvery)
+		if set.KeepFailed == 0 {
+			continue
+		}
+		n, err := inSteps(ctx, func() (int, error) { return e.opt.Queue.PurgeFailed(ctx, now.Add(-set.KeepFailed), failedStep) })
+		if err != nil && ctx.Err() == nil {
+			e.opt.Log.Error("failed mail cannot be removed from the queue", "cause", err)
+		}
+		if n > 0 {
+			e.opt.Log.Info("removed mail that failed long ago", "mails", n, "kept_for", set.KeepFailed)
 		}
 	}
+}
+
+// inSteps repeats a step until there is nothing left for it, and adds up what it says.
+func inSteps(ctx context.Context, step func() (int, error)) (total int, err error) {
+	for n := 1; n > 0 && err == nil && ctx.Err() == nil; total += n {
+		n, err = step()
+	}
+	return total, err
 }
 
 // Settings are the options that a reload can change.
@@ -406,6 +424,8 @@ type Settings struct {
 
 	Workers  int           // concurrent attempts of queued mail; at least 1
 	KeepSent time.Duration // how long sent mail stays listed
+
+	KeepFailed time.Duration // how long failed mail is kept after its end; 0: until an operator drops it
 
 	Bounce bounce.Options
 	Bounces

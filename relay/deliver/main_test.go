@@ -55,6 +55,7 @@ type plan struct {
 
 	schedule   retry.Schedule // default 1 min, 1 h, 2 days
 	keepSent   time.Duration  // default 100 h
+	keepFailed time.Duration  // default: for ever
 	grace      time.Duration  // default 1 h
 	perHour    int            // default no bound
 	postmaster string
@@ -175,7 +176,7 @@ func (r *rig) options(log *slog.Logger) Options {
 	return Options{
 		Settings: Settings{
 			Mapping: provider.Mapping{Options: p.mapping, Format: settings.Defaults[nexuspromail.Format]()}, Schedule: or(p.schedule, hours(48)),
-			Workers: or(p.workers, 4), KeepSent: or(p.keepSent, 100*time.Hour),
+			Workers: or(p.workers, 4), KeepSent: or(p.keepSent, 100*time.Hour), KeepFailed: p.keepFailed,
 			Bounce:  bounce.Options{From: relay.Address{Email: "relay@sandbox.example"}, Hostname: "relay.test", Postmaster: p.postmaster},
 			Bounces: Bounces{PerHour: p.perHour, Grace: or(p.grace, time.Hour)},
 		},

@@ -338,6 +338,28 @@ func TestPurge(t *testing.T) {
 	})
 }
 
+// Failed mail is removed after KeepFailed, in steps, and a line says how many there were.
+func TestPurgeFailed(t *testing.T) {
+	inBubble(t, plan{keepFailed: time.Hour}, func(r *rig) {
+		var failed []string
+		for range failedStep + 20 {
+			failed = append(failed, r.keep("", "s", "suppressed@example.net"))
+		}
+		r.pass(50 * time.Minute)
+		late := r.keep("", "s", "suppressed@example.net")
+		r.pass(21 * time.Minute)
+		for _, id := range failed {
+			if _, err := r.store.Get(r.t.Context(), id); !errors.Is(err, queue.ErrNotFound) {
+				t.Fatalf("after its time: %v", err)
+			}
+		}
+		r.wantStates(late, "failed")
+		if n := r.log.count(fmt.Sprintf(`"removed mail that failed long ago" mails=%d kept_for=1h0m0s`, len(failed))); n != 1 {
+			t.Errorf("%d lines", n)
+		}
+	})
+}
+
 // The next attempt is made when it is due, even if nothing else happens in the queue.
 func TestTheNextTryIsWhenItIsDue(t *testing.T) {
 	tests := []struct {

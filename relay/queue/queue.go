@@ -67,12 +67,11 @@ var (
 // Options is what every backend takes besides what is its own. internal/settings
 // explains the tags.
 type Options struct {
-	// MaxMails bounds the mails that have an open recipient and, apart from
-	// them, those that are kept because they failed: with so many of either no
-	// more is taken. MaxBytes bounds the sizes of both together. Sent mail does
-	// not count.
-	MaxMails int   `toml:"max_mails" default:"1000000" range:"0..1000000000" doc:"The most mails that may wait, and the most failed mails that are kept. Further mail is answered with a temporary error. 0: no limit."`
-	MaxBytes int64 `toml:"max_size" default:"10GiB" range:"0..1048576GiB" doc:"The most that both may take together. 0: no limit."`
+	// MaxMails bounds the mails that have an open recipient: with so many no more is
+	// taken. Mail that is kept because it failed does not count. MaxBytes bounds the
+	// sizes of both together. Sent mail does not count for either.
+	MaxMails int   `toml:"max_mails" default:"1000000" range:"0..1000000000" doc:"The most mails that may wait. Further mail is answered with a temporary error. Failed mail does not count. 0: no limit."`
+	MaxBytes int64 `toml:"max_size" default:"10GiB" range:"0..1048576GiB" doc:"The most that waiting and failed mail may take together. 0: no limit."`
 	// With less than MinFree Enqueue fails with ErrFull while all that drains the
 	// queue goes on.
 	MinFree int64 `toml:"min_free" default:"256MiB" range:"0..1048576GiB" doc:"How much of the disk is left free, so that mail can still be sent and removed. It is at least 32MiB, whatever is set."`
@@ -118,6 +117,12 @@ type Queue interface {
 	// It says how many were; call it again while that is not 0. Each call is
 	// one step that holds up other calls no longer than its limit makes it.
 	Purge(ctx context.Context, before time.Time, limit int) (int, error)
+
+	// PurgeFailed removes mails that have no open recipient and at least one that
+	// failed, if all of them ended before the given time and no sender is still to be
+	// told, the oldest mails first and about limit of them. It says how many it
+	// removed; call it again while that is not 0. Each call is one step, as of Purge.
+	PurgeFailed(ctx context.Context, before time.Time, limit int) (int, error)
 
 	// Close ends the queue after the calls that are under way; it waits for
 	// them, and for readers of Raw. Later calls fail with ErrClosed. Closing twice is harmless.

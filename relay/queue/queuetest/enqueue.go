@@ -20,7 +20,7 @@ var enqueueTests = []test{
 	{"full of bytes", queue.Options{MaxBytes: 1000}, fullOfBytes},
 	{"a reserve for bounces", queue.Options{MaxMails: 1}, reserveOfMails},
 	{"a reserve of bytes for bounces", queue.Options{MaxBytes: 1000}, reserveOfBytes},
-	{"failed mail has a bound of its own", queue.Options{MaxMails: 2}, failedApart},
+	{"failed mail takes no place of mail that waits", queue.Options{MaxMails: 2}, failedApart},
 	{"sent mail takes no room", queue.Options{MaxMails: 1}, sentTakesNoRoom},
 	{"partly settled", queue.Options{}, partlySettled},
 	{"nothing to do", queue.Options{}, nothingToDo},
@@ -295,11 +295,8 @@ func failedApart(s *suite) {
 	s.equal("counts", s.failed(), "3 mails, 1 failed") // the other recipient is open
 	s.must(s.Settle(s.ctx, s.done(claims[1])))
 	s.equal("counts", s.failed(), "3 mails, 2 failed")
-	err := s.Enqueue(s.ctx, s.mail("a@b", "6")) // room to wait, but none to fail
-	s.wantErr(err, queue.ErrFull)
-	bounce := s.mail("", "a@b")
-	bounce.BounceOf = claims[0].Token.Mail
-	s.must(s.Enqueue(s.ctx, bounce))
+	s.put("a@b", "6")
+	s.wantErr(s.Enqueue(s.ctx, s.mail("a@b", "7")), queue.ErrFull)
 	n, err := s.Retry(s.ctx, queue.Filter{Recipient: "1"}, s.now)
 	s.applied(n, err, 1)
 	s.equal("counts", s.failed(), "4 mails, 1 failed")

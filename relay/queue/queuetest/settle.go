@@ -20,6 +20,7 @@ var settleTests = []test{
 	{"counts a mark", queue.Options{}, countsMark},
 	{"forget what was sent", queue.Options{ForgetSent: true}, forgetSent},
 	{"purge", queue.Options{}, purge},
+	{"purge what failed", queue.Options{}, purgeFailed},
 	{"nonsense", queue.Options{}, func(s *suite) {
 		s.put("a@b", "x@y")
 		if err := s.Settle(s.ctx, queue.Settlement{Token: s.claimOne().Token}); err == nil || errors.Is(err, queue.ErrStale) {
@@ -200,4 +201,58 @@ func purge(s *suite) {
 	s.equal("purged", total, 6)
 	s.equal("count", s.count(), "waiting 1, sending 0, held 0, sent 4, failed 0, mails 1, unbounced 0")
 	s.equal("states", s.states(open), "waiting")
+}
+
+// What failed long ago is removed when its sender was told, and nothing else is.
+func purgeFailed(s *suite) {
+	told := func(id string, recipients ...int) { s.must(s.Bounced(s.ctx, id, recipients, nil)) }
+	fail := func(to ...string) string {
+		id := s.put("a@b", to...)
+		for _, c := range s.claim(len(to)) {
+			s.must(s.Settle(s.ctx, s.gaveUp(c)))
+		}
+		s.now = s.now.Add(time.Minute)
+		return id
+	}
+	for range 5 {
+		told(fail("x@y", "z@y"), 0, 1)
+	}
+	untold := fail("x@y")
+	retried := fail("retried@y")
+	told(retried, 0)
+	half := s.put("a@b", "failed@y", "held@y")
+	n, err := s.Hold(s.ctx, queue.Filter{Recipient: "held@y"})
+	s.applied(n, err, 1)
+	s.must(s.Settle(s.ctx, s.gaveUp(s.claimOne())))
+	told(half, 0)
+	n, err = s.Retry(s.ctx, queue.Filter{ID: retried}, s.now)
+	s.applied(n, err, 1)
+	s.now = s.now.Add(time.Hour)
+	s.must(s.Settle(s.ctx, s.gaveUp(s.claimOne())))
+	told(retried, 0)
+	late := s.now
+	s.now = s.now.Add(time.Minute)
+
+	purge := func(before time.Time) (total int) {
+		for {
+			n, err := s.PurgeFailed(s.ctx, before, 2)
+			s.must(err)
+			if n == 0 {
+				return total
+			}
+			if n > 2 {
+				s.Fatalf("%d in a step of 2", n)
+			}
+			total += n
+		}
+	}
+	s.equal("the first three", purge(noon.Add(3*time.Minute-time.Second)), 3)
+	s.equal("the others", purge(late), 2)
+	s.equal("states", s.states(untold)+", "+s.states(retried)+", "+s.states(half), "failed, failed, failed held")
+	s.equal("counts", s.failed(), "3 mails, 2 failed")
+	told(untold, 0)
+	s.equal("and what was told since", purge(s.now), 2)
+	s.reopen()
+	s.equal("counts", s.failed(), "1 mails, 0 failed")
+	s.equal("sent mail", purge(s.now), 0)
 }

@@ -140,20 +140,18 @@ func onlyBounces(parcels []*parcel) bool {
 }
 
 // checkRoom says whether more may be stored than there is; bounces have what is
-// reserved for them besides, and do not mind how much has failed.
+// reserved for them besides.
 func (s *Queue) checkRoom(n counts, more kept, bounces bool) error {
 	o := s.bounds.Load()
-	mails, bytes, failed := n.kept.mails-n.failed.mails+more.mails, n.kept.bytes+more.bytes, n.failed.mails
+	mails, bytes := n.kept.mails-n.failed.mails+more.mails, n.kept.bytes+more.bytes
 	if bounces {
-		mails, bytes, failed = mails-queue.ReservedMails, bytes-queue.ReservedBytes, 0
+		mails, bytes = mails-queue.ReservedMails, bytes-queue.ReservedBytes
 	}
 	switch {
 	case more.mails == 0:
 		return nil
 	case o.MaxMails > 0 && mails > int64(o.MaxMails):
 		return fmt.Errorf("%w: %d mails wait at most", queue.ErrFull, o.MaxMails)
-	case o.MaxMails > 0 && failed >= int64(o.MaxMails):
-		return fmt.Errorf("%w: %d failed mails are kept at most, until they are retried or dropped", queue.ErrFull, o.MaxMails)
 	case o.MaxBytes > 0 && bytes > o.MaxBytes:
 		return fmt.Errorf("%w: %d bytes at most", queue.ErrFull, o.MaxBytes)
 	}

@@ -212,6 +212,78 @@ func (s *Queue) Purge(ctx context.Context, before time.Time, limit int) (int, er
 	return removed, nil
 }
 
+// PurgeFailed implements queue.Queue. What can go is looked for by a reader, so that
+// nobody waits for that, and looked at once more before it goes.
+func (s *Queue) PurgeFailed(ctx context.Context, before time.Time, limit int) (int, error) {
+	var old []int64
+	err := s.read(ctx, func(c *conn) (err error) {
+		old, err = failedBefore(c, before, limit)
+		return err
+	})
+	if err != nil || len(old) == 0 {
+		return 0, err
+	}
+	removed := 0
+	err = s.change(ctx, func(t *tx) error {
+		removed = 0
+		for _, seq := range old {
+			if r, err := t.One(endedBefore, seq, millis(before)); err != nil || r == nil {
+				if err != nil {
+					return err
+				}
+				continue // retried meanwhile
+			}
+			if err := t.countFailed(seq, -1); err != nil {
+				return err
+			}
+			if err := t.remove(seq); err != nil {
+				return err
+			}
+			removed++
+		}
+		return nil
+	})
+	if err != nil {
+		return 0, err
+	}
+	return removed, nil
+}
+
+// endedBefore finds a mail if nothing of it is open, or still to be told, and it ended
+// before a time.
+const endedBefore = `SELECT 1 FROM mails WHERE seq = ?1 AND NOT EXISTS (SELECT 1 FROM recipients
+	WHERE mail = ?1 AND (state < 4 OR state = 5 AND bounced = 0 OR ended >= ?2))`
+
+// mostYounger is how many younger failed mails are looked at in a row before no older
+// ones are expected behind them: mail is in the order in which it came, but for clocks
+// that were set.
+const mostYounger = 1000
+
+// failedBefore returns the first mails that PurgeFailed may remove.
+func failedBefore(c *conn, before time.Time, limit int) (old []int64, err error) {
+	younger := 0
+	for after := int64(0); len(old) < limit && younger < mostYounger; {
+		r, err := c.One("SELECT f.mail, m.received FROM recipients f LEFT JOIN mails m ON m.seq = f.mail WHERE f.state = 5 AND f.mail > ? ORDER BY f.mail LIMIT 1", after)
+		if err != nil || r == nil {
+			return old, err
+		}
+		after = r.Int(0)
+		if r.Int(1) >= millis(before) {
+			younger++
+			continue
+		}
+		younger = 0
+		found, err := c.One(endedBefore, after, millis(before))
+		if err != nil {
+			return old, err
+		}
+		if found != nil {
+			old = append(old, after)
+		}
+	}
+	return old, nil
+}
+
 // BouncesDue implements queue.Queue.
 func (s *Queue) BouncesDue(ctx context.Context, now time.Time, grace time.Duration, limit int) ([]queue.Bounce, error) {
 	var bounces []queue.Bounce

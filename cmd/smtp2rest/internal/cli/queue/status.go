@@ -32,7 +32,7 @@ answers, it looks into the data directory.
 
 The exit code is 0 when mail flows, 1 when it does not or something needs your
 attention, and 3 when no daemon runs. Failed mail alone leaves it at 0: its senders
-were told, and it stays listed until you retry or drop it.`,
+were told, and it stays listed for queue.keep_failed, or until you retry or drop it.`,
 		Example: terminal.Examples("sudo smtp2rest status", "smtp2rest status --watch", "smtp2rest status --json", "smtp2rest status --address 127.0.0.1:9090"),
 		Args:    terminal.NoArgs(""),
 	}
