@@ -195,6 +195,8 @@ func TestSummary(t *testing.T) {
 			"the API said 429 and is left alone; mail that comes now will wait until 15:01; mail goes on by itself", LevelInfo, "by itself"},
 		{view{running: true, unkept: true, pace: down(pace.Down, ago)}, Counts{}, nil, StateDegraded,
 			"the API is down since 14:02; mail that comes now is answered 451, because there is no queue", LevelTrouble, "mail goes out by itself"},
+		{view{running: true, full: true, pace: down(pace.Down, ago)}, Counts{}, []Warning{{Level: LevelTrouble, What: "what the API does not take at once is answered 452", Full: true}}, StateDegraded,
+			"the API is down since 14:02; mail that comes now is answered 452, because the queue takes none; nothing is lost", LevelTrouble, "mail goes out by itself"},
 		{view{running: true, pace: pace.State{PausedUntil: now.Add(time.Hour)}}, Counts{Waiting: 2}, nil, StateDegraded,
 			"the API said 429 and is left alone; 2 recipients wait", LevelWarning, "by itself"},
 		{view{running: true}, Counts{Failed: 2}, nil, StateFine, "mail flows; nothing waits", LevelInfo, "queue list --state failed"},
@@ -235,3 +237,22 @@ func TestStatusOfABrokenStorage(t *testing.T) {
 		t.Errorf("%+v", s)
 	}
 }
+
+// While the queue takes no mail, the first line does not say that it would wait there.
+func TestStatusOfAFullQueue(t *testing.T) {
+	l := New(Options{Queue: emptyQueue{}, Pace: func() pace.State {
+		return pace.State{Breaker: pace.BreakerState{Open: true, Why: pace.Down}}
+	}, Warnings: func(context.Context, time.Time) []Warning {
+		return []Warning{{Level: LevelTrouble, What: "what the API does not take at once is answered 452", Why: "the disk is full", Full: true}}
+	}})
+	s, err := l.Status(t.Context())
+	must(t, err)
+	if !strings.Contains(s.Summary, "is answered 452") {
+		t.Errorf("%s", s.Summary)
+	}
+}
+
+// emptyQueue is a queue that has nothing.
+type emptyQueue struct{ queue.Queue }
+
+func (emptyQueue) Stats(context.Context) (queue.Stats, error) { return queue.Stats{}, nil }

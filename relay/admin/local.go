@@ -81,14 +81,17 @@ func (l *Local) Status(ctx context.Context) (Status, error) {
 			s.LastDay = &d
 		}
 	}
+	var more []Warning
+	if l.opt.Warnings != nil {
+		more = l.opt.Warnings(ctx, v.now)
+	}
+	v.full = slices.ContainsFunc(more, func(w Warning) bool { return w.Full })
 	s.Warnings = v.warnings(s)
 	if err != nil {
 		s.Warnings = append(s.Warnings, Warning{Level: LevelTrouble, What: "it is not known what waits", Why: "the queue cannot be read: " + text(err.Error()),
 			Do: "see to the disk of the data directory; the relay goes on by itself"})
 	}
-	if l.opt.Warnings != nil {
-		s.Warnings = append(s.Warnings, l.opt.Warnings(ctx, v.now)...)
-	}
+	s.Warnings = append(s.Warnings, more...)
 	sortWarnings(s.Warnings)
 	s.State, s.Summary = v.judge(s)
 	return s, nil

@@ -101,6 +101,7 @@ type Warning struct {
 	Do    string    `json:"do,omitempty"` // what to do about it
 	Since time.Time `json:"since,omitzero"`
 	Until time.Time `json:"until,omitzero"`
+	Full  bool      `json:"-"` // the queue takes no mail
 }
 
 // Page is one page of a list.

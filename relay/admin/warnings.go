@@ -174,6 +174,8 @@ func (v view) allMail(open int64) string {
 	switch {
 	case v.unkept:
 		return "mail that comes now is answered 451, because there is no queue"
+	case open == 0 && v.full:
+		return "mail that comes now is answered 452, because the queue takes none"
 	case open == 0:
 		return "mail that comes now will wait"
 	}

@@ -22,6 +22,7 @@ type view struct {
 	running bool
 	pace    pace.State // when running
 	unkept  bool       // there is no queue, so the client must keep what cannot be sent now
+	full    bool       // the queue takes no mail
 	warming []warm.DomainState
 }
 

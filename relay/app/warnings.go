@@ -119,7 +119,7 @@ func recordsWarnings(r store.Records, dir string) []admin.Warning {
 func storageWarnings(ctx context.Context, check *storageCheck, q store.Queue, c config.Queue) []admin.Warning {
 	if since, err := check.check(ctx); err != nil {
 		return []admin.Warning{{Level: admin.LevelTrouble, What: "no mail can be queued or sent from the queue", Why: err.Error(), Since: since.Round(0).UTC(),
-			Do: "see to the disk of " + c.DataDir + "; the relay goes on by itself"}}
+			Do: "see to the disk of " + c.DataDir + "; the relay goes on by itself", Full: true}}
 	}
 	var warnings []admin.Warning
 	free, least, err := q.Space()
@@ -128,7 +128,7 @@ func storageWarnings(ctx context.Context, check *storageCheck, q store.Queue, c 
 	case err != nil:
 	case free <= least:
 		warnings = append(warnings, admin.Warning{Level: admin.LevelTrouble, What: "what the API does not take at once is answered 452", Why: why,
-			Do: "make room on it, or lower queue.min_free"})
+			Do: "make room on it, or lower queue.min_free", Full: true})
 	case free <= 2*least:
 		warnings = append(warnings, admin.Warning{Level: admin.LevelWarning, What: "soon no mail can be queued", Why: why, Do: "make room on it"})
 	}
@@ -165,7 +165,7 @@ func fullWarnings(stats queue.Stats, c config.Queue) []admin.Warning {
 		if bound.limit > 0 && float64(bound.used) >= nearlyFull*float64(bound.limit) {
 			warnings = append(warnings, admin.Warning{Level: admin.LevelWarning, What: "when the queue is full, what the API does not take at once is answered 452",
 				Why: fmt.Sprintf("the queue has %d %s of %d that %s allows", bound.used, bound.what, bound.limit, bound.setting),
-				Do:  bound.do + bound.setting})
+				Do:  bound.do + bound.setting, Full: bound.used >= bound.limit})
 		}
 	}
 	if stats.FailedMails >= manyFailed {
