@@ -107,7 +107,7 @@ func TestWhatTheServiceManagerHears(t *testing.T) {
 	p.Signal(syscall.SIGCONT)
 	s.want("WATCHDOG=1")
 	p.Signal(syscall.SIGTERM)
-	if got := s.want("STOPPING=1"); !regexp.MustCompile(`mail under way is given [1-9][0-9]*s`).MatchString(got) {
+	if got := s.want("STOPPING=1"); !regexp.MustCompile(`mail that is being handed over has [1-9][0-9]*s`).MatchString(got) {
 		t.Errorf("stopping: %q", got)
 	}
 	idle.Do("", "421 4.3.2")
