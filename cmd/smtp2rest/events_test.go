@@ -144,6 +144,30 @@ func TestEventsAreInTheStory(t *testing.T) {
 	}
 }
 
+// TestALateBounceReachesTheSender: as the binary does it, and as trace shows it.
+func TestALateBounceReachesTheSender(t *testing.T) {
+	s, url, _ := newHeard(t)
+	s.register(url)
+	const sender, to = "late@mail.example.com", "hardbounce@example.net"
+	id := idInReply.FindString(s.hand(sender, "late-1", to))
+	s.awaitState(id, history.Bounced, "bounced.hard")
+	var text string
+	for deadline := time.Now().Add(harness.Patience); !strings.Contains(text, "the sender is told, by mail ") && time.Now().Before(deadline); {
+		text = harness.Execute(t, s.env, "", "trace", id).Out
+	}
+	if !strings.Contains(text, "the sender is told, by mail ") || !strings.HasSuffix(strings.TrimSpace(text), to+" bounced") {
+		t.Errorf("the story is\n%s", text)
+	}
+	for deadline := time.Now().Add(harness.Patience); len(harness.CallsTo(t, s.sandbox, sender)) == 0; {
+		if time.Now().After(deadline) {
+			t.Fatal("the sender was not told")
+		}
+	}
+	if calls := harness.CallsTo(t, s.sandbox, sender); len(calls) != 1 || calls[0].Body.Subject != "Your mail could not be delivered" {
+		t.Errorf("the sender had %+v", calls)
+	}
+}
+
 // TestOpenedIsInTheStory: the sandbox does not open mail, so that the test tells
 // it, as the provider would.
 func TestOpenedIsInTheStory(t *testing.T) {

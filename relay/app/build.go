@@ -71,6 +71,7 @@ func (d *daemon) build(ctx context.Context) (*core, error) {
 			Warming:  account.warming,
 			Memory:   func() deliver.Memory { return backlogMemory{memory.Share()} },
 			History:  kept.history,
+			Records:  written{kept.records, kept.recorder},
 			Tally:    tally,
 			Log:      log,
 			Metrics:  d.metrics,
@@ -112,7 +113,7 @@ func (d *daemon) build(ctx context.Context) (*core, error) {
 		return nil, err
 	}
 
-	events := webhook.NewHandler(webhook.Options{Settings: eventSettings(c), Provider: Events(), Taker: account.suppressions, Log: log, Metrics: d.metrics})
+	events := webhook.NewHandler(webhook.Options{Settings: eventSettings(c), Provider: Events(), Taker: taker{account.suppressions, engine}, Log: log, Metrics: d.metrics})
 	onReload(d, "events", eventSettings, events.Prepare)
 	d.onStatus(func(_ context.Context, now time.Time) []admin.Warning { return eventWarnings(events.Standing(), now) })
 

@@ -58,10 +58,28 @@ func Reason(out relay.Outcome) string {
 // must be none: for the null sender, for a bounce (RFC 5321 section 4.5.5 and RFC
 // 3834 section 2), and if nobody can receive it.
 func Compose(o Options, m *relay.Message, failed []Failure, now time.Time) (raw []byte, to string, ok bool) {
-	header := headerOf(m.Raw)
-	if m.From == "" || isAutomatic(header) {
+	return compose(o, notice{
+		subject: "Your mail could not be delivered", what: "could not be delivered to:",
+		end: "It will not be tried again for these recipients.",
+	}, m, failed, now)
+}
+
+// ComposeComplaint is Compose for recipients who reported the mail as spam.
+func ComposeComplaint(o Options, m *relay.Message, failed []Failure, now time.Time) (raw []byte, to string, ok bool) {
+	return compose(o, notice{
+		subject: "Your mail was reported as spam", what: "was delivered, and reported as spam by:",
+		end: "Nothing more is sent to these recipients.",
+	}, m, failed, now)
+}
+
+// notice is what a bounce says besides the names.
+type notice struct{ subject, what, end string }
+
+func compose(o Options, n notice, m *relay.Message, failed []Failure, now time.Time) (raw []byte, to string, ok bool) {
+	if m.From == "" || mail.IsAutoReply(m.Raw) {
 		return nil, "", false
 	}
+	header := headerOf(m.Raw)
 	to = m.From
 	if !canReceive(to) {
 		to = o.Postmaster
@@ -70,16 +88,16 @@ func Compose(o Options, m *relay.Message, failed []Failure, now time.Time) (raw 
 		return nil, "", false
 	}
 	var b bytes.Buffer
-	writeHeader(&b, o, m, to, now)
-	writeText(&b, o, m, failed, header)
+	writeHeader(&b, o, n, m, to, now)
+	writeText(&b, o, n, m, failed, header)
 	return b.Bytes(), to, true
 }
 
-func writeHeader(b *bytes.Buffer, o Options, m *relay.Message, to string, now time.Time) {
+func writeHeader(b *bytes.Buffer, o Options, n notice, m *relay.Message, to string, now time.Time) {
 	lines := []string{
 		"From: Mail Delivery <" + oneLine(o.From.Email) + ">",
 		"To: <" + oneLine(to) + ">",
-		"Subject: Your mail could not be delivered",
+		"Subject: " + n.subject,
 		"Date: " + now.Format(time.RFC1123Z),
 		"Message-ID: <bounce-" + m.ID + "@" + oneLine(o.Hostname) + ">",
 		"Auto-Submitted: auto-replied", // RFC 3834 section 5
@@ -90,19 +108,22 @@ func writeHeader(b *bytes.Buffer, o Options, m *relay.Message, to string, now ti
 	b.WriteString(strings.Join(lines, "\r\n") + "\r\n\r\n")
 }
 
-func writeText(b *bytes.Buffer, o Options, m *relay.Message, failed []Failure, header []byte) {
+func writeText(b *bytes.Buffer, o Options, n notice, m *relay.Message, failed []Failure, header []byte) {
 	p := func(format string, args ...any) { fmt.Fprintf(b, format+"\r\n", args...) }
 	p("This is the mail relay at %s.", oneLine(o.Hostname))
 	p("")
 	p("A mail from <%s>, handed in on %s,", oneLine(m.From), m.ReceivedAt.UTC().Format("2 January 2006 at 15:04 MST"))
-	p("could not be delivered to:")
+	p("%s", n.what)
 	p("")
 	for _, f := range failed {
 		p("  <%s>", oneLine(f.Recipient))
 		p("    %s.", oneLine(f.Reason))
 		p("")
 	}
-	p("It will not be tried again for these recipients. Its id here is %s.", m.ID)
+	p("%s Its id here is %s.", n.end, m.ID)
+	if len(header) == 0 {
+		return // of a mail that is not kept any more
+	}
 	p("")
 	p("The header of the mail was:")
 	p("")
@@ -126,12 +147,6 @@ func headerOf(raw []byte) []byte {
 		}
 	}
 	return raw[:end]
-}
-
-// isAutomatic reports whether a mail is the answer of a machine. A machine must
-// not answer such mail (RFC 3834), although it has a sender.
-func isAutomatic(header []byte) bool {
-	return bytes.HasPrefix(bytes.ToLower(mail.Field(header, "Auto-Submitted")), []byte("auto-replied"))
 }
 
 // canReceive returns false for an address that only means something on the

@@ -40,6 +40,7 @@ type Options struct {
 	Memory func() Memory
 
 	History history.Noter // nil: history.Nothing
+	Records Records       // nil: no sender is told of what fails late
 	Tally   *bounce.Tally // nil: a new one
 	Log     *slog.Logger
 	Metrics prometheus.Registerer // nil: none
@@ -72,7 +73,8 @@ type Engine struct {
 	dueSooner      chan struct{} // signals that something is due sooner than expected
 	apiChanged     chan struct{} // signals that the API may work again
 	pendingBounces *pendingBounces
-	sentTo         *hourly // bounces sent to each sender in this hour
+	sentTo         *hourly    // bounces sent to each sender in this hour
+	late           sync.Mutex // held while a sender is told of a late failure
 	// unread has the mails whose header a bounce is to quote but that cannot be
 	// read, and since when. Only tellSenders uses it.
 	unread map[string]time.Time
@@ -435,6 +437,7 @@ type Settings struct {
 type Bounces struct {
 	PerHour int           `toml:"per_hour" default:"20" range:"0..1000000" doc:"The most bounces to one address in an hour. 0: no limit."`
 	Grace   time.Duration `toml:"grace" default:"4h" range:"0s..7d" doc:"The failed recipients of a mail are reported together, when no recipient is waiting any more, but at the latest after this time."`
+	LateBounces
 }
 
 // Prepare returns a function that puts s into force and looks at the queue again, in

@@ -201,8 +201,12 @@ func (f Told) apply(b *batch) {
 	if f.Bounce == "" {
 		what = StepNotTold
 	}
+	state := Failed
+	if f.Late {
+		state = Sent // what the provider's events make of it is not stored
+	}
 	for _, to := range f.Recipients {
-		e.recipient(to).add(Step{At: f.At, What: what, Text: f.Bounce}, Failed)
+		e.recipient(to).add(Step{At: f.At, What: what, Text: f.Bounce}, state)
 	}
 }
 

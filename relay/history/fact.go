@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/mail"
 )
 
 // Noter takes facts. Note never waits: what is noted is written soon.
@@ -33,12 +34,12 @@ type Came struct {
 	head    Head
 }
 
-// NewCame is the fact that m came. It keeps nothing of m.Raw. Of head, Size and
-// Client are m's.
+// NewCame is the fact that m came. It keeps nothing of m.Raw. Of head, Size,
+// AutoReply and Client are m's.
 func NewCame(m *relay.Message, head Head) Came {
 	c := Came{message: *m, head: head.clipped()}
 	c.message.Raw = nil
-	c.head.Size = int64(len(m.Raw))
+	c.head.Size, c.head.AutoReply = int64(len(m.Raw)), mail.IsAutoReply(m.Raw)
 	c.head.Client = relay.Client{
 		Addr: clip(m.Client.Addr, maxName), Helo: clip(m.Client.Helo, maxName), User: clip(m.Client.User, maxName),
 		Listener: clip(m.Client.Listener, maxName), Session: clip(m.Client.Session, maxName),
@@ -80,6 +81,7 @@ type Told struct {
 	ID         string
 	Recipients []string
 	Bounce     string // the id of the mail that says so; "" when nobody could be told
+	Late       bool   // they failed after the API had taken the mail
 	At         time.Time
 }
 

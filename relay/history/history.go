@@ -43,6 +43,7 @@ type Head struct {
 	TraceParent string       `json:"traceparent,omitempty"` // W3C Trace Context, of the mail's header
 	BounceOf    string       `json:"bounce_of,omitempty"`   // the mail that this one reports on
 	LeftOut     []LeftOut    `json:"left_out,omitempty"`    // what of the mail the API was not given
+	AutoReply   bool         `json:"auto_reply,omitempty"`  // a machine's answer, of whose failure nobody is told
 }
 
 // LeftOut is a piece of a mail that the API was not given.

@@ -110,6 +110,12 @@ func Field(raw []byte, name string) []byte {
 	return nil
 }
 
+// IsAutoReply reports whether a mail is the answer of a machine. A machine must
+// not answer such mail (RFC 3834), although it has a sender.
+func IsAutoReply(raw []byte) bool {
+	return bytes.HasPrefix(bytes.ToLower(Field(raw, "Auto-Submitted")), []byte("auto-replied"))
+}
+
 // headerEnd returns where the header ends, for any kind of line end.
 func headerEnd(raw []byte) int {
 	const most = 256 << 10

@@ -25,6 +25,13 @@ func TestBounceID(t *testing.T) {
 		}
 		seen[b] = true
 	}
+	for _, to := range []string{"", "a@example.net", "b@example.net"} {
+		b := queue.LateBounceID(id, to)
+		if seen[b] || len(b) != len(id) || b != queue.LateBounceID(id, to) {
+			t.Errorf("LateBounceID(%q) = %q", to, b)
+		}
+		seen[b] = true
+	}
 	if got := len(queue.BounceID("x", []int{1})); got != 20 {
 		t.Errorf("length %d for a short id", got)
 	}

@@ -1,0 +1,36 @@
+package app
+
+import (
+	"context"
+
+	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/deliver"
+	"github.com/smtp2rest/smtp2rest/relay/history"
+	"github.com/smtp2rest/smtp2rest/relay/store"
+	"github.com/smtp2rest/smtp2rest/relay/suppress"
+)
+
+// written is the history with what is noted and not written yet.
+type written struct {
+	store.Records
+	recorder *history.Recorder
+}
+
+// Flush implements deliver.Records.
+func (w written) Flush(ctx context.Context) error { return w.recorder.Flush(ctx) }
+
+// taker takes the provider's events and tells the senders of what failed.
+type taker struct {
+	*suppress.List
+	engine *deliver.Engine // nil without a queue
+}
+
+// Take implements webhook.Taker. An event that came before is looked at as well: a crash
+// or a full disk may have kept its sender from being told.
+func (t taker) Take(ctx context.Context, e relay.Event) (fresh bool, err error) {
+	fresh, err = t.List.Take(ctx, e)
+	if err == nil && t.engine != nil {
+		err = t.engine.Late(ctx, e)
+	}
+	return fresh, err
+}
