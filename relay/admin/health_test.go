@@ -256,3 +256,15 @@ func TestStatusOfAFullQueue(t *testing.T) {
 type emptyQueue struct{ queue.Queue }
 
 func (emptyQueue) Stats(context.Context) (queue.Stats, error) { return queue.Stats{}, nil }
+
+// The id of a mail that came again is an id as well.
+func TestShortID(t *testing.T) {
+	for name, want := range map[string]bool{
+		"06h0": true, "06h0kq3n2a7g1m8v4d5e": true, "06h0kq3n2a7g1m8v4d5e.": true, "06h0kq3n2a7g1m8v4d5e.9hs4m6es": true,
+		"06h": false, "06h0kq3n2a7g1m8v4d5e0": false, "bob@example.net": false,
+	} {
+		if got := shortID.MatchString(name); got != want {
+			t.Errorf("%s: %t", name, got)
+		}
+	}
+}

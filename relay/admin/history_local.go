@@ -72,7 +72,7 @@ func (l *LocalHistory) Find(ctx context.Context, q history.Query) (Found, error)
 }
 
 // shortID matches what can be the beginning of a queue id.
-var shortID = regexp.MustCompile(`^[0-9a-v]{4,20}$`)
+var shortID = regexp.MustCompile(`^[0-9a-v]{4,20}(\.[0-9a-v]*)?$`)
 
 // Trace implements History.
 func (l *LocalHistory) Trace(ctx context.Context, q history.Query) (Traced, error) {

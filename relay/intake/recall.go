@@ -343,11 +343,12 @@ func (e earlier) repeat(recipients, named []string, each bool) (replies, bool) {
 }
 
 // continued returns the id of a message that was given one: itself, or what
-// continues the id of the first recipient that earlier copies tried.
+// continues the id of the first recipient to whom something is owed. Nothing is in the
+// queue under that id.
 func (e earlier) continued(m *relay.Message) string {
 	for _, to := range m.Recipients {
-		if first := e[suppress.Normalise(to)].id; first != "" {
-			return relay.ContinueID(first, m.ID)
+		if was := e[suppress.Normalise(to)]; was.owed && !was.taken {
+			return relay.ContinueID(was.id, m.ID)
 		}
 	}
 	return m.ID

@@ -159,7 +159,7 @@ func took(m *relay.Message, id string) *handling {
 	h := newHandling(m)
 	h.replies = forAll(reply.Queued(id))
 	for _, to := range h.to {
-		h.ends[to] = end{taken: true}
+		h.ends[to] = end{id: id, taken: true}
 	}
 	close(h.done)
 	return h

@@ -73,8 +73,10 @@ func (q *resendQueue) Keep(_ context.Context, parts ...relay.Remainder) error {
 		return errors.New("full")
 	}
 	for _, r := range parts {
-		if _, twice := q.kept[r.Message.ID]; twice {
-			q.fail("the queue is given a second mail by the id %s, and takes it for the first", r.Message.ID)
+		for id := range q.kept { // a second mail by an id is taken for the first, and people name mail by the beginning of its id
+			if strings.HasPrefix(id, r.Message.ID) || strings.HasPrefix(r.Message.ID, id) {
+				q.fail("the queue is given mail by the ids %s and %s", id, r.Message.ID)
+			}
 		}
 		q.kept[r.Message.ID] = r
 		q.now = append(q.now, r.Message.ID)

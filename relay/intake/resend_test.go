@@ -207,7 +207,7 @@ func TestACopyForMoreThanBefore(t *testing.T) {
 	r.recall.rememberLost(digestOf(m), h)
 	got := r.sendResent("later@example.net", "down@example.net")
 	compare(t, got, keptIt)
-	if q.kept() != 1 || !slices.Equal(q.rest[0].Message.Recipients, []string{"down@example.net"}) || q.rest[0].Message.ID == "q1" {
+	if q.kept() != 1 || !slices.Equal(q.rest[0].Message.Recipients, []string{"down@example.net"}) || relay.FirstID(q.rest[0].Message.ID) == "q1" {
 		t.Errorf("the queue keeps %+v", q.rest)
 	}
 	if n := len(r.keysOf("later@example.net")); n != 0 {
@@ -327,5 +327,40 @@ func TestCopiesDoNotMeetInTheQueue(t *testing.T) {
 	compare(t, r.sendResent("down+9@example.net"), keptIt)
 	if q.kept() != 2 || q.rest[0].Message.ID == q.rest[1].Message.ID {
 		t.Errorf("the queue is given %s and %s", q.rest[0].Message.ID, q.rest[1].Message.ID)
+	}
+}
+
+// bounceQueue has room for mail of which nothing but the bounce is left.
+type bounceQueue struct{ fakeQueue }
+
+func (q *bounceQueue) Keep(ctx context.Context, parts ...relay.Remainder) error {
+	for _, r := range parts {
+		if tallyOf(r.Outcomes).unsettled > 0 && q.err != nil {
+			return q.err
+		}
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.rest = append(q.rest, parts...)
+	return nil
+}
+
+// An id of the queue is never the beginning of another: an operator who drops one
+// mail by its id would drop the other.
+func TestNoIDIsTheBeginningOfAnother(t *testing.T) {
+	q := &bounceQueue{fakeQueue{err: errors.New("full")}}
+	r := newAliasRig(t, nil, q)
+	got := r.sendEach(withID, "half@x", "lost+1@example.net")
+	compare(t, got[0], `250 2\.0\.0 accepted `+queueID+` except <half@x>`)
+	compare(t, got[1], isFull)
+	q.err = nil
+	r.EndCalls()
+	compare(t, r.sendEach(withID, "lost+1@example.net")[0], keptIt)
+	if q.kept() != 2 {
+		t.Fatalf("%d are kept", q.kept())
+	}
+	one, other := q.rest[0].Message.ID, q.rest[1].Message.ID
+	if relay.FirstID(one) != relay.FirstID(other) || strings.HasPrefix(one, other) || strings.HasPrefix(other, one) {
+		t.Errorf("the queue is given %s and %s", one, other)
 	}
 }

@@ -162,6 +162,11 @@ func (in *Intake) keep(ctx context.Context, s *transaction, parts []relay.Remain
 // client, the only one left who can know.
 func (in *Intake) bounceFor(ctx context.Context, s *transaction, parts []relay.Remainder, together bool, cause error) *reply.Reply {
 	if together {
+		// What is open goes on under this id when it comes again. In the queue no id may
+		// be the beginning of another, by which people name mail.
+		m, again := *s.message, *s
+		m.ID = relay.ContinueID(m.ID, relay.NewID(time.Now()))
+		again.tried.Message, s = &m, &again
 		if cause = in.keep(ctx, s, parts); cause == nil {
 			return nil
 		}
