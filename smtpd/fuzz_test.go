@@ -131,7 +131,7 @@ func (s *fuzzServer) session(t *testing.T, in string, atOnce int) []mail {
 	waitFor(t, s.Server, 0)
 	(&model{t: t, said: in, lmtp: s.lmtp, events: c.events, trace: c}).check()
 	all := s.memory.Share()
-	if err := all.Hold(t.Context(), budget.Dealing, s.memory.Most(budget.Dealing)); err != nil {
+	if err := all.Hold(t.Context(), budget.Dealing, 2*s.memory.Most(budget.Reading)); err != nil {
 		t.Fatalf("memory is left: %v", err)
 	}
 	all.Release()
@@ -145,7 +145,7 @@ func (s *fuzzServer) session(t *testing.T, in string, atOnce int) []mail {
 		}
 		mails = append(mails, *e.mail)
 		last := &mails[len(mails)-1].env // but for what differs by connection
-		last.Client.Session, last.receipt, last.reserve, last.author = "", nil, nil, nil
+		last.Client.Session, last.receipt, last.reserve, last.most, last.author = "", nil, nil, 0, nil
 	}
 	return mails
 }

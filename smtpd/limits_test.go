@@ -171,7 +171,7 @@ func TestLimits(t *testing.T) {
 			if used := series(t, reg, "smtp2rest_smtp_connections")[""]; used != 0 {
 				t.Errorf("%v connections are left", used)
 			}
-			if err := s.memory.Share().Hold(t.Context(), budget.Dealing, s.memory.Most(budget.Dealing)); err != nil {
+			if err := s.memory.Share().Hold(t.Context(), budget.Dealing, 2*s.memory.Most(budget.Reading)); err != nil {
 				t.Errorf("memory is left: %v", err)
 			}
 		})
