@@ -53,11 +53,11 @@ func open(path string, flags int) (*os.File, error) {
 
 // FreeBytes is the space left for us on the directory's file system.
 func FreeBytes(dir string) (int64, error) {
-	var st unix.Statfs_t
-	if err := unix.Statfs(dir, &st); err != nil {
+	free, err := freeBytes(dir)
+	if err != nil {
 		return 0, fmt.Errorf("free space of %s: %w", dir, err)
 	}
-	return int64(st.Bavail) * int64(st.Bsize), nil
+	return free, nil
 }
 
 // SyncDir makes the names in a directory durable.
