@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/promauto"
 )
 
 // Options are what a Recorder is made from.
@@ -254,4 +255,127 @@ func portion(facts []Fact, most int) (n, weight int) {
 		n++
 	}
 	return n, weight
+}
+
+// prune removes what is too old, or too much, in steps between which others
+// write. The store's room is looked at only after what is too old is gone.
+func (r *Recorder) prune() {
+	ctx, cancel := context.WithCancel(context.Background())
+	defer cancel()
+	for {
+		more, err := r.pruneOnce(ctx)
+		if err != nil {
+			r.opt.Log.Error("the history cannot be pruned", "cause", err)
+		}
+		wait := r.opt.pruned
+		if more {
+			wait = pruneGap
+		}
+		if !r.rest(wait) {
+			return
+		}
+	}
+}
+
+// pruneGap is left between two steps, so that pruning much is no load.
+const pruneGap = 20 * time.Millisecond
+
+func (r *Recorder) rest(d time.Duration) bool {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return true
+	case <-r.stop:
+		return false
+	}
+}
+
+// pruneOnce makes one step and says whether there may be more to remove.
+func (r *Recorder) pruneOnce(ctx context.Context) (more bool, err error) {
+	// A record of mail that still waits is kept: its story is not over.
+	n, err := r.opt.Store.Prune(ctx, time.Now().Add(-r.bounds.Load().Keep), pruneStep, r.bounds.Load().Keep == 0)
+	r.metrics.pruned.Add(float64(n))
+	if err != nil || n == pruneStep {
+		return err == nil, err
+	}
+	bytes, err := r.opt.Store.Bytes(ctx)
+	if err != nil {
+		return false, err
+	}
+	r.metrics.bytes.Set(float64(bytes))
+	if r.bounds.Load().MaxSize == 0 || bytes <= r.bounds.Load().MaxSize {
+		return false, nil
+	}
+	// The disk comes first: when the room is spent, even what waits may go.
+	n, err = r.opt.Store.Prune(ctx, time.Now(), pruneStep, true)
+	r.metrics.pruned.Add(float64(n))
+	return n > 0, err
+}
+
+// Direct writes facts where no daemon runs that would: many at a time, because
+// each write waits for the disk, and a person for all of them.
+type Direct struct {
+	Store Store
+	Log   *slog.Logger
+
+	mu    sync.Mutex
+	facts []Fact
+}
+
+// Note implements Noter.
+func (d *Direct) Note(f Fact) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.facts = append(d.facts, f)
+	if len(d.facts) >= atOnce {
+		d.write()
+	}
+}
+
+// Flush writes what waits for company.
+func (d *Direct) Flush() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if len(d.facts) > 0 {
+		d.write()
+	}
+}
+
+func (d *Direct) write() {
+	if err := d.Store.Write(context.Background(), Changes(d.facts...)); err != nil {
+		d.Log.Error("the history cannot be written", "cause", err)
+	}
+	d.facts = nil
+}
+
+type metrics struct {
+	facts, lost, failed, pruned prometheus.Counter
+	bytes                       prometheus.Gauge
+}
+
+func newMetrics(reg prometheus.Registerer) *metrics {
+	with := promauto.With(reg)
+	return &metrics{
+		facts: with.NewCounter(prometheus.CounterOpts{
+			Name: "smtp2rest_history_facts_total",
+			Help: "Facts about mail that were noted for the history.",
+		}),
+		lost: with.NewCounter(prometheus.CounterOpts{
+			Name: "smtp2rest_history_lost_total",
+			Help: "Facts that the history does not have because they came faster than they could be written. No mail is lost with them.",
+		}),
+		failed: with.NewCounter(prometheus.CounterOpts{
+			Name: "smtp2rest_history_write_errors_total",
+			Help: "Times the history could not be written; it is tried again while memory allows.",
+		}),
+		pruned: with.NewCounter(prometheus.CounterOpts{
+			Name: "smtp2rest_history_pruned_mails_total",
+			Help: "Mails removed from the history because of their age or because of its size.",
+		}),
+		bytes: with.NewGauge(prometheus.GaugeOpts{
+			Name: "smtp2rest_history_bytes",
+			Help: "How much room the history takes on the disk, as of the last look, once a minute.",
+		}),
+	}
 }

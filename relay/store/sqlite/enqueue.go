@@ -337,18 +337,3 @@ func turnsOf(account string) span {
 }
 
 func (s span) has(turn string) bool { return s.from <= turn && turn < s.before }
-
-// storedState is how a state that a mail can come with is stored, but for
-// ready and later, which are one there.
-func storedState(s queue.State) int64 {
-	switch s {
-	case queue.Held:
-		return held
-	case queue.Sent:
-		return sent
-	case queue.Failed:
-		return failed
-	default:
-		return ready
-	}
-}

@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -114,16 +116,14 @@ func (s *Queue) operate(ctx context.Context, f queue.Filter, change func(t *tx, 
 			var subjects []subject
 			end, again, err = scan(t.conn, f, at, operateAtOnce, func(r row) error {
 				own := r[mailWidth:]
-				subjects = append(subjects, subject{seq: own.Int(8), n: own.Int(7), damaged: r.Bool(9)})
+				subjects = append(subjects, subject{seq: own.Int(8), n: own.Int(7), state: own.Int(1), due: own.Int(2),
+					hold: own.Bool(9), bounced: own.Bool(6), damaged: r.Bool(9)})
 				return nil
 			})
 			if err != nil {
 				return err
 			}
 			for _, x := range subjects {
-				if err := t.load(&x); err != nil {
-					return err
-				}
 				applied, err := change(t, x)
 				if err != nil {
 					return err
@@ -141,15 +141,6 @@ func (s *Queue) operate(ctx context.Context, f queue.Filter, change func(t *tx, 
 		at, more = end, again
 	}
 	return total, nil
-}
-
-// load reads the rest of a subject.
-func (t *tx) load(x *subject) error {
-	r, err := t.One("SELECT state, due, hold, bounced FROM recipients WHERE mail = ? AND n = ?", x.seq, x.n)
-	if err == nil && r != nil {
-		x.state, x.due, x.hold, x.bounced = r.Int(0), r.Int(1), r.Bool(2), r.Bool(3)
-	}
-	return err
 }
 
 // Hold implements queue.Queue.
@@ -451,18 +442,9 @@ func (q *query) filter(f queue.Filter) {
 	}
 	if len(f.States) > 0 {
 		var in []string
-		for _, s := range f.States {
-			switch s {
-			case queue.Waiting:
-				in = append(in, "0", "1")
-			case queue.Claimed:
-				in = append(in, "2")
-			case queue.Held:
-				in = append(in, "3")
-			case queue.Sent:
-				in = append(in, "4")
-			case queue.Failed:
-				in = append(in, "5")
+		for stored, state := range states {
+			if slices.Contains(f.States, state) {
+				in = append(in, strconv.Itoa(stored))
 			}
 		}
 		q.and("r.state IN (" + strings.Join(in, ", ") + ")")

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"hash/crc32"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -87,24 +88,17 @@ func fromMillis(ms int64) time.Time {
 	return time.UnixMilli(ms).UTC()
 }
 
-// stateOf is the contract's word for a stored state.
-func stateOf(s int64) queue.State {
-	switch s {
-	case claimed:
-		return queue.Claimed
-	case held:
-		return queue.Held
-	case sent:
-		return queue.Sent
-	case failed:
-		return queue.Failed
-	default:
-		return queue.Waiting
-	}
-}
+// states are the contract's words for the stored states.
+var states = [...]queue.State{ready: queue.Waiting, later: queue.Waiting, claimed: queue.Claimed, held: queue.Held, sent: queue.Sent, failed: queue.Failed}
+
+func stateOf(s int64) queue.State { return states[min(uint64(s), failed)] }
+
+// storedState is how a state that a mail can come with is stored, but for ready
+// and later, which are one in the contract.
+func storedState(s queue.State) int64 { return int64(max(ready, slices.Index(states[:], s))) }
 
 // recipientColumns are what readRecipient reads, from a table called r.
-const recipientColumns = `r.addr, r.state, r.due, r.attempts, r.since, r.ended, r.bounced, r.n, r.mail`
+const recipientColumns = `r.addr, r.state, r.due, r.attempts, r.since, r.ended, r.bounced, r.n, r.mail, r.hold`
 
 func readRecipient(r row) queue.Recipient {
 	return queue.Recipient{
@@ -151,9 +145,7 @@ func attemptsOf(c *conn, seq, n int64, limit int) ([]queue.Attempt, error) {
 		return nil
 	}, `SELECT started, unknown, not_counted, kind, status, message_id, detail, cause, retry_after, took
 		FROM attempts WHERE mail = ? AND n = ? ORDER BY fence DESC LIMIT ?`, seq, n, limit)
-	for i, j := 0, len(latest)-1; i < j; i, j = i+1, j-1 {
-		latest[i], latest[j] = latest[j], latest[i]
-	}
+	slices.Reverse(latest)
 	return latest, err
 }
 
