@@ -15,7 +15,6 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
-	"github.com/smtp2rest/smtp2rest/relay/store/sqlite/internal/faultvfs"
 )
 
 var ctx = context.Background()
@@ -82,23 +81,23 @@ func settle(t *testing.T, s *Queue, claims []queue.Claim) {
 func TestStorageFaults(t *testing.T) {
 	for i, tt := range []struct {
 		name string
-		op   faultvfs.Op
+		op   diskOp
 		file string
 		code int32
 		full bool
 	}{
-		{"write", faultvfs.Write, "queue.db-wal", faultvfs.FailWrite, false},
-		{"sync", faultvfs.Sync, "queue.db-wal", faultvfs.FailSync, false},
-		{"full", faultvfs.Write, "queue.db-wal", faultvfs.Full, true},
+		{"write", opWrite, "queue.db-wal", failWrite, false},
+		{"sync", opSync, "queue.db-wal", failSync, false},
+		{"full", opWrite, "queue.db-wal", failFull, true},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			disk := &faultvfs.Disk{}
+			disk := &faultDisk{}
 			vfs := fmt.Sprint("fault", i)
-			faultvfs.Register(vfs, disk)
+			registerVFS(vfs, disk)
 			s := openQueue(t, t.TempDir(), Options{vfs: vfs})
 			must(t, s.Enqueue(ctx, testMail(100), testMail(100)))
 			claims := claimAll(t, s)
-			disk.Fail(func(op faultvfs.Op, file string) int32 {
+			disk.Fail(func(op diskOp, file string) int32 {
 				if op == tt.op && file == tt.file {
 					return tt.code
 				}
@@ -134,15 +133,15 @@ func TestStorageFaults(t *testing.T) {
 // TestClaimFaults: a claim whose commit failed is nobody's, so it must not be
 // left for the next start to end.
 func TestClaimFaults(t *testing.T) {
-	for i, op := range []faultvfs.Op{faultvfs.Write, faultvfs.Sync} {
-		disk := &faultvfs.Disk{}
+	for i, op := range []diskOp{opWrite, opSync} {
+		disk := &faultDisk{}
 		vfs := fmt.Sprint("claimfault", i)
-		faultvfs.Register(vfs, disk)
+		registerVFS(vfs, disk)
 		s := openQueue(t, t.TempDir(), Options{vfs: vfs})
 		must(t, s.Enqueue(ctx, testMail(100), testMail(100)))
-		disk.Fail(func(at faultvfs.Op, file string) int32 {
+		disk.Fail(func(at diskOp, file string) int32 {
 			if at == op && file == "queue.db-wal" {
-				return map[faultvfs.Op]int32{faultvfs.Write: faultvfs.FailWrite, faultvfs.Sync: faultvfs.FailSync}[op]
+				return map[diskOp]int32{opWrite: failWrite, opSync: failSync}[op]
 			}
 			return 0
 		})
@@ -173,7 +172,7 @@ func TestSpoolFaults(t *testing.T) {
 		{"syncdir", syscall.EIO, false},
 	} {
 		t.Run(tt.op+" "+tt.err.Error(), func(t *testing.T) {
-			fs := newMemFS(&faultvfs.Disk{})
+			fs := newMemFS(&faultDisk{})
 			s := openQueue(t, t.TempDir(), Options{spool: fs})
 			small, large := testMail(10), testMail(spoolAbove+1)
 			fs.fail = func(op, _ string) error {
@@ -210,7 +209,7 @@ func TestSpoolFaults(t *testing.T) {
 
 // TestSpoolReadError: a file that cannot be read now is not a damaged mail.
 func TestSpoolReadError(t *testing.T) {
-	fs := newMemFS(&faultvfs.Disk{})
+	fs := newMemFS(&faultDisk{})
 	s := openQueue(t, t.TempDir(), Options{spool: fs})
 	m := testMail(spoolAbove + 1)
 	must(t, s.Enqueue(ctx, m))

@@ -8,13 +8,11 @@ import (
 	"path/filepath"
 	"runtime"
 	"sync"
-
-	"github.com/smtp2rest/smtp2rest/relay/store/sqlite/internal/faultvfs"
 )
 
 // memFS is a spool in memory that knows what of it would survive.
 type memFS struct {
-	disk *faultvfs.Disk
+	disk *faultDisk
 
 	mu    sync.Mutex
 	files map[string]*memFile
@@ -59,7 +57,7 @@ func (f *memFile) resize(size int) {
 	f.reached = append(f.reached, reach{at: f.fs.now(), size: size})
 }
 
-func newMemFS(d *faultvfs.Disk) *memFS { return &memFS{disk: d, files: map[string]*memFile{}} }
+func newMemFS(d *faultDisk) *memFS { return &memFS{disk: d, files: map[string]*memFile{}} }
 
 // setFail is for while the store is open.
 func (m *memFS) setFail(f func(op, name string) error) {

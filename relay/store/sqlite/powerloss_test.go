@@ -16,7 +16,6 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
-	"github.com/smtp2rest/smtp2rest/relay/store/sqlite/internal/faultvfs"
 )
 
 // life is what a test knows of one mail, in numbers of events on the disk.
@@ -39,9 +38,9 @@ func TestPowerLoss(t *testing.T) {
 }
 
 func testPowerLoss(t *testing.T, failing, forget bool) {
-	disk := &faultvfs.Disk{}
+	disk := &faultDisk{}
 	name := fmt.Sprintf("powerloss-%v-%v", failing, forget)
-	faultvfs.Register(name, disk)
+	registerVFS(name, disk)
 	fs := newMemFS(disk)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -56,9 +55,9 @@ func testPowerLoss(t *testing.T, failing, forget bool) {
 			}
 			return nil
 		})
-		disk.Fail(func(op faultvfs.Op, _ string) int32 {
-			if op == faultvfs.Sync && rand.IntN(25) == 0 {
-				return faultvfs.FailSync
+		disk.Fail(func(op diskOp, _ string) int32 {
+			if op == opSync && rand.IntN(25) == 0 {
+				return failSync
 			}
 			return 0
 		})
@@ -89,7 +88,7 @@ func someMail(now time.Time, chance *rand.Rand) queue.Mail {
 }
 
 // workload is some life for a queue, one call at a time.
-func workload(t *testing.T, s *Queue, disk *faultvfs.Disk, chance *rand.Rand, failing bool) []*life {
+func workload(t *testing.T, s *Queue, disk *faultDisk, chance *rand.Rand, failing bool) []*life {
 	ctx, now := context.Background(), time.Now()
 	var lives []*life
 	byID := map[string]*life{}
@@ -291,8 +290,8 @@ func TestPowerLossInRepair(t *testing.T) {
 }
 
 func testPowerLossInRepair(t *testing.T, vfs string, change func(s *Queue) error) {
-	disk := &faultvfs.Disk{}
-	faultvfs.Register(vfs, disk)
+	disk := &faultDisk{}
+	registerVFS(vfs, disk)
 	fs := newMemFS(disk)
 	seed := uint64(time.Now().UnixNano())
 	t.Logf("seed %d", seed)
@@ -314,9 +313,9 @@ func testPowerLossInRepair(t *testing.T, vfs string, change func(s *Queue) error
 	must(t, s.Close()) // the log is empty then
 	s = openQueue(t, o.Dir, o)
 	start := disk.Now()
-	disk.Fail(func(op faultvfs.Op, file string) int32 {
-		if op == faultvfs.Sync && strings.HasSuffix(file, "-wal") {
-			return faultvfs.FailSync
+	disk.Fail(func(op diskOp, file string) int32 {
+		if op == opSync && strings.HasSuffix(file, "-wal") {
+			return failSync
 		}
 		return 0
 	})
@@ -340,9 +339,9 @@ func testPowerLossInRepair(t *testing.T, vfs string, change func(s *Queue) error
 // TestPowerLossAfterACrash: a sync of the WAL failed and the process crashed. What
 // the next process stores is not lost with what the sync did not write.
 func TestPowerLossAfterACrash(t *testing.T) {
-	disk := &faultvfs.Disk{}
-	faultvfs.Register("powerloss-crashed", disk)
-	faultvfs.Register("powerloss-again", disk)
+	disk := &faultDisk{}
+	registerVFS("powerloss-crashed", disk)
+	registerVFS("powerloss-again", disk)
 	chance := rand.New(rand.NewPCG(1, 2))
 	o := Options{Dir: t.TempDir(), Log: quiet(), vfs: "powerloss-crashed", rewrite: disk.Rewrite, tidyEvery: time.Hour}
 	s := openQueue(t, o.Dir, o)
@@ -353,9 +352,9 @@ func TestPowerLossAfterACrash(t *testing.T) {
 		lives = append(lives, &life{mail: m, acked: disk.Now()})
 	}
 	store()
-	disk.Fail(func(op faultvfs.Op, _ string) int32 {
-		if op == faultvfs.Sync {
-			return faultvfs.FailSync
+	disk.Fail(func(op diskOp, _ string) int32 {
+		if op == opSync {
+			return failSync
 		}
 		return 0
 	})

@@ -17,7 +17,6 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
-	"github.com/smtp2rest/smtp2rest/relay/store/sqlite/internal/faultvfs"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
 
@@ -217,14 +216,14 @@ func TestLearnSoonNeverWaits(t *testing.T) {
 // TestWhatCannotBeLearntIsCounted: it is given up, which is said once, and what
 // waits for its write goes on by itself.
 func TestWhatCannotBeLearntIsCounted(t *testing.T) {
-	disk := &faultvfs.Disk{}
-	faultvfs.Register("learn", disk)
+	disk := &faultDisk{}
+	registerVFS("learn", disk)
 	dir := t.TempDir()
 	var log bytes.Buffer
 	s := openRecords(t, dir, Options{vfs: "learn", Log: slog.New(slog.NewTextHandler(&log, nil))})
-	disk.Fail(func(op faultvfs.Op, _ string) int32 {
-		if op == faultvfs.Write {
-			return faultvfs.Full
+	disk.Fail(func(op diskOp, _ string) int32 {
+		if op == opWrite {
+			return failFull
 		}
 		return 0
 	})

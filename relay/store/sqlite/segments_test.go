@@ -18,7 +18,6 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
-	"github.com/smtp2rest/smtp2rest/relay/store/sqlite/internal/faultvfs"
 )
 
 // oldJournal is a data directory of the last version that kept mail in segments,
@@ -227,8 +226,8 @@ func TestPortionsAreWhole(t *testing.T) {
 // TestPowerLossWhileSegmentsAreTaken cuts the power at every write and sync while
 // the mail moves.
 func TestPowerLossWhileSegmentsAreTaken(t *testing.T) {
-	disk := &faultvfs.Disk{}
-	faultvfs.Register("segments", disk)
+	disk := &faultDisk{}
+	registerVFS("segments", disk)
 	dir, all := unpackJournal(t)
 	for _, name := range []string{QueueFile, QueueFile + "-wal"} {
 		must(t, disk.Rewrite(filepath.Join(dir, name)))
@@ -266,7 +265,7 @@ func TestPowerLossWhileSegmentsAreTaken(t *testing.T) {
 // removals notes after which event a file went.
 type removals struct {
 	osFS
-	disk *faultvfs.Disk
+	disk *faultDisk
 	at   map[string]int
 }
 

@@ -5,14 +5,13 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/queue"
-	"github.com/smtp2rest/smtp2rest/relay/store/sqlite/internal/faultvfs"
 )
 
 // TestOldestWhileARetryCommits: whoever asks for the oldest mail just before a
 // Retry of an older one is durable does not spoil what later calls are told.
 func TestOldestWhileARetryCommits(t *testing.T) {
-	disk := &faultvfs.Disk{}
-	faultvfs.Register("oldest", disk)
+	disk := &faultDisk{}
+	registerVFS("oldest", disk)
 	s := openQueue(t, t.TempDir(), Options{vfs: "oldest", tidyEvery: time.Hour})
 	old, young := testMail(10), testMail(10)
 	old.Message.ReceivedAt = young.Message.ReceivedAt.Add(-time.Hour)
@@ -20,7 +19,7 @@ func TestOldestWhileARetryCommits(t *testing.T) {
 	must(t, s.Settle(ctx, queue.Settlement{Token: claimAll(t, s)[0].Token, Result: queue.GaveUp, At: time.Now()}))
 	must(t, s.Enqueue(ctx, young))
 	committing, goOn := make(chan struct{}, 100), make(chan struct{})
-	disk.Fail(func(op faultvfs.Op, _ string) int32 {
+	disk.Fail(func(op diskOp, _ string) int32 {
 		committing <- struct{}{}
 		<-goOn
 		return 0
