@@ -24,14 +24,8 @@ func (s *Queue) Claim(ctx context.Context, r queue.ClaimRequest) ([]queue.Claim,
 	var claims []queue.Claim
 	err := s.change(ctx, func(t *tx) error {
 		claims = claims[:0]
-		if err := t.promote(r); err != nil {
-			return err
-		}
-		taken, err := t.choose(r)
-		if err != nil {
-			return err
-		}
-		for _, d := range taken {
+		t.promote(r)
+		for _, d := range t.choose(r) {
 			c, ok, err := t.claim(d, r)
 			if err != nil {
 				return err
@@ -48,40 +42,26 @@ func (s *Queue) Claim(ctx context.Context, r queue.ClaimRequest) ([]queue.Claim,
 	return claims, nil
 }
 
-// setState changes a recipient's state and the counts, and nothing else but
-// the mark of a hold to come.
-func (t *tx) setState(seq, n, from, to int64) error {
-	t.counts.move(from, to)
-	_, err := t.Exec("UPDATE recipients SET state = ?, hold = 0 WHERE mail = ? AND n = ?", to, seq, n)
-	return err
-}
-
 // promote makes recipients ready that became due.
-func (t *tx) promote(r queue.ClaimRequest) error {
-	if err := t.promoteWhere("due <= ?", millis(r.Now)); err != nil || r.MaxWait <= 0 {
-		return err
+func (t *tx) promote(r queue.ClaimRequest) {
+	t.promoteWhere("due <= ?", millis(r.Now))
+	if r.MaxWait > 0 {
+		t.promoteWhere("due > ?", millis(r.Now.Add(r.MaxWait)))
 	}
-	return t.promoteWhere("due > ?", millis(r.Now.Add(r.MaxWait)))
 }
 
-func (t *tx) promoteWhere(due string, at int64) error {
-	first, err := t.One("SELECT 1 FROM recipients WHERE state = 1 AND "+due+" LIMIT 1", at)
-	if err != nil || first == nil {
-		return err
+func (t *tx) promoteWhere(due string, at int64) {
+	if t.one("SELECT 1 FROM recipients WHERE state = 1 AND "+due+" LIMIT 1", at) != nil {
+		t.exec("UPDATE recipients SET state = 0 WHERE (mail, n) IN "+
+			"(SELECT mail, n FROM recipients WHERE state = 1 AND "+due+" ORDER BY due, mail, n LIMIT ?)", at, promoteAtOnce)
 	}
-	_, err = t.Exec("UPDATE recipients SET state = 0 WHERE (mail, n) IN "+
-		"(SELECT mail, n FROM recipients WHERE state = 1 AND "+due+" ORDER BY due, mail, n LIMIT ?)", at, promoteAtOnce)
-	return err
 }
 
 // claim records an attempt and returns it. It is false when what is stored is
 // not what came: then the mail is marked damaged instead.
 func (t *tx) claim(d due, r queue.ClaimRequest) (queue.Claim, bool, error) {
-	v, err := t.One(`SELECT `+mailColumns+`, r.addr, r.sum, r.attempts, r.since, r.fence, r.settled, r.started, r.state
+	v := t.one(`SELECT `+mailColumns+`, r.addr, r.sum, r.attempts, r.since, r.fence, r.settled, r.started, r.state
 		FROM recipients r JOIN mails m ON m.seq = r.mail WHERE r.mail = ? AND r.n = ?`, d.seq, d.n)
-	if err != nil {
-		return queue.Claim{}, false, err
-	}
 	if v == nil { // a recipient without its mail
 		return queue.Claim{}, false, &CorruptError{Path: t.s.path, Reason: fmt.Sprintf("mail %d is missing", d.seq)}
 	}
@@ -92,28 +72,20 @@ func (t *tx) claim(d due, r queue.ClaimRequest) (queue.Claim, bool, error) {
 	m, err := readMail(v)
 	addr, fence, settled := own.Text(0), own.Int(4), own.Int(5)
 	if err != nil || !m.intact(v.Text(6)) || addressSum(m.Message.ID, int(d.n), addr) != own.Int(1) {
-		return queue.Claim{}, false, t.damage(d.seq, m.Message.ID, r.Now)
+		t.damage(d.seq, m.Message.ID, r.Now)
+		return queue.Claim{}, false, nil
 	}
 	c := queue.Claim{Mail: m.Mail, Addr: addr, Attempt: int(own.Int(2)) + 1, Since: fromMillis(own.Int(3)), Unknown: fence != settled}
-	if c.Unknown {
-		if err := t.recordUnknown(d.seq, d.n, fence, fromMillis(own.Int(6))); err != nil {
-			return queue.Claim{}, false, err
-		}
+	if c.Unknown { // the record of an attempt that was never settled
+		t.insertAttempt(d.seq, d.n, fence, queue.Attempt{Started: fromMillis(own.Int(6)), Unknown: true})
+		t.trimAttempts(d.seq, d.n)
 	}
 	t.counts.fence++
 	t.counts.move(ready, claimed)
 	c.Token = queue.Token{Mail: m.Message.ID, Recipient: int(d.n), Fence: t.counts.fence}
-	_, err = t.Exec(`UPDATE recipients SET state = 2, hold = 0, attempts = attempts + 1, started = ?, fence = ?
+	t.exec(`UPDATE recipients SET state = 2, hold = 0, attempts = attempts + 1, started = ?, fence = ?
 		WHERE mail = ? AND n = ?`, millis(r.Now), t.counts.fence, d.seq, d.n)
-	return c, true, err
-}
-
-// recordUnknown keeps the record of an attempt that was never settled.
-func (t *tx) recordUnknown(seq, n, fence int64, started time.Time) error {
-	if err := t.insertAttempt(seq, n, fence, queue.Attempt{Started: started, Unknown: true}); err != nil {
-		return err
-	}
-	return t.trimAttempts(seq, n)
+	return c, true, nil
 }
 
 // recoverClaims ends, at the start, what the process before this one held:
@@ -130,7 +102,7 @@ func (s *Queue) recoverClaims() error {
 		}
 		t.writes++
 		t.s.log.Warn("attempts were under way when the process ended; each may have been sent", "recipients", freed)
-		heldNow, err := t.Number("SELECT count(*) FROM recipients WHERE state = 3")
+		heldNow, err := t.conn.Number("SELECT count(*) FROM recipients WHERE state = 3")
 		t.counts.state[ready] += freed - (heldNow - t.counts.state[held])
 		t.counts.state[claimed], t.counts.state[held] = 0, heldNow
 		return err
@@ -191,25 +163,17 @@ type due struct {
 }
 
 // choose picks up to r.Max ready recipients, one from each lane in turn.
-func (t *tx) choose(r queue.ClaimRequest) ([]due, error) {
+func (t *tx) choose(r queue.ClaimRequest) []due {
 	left := make(map[string]int, len(r.Limits)) // what a domain may still get
 	of := turnsOf(r.Account)
 	for domain, n := range r.Limits {
 		left[of.from+"="+domain] = n
 	}
-	over, err := t.seqs(r.PassOver)
-	if err != nil {
-		return nil, err
-	}
+	over := t.seqs(r.PassOver)
 	// So many lanes may have nothing but what is passed over.
-	lanes, err := t.lanes(r.Account, r.Max+len(over), left)
-	if err != nil {
-		return nil, err
-	}
+	lanes := t.lanes(r.Account, r.Max+len(over), left)
 	if r.Latest {
-		if lanes, err = t.latestFirst(of, lanes, over, left); err != nil {
-			return nil, err
-		}
+		lanes = t.latestFirst(of, lanes, over, left)
 	}
 	var taken []due
 	for len(lanes) > 0 && len(taken) < r.Max {
@@ -220,10 +184,7 @@ func (t *tx) choose(r queue.ClaimRequest) ([]due, error) {
 			if len(taken) == r.Max || limited && n <= 0 {
 				continue
 			}
-			d, ok, err := t.next(&l, share, over)
-			if err != nil {
-				return nil, err
-			}
+			d, ok := t.next(&l, share, over)
 			if !ok {
 				continue
 			}
@@ -238,7 +199,7 @@ func (t *tx) choose(r queue.ClaimRequest) ([]due, error) {
 		}
 		lanes = going
 	}
-	return taken, nil
+	return taken
 }
 
 // lane is one lane that has something ready, and what of it was read.
@@ -271,7 +232,7 @@ func (t *tx) lastTurn(account string) turn {
 // lanes lists up to limit lanes of an account that have something ready, beginning after
 // the one that was served last. Each costs one step down an index, and so
 // does passing over all lanes of a domain that has nothing left.
-func (t *tx) lanes(account string, limit int, left map[string]int) ([]lane, error) {
+func (t *tx) lanes(account string, limit int, left map[string]int) []lane {
 	var found []lane
 	start, of := t.lastTurn(account), turnsOf(account)
 	at, wrapped := start, false
@@ -280,12 +241,9 @@ func (t *tx) lanes(account string, limit int, left map[string]int) ([]lane, erro
 	const after = "SELECT turn, lane FROM recipients WHERE state = 0 AND (turn, lane, mail) > (?, ?, 9223372036854775807) AND turn < ? ORDER BY turn, lane LIMIT 1"
 	q, args := after, []any{at.turn, at.lane, of.before}
 	for len(found) < limit {
-		r, err := t.One(q, args...)
-		if err != nil {
-			return nil, err
-		}
+		r := t.one(q, args...)
 		if r == nil && wrapped {
-			return found, nil
+			return found
 		}
 		if r == nil { // the first lane of all is the one after the last
 			q, args, wrapped = "SELECT turn, lane FROM recipients WHERE state = 0 AND turn >= ? AND turn < ? ORDER BY turn, lane LIMIT 1", []any{of.from, of.before}, true
@@ -293,7 +251,7 @@ func (t *tx) lanes(account string, limit int, left map[string]int) ([]lane, erro
 		}
 		at = turn{r.Text(0), r.Text(1)}
 		if wrapped && (at.turn > start.turn || at.turn == start.turn && at.lane > start.lane) {
-			return found, nil // once around
+			return found // once around
 		}
 		q, args = after, []any{at.turn, at.lane, of.before}
 		if n, limited := left[at.turn]; limited && n <= 0 {
@@ -302,7 +260,7 @@ func (t *tx) lanes(account string, limit int, left map[string]int) ([]lane, erro
 		}
 		found = append(found, lane{turn: at, seq: -1})
 	}
-	return found, nil
+	return found
 }
 
 // latestBack bounds how far back the mail that came last is looked for.
@@ -311,19 +269,15 @@ const latestBack = 2000
 // latestFirst puts the lane of the mail that came last before the others, if
 // there is one none of whose mail is passed over: what is wrong with that is
 // often wrong with all of its sender's.
-func (t *tx) latestFirst(of span, lanes []lane, over map[int64]bool, left map[string]int) ([]lane, error) {
+func (t *tx) latestFirst(of span, lanes []lane, over map[int64]bool, left map[string]int) []lane {
 	var latest, second *turn
 	passed := map[turn]bool{}
 	for seq := range over {
-		r, err := t.One("SELECT turn, lane FROM recipients WHERE mail = ? LIMIT 1", seq)
-		if err != nil {
-			return nil, err
-		}
-		if r != nil {
+		if r := t.one("SELECT turn, lane FROM recipients WHERE mail = ? LIMIT 1", seq); r != nil {
 			passed[turn{r.Text(0), r.Text(1)}] = true
 		}
 	}
-	err := t.Each(func(r row) error {
+	t.each(func(r row) {
 		at := turn{r.Text(1), r.Text(2)}
 		n, limited := left[at.turn]
 		switch {
@@ -333,39 +287,34 @@ func (t *tx) latestFirst(of span, lanes []lane, over map[int64]bool, left map[st
 		case second == nil:
 			second = &at
 		}
-		return nil
 	}, "SELECT mail, turn, lane FROM recipients WHERE mail > (SELECT max(seq) FROM mails) - ? AND state = 0 ORDER BY mail DESC", latestBack)
 	if latest == nil {
 		latest = second
 	}
-	if err != nil || latest == nil {
-		return lanes, err
+	if latest == nil {
+		return lanes
 	}
 	first := []lane{{turn: *latest, seq: -1}}
-	return append(first, slices.DeleteFunc(lanes, func(l lane) bool { return l.turn == *latest })...), nil
+	return append(first, slices.DeleteFunc(lanes, func(l lane) bool { return l.turn == *latest })...)
 }
 
 // seqs are the numbers of the mails with these ids that are there.
-func (t *tx) seqs(ids []string) (map[int64]bool, error) {
+func (t *tx) seqs(ids []string) map[int64]bool {
 	seqs := make(map[int64]bool, len(ids))
 	for _, id := range ids {
-		r, err := t.One("SELECT seq FROM mails WHERE id = ?", id)
-		if err != nil {
-			return nil, err
-		}
-		if r != nil {
+		if r := t.one("SELECT seq FROM mails WHERE id = ?", id); r != nil {
 			seqs[r.Int(0)] = true
 		}
 	}
-	return seqs, nil
+	return seqs
 }
 
 // next is the oldest of a lane that was not read yet and is not passed over.
-func (t *tx) next(l *lane, share int, over map[int64]bool) (due, bool, error) {
+func (t *tx) next(l *lane, share int, over map[int64]bool) (due, bool) {
 	for {
-		d, ok, err := t.read(l, share)
-		if err != nil || !ok || !over[d.seq] {
-			return d, ok, err
+		d, ok := t.read(l, share)
+		if !ok || !over[d.seq] {
+			return d, ok
 		}
 		l.read, l.end = nil, false
 		l.seq, l.n = d.seq, math.MaxInt64 // go on behind the whole mail
@@ -373,23 +322,19 @@ func (t *tx) next(l *lane, share int, over map[int64]bool) (due, bool, error) {
 }
 
 // read is the oldest of a lane that was not read yet. It reads share at once.
-func (t *tx) read(l *lane, share int) (due, bool, error) {
+func (t *tx) read(l *lane, share int) (due, bool) {
 	if len(l.read) == 0 && !l.end {
-		err := t.Each(func(r row) error {
+		t.each(func(r row) {
 			l.seq, l.n = r.Int(0), r.Int(1)
 			l.read = append(l.read, due{turn: l.turn, seq: l.seq, n: l.n})
-			return nil
 		}, `SELECT mail, n FROM recipients WHERE state = 0 AND turn = ? AND lane = ? AND (mail, n) > (?, ?)
 			ORDER BY mail, n LIMIT ?`, l.turn.turn, l.turn.lane, l.seq, l.n, share)
-		if err != nil {
-			return due{}, false, err
-		}
 		l.end = len(l.read) < share
 	}
 	if len(l.read) == 0 {
-		return due{}, false, nil
+		return due{}, false
 	}
 	d := l.read[0]
 	l.read = l.read[1:]
-	return d, true, nil
+	return d, true
 }

@@ -187,7 +187,8 @@ func (t *tx) enqueue(parcels []*parcel) error {
 		return err
 	}
 	t.size += size
-	return t.insertMails(parcels)
+	t.insertMails(parcels)
+	return nil
 }
 
 // room refuses parcels that would exceed the capacity. Only then is it worth
@@ -205,11 +206,7 @@ func (t *tx) room(parcels []*parcel) error {
 		return nil
 	}
 	for _, p := range parcels {
-		r, err := t.One("SELECT 1 FROM mails WHERE id = ?", p.Message.ID)
-		if err != nil {
-			return err
-		}
-		if p.content && r != nil {
+		if p.content && t.one("SELECT 1 FROM mails WHERE id = ?", p.Message.ID) != nil {
 			more.mails--
 			more.bytes -= p.Size
 		}
@@ -218,16 +215,13 @@ func (t *tx) room(parcels []*parcel) error {
 }
 
 // insertMails stores mails, those whose id is not there already.
-func (t *tx) insertMails(parcels []*parcel) error {
+func (t *tx) insertMails(parcels []*parcel) {
 	for _, p := range parcels {
-		if err := t.insertMail(p); err != nil {
-			return err
-		}
+		t.insertMail(p)
 	}
-	return nil
 }
 
-func (t *tx) insertMail(p *parcel) error {
+func (t *tx) insertMail(p *parcel) {
 	seq, where, done := t.counts.seq+1, p.where(), int64(0)
 	if where == bodyGone {
 		for _, r := range p.Recipients {
@@ -242,10 +236,8 @@ func (t *tx) insertMail(p *parcel) error {
 		query = "INSERT INTO mails (" + columns + ", account) VALUES (" + values + ", ?) ON CONFLICT (id) DO NOTHING"
 		args = append(args, p.Message.Account)
 	}
-	inserted, err := t.Exec(query, args...)
-	p.seen = inserted == 0
-	if err != nil || p.seen {
-		return err
+	if p.seen = t.exec(query, args...) == 0; p.seen {
+		return
 	}
 	t.counts.seq = seq
 	if where == bodyTable {
@@ -253,9 +245,7 @@ func (t *tx) insertMail(p *parcel) error {
 		if raw == nil {
 			raw = []byte{} // nil would be NULL
 		}
-		if _, err := t.Exec("INSERT INTO bodies VALUES (?, ?)", seq, raw); err != nil {
-			return err
-		}
+		t.exec("INSERT INTO bodies VALUES (?, ?)", seq, raw)
 	}
 	if where != bodyGone {
 		t.counts.kept.add(p.Size)
@@ -264,16 +254,13 @@ func (t *tx) insertMail(p *parcel) error {
 		}
 	}
 	for n := range p.Recipients {
-		if err := t.insertRecipient(p, seq, n); err != nil {
-			return err
-		}
+		t.insertRecipient(p, seq, n)
 	}
-	return nil
 }
 
 // insertRecipient stores a recipient with the attempts that it came with, and
 // counts it.
-func (t *tx) insertRecipient(p *parcel, seq int64, n int) error {
+func (t *tx) insertRecipient(p *parcel, seq int64, n int) {
 	r, received := p.Recipients[n], millis(p.Message.ReceivedAt)
 	state := storedState(r.State)
 	switch state {
@@ -288,18 +275,12 @@ func (t *tx) insertRecipient(p *parcel, seq int64, n int) error {
 		t.wakes = true
 	}
 	t.counts.add(state, 1)
-	_, err := t.Exec("INSERT INTO recipients VALUES (?, ?, ?, ?, ?, ?, 0, ?, 0, ?, ?, 0, ?, 0, 0, ?, ?)",
+	t.exec("INSERT INTO recipients VALUES (?, ?, ?, ?, ?, ?, 0, ?, 0, ?, ?, 0, ?, 0, 0, ?, ?)",
 		seq, n, r.Addr, turnOf(p.Mail), p.Lane, state, millis(r.Due), r.Attempts, cmp.Or(millis(r.Since), received), millis(r.Ended), r.Bounced, p.addressSums[n])
-	if err != nil {
-		return err
-	}
 	for _, a := range r.History[max(0, len(r.History)-queue.MaxHistory):] {
 		t.counts.fence++
-		if err := t.insertAttempt(seq, int64(n), t.counts.fence, a); err != nil {
-			return err
-		}
+		t.insertAttempt(seq, int64(n), t.counts.fence, a)
 	}
-	return nil
 }
 
 // where says where a mail's content is.

@@ -17,9 +17,10 @@ import (
 // pages are read, and the file is written anew if the address is still in it.
 func (s *Records) Forget(ctx context.Context, address string, queued []string) (history.Forgotten, error) {
 	f := forgetting{key: suppress.Normalise(address), typed: address}
-	err := s.change(ctx, func(t *tx) (err error) {
+	err := s.change(ctx, func(t *tx) error {
 		f.done = history.Forgotten{}
-		return f.run(t, queued)
+		f.run(t, queued)
+		return nil
 	})
 	if err != nil {
 		return f.done, err
@@ -34,106 +35,64 @@ type forgetting struct {
 	done       history.Forgotten
 }
 
-func (f *forgetting) run(t *tx, queued []string) error {
+func (f *forgetting) run(t *tx, queued []string) {
 	for _, id := range queued {
-		if err := f.closeBook(t, id); err != nil {
-			return err
-		}
+		f.closeBook(t, id)
 	}
-	sent, err := t.texts("SELECT id FROM mails WHERE sender_key = ?", f.key)
-	if err != nil {
-		return err
+	for _, id := range t.texts("SELECT id FROM mails WHERE sender_key = ?", f.key) {
+		f.mail(t, id)
 	}
-	for _, id := range sent {
-		if err := f.mail(t, id); err != nil {
-			return err
-		}
+	for _, id := range t.texts("SELECT mail FROM mail_recipients WHERE key = ?1 UNION SELECT mail FROM mail_recipients WHERE named_key = ?1", f.key) {
+		f.recipient(t, id)
 	}
-	got, err := t.texts("SELECT mail FROM mail_recipients WHERE key = ?1 UNION SELECT mail FROM mail_recipients WHERE named_key = ?1", f.key)
-	if err != nil {
-		return err
-	}
-	for _, id := range got {
-		if err := f.recipient(t, id); err != nil {
-			return err
-		}
-	}
-	if err := f.mentions(t); err != nil {
-		return err
-	}
-	n, err := t.Exec("DELETE FROM events WHERE address = ?", f.key)
-	f.done.Events = int(n)
-	return err
+	f.mentions(t)
+	f.done.Events = int(t.exec("DELETE FROM events WHERE address = ?", f.key))
+}
+
+// waits reports whether a mail is not settled.
+func waits(t *tx, id string) bool {
+	return t.number("SELECT count(*) FROM mail_recipients WHERE mail = ? AND state = 'waiting'", id) > 0
 }
 
 // mail removes a record, and keeps it from coming back while its mail is not
 // settled.
-func (f *forgetting) mail(t *tx, id string) error {
-	waiting, err := t.Number("SELECT count(*) FROM mail_recipients WHERE mail = ? AND state = 'waiting'", id)
-	if err != nil {
-		return err
-	}
-	if waiting > 0 {
-		return f.closeBook(t, id)
+func (f *forgetting) mail(t *tx, id string) {
+	if waits(t, id) {
+		f.closeBook(t, id)
+		return
 	}
 	f.done.Mails++
-	return t.removeMail(id)
+	t.removeMail(id)
 }
 
 // closeBook removes a record, if there is one, and has nothing more recorded.
-func (f *forgetting) closeBook(t *tx, id string) error {
-	known, err := t.Number("SELECT count(*) FROM mails WHERE id = ?", id)
-	if err != nil {
-		return err
-	}
-	f.done.Mails += int(known)
-	if _, err := t.Exec("INSERT OR IGNORE INTO mails_forgotten VALUES (?)", id); err != nil {
-		return err
-	}
-	return t.removeMail(id)
+func (f *forgetting) closeBook(t *tx, id string) {
+	f.done.Mails += int(t.number("SELECT count(*) FROM mails WHERE id = ?", id))
+	t.exec("INSERT OR IGNORE INTO mails_forgotten VALUES (?)", id)
+	t.removeMail(id)
 }
 
 // recipient removes a recipient, with the record if it was the only one.
-func (f *forgetting) recipient(t *tx, id string) error {
-	others, err := t.Number("SELECT count(*) FROM mail_recipients WHERE mail = ? AND key <> ? AND named_key <> ?", id, f.key, f.key)
-	if err != nil {
-		return err
+func (f *forgetting) recipient(t *tx, id string) {
+	others := t.number("SELECT count(*) FROM mail_recipients WHERE mail = ? AND key <> ? AND named_key <> ?", id, f.key, f.key)
+	if others == 0 || waits(t, id) {
+		f.mail(t, id)
+		return
 	}
-	waiting, err := t.Number("SELECT count(*) FROM mail_recipients WHERE mail = ? AND state = 'waiting'", id)
-	if err != nil {
-		return err
-	}
-	if others == 0 || waiting > 0 {
-		return f.mail(t, id)
-	}
-	n, err := t.Exec("DELETE FROM mail_recipients WHERE mail = ? AND (key = ? OR named_key = ?)", id, f.key, f.key)
-	if err != nil {
-		return err
-	}
-	f.done.Recipients += int(n)
+	f.done.Recipients += int(t.exec("DELETE FROM mail_recipients WHERE mail = ? AND (key = ? OR named_key = ?)", id, f.key, f.key))
 	// The others' record goes on without what was said to or about this one.
-	_, err = t.Exec("UPDATE mails SET subject = '', reply = '' WHERE id = ?", id)
-	return err
+	t.exec("UPDATE mails SET subject = '', reply = '' WHERE id = ?", id)
 }
 
 // mentions clears what is left of the address in the words of other records:
 // as the author of mail of another envelope sender, in a reply, in what the API
 // said of somebody else.
-func (f *forgetting) mentions(t *tx) error {
+func (f *forgetting) mentions(t *tx) {
 	for _, word := range [...]string{f.key, f.typed} {
-		n, err := t.Exec(`UPDATE mails SET subject = '', reply = '', head = '', message_id = ''
-			WHERE instr(lower(subject || ' ' || reply || ' ' || head || ' ' || message_id), lower(?)) > 0`, word)
-		if err != nil {
-			return err
-		}
-		f.done.Cleared += int(n)
-		n, err = t.Exec("UPDATE mail_recipients SET steps = '' WHERE instr(lower(steps), lower(?)) > 0", word)
-		if err != nil {
-			return err
-		}
-		f.done.Cleared += int(n)
+		f.done.Cleared += int(t.exec(`UPDATE mails SET subject = '', reply = '', head = '', message_id = ''
+			WHERE instr(lower(subject || ' ' || reply || ' ' || head || ' ' || message_id), lower(?)) > 0`, word))
+		f.done.Cleared += int(t.exec("UPDATE mail_recipients SET steps = '' WHERE instr(lower(steps), lower(?)) > 0", word))
 	}
-	return nil
 }
 
 // scrub empties the write-ahead log into the file, looks whether any of the

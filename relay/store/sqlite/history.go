@@ -73,13 +73,10 @@ func (t *tx) writeMail(c history.Change) error {
 	if c.Head != nil {
 		of = c.Head.BounceOf
 	}
-	forgotten, err := t.Number("SELECT count(*) FROM mails_forgotten WHERE id IN (?, ?)", c.ID, of)
-	if err != nil {
-		return err
-	}
-	if forgotten > 0 { // what becomes of such a mail is not recorded, nor is the bounce of one
-		_, err := t.Exec("INSERT OR IGNORE INTO mails_forgotten VALUES (?)", c.ID)
-		return err
+	if t.number("SELECT count(*) FROM mails_forgotten WHERE id IN (?, ?)", c.ID, of) > 0 {
+		// What becomes of such a mail is not recorded, nor is the bounce of one.
+		t.exec("INSERT OR IGNORE INTO mails_forgotten VALUES (?)", c.ID)
+		return nil
 	}
 	if err := t.writeHead(c); err != nil {
 		return err
@@ -105,7 +102,7 @@ func (t *tx) writeHead(c history.Change) error {
 		}
 		raw = string(doc)
 	}
-	_, err := t.Exec(`INSERT INTO mails (id, received, sender, sender_key, message_id, subject, head, reply, answered) VALUES (?,?,?,?,?,?,?,?,?)
+	t.exec(`INSERT INTO mails (id, received, sender, sender_key, message_id, subject, head, reply, answered) VALUES (?,?,?,?,?,?,?,?,?)
 		ON CONFLICT (id) DO UPDATE SET
 			sender = iif(excluded.sender <> '', excluded.sender, sender),
 			sender_key = iif(excluded.sender <> '', excluded.sender_key, sender_key),
@@ -115,7 +112,7 @@ func (t *tx) writeHead(c history.Change) error {
 			reply = iif(excluded.reply <> '', excluded.reply, reply),
 			answered = iif(excluded.reply <> '', excluded.answered, answered)`,
 		c.ID, millis(c.Received), c.Sender, suppress.Normalise(c.Sender), head.MessageID, head.Subject, raw, c.Reply, millis(c.Answered))
-	return err
+	return nil
 }
 
 func (t *tx) writeRecipient(c history.Change, r history.RecipientChange) error {
@@ -134,7 +131,7 @@ func (t *tx) writeRecipient(c history.Change, r history.RecipientChange) error {
 	case state == "":
 		state, ended = r.StateOfRefused(), r.Refused
 	}
-	_, err = t.Exec(`INSERT INTO mail_recipients (mail, key, received, addr, named, named_key, state, ended, api_id, steps)
+	t.exec(`INSERT INTO mail_recipients (mail, key, received, addr, named, named_key, state, ended, api_id, steps)
 		VALUES (?1, ?2, (SELECT received FROM mails WHERE id = ?1), ?3, ?4, ?5, ?6, ?7, ?8, ?9)
 		ON CONFLICT (mail, key) DO UPDATE SET
 			named = iif(?4 <> '', ?4, named),
@@ -145,15 +142,15 @@ func (t *tx) writeRecipient(c history.Change, r history.RecipientChange) error {
 			steps = iif(?10 OR length(steps) < ?11, steps || ?9, steps)`,
 		c.ID, suppress.Normalise(r.Addr), r.Addr, r.Named, named, string(state), millis(ended), r.APIID, steps,
 		r.State != "", stepsMax, !r.Refused.IsZero())
-	return err
+	return nil
 }
 
 // MarkUnknown implements history.Store.
 func (s *Records) MarkUnknown(ctx context.Context, id, addr string, at time.Time) error {
 	return s.change(ctx, func(t *tx) error {
-		_, err := t.Exec("UPDATE mail_recipients SET state = 'unknown', ended = ? WHERE mail = ? AND key = ? AND state = 'waiting'",
+		t.exec("UPDATE mail_recipients SET state = 'unknown', ended = ? WHERE mail = ? AND key = ? AND state = 'waiting'",
 			millis(at), id, suppress.Normalise(addr))
-		return err
+		return nil
 	})
 }
 
@@ -278,14 +275,9 @@ func (s *Records) Prune(ctx context.Context, before time.Time, limit int, force 
 		if force {
 			q = "SELECT id FROM mails m WHERE received < ? ORDER BY received LIMIT ?"
 		}
-		ids, err := t.texts(q, millis(before), limit)
-		if err != nil {
-			return err
-		}
+		ids := t.texts(q, millis(before), limit)
 		for _, id := range ids {
-			if err := t.removeMail(id); err != nil {
-				return err
-			}
+			t.removeMail(id)
 		}
 		n = len(ids)
 		return nil
@@ -293,21 +285,15 @@ func (s *Records) Prune(ctx context.Context, before time.Time, limit int, force 
 	return n, err
 }
 
-func (t *tx) removeMail(id string) error {
-	if _, err := t.Exec("DELETE FROM mail_recipients WHERE mail = ?", id); err != nil {
-		return err
-	}
-	_, err := t.Exec("DELETE FROM mails WHERE id = ?", id)
-	return err
+func (t *tx) removeMail(id string) {
+	t.exec("DELETE FROM mail_recipients WHERE mail = ?", id)
+	t.exec("DELETE FROM mails WHERE id = ?", id)
 }
 
 // texts is the first column of all rows.
-func (t *tx) texts(q string, args ...any) (all []string, err error) {
-	err = t.Each(func(r row) error {
-		all = append(all, r.Text(0))
-		return nil
-	}, q, args...)
-	return all, err
+func (t *tx) texts(q string, args ...any) (all []string) {
+	t.each(func(r row) { all = append(all, r.Text(0)) }, q, args...)
+	return all
 }
 
 // Bytes implements history.Store. The file has the suppressions and events as

@@ -101,7 +101,7 @@ type subject struct {
 
 // operate applies change to all recipients that match, in steps. change says
 // whether it applied.
-func (s *Queue) operate(ctx context.Context, f queue.Filter, change func(t *tx, x subject) (bool, error)) (int, error) {
+func (s *Queue) operate(ctx context.Context, f queue.Filter, change func(t *tx, x subject) bool) (int, error) {
 	if err := s.enter(); err != nil {
 		return 0, err
 	}
@@ -124,11 +124,7 @@ func (s *Queue) operate(ctx context.Context, f queue.Filter, change func(t *tx, 
 				return err
 			}
 			for _, x := range subjects {
-				applied, err := change(t, x)
-				if err != nil {
-					return err
-				}
-				if applied {
+				if change(t, x) {
 					changed++
 				}
 			}
@@ -145,106 +141,99 @@ func (s *Queue) operate(ctx context.Context, f queue.Filter, change func(t *tx, 
 
 // Hold implements queue.Queue.
 func (s *Queue) Hold(ctx context.Context, f queue.Filter) (int, error) {
-	return s.operate(ctx, f, func(t *tx, x subject) (bool, error) {
+	return s.operate(ctx, f, func(t *tx, x subject) bool {
 		switch x.state {
 		case ready, later:
-			return true, t.setState(x.seq, x.n, x.state, held)
+			t.setState(x.seq, x.n, x.state, held)
 		case claimed:
-			return true, t.setHold(x, 1)
+			t.setHold(x, 1)
+		default:
+			return false
 		}
-		return false, nil
+		return true
 	})
 }
 
 // Release implements queue.Queue.
 func (s *Queue) Release(ctx context.Context, f queue.Filter) (int, error) {
-	return s.operate(ctx, f, func(t *tx, x subject) (bool, error) {
+	return s.operate(ctx, f, func(t *tx, x subject) bool {
 		switch {
 		case x.state == held && x.due > 0:
-			t.wakes = true
-			return true, t.setState(x.seq, x.n, held, later)
+			t.setState(x.seq, x.n, held, later)
 		case x.state == held:
-			t.wakes = true
-			return true, t.setState(x.seq, x.n, held, ready)
+			t.setState(x.seq, x.n, held, ready)
 		case x.state == claimed && x.hold:
-			return true, t.setHold(x, 0)
+			t.setHold(x, 0)
+		default:
+			return false
 		}
-		return false, nil
+		t.wakes = true
+		return true
 	})
 }
 
-func (t *tx) setHold(x subject, hold int) error {
-	_, err := t.Exec("UPDATE recipients SET hold = ? WHERE mail = ? AND n = ?", hold, x.seq, x.n)
-	return err
+// setState changes a recipient's state and the counts, and nothing else but
+// the mark of a hold to come.
+func (t *tx) setState(seq, n, from, to int64) {
+	t.counts.move(from, to)
+	t.exec("UPDATE recipients SET state = ?, hold = 0 WHERE mail = ? AND n = ?", to, seq, n)
+}
+
+func (t *tx) setHold(x subject, hold int) {
+	t.exec("UPDATE recipients SET hold = ? WHERE mail = ? AND n = ?", hold, x.seq, x.n)
 }
 
 // Retry implements queue.Queue.
 func (s *Queue) Retry(ctx context.Context, f queue.Filter, now time.Time) (int, error) {
-	return s.operate(ctx, f, func(t *tx, x subject) (bool, error) {
+	return s.operate(ctx, f, func(t *tx, x subject) bool {
 		switch {
 		case x.state == ready || x.state == later:
-			t.wakes = true
-			_, err := t.Exec("UPDATE recipients SET state = 0, due = 0 WHERE mail = ? AND n = ?", x.seq, x.n)
-			return true, err
+			t.exec("UPDATE recipients SET state = 0, due = 0 WHERE mail = ? AND n = ?", x.seq, x.n)
 		case x.state == failed && !x.damaged:
-			t.wakes, t.reopens = true, true
-			if err := t.countFailed(x.seq, -1); err != nil {
-				return false, err
-			}
+			t.reopens = true
+			t.countFailed(x.seq, -1)
 			t.counts.move(failed, ready)
 			if !x.bounced {
 				t.counts.unbounced--
 			}
-			_, err := t.Exec(`UPDATE recipients SET state = 0, due = 0, ended = 0, attempts = 0, since = ? WHERE mail = ? AND n = ?`,
+			t.exec(`UPDATE recipients SET state = 0, due = 0, ended = 0, attempts = 0, since = ? WHERE mail = ? AND n = ?`,
 				millis(now), x.seq, x.n)
-			return true, err
+		default:
+			return false
 		}
-		return false, nil
+		t.wakes = true
+		return true
 	})
 }
 
 // Drop implements queue.Queue.
 func (s *Queue) Drop(ctx context.Context, f queue.Filter) (int, error) {
-	return s.operate(ctx, f, func(t *tx, x subject) (bool, error) {
-		if x.state == sent {
-			return false, nil
+	return s.operate(ctx, f, func(t *tx, x subject) bool {
+		if x.state != sent {
+			t.drop(x)
 		}
-		return true, t.drop(x)
+		return x.state != sent
 	})
 }
 
 // drop removes one recipient, with its mail if it was the last.
-func (t *tx) drop(x subject) error {
-	r, err := t.One("SELECT 1 FROM recipients WHERE mail = ? AND n <> ? LIMIT 1", x.seq, x.n)
-	if err != nil {
-		return err
-	}
-	if err := t.countFailed(x.seq, -1); err != nil {
-		return err
-	}
-	if r == nil {
-		return t.remove(x.seq)
+func (t *tx) drop(x subject) {
+	others := t.one("SELECT 1 FROM recipients WHERE mail = ? AND n <> ? LIMIT 1", x.seq, x.n)
+	t.countFailed(x.seq, -1)
+	if others == nil {
+		t.remove(x.seq)
+		return
 	}
 	t.counts.add(x.state, -1)
 	if x.state == failed && !x.bounced {
 		t.counts.unbounced--
 	}
-	for _, q := range [...]string{
-		"DELETE FROM attempts WHERE mail = ? AND n = ?",
-		"DELETE FROM recipients WHERE mail = ? AND n = ?",
-	} {
-		if _, err := t.Exec(q, x.seq, x.n); err != nil {
-			return err
-		}
+	t.exec("DELETE FROM attempts WHERE mail = ? AND n = ?", x.seq, x.n)
+	t.exec("DELETE FROM recipients WHERE mail = ? AND n = ?", x.seq, x.n)
+	last := t.number("SELECT max(ended) FROM recipients WHERE mail = ?", x.seq)
+	if !t.finish(x.seq, fromMillis(last)) {
+		t.countFailed(x.seq, 1)
 	}
-	last, err := t.Number("SELECT max(ended) FROM recipients WHERE mail = ?", x.seq)
-	if err != nil {
-		return err
-	}
-	if gone, err := t.finish(x.seq, fromMillis(last)); err != nil || gone {
-		return err
-	}
-	return t.countFailed(x.seq, 1)
 }
 
 // Reassign implements queue.Queue.
@@ -252,32 +241,25 @@ func (s *Queue) Reassign(ctx context.Context, f queue.Filter, account string) (i
 	if strings.Contains(account, "/") {
 		return 0, fmt.Errorf("%q cannot be an account", account)
 	}
-	return s.operate(ctx, f, func(t *tx, x subject) (bool, error) {
-		if x.state == sent {
-			return false, nil
-		}
-		return t.reassign(x.seq, account)
-	})
+	return s.operate(ctx, f, func(t *tx, x subject) bool { return x.state != sent && t.reassign(x.seq, account) })
 }
 
 // reassign gives a mail to another account. It is false if the account has it already,
 // and for a mail that is damaged: its sum must not make it look whole.
-func (t *tx) reassign(seq int64, account string) (bool, error) {
-	v, err := t.One("SELECT "+mailColumns+" FROM mails m WHERE m.seq = ?", seq)
-	if err != nil || v == nil {
-		return false, err
+func (t *tx) reassign(seq int64, account string) bool {
+	v := t.one("SELECT "+mailColumns+" FROM mails m WHERE m.seq = ?", seq)
+	if v == nil {
+		return false
 	}
 	m, err := readMail(v)
 	if err != nil || m.Message.Account == account || !m.intact(v.Text(6)) {
-		return false, nil //nolint:nilerr // the claim will mark it as damaged
+		return false // the claim will mark it as damaged
 	}
 	m.Message.Account = account
-	if _, err := t.Exec("UPDATE mails SET account = ?, envelope_sum = ? WHERE seq = ?", account, envelopeSum(m.Mail, v.Text(6)), seq); err != nil {
-		return false, err
-	}
+	t.exec("UPDATE mails SET account = ?, envelope_sum = ? WHERE seq = ?", account, envelopeSum(m.Mail, v.Text(6)), seq)
 	t.wakes = true
-	_, err = t.Exec("UPDATE recipients SET turn = ? WHERE mail = ?", turnOf(m.Mail), seq)
-	return true, err
+	t.exec("UPDATE recipients SET turn = ? WHERE mail = ?", turnOf(m.Mail), seq)
+	return true
 }
 
 // Accounts implements queue.Queue.

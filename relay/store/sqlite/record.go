@@ -107,12 +107,11 @@ func readRecipient(r row) queue.Recipient {
 	}
 }
 
-// insertAttempt records one attempt and forgets the oldest above MaxHistory.
-func (t *tx) insertAttempt(seq, n, fence int64, a queue.Attempt) error {
-	_, err := t.Exec(`INSERT INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+// insertAttempt records one attempt.
+func (t *tx) insertAttempt(seq, n, fence int64, a queue.Attempt) {
+	t.exec(`INSERT INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
 		seq, n, fence, millis(a.Started), a.Unknown, a.NotAnAttempt, int(a.Outcome.Kind), a.Outcome.Status,
 		a.Outcome.MessageID, a.Outcome.Detail, causeText(a.Outcome), int64(a.Outcome.RetryAfter), int64(a.Outcome.Took))
-	return err
 }
 
 // causeText is how the cause of an outcome is stored.
@@ -124,11 +123,10 @@ func causeText(o relay.Outcome) string {
 }
 
 // trimAttempts forgets the oldest attempts of a recipient above MaxHistory.
-func (t *tx) trimAttempts(seq, n int64) error {
-	_, err := t.Exec(`DELETE FROM attempts WHERE mail = ?1 AND n = ?2 AND fence <
+func (t *tx) trimAttempts(seq, n int64) {
+	t.exec(`DELETE FROM attempts WHERE mail = ?1 AND n = ?2 AND fence <
 		(SELECT fence FROM attempts WHERE mail = ?1 AND n = ?2 ORDER BY fence DESC LIMIT 1 OFFSET ?3)`,
 		seq, n, queue.MaxHistory-1)
-	return err
 }
 
 // attemptsOf reads a recipient's latest attempts, oldest first.
@@ -250,15 +248,14 @@ func (n *counts) move(from, to int64) {
 // countFailed counts a mail that has no open recipient, and is kept because of
 // its failed ones, delta times. What may change that calls it with -1 before and
 // with 1 after.
-func (t *tx) countFailed(seq, delta int64) error {
+func (t *tx) countFailed(seq, delta int64) {
 	// From the end, because its recipients are tried from the beginning.
-	r, err := t.One(`SELECT size FROM mails WHERE seq = ?1 AND body <> 0 AND
+	r := t.one(`SELECT size FROM mails WHERE seq = ?1 AND body <> 0 AND
 		(SELECT 1 FROM recipients WHERE mail = ?1 AND state IN (0, 1, 2, 3) ORDER BY n DESC LIMIT 1) IS NULL`, seq)
-	if err == nil && r != nil {
+	if r != nil {
 		t.counts.failed.mails += delta
 		t.counts.failed.bytes += delta * r.Int(0)
 	}
-	return err
 }
 
 // Mark implements queue.Queue.
@@ -292,34 +289,30 @@ func (s *Queue) Marks(ctx context.Context, prefix string) (map[string]string, er
 func (s *Queue) SetMark(ctx context.Context, name, value string) error {
 	return s.change(ctx, func(t *tx) error {
 		if value == "" {
-			_, err := t.Exec("DELETE FROM marks WHERE name = ?", name)
-			return err
+			t.exec("DELETE FROM marks WHERE name = ?", name)
+		} else {
+			t.exec("INSERT OR REPLACE INTO marks VALUES (?, ?)", name, value)
 		}
-		_, err := t.Exec("INSERT OR REPLACE INTO marks VALUES (?, ?)", name, value)
-		return err
+		return nil
 	})
 }
 
 // AddMark implements queue.Queue.
 func (s *Queue) AddMark(ctx context.Context, name string, n int64) (int64, error) {
 	sum := int64(0)
-	err := s.change(ctx, func(t *tx) (err error) {
-		sum, err = t.addMark(name, n)
-		return err
+	err := s.change(ctx, func(t *tx) error {
+		sum = t.addMark(name, n)
+		return nil
 	})
 	return sum, err
 }
 
 // addMark adds to a mark and returns the sum.
-func (t *tx) addMark(name string, n int64) (int64, error) {
-	r, err := t.One("SELECT value FROM marks WHERE name = ?", name)
-	if err != nil {
-		return 0, err
-	}
-	if r != nil {
+func (t *tx) addMark(name string, n int64) int64 {
+	if r := t.one("SELECT value FROM marks WHERE name = ?", name); r != nil {
 		old, _ := strconv.ParseInt(r.Text(0), 10, 64) // anything else counts as 0, as the contract says
 		n += old
 	}
-	_, err = t.Exec("INSERT OR REPLACE INTO marks VALUES (?, ?)", name, strconv.FormatInt(n, 10))
-	return n, err
+	t.exec("INSERT OR REPLACE INTO marks VALUES (?, ?)", name, strconv.FormatInt(n, 10))
+	return n
 }

@@ -239,9 +239,7 @@ func (s *Records) flush() {
 	if err == nil {
 		err = s.do(context.Background(), func(t *tx) error {
 			for _, e := range soon {
-				if err := s.learn(t, e, e.Since); err != nil {
-					return err
-				}
+				s.learn(t, e, e.Since)
 			}
 			return nil
 		})

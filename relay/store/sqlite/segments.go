@@ -80,9 +80,7 @@ func (s *Queue) takeSegment(id, at, after int64, counted bool) (moved int64, err
 	rest, stored := false, 0
 	err = s.first(func(t *tx) (err error) {
 		if id >= segmentOf(at) && (at > 0 || counted) { // else nothing was ever logged
-			if stored, rest, err = t.storePortions(data, id, at, counted); err != nil {
-				return err
-			}
+			stored, rest = t.storePortions(data, id, at, counted)
 		}
 		moved, err = t.moveBodies(data, id, after)
 		return err
@@ -108,7 +106,7 @@ func readFile(path string) ([]byte, error) {
 
 // storePortions stores the rows of mails that are not in the database. rest is
 // whether the segment does not end with them.
-func (t *tx) storePortions(data []byte, id, at int64, counted bool) (stored int, rest bool, err error) {
+func (t *tx) storePortions(data []byte, id, at int64, counted bool) (stored int, rest bool) {
 	offset := int64(0)
 	if id == segmentOf(at) {
 		offset = offsetOf(at)
@@ -118,18 +116,14 @@ func (t *tx) storePortions(data []byte, id, at int64, counted bool) (stored int,
 		known := ok && counted && p.first <= t.counts.seq
 		// Another number is of what a failed transaction left.
 		if !ok || p.first != t.counts.seq+1 && !counted {
-			return stored, offset < int64(len(data)), nil
+			return stored, offset < int64(len(data))
 		}
 		if offset = offsetOf(p.end); known {
 			continue
 		}
 		t.counts.seq = p.first - 1
-		if err := t.insertMails(p.parcels); err != nil {
-			return stored, false, err
-		}
-		if _, err := t.Exec("UPDATE counts SET place = ?", p.end); err != nil {
-			return stored, false, err
-		}
+		t.insertMails(p.parcels)
+		t.exec("UPDATE counts SET place = ?", p.end)
 		stored += len(p.parcels)
 	}
 }
@@ -139,7 +133,7 @@ func (t *tx) storePortions(data []byte, id, at int64, counted bool) (stored int,
 func (t *tx) moveBodies(data []byte, id, after int64) (moved int64, err error) {
 	type body struct{ seq, offset, size int64 }
 	var bodies []body
-	err = t.Each(func(r row) error {
+	err = t.conn.Each(func(r row) error {
 		switch of := segmentOf(r.Int(1)); {
 		case of > id:
 			return errFound
@@ -156,12 +150,8 @@ func (t *tx) moveBodies(data []byte, id, after int64) (moved int64, err error) {
 		if b.offset < int64(len(data)) {
 			copy(raw, data[b.offset:])
 		}
-		if _, err := t.Exec("INSERT INTO bodies VALUES (?, ?)", b.seq, raw); err != nil {
-			return after, err
-		}
-		if _, err := t.Exec("UPDATE mails SET body = 1, place = 0 WHERE seq = ?", b.seq); err != nil {
-			return after, err
-		}
+		t.exec("INSERT INTO bodies VALUES (?, ?)", b.seq, raw)
+		t.exec("UPDATE mails SET body = 1, place = 0 WHERE seq = ?", b.seq)
 		after = b.seq
 	}
 	return after, nil

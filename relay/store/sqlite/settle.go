@@ -20,11 +20,7 @@ func (s *Queue) Settle(ctx context.Context, settlements ...queue.Settlement) err
 	err := s.change(ctx, func(t *tx) error {
 		stale = nil
 		for _, x := range settlements {
-			ok, err := t.settle(x)
-			if err != nil {
-				return err
-			}
-			if !ok {
+			if !t.settle(x) {
 				stale = append(stale, x.Token)
 			}
 		}
@@ -49,44 +45,34 @@ type attempt struct {
 }
 
 // settle ends one attempt. It is false for one that is stale.
-func (t *tx) settle(x queue.Settlement) (bool, error) {
-	r, err := t.One(`SELECT r.mail, r.n, r.state, r.fence, r.settled, r.started, r.hold, r.bounced
+func (t *tx) settle(x queue.Settlement) bool {
+	r := t.one(`SELECT r.mail, r.n, r.state, r.fence, r.settled, r.started, r.hold, r.bounced
 		FROM mails m JOIN recipients r ON r.mail = m.seq WHERE m.id = ? AND r.n = ?`, x.Token.Mail, x.Token.Recipient)
-	if err != nil {
-		return false, err
-	}
 	if r == nil {
 		// Forgotten because it was sent, or dropped: for the former this is a
 		// repetition, for the latter there is nothing to settle. Only the
 		// second is news, and they cannot be told apart.
-		return t.s.bounds.Load().ForgetSent && x.Result == queue.Done, nil
+		return t.s.bounds.Load().ForgetSent && x.Result == queue.Done
 	}
 	a := attempt{seq: r.Int(0), n: r.Int(1), state: r.Int(2), fence: r.Int(3), settled: r.Int(4), started: r.Int(5), hold: r.Bool(6), bounced: r.Bool(7)}
 	switch {
 	case a.fence != x.Token.Fence:
-		return false, nil
+		return false
 	case a.settled == a.fence:
-		return true, nil // the first word stands
+		return true // the first word stands
 	}
-	if err := t.apply(a, x); err != nil {
-		return false, err
-	}
+	t.apply(a, x)
 	if x.Count != "" {
-		if _, err := t.addMark(x.Count, 1); err != nil {
-			return false, err
-		}
+		t.addMark(x.Count, 1)
 	}
-	if x.Result == queue.Later {
-		return true, nil
+	if x.Result != queue.Later && !t.finish(a.seq, x.At) {
+		t.countFailed(a.seq, 1)
 	}
-	if gone, err := t.finish(a.seq, x.At); err != nil || gone {
-		return true, err
-	}
-	return true, t.countFailed(a.seq, 1)
+	return true
 }
 
 // apply writes what came of an attempt.
-func (t *tx) apply(a attempt, x queue.Settlement) error {
+func (t *tx) apply(a attempt, x queue.Settlement) {
 	to, due, ended, back := int64(sent), int64(0), millis(x.At), 0
 	switch x.Result {
 	case queue.GaveUp:
@@ -108,77 +94,56 @@ func (t *tx) apply(a attempt, x queue.Settlement) error {
 		t.wakes = t.wakes || to == ready
 	}
 	t.counts.move(a.state, to)
-	_, err := t.Exec(`UPDATE recipients SET state = ?, hold = 0, due = ?, ended = ?, attempts = attempts - ?, settled = fence
+	t.exec(`UPDATE recipients SET state = ?, hold = 0, due = ?, ended = ?, attempts = attempts - ?, settled = fence
 		WHERE mail = ? AND n = ?`, to, due, ended, back, a.seq, a.n)
-	if err != nil {
-		return err
-	}
 	record := queue.Attempt{Started: fromMillis(a.started), Outcome: x.Outcome, NotAnAttempt: x.NotAnAttempt && x.Result == queue.Later}
-	if err := t.insertAttempt(a.seq, a.n, a.fence, record); err != nil {
-		return err
-	}
-	return t.trimAttempts(a.seq, a.n)
+	t.insertAttempt(a.seq, a.n, a.fence, record)
+	t.trimAttempts(a.seq, a.n)
 }
 
 // finish lets go of a mail's content when its last recipient was sent, and of
 // the whole mail if sent ones are not kept. It says whether it did.
-func (t *tx) finish(seq int64, at time.Time) (bool, error) {
-	r, err := t.One("SELECT 1 FROM recipients WHERE mail = ? AND state <> 4 ORDER BY n DESC LIMIT 1", seq) // see countFailed
-	if err != nil || r != nil {
-		return false, err
+func (t *tx) finish(seq int64, at time.Time) bool {
+	if t.one("SELECT 1 FROM recipients WHERE mail = ? AND state <> 4 ORDER BY n DESC LIMIT 1", seq) != nil { // see countFailed
+		return false
 	}
 	if t.s.bounds.Load().ForgetSent {
-		return true, t.remove(seq)
+		t.remove(seq)
+		return true
 	}
-	if err := t.removeBody(seq); err != nil {
-		return false, err
-	}
-	_, err = t.Exec("UPDATE mails SET body = 0, spool = '', done = ? WHERE seq = ?", max(1, millis(at)), seq)
-	return true, err
+	t.removeBody(seq)
+	t.exec("UPDATE mails SET body = 0, spool = '', done = ? WHERE seq = ?", max(1, millis(at)), seq)
+	return true
 }
 
 // removeBody lets go of a mail's content. A file of it is removed
 // after the commit.
-func (t *tx) removeBody(seq int64) error {
-	r, err := t.One("SELECT body, spool, size FROM mails WHERE seq = ?", seq)
-	if err != nil || r == nil || r.Int(0) == bodyGone {
-		return err
+func (t *tx) removeBody(seq int64) {
+	r := t.one("SELECT body, spool, size FROM mails WHERE seq = ?", seq)
+	if r == nil || r.Int(0) == bodyGone {
+		return
 	}
 	t.counts.kept.mails--
 	t.counts.kept.bytes -= r.Int(2)
 	if r.Int(0) == bodySpool {
 		*t.files = append(*t.files, r.Text(1))
-		return nil
+		return
 	}
-	_, err = t.Exec("DELETE FROM bodies WHERE seq = ?", seq)
-	return err
+	t.exec("DELETE FROM bodies WHERE seq = ?", seq)
 }
 
 // remove lets go of a mail with everything that belongs to it.
-func (t *tx) remove(seq int64) error {
-	err := t.Each(func(r row) error {
+func (t *tx) remove(seq int64) {
+	t.each(func(r row) {
 		t.counts.add(r.Int(0), -1)
 		if r.Int(0) == failed && r.Int(1) == 0 {
 			t.counts.unbounced--
 		}
-		return nil
 	}, "SELECT state, bounced FROM recipients WHERE mail = ?", seq)
-	if err != nil {
-		return err
-	}
-	if err := t.removeBody(seq); err != nil {
-		return err
-	}
-	for _, q := range [...]string{
-		"DELETE FROM attempts WHERE mail = ?",
-		"DELETE FROM recipients WHERE mail = ?",
-		"DELETE FROM mails WHERE seq = ?",
-	} {
-		if _, err := t.Exec(q, seq); err != nil {
-			return err
-		}
-	}
-	return nil
+	t.removeBody(seq)
+	t.exec("DELETE FROM attempts WHERE mail = ?", seq)
+	t.exec("DELETE FROM recipients WHERE mail = ?", seq)
+	t.exec("DELETE FROM mails WHERE seq = ?", seq)
 }
 
 // Purge implements queue.Queue.
@@ -187,21 +152,15 @@ func (s *Queue) Purge(ctx context.Context, before time.Time, limit int) (int, er
 	err := s.change(ctx, func(t *tx) error {
 		removed = 0
 		var mails []int64
-		err := t.Each(func(r row) error {
+		t.each(func(r row) {
 			mails = append(mails, r.Int(0))
-			return nil
 		}, "SELECT seq FROM mails WHERE done > 0 AND done < ? ORDER BY done LIMIT ?", millis(before), limit)
-		if err != nil {
-			return err
-		}
 		for _, seq := range mails {
 			if removed >= limit {
 				return nil
 			}
 			sentBefore := t.counts.state[sent]
-			if err := t.remove(seq); err != nil {
-				return err
-			}
+			t.remove(seq)
 			removed += int(sentBefore - t.counts.state[sent])
 		}
 		return nil
@@ -227,18 +186,11 @@ func (s *Queue) PurgeFailed(ctx context.Context, before time.Time, limit int) (i
 	err = s.change(ctx, func(t *tx) error {
 		removed = 0
 		for _, seq := range old {
-			if r, err := t.One(endedBefore, seq, millis(before)); err != nil || r == nil {
-				if err != nil {
-					return err
-				}
+			if t.one(endedBefore, seq, millis(before)) == nil {
 				continue // retried meanwhile
 			}
-			if err := t.countFailed(seq, -1); err != nil {
-				return err
-			}
-			if err := t.remove(seq); err != nil {
-				return err
-			}
+			t.countFailed(seq, -1)
+			t.remove(seq)
 			removed++
 		}
 		return nil
@@ -364,7 +316,8 @@ func (s *Queue) Bounced(ctx context.Context, id string, recipients []int, bounce
 			return err
 		}
 		enqueued = len(parcels) > 0
-		return t.insertMails(parcels)
+		t.insertMails(parcels)
+		return nil
 	})
 	if err == nil || !enqueued {
 		s.discard(unused(parcels, enqueued))
@@ -374,10 +327,7 @@ func (s *Queue) Bounced(ctx context.Context, id string, recipients []int, bounce
 
 // markBounced says how many of the recipients were still to be bounced.
 func (t *tx) markBounced(id string, recipients []int) (int, error) {
-	m, err := t.One("SELECT seq FROM mails WHERE id = ?", id)
-	if err != nil {
-		return 0, err
-	}
+	m := t.one("SELECT seq FROM mails WHERE id = ?", id)
 	if m == nil {
 		return 0, queue.ErrNotFound
 	}

@@ -332,46 +332,36 @@ func (f *checkedFile) Read(p []byte) (int, error) {
 func (s *Queue) reportDamage(m stored) error {
 	err := s.do(context.Background(), func(t *tx) error {
 		now := max(s.clock.Load(), millis(m.Message.ReceivedAt)) // see the contract: no clock of our own
-		return t.damage(m.seq, m.Message.ID, fromMillis(now))
+		t.damage(m.seq, m.Message.ID, fromMillis(now))
+		return nil
 	})
 	return errors.Join(fmt.Errorf("mail %s: %w", m.Message.ID, queue.ErrDamaged), err)
 }
 
 // damage marks a mail as damaged and gives up its waiting recipients, so that
 // its sender learns of it and nothing wrong is ever sent.
-func (t *tx) damage(seq int64, id string, now time.Time) error {
-	var waiting []due
-	from := map[due]int64{}
-	bounced := map[due]bool{}
-	err := t.Each(func(r row) error {
-		d := due{seq: seq, n: r.Int(0)}
-		waiting = append(waiting, d)
-		from[d], bounced[d] = r.Int(1), r.Bool(2)
-		return nil
+func (t *tx) damage(seq int64, id string, now time.Time) {
+	type recipient struct {
+		n, state int64
+		bounced  bool
+	}
+	var waiting []recipient
+	t.each(func(r row) {
+		waiting = append(waiting, recipient{r.Int(0), r.Int(1), r.Bool(2)})
 	}, "SELECT n, state, bounced FROM recipients WHERE mail = ? AND state IN (0, 1)", seq)
-	if err != nil {
-		return err
-	}
-	if err := t.countFailed(seq, -1); err != nil {
-		return err
-	}
-	if _, err := t.Exec("UPDATE mails SET damaged = 1 WHERE seq = ?", seq); err != nil {
-		return err
-	}
-	for _, d := range waiting {
-		t.counts.move(from[d], failed)
-		if !bounced[d] {
+	t.countFailed(seq, -1)
+	t.exec("UPDATE mails SET damaged = 1 WHERE seq = ?", seq)
+	for _, r := range waiting {
+		t.counts.move(r.state, failed)
+		if !r.bounced {
 			t.counts.unbounced++
 		}
-		if _, err := t.Exec("UPDATE recipients SET state = 5, ended = ? WHERE mail = ? AND n = ?", millis(now), seq, d.n); err != nil {
-			return err
-		}
+		t.exec("UPDATE recipients SET state = 5, ended = ? WHERE mail = ? AND n = ?", millis(now), seq, r.n)
 		t.counts.fence++
-		a := queue.Attempt{Started: now, NotAnAttempt: true, Outcome: relay.Outcome{Detail: queue.ErrDamaged.Error()}}
-		if err := t.insertAttempt(seq, d.n, t.counts.fence, a); err != nil {
-			return err
-		}
+		t.insertAttempt(seq, r.n, t.counts.fence, queue.Attempt{Started: now, NotAnAttempt: true, Outcome: relay.Outcome{Detail: queue.ErrDamaged.Error()}})
 	}
-	t.s.log.Error("a stored mail is damaged and cannot be sent; its sender will be told", "id", id, "recipients", len(waiting))
-	return t.countFailed(seq, 1)
+	t.countFailed(seq, 1)
+	t.after(func() {
+		t.s.log.Error("a stored mail is damaged and cannot be sent; its sender will be told", "id", id, "recipients", len(waiting))
+	})
 }

@@ -38,17 +38,18 @@ const suppressionColumns = "address, reason, source, since, expires, event, deta
 func (s *Records) Attach(ctx context.Context, w suppress.Watcher) error {
 	return s.change(ctx, func(t *tx) error {
 		s.watcher = w
-		return t.Each(func(r row) error {
-			w.Set(readSuppression(r))
-			return nil
-		}, "SELECT "+suppressionColumns+" FROM suppressions")
+		t.each(func(r row) { w.Set(readSuppression(r)) }, "SELECT "+suppressionColumns+" FROM suppressions")
+		return nil
 	})
 }
 
 // Entry implements suppress.Store.
 func (s *Records) Entry(ctx context.Context, address string) (e suppress.Entry, ok bool, err error) {
 	err = s.readAll(ctx, func(c *conn) error {
-		e, ok, err = findSuppression(c, address)
+		r, err := c.One(oneSuppression, address)
+		if ok = r != nil; ok {
+			e = readSuppression(r)
+		}
 		return err
 	})
 	return e, ok, err
@@ -100,12 +101,8 @@ func words[T interface{ String() string }](list []T) []string {
 func (s *Records) Put(ctx context.Context, entries []suppress.Entry) error {
 	return s.change(ctx, func(t *tx) error {
 		for _, e := range entries {
-			if _, err := t.Exec("DELETE FROM removals WHERE address = ?", e.Address); err != nil {
-				return err
-			}
-			if err := s.setSuppression(t, e); err != nil {
-				return err
-			}
+			t.exec("DELETE FROM removals WHERE address = ?", e.Address)
+			s.setSuppression(t, e)
 		}
 		return nil
 	})
@@ -116,14 +113,8 @@ func (s *Records) Remove(ctx context.Context, addresses []string, at time.Time) 
 	err = s.change(ctx, func(t *tx) error {
 		removed = 0
 		for _, a := range addresses {
-			n, err := s.unsetSuppression(t, a)
-			if err != nil {
-				return err
-			}
-			removed += int(n)
-			if _, err := t.Exec("INSERT INTO removals (address, at) VALUES (?, ?) ON CONFLICT (address) DO UPDATE SET at = excluded.at", a, millis(at)); err != nil {
-				return err
-			}
+			removed += int(s.unsetSuppression(t, a))
+			t.exec("INSERT INTO removals (address, at) VALUES (?, ?) ON CONFLICT (address) DO UPDATE SET at = excluded.at", a, millis(at))
 		}
 		return nil
 	})
@@ -136,46 +127,34 @@ func (s *Records) Remove(ctx context.Context, addresses []string, at time.Time) 
 func (s *Records) Erase(ctx context.Context, address string) (known bool, err error) {
 	key := suppress.Normalise(address)
 	err = s.change(ctx, func(t *tx) error {
-		n, err := s.unsetSuppression(t, key)
-		if err != nil {
-			return err
-		}
-		known = n > 0
-		_, err = t.Exec("DELETE FROM removals WHERE address = ?", key)
-		return err
+		known = s.unsetSuppression(t, key) > 0
+		t.exec("DELETE FROM removals WHERE address = ?", key)
+		return nil
 	})
 	return known, err
 }
 
 // TakeEvent implements suppress.Store.
 func (s *Records) TakeEvent(ctx context.Context, e relay.Event, address string, learnt *suppress.Entry) (fresh bool, err error) {
-	err = s.change(ctx, func(t *tx) (err error) {
-		fresh, err = t.insertEvent(e, address)
-		if err != nil || !fresh || learnt == nil {
-			return err
+	err = s.change(ctx, func(t *tx) error {
+		if fresh = t.insertEvent(e, address); fresh && learnt != nil {
+			s.learn(t, *learnt, e.Received)
 		}
-		return s.learn(t, *learnt, e.Received)
+		return nil
 	})
 	return fresh && err == nil, err
 }
 
 // learn merges an entry into what is known. The watcher is told what came of
 // it in any case: it may have been ahead of us.
-func (s *Records) learn(t *tx, e suppress.Entry, now time.Time) error {
-	old, known, err := findSuppression(t.conn, e.Address)
-	if err != nil {
-		return err
-	}
-	removed, err := t.Number("SELECT at FROM removals WHERE address = ?", e.Address)
-	if err != nil {
-		return err
-	}
-	merged, changed := suppress.Learn(old, e, fromMillis(removed), now)
-	if changed {
-		return s.setSuppression(t, merged)
+func (s *Records) learn(t *tx, e suppress.Entry, now time.Time) {
+	old, known := t.findSuppression(e.Address)
+	removed := t.number("SELECT at FROM removals WHERE address = ?", e.Address)
+	if merged, changed := suppress.Learn(old, e, fromMillis(removed), now); changed {
+		s.setSuppression(t, merged)
+		return
 	}
 	t.after(func() { s.tell(e.Address, old, known) })
-	return nil
 }
 
 // tendStep is how many rows one call of Tend looks at, of each kind.
@@ -196,16 +175,12 @@ func (s *Records) Tend(ctx context.Context, now, forget time.Time) (more bool, e
 	var removals int64
 	err = s.change(ctx, func(t *tx) error {
 		for _, a := range expired {
-			e, ok, err := findSuppression(t.conn, a) // it may have been renewed since
-			if err == nil && ok && e.Expired(now) {
-				_, err = s.unsetSuppression(t, a)
-			}
-			if err != nil {
-				return err
+			if e, ok := t.findSuppression(a); ok && e.Expired(now) { // it may have been renewed since
+				s.unsetSuppression(t, a)
 			}
 		}
-		removals, err = t.Exec("DELETE FROM removals WHERE address IN (SELECT address FROM removals WHERE at < ? LIMIT ?)", millis(forget), tendStep)
-		return err
+		removals = t.exec("DELETE FROM removals WHERE address IN (SELECT address FROM removals WHERE at < ? LIMIT ?)", millis(forget), tendStep)
+		return nil
 	})
 	if err != nil {
 		return false, err
@@ -214,25 +189,25 @@ func (s *Records) Tend(ctx context.Context, now, forget time.Time) (more bool, e
 	return max(int64(len(expired)), removals, events) == tendStep, err
 }
 
-func findSuppression(c *conn, address string) (suppress.Entry, bool, error) {
-	r, err := c.One("SELECT "+suppressionColumns+" FROM suppressions WHERE address = ?", address)
-	if err != nil || r == nil {
-		return suppress.Entry{}, false, err
+const oneSuppression = "SELECT " + suppressionColumns + " FROM suppressions WHERE address = ?"
+
+func (t *tx) findSuppression(address string) (e suppress.Entry, ok bool) {
+	r := t.one(oneSuppression, address)
+	if r == nil {
+		return e, false
 	}
-	return readSuppression(r), true, nil
+	return readSuppression(r), true
 }
 
-func (s *Records) setSuppression(t *tx, e suppress.Entry) error {
-	_, err := t.Exec("INSERT OR REPLACE INTO suppressions ("+suppressionColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+func (s *Records) setSuppression(t *tx, e suppress.Entry) {
+	t.exec("INSERT OR REPLACE INTO suppressions ("+suppressionColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
 		e.Address, e.Reason.String(), e.Source.String(), millis(e.Since), millis(e.Expires), e.Event, e.Detail, e.Note)
 	t.after(func() { s.tell(e.Address, e, true) })
-	return err
 }
 
-func (s *Records) unsetSuppression(t *tx, address string) (int64, error) {
-	n, err := t.Exec("DELETE FROM suppressions WHERE address = ?", address)
+func (s *Records) unsetSuppression(t *tx, address string) int64 {
 	t.after(func() { s.tell(address, suppress.Entry{}, false) })
-	return n, err
+	return t.exec("DELETE FROM suppressions WHERE address = ?", address)
 }
 
 // tell keeps the watcher right. The writer alone calls it.
@@ -280,11 +255,10 @@ const eventColumns = "id, type, created, occurred, email, message_id, bounce_cod
 
 // insertEvent adds an event unless its id is known. address is the recipient
 // in the form in which addresses are compared.
-func (t *tx) insertEvent(e relay.Event, address string) (fresh bool, err error) {
-	n, err := t.Exec("INSERT INTO events (id, type, created, occurred, address, email, message_id, bounce_code, bounce_reason, received)"+
+func (t *tx) insertEvent(e relay.Event, address string) (fresh bool) {
+	return t.exec("INSERT INTO events (id, type, created, occurred, address, email, message_id, bounce_code, bounce_reason, received)"+
 		" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
-		e.ID, e.Type, millis(e.Created), millis(e.Occurred), address, e.Email, e.MessageID, e.BounceCode, e.BounceReason, millis(e.Received))
-	return n > 0, err
+		e.ID, e.Type, millis(e.Created), millis(e.Occurred), address, e.Email, e.MessageID, e.BounceCode, e.BounceReason, millis(e.Received)) > 0
 }
 
 // eventsIndex finds what senders are not told of, however much else is told.
@@ -317,9 +291,9 @@ func (s *Records) forgetEvents(ctx context.Context, before time.Time, limit int)
 	err = s.change(ctx, func(t *tx) error {
 		// Times are of our own clock, which may have been put back: the order of
 		// arrival is what bounds the step, the time what ends it.
-		n, err = t.Exec("DELETE FROM events WHERE seq IN (SELECT seq FROM (SELECT seq, received FROM events ORDER BY seq LIMIT ?) WHERE received < ?)",
+		n = t.exec("DELETE FROM events WHERE seq IN (SELECT seq FROM (SELECT seq, received FROM events ORDER BY seq LIMIT ?) WHERE received < ?)",
 			limit, millis(before))
-		return err
+		return nil
 	})
 	return n, err
 }

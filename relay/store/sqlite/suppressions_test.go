@@ -55,7 +55,7 @@ func checkRecordsPlan(t *testing.T, s *Records, q string) {
 	t.Helper()
 	var plan []string
 	err := s.change(t.Context(), func(tx *tx) error {
-		r, err := tx.One("EXPLAIN QUERY PLAN "+q, make([]any, strings.Count(q, "?"))...)
+		r, err := tx.conn.One("EXPLAIN QUERY PLAN "+q, make([]any, strings.Count(q, "?"))...)
 		if err == nil {
 			plan = append(plan, r.Text(3))
 		}

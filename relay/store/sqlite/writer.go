@@ -24,16 +24,46 @@ type op struct {
 // tx is what an op works on: one transaction, shared with the other ops that
 // happened to wait at the same time.
 type tx struct {
-	*conn
+	conn *conn // for what only reads and returns its errors
 	queueState
 	writes int      // statements that may have changed something
 	hooks  []func() // see after
+	// err is the first error of exec, one, number and each. After it they do
+	// nothing and find nothing, and the transaction is not committed, so that their
+	// callers need not look.
+	err error
 }
 
-// Exec runs a statement that changes something.
-func (t *tx) Exec(q string, args ...any) (int64, error) {
+// exec runs a statement that changes something, and says how many rows it did.
+func (t *tx) exec(q string, args ...any) (n int64) {
 	t.writes++
-	return t.conn.Exec(q, args...)
+	if t.err == nil {
+		n, t.err = t.conn.Exec(q, args...)
+	}
+	return n
+}
+
+// one is the first row, nil when there is none.
+func (t *tx) one(q string, args ...any) (r row) {
+	if t.err == nil {
+		r, t.err = t.conn.One(q, args...)
+	}
+	return r
+}
+
+// number is the first column of the first row, 0 when there is none.
+func (t *tx) number(q string, args ...any) (n int64) {
+	if t.err == nil {
+		n, t.err = t.conn.Number(q, args...)
+	}
+	return n
+}
+
+// each calls f for every row; see conn.Each.
+func (t *tx) each(f func(r row), q string, args ...any) {
+	if t.err == nil {
+		t.err = t.conn.Each(func(r row) error { f(r); return nil }, q, args...)
+	}
 }
 
 // after has f run once the transaction is on the disk, before its caller goes
@@ -220,10 +250,12 @@ func (t *tx) run(o op) (refused, fatal error) {
 	}
 	state, writes, hooks := t.queueState, t.writes, len(t.hooks)
 	err := o.run(t)
-	if err == nil {
+	switch {
+	case t.err != nil:
+		return nil, t.err
+	case err == nil:
 		return nil, nil
-	}
-	if db.Code(err) != 0 || t.writes != writes {
+	case db.Code(err) != 0 || t.writes != writes:
 		return nil, err
 	}
 	t.queueState, t.hooks = state, t.hooks[:hooks]
