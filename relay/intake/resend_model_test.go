@@ -90,17 +90,32 @@ func newResendModel(rt *rapid.T) *resendModel {
 	for _, who := range []string{"a", "b", "c", "d"} {
 		m.people[who+"@example.net"] = &person{}
 	}
-	m.opt = Options{
+	m.opt = playedOptions()
+	m.opt.Queue, m.opt.Marks = m.queue, m.marks
+	m.opt.Wait = 5 * time.Millisecond
+	m.restart()
+	return m
+}
+
+// playedOptions are for an Intake whose API is played.
+func playedOptions() Options {
+	return Options{
 		Settings: Settings{
 			Mapping: provider.Mapping{Options: mail.Options{Default: relay.Address{Email: "relay@sandbox.example"}, Domains: []string{"sandbox.example"}}, Format: nexuspromail.Format{}},
 			Bounce:  bounce.Options{From: relay.Address{Email: "relay@sandbox.example"}, Hostname: "relay.test"},
-			Wait:    5 * time.Millisecond,
+			Wait:    patience,
 		},
 		Suppressions: suppress.New(suppress.Options{Settings: suppress.Settings{Expire: time.Hour, Unsubscribed: true}}),
-		Queue:        m.queue, Marks: m.marks, Log: slog.New(slog.DiscardHandler),
+		Queue:        NoQueue{}, Log: slog.New(slog.DiscardHandler),
 	}
-	m.restart()
-	return m
+}
+
+// attemptsAt makes attempts at a played API. Its breaker and gate are as new.
+func attemptsAt(api provider.Client, o Options) *attempt.Sender {
+	return attempt.New(attempt.Options{
+		API: api, Suppressions: o.Suppressions, Log: o.Log,
+		Pace: pace.New(pace.Options{Settings: pace.Settings{Concurrency: 8, MaxPause: time.Hour}, Log: o.Log}),
+	})
 }
 
 func (m *resendModel) restart() {
@@ -141,10 +156,7 @@ func (m *resendModel) Send(_ context.Context, r provider.Request) relay.Outcome 
 
 // handOver has a client send the mail for some of the people.
 func (m *resendModel) handOver() {
-	m.opt.Attempts = attempt.New(attempt.Options{ // its breaker and gate are as new
-		API: m, Suppressions: m.opt.Suppressions, Log: m.opt.Log,
-		Pace: pace.New(pace.Options{Settings: pace.Settings{Concurrency: 8}, Log: m.opt.Log}),
-	})
+	m.opt.Attempts = attemptsAt(m, m.opt)
 	m.in.opt.Attempts = m.opt.Attempts
 	set := m.opt.Settings
 	if rapid.IntRange(0, 5).Draw(m.T, "no calls") == 0 {
@@ -210,8 +222,7 @@ func (m *resendModel) end() {
 		m.plan[to] = relay.Accepted
 	}
 	m.plan["shop@sandbox.example"] = relay.Accepted
-	m.in.opt.Attempts = attempt.New(attempt.Options{API: m, Suppressions: m.opt.Suppressions, Log: m.opt.Log,
-		Pace: pace.New(pace.Options{Settings: pace.Settings{Concurrency: 8}, Log: m.opt.Log})})
+	m.in.opt.Attempts = attemptsAt(m, m.opt)
 	set := m.opt.Settings
 	set.Wait = patience
 	m.in.set.Store(&set)

@@ -2,6 +2,7 @@ package intake
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -9,9 +10,11 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/provider"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
@@ -177,23 +180,53 @@ func TestAResendAfterAPanic(t *testing.T) {
 	r.wantAccepted(map[string]int{"bob@example.net": 1, "down+1@example.net": 1})
 }
 
-// Copies that come at the same time wait for each other.
+// slowAPI loses its first answer for a recipient, and is slow with the second.
+type slowAPI struct {
+	who   string
+	free  chan struct{} // closed when it may answer
+	mu    sync.Mutex
+	calls map[string]int
+}
+
+func (a *slowAPI) Send(_ context.Context, r provider.Request) relay.Outcome {
+	a.mu.Lock()
+	a.calls[r.To]++
+	n := a.calls[r.To]
+	a.mu.Unlock()
+	if r.To == a.who && n == 1 {
+		return relay.Outcome{Kind: relay.Ambiguous}
+	}
+	if r.To == a.who {
+		<-a.free
+	}
+	return relay.Outcome{Kind: relay.Accepted, MessageID: "msg_1"}
+}
+
+// Copies that come while one is in progress wait for it.
 func TestResendsAtOnce(t *testing.T) {
-	r := newRig(t, plan{timeout: patience})
-	compare(t, r.sendResent("bob@example.net", "reset+1@example.net", slow), isDown)
-	const copies = 5
-	replies := make(chan *reply.Reply, copies)
-	for range copies {
-		go func() { replies <- r.sendResent("bob@example.net", "reset+1@example.net", slow) }()
-	}
-	for range copies {
-		compare(t, <-replies, `250 2\.0\.0 accepted .*`)
-	}
-	for to, n := range map[string]int{"bob@example.net": 1, slow: 1} {
-		if got := r.box.AcceptedFor(to); got != n {
-			t.Errorf("%s got %d mails, want %d", to, got, n)
+	synctest.Test(t, func(t *testing.T) {
+		api := &slowAPI{who: "eve@example.net", free: make(chan struct{}), calls: map[string]int{}}
+		o := playedOptions()
+		o.Attempts = attemptsAt(api, o)
+		in := New(o)
+		hand := func() *reply.Reply {
+			return in.Message(context.Background(), envelope("shop@sandbox.example", "bob@example.net", "eve@example.net"), []byte(withID))
 		}
-	}
+		compare(t, hand(), isDown)
+		const copies = 5
+		replies := make(chan *reply.Reply, copies)
+		for range copies {
+			go func() { replies <- hand() }()
+		}
+		synctest.Wait()
+		close(api.free)
+		for range copies {
+			compare(t, <-replies, `250 2\.0\.0 accepted .*`)
+		}
+		if api.calls["bob@example.net"] != 1 || api.calls["eve@example.net"] != 2 {
+			t.Errorf("calls: %v", api.calls)
+		}
+	})
 }
 
 // What an earlier copy was taken for is not queued again. If some of a mail is in the
@@ -362,5 +395,27 @@ func TestNoIDIsTheBeginningOfAnother(t *testing.T) {
 	one, other := q.rest[0].Message.ID, q.rest[1].Message.ID
 	if relay.FirstID(one) != relay.FirstID(other) || strings.HasPrefix(one, other) || strings.HasPrefix(other, one) {
 		t.Errorf("the queue is given %s and %s", one, other)
+	}
+}
+
+// A recipient that is being tried again stays in the mark until that is over: the
+// process may die meanwhile.
+func TestTheMarkHasWhoIsBeingTried(t *testing.T) {
+	rc, m := newRecall(), copyFor("c@d", "e@f")
+	mail := digestOf(m)
+	for _, to := range m.Recipients {
+		rc.put(mail, to, memory{end: end{id: "q1", owed: true, Outcome: relay.Outcome{Kind: relay.Ambiguous}}})
+	}
+	before := rc.mark(mail)
+	if _, err := rc.begin(t.Context(), newHandling(copyFor("c@d")), func() digest { return mail }); err != nil {
+		t.Fatal(err)
+	}
+	var was, is mark
+	if json.Unmarshal([]byte(before), &was) != nil || json.Unmarshal([]byte(rc.mark(mail)), &is) != nil {
+		t.Fatalf("the mark was %q, and is %q", before, rc.mark(mail))
+	}
+	slices.SortFunc(is.To, func(a, b markedTo) int { return strings.Compare(a.Addr, b.Addr) })
+	if len(was.To) != 2 || !slices.Equal(is.To, was.To) {
+		t.Errorf("the mark was %q, and is %q", before, rc.mark(mail))
 	}
 }
