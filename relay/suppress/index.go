@@ -7,11 +7,11 @@ import (
 	"time"
 )
 
-// index is what RCPT asks: a set of addresses with what a reply and Merge need
-// to know of each. It holds no address, only a hash of it that is too long to
-// be met by chance and made with secret seeds, so that it cannot be met by
-// intent; so it has no pointers, and a million entries are no work for the
-// garbage collector.
+// index answers RCPT: it has, for each address, what a reply and Merge need. It does not
+// store addresses, but hashes of them. The hash is too long for two addresses to have
+// the same one by chance, and has secret seeds, so that nobody can make one on purpose.
+// So the index has no pointers, and a million entries are no work for the garbage
+// collector.
 type index struct {
 	seeds [2]maphash.Seed
 
@@ -22,7 +22,7 @@ type index struct {
 
 type key struct{ a, b uint64 }
 
-// slot is an entry in short. Times are seconds since 1970.
+// slot is a short form of an entry. Times are seconds since 1970.
 type slot struct {
 	since, expires uint32 // expires: 0 is never
 	reason         Reason
@@ -39,7 +39,7 @@ func (x *index) key(address string) key {
 	return key{maphash.String(x.seeds[0], address), maphash.String(x.seeds[1], address)}
 }
 
-// find returns what is known of a normalised address.
+// find returns the entry of a normalised address.
 func (x *index) find(address string) (Entry, bool) {
 	k := x.key(address)
 	x.mu.RLock()
@@ -115,7 +115,7 @@ func (s slot) entry(address string) Entry {
 	return e
 }
 
-// seconds is a time in short: what is too early is 0, what is too late is the
+// seconds shortens a time: one that is too early becomes 0, one that is too late the
 // year 2106.
 func seconds(t time.Time) uint32 {
 	if t.IsZero() {

@@ -13,12 +13,12 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay"
 )
 
-// What a List does where its Options say nothing.
+// The defaults of Options.
 const (
 	tendEvery = 10 * time.Minute
 )
 
-// Options are what a List is made from.
+// Options are the options of New.
 type Options struct {
 	Settings
 	Store   Store                 // nil: a Memory of its own
@@ -36,7 +36,7 @@ type Settings struct {
 	Unsubscribed bool
 }
 
-// List is who must not be sent to. It is safe for concurrent use.
+// List is the list of suppressed addresses. It is safe for concurrent use.
 type List struct {
 	opt     Options
 	set     atomic.Pointer[Settings]
@@ -47,7 +47,7 @@ type List struct {
 	tends sync.WaitGroup
 }
 
-// New returns a List. With a Store it knows nothing before Start.
+// New returns a List. With a Store it is empty until Start.
 func New(o Options) *List {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
@@ -63,16 +63,16 @@ func New(o Options) *List {
 	return l
 }
 
-// Prepare makes ready to go on with other settings. What was learnt before
-// expires when it would have. It never fails.
+// Prepare makes ready to apply other settings. Entries keep the expiry that they have.
+// It never fails.
 func (l *List) Prepare(s Settings) (apply func(), err error) { return func() { l.use(s) }, nil }
 
 func (l *List) use(s Settings) {
 	l.set.Store(&s)
 }
 
-// Start reads what the Store has, and from then on sees to it that what has
-// had its time is removed, until Stop. ctx bounds the start, not the life.
+// Start reads the Store, and removes expired entries from then on, until Stop. ctx
+// bounds only Start itself.
 func (l *List) Start(ctx context.Context) error {
 	if err := l.opt.Store.Attach(ctx, l.index); err != nil {
 		return err
@@ -83,7 +83,7 @@ func (l *List) Start(ctx context.Context) error {
 	return nil
 }
 
-// Stop ends what Start began. Stop without Start, or twice, is harmless.
+// Stop ends the work of Start. Stop without Start, or twice, is harmless.
 func (l *List) Stop() {
 	if l.stop != nil {
 		l.stop()
@@ -100,7 +100,7 @@ func (l *List) tend(ctx context.Context) {
 			var err error
 			more, err = l.opt.Store.Tend(ctx, now, now.Add(-l.set.Load().Forget))
 			if err != nil && ctx.Err() == nil {
-				l.opt.Log.Error("suppressions that have expired cannot be removed; they count no more all the same", "cause", err)
+				l.opt.Log.Error("expired suppressions cannot be removed from the store; they are ignored", "cause", err)
 			}
 			more = more && err == nil
 		}
@@ -112,8 +112,7 @@ func (l *List) tend(ctx context.Context) {
 	}
 }
 
-// Lookup returns the entry of an address that must not be sent to now, in
-// short: without what only a person asks for.
+// Lookup returns the entry of a suppressed address, without Event, Detail and Note.
 func (l *List) Lookup(address string, now time.Time) (Entry, bool) {
 	e, ok := l.index.find(Normalise(address))
 	if !ok || e.Expired(now) || !l.suppresses(e) {
@@ -122,44 +121,43 @@ func (l *List) Lookup(address string, now time.Time) (Entry, bool) {
 	return e, true
 }
 
-// Refused counts a recipient that was refused for an entry.
+// Refused counts a recipient that was refused because of an entry.
 func (l *List) Refused(e Entry) { l.metrics.refused[e.Reason.valid()].Inc() }
 
-// suppresses tells an entry from a mark.
+// suppresses reports whether an entry is more than a mark.
 func (l *List) suppresses(e Entry) bool {
 	return !e.mark() || l.set.Load().Unsubscribed
 }
 
-// Learn remembers what the API said of an address at now. It never waits.
+// Learn remembers what the API said about an address at now. It never waits.
 func (l *List) Learn(address string, r Reason, detail string, now time.Time) {
 	e := Entry{Address: Normalise(address), Reason: r, Source: API, Since: now, Expires: now.Add(l.set.Load().Expire), Detail: detail}
 	l.index.learn(e, now)
 	l.opt.Store.LearnSoon(e)
 }
 
-// forgetMargin is how much earlier an event is too old than its id is forgotten:
-// the provider's clock is not ours.
+// forgetMargin is how long the id of an event is remembered after the event has become
+// too old, because the provider's clock may differ from ours.
 const forgetMargin = time.Hour
 
-// Take takes an event that the provider sent, with what it teaches, and returns
-// when both are durable. The same event again changes nothing, and is not fresh;
-// nor does one that is so old that its id may be forgotten, since whoever saw it
-// once could send it again. How old it is stands in what the provider signed.
+// Take stores an event of the provider with the entry that it causes, and returns when
+// both are durable. The same event again changes nothing and is not fresh. Nor does an
+// event change anything when it is so old that its id may be forgotten: somebody who saw
+// it could send it again. The provider has signed its age.
 func (l *List) Take(ctx context.Context, e relay.Event) (fresh bool, err error) {
 	if age := e.Received.Sub(made(e)); age > l.set.Load().Forget-forgetMargin {
-		l.opt.Log.Info("an event of the provider is too old to tell whether it came before; it changes nothing", "event", e.ID, "type", e.Type, "made", made(e))
+		l.opt.Log.Info("an event of the provider is too old and was ignored: it may have come before", "event", e.ID, "type", e.Type, "made", made(e))
 		return false, nil
 	}
 	address := Normalise(e.Email)
 	return l.opt.Store.TakeEvent(ctx, e, address, l.taught(e, address))
 }
 
-// taught is the entry that an event makes, or nil.
+// taught returns the entry that an event causes, or nil.
 func (l *List) taught(e relay.Event, address string) *Entry {
 	learnt := Entry{
 		Address: address, Source: Webhook, Since: happened(e), Event: e.ID,
-		// From when the event was made, so that one that comes again, or late, lasts
-		// no longer than one that came in time.
+		// From the time at which the event was made, so that a late one lasts no longer.
 		Expires: made(e).Add(l.set.Load().Expire),
 	}
 	switch e.Type {
@@ -179,8 +177,8 @@ func (l *List) taught(e relay.Event, address string) *Entry {
 	return &learnt
 }
 
-// made is when the provider made an event, or when we heard of it if it does not
-// say or names a time in our future.
+// made returns when the provider made an event, or when it came if that time is missing
+// or in the future.
 func made(e relay.Event) time.Time {
 	at := e.Created
 	if at.IsZero() {
@@ -192,8 +190,8 @@ func made(e relay.Event) time.Time {
 	return at
 }
 
-// happened is when what an event tells of was: as the provider says, but not
-// in our future.
+// happened returns when the bounce, complaint or the like happened, as the provider
+// says, but no time in the future.
 func happened(e relay.Event) time.Time {
 	at := e.Occurred
 	if at.IsZero() {

@@ -2,28 +2,27 @@ package suppress
 
 import (
 	"cmp"
-	"container/list"
 	"context"
-	"maps"
 	"slices"
 	"sync"
 	"time"
 
+	"github.com/hashicorp/golang-lru/v2/simplelru"
+
 	"github.com/smtp2rest/smtp2rest/relay"
 )
 
-// memoryMax is how many entries, and how many ids of events, a Memory keeps.
+// memoryMax bounds the entries, and the ids of events, of a Memory.
 const memoryMax = 100_000
 
-// Memory is a Store that forgets with the process: for a relay without a data
-// directory. An address that is forgotten costs one call more, which teaches
-// it again. When it is full the oldest makes room.
+// Memory is a Store in memory, for a relay without a data directory. When it is full,
+// the oldest entry is dropped. The next call for that address teaches it again.
 type Memory struct {
 	mu      sync.Mutex
 	watcher Watcher
-	entries *bounded[Entry]
-	removed *bounded[time.Time]
-	events  *bounded[time.Time] // when they came
+	entries *simplelru.LRU[string, Entry] // the oldest is the one that was put first: nothing is looked up but by Peek
+	removed *simplelru.LRU[string, time.Time]
+	events  *simplelru.LRU[string, time.Time] // when they came
 }
 
 var _ Store = (*Memory)(nil)
@@ -32,6 +31,11 @@ var _ Store = (*Memory)(nil)
 func NewMemory(limit int) *Memory {
 	limit = cmp.Or(limit, memoryMax)
 	return &Memory{entries: newBounded[Entry](limit), removed: newBounded[time.Time](limit), events: newBounded[time.Time](limit)}
+}
+
+func newBounded[V any](limit int) *simplelru.LRU[string, V] {
+	l, _ := simplelru.NewLRU[string, V](max(limit, 1), nil) // fails only for a size that is not positive
+	return l
 }
 
 // Attach implements Store.
@@ -44,15 +48,16 @@ func (m *Memory) watch(w Watcher) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.watcher = w
-	for _, e := range m.entries.values() {
+	for _, e := range m.entries.Values() {
 		w.Set(e)
 	}
 }
 
-// set, and unset, keep the watcher right. They are called with the lock held.
+// set changes an entry and tells the watcher. The lock must be held, as for unset.
 func (m *Memory) set(e Entry) {
-	if out, full := m.entries.put(e.Address, e); full && m.watcher != nil {
-		m.watcher.Unset(out)
+	oldest, _, _ := m.entries.GetOldest()
+	if dropped := m.entries.Add(e.Address, e); dropped && m.watcher != nil {
+		m.watcher.Unset(oldest)
 	}
 	if m.watcher != nil {
 		m.watcher.Set(e)
@@ -60,7 +65,7 @@ func (m *Memory) set(e Entry) {
 }
 
 func (m *Memory) unset(address string) {
-	m.entries.drop(address)
+	m.entries.Remove(address)
 	if m.watcher != nil {
 		m.watcher.Unset(address)
 	}
@@ -70,14 +75,14 @@ func (m *Memory) unset(address string) {
 func (m *Memory) Entry(_ context.Context, address string) (Entry, bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	e, ok := m.entries.get(address)
+	e, ok := m.entries.Peek(address)
 	return e, ok, nil
 }
 
 // Entries implements Store.
 func (m *Memory) Entries(_ context.Context, f Filter) ([]Entry, error) {
 	m.mu.Lock()
-	all := m.entries.values()
+	all := m.entries.Values()
 	m.mu.Unlock()
 	all = slices.DeleteFunc(all, func(e Entry) bool { return !f.Matches(e) })
 	slices.SortFunc(all, func(a, b Entry) int { return cmp.Compare(a.Address, b.Address) })
@@ -92,7 +97,7 @@ func (m *Memory) Put(_ context.Context, entries []Entry) error {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, e := range entries {
-		m.removed.drop(e.Address)
+		m.removed.Remove(e.Address)
 		m.set(e)
 	}
 	return nil
@@ -103,11 +108,11 @@ func (m *Memory) Remove(_ context.Context, addresses []string, at time.Time) (n 
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, a := range addresses {
-		if _, ok := m.entries.get(a); ok {
+		if _, ok := m.entries.Peek(a); ok {
 			n++
 		}
 		m.unset(a)
-		m.removed.put(a, at)
+		m.removed.Add(a, at)
 	}
 	return n, nil
 }
@@ -120,8 +125,8 @@ func (m *Memory) LearnSoon(e Entry) {
 }
 
 func (m *Memory) learn(e Entry, now time.Time) {
-	old, known := m.entries.get(e.Address)
-	removed, _ := m.removed.get(e.Address)
+	old, known := m.entries.Peek(e.Address)
+	removed, _ := m.removed.Peek(e.Address)
 	switch merged, changed := Learn(old, e, removed, now); {
 	case changed:
 		m.set(merged)
@@ -137,10 +142,10 @@ func (m *Memory) learn(e Entry, now time.Time) {
 func (m *Memory) TakeEvent(_ context.Context, e relay.Event, _ string, learnt *Entry) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if _, known := m.events.get(e.ID); known {
+	if _, known := m.events.Peek(e.ID); known {
 		return false, nil
 	}
-	m.events.put(e.ID, e.Received)
+	m.events.Add(e.ID, e.Received)
 	if learnt != nil {
 		m.learn(*learnt, e.Received)
 	}
@@ -151,71 +156,17 @@ func (m *Memory) TakeEvent(_ context.Context, e relay.Event, _ string, learnt *E
 func (m *Memory) Tend(_ context.Context, now, forget time.Time) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for _, e := range m.entries.values() {
+	for _, e := range m.entries.Values() {
 		if e.Expired(now) {
 			m.unset(e.Address)
 		}
 	}
-	old := func(at time.Time) bool { return at.Before(forget) }
-	m.events.dropIf(old)
-	m.removed.dropIf(old)
-	return false, nil
-}
-
-// bounded is a map that makes room by dropping what was put first.
-type bounded[V any] struct {
-	limit int
-	byKey map[string]*list.Element
-	order *list.List // of pair[V], oldest first
-}
-
-type pair[V any] struct {
-	key   string
-	value V
-}
-
-func newBounded[V any](limit int) *bounded[V] {
-	return &bounded[V]{limit: limit, byKey: map[string]*list.Element{}, order: list.New()}
-}
-
-func (b *bounded[V]) get(key string) (v V, ok bool) {
-	e, ok := b.byKey[key]
-	if ok {
-		v = e.Value.(pair[V]).value
-	}
-	return v, ok
-}
-
-// put returns the key that had to make room, if one had to.
-func (b *bounded[V]) put(key string, v V) (out string, full bool) {
-	b.drop(key)
-	if full = len(b.byKey) >= b.limit; full {
-		out = b.order.Front().Value.(pair[V]).key
-		b.drop(out)
-	}
-	b.byKey[key] = b.order.PushBack(pair[V]{key, v})
-	return out, full
-}
-
-func (b *bounded[V]) drop(key string) {
-	if e, ok := b.byKey[key]; ok {
-		b.order.Remove(e)
-		delete(b.byKey, key)
-	}
-}
-
-func (b *bounded[V]) dropIf(f func(V) bool) {
-	for _, key := range slices.Collect(maps.Keys(b.byKey)) {
-		if v, _ := b.get(key); f(v) {
-			b.drop(key)
+	for _, times := range []*simplelru.LRU[string, time.Time]{m.events, m.removed} {
+		for _, key := range times.Keys() {
+			if at, _ := times.Peek(key); at.Before(forget) {
+				times.Remove(key)
+			}
 		}
 	}
-}
-
-func (b *bounded[V]) values() []V {
-	all := make([]V, 0, len(b.byKey))
-	for e := b.order.Front(); e != nil; e = e.Next() {
-		all = append(all, e.Value.(pair[V]).value)
-	}
-	return all
+	return false, nil
 }

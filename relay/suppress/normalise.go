@@ -7,14 +7,14 @@ import (
 	"github.com/smtp2rest/smtp2rest/smtpd/policy"
 )
 
-// Normalise returns the form in which addresses are compared: the domain
-// without case and in its ASCII form (RFC 5890), the local part without case,
-// which no provider distinguishes, and in quotes only where it needs them (RFC
-// 5321 section 4.1.2). Dots and +tags stay: to some hosts they are other
-// mailboxes, and merging too much would refuse good mail.
+// Normalise returns the form in which addresses are compared. The domain is in lower
+// case and in its ASCII form (RFC 5890). The local part is in lower case, because no
+// provider distinguishes case, and in quotes only when it needs them (RFC 5321 section
+// 4.1.2). Dots and +tags stay: at some hosts they are other mailboxes, and good mail
+// must not be refused.
 func Normalise(address string) string {
 	if plain(address) {
-		return address // as most are
+		return address // most addresses
 	}
 	at := strings.LastIndexByte(address, '@')
 	if at < 0 {
@@ -23,10 +23,10 @@ func Normalise(address string) string {
 	return localPart(address[:at]) + "@" + Domain(address[at+1:])
 }
 
-// DomainOf is the domain of a normalised address.
+// DomainOf returns the domain of a normalised address.
 func DomainOf(address string) string { return address[strings.LastIndexByte(address, '@')+1:] }
 
-// plain reports whether Normalise has nothing to do.
+// plain reports whether an address is normalised already.
 func plain(address string) bool {
 	at := -1
 	for i := range len(address) {
@@ -44,8 +44,8 @@ func plain(address string) bool {
 	return at > 0 && at < len(address)-1 && address[len(address)-1] != '.' && !strings.Contains(address[at:], "xn--")
 }
 
-// localPart is a local part's one form. What is in quotes and need not be is
-// the same mailbox without them.
+// localPart normalises a local part. Quotes that are not needed do not make another
+// mailbox.
 func localPart(s string) string {
 	content := lower(unquote(s))
 	if content != "" && strings.IndexFunc(content, special) < 0 {
@@ -58,13 +58,12 @@ func localPart(s string) string {
 }
 
 // special reports whether a local part with r in it needs quotes (RFC 5321
-// section 4.1.2, atext; RFC 6531 section 3.3). Dots do not: what stands
-// between them is the host's business.
+// section 4.1.2, atext; RFC 6531 section 3.3). Dots do not.
 func special(r rune) bool {
 	return r <= ' ' || r == 0x7f || strings.ContainsRune(`()<>[]:;@\,"`, r)
 }
 
-// unquote is the content of a quoted string; anything else is its own.
+// unquote returns the content of a quoted string, or s if it is not one.
 func unquote(s string) string {
 	if len(s) < 2 || s[0] != '"' {
 		return s
@@ -84,8 +83,8 @@ func unquote(s string) string {
 	return s
 }
 
-// lower takes away case and nothing else. Letters that only look like others'
-// capitals stay: the Kelvin sign is not a k, and the dotted İ is no i.
+// lower changes only case. Letters that merely look like capitals of others stay: the
+// Kelvin sign is not a k, and the dotted İ is not an i.
 func lower(s string) string {
 	return strings.Map(func(r rune) rune {
 		if l := unicode.ToLower(r); l != r && unicode.ToUpper(l) == r {
@@ -95,7 +94,7 @@ func lower(s string) string {
 	}, s)
 }
 
-// Domain is a domain's one form.
+// Domain normalises a domain.
 func Domain(s string) string {
 	form, _ := policy.Domain(s)
 	return form

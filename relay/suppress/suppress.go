@@ -1,29 +1,28 @@
-// Package suppress knows which addresses must not be sent to: what an address
-// is compared by, the reasons and which of them is stronger, and the List that
-// relay/intake asks at RCPT. The API (relay/attempt), the provider's events
-// (relay/webhook) and the operator (relay/admin) add to it.
+// Package suppress has the list of addresses to which no mail is sent. relay/intake
+// asks it at RCPT. The API (relay/attempt), the provider's events (relay/webhook) and
+// the operator (relay/admin) add to it.
 //
-// The List answers from memory. What is in it is kept by a Store: Memory in
-// this package, or relay/store/sqlite on disk; suppresstest holds both to the
-// contract.
+// The List answers from memory. A Store keeps its entries: Memory in this package, or
+// relay/store/sqlite on disk. The package suppresstest tests both against the contract.
 package suppress
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay"
 )
 
-// Reason is why an address is suppressed. A greater one is stronger: it stays
-// when another is learnt.
+// Reason says why an address is suppressed. A greater one is stronger: it stays when
+// another one comes.
 type Reason uint8
 
-// The reasons. Unsubscribe is a mark, and suppresses only where the operator
-// says so: mail that is due to someone is due after they left a newsletter.
+// The reasons. Unsubscribe only marks an address, unless the operator decides
+// otherwise: somebody who left a newsletter still wants receipts.
 const (
 	Unsubscribe Reason = iota + 1
-	Provider           // the API said so, and not why
+	Provider           // the API said so, without a reason
 	Complaint
 	HardBounce
 	Operator
@@ -31,15 +30,15 @@ const (
 
 const reasonCount = int(Operator) + 1
 
-// Reasons are all there are.
+// Reasons returns all reasons.
 func Reasons() []Reason { return []Reason{HardBounce, Complaint, Unsubscribe, Provider, Operator} }
 
-// String is the reason's name, in files and on the command line.
+// String returns the name of the reason in files and on the command line.
 func (r Reason) String() string {
 	return [reasonCount]string{"unknown", "unsubscribe", "provider", "complaint", "hard_bounce", "operator"}[r.valid()]
 }
 
-// Words is the reason as an SMTP client is told it.
+// Words returns the reason for an SMTP client.
 func (r Reason) Words() string {
 	return [reasonCount]string{"unknown", "unsubscribed", "on the provider's suppression list", "complaint", "hard bounce", "by the operator"}[r.valid()]
 }
@@ -51,7 +50,7 @@ func (r Reason) valid() Reason {
 	return r
 }
 
-// ParseReason is the reason of a name.
+// ParseReason returns the reason with a name.
 func ParseReason(name string) (Reason, bool) {
 	for _, r := range Reasons() {
 		if r.String() == name {
@@ -61,7 +60,7 @@ func ParseReason(name string) (Reason, bool) {
 	return 0, false
 }
 
-// Source is who told us.
+// Source says where an entry comes from.
 type Source uint8
 
 // The sources.
@@ -73,10 +72,10 @@ const (
 
 const sourceCount = int(ByOperator) + 1
 
-// Sources are all there are.
+// Sources returns all sources.
 func Sources() []Source { return []Source{API, Webhook, ByOperator} }
 
-// String is the source's name.
+// String returns the name of the source.
 func (s Source) String() string {
 	if int(s) >= sourceCount {
 		s = 0
@@ -84,7 +83,7 @@ func (s Source) String() string {
 	return [sourceCount]string{"unknown", "api", "webhook", "operator"}[s]
 }
 
-// ParseSource is the source of a name.
+// ParseSource returns the source with a name.
 func ParseSource(name string) (Source, bool) {
 	for _, s := range Sources() {
 		if s.String() == name {
@@ -99,18 +98,18 @@ type Entry struct {
 	Address string // normalised
 	Reason  Reason
 	Source  Source
-	Since   time.Time // when what it tells of happened
+	Since   time.Time // when the bounce, complaint or the like happened
 	Expires time.Time // zero: never
-	Event   string    // the id of the event that caused it
-	Detail  string    // what the provider said of it
-	Note    string    // the operator's
+	Event   string    // the id of the event that caused the entry
+	Detail  string    // the words of the provider
+	Note    string    // the words of the operator
 }
 
-// Expired reports whether an entry's time is over.
+// Expired reports whether an entry has expired.
 func (e Entry) Expired(now time.Time) bool { return !e.Expires.IsZero() && !now.Before(e.Expires) }
 
-// mark tells an entry that does not suppress by itself. Who the operator says
-// has unsubscribed is suppressed.
+// mark reports whether an entry only marks the address. One that the operator added
+// suppresses.
 func (e Entry) mark() bool { return e.Reason == Unsubscribe && e.Source != ByOperator }
 
 // lasts reports whether e lasts at least as long as o.
@@ -118,10 +117,10 @@ func (e Entry) lasts(o Entry) bool {
 	return e.Expires.IsZero() || !o.Expires.IsZero() && !e.Expires.Before(o.Expires)
 }
 
-// Merge is what is known of an address when learnt is learnt at now and old
-// was known. The stronger reason stays with all that belongs to it, for as
-// long as either would. What an operator said is only replaced by what lasts
-// longer, and a mark neither replaces nor prolongs what suppresses.
+// Merge combines the entry of an address with one that was learnt at now. The entry
+// with the stronger reason stays, and lasts as long as the one that lasts longer. Only
+// an entry that lasts longer replaces one of the operator. A mark neither replaces nor
+// prolongs an entry that suppresses.
 func Merge(old, learnt Entry, now time.Time) Entry {
 	switch {
 	case old.Address == "" || old.Expired(now):
@@ -144,9 +143,9 @@ func Merge(old, learnt Entry, now time.Time) Entry {
 	return stays
 }
 
-// Learn is what Merge makes of an address that was taken off the list at
-// removed, or never if that is zero: what happened before does not put it on
-// again. The provider's times are whole seconds.
+// Learn is Merge for an address that was removed from the list at a time, or never if
+// that is zero. An entry about something before that time changes nothing. The times of
+// the provider are whole seconds.
 func Learn(old, learnt Entry, removed, now time.Time) (Entry, bool) {
 	if !removed.IsZero() && learnt.Since.Before(removed.Truncate(time.Second)) {
 		return old, false
@@ -155,68 +154,56 @@ func Learn(old, learnt Entry, removed, now time.Time) (Entry, bool) {
 	return e, e != old
 }
 
-// Filter selects entries; they must match all fields that are set.
+// Filter selects entries. They match all fields that are set.
 type Filter struct {
 	Reasons []Reason
 	Sources []Source
 	Domain  string // normalised, without @
-	After   string // addresses that come after this one
-	Limit   int    // at most so many; 0 is no bound
+	After   string // only addresses that sort after this one
+	Limit   int    // the most entries; 0 is all
 }
 
-// Matches reports whether an entry is selected, Limit apart.
+// Matches reports whether the filter selects an entry. It ignores Limit.
 func (f Filter) Matches(e Entry) bool {
-	return (len(f.Reasons) == 0 || contains(f.Reasons, e.Reason)) &&
-		(len(f.Sources) == 0 || contains(f.Sources, e.Source)) &&
+	return (len(f.Reasons) == 0 || slices.Contains(f.Reasons, e.Reason)) &&
+		(len(f.Sources) == 0 || slices.Contains(f.Sources, e.Source)) &&
 		(f.Domain == "" || DomainOf(e.Address) == f.Domain) && e.Address > f.After
 }
 
-func contains[T comparable](list []T, v T) bool {
-	for _, have := range list {
-		if have == v {
-			return true
-		}
-	}
-	return false
-}
-
-// Watcher is told what is in a Store. It must be quick, and not call the Store.
+// Watcher is told every change of a Store. Its methods must be quick and must not call
+// the Store.
 type Watcher interface {
 	Set(e Entry)
 	Unset(address string)
 }
 
-// Store keeps entries, the events that were taken and what was taken off the
-// list. Addresses in it are normalised by its callers. It is safe for
-// concurrent use.
+// Store keeps entries, the ids of events, and which addresses were removed. Callers
+// normalise the addresses. It is safe for concurrent use.
 type Store interface {
-	// Attach tells w of every entry, and from then on of each change, in the
-	// order in which they are made and before the call that made it returns.
-	// There is one Watcher at most.
+	// Attach tells w every entry, and from then on every change: in order, and
+	// before the call that made the change returns. There is at most one Watcher.
 	Attach(ctx context.Context, w Watcher) error
 
-	// Entry returns the entry of an address, expired ones included.
+	// Entry returns the entry of an address, also an expired one.
 	Entry(ctx context.Context, address string) (Entry, bool, error)
-	// Entries returns what matches, by address.
+	// Entries returns the entries that match, sorted by address.
 	Entries(ctx context.Context, f Filter) ([]Entry, error)
 
-	// Put writes entries as they are, in the place of what was known, and
-	// forgets that they were removed. They are durable when it returns.
+	// Put writes entries as they are, replaces what is there, and forgets that they
+	// were removed. They are durable when it returns.
 	Put(ctx context.Context, entries []Entry) error
-	// Remove takes addresses off the list, durably, and says how many were on
-	// it. Those that were not are remembered as removed as well.
+	// Remove takes addresses off the list, durably, and returns how many were on it.
+	// It remembers all of them as removed.
 	Remove(ctx context.Context, addresses []string, at time.Time) (int, error)
 
-	// LearnSoon makes of an entry what Learn says. It never waits, and may be
-	// lost with a crash.
+	// LearnSoon applies Learn. It never waits, and a crash may lose it.
 	LearnSoon(e Entry)
-	// TakeEvent keeps an event and, if it makes one, learns an entry; both or
-	// neither, durably. An event whose id was taken before changes nothing,
-	// and is not fresh. address is the event's recipient, normalised.
+	// TakeEvent stores an event and, if learnt is set, applies Learn: both or
+	// neither, durably. An event with a known id changes nothing and is not fresh.
+	// address is the event's recipient, normalised.
 	TakeEvent(ctx context.Context, e relay.Event, address string, learnt *Entry) (fresh bool, err error)
 
-	// Tend removes entries that expired before now, and forgets events that
-	// came and removals that were before forget, a few at a time: more says
-	// that there are more.
+	// Tend removes some entries that expired before now, and forgets some events and
+	// removals from before forget. more says whether to call it again.
 	Tend(ctx context.Context, now, forget time.Time) (more bool, err error)
 }

@@ -10,7 +10,7 @@ import (
 	"time"
 )
 
-// load is clients that send one mail after the other for a while.
+// load is a number of clients that each send mail after mail for a time.
 type load struct {
 	address string
 	clients int
@@ -19,8 +19,8 @@ type load struct {
 	time    time.Duration
 }
 
-// run returns how long each mail took, from MAIL to the reply after its end.
-// Any other reply than 250 ends it.
+// run returns how long each mail took, from MAIL to the last reply. Any other reply than
+// 250 is an error.
 func (l load) run() ([]time.Duration, error) {
 	end := time.Now().Add(l.time)
 	all, errs := make([][]time.Duration, l.clients), make([]error, l.clients)
@@ -75,7 +75,7 @@ func (l load) send(c *smtp.Client) error {
 	return w.Close()
 }
 
-// sample is a mail as programs send it.
+// sample is a typical mail of a program.
 func sample(kind string) ([]byte, error) {
 	const header = "From: App <app@mail.example.com>\r\nTo: bob@example.net\r\nSubject: =?utf-8?q?Gr=C3=BC=C3=9Fe?=\r\n" +
 		"Date: Wed, 25 Nov 2026 10:00:00 +0000\r\nMessage-ID: <1@mail.example.com>\r\nMIME-Version: 1.0\r\n"
@@ -93,7 +93,7 @@ func sample(kind string) ([]byte, error) {
 	return nil, fmt.Errorf("there is no mail %q: text1k, alt20k", kind)
 }
 
-// figures are what came of one run.
+// figures are the results of one run.
 type figures struct {
 	rate     float64
 	p50, p99 time.Duration
@@ -110,7 +110,7 @@ func figuresOf(waits []time.Duration, took, cpu time.Duration, peak float64) fig
 	return figures{float64(n) / took.Seconds(), waits[n/2], waits[n*99/100], cpu / time.Duration(n), peak}
 }
 
-// median is that of each figure by itself.
+// median returns the median of each figure.
 func median(all []figures) figures {
 	middle := func(less func(a, b figures) int) figures {
 		s := slices.Clone(all)

@@ -17,7 +17,7 @@ import (
 	"time"
 )
 
-// sink is the provider: it takes everything at once.
+// sink is a provider that takes everything at once.
 type sink struct {
 	server *httptest.Server
 	calls  atomic.Int64
@@ -37,7 +37,7 @@ func (s *sink) url() string { return s.server.URL }
 func (s *sink) count() int  { return int(s.calls.Load()) }
 func (s *sink) close()      { s.server.Close() }
 
-// proc is a relay under test.
+// proc is the process of a relay.
 type proc struct {
 	cmd     *exec.Cmd
 	address string
@@ -114,7 +114,7 @@ func (p *proc) stop() {
 	_ = os.RemoveAll(p.dir)
 }
 
-// cpu is what the process used so far, to the hundredth of a second.
+// cpu returns the processor time used so far, in steps of 10 ms.
 func (p *proc) cpu() time.Duration {
 	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.cmd.Process.Pid))
 	_, rest, _ := strings.Cut(string(text), ") ")
@@ -127,7 +127,7 @@ func (p *proc) cpu() time.Duration {
 	return time.Duration(user+system) * 10 * time.Millisecond
 }
 
-// peak is the most memory it had, in MiB.
+// peak returns the most memory that it had, in MiB.
 func (p *proc) peak() float64 {
 	text, _ := os.ReadFile(fmt.Sprintf("/proc/%d/status", p.cmd.Process.Pid))
 	m := regexp.MustCompile(`VmHWM:\s+(\d+) kB`).FindSubmatch(text)

@@ -1,10 +1,10 @@
-// Command corpora compares what relay/mail makes of mails with what other
-// parsers read in them. It is run by hand, by run.sh, and knows no mail itself.
+// Command corpora compares how relay/mail and other parsers read the same mails. run.sh
+// runs it, by hand; the mails are not part of the repository.
 //
 //	corpora [-strict] [-diff] [-suite] [-corpus NAME] READ_DIR MAIL_DIR
 //
-// MAIL_DIR has a directory per corpus; READ_DIR a file READER.jsonl per
-// parser, as the oracle programs beside this one write them.
+// MAIL_DIR has a directory for each corpus. READ_DIR has a file READER.jsonl for each
+// parser; the oracle programs in this directory write them.
 package main
 
 import (
@@ -28,7 +28,7 @@ import (
 
 const us = "smtp2rest"
 
-// reading is what one parser read in one mail.
+// reading is the result of one parser for one mail.
 type reading struct {
 	File    string `json:"file"`
 	Error   string `json:"error"`
@@ -52,8 +52,8 @@ var fieldNames = []string{"subject", "from", "name", "text", "html", "files", "n
 // core are the fields that count for "right in all five".
 var core = []string{"subject", "from", "text", "html", "files"}
 
-// fields brings a reading into a form that can be compared: white space is
-// one blank, addresses are in lower case.
+// fields brings a reading into a form for comparison: white space becomes one blank, and
+// addresses are in lower case.
 func (r *reading) fields() map[string]string {
 	f := map[string]string{"subject": squeeze(r.Subject), "text": squeeze(r.Text), "html": squeeze(r.HTML), "from": "", "name": ""}
 	if len(r.From) > 0 {
@@ -69,8 +69,8 @@ func (r *reading) fields() map[string]string {
 	return f
 }
 
-// squeeze makes white space one blank, and leaves out what nobody sees and no
-// payload may hold: control characters and the byte order mark.
+// squeeze makes white space one blank, and removes control characters and the byte order
+// mark.
 func squeeze(s string) string {
 	s = strings.Map(func(r rune) rune {
 		if r < ' ' && !unicode.IsSpace(r) && r != escape || r == 0x7F || r == '\uFEFF' {
@@ -97,7 +97,7 @@ func main() {
 	}
 }
 
-// options are the command line's.
+// options are the options of the command line.
 type options struct {
 	only                string
 	diff, suite, strict bool
@@ -208,7 +208,7 @@ func compare(dir string, readers map[string]map[string]*reading, o options) erro
 	return nil
 }
 
-// read maps a mail as an account that takes everything.
+// read maps a mail for an account that takes everything.
 func read(raw []byte) *reading {
 	r := &reading{}
 	root := mime.Parse(raw, mime.Limits{})
@@ -349,7 +349,7 @@ func majority(all map[string]map[string]string, but, field string) (string, bool
 	return best, most > 1 && !tie && !illegible(best)
 }
 
-// author names who wrote a reader: mailparser and postal-mime are by one.
+// author names the author of a reader; mailparser and postal-mime have the same.
 func author(reader string) string {
 	if reader == "postal-mime" {
 		return "mailparser"
@@ -357,8 +357,8 @@ func author(reader string) string {
 	return reader
 }
 
-// illegible reports whether a reading shows that the mail could not be read:
-// U+FFFD, an escape or a C1 control character stands for what was no text.
+// illegible reports whether a mail could not be read: its text has U+FFFD, an escape or a
+// C1 control character.
 func illegible(v string) bool {
 	return strings.ContainsFunc(v, func(r rune) bool { return r == utf8.RuneError || r == escape || 0x80 <= r && r < 0xA0 })
 }

@@ -13,12 +13,12 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/mail/mime"
 )
 
-// jury is how many of the other four readers must agree. Any three have two
-// authors among them: only mailparser and postal-mime share one.
+// jury is how many of the other four readers must agree. Three readers have at least two
+// authors, because only mailparser and postal-mime share one.
 const jury = 3
 
-// score counts, for one reader and one class of mails, those that the others
-// read alike in all five fields, and of these those that it reads so too.
+// score counts, for one reader and one class of mails, the mails whose five fields the
+// others read in the same way, and how many of these the reader reads like them.
 type score struct {
 	judged, right       int // three of the others agree
 	legible, rightRead  int // and what they agree on is a reading of the mail
@@ -28,8 +28,8 @@ type score struct {
 	refused, refusedLegible, refusedRight int // of the above, ours that the policy refuses: they were read, too
 }
 
-// classes of mails. One is malformed if CPython's email package reports a
-// defect, a reader errs, or our parser had to repair something.
+// classes of mails. A mail is malformed if CPython's email package reports a defect, a
+// reader fails, or our parser had to repair something.
 const (
 	wellFormed = "well-formed"
 	malformed  = "malformed"
@@ -107,8 +107,8 @@ func strictCorpus(dir string, readers map[string]map[string]*reading, o options)
 	return scores, nil
 }
 
-// defective reports whether our parser repaired something. Text behind the
-// last part is none: mailing lists put it there.
+// defective reports whether our parser repaired something. Text after the last part does
+// not count, because mailing lists put it there.
 func defective(p *mime.Part) bool {
 	return slices.ContainsFunc(p.Defects, func(d mime.Defect) bool { return d.Kind != mime.Epilogue }) || slices.ContainsFunc(p.Parts, defective)
 }
@@ -150,9 +150,8 @@ func count(right bool, of, n *int) {
 	}
 }
 
-// unread reports whether the consensus is only that the mail could not be
-// read: a field is illegible, or a mail that has a body is said to hold
-// neither text nor html nor files.
+// unread reports whether the others agree only that the mail could not be read: a field
+// is illegible, or a mail with a body has neither text nor html nor files.
 func unread(want map[string]string, raw []byte) bool {
 	for _, v := range want {
 		if illegible(v) {
@@ -162,8 +161,8 @@ func unread(want map[string]string, raw []byte) bool {
 	return want["text"]+want["html"] == "" && want["files"] == "0" && hasBody(raw)
 }
 
-// hasBody reports whether anything follows the first blank line, which may
-// have blanks in it.
+// hasBody reports whether anything follows the first empty line; that line may have
+// blanks.
 func hasBody(raw []byte) bool {
 	raw = bytes.ReplaceAll(raw, []byte("\r\n"), []byte("\n"))
 	raw = bytes.ReplaceAll(raw, []byte("\r"), []byte("\n"))
@@ -175,7 +174,7 @@ func hasBody(raw []byte) bool {
 	return false
 }
 
-// consensus returns what most readers but one say of a field, and how many.
+// consensus returns what most of the other readers say about a field, and how many.
 func consensus(all map[string]map[string]string, but, field string) (string, int) {
 	votes := map[string]int{}
 	best := ""
@@ -218,7 +217,7 @@ func strictDiff(path, class string, raw []byte, all map[string]map[string]string
 	}
 }
 
-// around shows a text about where it begins to differ.
+// around shows the part of a text where it begins to differ.
 func around(s string, at int) string {
 	from, to := max(at-60, 0), min(at+140, len(s))
 	shown := s[from:to]

@@ -8,12 +8,11 @@ import (
 	"testing"
 )
 
-// All says that everything is to be tested, as 'make test-all' and CI do with
-// SMTP2REST_TEST=all: what takes long is not left out, and what a test needs of
-// the machine must be there.
+// All reports whether SMTP2REST_TEST=all is set, as by 'make test-all' and CI. Then no
+// test is left out because it takes long, and a test that lacks something fails.
 func All() bool { return os.Getenv("SMTP2REST_TEST") == "all" }
 
-// OnlyAll leaves a test to 'make test-all', with the reason.
+// OnlyAll skips a test unless everything is tested; why is the reason.
 func OnlyAll(t *testing.T, why string) {
 	t.Helper()
 	if !All() {
@@ -21,7 +20,7 @@ func OnlyAll(t *testing.T, why string) {
 	}
 }
 
-// Missing ends a test that lacks something of the machine.
+// Missing skips a test that lacks something on this machine, or fails it with All.
 func Missing(t *testing.T, format string, args ...any) {
 	t.Helper()
 	if All() {
@@ -30,7 +29,7 @@ func Missing(t *testing.T, format string, args ...any) {
 	t.Skipf(format, args...)
 }
 
-// Tool is where a program is. Without it there is nothing to test.
+// Tool returns the path of a program, and ends the test when there is none.
 func Tool(t *testing.T, name string) string {
 	t.Helper()
 	path, err := exec.LookPath(name)
@@ -40,8 +39,7 @@ func Tool(t *testing.T, name string) string {
 	return path
 }
 
-// Needs ends a test where a file of a library is missing. The name may be a
-// pattern.
+// Needs ends a test when a file is missing. The name can be a pattern.
 func Needs(t *testing.T, file string) {
 	t.Helper()
 	if found, _ := filepath.Glob(file); len(found) == 0 {
@@ -49,13 +47,13 @@ func Needs(t *testing.T, file string) {
 	}
 }
 
-// Cache is where the scripts in test/ keep what they have made once: other
-// programs, and whole systems to run the program in.
+// Cache is the directory where the scripts in test/ keep what they made: other programs,
+// and whole systems.
 func Cache() string {
 	return cmp.Or(os.Getenv("SMTP2REST_TEST_CACHE"), "/var/cache/smtp2rest-test")
 }
 
-// AsRoot skips what takes root's rights.
+// AsRoot skips a test that needs root.
 func AsRoot(t *testing.T, what string) {
 	t.Helper()
 	if os.Getuid() != 0 {

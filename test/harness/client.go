@@ -26,15 +26,15 @@ func Dial(t *testing.T, address string) *Client {
 	return NewClient(t, conn)
 }
 
-// NewClient speaks on a connection, which is closed when the test ends.
+// NewClient uses a connection, and closes it when the test ends.
 func NewClient(t *testing.T, conn net.Conn) *Client {
 	t.Cleanup(func() { _ = conn.Close() })
 	_ = conn.SetDeadline(time.Now().Add(Patience))
 	return &Client{Conn: conn, t: t, r: bufio.NewReader(conn)}
 }
 
-// Do sends lines one by one, each with the beginning of its reply; the empty
-// line is not sent.
+// Do sends lines, each followed by the beginning of the reply to it. An empty line is not
+// sent.
 func (c *Client) Do(pairs ...string) {
 	c.t.Helper()
 	for i := 0; i < len(pairs); i += 2 {
@@ -69,7 +69,7 @@ func (c *Client) Say(line string) string {
 	return strings.TrimSpace(reply)
 }
 
-// Open gets as far as the content of a mail.
+// Open sends everything before the content of a mail.
 func (c *Client) Open(to string) {
 	c.t.Helper()
 	c.Do("", "220 ", "EHLO client.test", "250 ", "MAIL FROM:<shop@sandbox.example>", "250 ", "RCPT TO:<"+to+">", "250 ", "DATA", "354 ")

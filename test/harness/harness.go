@@ -1,6 +1,6 @@
-// Package harness runs the real program for the tests of the commands and for
-// those in test/: it builds the program once, starts it, waits for what it says,
-// and speaks SMTP to it.
+// Package harness runs the real program in tests: those of the commands, and those in
+// test/. It builds the program once, starts it, waits for its output, and speaks SMTP to
+// it.
 package harness
 
 import (
@@ -22,25 +22,25 @@ import (
 	"go.uber.org/goleak"
 )
 
-// Patience bounds every wait for something that must happen. It is far longer
-// than anything takes, so that a busy machine fails no test.
+// Patience bounds every wait. It is much longer than anything takes, so that no test
+// fails on a busy machine.
 const Patience = 3 * time.Minute
 
-// Version is the one that the program under test is built with.
+// Version is the version of the program under test.
 const Version = "v9.9.9-test"
 
-// Program is the package of the program.
+// Program is the import path of the program.
 const Program = "github.com/smtp2rest/smtp2rest/cmd/smtp2rest"
 
-// built is the program, made by the first test of this process that needs it.
+// built is the program. The first test of this process that needs it builds it.
 var built struct {
 	once sync.Once
 	dir  string
 	err  error
 }
 
-// Main is what TestMain does in a package that runs the program: afterwards it
-// removes the program and looks for goroutines that the tests left behind.
+// Main is for TestMain of a package that runs the program. At the end it removes the
+// program and looks for goroutines that the tests left behind.
 func Main(m *testing.M) int {
 	code := m.Run()
 	if err := os.RemoveAll(built.dir); err != nil {
@@ -54,7 +54,7 @@ func Main(m *testing.M) int {
 	return code
 }
 
-// Binary is the path of the program.
+// Binary returns the path of the program.
 func Binary(t *testing.T) string {
 	t.Helper()
 	built.once.Do(func() { built.dir, built.err = build() })
@@ -71,9 +71,9 @@ func build() (dir string, err error) {
 	if dir, err = os.MkdirTemp("", "smtp2rest-test-"); err != nil {
 		return "", err
 	}
-	// 'go run' keeps the linked program in Go's cache, as 'go build' does not, so
-	// that only the first of several test processes has to link it. Here it does
-	// not run the program: it runs 'cp PROGRAM DIR'.
+	// 'go run' keeps the linked program in Go's cache, and 'go build' does not. So
+	// only the first of several test processes links it. It does not run the
+	// program here, but 'cp PROGRAM DIR'.
 	out, err := exec.Command("go", "run", "-exec", "cp", "-ldflags", "-X main.version="+Version, Program, dir).CombinedOutput()
 	if err != nil {
 		err = fmt.Errorf("building the program: %w\n%s", err, out)
@@ -81,9 +81,8 @@ func build() (dir string, err error) {
 	return dir, err
 }
 
-// remember has 'go test' run the test again, and not report its last result,
-// when a file of the program has changed. It knows only the files that the test
-// itself looked at.
+// remember opens the files of the program, so that 'go test' does not reuse a test result
+// after one of them changed. It knows only the files that the test opened.
 func remember() error {
 	top, err := Top()
 	if err != nil {
@@ -95,7 +94,7 @@ func remember() error {
 	return err
 }
 
-// Top is the top directory of the repository.
+// Top returns the top directory of the repository.
 func Top() (string, error) {
 	dir, err := os.Getwd()
 	for ; err == nil; dir = filepath.Dir(dir) {
@@ -108,7 +107,7 @@ func Top() (string, error) {
 	return "", err
 }
 
-// File is the path of a file of the repository, given from its top.
+// File returns the path of a file in the repository.
 func File(t *testing.T, name string) string {
 	t.Helper()
 	top, err := Top()
@@ -118,19 +117,19 @@ func File(t *testing.T, name string) string {
 	return filepath.Join(top, filepath.FromSlash(name))
 }
 
-// Environ is all that a process of the test sees of the environment.
+// Environ returns the whole environment of a process in a test.
 func Environ(t *testing.T, more ...string) []string {
 	home := t.TempDir()
 	return append([]string{"PATH=" + os.Getenv("PATH"), "HOME=" + home, "TMPDIR=" + home, "SMTP2REST_DATA_DIR=" + filepath.Join(home, "data")}, more...)
 }
 
-// Result is what became of a process that has ended.
+// Result is the result of a process that has ended.
 type Result struct {
 	Out, Err string
 	Code     int
 }
 
-// All is what it said on both streams.
+// All returns the output on both streams.
 func (r Result) All() string { return r.Out + r.Err }
 
 // Execute runs the program to its end.
@@ -156,7 +155,7 @@ func ExecuteTool(t *testing.T, env []string, stdin, tool string, args ...string)
 	return Result{stdout.String(), stderr.String(), cmd.ProcessState.ExitCode()}
 }
 
-// Process is a program that goes on while the test does.
+// Process is a program that runs beside the test.
 type Process struct {
 	Cmd      *exec.Cmd
 	Out, Err *Stream
@@ -194,7 +193,7 @@ func LaunchCommand(t *testing.T, env []string, cmd *exec.Cmd) *Process {
 	return p
 }
 
-// Await returns the first group of the pattern once s has it.
+// Await waits until s matches the pattern, and returns the first group.
 func (p *Process) Await(s *Stream, pattern string) string {
 	p.t.Helper()
 	m := s.Await(regexp.MustCompile(pattern))
@@ -223,7 +222,7 @@ func (p *Process) Exit() int {
 	return p.Cmd.ProcessState.ExitCode()
 }
 
-// Stream is what a process says, while it says it.
+// Stream is the output of a process that runs.
 type Stream struct {
 	mu     sync.Mutex
 	buf    bytes.Buffer
@@ -231,7 +230,7 @@ type Stream struct {
 	change chan struct{}
 }
 
-// NewStream returns one that is empty.
+// NewStream returns an empty Stream.
 func NewStream() *Stream { return &Stream{change: make(chan struct{})} }
 
 func (s *Stream) Write(p []byte) (int, error) {
@@ -241,7 +240,7 @@ func (s *Stream) Write(p []byte) (int, error) {
 	return s.buf.Write(p)
 }
 
-// End tells those who wait that nothing more comes.
+// End says that there is no more output.
 func (s *Stream) End() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -278,7 +277,7 @@ func (s *Stream) Await(re *regexp.Regexp) []string {
 	}
 }
 
-// PollUntil waits for what another program will do and does not tell.
+// PollUntil waits until done is true, for something that no signal tells.
 func PollUntil(t *testing.T, what string, done func() bool) {
 	t.Helper()
 	timeout := time.After(Patience)

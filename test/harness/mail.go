@@ -5,14 +5,14 @@ import (
 	"testing"
 )
 
-// What ClientMail has once it is read.
+// The texts in ClientMail.
 const (
 	ClientSubject = "Grüße aus Köln ☺"
 	ClientText    = "Schöne Grüße!\n.\n.. dots\n"
 )
 
-// ClientMail is what a client is given as a file: multipart, with lines that
-// have to be dot-stuffed.
+// ClientMail is a mail in a file for a client: multipart, with lines that begin with a
+// dot.
 const ClientMail = "From: =?utf-8?q?Zo=C3=AB?= <zoe@sandbox.example>\r\nTo: Bob <bob@example.net>\r\n" +
 	"Subject: =?utf-8?b?R3LDvMOfZSBhdXMgS8O2bG4g4pi6?=\r\nMIME-Version: 1.0\r\n" +
 	"Content-Type: multipart/alternative; boundary=frontier\r\n\r\n" +
@@ -21,7 +21,7 @@ const ClientMail = "From: =?utf-8?q?Zo=C3=AB?= <zoe@sandbox.example>\r\nTo: Bob 
 	"\r\n--frontier\r\nContent-Type: text/html; charset=utf-8\r\nContent-Transfer-Encoding: base64\r\n\r\n" +
 	"PHA+U2Now7ZuZSA8Yj5HcsO8w59lPC9iPiE8L3A+\r\n--frontier--\r\n"
 
-// Taken checks that the API got ClientMail, once, as it was written.
+// Taken checks that the API got ClientMail once, and unchanged.
 func Taken(t *testing.T, s Relay, to string) {
 	t.Helper()
 	calls := CallsTo(t, s.Sandbox, to)

@@ -16,28 +16,27 @@ import (
 // PlantedKey is an API key that must not be shown anywhere.
 const PlantedKey = "sk_live_PlantedKey0123456789"
 
-// Relay is the program as a daemon with a sandbox inside, on free ports.
+// Relay is a running relay with a sandbox inside, on free ports.
 type Relay struct {
 	*Process
 	SMTP, Sandbox string // host:port
 }
 
-// ServeSandbox runs 'serve --sandbox'; more is added to its one listener and
-// after it.
+// ServeSandbox runs 'serve --sandbox'. more is added to the configuration, after its only
+// listener.
 func ServeSandbox(t *testing.T, more string) Relay {
 	t.Helper()
 	return ServeSandboxAt(t, "127.0.0.1:0", more)
 }
 
-// ServeSandboxAt is ServeSandbox on an address of the test's choice.
+// ServeSandboxAt is ServeSandbox on an address.
 func ServeSandboxAt(t *testing.T, address, more string) Relay {
 	t.Helper()
 	p := Launch(t, Environ(t), "serve", "--sandbox", "--config", ConfigFile(t, "[[listener]]\naddress = \""+address+"\"\n"+more))
 	return Relay{p, p.Await(p.Out, `SMTP +(\S+:\d+)`), p.Await(p.Out, `sandbox +http://(127\.0\.0\.1:\d+)/api`)}
 }
 
-// SandboxProcess runs the sandbox alone. env has what a relay needs to send to
-// it.
+// SandboxProcess runs only the sandbox. env has the settings of a relay that sends to it.
 func SandboxProcess(t *testing.T, args ...string) (p *Process, env []string, address string) {
 	t.Helper()
 	p = Launch(t, Environ(t), append([]string{"sandbox", "--listen", "127.0.0.1:0"}, args...)...)
@@ -56,7 +55,7 @@ func ConfigFile(t *testing.T, toml string) string {
 	return path
 }
 
-// Rewrite changes a file as editors do it.
+// Rewrite replaces a file, as editors do.
 func Rewrite(t *testing.T, path, text string) {
 	t.Helper()
 	if err := os.WriteFile(path+".new", []byte(text), 0o600); err != nil {
@@ -67,7 +66,7 @@ func Rewrite(t *testing.T, path, text string) {
 	}
 }
 
-// HashOf is what the program makes of a password.
+// HashOf returns the hash that the program makes of a password.
 func HashOf(t *testing.T, password string) string {
 	t.Helper()
 	r := Execute(t, Environ(t), password+"\n", "hash-password")
@@ -77,7 +76,7 @@ func HashOf(t *testing.T, password string) string {
 	return strings.TrimSpace(r.Out)
 }
 
-// Linked is the program under another name, such as sendmail.
+// Linked returns the path of the program under another name, such as sendmail.
 func Linked(t *testing.T, name string) string {
 	t.Helper()
 	link := filepath.Join(t.TempDir(), name)
@@ -87,7 +86,7 @@ func Linked(t *testing.T, name string) string {
 	return link
 }
 
-// Call is what a sandbox lists of a call.
+// Call is a call in the list of a sandbox.
 type Call struct {
 	To        string          `json:"to"`
 	Status    int             `json:"status"`
@@ -100,7 +99,7 @@ type Call struct {
 	} `json:"-"`
 }
 
-// CallsTo asks a sandbox over HTTP, as a person would.
+// CallsTo asks a sandbox over HTTP for the calls to an address.
 func CallsTo(t *testing.T, sandbox, to string) []Call {
 	t.Helper()
 	calls, err := listCalls(sandbox, "?to="+url.QueryEscape(to))
@@ -115,7 +114,7 @@ func CallsTo(t *testing.T, sandbox, to string) []Call {
 	return calls
 }
 
-// AllCalls lists the calls for everybody. Their bodies are not read.
+// AllCalls returns the calls to all addresses, without their bodies.
 func AllCalls(t *testing.T, sandbox string) []Call {
 	t.Helper()
 	calls, err := listCalls(sandbox, "")
@@ -138,9 +137,8 @@ func listCalls(sandbox, query string) (calls []Call, err error) {
 	return calls, nil
 }
 
-// FreeAddress is an address for a program that cannot say which one it took, or
-// that others must know before. It is below the ports that the kernel gives to
-// whoever asks for any, so that nobody gets it meanwhile by chance.
+// FreeAddress returns an address for a program that cannot choose its own port. The port
+// is below those that the kernel hands out, so that no other program gets it by chance.
 func FreeAddress(t *testing.T) string {
 	t.Helper()
 	for range 100 {
@@ -154,7 +152,7 @@ func FreeAddress(t *testing.T) string {
 	return ""
 }
 
-// FreePort is the port of a FreeAddress.
+// FreePort returns the port of a FreeAddress.
 func FreePort(t *testing.T) string {
 	t.Helper()
 	_, port := HostPort(t, FreeAddress(t))
