@@ -8,6 +8,7 @@ import (
 	"go/token"
 	"os"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -114,6 +115,24 @@ func replyFunctions(t *testing.T, name string) []string {
 		}
 	}
 	return names
+}
+
+// docs/replies.md has the codes of every reply, and Codes, by which clients' replies
+// are counted, has the code.
+func TestEveryReplyIsDocumented(t *testing.T) {
+	document, err := os.ReadFile("../../docs/replies.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, r := range everyReply("MAIL", 1) {
+		codes := fmt.Sprintf("%d %s", r.Code(), r.Enhanced())
+		if !strings.Contains(string(document), "`"+codes) {
+			t.Errorf("%s: docs/replies.md does not have %s", name, codes)
+		}
+		if !slices.Contains(Codes(), r.Code()) {
+			t.Errorf("%s: Codes does not have %d", name, r.Code())
+		}
+	}
 }
 
 // Whatever the words: one line of at most 512 octets with its CRLF, printable,
