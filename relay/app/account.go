@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -131,8 +132,9 @@ type savedPace struct {
 
 // closing is one time the gate was closed.
 type closing struct {
-	until time.Time
-	rate  float64
+	until  time.Time
+	length time.Duration
+	rate   float64
 }
 
 func newSavedPace(log *slog.Logger) *savedPace {
@@ -146,7 +148,7 @@ func (s *savedPace) paused(until time.Time, rate float64) {
 	case <-s.latest:
 	default:
 	}
-	s.latest <- closing{until, rate}
+	s.latest <- closing{until, time.Until(until), rate}
 }
 
 // restore puts the pacer where it was.
@@ -160,10 +162,22 @@ func (s *savedPace) restore(ctx context.Context, marks queue.Marks, p *pace.Pace
 		return err
 	}
 	// A mark that cannot be read is as good as none: the API will say it again.
-	until, _ := time.Parse(time.RFC3339Nano, pause)
+	end, long, _ := strings.Cut(pause, " ")
+	until, _ := time.Parse(time.RFC3339Nano, end)
+	length, _ := time.ParseDuration(long)
 	found, _ := strconv.ParseFloat(rate, 64)
+	if now := time.Now(); until.Sub(now) > length { // the clock was set back
+		until = now.Add(length)
+		s.write(marks, closing{until: until, length: length})
+	}
 	p.Resume(until, found)
 	return nil
+}
+
+// pauseMark says when a pause ends, and how long it is, because the clock can be set
+// back before the next start.
+func pauseMark(until time.Time, length time.Duration) string {
+	return until.UTC().Format(time.RFC3339Nano) + " " + length.String()
 }
 
 func (s *savedPace) start(marks queue.Marks) {
@@ -192,7 +206,7 @@ func (s *savedPace) stop() {
 
 func (s *savedPace) write(marks queue.Marks, c closing) {
 	ctx := context.Background()
-	err := marks.SetMark(ctx, markPause, c.until.UTC().Format(time.RFC3339Nano))
+	err := marks.SetMark(ctx, markPause, pauseMark(c.until, c.length))
 	if err == nil && c.rate > 0 {
 		err = marks.SetMark(ctx, markRate, strconv.FormatFloat(c.rate, 'f', 3, 64))
 	}

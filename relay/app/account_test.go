@@ -133,8 +133,8 @@ func theLastPauseIsWritten(t *testing.T) {
 		t.Errorf("the pacer waited for %s", time.Since(begin))
 	}
 	g.stop()
-	if got := m.values[markPause]; got != last.UTC().Format(time.RFC3339Nano) {
-		t.Errorf("the mark is %s, want %s", got, last)
+	if got, want := m.values[markPause], last.UTC().Format(time.RFC3339Nano)+" 99h0m0s"; got != want {
+		t.Errorf("the mark is %s, want %s", got, want)
 	}
 	if m.sets != 2 {
 		t.Errorf("%d writes, want the first and the last", m.sets)
@@ -154,9 +154,11 @@ func TestRestoreFromWhatIsNoTime(t *testing.T) {
 		fails       bool
 	}{
 		{name: "nothing"},
-		{name: "a pause and a rate", pause: "2000-01-01T00:10:00Z", rate: "12.500", paused: 10 * time.Minute, found: 12.5},
+		{name: "a pause and a rate", pause: "2000-01-01T00:10:00Z 20m0s", rate: "12.500", paused: 10 * time.Minute, found: 12.5},
+		{name: "the clock was set back", pause: "2000-01-02T00:00:00Z 2s", paused: 2 * time.Second},
 		{name: "what cannot be read", pause: "tomorrow", rate: "fast"},
-		{name: "over", pause: "1999-01-01T00:00:00Z"},
+		{name: "no length", pause: "2000-01-01T00:10:00Z"},
+		{name: "over", pause: "1999-01-01T00:00:00Z 1h0m0s"},
 		{name: "a negative rate", rate: "-4"},
 		{name: "no number", rate: "NaN"},
 		{name: "storage that fails", err: errors.New("the disk is on fire"), fails: true},
@@ -173,6 +175,15 @@ func TestRestoreFromWhatIsNoTime(t *testing.T) {
 				s := p.State()
 				if got := max(time.Until(s.PausedUntil), 0); got != tt.paused || s.Rate != tt.found {
 					t.Errorf("paused for %s at %v/s, want %s at %v/s", got, s.Rate, tt.paused, tt.found)
+				}
+				if tt.fails {
+					return
+				}
+				// Once it is over it is over for the next start as well, whatever the clock says.
+				time.Sleep(tt.paused)
+				p = pace.New(pace.Options{Settings: pace.Settings{Concurrency: 1, MaxPause: time.Hour}})
+				if err := newSavedPace(slog.New(slog.DiscardHandler)).restore(t.Context(), m, p); err != nil || !p.State().PausedUntil.IsZero() {
+					t.Errorf("the next start is paused until %s, %v", p.State().PausedUntil, err)
 				}
 			})
 		})

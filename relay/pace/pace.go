@@ -177,8 +177,8 @@ func (p *Pacer) Resume(until time.Time, found float64) {
 		p.tuner.resume(found)
 		p.emptyBucket(now)
 	}
-	// Bound it by the longest pause, in case the clock was set back. From here
-	// on the monotonic clock counts.
+	// The longest pause may have been made shorter since. From here on the
+	// monotonic clock counts.
 	until = now.Add(min(until.Sub(now), p.opt.MaxPause))
 	if until.After(p.until) {
 		p.closings++
