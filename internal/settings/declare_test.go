@@ -14,7 +14,6 @@ type example struct {
 	Limits limits  `toml:"limits" doc:"B."`
 	Lists  []entry `toml:"list" doc:"C."`
 	Note   string  // no setting
-	hidden string  //nolint:unused // no setting either
 }
 
 type bare struct {
