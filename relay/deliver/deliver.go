@@ -222,7 +222,11 @@ func (e *Engine) passes(ctx context.Context) []*pace.Pass {
 		var busy *pace.Busy
 		if errors.As(err, &busy) {
 			e.watchdog.waiting("leaving the API alone", busy.Wait)
-			await(ctx, max(busy.Wait, 0), e.apiChanged, e.watchdog.probe, nil)
+			var fresh <-chan struct{}
+			if busy.Why == pace.Forbidden { // new mail is tried soon: see pace.Down
+				fresh = e.opt.Queue.Wake()
+			}
+			await(ctx, max(busy.Wait, 0), e.apiChanged, e.watchdog.probe, fresh)
 		}
 		return nil
 	}
