@@ -43,7 +43,7 @@ var _ History = (*LocalHistory)(nil)
 func NewHistory(o HistoryOptions) *LocalHistory { return &LocalHistory{o} }
 
 // ready writes what the history does not have yet, and checks q. An error of that
-// write is ignored: what is in the history can be shown all the same.
+// write is ignored, because the rest of the history can be shown.
 func (l *LocalHistory) ready(ctx context.Context, q history.Query) error {
 	if l.opt.Store == nil {
 		return cmp.Or(l.opt.Missing, ErrNoHistory)

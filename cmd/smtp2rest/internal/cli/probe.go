@@ -109,7 +109,7 @@ func (p *prober) listener(ctx context.Context, l smtpd.Listener) {
 	bound, addrErr := netip.ParseAddr(host)
 	switch {
 	case strings.HasPrefix(l.Address, "unix:"):
-		p.local(ctx, l, fmt.Sprintf("only whoever may open the file can reach it (its mode is %04o)", l.SocketMode))
+		p.local(ctx, l, fmt.Sprintf("only users who may open the file can reach it (its mode is %04o)", l.SocketMode))
 		return
 	case err != nil || strings.HasPrefix(l.Address, "systemd:"):
 		p.say(l, notAsked, "not asked: only systemd knows its address")

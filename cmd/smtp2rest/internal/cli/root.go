@@ -78,8 +78,7 @@ func untilSignal() (ctx context.Context, atOnce <-chan struct{}) {
 	return ctx, now
 }
 
-// Root returns the tree of commands. The help lists them in the order in which a
-// new user needs them.
+// Root returns the tree of commands.
 func Root(t *terminal.Terminal) *cobra.Command {
 	var version bool
 	c := &cobra.Command{
@@ -131,7 +130,7 @@ func addGroup(c *cobra.Command, title string, commands ...*cobra.Command) {
 func helpCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "help [COMMAND]",
-		Short: "Tell more of a command.",
+		Short: "Print the help of a command.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			found, rest, err := cmd.Root().Find(args)
 			if err != nil || len(rest) > 0 {

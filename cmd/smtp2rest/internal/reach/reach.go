@@ -250,7 +250,7 @@ func (l location) openStore(ctx context.Context, t *terminal.Terminal, part stor
 	if l.config != nil {
 		o.LeftOut = app.LeftOut(func() *config.Config { return l.config })
 	}
-	past := admin.HistoryOptions{Missing: l.explain(s.RecordsErr)} // the queue can be worked on all the same
+	past := admin.HistoryOptions{Missing: l.explain(s.RecordsErr)} // the queue can be used without the history
 	done := s.Close
 	if s.Records != nil {
 		facts := &history.Direct{Store: s.Records, Log: log}

@@ -41,7 +41,7 @@ It asks the running daemon, or opens the data directory of a stopped one.`,
 			"smtp2rest history --state failed,bounced --since 1d",
 			"smtp2rest history --sender shop@example.com --since 2026-11-01 --until 2026-11-08 --json",
 		),
-		Args: terminal.NoArgs("'smtp2rest trace %[1]s' tells of one mail"),
+		Args: terminal.NoArgs("'smtp2rest trace %[1]s' tells about one mail"),
 	}
 	var r reach.Flags
 	var s selection

@@ -37,7 +37,8 @@ NAME is one of these:
   the part before the @ of any address
 
 When several mails have that name, they are listed, the newest first, and the flags
-select among them. 'smtp2rest trace ID' then tells of one.
+select among them. The list has at most 1000 mails. 'smtp2rest trace ID' then tells
+about one of them.
 
 It asks the running daemon, or opens the data directory of a stopped one, as
 'smtp2rest queue' does. The setting history.keep says how long the history is kept.`,
@@ -53,7 +54,7 @@ It asks the running daemon, or opens the data directory of a stopped one, as
 	var p terminal.Paging
 	r.Declare(fs)
 	s.declare(c)
-	p.Declare(fs, fmt.Sprintf("mails, and never more than %d", admin.MaxPage))
+	p.Declare(fs, "mails")
 	follow := fs.Bool("follow", false, "go on until nothing is left to do, or Ctrl-C")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		ctx := cmd.Context()
@@ -112,7 +113,7 @@ func printMatches(t *terminal.Terminal, name string, traced admin.Traced) error 
 	if traced.More {
 		more = ", and there are more: --all shows them"
 	}
-	_, err := fmt.Fprintf(t.Out, "\n%s is in these mails%s. 'smtp2rest trace ID' tells of one;\n"+
+	_, err := fmt.Fprintf(t.Out, "\n%s is in these mails%s. 'smtp2rest trace ID' tells about one;\n"+
 		"--sender, --recipient, --state and --since select among them.\n", terminal.Printable(name), more)
 	return err
 }

@@ -38,7 +38,7 @@ were told, and it stays listed for queue.keep_failed, or until you retry or drop
 	}
 	var r reach.Flags
 	r.Declare(c.Flags())
-	watch := c.Flags().Bool("watch", false, "show it anew every 2 s until Ctrl-C")
+	watch := c.Flags().Bool("watch", false, "show it again every 2 s until Ctrl-C")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		ctx := cmd.Context()
 		for {
