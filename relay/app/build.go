@@ -106,6 +106,9 @@ func (d *daemon) build(ctx context.Context) (*core, error) {
 		return nil, err
 	}
 	d.onDrain(func(ctx context.Context) { d.endCalls(ctx, in) })
+	d.onStatus(func(_ context.Context, now time.Time) []admin.Warning {
+		return refusedFilesWarnings(in.RefusedFiles(), d.started, now)
+	})
 	onReload(d, "intake", intakeSettings, in.Prepare)
 
 	users, err := d.buildUsers(ctx, kept)

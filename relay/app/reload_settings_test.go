@@ -91,6 +91,7 @@ func lines(setting string) string {
 		"webhook.secret_file":          `secret_file = "F/key"`,
 		"webhook.previous_secret_file": "secret_file = \"F/key\"\n|previous_secret_file = \"F/key\"",
 		"log.level":                    `level = "debug"`,
+		"mail.inline":                  `inline = "refuse"`,
 		"log.format":                   `format = "json"`,
 	}[setting]
 }

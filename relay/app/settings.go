@@ -107,6 +107,7 @@ func Mapping(c *config.Config) provider.Mapping {
 		Domains:       c.Sender.Domains,
 		ForeignSender: c.Sender.Foreign,
 		Attachments:   c.Mail.Attachments,
+		Inline:        c.Mail.Inline,
 		PassHeaders:   c.Mail.Fields.Headers != "",
 	}
 	return provider.Mapping{Options: o, Format: c.Mail.Fields}

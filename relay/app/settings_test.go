@@ -22,6 +22,14 @@ func TestMapping(t *testing.T) {
 			t.Errorf("attachments = %q is policy %s, want %s", word, got, want)
 		}
 	}
+	for text, want := range map[string]mail.AttachmentPolicy{
+		"": mail.StripAttachments, "attachments = \"strip\"": mail.StripAttachments, "attachments = \"send\"": mail.SendAttachments,
+		"attachments = \"send\"\ninline = \"strip\"": mail.StripAttachments, "inline = \"refuse\"": mail.RefuseAttachments,
+	} {
+		if got := Mapping(load(t, "https://api.example.com/api", "[mail]\n"+text+"\n")).Inline; got != want {
+			t.Errorf("%q is the policy %s for inline images, want %s", text, got, want)
+		}
+	}
 	for word, want := range map[string]mail.SenderPolicy{"rewrite": mail.Rewrite, "refuse": mail.Refuse} {
 		c := load(t, "https://api.example.com/api", "[sender]\nforeign = \""+word+"\"\n")
 		if got := Mapping(c).ForeignSender; got != want {

@@ -1,15 +1,18 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/deliver"
+	"github.com/smtp2rest/smtp2rest/relay/intake"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/store"
@@ -62,6 +65,35 @@ func untoldWarnings(tally *bounce.Tally, since, now time.Time) []admin.Warning {
 	return []admin.Warning{{Level: admin.LevelInfo, What: fmt.Sprintf("of %d failed recipients nobody was told since the start", n), Since: since.Round(0).UTC(),
 		Why: "their sender has no address that can receive mail and there is no bounce.postmaster, or was told of bounce.per_hour failures already; the latest was at " + latest.UTC().Format(time.RFC3339),
 		Do:  "the log says of which mails: 'given up', or 'no sender to tell'"}}
+}
+
+// mostNamed is how many clients a warning names.
+const mostNamed = 5
+
+// refusedFilesWarnings tell whose mail was refused for an attachment in the last day. The
+// client was told, but it may be a program that nobody watches.
+func refusedFilesWarnings(clients []intake.RefusedFiles, since, now time.Time) []admin.Warning {
+	var names []string
+	mails := 0
+	for _, c := range clients {
+		if now.Sub(c.Latest) >= untoldFor {
+			continue
+		}
+		mails += c.Mails
+		if name := cmp.Or(c.Client, "others"); len(names) < mostNamed {
+			names = append(names, fmt.Sprintf("%s (%d)", name, c.Mails))
+		}
+	}
+	if mails == 0 {
+		return nil
+	}
+	what := "1 mail was refused for an attachment since the start"
+	if mails > 1 {
+		what = fmt.Sprintf("%d mails were refused for an attachment since the start", mails)
+	}
+	return []admin.Warning{{Level: admin.LevelInfo, What: what, Since: since.Round(0).UTC(),
+		Why: "mail.attachments refuses them; the clients with the most are " + strings.Join(names, ", "),
+		Do:  "mail.attachments = \"strip\" sends such mail without its files and says so in it; \"send\" needs fields that the provider names"}}
 }
 
 // engineWarnings tell of a queue whose mail is kept and cannot be sent.

@@ -98,7 +98,9 @@ type Sender struct {
 // Mail says how to send parts of a mail for which the API documents no field.
 type Mail struct {
 	Attachments mail.AttachmentPolicy `toml:"attachments" default:"refuse" words:"refuse strip send" doc:"What to do with attachments: \"refuse\" the mail, \"strip\" them with a notice in the text, or \"send\" them in the fields below. The API documents no such fields: ask the provider."`
-	Fields      nexuspromail.Format
+	// Inline is never "" in a Config.
+	Inline mail.AttachmentPolicy `toml:"inline" usual:"\"send\" if attachments are sent, else \"strip\"" words:"refuse strip send" example:"\"strip\"" doc:"What to do with images that the html shows: \"refuse\" the mail, \"strip\" them and keep their alternative text, or \"send\" them."`
+	Fields nexuspromail.Format
 }
 
 // Delivery says when mail is tried.

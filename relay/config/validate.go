@@ -109,11 +109,17 @@ func (l *loader) validateDelivery() {
 // validateFields finds two JSON fields with the same name.
 func (l *loader) validateFields() {
 	m := &l.cfg.Mail
+	if m.Inline == "" {
+		m.Inline = mail.StripAttachments
+		if m.Attachments == mail.SendAttachments {
+			m.Inline = mail.SendAttachments
+		}
+	}
 	payload := map[string]string{}
 	for _, name := range []string{"to", "from", "subject", "html", "text", "reply_to"} {
 		payload[name] = "the API itself"
 	}
-	if m.Attachments == mail.SendAttachments {
+	if m.Attachments == mail.SendAttachments || m.Inline == mail.SendAttachments {
 		l.takeField(payload, "mail.attachments_field", m.Fields.Attachments)
 		item := map[string]string{}
 		l.takeField(item, "mail.attachment_filename", m.Fields.Filename)

@@ -88,11 +88,12 @@ type Options struct {
 
 // Intake implements smtpd.Backend. It is safe for concurrent use.
 type Intake struct {
-	opt     Options
-	set     atomic.Pointer[Settings]
-	recall  *recall
-	marking [16]sync.Mutex // a mark is written by one at a time, by its mail
-	metrics *metrics
+	opt          Options
+	set          atomic.Pointer[Settings]
+	recall       *recall
+	marking      [16]sync.Mutex // a mark is written by one at a time, by its mail
+	refusedFiles refusedFiles
+	metrics      *metrics
 
 	calls    context.Context // ends when no new call may begin
 	endCalls context.CancelFunc
@@ -329,6 +330,9 @@ func (in *Intake) mapped(ctx context.Context, log *slog.Logger, m *relay.Message
 		return nil, nil, err
 	}
 	parsed, err := mail.Map(m.Raw, m.From, options)
+	if r, ok := errors.AsType[*mail.Refusal](err); ok && r.Reason == mail.HasAttachment {
+		in.refusedFiles.count(m.Client, time.Now())
+	}
 	if err != nil {
 		return nil, nil, Refusal(err)
 	}

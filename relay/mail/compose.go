@@ -97,14 +97,11 @@ func (c *composer) compose(root *mime.Part) *Refusal {
 		blocks = []*block{{plain: blocks, html: c.tnefHTML, hasHTML: true}}
 	}
 	c.defects(root)
-	refusal := c.attach()
 	c.mail.Text, c.mail.HTML = c.joinText(blocks), c.joinHTML(blocks)
 	if strings.TrimSpace(c.mail.HTML) == "" {
 		c.mail.HTML = c.textToHTML(c.mail.Text) // the API requires html
 	}
-	if refusal == nil && c.options.Attachments == StripAttachments && len(c.files) > 0 {
-		c.addNotice()
-	}
+	refusal := c.attach()
 	c.take(EscapedSize(c.mail.HTML) + EscapedSize(c.mail.Text))
 	return refusal
 }

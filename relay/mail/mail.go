@@ -43,9 +43,12 @@ type Options struct {
 	Domains       []string                 // verified sender domains; empty: the default sender's
 	ForeignSender SenderPolicy
 	Attachments   AttachmentPolicy
-	PassHeaders   bool // pass on headers that have no field of their own; else they are left out
-	Limits        mime.Limits
-	Memory        int64 // what mapping and encoding may take, if that is less than Cost; 0: Cost
+	// Inline is the policy for images that the html shows by their Content-ID (RFC 2392);
+	// "": that of Attachments. A logo in a signature should not refuse a letter.
+	Inline      AttachmentPolicy
+	PassHeaders bool // pass on headers that have no field of their own; else they are left out
+	Limits      mime.Limits
+	Memory      int64 // what mapping and encoding may take, if that is less than Cost; 0: Cost
 
 	// Explain, if set, is called for each omission, up to a bound. The words may be the
 	// mail's own. They are for whoever has the mail and must not be logged.
@@ -199,12 +202,13 @@ const (
 	EmbeddedMessage                        // a forwarded message that became part of the body
 	UnpackedFile                           // a file inside a text (uuencode) or a winmail.dat
 	NameDropped                            // the file name of a text that is shown as a body
+	InlineStripped                         // an image that the html shows; its alternative text stands there
 )
 
 var omissionNames = [...]string{
 	"attachment_stripped", "signature_dropped", "alternative_dropped", "part_dropped", "headers_dropped",
 	"sender_rewritten", "sender_repaired", "reply_to_changed", "header_repaired", "structure_repaired",
-	"encoding_repaired", "charset_repaired", "epilogue_dropped", "over_limit", "embedded_message", "unpacked_file", "name_dropped",
+	"encoding_repaired", "charset_repaired", "epilogue_dropped", "over_limit", "embedded_message", "unpacked_file", "name_dropped", "inline_stripped",
 }
 
 // OmissionKinds returns all kinds.
@@ -220,7 +224,7 @@ func OmissionKinds() []OmissionKind {
 // of other kinds were changed or read differently.
 func (k OmissionKind) LeftOut() bool {
 	switch k {
-	case AttachmentStripped, SignatureDropped, AlternativeDropped, PartDropped, HeadersDropped, EpilogueDropped, NameDropped:
+	case AttachmentStripped, SignatureDropped, AlternativeDropped, PartDropped, HeadersDropped, EpilogueDropped, NameDropped, InlineStripped:
 		return true
 	}
 	return false

@@ -36,8 +36,8 @@ func fields() []string {
 
 // parse reads the body of a call. The error is errNotUTF8, a *syntaxError or a
 // *fieldError. It names the first wrong field in the body, else the first missing
-// one.
-func parse(body []byte) (payload, error) {
+// one. The fields in more are taken as well, with any value.
+func parse(body []byte, more ...string) (payload, error) {
 	if !utf8.Valid(body) {
 		return payload{}, errNotUTF8
 	}
@@ -49,7 +49,7 @@ func parse(body []byte) (payload, error) {
 		}
 		return payload{}, &syntaxError{at}
 	}
-	p := parser{fields: fields(), seen: map[string]bool{}}
+	p := parser{fields: fields(), more: more, seen: map[string]bool{}}
 	if document = bytes.TrimSpace(document); document[0] != '{' {
 		return payload{}, &fieldError{"the body must be an object"}
 	}
@@ -72,6 +72,7 @@ func parse(body []byte) (payload, error) {
 type parser struct {
 	payload payload
 	fields  []string
+	more    []string // further fields, of any value
 	seen    map[string]bool
 	wrong   string // the first complaint
 }
@@ -96,6 +97,10 @@ func (p *parser) object(parent string, raw []byte) {
 
 func (p *parser) member(parent, key string, raw []byte) {
 	path := parent + key
+	if parent == "" && slices.Contains(p.more, key) && !p.seen[path] && !slices.Contains(p.fields, path) {
+		p.seen[path] = true
+		return
+	}
 	switch {
 	case strings.Contains(key, ".") || !slices.Contains(p.fields, path): // "to.email" is no field of the body
 		p.complain(shorten(path) + " is not a known field")

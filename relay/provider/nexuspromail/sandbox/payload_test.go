@@ -16,6 +16,22 @@ func with(old, changed string) string {
 	return strings.Replace(good, old, changed, 1)
 }
 
+// TestFurtherFields: an account can take fields that the API does not document.
+func TestFurtherFields(t *testing.T) {
+	const body = `{"to":{"email":"a@example.net"},"from":{"email":"b@example.net"},"subject":"s","html":"","files":[{"x":1}]}`
+	if _, err := parse([]byte(body)); err == nil {
+		t.Error("files is taken although nobody said so")
+	}
+	if _, err := parse([]byte(body), "files"); err != nil {
+		t.Error(err)
+	}
+	for _, bad := range []string{strings.Replace(body, `"files":`, `"files":1,"files":`, 1), strings.Replace(body, `"email":"a`, `"files":1,"email":"a`, 1)} {
+		if _, err := parse([]byte(bad), "files"); err == nil {
+			t.Errorf("%s is taken", bad)
+		}
+	}
+}
+
 func TestValidation(t *testing.T) {
 	s := start(t, Options{})
 	c := client(t)

@@ -53,6 +53,10 @@ type Options struct {
 	Outage     Outage
 	Idempotent bool // a known Idempotency-Key gets its first message_id and sends no second mail
 
+	// Fields are further fields of the payload that the account takes, of any value. The
+	// API documents none.
+	Fields []string
+
 	Webhook Webhook // where events are sent; without a URL nowhere, until one is registered
 
 	MaxBody int64 // bytes; default 256 MiB

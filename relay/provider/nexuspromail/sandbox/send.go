@@ -76,7 +76,7 @@ func (s *Server) decide(r *http.Request, set *setting, c *Call, tooLarge bool) a
 	case !isJSON(r.Header.Values("Content-Type")):
 		return answer{status: http.StatusUnsupportedMediaType, code: "unsupported_media_type", message: "Content-Type must be application/json"}
 	}
-	p, err := parse(c.Body)
+	p, err := parse(c.Body, s.opts.Fields...)
 	c.To, c.From, c.Subject = p.to, p.from, p.subject
 	if err != nil {
 		return refusal(err)

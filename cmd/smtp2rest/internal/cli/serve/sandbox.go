@@ -39,6 +39,7 @@ These recipients, at any domain, force an outcome:
 			"smtp2rest sandbox",
 			"smtp2rest sandbox --listen 127.0.0.1:0 --json",
 			"smtp2rest sandbox --rate 10 --fail-500 0.05 --latency 200ms",
+			"smtp2rest sandbox --fields attachments",
 			"smtp2rest sandbox --webhook-url http://127.0.0.1:8526/webhook --webhook-repeats 1 --webhook-reorder",
 			"curl http://127.0.0.1:8525/sandbox/calls",
 		),
@@ -56,6 +57,7 @@ These recipients, at any domain, force an outcome:
 	fs.Float64Var(&o.Fail500, "fail-500", 0, "`fraction` of calls answered 500")
 	fs.Uint64Var(&o.Seed, "seed", 1, "the `number` that chooses which calls fail; the same number, the same calls")
 	fs.DurationVar(&o.Latency, "latency", 0, "`time` each call takes")
+	fs.StringSliceVar(&o.Fields, "fields", nil, "`names` of further fields that the account takes, such as attachments,headers")
 	fs.BoolVar(&o.Idempotent, "idempotent", false, "honour Idempotency-Key, which the API is not documented to do")
 	fs.StringVar(&o.Webhook.URL, "webhook-url", "", "the `address` to send events to, until another is registered")
 	fs.StringVar(&o.Webhook.Secret, "webhook-secret", "whsec_sandbox", "the `secret` to sign them with")
