@@ -83,10 +83,13 @@ func scenes() []scene {
 			calls: []expectedCall{{"suppressed+other@example.net", 422, "", ""}},
 		},
 		{
-			title: "A mailbox that does not exist: the API takes the mail, and tells of the bounce later",
+			title: "A mailbox that does not exist: the API takes the mail, a signed event says later that it bounced, and the sender gets a bounce",
 			mail:  shop("Order 4714", "hardbounce@example.net"),
 			reply: "250 2.0.0 accepted %ID msg_",
-			calls: []expectedCall{{"hardbounce@example.net", 200, "Order 4714", ""}},
+			calls: []expectedCall{
+				{"hardbounce@example.net", 200, "Order 4714", ""},
+				{"shop@sandbox.example", 200, "", "hardbounce@example.net"},
+			},
 			event: "bounced.hard",
 		},
 		{
