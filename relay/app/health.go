@@ -113,9 +113,9 @@ func room(ctx context.Context, q store.Queue, c config.Queue) error {
 	case err != nil:
 		return fmt.Errorf("the queue does not say how full it is: %w", err)
 	case c.MaxMails > 0 && stats.Mails-stats.FailedMails >= int64(c.MaxMails):
-		return fmt.Errorf("the queue is full: %d mails wait of %d that queue.max_mails allows", stats.Mails-stats.FailedMails, c.MaxMails)
+		return fmt.Errorf("the queue is full: it holds %d of the %d waiting mails that queue.max_mails allows", stats.Mails-stats.FailedMails, c.MaxMails)
 	case c.MaxBytes > 0 && stats.Bytes > max(0, c.MaxBytes-roomForOne):
-		return fmt.Errorf("the queue is full: it has %d bytes of %d that queue.max_size allows", stats.Bytes, c.MaxBytes)
+		return fmt.Errorf("the queue is full: it holds %d of the %d bytes that queue.max_size allows", stats.Bytes, c.MaxBytes)
 	}
 	return nil
 }

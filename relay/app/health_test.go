@@ -200,7 +200,7 @@ func TestStatusOfAQueueThatIsNearlyFull(t *testing.T) {
 	a, _ := start(t, c)
 	handOver(t, a, "down@example.net")
 	_, body := fetch(t, c, "/status")
-	if !strings.Contains(body, `"state":"degraded"`) || !strings.Contains(body, "the queue has 1 mails that wait of 1 that queue.max_mails allows") {
+	if !strings.Contains(body, `"state":"degraded"`) || !strings.Contains(body, "the queue holds 1 of the 1 waiting mails that queue.max_mails allows") {
 		t.Error(body)
 	}
 }

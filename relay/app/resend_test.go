@@ -194,7 +194,7 @@ func TestStatusCountsWhoWasNotTold(t *testing.T) {
 			if !strings.HasPrefix(got, "250 2.0.0 accepted ") {
 				t.Errorf("the reply is %q", got)
 			}
-			want := "of 2 failed recipients nobody was told"
+			want := "nobody was told of 2 failed recipients"
 			for begin := time.Now(); !strings.Contains(warnings(t, dir), want); { // the queue's worker tells a moment later
 				if time.Since(begin) > patience {
 					t.Fatalf("an operator is told\n%s", warnings(t, dir))

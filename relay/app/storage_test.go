@@ -70,8 +70,8 @@ func awaitAccepted(t *testing.T, box *sandbox.Server, n int) {
 func TestNoRoomForMail(t *testing.T) {
 	tests := []struct{ name, settings, log, note string }{
 		{"the disk is to be kept freer than it is", "min_free = \"1048576GiB\"", "are kept free", "are kept free"},
-		{"the queue may hold one mail", "max_mails = 1", "1 mails wait at most", "1 mails that wait of 1 that queue.max_mails allows"},
-		{"the queue may hold few bytes", "max_size = 70", "70 bytes at most", " bytes of 70 that queue.max_size allows"},
+		{"the queue may hold one mail", "max_mails = 1", "1 mails wait at most", "1 of the 1 waiting mails that queue.max_mails allows"},
+		{"the queue may hold few bytes", "max_size = 70", "70 bytes at most", " of the 70 bytes that queue.max_size allows"},
 	}
 	for i, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -62,7 +62,7 @@ func untoldWarnings(tally *bounce.Tally, since, now time.Time) []admin.Warning {
 	if n == 0 || now.Sub(latest) >= untoldFor {
 		return nil
 	}
-	return []admin.Warning{{Level: admin.LevelInfo, What: fmt.Sprintf("of %d failed recipients nobody was told since the start", n), Since: since.Round(0).UTC(),
+	return []admin.Warning{{Level: admin.LevelInfo, What: fmt.Sprintf("nobody was told of %d failed recipients since the start", n), Since: since.Round(0).UTC(),
 		Why: "their sender has no address that can receive mail and there is no bounce.postmaster, or was told of bounce.per_hour failures already; the latest was at " + latest.UTC().Format(time.RFC3339),
 		Do:  "the log says of which mails: 'given up', or 'no sender to tell'"}}
 }
@@ -191,12 +191,12 @@ func fullWarnings(stats queue.Stats, c config.Queue) []admin.Warning {
 		used, limit int64
 		setting, do string
 	}{
-		{"mails that wait", stats.Mails - stats.FailedMails, int64(c.MaxMails), "queue.max_mails", waits},
+		{"waiting mails", stats.Mails - stats.FailedMails, int64(c.MaxMails), "queue.max_mails", waits},
 		{"bytes", stats.Bytes, c.MaxBytes, "queue.max_size", size},
 	} {
 		if bound.limit > 0 && float64(bound.used) >= nearlyFull*float64(bound.limit) {
 			warnings = append(warnings, admin.Warning{Level: admin.LevelWarning, What: "when the queue is full, what the API does not take at once is answered 452",
-				Why: fmt.Sprintf("the queue has %d %s of %d that %s allows", bound.used, bound.what, bound.limit, bound.setting),
+				Why: fmt.Sprintf("the queue holds %d of the %d %s that %s allows", bound.used, bound.limit, bound.what, bound.setting),
 				Do:  bound.do + bound.setting, Full: bound.used >= bound.limit})
 		}
 	}
