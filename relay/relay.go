@@ -34,6 +34,14 @@ type Message struct {
 // DefaultAccount is how people call the default account, whose name in Message is "".
 const DefaultAccount = "default"
 
+// AccountName is how people call an account.
+func AccountName(account string) string {
+	if account == "" {
+		return DefaultAccount
+	}
+	return account
+}
+
 // Named is how the client named a recipient.
 func (m *Message) Named(recipient string) string {
 	if alias, ok := m.Aliases[recipient]; ok {

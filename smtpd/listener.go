@@ -171,6 +171,7 @@ func (l *listener) newFilter(accepted net.Conn) *filter {
 		Session:  strings.ToLower(rand.Text()[:8]),
 		Addr:     addrPort(accepted.RemoteAddr()),
 		Listener: accepted.LocalAddr().String(),
+		Account:  l.config.Account,
 	}
 	_, local := accepted.RemoteAddr().(*net.UnixAddr)
 	socket := &socket{Conn: accepted}

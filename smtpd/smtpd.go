@@ -157,6 +157,7 @@ type Client struct {
 	Helo     string         // printable ASCII
 	User     string         // who logged in, "" for nobody
 	Listener string         // our address, to which the client connected
+	Account  string         // the listener's
 }
 
 // Listener is one address the server listens on. internal/settings explains the
@@ -172,9 +173,11 @@ type Listener struct {
 	Networks       []netip.Prefix `toml:"networks" default:"127.0.0.0/8 ::1/128" doc:"Clients in these networks may send. On an address that others can reach, public networks wider than /16 (IPv6: /32) are refused: that would be an open relay."`
 	ProxyFrom      []netip.Prefix `toml:"proxy_from" doc:"Proxies, whose connections begin with a PROXY header, version 1 or 2. The relay believes what they say about the client."`
 	TLS            TLS
-	RequireAuth    bool         `toml:"require_auth" doc:"Everybody has to log in, even clients in networks."`
-	AuthWithoutTLS bool         `toml:"auth_without_tls" usual:"true on an address of this machine alone, else false" example:"true" doc:"Clients may log in without TLS, although their passwords can then be read on the way."`
-	Rules          policy.Rules // that bind its clients
+	RequireAuth    bool `toml:"require_auth" doc:"Everybody has to log in, even clients in networks."`
+	AuthWithoutTLS bool `toml:"auth_without_tls" usual:"true on an address of this machine alone, else false" example:"true" doc:"Clients may log in without TLS, although their passwords can then be read on the way."`
+	// Account is nothing to the server, which tells it to the backend.
+	Account string       `toml:"account" check:"optional account" doc:"The account that sends what comes in here, by its name; \"default\" is that of [api]. \"\" is the one whose domains the mail is from. A user's own comes before it."`
+	Rules   policy.Rules // that bind its clients
 }
 
 // Protocol is what a listener speaks.

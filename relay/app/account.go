@@ -9,6 +9,9 @@ import (
 	"sync"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
@@ -22,7 +25,6 @@ import (
 type accountSettings struct {
 	client   clientSettings
 	pace     pace.Settings
-	warming  []warm.Plan
 	suppress suppress.Settings
 }
 
@@ -36,26 +38,27 @@ type clientSettings struct {
 // account is what one account at the provider has of its own: what one of them
 // learns, or has to wait for, concerns no other.
 type account struct {
+	name         string
 	pace         *pace.Pacer // rate, gate and breaker
-	warming      *warm.Meter
 	suppressions *suppress.List
 	attempts     *attempt.Sender // which go by all of these
 }
 
-// buildAccount makes an account, whose settings are those that of finds in a
-// configuration, and puts it where it was before a restart. leaveProbes reports whether the
-// queue tests the API while it is down.
-func (d *daemon) buildAccount(ctx context.Context, of func(*config.Config) accountSettings, k kept, leaveProbes func() bool) (a account, err error) {
-	settings, log := of(d.config()), d.opt.Log
+// buildAccount makes an account and puts it where it was before a restart. leaveProbes
+// reports whether the queue tests the API while it is down.
+func (d *daemon) buildAccount(ctx context.Context, name string, k kept, leaveProbes func() bool) (a account, err error) {
+	of := accountOf(name)
+	settings, log, metrics := of(d.config()), d.logOf(name), d.metricsOf(name)
+	a.name = name
 
-	a.suppressions = suppress.New(suppress.Options{Settings: settings.suppress, Store: k.suppressed, Log: log, Metrics: d.metrics})
+	a.suppressions = suppress.New(suppress.Options{Settings: settings.suppress, Store: k.suppressed.Of(name), Log: log, Metrics: metrics})
 	if err := a.suppressions.Start(ctx); err != nil {
 		return a, fmt.Errorf("suppressions: %w", err)
 	}
 	d.onStop(func(context.Context) error { a.suppressions.Stop(); return nil })
 	onReload(d, "suppressions", func(c *config.Config) suppress.Settings { return of(c).suppress }, a.suppressions.Prepare)
 
-	options, err := d.clientOptions(settings.client)
+	options, err := d.clientOptions(settings.client, metrics)
 	if err != nil {
 		return a, err
 	}
@@ -65,15 +68,12 @@ func (d *daemon) buildAccount(ctx context.Context, of func(*config.Config) accou
 	}
 	d.onStop(func(context.Context) error { client.Close(); return nil })
 
-	saved := newSavedPace(log)
-	a.pace = pace.New(pace.Options{Settings: settings.pace, Paused: saved.paused, Log: log, Metrics: d.metrics})
+	saved := newSavedPace(name, log)
+	a.pace = pace.New(pace.Options{Settings: settings.pace, Paused: saved.paused, Log: log, Metrics: metrics})
 	onReload(d, "API", func(c *config.Config) clientSettings { return of(c).client }, func(s clientSettings) (func(), error) {
 		return d.prepareClient(client, a.pace, s)
 	})
 	onReload(d, "pace", func(c *config.Config) pace.Settings { return of(c).pace }, a.pace.Prepare)
-
-	a.warming = warm.New(settings.warming)
-	onReload(d, "warming", func(c *config.Config) []warm.Plan { return of(c).warming }, a.warming.Prepare)
 
 	if k.queue != nil {
 		if err := saved.restore(ctx, k.queue, a.pace); err != nil {
@@ -81,29 +81,60 @@ func (d *daemon) buildAccount(ctx context.Context, of func(*config.Config) accou
 		}
 		saved.start(k.queue)
 		d.onStop(func(context.Context) error { saved.stop(); return nil })
-		if err := loadMeter(ctx, a.warming, k.queue); err != nil {
-			return a, err
-		}
-		d.gauge("warming_full_domains", "Domains that are being warmed and have sent their share of today; their ordinary mail waits for tomorrow.", func() float64 { return fullDomains(a.warming) })
 	}
 
 	a.attempts = attempt.New(attempt.Options{
-		API: client, Pace: a.pace, Suppressions: a.suppressions, History: k.history, LeaveProbes: leaveProbes, Log: log, Metrics: d.metrics,
+		API: client, Pace: a.pace, Suppressions: a.suppressions, History: k.history, LeaveProbes: leaveProbes, Log: log, Metrics: metrics,
 	})
 	return a, nil
 }
 
+// buildWarming makes what holds domains that are being warmed to their number. It is one
+// for all accounts: the number is the domain's, whichever account sends its mail.
+func (d *daemon) buildWarming(ctx context.Context, k kept) (*warm.Meter, error) {
+	plans := func(c *config.Config) []warm.Plan { return c.Warming }
+	m := warm.New(plans(d.config()))
+	onReload(d, "warming", plans, m.Prepare)
+	if k.queue == nil {
+		return m, nil
+	}
+	if err := loadMeter(ctx, m, k.queue); err != nil {
+		return nil, err
+	}
+	d.gauge("warming_full_domains", "Domains that are being warmed and have sent their share of today; their ordinary mail waits for tomorrow.", func() float64 { return fullDomains(m) })
+	return m, nil
+}
+
+// several reports whether there is more than one account. Nobody who has one sees the word.
+func (d *daemon) several() bool { return len(d.config().Accounts) > 0 }
+
+// logOf returns the log of an account.
+func (d *daemon) logOf(account string) *slog.Logger {
+	if !d.several() {
+		return d.opt.Log
+	}
+	return d.opt.Log.With("account", relay.AccountName(account))
+}
+
+// metricsOf returns where an account's metrics are registered.
+func (d *daemon) metricsOf(account string) prometheus.Registerer {
+	if !d.several() {
+		return d.metrics
+	}
+	return prometheus.WrapRegistererWith(prometheus.Labels{"account": relay.AccountName(account)}, d.metrics)
+}
+
 // clientOptions reads the certificates.
-func (d *daemon) clientOptions(s clientSettings) (o nexuspromail.Options, err error) {
+func (d *daemon) clientOptions(s clientSettings, metrics prometheus.Registerer) (o nexuspromail.Options, err error) {
 	o = s.Options
-	o.UserAgent, o.Dial, o.Metrics = "smtp2rest/"+d.opt.Version, d.opt.dial, d.metrics
+	o.UserAgent, o.Dial, o.Metrics = "smtp2rest/"+d.opt.Version, d.opt.dial, metrics
 	o.ExtraCAs, err = readCAs(s.caFile)
 	return o, err
 }
 
 // prepareClient has the API tested at once: the right key, or another address, may mend it.
 func (d *daemon) prepareClient(client *nexuspromail.Client, p *pace.Pacer, s clientSettings) (apply func(), err error) {
-	o, err := d.clientOptions(s)
+	o, err := d.clientOptions(s, nil) // Prepare leaves the metrics
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +145,8 @@ func (d *daemon) prepareClient(client *nexuspromail.Client, p *pace.Pacer, s cli
 	return func() { next(); p.Probe() }, nil
 }
 
-// The marks in which a pause and the rate that was found outlive a restart.
+// The marks in which a pause and the rate that was found outlive a restart; those of an
+// account but the default one end with '/' and its name.
 const (
 	markPause = "pace/paused_until"
 	markRate  = "pace/rate"
@@ -124,6 +156,7 @@ const (
 // API sooner or faster than it allowed. The pacer must not wait for the disk:
 // only the latest pause is kept until it is written.
 type savedPace struct {
+	suffix string // of the marks' names
 	log    *slog.Logger
 	latest chan closing // one slot
 	done   chan struct{}
@@ -137,8 +170,12 @@ type closing struct {
 	rate   float64
 }
 
-func newSavedPace(log *slog.Logger) *savedPace {
-	return &savedPace{log: log, latest: make(chan closing, 1), done: make(chan struct{})}
+func newSavedPace(account string, log *slog.Logger) *savedPace {
+	suffix := ""
+	if account != "" {
+		suffix = "/" + account
+	}
+	return &savedPace{suffix: suffix, log: log, latest: make(chan closing, 1), done: make(chan struct{})}
 }
 
 // paused takes the place of a pause that was not written yet. The pacer calls
@@ -153,11 +190,11 @@ func (s *savedPace) paused(until time.Time, rate float64) {
 
 // restore puts the pacer where it was.
 func (s *savedPace) restore(ctx context.Context, marks queue.Marks, p *pace.Pacer) error {
-	pause, err := marks.Mark(ctx, markPause)
+	pause, err := marks.Mark(ctx, markPause+s.suffix)
 	if err != nil {
 		return err
 	}
-	rate, err := marks.Mark(ctx, markRate)
+	rate, err := marks.Mark(ctx, markRate+s.suffix)
 	if err != nil {
 		return err
 	}
@@ -206,9 +243,9 @@ func (s *savedPace) stop() {
 
 func (s *savedPace) write(marks queue.Marks, c closing) {
 	ctx := context.Background()
-	err := marks.SetMark(ctx, markPause, pauseMark(c.until, c.length))
+	err := marks.SetMark(ctx, markPause+s.suffix, pauseMark(c.until, c.length))
 	if err == nil && c.rate > 0 {
-		err = marks.SetMark(ctx, markRate, strconv.FormatFloat(c.rate, 'f', 3, 64))
+		err = marks.SetMark(ctx, markRate+s.suffix, strconv.FormatFloat(c.rate, 'f', 3, 64))
 	}
 	if err != nil {
 		s.log.Error("the pause that the API asked for cannot be written down", "cause", err)

@@ -36,7 +36,7 @@ func TestTheGateOutlivesTheDaemon(t *testing.T) {
 					w.pass(10 * time.Second)
 					w.boot()
 				}
-				if s := w.now.account.pace.State(); s.PausedUntil.IsZero() {
+				if s := w.now.accounts[0].pace.State(); s.PausedUntil.IsZero() {
 					t.Error("the gate is open after the restart")
 				}
 				w.pass(time.Until(closed.Add(600*time.Second - time.Millisecond)))
@@ -62,7 +62,7 @@ func TestTheFoundRateOutlivesTheDaemon(t *testing.T) {
 		}
 		wg.Wait()
 		w.pass(time.Minute)
-		before := w.now.account.pace.State()
+		before := w.now.accounts[0].pace.State()
 		if !before.Found || before.Rate < 1 || before.Rate > 40 {
 			w.t.Fatalf("the rate that was found is %+v", before)
 		}
@@ -72,7 +72,7 @@ func TestTheFoundRateOutlivesTheDaemon(t *testing.T) {
 		}
 		w.stop(time.Minute)
 		w.boot()
-		after := w.now.account.pace.State()
+		after := w.now.accounts[0].pace.State()
 		if !after.Found || after.Rate < before.Rate/3 || after.Rate > before.Rate*3 {
 			t.Errorf("the rate is %+v, was %+v", after, before)
 		}
@@ -120,7 +120,7 @@ func TestTheLastPauseIsWritten(t *testing.T) {
 
 func theLastPauseIsWritten(t *testing.T) {
 	m := &marks{values: map[string]string{}, slow: time.Minute}
-	g := newSavedPace(slog.New(slog.DiscardHandler))
+	g := newSavedPace("", slog.New(slog.DiscardHandler))
 	g.start(m)
 	begin := time.Now()
 	var last time.Time
@@ -168,7 +168,7 @@ func TestRestoreFromWhatIsNoTime(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) { // time begins with the year 2000
 				m := &marks{values: map[string]string{markPause: tt.pause, markRate: tt.rate}, err: tt.err}
 				p := pace.New(pace.Options{Settings: pace.Settings{Concurrency: 1, MaxPause: time.Hour}})
-				err := newSavedPace(slog.New(slog.DiscardHandler)).restore(t.Context(), m, p)
+				err := newSavedPace("", slog.New(slog.DiscardHandler)).restore(t.Context(), m, p)
 				if (err != nil) != tt.fails {
 					t.Fatalf("restore: %v", err)
 				}
@@ -182,7 +182,7 @@ func TestRestoreFromWhatIsNoTime(t *testing.T) {
 				// Once it is over it is over for the next start as well, whatever the clock says.
 				time.Sleep(tt.paused)
 				p = pace.New(pace.Options{Settings: pace.Settings{Concurrency: 1, MaxPause: time.Hour}})
-				if err := newSavedPace(slog.New(slog.DiscardHandler)).restore(t.Context(), m, p); err != nil || !p.State().PausedUntil.IsZero() {
+				if err := newSavedPace("", slog.New(slog.DiscardHandler)).restore(t.Context(), m, p); err != nil || !p.State().PausedUntil.IsZero() {
 					t.Errorf("the next start is paused until %s, %v", p.State().PausedUntil, err)
 				}
 			})
@@ -195,7 +195,7 @@ func TestRestoreFromWhatIsNoTime(t *testing.T) {
 func TestAPauseThatCannotBeWritten(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		j := &journal{}
-		g := newSavedPace(slog.New(slog.NewTextHandler(j, nil)))
+		g := newSavedPace("", slog.New(slog.NewTextHandler(j, nil)))
 		g.start(&marks{values: map[string]string{}, err: errors.New("the disk is on fire")})
 		g.paused(time.Now().Add(time.Hour), 3)
 		g.stop()

@@ -30,7 +30,7 @@ func AdminSocket(c *config.Config) string {
 func (d *daemon) operators(c *core, reload func(context.Context) (admin.Reload, error)) admin.ServerOptions {
 	k := c.kept
 	local := admin.Options{
-		Version: d.opt.Version, Started: d.started, Pace: c.account.pace.State, Warming: c.account.warming.State,
+		Version: d.opt.Version, Started: d.started, Pace: c.accounts[0].pace.State, Warming: c.warming.State,
 		Warnings: d.status, Log: d.opt.Log, Reload: reload,
 		History: k.history, LeftOut: LeftOut(d.config),
 	}
@@ -46,7 +46,7 @@ func (d *daemon) operators(c *core, reload func(context.Context) (admin.Reload, 
 	a := admin.New(local)
 	past.Admin = a
 	return admin.ServerOptions{
-		Admin: a, History: admin.NewHistory(past), Suppressions: admin.NewSuppressions(k.suppressed), Metrics: d.metrics, Log: d.opt.Log,
+		Admin: a, History: admin.NewHistory(past), Suppressions: admin.NewSuppressions(k.suppressed.Of("")), Metrics: d.metrics, Log: d.opt.Log,
 		Health: admin.Health{Live: d.health.live, Ready: d.health.ready},
 	}
 }
@@ -55,7 +55,7 @@ func (d *daemon) operators(c *core, reload func(context.Context) (admin.Reload, 
 // when it is asked.
 func LeftOut(current func() *config.Config) func(raw []byte, from string) []history.LeftOut {
 	return func(raw []byte, from string) []history.LeftOut {
-		parsed, err := mail.Map(raw, from, Mapping(current()).Options)
+		parsed, err := mail.Map(raw, from, Mapping(current(), "").Options)
 		if err != nil {
 			return nil // it is refused, and its attempts say so
 		}

@@ -202,7 +202,7 @@ const (
 // drainTime is how long the end has, so that no call that is under way when it begins is
 // cut off.
 func (d *daemon) drainTime() time.Duration {
-	return max(leastDrain, d.config().API.Timeout+2*afterCall)
+	return max(leastDrain, longestCall(d.config())+2*afterCall)
 }
 
 // beginStop has no calls begin that the end would cut off. Calls that are under

@@ -13,6 +13,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/deliver"
 	"github.com/smtp2rest/smtp2rest/relay/intake"
 	"github.com/smtp2rest/smtp2rest/relay/logs"
+	"github.com/smtp2rest/smtp2rest/relay/warm"
 	"github.com/smtp2rest/smtp2rest/relay/webhook"
 	"github.com/smtp2rest/smtp2rest/smtpd"
 	"github.com/smtp2rest/smtp2rest/smtpd/budget"
@@ -20,12 +21,13 @@ import (
 
 // core is the relay without its sockets: what those lead to.
 type core struct {
-	memory  *budget.Budget
-	kept    kept
-	account account
-	intake  *intake.Intake
-	users   *users
-	events  *webhook.Handler
+	memory   *budget.Budget
+	kept     kept
+	accounts []account // the default one first
+	warming  *warm.Meter
+	intake   *intake.Intake
+	users    *users
+	events   *webhook.Handler
 }
 
 // build makes the relay from top to bottom: what is kept, the way to the API, the
@@ -53,49 +55,69 @@ func (d *daemon) build(ctx context.Context) (*core, error) {
 		return nil, err
 	}
 
-	// The queue tests an API that is down. Without an engine, and when that takes
-	// no mail, nobody but the clients can.
-	var engine *deliver.Engine
-	account, err := d.buildAccount(ctx, mainAccount, kept, func() bool { return engine != nil && engine.TakesMail() })
+	warming, err := d.buildWarming(ctx, kept)
 	if err != nil {
 		return nil, err
 	}
 
+	// The queue tests an API that is down. Without an engine, and when that takes
+	// no mail, nobody but the clients can.
+	var engines *deliver.Group
+	var telling *deliver.Engine // of failures that the provider tells later
+	var accounts []account
+	for _, name := range accountNames(c) {
+		a, err := d.buildAccount(ctx, name, kept, func() bool { return engines != nil && engines.Engine(name).TakesMail() })
+		if err != nil {
+			return nil, err
+		}
+		accounts = append(accounts, a)
+	}
+
 	var queued intake.Queue = intake.NoQueue{} // what does not go out at once
 	if kept.queue != nil {
-		engine = deliver.New(deliver.Options{
-			Settings: engineSettings(c),
-			Queue:    kept.queue,
-			Attempts: account.attempts,
-			Pace:     account.pace,
-			Warming:  account.warming,
-			Memory:   func() deliver.Memory { return backlogMemory{memory.Share()} },
-			History:  kept.history,
-			Records:  written{kept.records, kept.recorder},
-			Tally:    tally,
-			Log:      log,
-			Metrics:  d.metrics,
-		})
-		engine.Start()
-		d.onDrain(func(context.Context) { engine.StopClaiming() })
-		d.onStop(func(ctx context.Context) error { engine.Stop(ctx); return nil })
-		onReload(d, "engine", engineSettings, engine.Prepare)
-		d.onStatus(func(context.Context, time.Time) []admin.Warning { return engineWarnings(engine, c.Queue.DataDir) })
-		d.onStatus(func(ctx context.Context, _ time.Time) []admin.Warning {
-			return forbiddenWarnings(ctx, account.pace, kept.queue)
-		})
-		d.health.addLive(engine.Alive)
+		var each []deliver.Options
+		for _, a := range accounts {
+			each = append(each, deliver.Options{
+				Settings: engineSettings(c, a.name),
+				Account:  a.name,
+				Queue:    kept.queue,
+				Attempts: a.attempts,
+				Pace:     a.pace,
+				Warming:  warming,
+				Memory:   func() deliver.Memory { return backlogMemory{memory.Share()} },
+				History:  kept.history,
+				Records:  written{kept.records, kept.recorder},
+				Tally:    tally,
+				Log:      d.logOf(a.name),
+				Metrics:  d.metricsOf(a.name),
+			})
+		}
+		engines = deliver.NewGroup(each...)
+		engines.Start()
+		telling = engines.Engine("")
+		d.onDrain(func(context.Context) { engines.StopClaiming() })
+		d.onStop(func(ctx context.Context) error { engines.Stop(ctx); return nil })
+		for _, a := range accounts {
+			onReload(d, "engine", func(c *config.Config) deliver.Settings { return engineSettings(c, a.name) }, engines.Engine(a.name).Prepare)
+			d.onStatus(func(ctx context.Context, _ time.Time) []admin.Warning {
+				return forbiddenWarnings(ctx, a.pace, kept.queue)
+			})
+		}
+		d.onStatus(func(context.Context, time.Time) []admin.Warning { return engineWarnings(engines, c.Queue.DataDir) })
+		d.onStatus(func(ctx context.Context, _ time.Time) []admin.Warning { return orphanWarnings(ctx, kept.queue, c) })
+		d.health.addLive(engines.Alive)
 		d.gauge("delivery_alive", "1 while the loop that sends queued mail gets on, or shows that it would if there were any. 0 is a fault of this program.", d.alive)
-		queued = engine
+		queued = engines
 	}
 
 	in := intake.New(intake.Options{
 		Settings:     intakeSettings(c),
-		Attempts:     account.attempts,
-		Suppressions: account.suppressions,
+		Attempts:     accounts[0].attempts,
+		Suppressions: accounts[0].suppressions,
+		Others:       others(accounts),
 		Queue:        queued,
 		Marks:        kept.queue,
-		Warming:      freshWarming{account.warming, kept.queue, log},
+		Warming:      freshWarming{warming, kept.queue, log},
 		Aliases:      aliases,
 		History:      kept.history,
 		Tally:        tally,
@@ -116,11 +138,20 @@ func (d *daemon) build(ctx context.Context) (*core, error) {
 		return nil, err
 	}
 
-	events := webhook.NewHandler(webhook.Options{Settings: eventSettings(c), Provider: Events(), Taker: taker{account.suppressions, engine}, Log: log, Metrics: d.metrics})
+	events := webhook.NewHandler(webhook.Options{Settings: eventSettings(c), Provider: Events(), Taker: taker{accounts[0].suppressions, telling}, Log: log, Metrics: d.metrics})
 	onReload(d, "events", eventSettings, events.Prepare)
 	d.onStatus(func(_ context.Context, now time.Time) []admin.Warning { return eventWarnings(events.Standing(), now) })
 
-	return &core{memory, kept, account, in, users, events}, nil
+	return &core{memory, kept, accounts, warming, in, users, events}, nil
+}
+
+// others are intake's part of all accounts but the default one.
+func others(accounts []account) map[string]intake.Account {
+	m := map[string]intake.Account{}
+	for _, a := range accounts[1:] {
+		m[a.name] = intake.Account{Attempts: a.attempts, Suppressions: a.suppressions}
+	}
+	return m
 }
 
 // endCalls has fresh mail that comes late in the drain begin no call that the end would cut
@@ -130,7 +161,7 @@ func (d *daemon) endCalls(drain context.Context, in *intake.Intake) {
 	if !bounded {
 		return
 	}
-	last := time.AfterFunc(time.Until(by)-d.config().API.Timeout-afterCall, in.EndCalls)
+	last := time.AfterFunc(time.Until(by)-longestCall(d.config())-afterCall, in.EndCalls)
 	context.AfterFunc(drain, func() { last.Stop() })
 }
 

@@ -15,7 +15,7 @@ import (
 func TestAMailThatIsForbidden(t *testing.T) {
 	inVirtualTime(t, "", func(w *world) {
 		whys := func() (words string) {
-			local := admin.New(admin.Options{Queue: w.now.kept.queue, Version: "test", Pace: w.now.account.pace.State, Warnings: w.now.status})
+			local := admin.New(admin.Options{Queue: w.now.kept.queue, Version: "test", Pace: w.now.accounts[0].pace.State, Warnings: w.now.status})
 			s, err := local.Status(context.Background())
 			w.must(err)
 			return s.State + ": " + s.Summary
@@ -23,7 +23,7 @@ func TestAMailThatIsForbidden(t *testing.T) {
 		w.hand("shop@sandbox.example", "bad", "forbidden@example.net")
 		w.pass(time.Minute)
 		for wait := time.Duration(0); wait < 30*time.Second; w.pass(time.Second) { // the next probe is far
-			wait = time.Until(w.now.account.pace.State().Breaker.ProbeAt)
+			wait = time.Until(w.now.accounts[0].pace.State().Breaker.ProbeAt)
 		}
 		if got := whys(); !strings.HasPrefix(got, "degraded: the API forbids what it is sent (HTTP 403 the key may not send) since ") {
 			t.Error(got)

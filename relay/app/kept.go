@@ -23,14 +23,14 @@ type kept struct {
 	records    store.Records
 	recorder   *history.Recorder
 	history    history.Noter // the recorder, if there is one
-	suppressed suppress.Store
+	suppressed *suppress.Split
 }
 
 // openStore opens what is kept, if anything is, and begins to record the history.
 func (d *daemon) openStore(ctx context.Context) (k kept, err error) {
 	c, log := d.config(), d.opt.Log
 	if c.Queue.Mode == config.NoQueue {
-		return kept{history: history.Nothing{}, suppressed: suppress.NewMemory(0)}, nil
+		return kept{history: history.Nothing{}, suppressed: suppress.NewSplit(suppress.NewMemory(0))}, nil
 	}
 	dir := c.Queue.DataDir
 	s, err := store.Open(ctx, store.SQLite(dir), store.Options{Queue: queueOptions(c), Log: log, Metrics: d.metrics})
@@ -62,7 +62,7 @@ func (d *daemon) openStore(ctx context.Context) (k kept, err error) {
 	onReload(d, "history", historyBounds, recorder.Prepare)
 	d.onStop(reconcile(history.Reconciliation{Store: s.Records, Queued: s.Queue.Get, Noter: recorder, Before: d.started}, log))
 
-	return kept{queue: s.Queue, records: s.Records, recorder: recorder, history: recorder, suppressed: s.Records}, nil
+	return kept{queue: s.Queue, records: s.Records, recorder: recorder, history: recorder, suppressed: suppress.NewSplit(s.Records)}, nil
 }
 
 // measureQueue says what is configured, so that an alert needs no copy of the settings.

@@ -22,7 +22,7 @@ func TestClientsProbeWhenTheQueueCannot(t *testing.T) {
 				t.Fatalf("mail %d during the outage: %s", i, got)
 			}
 		}
-		if !w.now.account.pace.State().Breaker.Open {
+		if !w.now.accounts[0].pace.State().Breaker.Open {
 			t.Fatal("the breaker is closed")
 		}
 		before := w.box.Stats().Calls

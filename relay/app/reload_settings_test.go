@@ -49,6 +49,19 @@ func lines(setting string) string {
 		"sender.name":                  `name = "Other"`,
 		"sender.domains":               `domains = ["sandbox.example", "other.example"]`,
 		"sender.foreign":               `foreign = "refuse"`,
+		"account.key_file":             `key_file = "F/token"`,
+		"account.url":                  `url = "https://other.example.com"`,
+		"account.path":                 `path = "/other"`,
+		"account.timeout":              `timeout = "11s"`,
+		"account.connect_timeout":      `connect_timeout = "4s"`,
+		"account.concurrency":          `concurrency = 7`,
+		"account.burst":                `burst = 7`,
+		"account.email":                `email = "other@shop.example"`,
+		"account.email_name":           `email_name = "Other"`,
+		"account.domains":              `domains = ["shop.example", "other.example"]`,
+		"account.foreign":              `foreign = "refuse"`,
+		"user.account":                 `account = "default"`,
+		"listener.account":             `account = "default"`,
 		"mail.attachments":             `attachments = "strip"`,
 		"mail.attachments_field":       send + `|attachments_field = "other"`,
 		"mail.attachment_filename":     send + `|attachment_filename = "other"`,
@@ -122,6 +135,8 @@ func table(section string) string {
 		return "[[listener]]\naddress = \"127.0.0.1:2525\"\n"
 	case "user":
 		return "[[user]]\nname = \"ann\"\npassword_hash = \"$2a$10$ylyd17Csnl.gmv72aKMzqOIyLh9S.26Bv1KgmF2DJ5OY/iePVbdHq\"\n"
+	case "account":
+		return "[[account]]\nname = \"shop\"\nkey_file = \"F/key\"\nemail = \"hello@shop.example\"\n"
 	case "warming":
 		return "[[warming]]\ndomain = \"sandbox.example\"\nbegin = \"2026-01-01\"\n"
 	default:
@@ -152,7 +167,7 @@ func merge(text string) string {
 func TestEverySettingReloads(t *testing.T) {
 	dir := t.TempDir()
 	writeFiles(t, dir)
-	a, _ := start(t, load(t, "https://api.example.com/api", toml(t, "")))
+	a, _ := start(t, load(t, "https://api.example.com/api", toml(t, strings.ReplaceAll(table("account"), "F/", dir+"/"))))
 	hooks := a.running.reloads
 	for _, section := range config.Reference() {
 		for _, s := range section.Settings {
@@ -175,8 +190,9 @@ func TestEverySettingReloads(t *testing.T) {
 				if !found {
 					before, after = "", before
 				}
-				old := load(t, "https://api.example.com/api", merge(table(section.Name)+before))
-				next := loadKeyless(t, dir, s.Path, merge(table(section.Name)+before+"\n"+after))
+				head := strings.ReplaceAll(table(section.Name), "F/", dir+"/")
+				old := load(t, "https://api.example.com/api", merge(head+before))
+				next := loadKeyless(t, dir, s.Path, merge(head+before+"\n"+after))
 				var takers []string
 				for _, h := range hooks {
 					if !reflect.DeepEqual(h.settings(old), h.settings(next)) {

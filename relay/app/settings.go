@@ -13,6 +13,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/intake"
 	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/provider"
+	"github.com/smtp2rest/smtp2rest/relay/provider/httpcall"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/webhook"
@@ -21,6 +22,56 @@ import (
 
 // Each function of this file is what one part takes from a configuration, at the
 // start and at each reload.
+
+// accountNames are all accounts there are, the default one first.
+func accountNames(c *config.Config) []string {
+	names := []string{""}
+	for _, a := range c.Accounts {
+		names = append(names, a.Name)
+	}
+	return names
+}
+
+// accountOf returns the settings of an account.
+func accountOf(name string) func(*config.Config) accountSettings {
+	return func(c *config.Config) accountSettings {
+		s := mainAccount(c)
+		if a := c.Account(name); a != nil {
+			s.client.Endpoint = nexuspromail.Endpoint{URL: a.URL, Path: a.Path}
+			s.client.Key, s.client.Concurrency = a.Key.Reveal(), a.Concurrency
+			s.client.Timeouts = httpcall.Timeouts{Timeout: a.Timeout, ConnectTimeout: a.ConnectTimeout}
+			s.pace.Concurrency, s.pace.Rate, s.pace.Burst = a.Concurrency, a.Rate, a.Burst
+		}
+		return s
+	}
+}
+
+// longestCall is the longest time-out of a call of any account.
+func longestCall(c *config.Config) time.Duration {
+	longest := c.API.Timeout
+	for _, a := range c.Accounts {
+		longest = max(longest, a.Timeout)
+	}
+	return longest
+}
+
+// choice is how a configuration has the account of a mail chosen.
+func choice(c *config.Config) intake.Choice {
+	choice := intake.Choice{Users: map[string]string{}, Domains: c.AccountDomains()}
+	for _, domain := range c.Sender.Domains {
+		choice.Domains[domain] = ""
+	}
+	for _, u := range c.Users {
+		switch u.Account {
+		case "":
+		case relay.DefaultAccount:
+			choice.Users[u.Name] = ""
+		default:
+			choice.Users[u.Name] = u.Account
+		}
+	}
+	return choice
+}
 
 // mainAccount is the account of [api].
 func mainAccount(c *config.Config) accountSettings {
@@ -33,7 +84,6 @@ func mainAccount(c *config.Config) accountSettings {
 			caFile:  a.CAFile,
 		},
 		pace:     a.Settings,
-		warming:  c.Warming,
 		suppress: suppressed,
 	}
 }
@@ -48,33 +98,42 @@ func queueOptions(c *config.Config) queue.Options { return c.Queue.Options }
 
 func historyBounds(c *config.Config) history.Bounds { return c.History.Bounds }
 
-func engineSettings(c *config.Config) deliver.Settings {
+func engineSettings(c *config.Config, account string) deliver.Settings {
+	concurrency := accountOf(account)(c).pace.Concurrency
 	return deliver.Settings{
-		Mapping:  Mapping(c),
+		Mapping:  Mapping(c, account),
 		Schedule: c.Delivery.Retry,
 		// A quarter of the calls at once is left to fresh mail.
-		Workers:  c.API.Concurrency - c.API.Concurrency/4,
+		Workers:  concurrency - concurrency/4,
 		KeepSent: c.Queue.KeepSent,
 
 		KeepFailed: c.Queue.KeepFailed,
-		Bounce:     bounces(c),
+		Bounce:     bounces(c, account),
 		Bounces:    c.Bounce.Bounces,
 	}
 }
 
 func intakeSettings(c *config.Config) intake.Settings {
-	return intake.Settings{Mapping: Mapping(c), Bounce: bounces(c), Wait: c.Delivery.Wait, Subjects: c.History.Subjects}
+	s := intake.Settings{Mapping: Mapping(c, ""), Bounce: bounces(c, ""), Wait: c.Delivery.Wait, Subjects: c.History.Subjects}
+	s.Choice, s.Others = choice(c), map[string]intake.AccountSettings{}
+	for _, name := range accountNames(c)[1:] {
+		s.Others[name] = intake.AccountSettings{Mapping: Mapping(c, name), Bounce: bounces(c, name)}
+	}
+	return s
 }
 
-func bounces(c *config.Config) bounce.Options {
-	o := bounce.Options{From: defaultSender(c), Hostname: c.Hostname}
+func bounces(c *config.Config, account string) bounce.Options {
+	o := bounce.Options{From: defaultSender(c, account), Hostname: c.Hostname}
 	if c.Bounce.Postmaster != config.Nobody {
 		o.Postmaster = c.Bounce.Postmaster
 	}
 	return o
 }
 
-func defaultSender(c *config.Config) relay.Address {
+func defaultSender(c *config.Config, account string) relay.Address {
+	if a := c.Account(account); a != nil {
+		return relay.Address{Email: a.Email, Name: a.EmailName}
+	}
 	return relay.Address{Email: c.Sender.Email, Name: c.Sender.Name}
 }
 
@@ -98,17 +157,20 @@ func smtpSettings(c *config.Config) smtpd.Options {
 	}
 }
 
-// Mapping is how a configuration wants mail mapped; 'smtp2rest explain' uses
+// Mapping is how a configuration wants the mail of an account mapped; 'smtp2rest explain' uses
 // it as well, so that it shows what the daemon would do.
-func Mapping(c *config.Config) provider.Mapping {
+func Mapping(c *config.Config, account string) provider.Mapping {
 	o := mail.Options{
-		Default:       defaultSender(c),
+		Default:       defaultSender(c, account),
 		Defaults:      defaultSenders(c.Users),
 		Domains:       c.Sender.Domains,
 		ForeignSender: c.Sender.Foreign,
 		Attachments:   c.Mail.Attachments,
 		Inline:        c.Mail.Inline,
 		PassHeaders:   c.Mail.Fields.Headers != "",
+	}
+	if a := c.Account(account); a != nil {
+		o.Domains, o.ForeignSender = a.Domains, a.Foreign
 	}
 	return provider.Mapping{Options: o, Format: c.Mail.Fields}
 }

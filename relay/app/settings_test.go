@@ -18,7 +18,7 @@ func TestMapping(t *testing.T) {
 		"refuse": mail.RefuseAttachments, "strip": mail.StripAttachments, "send": mail.SendAttachments,
 	} {
 		c := load(t, "https://api.example.com/api", "[mail]\nattachments = \""+word+"\"\n")
-		if got := Mapping(c).Attachments; got != want {
+		if got := Mapping(c, "").Attachments; got != want {
 			t.Errorf("attachments = %q is policy %s, want %s", word, got, want)
 		}
 	}
@@ -26,18 +26,18 @@ func TestMapping(t *testing.T) {
 		"": mail.StripAttachments, "attachments = \"strip\"": mail.StripAttachments, "attachments = \"send\"": mail.SendAttachments,
 		"attachments = \"send\"\ninline = \"strip\"": mail.StripAttachments, "inline = \"refuse\"": mail.RefuseAttachments,
 	} {
-		if got := Mapping(load(t, "https://api.example.com/api", "[mail]\n"+text+"\n")).Inline; got != want {
+		if got := Mapping(load(t, "https://api.example.com/api", "[mail]\n"+text+"\n"), "").Inline; got != want {
 			t.Errorf("%q is the policy %s for inline images, want %s", text, got, want)
 		}
 	}
 	for word, want := range map[string]mail.SenderPolicy{"rewrite": mail.Rewrite, "refuse": mail.Refuse} {
 		c := load(t, "https://api.example.com/api", "[sender]\nforeign = \""+word+"\"\n")
-		if got := Mapping(c).ForeignSender; got != want {
+		if got := Mapping(c, "").ForeignSender; got != want {
 			t.Errorf("foreign = %q is policy %s, want %s", word, got, want)
 		}
 	}
 	o := Mapping(load(t, "https://api.example.com/api", "[mail]\nattachments_field = \"files\"\nattachment_filename = \"\"\n"+
-		"attachment_content = \"data\"\nattachment_content_type = \"\"\nattachment_content_id = \"cid\"\nheader_field = \"headers\"\n"))
+		"attachment_content = \"data\"\nattachment_content_type = \"\"\nattachment_content_id = \"cid\"\nheader_field = \"headers\"\n"), "")
 	want := nexuspromail.Format{Attachments: "files", Content: "data", ContentID: "cid", Headers: "headers"}
 	if o.Format != want || !o.PassHeaders || o.Default.Email != "relay@sandbox.example" || len(o.Domains) != 1 {
 		t.Errorf("the mapping is %+v", o)

@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"maps"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -97,13 +99,31 @@ func refusedFilesWarnings(clients []intake.RefusedFiles, since, now time.Time) [
 }
 
 // engineWarnings tell of a queue whose mail is kept and cannot be sent.
-func engineWarnings(e *deliver.Engine, dir string) []admin.Warning {
+func engineWarnings(e *deliver.Group, dir string) []admin.Warning {
 	since, err := e.Trouble()
 	if err == nil {
 		return nil
 	}
 	return []admin.Warning{{Level: admin.LevelTrouble, What: "mail is kept and cannot be sent from the queue", Why: err.Error(), Since: since.Round(0).UTC(),
 		Do: "see to the disk of " + dir + "; if the queue is damaged, stop smtp2rest: its next start says what to do"}}
+}
+
+// orphanWarnings tell of mail that waits for an account that there is not any more.
+func orphanWarnings(ctx context.Context, q store.Queue, c *config.Config) []admin.Warning {
+	counts, err := q.Accounts(ctx)
+	if err != nil {
+		return nil // relay/admin says so
+	}
+	var warnings []admin.Warning
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
+		if c.Account(name) != nil {
+			continue
+		}
+		warnings = append(warnings, admin.Warning{Level: admin.LevelTrouble, What: fmt.Sprintf("%d mails are held", counts[name]),
+			Why: "they belong to account " + strconv.Quote(name) + ", which is not in the configuration",
+			Do:  "put the account back, or give them to another: 'smtp2rest queue reassign --account " + name + " --to default'"})
+	}
+	return warnings
 }
 
 // forbiddenWarnings tell of mail that the API answers with 403 while it takes others.

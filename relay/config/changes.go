@@ -34,9 +34,14 @@ func (c *Config) WithoutRestart(next *Config) ([]Change, error) {
 			change.Old, change.New = was.hiddenText(), is.hiddenText()
 		}
 		changes = append(changes, change)
-		if was.restart != "" {
+		switch {
+		case was.restart != "" && isThere:
 			problems = append(problems, Problem{Path: name, Text: fmt.Sprintf(
 				"found %s where %s is in force, which takes a restart: %s; restart smtp2rest, or write %s again", change.New, change.Old, was.restart, change.Old)})
+		case was.restart != "":
+			problems = append(problems, Problem{Path: name, Text: "is gone, which takes a restart: " + was.restart + "; restart smtp2rest, or write it again"})
+		case is.restart != "":
+			problems = append(problems, Problem{Path: name, Text: "is new, which takes a restart: " + is.restart + "; restart smtp2rest, or leave it out"})
 		}
 	}
 	if problems != nil {
@@ -114,6 +119,8 @@ func (c *Config) nameOf(path string) string {
 		return kind + " " + c.numbered(i) + "." + name
 	case "user":
 		return kind + " " + settings.Quote(c.Users[i].Name) + "." + name
+	case "account":
+		return kind + " " + settings.Quote(c.Accounts[i].Name) + "." + name
 	case "warming":
 		return kind + " " + settings.Quote(c.Warming[i].Domain) + "." + name
 	}

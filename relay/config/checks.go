@@ -14,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/smtp2rest/smtp2rest/internal/settings"
+	"github.com/smtp2rest/smtp2rest/relay"
 )
 
 // The functions below check one text each. Their errors say what was found and what
@@ -52,6 +53,19 @@ func checkOf(name string) func(string) error {
 		return checkAdminAddress
 	case "listen":
 		return checkListen
+	case "account name":
+		return checkAccountName
+	case "optional account":
+		return orEmpty(func(s string) error {
+			if s == relay.DefaultAccount {
+				return nil
+			}
+			return checkAccountName(s)
+		})
+	case "account url":
+		return orEmpty(checkURL)
+	case "account path":
+		return orEmpty(checkPath)
 	case "user name":
 		return checkUserName
 	}

@@ -38,6 +38,7 @@ type Config struct {
 	Addresses Addresses
 
 	API      API         `toml:"api" doc:"The provider's REST API. The key is not set here. It comes from the environment variable NEXUSPROMAIL_API_KEY, from the file that NEXUSPROMAIL_API_KEY_FILE or key_file names, or from the systemd credential nexuspromail_api_key."`
+	Accounts []Account   `toml:"account" doc:"One more account at the provider (docs/accounts.md). There is none by default; repeat the table for more. What is not set is as in [api] and [sender], which are the default account. Its key comes from the environment variable NEXUSPROMAIL_API_KEY_<NAME>, from the file that NEXUSPROMAIL_API_KEY_<NAME>_FILE or key_file names, or from the systemd credential nexuspromail_api_key_<name>."`
 	Sender   Sender      `toml:"sender" doc:"Who the mail comes from. The provider sends only for domains verified with it."`
 	Mail     Mail        `toml:"mail" doc:"What to do with the parts of a mail for which the API documents no field."`
 	Delivery Delivery    `toml:"delivery" doc:"How mail is tried."`
@@ -152,6 +153,7 @@ type User struct {
 	DenyRecipients  policy.List `toml:"deny_recipients" doc:"The user may not send to these."`
 	From            string      `toml:"from" check:"email" doc:"The sender of the user's mail if its own From is not in a verified domain. \"\": sender.email, with its name."`
 	FromName        string      `toml:"from_name" doc:"The display name of this sender."`
+	Account         string      `toml:"account" check:"optional account" doc:"The account that sends the user's mail, by its name; \"default\" is that of [api]. \"\" is the listener's, or the one whose domains the mail is from."`
 	Rate            auth.Rate   `toml:"rate" doc:"The most recipients of the user, as in \"600/hour\". \"\": limits.rate_per_user."`
 }
 

@@ -29,7 +29,7 @@ func settingsOf(c *Config) ([]setting, error) {
 
 // everySetting returns all settings, with one table of each repeated kind.
 func everySetting() []setting {
-	list, _ := settingsOf(&Config{Listeners: make([]smtpd.Listener, 1), Users: make([]User, 1), Warming: make([]warm.Plan, 1)})
+	list, _ := settingsOf(&Config{Listeners: make([]smtpd.Listener, 1), Users: make([]User, 1), Warming: make([]warm.Plan, 1), Accounts: make([]Account, 1)})
 	return list
 }
 

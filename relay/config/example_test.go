@@ -37,7 +37,7 @@ const exampleHeader = `# smtp2rest configuration (TOML). Every setting is here.
 
 // off is the mark before the header of a table that is not there by default.
 func off(table string) string {
-	if table == "warming" || table == "user" {
+	if table == "warming" || table == "user" || table == "account" {
 		return "#"
 	}
 	return ""
@@ -132,7 +132,8 @@ func loadExample(t *testing.T, edit func(string) string) *Config {
 		NeedAPI:  true,
 		ReadFile: func(string) ([]byte, error) { return []byte(edit(string(data))), nil },
 		Env: func(name string) (string, bool) {
-			return map[string]string{"NEXUSPROMAIL_API_KEY": "npm_test"}[name], name == "NEXUSPROMAIL_API_KEY"
+			v, ok := map[string]string{"NEXUSPROMAIL_API_KEY": "npm_test", "NEXUSPROMAIL_API_KEY_SHOP": "npm_test"}[name]
+			return v, ok
 		},
 	})
 	if err != nil {
@@ -200,18 +201,20 @@ const exampleWarming = "[[warming]]\ndomain = \"mail.example.com\"\nbegin = \"20
 
 const exampleUser = "[[user]]\nname = \"app\"\npassword_hash = \"$2a$10$ylyd17Csnl.gmv72aKMzqOIyLh9S.26Bv1KgmF2DJ5OY/iePVbdHq\"\n"
 
+const exampleAccount = "[[account]]\nname = \"shop\"\nemail = \"hello@shop.example.com\"\n"
+
 // TestExampleHasEverySetting takes the marks away, so that every setting is in
 // the file, and holds the values against the defaults in force.
 func TestExampleHasEverySetting(t *testing.T) {
 	commented := regexp.MustCompile(`(?m)^#(\[\[|[a-z_]+ = )`)
 	cfg := loadExample(t, func(s string) string { return commented.ReplaceAllString(s, "$1") })
-	none := load(t, file(exampleWarming+exampleUser, env{}))
+	none := load(t, file(exampleWarming+exampleUser+exampleAccount, env{}))
 	shown, inForce := cfg.Describe(), none.Describe()
 	if len(shown) != len(inForce) {
 		t.Fatalf("%d settings, want %d", len(shown), len(inForce))
 	}
 	// These have an example instead of a default.
-	worked := []string{"hostname", "qualify_domain", "sender.email", "sender.domains", "bounce.postmaster"}
+	worked := []string{"hostname", "qualify_domain", "sender.email", "sender.domains", "account.email_name", "bounce.postmaster"}
 	for i, s := range shown {
 		if s.Secret {
 			continue

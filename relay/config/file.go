@@ -225,7 +225,7 @@ func (f *tomlFile) assign(table string, values map[string]toml.Primitive) {
 		f.lines[s.Path] = e.line
 		err := s.Value.Set(e.data)
 		if s.secret() {
-			err = errors.New(s.source().notHere())
+			err = errors.New(f.source(s).notHere())
 		}
 		if err != nil {
 			f.bad[s.Path] = true

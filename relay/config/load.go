@@ -134,6 +134,8 @@ func (l *loader) makeRoom(name string, n int) {
 	switch name {
 	case "warming":
 		l.cfg.Warming = make([]warm.Plan, n)
+	case "account":
+		l.cfg.Accounts = make([]Account, n)
 	case "user":
 		l.cfg.Users = make([]User, n)
 	case "listener":
@@ -224,6 +226,7 @@ func (l *loader) derive() {
 		}
 	}
 	c.API.URL = strings.TrimRight(c.API.URL, "/")
+	l.deriveAccounts()
 }
 
 // stateDir is the directory for data that this user's programs keep.

@@ -68,13 +68,32 @@ type secretSource struct {
 	credentials []string // names in systemd's $CREDENTIALS_DIRECTORY
 }
 
-// source returns the sources of a secret.
+// source is where a secret may come from; its setting says it.
 func (s setting) source() secretSource {
 	return secretSource{s.Path, s.Tag.Get("env"), s.Path + "_file", strings.Fields(s.Tag.Get("credential"))}
 }
 
-// secretAt returns the sources of the secret at a path.
-func (l *loader) secretAt(path string) secretSource { return l.find(path).source() }
+// source is where a secret may come from, with the name of the account whose it is.
+func (l *loader) source(s *setting) secretSource {
+	from := s.source()
+	if !strings.Contains(from.env, "<NAME>") {
+		return from
+	}
+	name := "<name>"
+	for i := range l.cfg.Accounts {
+		if l.accountAt(i, "") == s.Path[:strings.LastIndexByte(s.Path, '.')+1] && l.cfg.Accounts[i].Name != "" {
+			name = l.cfg.Accounts[i].Name
+		}
+	}
+	from.env = strings.ReplaceAll(from.env, "<NAME>", strings.ToUpper(strings.ReplaceAll(name, "-", "_")))
+	for i, credential := range from.credentials {
+		from.credentials[i] = strings.ReplaceAll(credential, "<name>", name)
+	}
+	return from
+}
+
+// secretAt is where the secret at a path may come from.
+func (l *loader) secretAt(path string) secretSource { return l.source(l.find(path)) }
 
 // ways says how to set the secret.
 func (s secretSource) ways() string {
@@ -99,10 +118,10 @@ func (l *loader) readSecrets() {
 			continue
 		}
 		var file string
-		if t, ok := l.find(s.source().fileSetting).Value.(text); ok {
+		if t, ok := l.find(l.source(s).fileSetting).Value.(text); ok {
 			file = l.fromFile(*t.p)
 		}
-		if found, origin := l.readSecret(s.source(), file); found.IsSet() {
+		if found, origin := l.readSecret(l.source(s), file); found.IsSet() {
 			*value.p, s.origin = found, origin
 		}
 	}
@@ -249,7 +268,7 @@ func (l *loader) secretText(label, what, text string) Secret {
 func Credentials() []string {
 	var names []string
 	for _, s := range everySetting() {
-		if s.secret() {
+		if s.secret() && !strings.Contains(s.Path, "account.") {
 			names = append(names, s.source().credentials[0])
 		}
 	}
@@ -274,7 +293,10 @@ func (l *loader) unitFile(from secretSource) (Secret, string) {
 		return Secret{}, ""
 	}
 	name := from.credentials[0]
-	path := unitFiles()[name]
+	path, known := unitFiles()[name]
+	if !known { // of an account
+		return Secret{}, ""
+	}
 	data, err := l.src.ReadFile(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Secret{}, ""

@@ -21,6 +21,7 @@ import (
 func (l *loader) validate() {
 	l.validateAPI()
 	l.validateSender()
+	l.validateAccounts()
 	l.validateAliases()
 	l.validateFields()
 	l.validateDelivery()
@@ -39,9 +40,7 @@ func (l *loader) validate() {
 
 func (l *loader) validateAPI() {
 	a := &l.cfg.API
-	if u, err := url.Parse(a.URL); err == nil && u.Scheme == "http" && !a.AllowInsecure && !loopbackHost(u.Hostname()) {
-		l.problem("api.url", "found %s, which sends the key in the clear; write https://, or set api.allow_insecure = true if nobody can listen on the way", settings.Show(a.URL))
-	}
+	l.validateURL("api.url", a.URL)
 	if a.ConnectTimeout > a.Timeout {
 		path := "api.connect_timeout"
 		if l.find(path).origin == "default" {
@@ -56,6 +55,13 @@ func (l *loader) validateAPI() {
 		} else if !x509.NewCertPool().AppendCertsFromPEM(data) {
 			l.problem("api.ca_file", "%s has no certificate in PEM form", settings.Show(a.CAFile))
 		}
+	}
+}
+
+// validateURL refuses an address to which a key would travel in the clear.
+func (l *loader) validateURL(path, address string) {
+	if u, err := url.Parse(address); err == nil && u.Scheme == "http" && !l.cfg.API.AllowInsecure && !loopbackHost(u.Hostname()) {
+		l.problem(path, "found %s, which sends the key in the clear; write https://, or set api.allow_insecure = true if nobody can listen on the way", settings.Show(address))
 	}
 }
 

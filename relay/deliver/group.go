@@ -95,9 +95,12 @@ func (g *Group) Stop(ctx context.Context) {
 	}
 }
 
-// Keep enqueues a mail for its account. It implements intake.Queue.
-func (g *Group) Keep(ctx context.Context, r relay.Remainder) error {
-	return g.Engine(r.Message.Account).Keep(ctx, r)
+// Keep enqueues the parts of one message for its account. It implements intake.Queue.
+func (g *Group) Keep(ctx context.Context, parts ...relay.Remainder) error {
+	if len(parts) == 0 {
+		return nil
+	}
+	return g.Engine(parts[0].Message.Account).Keep(ctx, parts...)
 }
 
 // Alive returns nil while all Engines make progress or are able to.

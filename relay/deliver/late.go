@@ -134,7 +134,8 @@ func (e *Engine) tellLate(ctx context.Context, m history.Mail, to string, event 
 
 // lateBounce composes the bounce; nil if nobody is to be told.
 func (e *Engine) lateBounce(m history.Mail, failed string, event relay.Event, now time.Time) (*queue.Mail, bounce.Telling) {
-	set := e.set.Load()
+	by := e.engineOf(m.Account)
+	set := by.set.Load()
 	msg := relay.Message{ID: m.ID, From: m.Sender, ReceivedAt: m.Received, Raw: headerOf(m)}
 	compose, why := bounce.Compose, "the mail provider took the message, and it bounced later"
 	if said := joined(event.BounceCode, event.BounceReason); said != "" {
@@ -154,7 +155,7 @@ func (e *Engine) lateBounce(m history.Mail, failed string, event relay.Event, no
 		return nil, bounce.TooMany
 	}
 	mail := queue.NewMail(relay.Message{
-		ID: queue.LateBounceID(m.ID, suppress.Normalise(failed)), Recipients: []string{to}, Raw: text, ReceivedAt: now,
+		ID: queue.LateBounceID(m.ID, suppress.Normalise(failed)), Recipients: []string{to}, Raw: text, ReceivedAt: now, Account: by.opt.Account,
 	})
 	mail.BounceOf, mail.Urgent = m.ID, true
 	log.Info("failed after it was sent; the sender is told", "bounce", mail.Message.ID, "sender", to)

@@ -39,7 +39,7 @@ type Came struct {
 func NewCame(m *relay.Message, head Head) Came {
 	c := Came{message: *m, head: head.clipped()}
 	c.message.Raw = nil
-	c.head.Size, c.head.AutoReply = int64(len(m.Raw)), mail.IsAutoReply(m.Raw)
+	c.head.Size, c.head.AutoReply, c.head.Account = int64(len(m.Raw)), mail.IsAutoReply(m.Raw), m.Account
 	c.head.Client = relay.Client{
 		Addr: clip(m.Client.Addr, maxName), Helo: clip(m.Client.Helo, maxName), User: clip(m.Client.User, maxName),
 		Listener: clip(m.Client.Listener, maxName), Session: clip(m.Client.Session, maxName),

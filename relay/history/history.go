@@ -40,6 +40,7 @@ type Head struct {
 	Subject     string       `json:"subject,omitempty"`    // only where the operator keeps it
 	Size        int64        `json:"size,omitempty"`       // bytes
 	Client      relay.Client `json:"client,omitzero"`
+	Account     string       `json:"account,omitempty"`     // which sends it; "" is the default one
 	TraceParent string       `json:"traceparent,omitempty"` // W3C Trace Context, of the mail's header
 	BounceOf    string       `json:"bounce_of,omitempty"`   // the mail that this one reports on
 	LeftOut     []LeftOut    `json:"left_out,omitempty"`    // what of the mail the API was not given

@@ -76,6 +76,7 @@ type Options struct {
 	Settings
 	Attempts     *attempt.Sender
 	Suppressions *suppress.List
+	Others       map[string]Account // the accounts besides the default one; usually none
 	Queue        Queue
 	Warming      Warming       // nil: NoWarming
 	Aliases      Aliases       // nil: NoAliases
@@ -130,6 +131,9 @@ type Settings struct {
 	Bounce   bounce.Options
 	Wait     time.Duration // how long a client waits for the API's answer
 	Subjects bool          // whether the history stores subjects
+
+	Others map[string]AccountSettings // of the accounts besides the default one
+	Choice Choice
 }
 
 // Prepare returns a function that puts s into force for mail that comes after.
@@ -150,10 +154,15 @@ func (in *Intake) Recipient(_ context.Context, env *smtpd.Envelope, rcpt string)
 	if in.tooMany(env, list) {
 		return reply.TooManyRecipients()
 	}
+	account, known := in.known(env)
+	if !known {
+		return nil // each attempt asks its own account
+	}
+	suppressions := in.of(account).Suppressions
 	var last suppress.Entry
 	now := time.Now()
 	for _, to := range list {
-		entry, suppressed := in.opt.Suppressions.Lookup(to, now)
+		entry, suppressed := suppressions.Lookup(to, now)
 		if !suppressed {
 			return nil
 		}
@@ -161,7 +170,7 @@ func (in *Intake) Recipient(_ context.Context, env *smtpd.Envelope, rcpt string)
 			"outcome", "suppressed_at_rcpt", "reason", entry.Reason.String())
 		last = entry
 	}
-	in.opt.Suppressions.Refused(last)
+	suppressions.Refused(last)
 	r := reply.Suppressed(suppression(rcpt, last))
 	in.recordRefused(env, rcpt, r)
 	return r
@@ -184,6 +193,7 @@ func (in *Intake) MessageEach(ctx context.Context, env *smtpd.Envelope, data []b
 // else one for all.
 func (in *Intake) handle(ctx context.Context, env *smtpd.Envelope, data []byte, each bool) replies {
 	m := newMessage(env, data)
+	m.Account = in.choose(env, data)
 	list := in.expandAll(env.Recipients)
 	m.Recipients, m.Aliases = resolve(list)
 	h := newHandling(m)
@@ -191,6 +201,9 @@ func (in *Intake) handle(ctx context.Context, env *smtpd.Envelope, data []byte, 
 	before, err := in.recall.begin(ctx, h, sum)
 	m.ID = before.continued(m)
 	log := in.opt.Log.With("id", m.ID, "session", m.Client.Session)
+	if in.several() {
+		log = log.With("account", relay.AccountName(m.Account))
+	}
 	trace := attempt.Trace(data)
 	if trace != "" {
 		log = log.With("trace", trace)
@@ -323,7 +336,7 @@ func clientOf(env *smtpd.Envelope) relay.Client {
 // whole mapping first. If it reserved in steps, two mails could each hold a part
 // and wait for the other's.
 func (in *Intake) mapped(ctx context.Context, log *slog.Logger, m *relay.Message, env *smtpd.Envelope) (*mail.Mail, provider.Body, error) {
-	mapping := in.set.Load().Mapping
+	mapping := in.settingsOf(m.Account).Mapping
 	options := mapping.For(m.Client.User)
 	options.Memory = mail.CostWithin(env.Most(), m.Raw, mapping.Limits)
 	if err := env.Reserve(ctx, options.Memory); err != nil {

@@ -95,7 +95,7 @@ func (m *metrics) answered(f result, size int, took time.Duration) {
 func (in *Intake) ended(r relay.Remainder, before earlier) {
 	for i, out := range r.Outcomes {
 		if _, _, known := before.outcome(r.Message.Recipients[i]); !known && out.Kind.Settled() {
-			in.opt.Attempts.Ended(attempt.Direct, attempt.Attempt{MessageID: r.Message.ID, From: r.Message.From,
+			in.of(r.Message.Account).Attempts.Ended(attempt.Direct, attempt.Attempt{MessageID: r.Message.ID, From: r.Message.From,
 				To: r.Message.Recipients[i], Number: 1}, out, r.Message.ReceivedAt)
 		}
 	}

@@ -101,7 +101,7 @@ func (in *Intake) refusedAll(r relay.Remainder) *reply.Reply {
 		case relay.Refused:
 			return reply.RefusedByAPI(out.Detail)
 		default:
-			entry, _ := in.opt.Suppressions.Lookup(to, time.Now())
+			entry, _ := in.of(r.Message.Account).Suppressions.Lookup(to, time.Now())
 			if named := r.Message.Named(to); !told[named] {
 				told[named] = true
 				suppressed = append(suppressed, suppression(named, entry))

@@ -53,14 +53,14 @@ func (in *Intake) try(turn context.Context, r relay.Remainder, a attempt.Attempt
 	now := time.Now()
 	if _, aliased := r.Message.Aliases[a.To]; aliased {
 		// RCPT accepts an alias if any of its addresses is not suppressed.
-		if _, suppressed := in.opt.Suppressions.Lookup(a.To, now); suppressed {
+		if _, suppressed := in.of(r.Message.Account).Suppressions.Lookup(a.To, now); suppressed {
 			return in.untried(a, relay.Outcome{Kind: relay.Suppressed})
 		}
 	}
 	if !in.opt.Warming.Take(r.Domain, r.Urgent, now) {
 		return in.untried(a, relay.Outcome{Kind: relay.RateLimited, Untried: true, Cause: errWarming, RetryAfter: untilTomorrow(now)})
 	}
-	out := in.opt.Attempts.Try(turn, a)
+	out := in.of(r.Message.Account).Attempts.Try(turn, a)
 	if out.Kind == relay.Accepted {
 		in.opt.Warming.Sent(r.Domain, now)
 	} else {
@@ -185,13 +185,13 @@ func (in *Intake) bounceNow(ctx context.Context, r relay.Remainder, cause error)
 	m, now := r.Message, time.Now()
 	log := in.opt.Log.With("id", m.ID, "from", m.From)
 	failed, numbers := failures(r)
-	raw, to, ok := bounce.Compose(in.set.Load().Bounce, m, failed, now)
+	raw, to, ok := bounce.Compose(in.settingsOf(m.Account).Bounce, m, failed, now)
 	if !ok {
 		in.opt.Tally.Count(bounce.Nobody, len(failed), now)
 		log.Error("some recipients failed, and there is no sender to tell")
 		return nil
 	}
-	b := &relay.Message{ID: queue.BounceID(relay.FirstID(m.ID), numbers), ReceivedAt: now, Recipients: []string{to}, Raw: raw}
+	b := &relay.Message{ID: queue.BounceID(relay.FirstID(m.ID), numbers), ReceivedAt: now, Recipients: []string{to}, Raw: raw, Account: m.Account}
 	_, body, err := in.mapped(ctx, log, b, &smtpd.Envelope{}) // without a reservation: a bounce is small
 	if err != nil {
 		log.Error("the bounce cannot be mapped", "bounce", b.ID, "cause", err)

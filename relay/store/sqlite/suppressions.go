@@ -123,12 +123,21 @@ func (s *Records) Remove(ctx context.Context, addresses []string, at time.Time) 
 
 // Erase takes an address off the list as if it had never been there, and says
 // whether it was on it. Remove is not enough to forget somebody: it remembers
-// whom it removed.
+// whom it removed. It is taken off the list of every account.
 func (s *Records) Erase(ctx context.Context, address string) (known bool, err error) {
 	key := suppress.Normalise(address)
 	err = s.change(ctx, func(t *tx) error {
-		known = s.unsetSuppression(t, key) > 0
-		t.exec("DELETE FROM removals WHERE address = ?", key)
+		keys := []string{key}
+		for _, table := range []string{"suppressions", "removals"} {
+			t.each(func(r row) {
+				keys = append(keys, r.Text(0))
+			}, "SELECT address FROM "+table+" WHERE address > '@' AND address < 'A' AND substr(address, instr(address, '/') + 1) = ?", key) // of other accounts: see suppress.Split
+		}
+		known = false
+		for _, key := range keys {
+			known = s.unsetSuppression(t, key) > 0 || known
+			t.exec("DELETE FROM removals WHERE address = ?", key)
+		}
 		return nil
 	})
 	return known, err

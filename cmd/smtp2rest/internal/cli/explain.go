@@ -52,7 +52,7 @@ for who may send what, nor at aliases, suppressions and limits. To test those, u
 		if err != nil {
 			return err
 		}
-		e, err := explain(raw, *from, terminal.SplitList(*to), app.Mapping(cfg))
+		e, err := explain(raw, *from, terminal.SplitList(*to), app.Mapping(cfg, ""))
 		if err != nil {
 			return err
 		}

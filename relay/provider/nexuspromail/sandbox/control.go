@@ -20,14 +20,15 @@ func (s *Server) Handler() http.Handler {
 		}
 		defer s.leave()
 		if r.URL.Path == "/" || strings.HasPrefix(r.URL.Path, "/sandbox/") {
-			s.control(w, r)
+			of, own := s.controlled(r)
+			of.control(w, own)
 			return
 		}
 		if r.URL.Path == webhooksPath {
-			s.register(w, r)
+			s.serve(w, r, (*Server).register)
 			return
 		}
-		s.send(w, r)
+		s.serve(w, r, (*Server).send)
 	})
 }
 

@@ -63,7 +63,10 @@ type Options struct {
 	// Keep is how many calls are remembered: default 1000, none if negative. At
 	// most 64 MiB of bodies are remembered. All calls are counted.
 	Keep int
-	Log  *slog.Logger // a debug line for each call; nil: none
+	// Accounts are further accounts by their names, each told by its key, which is the
+	// name if it is not set. Address, Path, MaxBody and Log are the sandbox's.
+	Accounts map[string]Options
+	Log      *slog.Logger // a debug line for each call; nil: none
 }
 
 // Server is the sandbox. Without Start, it can be used through Handler.
@@ -73,6 +76,7 @@ type Server struct {
 	magic    magicTable
 	ledger   *ledger
 	notifier *notifier
+	accounts map[string]*Server
 	initial  error // what is wrong with the options, for Start
 	changing sync.Mutex
 	setting  atomic.Pointer[setting]
@@ -121,11 +125,15 @@ func New(o Options) *Server {
 		idle:   make(chan struct{}),
 		served: make(chan struct{}),
 	}
+	s.accounts = newAccounts(o)
 	s.notifier = newNotifier(o.Webhook, s.ledger.told)
 	n, err := s.newSetting(Faults{o.Key, o.Rate, o.Burst, o.RetryAfterDate, o.Fail429, o.Fail500,
 		o.Latency, o.Outage, o.Idempotent})
 	if !strings.HasPrefix(o.Path, "/") {
 		err = errors.Join(err, fmt.Errorf("the path %q must begin with /", o.Path))
+	}
+	for _, a := range s.accounts {
+		err = errors.Join(err, a.initial)
 	}
 	s.initial = err
 	s.setting.Store(n)
@@ -174,6 +182,7 @@ func (s *Server) Start(ctx context.Context) error {
 func (s *Server) Stop(ctx context.Context) error {
 	srv := s.beginStop()
 	s.notifier.stop()
+	of := s.stopAccounts(ctx)
 	if srv != nil {
 		_ = s.listener.Close() // may be closed already
 	}
@@ -184,12 +193,12 @@ func (s *Server) Stop(ctx context.Context) error {
 		cut = fmt.Errorf("sandbox: calls were cut short: %w", context.Cause(ctx))
 	}
 	if srv == nil { // the connections belong to the caller's server
-		return cut
+		return errors.Join(cut, of)
 	}
 	_ = srv.Close() // errors of connections do not matter
 	<-s.served
 	<-s.idle
-	return cut
+	return errors.Join(cut, of)
 }
 
 // beginStop begins the end and returns the HTTP server, if there is one.

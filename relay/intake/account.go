@@ -1,0 +1,92 @@
+package intake
+
+import (
+	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/attempt"
+	"github.com/smtp2rest/smtp2rest/relay/bounce"
+	"github.com/smtp2rest/smtp2rest/relay/mail"
+	"github.com/smtp2rest/smtp2rest/relay/provider"
+	"github.com/smtp2rest/smtp2rest/relay/suppress"
+	"github.com/smtp2rest/smtp2rest/smtpd"
+)
+
+// Account is what sends the mail of one account.
+type Account struct {
+	Attempts     *attempt.Sender
+	Suppressions *suppress.List
+}
+
+// AccountSettings are those of one account.
+type AccountSettings struct {
+	Mapping provider.Mapping
+	Bounce  bounce.Options
+}
+
+// Choice says which account sends a mail, where there are several. The first that
+// applies: the account of the user, that of the listener, the one that has the domain of
+// the mail's From, or of its envelope's sender, and the default account.
+type Choice struct {
+	Users   map[string]string // users who have an account of their own
+	Domains map[string]string // in lower case, with those of the default account
+}
+
+// of returns an account's part of the relay.
+func (in *Intake) of(account string) Account {
+	if a, ok := in.opt.Others[account]; ok {
+		return a
+	}
+	return Account{in.opt.Attempts, in.opt.Suppressions}
+}
+
+func (in *Intake) settingsOf(account string) AccountSettings {
+	s := in.set.Load()
+	if a, ok := s.Others[account]; ok {
+		return a
+	}
+	return AccountSettings{s.Mapping, s.Bounce}
+}
+
+// several reports whether there is a choice at all.
+func (in *Intake) several() bool { return len(in.opt.Others) > 0 }
+
+// known returns the account that will send a mail, if that is known before it comes: by
+// its client, or by the domain of its envelope's sender.
+func (in *Intake) known(env *smtpd.Envelope) (account string, ok bool) {
+	if !in.several() {
+		return "", true
+	}
+	choice := in.set.Load().Choice
+	if account, ok := choice.Users[env.Client.User]; ok && env.Client.User != "" {
+		return account, true
+	}
+	if env.Client.Account != "" {
+		return accountNamed(env.Client.Account), true
+	}
+	account, ok = choice.Domains[domainOf(env.From)]
+	return account, ok
+}
+
+// choose returns the account that sends a mail.
+func (in *Intake) choose(env *smtpd.Envelope, raw []byte) string {
+	account, known := in.known(env)
+	choice := in.set.Load().Choice
+	_, user := choice.Users[env.Client.User]
+	if !in.several() || user || env.Client.Account != "" {
+		return account
+	}
+	if own, ok := choice.Domains[domainOf(mail.Identify(raw).Author)]; ok {
+		return own
+	}
+	if known {
+		return account
+	}
+	return ""
+}
+
+// accountNamed returns the account that people call by a name.
+func accountNamed(name string) string {
+	if name == relay.DefaultAccount {
+		return ""
+	}
+	return name
+}
