@@ -148,6 +148,9 @@ func checkSettings(t *testing.T, where, toml string) {
 	env := map[string]string{"NEXUSPROMAIL_API_KEY": "k", "FROM_EMAIL": "hello@mail.example.com", "WEBHOOK_SECRET": "s", "SMTP2REST_ADMIN_TOKEN": "0123456789abcdef"}
 	_, err := config.Load(config.Source{Path: harness.ConfigFile(t, toml), NeedAPI: true, Env: func(name string) (string, bool) {
 		v, ok := env[name]
+		if strings.HasPrefix(name, "NEXUSPROMAIL_API_KEY_") && !strings.HasSuffix(name, "_FILE") { // of an account
+			v, ok = "k", true
+		}
 		return v, ok
 	}})
 	for line := range strings.Lines(fmt.Sprint(err)) {

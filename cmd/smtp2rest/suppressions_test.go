@@ -201,7 +201,7 @@ func TestImportOfOthersFiles(t *testing.T) {
 			}
 			defer func() { _ = s.Close() }()
 			var list []string
-			for e, err := range admin.AllSuppressions(t.Context(), admin.NewSuppressions(s.Records), admin.SuppressionFilter{}) {
+			for e, err := range admin.AllSuppressions(t.Context(), admin.NewSuppressions(suppress.NewSplit(s.Records)), admin.SuppressionFilter{}) {
 				if err != nil {
 					t.Fatal(err)
 				}

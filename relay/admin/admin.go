@@ -55,6 +55,10 @@ type Admin interface {
 	Retry(ctx context.Context, f Filter) (int, error)
 	Drop(ctx context.Context, f Filter) (int, error)
 
+	// Reassign gives mails to another account and says how many it moved. They are
+	// those that have an open or failed recipient that matches.
+	Reassign(ctx context.Context, f Filter, account string) (int, error)
+
 	// Flush makes everything that waits due now. The account's rate and a pause that
 	// the API asked for still hold.
 	Flush(ctx context.Context) (int, error)
@@ -84,8 +88,9 @@ type Filter struct {
 	States    []string  `json:"states,omitempty"` // names of queue.State: "waiting", "sending", ...
 	Sender    string    `json:"sender,omitempty"`
 	Recipient string    `json:"recipient,omitempty"`
-	From      time.Time `json:"from,omitzero"`  // received at this time or later
-	Until     time.Time `json:"until,omitzero"` // received before it
+	Account   string    `json:"account,omitempty"` // "default" is the default one
+	From      time.Time `json:"from,omitzero"`     // received at this time or later
+	Until     time.Time `json:"until,omitzero"`    // received before it
 
 	// All is needed to change everything, in case somebody forgot the filter.
 	All bool `json:"all,omitempty"`
@@ -96,7 +101,7 @@ type Filter struct {
 
 // Selects reports whether the filter is narrower than everything.
 func (f Filter) Selects() bool {
-	return f.ID != "" || len(f.States) > 0 || f.Sender != "" || f.Recipient != "" || !f.From.IsZero() || !f.Until.IsZero()
+	return f.ID != "" || len(f.States) > 0 || f.Sender != "" || f.Recipient != "" || f.Account != "" || !f.From.IsZero() || !f.Until.IsZero()
 }
 
 // AmbiguousError names mails whose ids begin with Prefix, in the order in which they

@@ -21,6 +21,7 @@ import (
 type Client struct {
 	network, address string // of the daemon
 	token            string
+	account          string // whose suppressions are meant
 	http             *http.Client
 }
 
@@ -178,6 +179,11 @@ func (c *Client) Retry(ctx context.Context, f Filter) (int, error) { return c.ch
 
 // Drop implements Admin.
 func (c *Client) Drop(ctx context.Context, f Filter) (int, error) { return c.change(ctx, "drop", f) }
+
+// Reassign implements Admin.
+func (c *Client) Reassign(ctx context.Context, f Filter, account string) (int, error) {
+	return c.change(ctx, "reassign", reassigning{f, account})
+}
 
 // Flush implements Admin.
 func (c *Client) Flush(ctx context.Context) (int, error) {

@@ -14,7 +14,7 @@ import (
 // queue converts the filter to one of the queue.
 func (f Filter) queue() (queue.Filter, error) {
 	qf := queue.Filter{
-		ID: f.ID, Sender: f.Sender, Recipient: f.Recipient, From: f.From, Until: f.Until,
+		ID: f.ID, Sender: f.Sender, Recipient: f.Recipient, Account: f.Account, From: f.From, Until: f.Until,
 		Limit: min(max(f.Limit, 0), MaxPage), Cursor: f.Cursor,
 	}
 	for _, name := range f.States {
@@ -77,7 +77,7 @@ func warmingOf(d warm.DomainState) Warming {
 func envelope(m queue.Mail) Envelope {
 	return Envelope{
 		ID: m.Message.ID, Sender: text(m.Message.From), Received: utc(m.Message.ReceivedAt),
-		Size: m.Size, Urgent: m.Urgent, BounceOf: m.BounceOf, Damaged: m.Damaged,
+		Size: m.Size, Urgent: m.Urgent, BounceOf: m.BounceOf, Damaged: m.Damaged, Account: text(m.Message.Account),
 	}
 }
 

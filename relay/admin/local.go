@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
@@ -28,6 +29,8 @@ type Options struct {
 	// The rest is for a running daemon, and is not set for one that is stopped.
 	Started time.Time
 	Pace    func() pace.State
+	// Others are the accounts besides the default one.
+	Others  []AccountOptions
 	Warming func(now time.Time) []warm.DomainState // nil: no domain is warmed
 	// LastDay, if it is set, counts the events of the provider since a time.
 	LastDay func(ctx context.Context, since time.Time) (LastDay, error)
@@ -35,6 +38,12 @@ type Options struct {
 	Warnings func(ctx context.Context, now time.Time) []Warning
 	Log      *slog.Logger // for what an operator does; nil: none
 	Reload   func(context.Context) (Reload, error)
+}
+
+// AccountOptions are what is known of one account.
+type AccountOptions struct {
+	Name string
+	Pace func() pace.State
 }
 
 // Local is an Admin that works on a queue in this process.
@@ -72,6 +81,7 @@ func (l *Local) Status(ctx context.Context) (Status, error) {
 	}
 	if s.Running {
 		s.Pace = paceOf(v.pace)
+		s.Accounts = l.accounts(ctx, v)
 	}
 	for _, d := range v.warming {
 		s.Warming = append(s.Warming, warmingOf(d))
@@ -103,11 +113,28 @@ func (l *Local) view() view {
 	v := view{now: time.Now(), unkept: unkept}
 	if l.opt.Pace != nil {
 		v.running, v.pace = true, l.opt.Pace()
+		v.others = map[string]pace.State{}
+		for _, a := range l.opt.Others {
+			v.others[a.Name] = a.Pace()
+		}
 	}
 	if l.opt.Warming != nil {
 		v.warming = l.opt.Warming(v.now)
 	}
 	return v
+}
+
+// accounts says how each account is, where there are several.
+func (l *Local) accounts(ctx context.Context, v view) []Account {
+	if len(l.opt.Others) == 0 {
+		return nil
+	}
+	mails, _ := l.opt.Queue.Accounts(ctx) // an error is Stats' as well
+	list := []Account{{Name: relay.DefaultAccount, Pace: paceOf(v.pace)}}
+	for _, a := range l.opt.Others {
+		list = append(list, Account{Name: a.Name, Mails: mails[a.Name], Pace: paceOf(v.others[a.Name])})
+	}
+	return list
 }
 
 // List implements Admin.
@@ -242,6 +269,25 @@ func (l *Local) Drop(ctx context.Context, f Filter) (int, error) {
 			return 0, err
 		}
 		return l.opt.Queue.Drop(ctx, qf)
+	})
+}
+
+// Reassign implements Admin. A running relay refuses an account that it has not: its mail
+// would wait for ever.
+func (l *Local) Reassign(ctx context.Context, f Filter, account string) (int, error) {
+	account = accountKey(account)
+	known := []string{""}
+	for _, a := range l.opt.Others {
+		known = append(known, a.Name)
+	}
+	if l.opt.Pace == nil {
+		known = nil
+	}
+	if err := checkAccount(known, account); err != nil {
+		return 0, err
+	}
+	return l.change(ctx, "reassign to "+relay.AccountName(account), f, func(ctx context.Context, qf queue.Filter) (int, error) {
+		return l.opt.Queue.Reassign(ctx, qf, account)
 	})
 }
 

@@ -5,8 +5,11 @@ import (
 	"fmt"
 	"iter"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
 
@@ -23,6 +26,8 @@ type Suppressions interface {
 	// RemoveSuppressions takes addresses off the list and returns how many were on it.
 	// An event about something that happened before does not put them on it again.
 	RemoveSuppressions(ctx context.Context, addresses []string) (int, error)
+	// InAccount returns the list of another account; "" or "default" is the default one.
+	InAccount(account string) Suppressions
 }
 
 // Suppression is one address to which no mail is sent. Scripts read it, like the types
@@ -45,6 +50,7 @@ type SuppressionFilter struct {
 	Domain  string   `json:"domain,omitempty"`
 	After   string   `json:"after,omitempty"` // SuppressionPage.Next
 	Limit   int      `json:"limit,omitempty"` // entries on a page; 0 is 1000, the most
+	Account string   `json:"account,omitempty"`
 }
 
 // SuppressionPage is one page of a list.
@@ -67,7 +73,12 @@ func AllSuppressions(ctx context.Context, s Suppressions, f SuppressionFilter) i
 }
 
 // LocalSuppressions works on a store in this process.
-type LocalSuppressions struct{ store suppress.Store }
+type LocalSuppressions struct {
+	all   *suppress.Split
+	known []string       // accounts; nil: any
+	store suppress.Store // the account's
+	err   error          // there is no such account
+}
 
 var (
 	_ Suppressions = (*LocalSuppressions)(nil)
@@ -75,12 +86,44 @@ var (
 )
 
 // NewSuppressions returns Suppressions for a store that is open in this process. It
-// need not be closed.
-func NewSuppressions(s suppress.Store) *LocalSuppressions { return &LocalSuppressions{s} }
+// need not be closed. known are the accounts that there are; none: any may be.
+func NewSuppressions(s *suppress.Split, known ...string) *LocalSuppressions {
+	return &LocalSuppressions{all: s, known: known, store: s.Of("")}
+}
+
+// InAccount implements Suppressions.
+func (l *LocalSuppressions) InAccount(account string) Suppressions {
+	account = accountKey(account)
+	return &LocalSuppressions{all: l.all, known: l.known, store: l.all.Of(account), err: checkAccount(l.known, account)}
+}
+
+// accountKey is the account that people call by a name.
+func accountKey(name string) string {
+	if name == relay.DefaultAccount {
+		return ""
+	}
+	return name
+}
+
+// checkAccount refuses an account that there is not. None is known of a stopped relay.
+func checkAccount(known []string, account string) error {
+	if strings.Contains(account, "/") || len(known) > 0 && !slices.Contains(known, account) {
+		return fmt.Errorf("%w: there is no account %q", ErrBadRequest, account)
+	}
+	return nil
+}
 
 // ListSuppressions implements Suppressions.
 func (l *LocalSuppressions) ListSuppressions(ctx context.Context, f SuppressionFilter) (SuppressionPage, error) {
+	if f.Account != "" {
+		account := f.Account
+		f.Account = ""
+		return l.InAccount(account).ListSuppressions(ctx, f)
+	}
 	sf, err := f.suppress()
+	if err == nil {
+		err = l.err
+	}
 	if err != nil {
 		return SuppressionPage{}, err
 	}
@@ -100,6 +143,9 @@ func (l *LocalSuppressions) ListSuppressions(ctx context.Context, f SuppressionF
 
 // GetSuppression implements Suppressions.
 func (l *LocalSuppressions) GetSuppression(ctx context.Context, address string) (Suppression, error) {
+	if l.err != nil {
+		return Suppression{}, l.err
+	}
 	e, ok, err := l.store.Entry(ctx, suppress.Normalise(address))
 	if err == nil && !ok {
 		err = fmt.Errorf("%w: %s", ErrNotSuppressed, text(address))
@@ -114,6 +160,9 @@ func (l *LocalSuppressions) GetSuppression(ctx context.Context, address string) 
 func (l *LocalSuppressions) AddSuppressions(ctx context.Context, list []Suppression) (int, error) {
 	if len(list) > MaxSuppressions {
 		return 0, fmt.Errorf("%w: %d addresses, at most %d at once", ErrBadRequest, len(list), MaxSuppressions)
+	}
+	if l.err != nil {
+		return 0, l.err
 	}
 	entries := make([]suppress.Entry, len(list))
 	for i, s := range list {
@@ -133,6 +182,9 @@ func (l *LocalSuppressions) AddSuppressions(ctx context.Context, list []Suppress
 func (l *LocalSuppressions) RemoveSuppressions(ctx context.Context, addresses []string) (int, error) {
 	if len(addresses) > MaxSuppressions {
 		return 0, fmt.Errorf("%w: %d addresses, at most %d at once", ErrBadRequest, len(addresses), MaxSuppressions)
+	}
+	if l.err != nil {
+		return 0, l.err
 	}
 	normal := make([]string, len(addresses))
 	for i, a := range addresses {
@@ -213,42 +265,70 @@ func (s Suppression) entry(now time.Time) (suppress.Entry, error) {
 // adding and removing are the requests that change the list.
 type adding struct {
 	Entries []Suppression `json:"entries"`
+	Account string        `json:"account,omitempty"`
 }
 
 type removing struct {
 	Addresses []string `json:"addresses"`
+	Account   string   `json:"account,omitempty"`
+}
+
+// ofAccount is the request for one address of an account's list.
+type ofAccount struct {
+	ID      string `json:"id"`
+	Account string `json:"account,omitempty"`
+}
+
+// in returns the list that a request means: the one it has, if it names no account.
+func in(s Suppressions, account string) Suppressions {
+	if account == "" {
+		return s
+	}
+	return s.InAccount(account)
 }
 
 // handleSuppressions passes calls on to Suppressions. Client makes them.
 func handleSuppressions(mux *http.ServeMux, s Suppressions) {
 	handle(mux, "suppressions/list", s.ListSuppressions)
-	handle(mux, "suppressions/get", func(ctx context.Context, in named) (Suppression, error) { return s.GetSuppression(ctx, in.ID) })
-	handle(mux, "suppressions/add", func(ctx context.Context, in adding) (changed, error) {
-		n, err := s.AddSuppressions(ctx, in.Entries)
+	handle(mux, "suppressions/get", func(ctx context.Context, r ofAccount) (Suppression, error) {
+		return in(s, r.Account).GetSuppression(ctx, r.ID)
+	})
+	handle(mux, "suppressions/add", func(ctx context.Context, r adding) (changed, error) {
+		n, err := in(s, r.Account).AddSuppressions(ctx, r.Entries)
 		return changed{n}, err
 	})
-	handle(mux, "suppressions/remove", func(ctx context.Context, in removing) (changed, error) {
-		n, err := s.RemoveSuppressions(ctx, in.Addresses)
+	handle(mux, "suppressions/remove", func(ctx context.Context, r removing) (changed, error) {
+		n, err := in(s, r.Account).RemoveSuppressions(ctx, r.Addresses)
 		return changed{n}, err
 	})
 }
 
+// InAccount implements Suppressions.
+func (c *Client) InAccount(account string) Suppressions {
+	of := *c
+	of.account = account
+	return &of
+}
+
 // ListSuppressions implements Suppressions.
 func (c *Client) ListSuppressions(ctx context.Context, f SuppressionFilter) (SuppressionPage, error) {
+	if f.Account == "" {
+		f.Account = c.account
+	}
 	return call[SuppressionPage](ctx, c, "suppressions/list", f)
 }
 
 // GetSuppression implements Suppressions.
 func (c *Client) GetSuppression(ctx context.Context, address string) (Suppression, error) {
-	return call[Suppression](ctx, c, "suppressions/get", named{address})
+	return call[Suppression](ctx, c, "suppressions/get", ofAccount{address, c.account})
 }
 
 // AddSuppressions implements Suppressions.
 func (c *Client) AddSuppressions(ctx context.Context, list []Suppression) (int, error) {
-	return c.change(ctx, "suppressions/add", adding{list})
+	return c.change(ctx, "suppressions/add", adding{list, c.account})
 }
 
 // RemoveSuppressions implements Suppressions.
 func (c *Client) RemoveSuppressions(ctx context.Context, addresses []string) (int, error) {
-	return c.change(ctx, "suppressions/remove", removing{addresses})
+	return c.change(ctx, "suppressions/remove", removing{addresses, c.account})
 }

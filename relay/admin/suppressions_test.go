@@ -70,9 +70,9 @@ func suppressionSteps() []struct {
 }
 
 func TestSuppressionsBothWays(t *testing.T) {
-	local := NewSuppressions(suppress.NewMemory(0))
+	local := NewSuppressions(suppress.NewSplit(suppress.NewMemory(0)))
 	path := socketPath(t)
-	server := NewServer(ServerOptions{Admin: New(Options{}), Suppressions: NewSuppressions(suppress.NewMemory(0)), Path: path})
+	server := NewServer(ServerOptions{Admin: New(Options{}), Suppressions: NewSuppressions(suppress.NewSplit(suppress.NewMemory(0))), Path: path})
 	must(t, server.Start(t.Context()))
 	t.Cleanup(func() { stop(t, server) })
 	client, err := Dial(t.Context(), path)
@@ -96,7 +96,7 @@ func TestSuppressionsBothWays(t *testing.T) {
 
 // TestAllSuppressions: pages follow each other, and none is missed.
 func TestAllSuppressions(t *testing.T) {
-	s := NewSuppressions(suppress.NewMemory(0))
+	s := NewSuppressions(suppress.NewSplit(suppress.NewMemory(0)))
 	const n = 25
 	for i := range n {
 		_, err := s.AddSuppressions(t.Context(), []Suppression{{Address: fmt.Sprintf("%02d@x.example", i)}})

@@ -23,10 +23,18 @@ type Status struct {
 	Running  bool      `json:"running"`
 	Since    time.Time `json:"since,omitzero"`
 	Queue    Counts    `json:"queue"`
-	Pace     *Pace     `json:"pace,omitempty"` // when Running
+	Pace     *Pace     `json:"pace,omitempty"`     // when Running; the default account's
+	Accounts []Account `json:"accounts,omitempty"` // when there are several, the default one first
 	Warming  []Warming `json:"warming"`
 	LastDay  *LastDay  `json:"last_day,omitempty"` // missing where it is not known
 	Warnings []Warning `json:"warnings"`           // the most urgent first
+}
+
+// Account says how one of several accounts is.
+type Account struct {
+	Name  string `json:"name"`
+	Mails int    `json:"mails"` // not sent to everybody, 10,000 at most; of the default one it is not counted
+	Pace  *Pace  `json:"pace,omitempty"`
 }
 
 // The states of a relay.
@@ -119,6 +127,7 @@ type Envelope struct {
 	Urgent   bool      `json:"urgent,omitempty"`
 	BounceOf string    `json:"bounce_of,omitempty"`
 	Damaged  bool      `json:"damaged,omitempty"`
+	Account  string    `json:"account,omitempty"` // which sends it; missing is the default one
 }
 
 // Progress is the state of one recipient.

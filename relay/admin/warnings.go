@@ -2,11 +2,13 @@ package admin
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 )
 
@@ -24,16 +26,13 @@ func (v view) warnings(s Status) []Warning {
 	if !v.running && open > 0 {
 		add(LevelTrouble, Warning{What: waits(open), Why: "no daemon runs on this queue", Do: "start smtp2rest"})
 	}
-	switch b := v.pace.Breaker; {
-	case b.Open:
-		add(LevelTrouble, Warning{What: v.allMail(open), Why: breakerWhy(b), Since: utc(b.Since), Until: utc(b.ProbeAt), Do: breakerDo(b.Why)})
-	case v.pace.PausedUntil.After(v.now):
-		level := LevelInfo
-		if v.pace.PausedUntil.Sub(v.now) > longPause {
-			level = LevelWarning
-		}
-		add(level, Warning{What: v.allMail(open), Why: string(pace.Paused), Until: utc(v.pace.PausedUntil),
-			Do: "nothing: mail goes on by itself"})
+	what := v.allMail(open)
+	if len(v.others) > 0 {
+		what = "mail of account " + relay.DefaultAccount + " waits"
+	}
+	list = append(list, v.paceWarnings(v.pace, what)...)
+	for _, name := range slices.Sorted(maps.Keys(v.others)) {
+		list = append(list, v.paceWarnings(v.others[name], "mail of account "+name+" waits")...)
 	}
 	for _, d := range v.warming {
 		if d.Full() {
@@ -57,6 +56,21 @@ func (v view) warnings(s Status) []Warning {
 			Do: "'smtp2rest history --state bounced,complained --since 2d' says whose mail it was"})
 	}
 	return list
+}
+
+// paceWarnings says what of an account's mail waits, and why.
+func (v view) paceWarnings(p pace.State, what string) []Warning {
+	switch b := p.Breaker; {
+	case b.Open:
+		return []Warning{{Level: LevelTrouble, What: what, Why: breakerWhy(b), Since: utc(b.Since), Until: utc(b.ProbeAt), Do: breakerDo(b.Why)}}
+	case p.PausedUntil.After(v.now):
+		level := LevelInfo
+		if p.PausedUntil.Sub(v.now) > longPause {
+			level = LevelWarning
+		}
+		return []Warning{{Level: level, What: what, Why: string(pace.Paused), Until: utc(p.PausedUntil), Do: "nothing: mail goes on by itself"}}
+	}
+	return nil
 }
 
 // breakerWhy says why mail waits, with what the API or the network said.

@@ -137,6 +137,12 @@ type named struct {
 	ID string `json:"id"`
 }
 
+// reassigning is the request that mails get another account.
+type reassigning struct {
+	Filter Filter `json:"filter"`
+	To     string `json:"to"`
+}
+
 // changed is the result of a change.
 type changed struct {
 	Recipients int `json:"recipients"`
@@ -151,6 +157,10 @@ func handleAdmin(mux *http.ServeMux, a Admin) {
 	handle(mux, "release", counting(a.Release))
 	handle(mux, "retry", counting(a.Retry))
 	handle(mux, "drop", counting(a.Drop))
+	handle(mux, "reassign", func(ctx context.Context, in reassigning) (changed, error) {
+		n, err := a.Reassign(ctx, in.Filter, in.To)
+		return changed{n}, err
+	})
 	handle(mux, "flush", func(ctx context.Context, _ struct{}) (changed, error) {
 		n, err := a.Flush(ctx)
 		return changed{n}, err

@@ -20,9 +20,10 @@ import (
 type view struct {
 	now     time.Time
 	running bool
-	pace    pace.State // when running
-	unkept  bool       // there is no queue, so the client must keep what cannot be sent now
-	full    bool       // the queue takes no mail
+	pace    pace.State            // when running; the default account's
+	others  map[string]pace.State // those of the other accounts
+	unkept  bool                  // there is no queue, so the client must keep what cannot be sent now
+	full    bool                  // the queue takes no mail
 	warming []warm.DomainState
 }
 
@@ -52,15 +53,21 @@ func (v view) why(m queue.Mail, r queue.Recipient) string {
 // turn says what a recipient that is due waits for, and until when. The zero time means
 // that it is its turn, or that the time is not known.
 func (v view) turn(m queue.Mail) (why string, until time.Time) {
-	switch b := v.pace.Breaker; {
+	p, known := v.pace, true
+	if m.Message.Account != "" {
+		p, known = v.others[m.Message.Account]
+	}
+	switch b := p.Breaker; {
 	case !v.running:
 		return "no daemon runs", time.Time{}
-	case b.Open && v.pace.PausedUntil.After(b.ProbeAt):
-		return breakerWhy(b), v.pace.PausedUntil
+	case !known:
+		return "its account " + text(m.Message.Account) + " is not in the configuration", time.Time{}
+	case b.Open && p.PausedUntil.After(b.ProbeAt):
+		return breakerWhy(b), p.PausedUntil
 	case b.Open:
 		return breakerWhy(b), b.ProbeAt
-	case v.pace.PausedUntil.After(v.now):
-		return string(pace.Paused), v.pace.PausedUntil
+	case p.PausedUntil.After(v.now):
+		return string(pace.Paused), p.PausedUntil
 	}
 	for _, d := range v.warming {
 		if !m.Urgent && strings.EqualFold(d.Domain, m.Domain) && d.Full() {

@@ -2,6 +2,7 @@ package app
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/internal/memnet"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
@@ -261,5 +263,51 @@ func TestAddingAnAccountTakesARestart(t *testing.T) {
 	changes, err := three.WithoutRestart(faster)
 	if err != nil || len(changes) == 0 || changes[0].Path != `account "over".rate` {
 		t.Errorf("another rate: %v, %v", changes, err)
+	}
+}
+
+// Events at an account's path, with its secret, teach that account alone.
+func TestEventsOfAnAccount(t *testing.T) {
+	keys := t.TempDir()
+	writeKeys(t, keys, "shop", "hook", "default")
+	conf := load(t, newSandbox(t).URL(), toml(t, strings.ReplaceAll(`[webhook]
+address = "127.0.0.1:0"
+secret_file = "K/default"
+[[account]]
+name = "shop"
+email = "hello@shop.example"
+key_file = "K/shop"
+webhook_secret_file = "K/hook"
+`, "K/", keys+"/")))
+	a, _ := start(t, conf)
+	post := func(path, secret string) int {
+		t.Helper()
+		return postEventTo(t, a, path, secret, "bounced.hard", "bob@example.net")
+	}
+	if got := post("/webhook/shop", "key-of-default"); got != http.StatusUnauthorized {
+		t.Errorf("another account's secret: %d", got)
+	}
+	if got := post("/webhook/other", "key-of-hook"); got != http.StatusNotFound {
+		t.Errorf("no such account: %d", got)
+	}
+	if got := post("/webhook/shop", "key-of-hook"); got != http.StatusOK {
+		t.Fatalf("its own secret: %d", got)
+	}
+	operator, err := admin.Dial(t.Context(), AdminSocket(conf))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e, err := operator.InAccount("shop").GetSuppression(t.Context(), "bob@example.net"); err != nil || e.Source != "webhook" {
+		t.Errorf("the account's list has %+v, %v", e, err)
+	}
+	if _, err := operator.GetSuppression(t.Context(), "bob@example.net"); !errors.Is(err, admin.ErrNotSuppressed) {
+		t.Errorf("the default account's list: %v", err)
+	}
+	if _, err := operator.InAccount("none").GetSuppression(t.Context(), "bob@example.net"); !errors.Is(err, admin.ErrBadRequest) {
+		t.Errorf("the list of an account that there is not: %v", err)
+	}
+	st, err := operator.Status(t.Context())
+	if err != nil || len(st.Accounts) != 2 || st.Accounts[1].Name != "shop" {
+		t.Errorf("status has the accounts %+v, %v", st.Accounts, err)
 	}
 }

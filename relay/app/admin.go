@@ -34,6 +34,11 @@ func (d *daemon) operators(c *core, reload func(context.Context) (admin.Reload, 
 		Warnings: d.status, Log: d.opt.Log, Reload: reload,
 		History: k.history, LeftOut: LeftOut(d.config),
 	}
+	names := []string{""}
+	for _, a := range c.accounts[1:] {
+		names = append(names, a.name)
+		local.Others = append(local.Others, admin.AccountOptions{Name: a.name, Pace: a.pace.State})
+	}
 	past := admin.HistoryOptions{}
 	if k.queue != nil {
 		local.Queue = k.queue
@@ -46,7 +51,7 @@ func (d *daemon) operators(c *core, reload func(context.Context) (admin.Reload, 
 	a := admin.New(local)
 	past.Admin = a
 	return admin.ServerOptions{
-		Admin: a, History: admin.NewHistory(past), Suppressions: admin.NewSuppressions(k.suppressed.Of("")), Metrics: d.metrics, Log: d.opt.Log,
+		Admin: a, History: admin.NewHistory(past), Suppressions: admin.NewSuppressions(k.suppressed, names...), Metrics: d.metrics, Log: d.opt.Log,
 		Health: admin.Health{Live: d.health.live, Ready: d.health.ready},
 	}
 }

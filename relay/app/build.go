@@ -27,7 +27,7 @@ type core struct {
 	warming  *warm.Meter
 	intake   *intake.Intake
 	users    *users
-	events   *webhook.Handler
+	events   webhook.Handlers
 }
 
 // build makes the relay from top to bottom: what is kept, the way to the API, the
@@ -75,24 +75,7 @@ func (d *daemon) build(ctx context.Context) (*core, error) {
 
 	var queued intake.Queue = intake.NoQueue{} // what does not go out at once
 	if kept.queue != nil {
-		var each []deliver.Options
-		for _, a := range accounts {
-			each = append(each, deliver.Options{
-				Settings: engineSettings(c, a.name),
-				Account:  a.name,
-				Queue:    kept.queue,
-				Attempts: a.attempts,
-				Pace:     a.pace,
-				Warming:  warming,
-				Memory:   func() deliver.Memory { return backlogMemory{memory.Share()} },
-				History:  kept.history,
-				Records:  written{kept.records, kept.recorder},
-				Tally:    tally,
-				Log:      d.logOf(a.name),
-				Metrics:  d.metricsOf(a.name),
-			})
-		}
-		engines = deliver.NewGroup(each...)
+		engines = deliver.NewGroup(d.engineOptions(c, kept, accounts, warming, memory, tally)...)
 		engines.Start()
 		telling = engines.Engine("")
 		d.onDrain(func(context.Context) { engines.StopClaiming() })
@@ -138,11 +121,43 @@ func (d *daemon) build(ctx context.Context) (*core, error) {
 		return nil, err
 	}
 
-	events := webhook.NewHandler(webhook.Options{Settings: eventSettings(c), Provider: Events(), Taker: taker{accounts[0].suppressions, telling}, Log: log, Metrics: d.metrics})
-	onReload(d, "events", eventSettings, events.Prepare)
-	d.onStatus(func(_ context.Context, now time.Time) []admin.Warning { return eventWarnings(events.Standing(), now) })
-
+	events := d.buildEvents(c, accounts, telling)
 	return &core{memory, kept, accounts, warming, in, users, events}, nil
+}
+
+// engineOptions are those of each account's part of the queue's workers.
+func (d *daemon) engineOptions(c *config.Config, kept kept, accounts []account, warming *warm.Meter, memory *budget.Budget, tally *bounce.Tally) []deliver.Options {
+	var each []deliver.Options
+	for _, a := range accounts {
+		each = append(each, deliver.Options{
+			Settings: engineSettings(c, a.name),
+			Account:  a.name,
+			Queue:    kept.queue,
+			Attempts: a.attempts,
+			Pace:     a.pace,
+			Warming:  warming,
+			Memory:   func() deliver.Memory { return backlogMemory{memory.Share()} },
+			History:  kept.history,
+			Records:  written{kept.records, kept.recorder},
+			Tally:    tally,
+			Log:      d.logOf(a.name),
+			Metrics:  d.metricsOf(a.name),
+		})
+	}
+	return each
+}
+
+// buildEvents makes what takes the provider's events, for each account at a path of its own.
+func (d *daemon) buildEvents(c *config.Config, accounts []account, telling *deliver.Engine) webhook.Handlers {
+	var events webhook.Handlers
+	for _, a := range accounts {
+		of := func(c *config.Config) webhook.Settings { return eventSettings(c, a.name) }
+		h := webhook.NewHandler(webhook.Options{Settings: of(c), Provider: Events(), Taker: taker{a.suppressions, telling}, Log: d.logOf(a.name), Metrics: d.metricsOf(a.name)})
+		onReload(d, "events", of, h.Prepare)
+		d.onStatus(func(_ context.Context, now time.Time) []admin.Warning { return eventWarnings(h.Standing(), now) })
+		events = append(events, h)
+	}
+	return events
 }
 
 // others are intake's part of all accounts but the default one.
@@ -238,7 +253,7 @@ func (d *daemon) begin(ctx context.Context, h hook) error {
 }
 
 // prepareWebhook is for the endpoint of the provider's events, if there is to be one.
-func (d *daemon) prepareWebhook(ctx context.Context, c *config.Config, events *webhook.Handler) (change, error) {
+func (d *daemon) prepareWebhook(ctx context.Context, c *config.Config, events webhook.Handlers) (change, error) {
 	w := c.Webhook
 	var settings any = w.Address
 	if w.CertFile != "" {

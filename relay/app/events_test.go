@@ -73,8 +73,13 @@ func TestTheEndpointStands(t *testing.T) {
 // postEvent tells a daemon of an event as the provider does, and returns the status of its answer.
 func postEvent(t *testing.T, a *App, secret, kind, email string) int {
 	t.Helper()
+	return postEventTo(t, a, "/webhook", secret, kind, email)
+}
+
+func postEventTo(t *testing.T, a *App, path, secret, kind, email string) int {
+	t.Helper()
 	body := fmt.Appendf(nil, `{"id":"evt_%s_%s","type":%q,"data":{"email":%q}}`, kind, email, kind, email)
-	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+a.WebhookAddr().String()+"/webhook", bytes.NewReader(body))
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+a.WebhookAddr().String()+path, bytes.NewReader(body))
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -59,6 +59,7 @@ func lines(setting string) string {
 		"account.email":                `email = "other@shop.example"`,
 		"account.email_name":           `email_name = "Other"`,
 		"account.domains":              `domains = ["shop.example", "other.example"]`,
+		"account.webhook_secret_file":  `webhook_secret_file = "F/token"`,
 		"account.foreign":              `foreign = "refuse"`,
 		"user.account":                 `account = "default"`,
 		"listener.account":             `account = "default"`,

@@ -3,6 +3,7 @@ package app
 import (
 	"fmt"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay"
@@ -137,7 +138,15 @@ func defaultSender(c *config.Config, account string) relay.Address {
 	return relay.Address{Email: c.Sender.Email, Name: c.Sender.Name}
 }
 
-func eventSettings(c *config.Config) webhook.Settings {
+// eventSettings are those of an account's endpoint for events.
+func eventSettings(c *config.Config, account string) webhook.Settings {
+	if account != "" {
+		s := webhook.Settings{Path: strings.TrimSuffix(c.Webhook.Path, "/") + "/" + account}
+		if a := c.Account(account); a != nil {
+			s.Secrets = a.WebhookSecrets()
+		}
+		return s
+	}
 	return webhook.Settings{Secrets: c.Webhook.Secrets(), Path: c.Webhook.Path}
 }
 
@@ -189,10 +198,11 @@ func defaultSenders(users []config.User) map[string]relay.Address {
 // Events reads what the provider tells.
 func Events() provider.Events { return nexuspromail.Events{} }
 
-// Registrar registers endpoints with the provider.
-func Registrar(c *config.Config) (provider.Registrar, error) {
+// Registrar registers endpoints of an account with the provider.
+func Registrar(c *config.Config, account string) (provider.Registrar, error) {
 	cas, err := ExtraCAs(c)
-	return nexuspromail.Registrar{URL: c.API.URL + c.Webhook.RegisterPath, Key: c.API.Key.Reveal(), ExtraCAs: cas}, err
+	of := accountOf(account)(c).client
+	return nexuspromail.Registrar{URL: of.URL + c.Webhook.RegisterPath, Key: of.Key, ExtraCAs: cas}, err
 }
 
 // ExtraCAs are the certificates that are trusted besides the system's.

@@ -30,6 +30,9 @@ type Account struct {
 	EmailName      string            `toml:"email_name" usual:"sender.name, if email is not set" example:"\"The shop\"" doc:"The name that goes with it."`
 	Domains        []string          `toml:"domains" usual:"the domain of email; if that is not set, sender.domains" check:"domains" example:"[\"shop.example.com\"]" doc:"The domains that are verified with the account. Mail that is from them is the account's, if neither user nor listener say otherwise."`
 	Foreign        mail.SenderPolicy `toml:"foreign" usual:"sender.foreign" words:"rewrite refuse" example:"\"rewrite\"" doc:"What becomes of the account's mail from other domains, as sender.foreign."`
+	WebhookSecret  Secret            `toml:"webhook_secret" env:"WEBHOOK_SECRET_<NAME>" credential:"webhook_secret_<name>" doc:"What the provider signs the account's events with. It is a secret and not set in the file."`
+	// As written; what is in it is in WebhookSecret.
+	WebhookSecretFile string `toml:"webhook_secret_file" check:"secret file" doc:"File that holds this secret. The account's events come in at webhook.path with / and its name behind it."`
 }
 
 // maxAccounts bounds the accounts: each has workers, connections and metrics.
@@ -45,6 +48,14 @@ func checkAccountName(s string) error {
 		return fmt.Errorf("found %s; write at most 32 small letters, digits and hyphens, as in \"shop\"", settings.Show(s))
 	}
 	return nil
+}
+
+// WebhookSecrets are those with which the account's events may be signed.
+func (a Account) WebhookSecrets() []string {
+	if !a.WebhookSecret.IsSet() {
+		return nil
+	}
+	return []string{a.WebhookSecret.Reveal()}
 }
 
 // accountAt returns the path of a setting of the i-th account.

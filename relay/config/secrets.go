@@ -186,7 +186,7 @@ func (l *loader) credential(from secretSource) (Secret, string) {
 // previous secret does not before the first change, and that of the webhook's secret
 // does not before the command that gets it has run.
 func (l *loader) mayBeAbsent(from secretSource) bool {
-	return from.path == "webhook.previous_secret" || from.path == "webhook.secret" && l.src.NoWebhookSecret
+	return from.path == "webhook.previous_secret" || (from.path == "webhook.secret" || strings.HasSuffix(from.path, ".webhook_secret")) && l.src.NoWebhookSecret
 }
 
 func (l *loader) absent(path string) bool {

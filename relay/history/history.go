@@ -189,6 +189,7 @@ type Query struct {
 	Name      string    `json:"name,omitempty"`
 	Sender    string    `json:"sender,omitempty"` // of the envelope
 	Recipient string    `json:"recipient,omitempty"`
+	Account   string    `json:"account,omitempty"` // "default" is the default one
 	Subject   string    `json:"subject,omitempty"` // a part of it, without case in ASCII
 	States    []State   `json:"states,omitempty"`
 	From      time.Time `json:"from,omitzero"`  // received at this time or later

@@ -80,6 +80,21 @@ func (h *Handler) use(s Settings) {
 	h.settings.Store(&s)
 }
 
+// Handlers are those of several accounts behind one address. Each has a path of its own;
+// the first answers all other requests.
+type Handlers []*Handler
+
+// ServeHTTP implements http.Handler.
+func (all Handlers) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	for _, h := range all[1:] {
+		if s := h.settings.Load(); s.Path == r.URL.Path && len(s.Secrets) > 0 {
+			h.ServeHTTP(w, r)
+			return
+		}
+	}
+	all[0].ServeHTTP(w, r)
+}
+
 // ServeHTTP implements http.Handler.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.metrics.requests[h.serve(w, r)].Inc()

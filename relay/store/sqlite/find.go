@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
@@ -98,6 +99,13 @@ func findQuery(q history.Query, limit int) (string, []any, error) {
 	}
 	if q.ID != "" {
 		add("m.id >= ? AND m.id < ?", q.ID, q.ID+"\x7f")
+	}
+	switch q.Account {
+	case "":
+	case relay.DefaultAccount:
+		add("json_extract(m.head, '$.account') IS NULL")
+	default:
+		add("json_extract(m.head, '$.account') = ?", q.Account)
 	}
 	if q.Subject != "" {
 		add("instr(lower(m.subject), lower(?)) > 0", q.Subject)

@@ -15,6 +15,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/endpoint"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/reach"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
+	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/app"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/provider"
@@ -63,6 +64,7 @@ Without webhook.secret_file, --print shows the secret.`,
 	fs := c.Flags()
 	path := fs.String("config", "", "TOML `file` with settings")
 	target := fs.String("url", "", "the `address` at which the provider reaches the endpoint")
+	account := fs.String("account", "", "register for this `account`, where there are several; its webhook_secret_file keeps the secret")
 	events := fs.String("events", "", "the `types` to send, separated by commas; without it, those that the relay knows")
 	show := fs.Bool("print", false, "print the secret when no file is configured for it")
 	asJSON := terminal.DeclareJSON(fs)
@@ -78,7 +80,12 @@ Without webhook.secret_file, --print shows the secret.`,
 		if err != nil {
 			return err
 		}
-		return register(cmd.Context(), t, cfg, *path, provider.Registration{URL: *target, Events: types}, *show, *asJSON)
+		o, err := ofAccount(cfg, *path, *account)
+		if err != nil {
+			return err
+		}
+		o.registration, o.show, o.asJSON = provider.Registration{URL: *target, Events: types}, *show, *asJSON
+		return o.register(cmd.Context(), t)
 	}
 	return c
 }
@@ -91,21 +98,44 @@ type registered struct {
 	Secret string   `json:"secret,omitempty"`      // only with --print, and without a file
 }
 
-func register(ctx context.Context, t *terminal.Terminal, cfg *config.Config, path string, r provider.Registration, show, asJSON bool) error {
-	file := besideConfig(path, cfg.Webhook.SecretFile)
+// registering is what register does.
+type registering struct {
+	registrar      provider.Registrar
+	setting        string // which names the file
+	file, previous string // of the secret, and of the one before
+	registration   provider.Registration
+	show, asJSON   bool
+}
+
+// ofAccount returns a registering for an account; "" and "default" are that of [api].
+func ofAccount(cfg *config.Config, path, account string) (o registering, err error) {
+	o.setting = "webhook.secret_file"
+	o.file, o.previous = besideConfig(path, cfg.Webhook.SecretFile), besideConfig(path, cfg.Webhook.PreviousSecretFile)
+	if account == relay.DefaultAccount {
+		account = ""
+	}
+	if account != "" {
+		a := cfg.Account(account)
+		if a == nil {
+			return o, fmt.Errorf("there is no [[account]] named %q", account)
+		}
+		o.setting, o.file, o.previous = "webhook_secret_file of the account", besideConfig(path, a.WebhookSecretFile), ""
+	}
+	o.registrar, err = app.Registrar(cfg, account)
+	return o, err
+}
+
+func (o registering) register(ctx context.Context, t *terminal.Terminal) error {
+	r, file, show, asJSON := o.registration, o.file, o.show, o.asJSON
 	if file == "" && !show { // the secret would be lost
-		return errors.New("there is nowhere to keep the secret: set webhook.secret_file, or say --print")
+		return fmt.Errorf("there is nowhere to keep the secret: set %s, or say --print", o.setting)
 	}
 	if file != "" {
 		if err := endpoint.Writable(file); err != nil {
-			return fmt.Errorf("webhook.secret_file: %w", err)
+			return fmt.Errorf("%s: %w", o.setting, err)
 		}
 	}
-	registrar, err := app.Registrar(cfg)
-	if err != nil {
-		return err
-	}
-	secret, err := registrar.Register(ctx, r)
+	secret, err := o.registrar.Register(ctx, r)
 	if err != nil {
 		return err
 	}
@@ -118,7 +148,7 @@ func register(ctx context.Context, t *terminal.Terminal, cfg *config.Config, pat
 		return err
 	}
 	done.File = file
-	kept, err := endpoint.Keep(file, besideConfig(path, cfg.Webhook.PreviousSecretFile), secret)
+	kept, err := endpoint.Keep(file, o.previous, secret)
 	if err == nil && asJSON {
 		return terminal.PrintJSON(t.Out, done)
 	}

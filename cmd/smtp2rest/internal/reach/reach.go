@@ -25,6 +25,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/store"
+	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
 
 // ServiceDir is the data directory of the systemd unit that we ship.
@@ -262,7 +263,7 @@ func (l location) openStore(ctx context.Context, t *terminal.Terminal, part stor
 	}
 	local := admin.New(o)
 	past.Admin = local
-	return Stopped{local, admin.NewHistory(past), admin.NewSuppressions(s.Records)}, done, nil
+	return Stopped{local, admin.NewHistory(past), admin.NewSuppressions(suppress.NewSplit(s.Records))}, done, nil
 }
 
 // explain says why the files of a stopped daemon cannot be used, and what to do.

@@ -20,6 +20,7 @@ import (
 type Selection struct {
 	States                []string
 	ID, Sender, Recipient string
+	Account               string
 	since, until          moment
 }
 
@@ -38,6 +39,7 @@ func (s *Selection) Declare(fs *pflag.FlagSet, names []string) {
 	fs.StringVar(&s.Sender, "sender", "", "only mail of this envelope `address`")
 	fs.StringVar(&s.Sender, "from", "", "the same as --sender: an `address`")
 	fs.StringVar(&s.Recipient, "recipient", "", "only mail to this `address`")
+	fs.StringVar(&s.Account, "account", "", "only mail of this `account`, where there are several; default is that of [api]")
 	fs.Var(&s.since, "since", "only mail that came since this `time`: 2026-11-25, 2026-11-25T18:00, or how long ago, such as 90m or 2d")
 	fs.Var(&s.until, "until", "only mail that came before this `time`")
 	fs.Var(&s.since, "newer", "the same as --since: a `time`, such as 2d")

@@ -87,7 +87,7 @@ func (s *selection) declare(c *cobra.Command) {
 
 // query returns what the flags select, in pages for limit rows; 0 is all of them.
 func (s *selection) query(limit int) history.Query {
-	q := history.Query{ID: s.ID, Sender: s.Sender, Recipient: s.Recipient, Subject: s.subject, From: s.Since(), Until: s.Until()}
+	q := history.Query{ID: s.ID, Sender: s.Sender, Recipient: s.Recipient, Account: s.Account, Subject: s.subject, From: s.Since(), Until: s.Until()}
 	for _, word := range s.States {
 		q.States = append(q.States, history.State(word))
 	}

@@ -131,6 +131,7 @@ func printHead(t *terminal.Terminal, m history.Mail) error {
 	if m.Author != "" && !strings.EqualFold(m.Author, m.Sender) {
 		line("from", terminal.Printable(m.Author))
 	}
+	line("account", terminal.Printable(m.Account))
 	line("message-id", terminal.Printable(m.MessageID))
 	line("subject", terminal.Printable(m.Subject))
 	if m.Size > 0 {

@@ -176,6 +176,67 @@ func confirmDrop(ctx context.Context, t *terminal.Terminal, a admin.Admin, filte
 	return t.Confirm(ctx, "Drop "+what+"? Nobody is told, and it cannot be undone.")
 }
 
+func reassignCommand(t *terminal.Terminal) *cobra.Command {
+	c := &cobra.Command{
+		Use:   "reassign [ID...] --to ACCOUNT",
+		Short: "Give mail that waits or failed to another account.",
+		Long: `Gives mails to another account, with all their recipients: those that have a recipient
+that is not sent yet. Use it for mail of an account that was removed, which is kept and
+not sent. An attempt that is under way is still made by the account that began it.
+
+Name mails by their ids, or select them by filters, or say --all. --account is whose mail
+it is now; "default" is the account of [api].`,
+		Example: terminal.Examples("smtp2rest queue reassign --account shop --to default", "smtp2rest queue reassign 06h0kq3n2a --to news"),
+	}
+	fs := c.Flags()
+	var r reach.Flags
+	var s selection
+	r.Declare(fs)
+	s.declare(c)
+	all := fs.Bool("all", false, "everything; cannot stand beside ids and filters")
+	to := fs.String("to", "", "the `account` that gets the mail")
+	c.RunE = func(cmd *cobra.Command, ids []string) error {
+		ctx := cmd.Context()
+		filter, err := s.filter()
+		if err != nil {
+			return err
+		}
+		switch selects := filter.Selects() || len(ids) > 0; {
+		case *to == "":
+			return terminal.Usagef("say which account gets the mail: --to")
+		case *all && selects:
+			return terminal.Usagef("--all is everything: leave it out, or the ids and filters")
+		case !*all && !selects:
+			return terminal.Usagef("say what to reassign: ids, a filter such as --account, or --all")
+		}
+		filter.All = *all
+		return r.With(ctx, t, func(o reach.Operator) error { return reassign(ctx, t, o, filter, ids, *to, r.JSON) })
+	}
+	return c
+}
+
+func reassign(ctx context.Context, t *terminal.Terminal, a admin.Admin, filter admin.Filter, ids []string, to string, asJSON bool) error {
+	filters, err := oneForEach(ctx, a, filter, ids)
+	if err != nil {
+		return err
+	}
+	total := 0
+	for _, f := range filters {
+		n, err := a.Reassign(ctx, f, to)
+		total += n
+		if err != nil {
+			return fmt.Errorf("%w (%s moved before that)", err, terminal.Counted(total, "mail"))
+		}
+	}
+	if asJSON {
+		return terminal.PrintJSON(t.Out, struct {
+			Mails int `json:"mails"`
+		}{total})
+	}
+	_, err = fmt.Fprintf(t.Out, "%s moved to account %s.\n", terminal.Counted(total, "mail"), terminal.Printable(to))
+	return err
+}
+
 func flushCommand(t *terminal.Terminal) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "flush",

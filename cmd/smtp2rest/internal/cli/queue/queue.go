@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
@@ -13,6 +14,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/reach"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
+	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
@@ -51,7 +53,7 @@ as long as that is kept.
 			),
 		}),
 		showCommand(t), statsCommand(t), retryCommand(t), flushCommand(t),
-		holdCommand(t), releaseCommand(t), dropCommand(t), setAsideCommand(t),
+		holdCommand(t), releaseCommand(t), dropCommand(t), reassignCommand(t), setAsideCommand(t),
 	)
 	return c
 }
@@ -69,7 +71,7 @@ func (s *selection) declare(c *cobra.Command) {
 
 // filter returns what the flags select.
 func (s *selection) filter() (admin.Filter, error) {
-	f := admin.Filter{ID: s.ID, Sender: s.Sender, Recipient: s.Recipient, From: s.Since(), Until: s.Until()}
+	f := admin.Filter{ID: s.ID, Sender: s.Sender, Recipient: s.Recipient, Account: s.Account, From: s.Since(), Until: s.Until()}
 	if s.Sender == "<>" { // a queue.Filter cannot say it: "" is any sender
 		return f, terminal.Usagef("the null sender cannot be selected; the list shows it as <>, and its mail can be named by id")
 	}
@@ -118,9 +120,17 @@ func printList(ctx context.Context, t *terminal.Terminal, a admin.Admin, f admin
 	}
 	width := terminal.AddressWidth(t)
 	head := []string{"ID", "AGE", "STATE", "TRIES", "NEXT", "SENDER", "RECIPIENT", "WHY"}
+	several := len(status.Accounts) > 0
+	if several {
+		head = slices.Insert(head, 1, "ACCOUNT")
+	}
 	shown, err := terminal.PrintTable(t, p, admin.All(ctx, a, f), head, func(e admin.Entry) []string {
-		return []string{e.ID, terminal.Age(e.Received), e.State, fmt.Sprint(e.Tries), next(e.Progress),
+		row := []string{e.ID, terminal.Age(e.Received), e.State, fmt.Sprint(e.Tries), next(e.Progress),
 			terminal.Cut(terminal.Address(e.Sender), width), terminal.Cut(terminal.Printable(e.Recipient), width), terminal.Printable(e.Why)}
+		if several {
+			row = slices.Insert(row, 1, terminal.Printable(relay.AccountName(e.Account)))
+		}
+		return row
 	})
 	if err != nil {
 		return err

@@ -70,6 +70,7 @@ func showMail(t *terminal.Terminal, m admin.Mail) error {
 	line("received", fmt.Sprintf("%s, %s ago", terminal.Clock(m.Received), terminal.Age(m.Received)))
 	line("from", ClientText(m.Client))
 	line("sender", terminal.Address(m.Sender))
+	line("account", terminal.Printable(m.Account))
 	line("size", terminal.Size(m.Size))
 	line("bounce of", terminal.Printable(m.BounceOf))
 	if m.Urgent {

@@ -127,7 +127,13 @@ func showStatus(t *terminal.Terminal, s admin.Status) error {
 	fmt.Fprintf(w, "daemon\t%s\n", daemon)
 	fmt.Fprintf(w, "queue\t%s\n", countsText(s.Queue))
 	fmt.Fprintf(w, "stored\t%s, %s\n", terminal.Counted(int(s.Queue.Mails), "mail"), terminal.Size(s.Queue.Bytes))
-	if s.Pace != nil {
+	for _, a := range s.Accounts {
+		if a.Pace != nil {
+			fmt.Fprintf(w, "account %s\tAPI %s\n", terminal.Printable(a.Name), apiText(*a.Pace))
+			fmt.Fprintf(w, "\t%s; %d calls under way\n", rateText(*a.Pace), a.Pace.InFlight)
+		}
+	}
+	if s.Pace != nil && len(s.Accounts) == 0 {
 		fmt.Fprintf(w, "API\t%s\n", apiText(*s.Pace))
 		fmt.Fprintf(w, "rate\t%s; %d calls under way\n", rateText(*s.Pace), s.Pace.InFlight)
 	}

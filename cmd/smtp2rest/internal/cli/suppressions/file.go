@@ -15,7 +15,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/reach"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
@@ -30,7 +29,7 @@ both. --json means --format jsonl.`,
 		Example: terminal.Examples("smtp2rest suppressions export > list.csv", "smtp2rest suppressions export --format jsonl --source operator"),
 		Args:    terminal.NoArgs("the list goes to standard output"),
 	}
-	var r reach.Flags
+	var r target
 	var s selection
 	r.Declare(c.Flags())
 	s.declare(c.Flags())
@@ -43,7 +42,7 @@ both. --json means --format jsonl.`,
 		case *format != "csv" && *format != "jsonl":
 			return terminal.Usagef("there is no format %q%s", *format, terminal.NoSuch(*format, []string{"csv", "jsonl"}))
 		}
-		return r.WithSuppressions(cmd.Context(), t, func(o reach.Operator) error {
+		return r.WithSuppressions(cmd.Context(), t, func(o admin.Suppressions) error {
 			return export(cmd.Context(), t.Out, o, filter, *format == "csv" && !r.JSON)
 		})
 	}
@@ -94,7 +93,7 @@ that have expired are left out.`,
 		Example: terminal.Examples("smtp2rest suppressions import list.csv", "smtp2rest suppressions import --reason hard_bounce bounces.txt"),
 		Args:    terminal.Args(1, 1, "name one file, or - for standard input"),
 	}
-	var r reach.Flags
+	var r target
 	r.Declare(c.Flags())
 	reason := c.Flags().String("reason", "operator", "the `reason` of lines that name none")
 	c.RunE = func(cmd *cobra.Command, args []string) error {
@@ -110,7 +109,7 @@ that have expired are left out.`,
 			defer func() { _ = f.Close() }() // it was only read
 			in = f
 		}
-		return r.WithSuppressions(cmd.Context(), t, func(o reach.Operator) error {
+		return r.WithSuppressions(cmd.Context(), t, func(o admin.Suppressions) error {
 			n, expired, err := importFrom(cmd.Context(), o, in, *reason)
 			if err != nil {
 				return fmt.Errorf("%s: %w (%s imported before that)", args[0], err, terminal.Counted(n, "address"))

@@ -12,7 +12,6 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
-	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/reach"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/relay/admin"
@@ -86,7 +85,7 @@ func names[T fmt.Stringer](all []T) (list []string) {
 
 // list makes c a command that lists: "suppressions list", and "suppressions" alone.
 func list(t *terminal.Terminal, c *cobra.Command) *cobra.Command {
-	var r reach.Flags
+	var r target
 	var s selection
 	var p terminal.Paging
 	r.Declare(c.Flags())
@@ -98,7 +97,7 @@ func list(t *terminal.Terminal, c *cobra.Command) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return r.WithSuppressions(cmd.Context(), t, func(o reach.Operator) error {
+		return r.WithSuppressions(cmd.Context(), t, func(o admin.Suppressions) error {
 			list := admin.AllSuppressions(cmd.Context(), o, filter)
 			if r.JSON {
 				return terminal.PrintJSONList(t.Out, p, list)
@@ -136,10 +135,10 @@ func showCommand(t *terminal.Terminal) *cobra.Command {
 		Example: terminal.Examples("smtp2rest suppressions show bob@example.net"),
 		Args:    terminal.Args(1, 1, "name one address"),
 	}
-	var r reach.Flags
+	var r target
 	r.Declare(c.Flags())
 	c.RunE = func(cmd *cobra.Command, args []string) error {
-		return r.WithSuppressions(cmd.Context(), t, func(o reach.Operator) error {
+		return r.WithSuppressions(cmd.Context(), t, func(o admin.Suppressions) error {
 			e, err := o.GetSuppression(cmd.Context(), args[0])
 			switch {
 			case err != nil:
@@ -186,7 +185,7 @@ still sent: 'smtp2rest queue drop --recipient' removes it.`,
 		Args:    terminal.Args(1, admin.MaxSuppressions, fmt.Sprintf("name the addresses, at most %d at once; 'suppressions import' takes more", admin.MaxSuppressions)),
 	}
 	fs := c.Flags()
-	var r reach.Flags
+	var r target
 	var expires time.Duration
 	r.Declare(fs)
 	reason := fs.String("reason", "operator", "the `reason` that the client is told")
@@ -209,7 +208,7 @@ still sent: 'smtp2rest queue drop --recipient' removes it.`,
 				list[i].Expires = now.Add(expires)
 			}
 		}
-		return r.WithSuppressions(cmd.Context(), t, func(o reach.Operator) error {
+		return r.WithSuppressions(cmd.Context(), t, func(o admin.Suppressions) error {
 			n, err := o.AddSuppressions(cmd.Context(), list)
 			if err != nil {
 				return err
@@ -230,10 +229,10 @@ well, the API refuses the next mail to it, and this relay suppresses it again.`,
 		Example: terminal.Examples("smtp2rest suppressions remove bob@example.net"),
 		Args:    terminal.Args(1, 1<<20, "name the addresses"),
 	}
-	var r reach.Flags
+	var r target
 	r.Declare(c.Flags())
 	c.RunE = func(cmd *cobra.Command, args []string) error {
-		return r.WithSuppressions(cmd.Context(), t, func(o reach.Operator) error {
+		return r.WithSuppressions(cmd.Context(), t, func(o admin.Suppressions) error {
 			total := 0
 			for part := range slices.Chunk(args, admin.MaxSuppressions) {
 				n, err := o.RemoveSuppressions(cmd.Context(), part)
