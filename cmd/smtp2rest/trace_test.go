@@ -190,10 +190,10 @@ func TestTrace(t *testing.T) {
 		if r := harness.Execute(t, s.env, "", "trace", "suppressed@example.net", "--state", "sent"); r.Code == 0 {
 			t.Errorf("%s: none of them was sent: %+v", when, r)
 		}
-		if r := harness.Execute(t, s.env, "", "trace", "06h"); r.Code == 0 || !strings.Contains(r.Err, "of an id at least four characters are needed") {
+		if r := harness.Execute(t, s.env, "", "trace", "06h"); r.Code == 0 || !strings.Contains(r.Err, "give at least four characters of the id") {
 			t.Errorf("%+v", r)
 		}
-		if r := harness.Execute(t, s.env, "", "trace", "nobody@example.net"); r.Code == 0 || !strings.Contains(r.Err, "nothing in the history") {
+		if r := harness.Execute(t, s.env, "", "trace", "nobody@example.net"); r.Code == 0 || !strings.Contains(r.Err, "neither in the queue nor in the history") {
 			t.Errorf("%s: %+v", when, r)
 		}
 	}

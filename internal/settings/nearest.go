@@ -3,8 +3,8 @@ package settings
 import "strings"
 
 // Nearest returns the candidate that word was probably meant to be: the one with the
-// fewest letters to add, drop, change or swap. It returns "" if those are too many for
-// the length of the word.
+// fewest letters to add, drop, change or swap. It allows at most a third of the word's letters, but at least
+// one, and otherwise returns "".
 func Nearest(word string, candidates []string) string {
 	best, fewest := "", max(1, len([]rune(word))/3)+1
 	for _, c := range candidates {
@@ -19,8 +19,8 @@ func Nearest(word string, candidates []string) string {
 // edit (the optimal string alignment distance).
 func distance(as, bs string) int {
 	a, b := []rune(as), []rune(bs)
-	// Words with so different lengths are never near. This also keeps the table
-	// small, whatever is in a file.
+	// Words of such different lengths are never near. This also keeps the table
+	// small, however long a key in a file is.
 	if len(a) > 2*len(b)+3 || len(b) > 2*len(a)+3 {
 		return len(a) + len(b)
 	}

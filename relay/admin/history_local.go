@@ -15,19 +15,19 @@ import (
 
 // HistoryOptions are the options of NewHistory.
 type HistoryOptions struct {
-	Store PastStore // nil: there is no history, and Missing says why
+	Store HistoryStore // nil: there is no history, and Missing says why
 	// Missing is the error of every call when Store is nil. By default it says
 	// that this relay keeps no queue, and so no history.
 	Missing error
 	Admin   Admin // of the same relay, for its queue
-	// Flush, if it is set, writes what the history does not have yet.
+	// Flush, if it is set, writes buffered facts to the store.
 	Flush func(ctx context.Context) error
 }
 
-// PastStore keeps the history and the suppressions.
-type PastStore interface {
+// HistoryStore is a history.Store that can also erase a suppression.
+type HistoryStore interface {
 	history.Store
-	// Erase takes an address off the list and leaves no trace of it.
+	// Erase removes an address from the list of suppressions and leaves no trace of it.
 	Erase(ctx context.Context, address string) (known bool, err error)
 }
 
@@ -42,9 +42,9 @@ var _ History = (*LocalHistory)(nil)
 // NewHistory returns a History of an open store. It need not be closed.
 func NewHistory(o HistoryOptions) *LocalHistory { return &LocalHistory{o} }
 
-// ready writes what the history does not have yet, and checks q. An error of that
-// write is ignored, because the rest of the history can be shown.
-func (l *LocalHistory) ready(ctx context.Context, q history.Query) error {
+// prepare checks q and writes buffered facts to the store. It ignores an error of that
+// write, because the rest of the history can be shown.
+func (l *LocalHistory) prepare(ctx context.Context, q history.Query) error {
 	if l.opt.Store == nil {
 		return cmp.Or(l.opt.Missing, ErrNoHistory)
 	}
@@ -61,7 +61,7 @@ func (l *LocalHistory) ready(ctx context.Context, q history.Query) error {
 
 // Find implements History.
 func (l *LocalHistory) Find(ctx context.Context, q history.Query) (Found, error) {
-	if err := l.ready(ctx, q); err != nil {
+	if err := l.prepare(ctx, q); err != nil {
 		return Found{}, err
 	}
 	entries, cursor, err := l.opt.Store.Find(ctx, q)
@@ -76,7 +76,7 @@ var shortID = regexp.MustCompile(`^[0-9a-v]{4,20}(\.[0-9a-v]*)?$`)
 
 // Trace implements History.
 func (l *LocalHistory) Trace(ctx context.Context, q history.Query) (Traced, error) {
-	if err := l.ready(ctx, q); err != nil {
+	if err := l.prepare(ctx, q); err != nil {
 		return Traced{}, err
 	}
 	if q.Name == "" {
@@ -89,7 +89,7 @@ func (l *LocalHistory) Trace(ctx context.Context, q history.Query) (Traced, erro
 	if found {
 		return l.traced(ctx, m), nil
 	}
-	matches, more, err := l.matches(ctx, q)
+	matches, more, err := l.search(ctx, q)
 	switch {
 	case err != nil:
 		return Traced{}, err
@@ -108,17 +108,17 @@ func (l *LocalHistory) Trace(ctx context.Context, q history.Query) (Traced, erro
 	return l.traced(ctx, m), nil
 }
 
-// matches returns the mails that have a name or an id that begins like it, each
-// mail once.
-func (l *LocalHistory) matches(ctx context.Context, q history.Query) (mails []history.Mail, more bool, err error) {
+// search returns the mails that q.Name names, and then those whose id begins with it,
+// without duplicates. It returns at most q.Limit mails, and whether there are more.
+func (l *LocalHistory) search(ctx context.Context, q history.Query) (mails []history.Mail, more bool, err error) {
 	limit := min(cmp.Or(max(q.Limit, 0), 100), MaxPage)
-	q.Limit = min(limit+1, MaxPage)
+	q.Limit = min(limit+1, MaxPage) // one more tells whether there are more
 	queries := []history.Query{q}
 	if q.ID == "" && shortID.MatchString(q.Name) {
 		q.ID, q.Name = q.Name, ""
 		queries = append(queries, q)
 	}
-	known := map[string]bool{}
+	seen := map[string]bool{}
 	for _, q := range queries {
 		find := func(cursor string) ([]history.Mail, string, error) {
 			q.Cursor = cursor
@@ -128,36 +128,36 @@ func (l *LocalHistory) matches(ctx context.Context, q history.Query) (mails []hi
 			switch {
 			case err != nil:
 				return nil, false, err
-			case known[m.ID]:
+			case seen[m.ID]:
 				continue
 			case len(mails) == limit:
 				return mails, true, nil
 			}
-			known[m.ID] = true
+			seen[m.ID] = true
 			mails = append(mails, m)
 		}
 	}
 	return mails, false, nil
 }
 
-// traced adds the mail as it is in the queue. The queue is right when they differ,
-// because a crash can lose the last moments of the history.
+// traced adds the mail as it is in the queue. If they differ, the queue is right, because
+// a crash can lose the last moments of the history.
 func (l *LocalHistory) traced(ctx context.Context, m history.Mail) Traced {
 	addWords(&m)
 	t := Traced{Mail: &m}
-	q, err := l.opt.Admin.Get(ctx, m.ID)
-	if err != nil || q.ID != m.ID {
+	queued, err := l.opt.Admin.Get(ctx, m.ID)
+	if err != nil || queued.ID != m.ID {
 		return t
 	}
-	t.Queue = &q
+	t.Queue = &queued
 	for i := range m.Recipients {
 		r := &m.Recipients[i]
 		if r.State != history.Waiting && r.State != history.Failed && r.State != history.Unknown {
 			continue
 		}
-		for _, now := range q.Recipients {
-			if strings.EqualFold(now.Recipient, r.Addr) {
-				r.State, r.Ended = stateInQueue(now.State), now.Ended
+		for _, current := range queued.Recipients {
+			if strings.EqualFold(current.Recipient, r.Addr) {
+				r.State, r.Ended = stateInQueue(current.State), current.Ended
 			}
 		}
 	}
@@ -174,20 +174,20 @@ func stateInQueue(state string) history.State {
 	return history.Waiting
 }
 
-// queued finds a mail that is only in the queue: it is older than the history, or the
-// history lost it.
+// queued finds a mail that is only in the queue, because it is older than the history or
+// the history lost it.
 func (l *LocalHistory) queued(ctx context.Context, name string) (Traced, error) {
-	nothing := fmt.Errorf("%w and nothing in the history: %q", queue.ErrNotFound, name)
+	notFound := &worded{fmt.Sprintf("%q is neither in the queue nor in the history", name), queue.ErrNotFound}
 	switch {
 	case len(name) < 4:
-		return Traced{}, fmt.Errorf("%w; of an id at least four characters are needed", nothing)
+		return Traced{}, fmt.Errorf("%w; give at least four characters of the id", notFound)
 	case !shortID.MatchString(name):
-		return Traced{}, nothing
+		return Traced{}, notFound
 	}
 	q, err := l.opt.Admin.Get(ctx, name)
 	switch {
 	case errors.Is(err, queue.ErrNotFound) || errors.Is(err, ErrNoQueue):
-		return Traced{}, nothing
+		return Traced{}, notFound
 	case err != nil:
 		return Traced{}, err
 	}
@@ -212,11 +212,11 @@ func (l *LocalHistory) queued(ctx context.Context, name string) (Traced, error) 
 
 // Forget implements History.
 func (l *LocalHistory) Forget(ctx context.Context, r ForgetRequest) (Forgotten, error) {
-	if err := l.ready(ctx, history.Query{}); err != nil {
+	if err := l.prepare(ctx, history.Query{}); err != nil {
 		return Forgotten{}, err
 	}
 	if !strings.Contains(r.Address, "@") {
-		return Forgotten{}, fmt.Errorf("%w: %q is no address", ErrBadRequest, r.Address)
+		return Forgotten{}, fmt.Errorf("%w: %q is not an address", ErrBadRequest, r.Address)
 	}
 	out := Forgotten{Queued: []QueuedMail{}}
 	var ids []string
@@ -232,7 +232,7 @@ func (l *LocalHistory) Forget(ctx context.Context, r ForgetRequest) (Forgotten, 
 		}
 	}
 	var err error
-	if r.Suppressions { // first, because Forget searches the files for the address
+	if r.Suppressions { // first, because Store.Forget searches records.db for the address
 		if out.Suppressed, err = l.opt.Store.Erase(ctx, r.Address); err != nil {
 			return out, err
 		}

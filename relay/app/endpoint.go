@@ -85,8 +85,8 @@ func (e *endpoint) prepare(ctx context.Context, address string, settings any, se
 			return change{}, e.bindError(address, err)
 		}
 	}
-	turn := socket.Turn()
-	next := server(turn)
+	listener := socket.NewListener()
+	next := server(listener)
 	if err := next.Start(ctx); err != nil {
 		if opened {
 			socket.Close()
@@ -94,7 +94,7 @@ func (e *endpoint) prepare(ctx context.Context, address string, settings any, se
 		return change{}, fmt.Errorf("%s: %w", e.setting, err)
 	}
 	return change{
-		apply: func() { turn.Lead(); e.replace(address, settings, socket, next) },
+		apply: func() { listener.Activate(); e.replace(address, settings, socket, next) },
 		undo: func() {
 			_ = next.Stop(ctx) // it has no client
 			if opened {

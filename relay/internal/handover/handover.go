@@ -1,6 +1,6 @@
 // Package handover keeps a TCP socket open while the servers behind it change. On a
 // reload, a new server takes over at the same address, and no client is refused in
-// between. smtpd, which imports nothing of relay, has its own for its sessions.
+// between. smtpd may not import relay, and has its own version in listener.go.
 package handover
 
 import (
@@ -11,10 +11,10 @@ import (
 	"time"
 )
 
-// acceptPause follows an error of Accept, such as too many open files.
+// acceptPause is the wait after Accept fails, for example because too many files are open.
 const acceptPause = 100 * time.Millisecond
 
-// Socket accepts connections and gives them to the Turn that leads.
+// Socket accepts connections and gives them to the active Listener.
 type Socket struct {
 	listener net.Listener
 	closed   chan struct{}
@@ -22,11 +22,11 @@ type Socket struct {
 	once     sync.Once
 
 	mu      sync.Mutex
-	turn    *Turn         // the one that leads; nil before the first
-	changed chan struct{} // closed when another takes the lead
+	active  *Listener     // nil before the first is activated
+	changed chan struct{} // closed when another Listener becomes active
 }
 
-// Listen binds an address. It accepts no connections before a Turn leads.
+// Listen binds an address. It accepts no connections before a Listener is active.
 func Listen(ctx context.Context, address string) (*Socket, error) {
 	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
@@ -51,8 +51,8 @@ func (s *Socket) Close() {
 
 func (s *Socket) accept() {
 	defer close(s.served)
-	// Before a server leads, clients wait in the kernel's queue.
-	if s.leader() == nil {
+	// Before a Listener is active, clients wait in the kernel's queue.
+	if s.waitForActive() == nil {
 		return
 	}
 	for {
@@ -66,7 +66,7 @@ func (s *Socket) accept() {
 			}
 			continue
 		}
-		for !s.leader().offer(conn, s.closed) {
+		for !s.waitForActive().offer(conn, s.closed) { // not nil: s.active is never unset
 			if s.isClosed() {
 				_ = conn.Close()
 				return
@@ -75,20 +75,20 @@ func (s *Socket) accept() {
 	}
 }
 
-// leader waits for an open Turn that leads. If the socket is closed, it returns the
-// last Turn, which may be nil.
-func (s *Socket) leader() *Turn {
+// waitForActive waits until the active Listener is open, and returns it. If the socket is
+// closed, it returns the last one, which may be nil.
+func (s *Socket) waitForActive() *Listener {
 	for {
 		s.mu.Lock()
-		turn, changed := s.turn, s.changed
+		active, changed := s.active, s.changed
 		s.mu.Unlock()
-		if turn != nil && !turn.isClosed() {
-			return turn
+		if active != nil && !active.isClosed() {
+			return active
 		}
 		select {
 		case <-changed:
 		case <-s.closed:
-			return turn
+			return active
 		}
 	}
 }
@@ -102,7 +102,7 @@ func (s *Socket) isClosed() bool {
 	}
 }
 
-// pause waits. It returns false if the socket is closed in the meantime.
+// pause waits for acceptPause. It returns false if the socket is closed in the meantime.
 func (s *Socket) pause() bool {
 	timer := time.NewTimer(acceptPause)
 	defer timer.Stop()
@@ -114,48 +114,48 @@ func (s *Socket) pause() bool {
 	}
 }
 
-// Turn is one server's view of the socket. It is a net.Listener that gets connections
-// while it leads.
-type Turn struct {
+// Listener is one server's view of the socket. It is a net.Listener that gets connections
+// while it is active.
+type Listener struct {
 	socket   *Socket
 	incoming chan net.Conn
 	closed   chan struct{}
 	once     sync.Once
 }
 
-var _ net.Listener = (*Turn)(nil)
+var _ net.Listener = (*Listener)(nil)
 
-// Turn returns a Turn that does not lead yet.
-func (s *Socket) Turn() *Turn {
-	return &Turn{socket: s, incoming: make(chan net.Conn), closed: make(chan struct{})}
+// NewListener returns a Listener that is not active yet.
+func (s *Socket) NewListener() *Listener {
+	return &Listener{socket: s, incoming: make(chan net.Conn), closed: make(chan struct{})}
 }
 
-// Lead makes t get the connections from now on. The server of the Turn before must
-// close that one.
-func (t *Turn) Lead() {
-	s := t.socket
+// Activate makes l get the connections from now on. The previous server must close its own
+// Listener.
+func (l *Listener) Activate() {
+	s := l.socket
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.turn = t
+	s.active = l
 	close(s.changed)
 	s.changed = make(chan struct{})
 }
 
-// offer returns false if the Turn or the socket is closed.
-func (t *Turn) offer(conn net.Conn, end <-chan struct{}) bool {
+// offer hands conn to the server. It returns false if the Listener or the socket is closed.
+func (l *Listener) offer(conn net.Conn, socketClosed <-chan struct{}) bool {
 	select {
-	case t.incoming <- conn:
+	case l.incoming <- conn:
 		return true
-	case <-t.closed:
+	case <-l.closed:
 		return false
-	case <-end:
+	case <-socketClosed:
 		return false
 	}
 }
 
-func (t *Turn) isClosed() bool {
+func (l *Listener) isClosed() bool {
 	select {
-	case <-t.closed:
+	case <-l.closed:
 		return true
 	default:
 		return false
@@ -163,22 +163,22 @@ func (t *Turn) isClosed() bool {
 }
 
 // Accept implements net.Listener.
-func (t *Turn) Accept() (net.Conn, error) {
+func (l *Listener) Accept() (net.Conn, error) {
 	select {
-	case conn := <-t.incoming:
+	case conn := <-l.incoming:
 		return conn, nil
-	case <-t.closed:
+	case <-l.closed:
 		return nil, net.ErrClosed
-	case <-t.socket.closed:
+	case <-l.socket.closed:
 		return nil, net.ErrClosed
 	}
 }
 
 // Close implements net.Listener. The socket stays open.
-func (t *Turn) Close() error {
-	t.once.Do(func() { close(t.closed) })
+func (l *Listener) Close() error {
+	l.once.Do(func() { close(l.closed) })
 	return nil
 }
 
 // Addr implements net.Listener.
-func (t *Turn) Addr() net.Addr { return t.socket.Addr() }
+func (l *Listener) Addr() net.Addr { return l.socket.Addr() }

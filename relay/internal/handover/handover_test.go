@@ -25,14 +25,14 @@ func listen(t *testing.T) *Socket {
 	return s
 }
 
-// says answers with one word on a Turn, until it is closed.
-func says(t *testing.T, turn *Turn, word string) {
+// says answers every connection of l with one word, until l is closed.
+func says(t *testing.T, l *Listener, word string) {
 	t.Helper()
 	var wg sync.WaitGroup
-	t.Cleanup(func() { _ = turn.Close(); wg.Wait() })
+	t.Cleanup(func() { _ = l.Close(); wg.Wait() })
 	wg.Go(func() {
 		for {
-			conn, err := turn.Accept()
+			conn, err := l.Accept()
 			if err != nil {
 				if !errors.Is(err, net.ErrClosed) {
 					t.Errorf("Accept: %v", err)
@@ -60,35 +60,35 @@ func ask(t *testing.T, s *Socket) string {
 	return string(said)
 }
 
-// A client that comes before any server leads waits. A client that comes after a
+// A client that comes before any listener is active waits. A client that comes after a
 // change gets the new server. While servers change again and again, nobody is refused.
 func TestHandover(t *testing.T) {
 	s := listen(t)
 	early := make(chan string, 1)
 	go func() { early <- ask(t, s) }()
-	first := s.Turn()
+	first := s.NewListener()
 	says(t, first, "first")
-	first.Lead()
+	first.Activate()
 	if got := <-early; got != "first" {
 		t.Errorf("the early client hears %q", got)
 	}
-	second := s.Turn()
+	second := s.NewListener()
 	says(t, second, "second")
 	if got := ask(t, s); got != "first" {
 		t.Errorf("before the change: %q", got)
 	}
-	second.Lead()
+	second.Activate()
 	_ = first.Close()
 	if got := ask(t, s); got != "second" {
 		t.Errorf("after the change: %q", got)
 	}
 	before := second
 	for range 50 {
-		next := s.Turn()
+		next := s.NewListener()
 		says(t, next, "next")
 		answer := make(chan string, 1)
 		go func() { answer <- ask(t, s) }()
-		next.Lead()
+		next.Activate()
 		_ = before.Close()
 		if got := <-answer; got != "next" && got != "second" {
 			t.Errorf("during a change: %q", got)
@@ -100,19 +100,19 @@ func TestHandover(t *testing.T) {
 // Closing a socket ends whoever waits for it.
 func TestClose(t *testing.T) {
 	s := listen(t)
-	turn := s.Turn()
-	says(t, turn, "x")
-	turn.Lead()
+	l := s.NewListener()
+	says(t, l, "x")
+	l.Activate()
 	if got := ask(t, s); got != "x" {
 		t.Errorf("%q", got)
 	}
 	s.Close()
 	s.Close()
-	if _, err := turn.Accept(); !errors.Is(err, net.ErrClosed) {
+	if _, err := l.Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Accept: %v", err)
 	}
 	if _, err := net.DialTimeout("tcp", s.Addr().String(), patience); err == nil {
 		t.Error("it still listens")
 	}
-	listen(t) // nobody ever leads, and it ends all the same
+	listen(t) // no listener is ever activated, but it ends
 }

@@ -25,12 +25,12 @@ without a name, about the program. The pages say what the help says. --dir write
 pages below a directory, in man1 and man5, where packages install them.`,
 		Example: terminal.Examples("smtp2rest man queue drop | man -l -", "smtp2rest man config | man -l -", "smtp2rest man --dir /usr/local/share/man"),
 	}
-	c.Long += terminal.NoJSON("man reads what it prints")
+	c.Long += terminal.NoJSON("the output is for man(1)")
 	dir := c.Flags().String("dir", "", "write every page below this `directory`")
 	c.RunE = func(_ *cobra.Command, args []string) error {
 		switch {
 		case *dir != "" && len(args) > 0:
-			return terminal.Usagef("one page at a time, or --dir for all of them")
+			return terminal.Usagef("give a command or --dir, not both")
 		case *dir != "":
 			return writePages(t, *dir)
 		}
@@ -48,7 +48,7 @@ func manualPage(t *terminal.Terminal, args []string) ([]byte, error) {
 	if len(args) == 1 && args[0] == "config" {
 		return configPage(t.Version), nil
 	}
-	found, rest, err := documented(t).Find(args)
+	found, rest, err := commandsForManual(t).Find(args)
 	if err != nil || len(rest) > 0 {
 		return nil, terminal.UnknownCommand(found, rest[0])
 	}
@@ -57,19 +57,19 @@ func manualPage(t *terminal.Terminal, args []string) ([]byte, error) {
 	return page.Bytes(), err
 }
 
-// manHeader has no date of its own, so that two builds of a version are the same.
+// manHeader uses a fixed date, so that builds are reproducible.
 func manHeader(t *terminal.Terminal, section string) *doc.GenManHeader {
 	return &doc.GenManHeader{Section: section, Source: "smtp2rest " + t.Version, Manual: "smtp2rest", Date: new(time.Unix(0, 0))}
 }
 
-// documented returns the tree of commands with texts that md2man lays out as the help
-// does: indented lines are a table.
-func documented(t *terminal.Terminal) *cobra.Command {
+// commandsForManual returns all commands, with their texts marked so that md2man keeps
+// tables as the help has them.
+func commandsForManual(t *terminal.Terminal) *cobra.Command {
 	c := Root(t)
 	c.DisableAutoGenTag = true
 	var walk func(*cobra.Command)
 	walk = func(c *cobra.Command) {
-		c.Long = tables(c.Long)
+		c.Long = markTables(c.Long)
 		for _, sub := range c.Commands() {
 			walk(sub)
 		}
@@ -78,8 +78,8 @@ func documented(t *terminal.Terminal) *cobra.Command {
 	return c
 }
 
-// tables turns lines that begin with a space into a code block of Markdown.
-func tables(text string) string {
+// markTables makes lines that begin with a space a code block of Markdown.
+func markTables(text string) string {
 	var b strings.Builder
 	inside := false
 	for line := range strings.Lines(text) {
@@ -104,7 +104,7 @@ func writePages(t *terminal.Terminal, dir string) error {
 		}
 	}
 	options := doc.GenManTreeOptions{Header: manHeader(t, "1"), Path: filepath.Join(dir, "man1"), CommandSeparator: "-"}
-	if err := doc.GenManTreeFromOpts(documented(t), options); err != nil {
+	if err := doc.GenManTreeFromOpts(commandsForManual(t), options); err != nil {
 		return err
 	}
 	return os.WriteFile(filepath.Join(dir, "man5", "smtp2rest.toml.5"), configPage(t.Version), 0o644)
@@ -123,14 +123,14 @@ func configPage(version string) []byte {
 		case section.Repeated:
 			name += " (none or several tables)"
 		}
-		fmt.Fprintf(&b, "# %s\n\n%s\n\n", name, escaped(section.Doc))
+		fmt.Fprintf(&b, "# %s\n\n%s\n\n", name, escapeMarkdown(section.Doc))
 		for _, s := range section.Settings {
-			fmt.Fprintf(&b, "**%s**\n: %s", escaped(s.Path), escaped(s.Doc))
+			fmt.Fprintf(&b, "**%s**\n: %s", escapeMarkdown(s.Path), escapeMarkdown(s.Doc))
 			if s.Default != "" {
-				fmt.Fprintf(&b, " Default: %s.", escaped(s.Default))
+				fmt.Fprintf(&b, " Default: %s.", escapeMarkdown(s.Default))
 			}
 			if s.Env != "" {
-				fmt.Fprintf(&b, " Environment: %s.", escaped(s.Env))
+				fmt.Fprintf(&b, " Environment: %s.", escapeMarkdown(s.Env))
 			}
 			b.WriteString("\n\n")
 		}
@@ -139,7 +139,7 @@ func configPage(version string) []byte {
 	return md2man.Render([]byte(b.String()))
 }
 
-// escaped makes s plain text for Markdown.
-func escaped(s string) string {
+// escapeMarkdown escapes s, so that Markdown shows it as it is.
+func escapeMarkdown(s string) string {
 	return strings.NewReplacer(`\`, `\\`, `*`, `\*`, `_`, `\_`, "`", "\\`", `[`, `\[`, `]`, `\]`, `<`, `\<`, `>`, `\>`, "\n", " ").Replace(s)
 }

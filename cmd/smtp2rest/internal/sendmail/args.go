@@ -105,7 +105,7 @@ func (p *parser) option(letter byte, value string) error {
 		}
 		c.From, c.HasFrom = from, true
 	case 'F':
-		c.Name = value
+		c.FullName = value
 	case 'C':
 		c.Settings = value
 	case 'o':

@@ -15,9 +15,9 @@ func TestParse(t *testing.T) {
 		who, words string // words are separated by a blank; · is a blank inside one
 		want       Command
 	}{
-		{"Debian's cron", "-FCronDaemon -i -odi -oem -oi -t -f root", Command{From: "root", HasFrom: true, Name: "CronDaemon", FromHeader: true, IgnoreDots: true}},
-		{"Debian's cron 3.0pl1", "-i -FCronDaemon -B8BITMIME -oem root", Command{Name: "CronDaemon", IgnoreDots: true, Recipients: root}},
-		{"cronie", "-FCronDaemon -i -odi -oem -oi -t -f root@web1", Command{From: "root@web1", HasFrom: true, Name: "CronDaemon", FromHeader: true, IgnoreDots: true}},
+		{"Debian's cron", "-FCronDaemon -i -odi -oem -oi -t -f root", Command{From: "root", HasFrom: true, FullName: "CronDaemon", FromHeader: true, IgnoreDots: true}},
+		{"Debian's cron 3.0pl1", "-i -FCronDaemon -B8BITMIME -oem root", Command{FullName: "CronDaemon", IgnoreDots: true, Recipients: root}},
+		{"cronie", "-FCronDaemon -i -odi -oem -oi -t -f root@web1", Command{From: "root@web1", HasFrom: true, FullName: "CronDaemon", FromHeader: true, IgnoreDots: true}},
 		{"PHP's mail()", "-t -i", Command{FromHeader: true, IgnoreDots: true}},
 		{"PHP's mail() with a fifth argument", "-t -i -fshop@example.com", Command{From: "shop@example.com", HasFrom: true, FromHeader: true, IgnoreDots: true}},
 		{"PHP, a log as an attack", "-t -i -OQueueDirectory=/tmp -X/var/www/x.php", Command{FromHeader: true, IgnoreDots: true}},
@@ -39,7 +39,7 @@ func TestParse(t *testing.T) {
 		{"the null sender", "-f <> root", Command{HasFrom: true, Recipients: root}},
 		{"the null sender as an empty word", "-f  root", Command{HasFrom: true, Recipients: root}},
 		{"a sender with a name", "-f Bob·<bob@example.net> root", Command{From: "bob@example.net", HasFrom: true, Recipients: root}},
-		{"a full name of several words", "-F Zoë·Q.·Public root", Command{Name: "Zoë Q. Public", Recipients: root}},
+		{"a full name of several words", "-F Zoë·Q.·Public root", Command{FullName: "Zoë Q. Public", Recipients: root}},
 		{"separate -o", "-o i -o em root", Command{IgnoreDots: true, Recipients: root}},
 		{"-oi taken back", "-oi -oiFalse root", Command{Recipients: root}},
 		{"long options of sendmail 8", "-O IgnoreDots=true -ODeliveryMode=b root", Command{IgnoreDots: true, Recipients: root}},

@@ -33,7 +33,7 @@ func TestSettings(t *testing.T) {
 	for text, want := range map[string]string{
 		"server":               "line 1: write name = value",
 		"\nserver = ":          "line 2: write name = value",
-		"port = 25":            "line 1: there are two settings, server and domain",
+		"port = 25":            "line 1: unknown setting; the settings are server and domain",
 		"root:$6$secret:19000": "line 1: write name = value",
 		"domain = a b":         `domain: "a b" is not a domain name`,
 	} {
@@ -43,17 +43,17 @@ func TestSettings(t *testing.T) {
 	}
 }
 
-func TestDial(t *testing.T) {
+func TestServerAddress(t *testing.T) {
 	for server, want := range map[string]string{
 		"127.0.0.1:2525": "tcp 127.0.0.1:2525", "[::1]:25": "tcp [::1]:25", "relay:25": "tcp relay:25",
 		"/run/s.sock": "unix /run/s.sock", "unix:/run/s.sock": "unix /run/s.sock", "unix:s": "unix s",
 	} {
-		if network, address, err := Dial(server); err != nil || network+" "+address != want {
+		if network, address, err := ServerAddress(server); err != nil || network+" "+address != want {
 			t.Errorf("%s: %s %s %v", server, network, address, err)
 		}
 	}
 	for _, server := range []string{"", "relay", "127.0.0.1", "::1", "relay:"} {
-		if _, _, err := Dial(server); err == nil {
+		if _, _, err := ServerAddress(server); err == nil {
 			t.Errorf("%q was taken", server)
 		}
 	}

@@ -9,13 +9,13 @@ import (
 	"unicode"
 )
 
-// Local is what a mail says of the machine, the user and the time.
+// Local has what a mail says about the machine, the user and the time.
 type Local struct {
-	User   string // login name
-	Name   string // full name
-	Domain string // of this machine
-	Now    time.Time
-	ID     string // left part of a Message-ID
+	User     string // login name
+	FullName string
+	Domain   string // of this machine
+	Now      time.Time
+	ID       string // left part of a Message-ID
 }
 
 // A Mail is a mail to hand over.
@@ -26,8 +26,8 @@ type Mail struct {
 	Data       []byte // with CRLF line ends
 }
 
-// Compose makes the mail to send from what was read. The sender of the envelope is that
-// of -f, else the user. With -t the recipients are in the header.
+// Compose makes the mail to send from what was read. The sender of the envelope is the
+// one of -f, otherwise the user. With -t the recipients are in the header.
 func Compose(c Command, raw []byte, l Local) (Mail, error) {
 	if !c.IgnoreDots {
 		raw = untilDot(raw)
@@ -233,12 +233,12 @@ func missing(fields []field, c Command, from string, l Local) []field {
 			add = append(add, field{strings.ToLower(name), []byte(name + ": " + value)})
 		}
 	}
-	author, name := from, c.Name
+	author, name := from, c.FullName
 	if author == "" {
 		author = l.qualify("MAILER-DAEMON")
 	}
 	if name == "" && !c.HasFrom {
-		name = l.Name // the name of -f's address is not known
+		name = l.FullName // the name of -f's address is not known
 	}
 	put("From", mailbox(name, author))
 	put("Date", l.Now.Format("Mon, 2 Jan 2006 15:04:05 -0700"))

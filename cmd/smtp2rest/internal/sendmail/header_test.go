@@ -15,7 +15,7 @@ var update = flag.Bool("update", false, "write the golden files")
 
 func here() Local {
 	return Local{
-		User: "root", Name: "Röt & Co.", Domain: "web1.example.com", ID: "id1",
+		User: "root", FullName: "Röt & Co.", Domain: "web1.example.com", ID: "id1",
 		Now: time.Date(2026, 12, 1, 8, 30, 5, 0, time.FixedZone("", 3600)),
 	}
 }
@@ -100,7 +100,7 @@ func FuzzCompose(f *testing.F) {
 		f.Add(s, "name")
 	}
 	f.Fuzz(func(t *testing.T, raw, name string) {
-		c := Command{Mode: Deliver, Name: name, Recipients: []string{"root"}, IgnoreDots: true}
+		c := Command{Mode: Deliver, FullName: name, Recipients: []string{"root"}, IgnoreDots: true}
 		m, err := Compose(c, []byte(raw), here())
 		if err != nil {
 			t.Fatalf("without -t nothing is wrong with a mail: %v", err)

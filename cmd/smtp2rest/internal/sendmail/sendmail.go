@@ -3,8 +3,7 @@
 // the mail, speaks SMTP and ends the process.
 //
 // The caller may be a web application that passes on what strangers typed. So nothing
-// here starts a program or writes a file, and no value can become two, such as a name
-// that ends its header line and begins another.
+// here starts a program or writes a file, and no value can inject another header line.
 package sendmail
 
 import (
@@ -13,7 +12,7 @@ import (
 	"strings"
 )
 
-// A Mode is what a call asks for.
+// A Mode is what sendmail is asked to do.
 type Mode byte
 
 // The modes, by their letters behind -b.
@@ -29,9 +28,9 @@ const (
 // A Command is a command line.
 type Command struct {
 	Mode        Mode
-	From        string // -f or -r, an address; "" is none or the null sender
+	From        string // -f or -r, an address; "" is the null sender, or none was given
 	HasFrom     bool   // -f or -r was given
-	Name        string // -F
+	FullName    string // -F
 	Recipients  []string
 	FromHeader  bool   // -t: recipients are in the header as well
 	IgnoreDots  bool   // -i: a line with a dot alone does not end the mail
@@ -52,7 +51,7 @@ const (
 	Software    = 70 // a bug
 	IOErr       = 74 // the mail cannot be read
 	TempFail    = 75 // not now: nothing is lost if the caller tries again
-	Protocol    = 76 // the other side does not speak SMTP as we do
+	Protocol    = 76 // the server broke the protocol
 	NoPerm      = 77 // the sender may not send, or the recipient wants no mail
 	Config      = 78 // our settings are wrong
 )
@@ -70,9 +69,9 @@ func Errorf(code int, format string, args ...any) *Error {
 	return &Error{code, fmt.Sprintf(format, args...)}
 }
 
-// ExitCode returns the exit code for a refusal, from its code, such as 550, and its
-// enhanced status code (RFC 3463), such as 5.1.1. The first number of the latter is 0 if
-// the server gave none.
+// ExitCode returns the exit code for a refusal. code is its reply code, such as 550, and
+// enhanced is its enhanced status code (RFC 3463), such as 5.1.1; enhanced is zero if the
+// server gave none.
 func ExitCode(code int, enhanced [3]int) int {
 	if code/100 != 5 {
 		return TempFail
@@ -97,30 +96,31 @@ func ExitCode(code int, enhanced [3]int) int {
 	return Unavailable
 }
 
+// byEnhanced returns the exit code for an enhanced status code (RFC 3463 section 3), or 0.
 func byEnhanced(subject, detail int) int {
 	switch subject {
-	case 1:
+	case 1: // addressing
 		switch detail {
-		case 1, 6, 10:
+		case 1, 6, 10: // bad mailbox; moved; null MX (RFC 7505)
 			return NoUser
-		case 2:
+		case 2: // bad destination system
 			return NoHost
-		case 3, 7, 8:
+		case 3, 7, 8: // bad syntax of the recipient or of the sender; bad sender's system
 			return DataErr
 		}
-	case 2:
+	case 2: // mailbox
 		if detail == 3 {
 			return DataErr // too large for the mailbox
 		}
-	case 3:
+	case 3: // mail system
 		if detail == 4 {
 			return DataErr // too large for the system
 		}
-	case 5:
+	case 5: // protocol
 		return Protocol
-	case 6:
+	case 6: // content
 		return DataErr
-	case 7:
+	case 7: // security or policy
 		return NoPerm
 	}
 	return 0
@@ -129,8 +129,8 @@ func byEnhanced(subject, detail int) int {
 // DefaultServer is where the daemon listens by default.
 const DefaultServer = "127.0.0.1:2525"
 
-// Settings are all settings in sendmail.conf. The daemon's own file is not read: it names
-// the files of secrets, and everybody who may send mail may run sendmail.
+// Settings are all settings in sendmail.conf. The daemon's own file is not read, because it
+// names secret files, and any user may run sendmail.
 type Settings struct {
 	Server string // host:port, or the path of a unix socket
 	Domain string // of senders that have none; "" is the machine's name
@@ -157,7 +157,7 @@ func ParseSettings(text string) (Settings, error) {
 		case name == "domain":
 			s.Domain = value
 		default:
-			return s, fmt.Errorf("line %d: there are two settings, server and domain", n)
+			return s, fmt.Errorf("line %d: unknown setting; the settings are server and domain", n)
 		}
 	}
 	if s.Domain != "" && !isDomain(s.Domain) {
@@ -166,8 +166,8 @@ func ParseSettings(text string) (Settings, error) {
 	return s, nil
 }
 
-// Dial returns the network and address of a server, for net.Dial.
-func Dial(server string) (network, address string, err error) {
+// ServerAddress returns the network and address of a server, for net.Dial.
+func ServerAddress(server string) (network, address string, err error) {
 	if path, ok := strings.CutPrefix(server, "unix:"); ok || strings.HasPrefix(server, "/") {
 		return "unix", path, nil
 	}
@@ -177,7 +177,7 @@ func Dial(server string) (network, address string, err error) {
 	return "tcp", server, nil
 }
 
-// Domain returns the machine's name if it is a domain, else "localhost".
+// Domain returns the machine's name if it is a domain, otherwise "localhost".
 func Domain(hostname string) string {
 	if isDomain(hostname) {
 		return hostname

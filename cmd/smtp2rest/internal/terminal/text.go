@@ -12,9 +12,9 @@ import (
 	"unicode/utf8"
 )
 
-// Printable replaces everything in s that a terminal would act on, or that would
-// look like something else, by an escape. It is needed for addresses and for the
-// answers of an API, because they come from strangers.
+// Printable escapes everything in s that a terminal would act on or that would look like
+// something else. Addresses and the answers of an API need it, because they come from
+// strangers.
 func Printable(s string) string {
 	clean := func(r rune) bool { return unicode.IsPrint(r) && r != utf8.RuneError }
 	if strings.IndexFunc(s, func(r rune) bool { return !clean(r) }) < 0 {
@@ -39,18 +39,19 @@ func Cut(s string, width int) string {
 	return string([]rune(s)[:max(width-1, 0)]) + "…"
 }
 
-// Age says how long ago a time was, in the largest unit: "3d".
+// Age formats the time since at in its largest unit, such as "3d".
 func Age(at time.Time) string { return span(time.Since(at)) }
 
-// Until says how long it is until a time: "2m".
+// Until formats the time until at in its largest unit, such as "2m". It rounds up, so that
+// nothing happens later than it says.
 func Until(at time.Time) string {
 	d := time.Until(at)
 	for _, unit := range []time.Duration{time.Hour, time.Minute, time.Second} {
 		if d >= unit {
-			return span((d + unit - 1).Truncate(unit)) // rounded up: never too soon
+			return span((d + unit - 1).Truncate(unit))
 		}
 	}
-	return span(max(d, 0) + time.Second - 1)
+	return span(max(d, 0) + time.Second - 1) // span drops the fraction of a second
 }
 
 func span(d time.Duration) string {
@@ -66,10 +67,10 @@ func span(d time.Duration) string {
 	}
 }
 
-// Clock is a time for a person, in the local time zone.
+// Clock formats a time for a person, in the local time zone.
 func Clock(at time.Time) string { return at.Local().Format("2006-01-02 15:04:05") }
 
-// Size is a number of bytes for a person: "1.5 KiB".
+// Size formats a number of bytes for a person, such as "1.5 KiB".
 func Size(n int64) string {
 	const unit = 1 << 10
 	switch {
@@ -82,7 +83,7 @@ func Size(n int64) string {
 	}
 }
 
-// Address writes a sender as SMTP does: the null sender is "<>".
+// Address formats a sender as SMTP does: the null sender is "<>".
 func Address(s string) string {
 	if s == "" {
 		return "<>"
@@ -111,14 +112,14 @@ func CopyRaw(t *Terminal, r io.Reader) error {
 			out.WriteString(`\ufffd`)
 		case c == '\n' || c == '\t':
 			out.WriteRune(c)
-		case c == '\r': // it ends each line
+		case c == '\r': // dropped: each line ends with CR LF
 		default:
 			out.WriteString(Printable(string(c)))
 		}
 	}
 }
 
-// Counted is a number with its noun: "1 mail", "2 mails".
+// Counted formats a number with its noun, such as "1 mail" or "2 mails".
 func Counted(n int, what string) string {
 	if n == 1 {
 		return "1 " + what

@@ -173,7 +173,7 @@ func local(s sendmail.Settings) sendmail.Local {
 	if u, err := user.Current(); err == nil {
 		l.User = u.Username
 		// passwd(5): an ampersand in the full name stands for the login name.
-		l.Name = strings.ReplaceAll(u.Name, "&", capital(u.Username))
+		l.FullName = strings.ReplaceAll(u.Name, "&", capital(u.Username))
 	}
 	if l.Domain == "" {
 		name, _ := os.Hostname() // "" when it is not known

@@ -24,7 +24,7 @@ const connectTime = 30 * time.Second
 // dialDaemon connects to the daemon. The connection is closed when ctx ends; done must
 // be called.
 func dialDaemon(ctx context.Context, server string) (conn net.Conn, done func(), err error) {
-	network, address, err := sendmail.Dial(server)
+	network, address, err := sendmail.ServerAddress(server)
 	if err != nil {
 		return nil, nil, err
 	}
