@@ -77,7 +77,10 @@ func scratchQueue(cfg *config.Config) (cleanUp func() error, err error) {
 // startSandbox starts a sandbox on the address and makes cfg use it. When the address
 // is taken, it says so in taken and uses a free port.
 func startSandbox(ctx context.Context, cfg *config.Config, address string) (box *sandbox.Server, taken, err error) {
-	o := sandbox.Options{Address: address, Key: cfg.API.Key.Reveal(), Path: cfg.API.Path}
+	o := sandbox.Options{Address: address, Key: cfg.API.Key.Reveal(), Path: cfg.API.Path, Accounts: map[string]sandbox.Options{}}
+	for _, a := range cfg.Accounts {
+		o.Accounts[a.Name] = sandbox.Options{Key: a.Key.Reveal()}
+	}
 	box = sandbox.New(o)
 	err = box.Start(context.WithoutCancel(ctx))
 	if errors.Is(err, holder.InUse) {
@@ -90,6 +93,9 @@ func startSandbox(ctx context.Context, cfg *config.Config, address string) (box 
 		return nil, nil, err
 	}
 	cfg.API.URL = box.URL()
+	for i := range cfg.Accounts { // whatever its url is: nothing may reach the real API
+		cfg.Accounts[i].URL, cfg.Accounts[i].Path = cfg.API.URL, cfg.API.Path
+	}
 	return box, taken, nil
 }
 
@@ -103,10 +109,17 @@ func sandboxed(path string) config.Source {
 func withSandboxEnv(t *terminal.Terminal) *terminal.Terminal {
 	real, boxed := t.Env, *t
 	boxed.Env = func(name string) (string, bool) {
+		account, isAccount := strings.CutPrefix(name, "NEXUSPROMAIL_API_KEY_")
+		switch {
+		case isAccount && strings.HasSuffix(account, "FILE"):
+			return "", false
+		case isAccount:
+			return "sandbox-key-" + strings.ToLower(account), true
+		}
 		switch name {
 		case "NEXUSPROMAIL_API_KEY":
 			return "sandbox-key", true
-		case "NEXUSPROMAIL_API_KEY_FILE", "CREDENTIALS_DIRECTORY":
+		case "CREDENTIALS_DIRECTORY":
 			return "", false
 		case "NEXUSPROMAIL_API_URL":
 			return "http://127.0.0.1:8525/api", true
