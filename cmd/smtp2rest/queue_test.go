@@ -424,3 +424,31 @@ func sandboxQueue(t *testing.T, r harness.Relay) string {
 	t.Fatal("no TMPDIR")
 	return ""
 }
+
+// Mail of an account can be selected, and given to another.
+func TestQueueReassign(t *testing.T) {
+	one, two := queueMail("aa1", time.Hour, "shop@example.com", "a@example.net"), queueMail("ab1", time.Hour, "shop@example.com", "b@example.net")
+	one.Message.Account, two.Message.Account = "gone", "gone"
+	dir := queueDir(t, one, two, queueMail("ac1", time.Hour, "shop@example.com", "c@example.net"))
+	say := func(args ...string) string {
+		t.Helper()
+		var out, errs bytes.Buffer
+		code := cli.Run(t.Context(), &terminal.Terminal{Out: &out, Err: &errs, Env: func(string) (string, bool) { return "", false }}, append([]string{"queue"}, append(args, "--data-dir", dir)...))
+		return fmt.Sprint(code, " ", out.String(), errs.String())
+	}
+	for _, tt := range []struct{ args, want string }{
+		{"reassign --account gone", "say which account gets the mail"},
+		{"reassign --to shop", "say what to reassign"},
+		{"reassign aa1 --to shop", "1 mail moved to account shop."},
+		{"reassign --account gone --to default", "1 mail moved to account default."},
+		{"list --account shop", "aa1"},
+		{"show aa1", "account"},
+	} {
+		if got := say(strings.Fields(tt.args)...); !strings.Contains(got, tt.want) {
+			t.Errorf("queue %s: %s\nwant %s", tt.args, got, tt.want)
+		}
+	}
+	if got := say("list", "--account", "default"); !strings.Contains(got, "ab1") || !strings.Contains(got, "ac1") || strings.Contains(got, "aa1") {
+		t.Errorf("the default account's: %s", got)
+	}
+}
