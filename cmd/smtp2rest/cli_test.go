@@ -53,7 +53,7 @@ func TestCommandLines(t *testing.T) {
 		{"explain", 2, "", "name one file"},
 		{"explain none.eml", 1, "", "none.eml"},
 		{"explain a.eml b.eml", 2, "", "name one file"},
-		{"send", 2, "", "say with --to whom to send to"},
+		{"send", 2, "", "name the recipients with --to"},
 		{"send --too bob@example.net", 2, "", `did you mean "--to"?`},
 		{"send --server 127.0.0.1:1 --to bob@example.net", 1, "", "is 'smtp2rest serve' running?"},
 		{"sandbox --rate fast", 2, "", "rate"},

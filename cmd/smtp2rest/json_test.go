@@ -67,7 +67,7 @@ func TestJSONOfErrors(t *testing.T) {
 		code  int
 		error string
 	}{
-		{"send --json", 2, "say with --to whom to send to"},
+		{"send --json", 2, "name the recipients with --to"},
 		{"send --to bob@example.net --jsn --json", 2, "there is no flag --jsn"},
 		{"send --server 127.0.0.1:1 --to bob@example.net --json", 1, "no SMTP server answers"},
 		{"queue lst --json", 2, `there is no command "queue lst"`},

@@ -322,13 +322,13 @@ func TestQueueIsFound(t *testing.T) {
 		"environment":    {map[string]string{"SMTP2REST_DATA_DIR": dir}, nil, 0, "aa10000"},
 		"systemd":        {map[string]string{"STATE_DIRECTORY": dir}, nil, 0, "aa10000"},
 		"a dead socket":  {nil, []string{"--data-dir", dead}, 0, "aa10000"},
-		"nowhere":        {map[string]string{"HOME": "/home/nobody-of-this-test"}, nil, 1, "there is no queue in /home/nobody-of-this-test/.local/state/smtp2rest or /var/lib/smtp2rest, and no daemon"},
+		"nowhere":        {map[string]string{"HOME": "/home/nobody-of-this-test"}, nil, 1, "there is no queue in /home/nobody-of-this-test/.local/state/smtp2rest or /var/lib/smtp2rest; use --config"},
 		"empty":          {nil, []string{"--data-dir", empty}, 1, "there is no queue in " + empty},
 		"no socket":      {nil, []string{"--socket", "/nonexistent/s"}, 1, "no daemon answers: there is no socket /nonexistent/s"},
-		"locked":         {nil, []string{"--data-dir", locked}, 1, "a smtp2rest uses " + locked + " and does not answer on " + admin.SocketIn(locked) + ": name its --socket, or stop it"},
+		"locked":         {nil, []string{"--data-dir", locked}, 1, "another smtp2rest is using " + locked + " but does not answer on " + admin.SocketIn(locked) + "; give its --socket or stop it"},
 		"wrong config":   {nil, []string{"--config", wrong}, 78, "data_dir"},
-		"two ways":       {nil, []string{"--config", config, "--data-dir", dir}, 2, "either --data-dir or --config"},
-		"three ways":     {nil, []string{"--socket", "x", "--data-dir", dir}, 2, "--socket says it all"},
+		"two ways":       {nil, []string{"--config", config, "--data-dir", dir}, 2, "only one of --data-dir, --config"},
+		"three ways":     {nil, []string{"--socket", "x", "--data-dir", dir}, 2, "--socket cannot be combined with"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			if _, err := os.Stat("/var/lib/smtp2rest"); err == nil && name == "nowhere" {

@@ -41,7 +41,7 @@ func TestServeSandboxAndWhatItSaysToTry(t *testing.T) {
 		t.Errorf("%+v", r)
 	}
 	r = harness.Execute(t, harness.Environ(t), "", "send", "--server", s.SMTP, "--to", "suppressed@example.net,eve@example.net")
-	if r.Code != 1 || !strings.Contains(r.Out, "550 5.7.1 <suppressed@example.net>") || !strings.Contains(r.Out, "250 2.0.0 accepted") || !strings.Contains(r.Err, "not everything was taken") {
+	if r.Code != 1 || !strings.Contains(r.Out, "550 5.7.1 <suppressed@example.net>") || !strings.Contains(r.Out, "250 2.0.0 accepted") || !strings.Contains(r.Err, "not every recipient was accepted") {
 		t.Errorf("%+v", r)
 	}
 	s.Signal(syscall.SIGINT)

@@ -21,7 +21,7 @@ func TestStatusOfAStoppedQueue(t *testing.T) {
 		!strings.Contains(r.Out, "start smtp2rest") {
 		t.Errorf("%+v", r)
 	}
-	if r := typed(t, &screen{}, "status", "--data-dir", t.TempDir()); r.Code != terminal.ExitStopped || !strings.Contains(r.Err, "no daemon answers: there is no queue in ") {
+	if r := typed(t, &screen{}, "status", "--data-dir", t.TempDir()); r.Code != terminal.ExitStopped || !strings.Contains(r.Err, "no daemon answers, and there is no queue in ") {
 		t.Errorf("nothing there: %+v", r)
 	}
 	if r := typed(t, &screen{}, "status", "--socket", "/nonexistent"); r.Code != terminal.ExitStopped {

@@ -65,7 +65,7 @@ func storyOfSuppressions(t *testing.T, dir string) {
 	run := func(args ...string) harness.Result { return suppressionsOf(t, dir, "", args...) }
 	wantOut(t, run("list"), 0, "bob@example.net  hard_bounce  webhook  2026-05-13  2126-05-13  550 5.1.1 no such user\\x1b[2J", "")
 	wantOut(t, run("list", "--json"), 0, `"event":"evt_1","detail":"550 5.1.1 no such user\u001b[2J"}`+"\n]\n", "")
-	wantOut(t, run("list", "--domain", "else.example"), 0, "No address", "")
+	wantOut(t, run("list", "--domain", "else.example"), 0, "No suppressed address", "")
 	wantOut(t, run("list", "--reason", "hard_bonce"), 2, "", `did you mean "hard_bounce"?`)
 	wantOut(t, run("list", "--source", "cli"), 2, "", `no source "cli"`)
 	wantOut(t, run("show", "BOB@Example.net"), 0, "event     evt_1\n", "")
@@ -145,7 +145,7 @@ func TestSuppressionsOfARunningDaemon(t *testing.T) {
 }
 
 func TestSuppressionsOfNothing(t *testing.T) {
-	wantOut(t, suppressionsOf(t, t.TempDir(), "", "list"), 1, "", "and no daemon")
+	wantOut(t, suppressionsOf(t, t.TempDir(), "", "list"), 1, "", "and there is no queue in")
 }
 
 // TestImportAndExport: what goes out comes in as it was.

@@ -68,7 +68,7 @@ func TestWebhook(t *testing.T) {
 	wantOut(t, harness.Execute(t, env, "", "webhook", "test", "--config", conf, "--url", url), 0, url+" answered 200 OK in ", "")
 	wantOut(t, harness.Execute(t, append(env, "WEBHOOK_SECRET="+first), "", "webhook", "test", "--url", url), 0, "the event was taken", "")
 	wantOut(t, harness.Execute(t, append(env, "WEBHOOK_SECRET=whsec_wrong"), "", "webhook", "test", "--url", url), 1, "", "401 Unauthorized in ")
-	wantOut(t, harness.Execute(t, env, "", "webhook", "test", "--config", conf, "--url", "http://"+api+"/"), 1, "", "that is not the relay's webhook endpoint")
+	wantOut(t, harness.Execute(t, env, "", "webhook", "test", "--config", conf, "--url", "http://"+api+"/"), 1, "", "this is not the relay's webhook endpoint")
 	p.Signal(syscall.SIGTERM)
 	if code := p.Exit(); code != 0 {
 		t.Errorf("exit code %d", code)
@@ -123,5 +123,5 @@ func TestWebhookRegisterRefusals(t *testing.T) {
 	wantOut(t, run(env, "--config", conf, "--url", "https://relay.example.com/webhook"), 1, "", "webhook.secret_file: ")
 	wantOut(t, harness.Execute(t, env, "", "webhook", "test"), 1, "", "no secret to sign with")
 	wantOut(t, harness.Execute(t, append(env, "WEBHOOK_SECRET=x"), "", "webhook", "test"), 1, "", "webhook.address is not set")
-	wantOut(t, harness.Execute(t, env, "", "webhook"), terminal.ExitUsage, "", "name a verb")
+	wantOut(t, harness.Execute(t, env, "", "webhook"), terminal.ExitUsage, "", "give a subcommand")
 }

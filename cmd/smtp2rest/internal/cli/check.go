@@ -48,7 +48,7 @@ systemd knows their addresses.`,
 		if *path == "" {
 			*path = reach.ServiceConfig(t)
 		}
-		cfg, err := reach.LoadForeign(t, config.Source{Path: *path, NeedAPI: !*probing})
+		cfg, err := reach.LoadDaemonConfig(t, config.Source{Path: *path, NeedAPI: !*probing})
 		if *asJSON {
 			return checkJSON(cmd.Context(), t, cfg, *probing, err)
 		}
@@ -94,7 +94,7 @@ func check(ctx context.Context, t *terminal.Terminal, cfg *config.Config, c chec
 func printSettings(t *terminal.Terminal, cfg *config.Config, all bool) error {
 	w := tabwriter.NewWriter(t.Out, 0, 0, 2, ' ', 0)
 	left := 0
-	for _, s := range reach.InForce(cfg) {
+	for _, s := range reach.EffectiveSettings(cfg) {
 		if !all && (s.Origin == "default" || s.Origin == "") && !askedFor(s.Path) { // "" is a secret that is not set
 			left++
 			continue
@@ -143,7 +143,7 @@ func checkJSON(ctx context.Context, t *terminal.Terminal, cfg *config.Config, pr
 		return wrong
 	}
 	c.Warnings = terminal.OrEmpty(cfg.Warnings)
-	for _, s := range reach.InForce(cfg) {
+	for _, s := range reach.EffectiveSettings(cfg) {
 		c.Settings = append(c.Settings, checkedSetting{s.Path, plainValue(s.Value), s.Origin})
 	}
 	var err error

@@ -48,7 +48,7 @@ for who may send what, nor at aliases, suppressions and limits. To test those, u
 		if err != nil {
 			return err
 		}
-		cfg, err := reach.LoadForeign(t, config.Source{Path: *path, FallbackSender: "default-sender@example.com"})
+		cfg, err := reach.LoadDaemonConfig(t, config.Source{Path: *path, FallbackSender: "default-sender@example.com"})
 		if err != nil {
 			return err
 		}

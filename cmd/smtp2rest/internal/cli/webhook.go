@@ -32,7 +32,7 @@ complained. 'register' asks it to send them and keeps the secret that signs them
 	}
 	c.Long += terminal.NoJSON("register and test have it")
 	c.RunE = func(*cobra.Command, []string) error {
-		return terminal.Usagef("name a verb: register or test")
+		return terminal.Usagef("give a subcommand: register or test")
 	}
 	c.AddCommand(webhookRegisterCommand(t), webhookTestCommand(t))
 	return c
@@ -47,11 +47,11 @@ func webhookRegisterCommand(t *terminal.Terminal) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "register",
 		Short: "Have the provider send events to an address, and keep the secret.",
-		Long: `Registers an address with the provider, and writes the secret in the answer to the file
-that webhook.secret_file names, with mode 0600. A secret that is in the file already
-moves to webhook.previous_secret_file, if one is named, so that the relay accepts both
-until the provider uses the new one. The relay reads both files when it starts and at
-'smtp2rest reload'.
+		Long: `Registers an address with the provider. The provider answers with a secret. It is written
+to the file that webhook.secret_file names, with mode 0600. A secret that is already in
+that file moves to webhook.previous_secret_file, if one is named, so that the relay
+accepts both until the provider uses the new one. The relay reads both files when it
+starts and at 'smtp2rest reload'.
 
 Without webhook.secret_file, --print shows the secret.`,
 		Example: terminal.Examples(
@@ -65,18 +65,18 @@ Without webhook.secret_file, --print shows the secret.`,
 	path := fs.String("config", "", "TOML `file` with settings")
 	target := fs.String("url", "", "the `address` at which the provider reaches the endpoint")
 	account := fs.String("account", "", "register for this `account`, where there are several; its webhook_secret_file keeps the secret")
-	events := fs.String("events", "", "the `types` to send, separated by commas; without it, those that the relay knows")
+	events := fs.String("events", "", "the `types` to send, separated by commas; default: the types in the provider's guides")
 	show := fs.Bool("print", false, "print the secret when no file is configured for it")
 	asJSON := terminal.DeclareJSON(fs)
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		if u, err := url.Parse(*target); err != nil || u.Scheme != "https" && u.Scheme != "http" || u.Host == "" {
+		if !isWebAddress(*target) {
 			return terminal.Usagef("--url must be the address that the provider can reach, as in https://relay.example.com/webhook")
 		}
 		types := terminal.SplitList(*events)
 		if len(types) == 0 {
 			types = defaultEvents()
 		}
-		cfg, err := reach.LoadForeign(t, config.Source{Path: *path, NeedKey: true, NoWebhookSecret: true})
+		cfg, err := reach.LoadDaemonConfig(t, config.Source{Path: *path, NeedKey: true, NoWebhookSecret: true})
 		if err != nil {
 			return err
 		}
@@ -90,6 +90,12 @@ Without webhook.secret_file, --print shows the secret.`,
 	return c
 }
 
+// isWebAddress reports whether s is an http or https URL with a host.
+func isWebAddress(s string) bool {
+	u, err := url.Parse(s)
+	return err == nil && (u.Scheme == "https" || u.Scheme == "http") && u.Host != ""
+}
+
 // registered is the result of register, for --json.
 type registered struct {
 	URL    string   `json:"url"`
@@ -98,19 +104,19 @@ type registered struct {
 	Secret string   `json:"secret,omitempty"`      // only with --print, and without a file
 }
 
-// registering is what register does.
+// registering has what register needs.
 type registering struct {
 	registrar      provider.Registrar
-	setting        string // which names the file
-	file, previous string // of the secret, and of the one before
+	setting        string // names file
+	file, previous string // the files of the secret and of the one before; "" if none is configured
 	registration   provider.Registration
 	show, asJSON   bool
 }
 
-// ofAccount returns a registering for an account; "" and "default" are that of [api].
+// ofAccount returns the registering for an account; "" and "default" are the account of [api].
 func ofAccount(cfg *config.Config, path, account string) (o registering, err error) {
 	o.setting = "webhook.secret_file"
-	o.file, o.previous = besideConfig(path, cfg.Webhook.SecretFile), besideConfig(path, cfg.Webhook.PreviousSecretFile)
+	o.file, o.previous = relativeToConfig(path, cfg.Webhook.SecretFile), relativeToConfig(path, cfg.Webhook.PreviousSecretFile)
 	if account == relay.DefaultAccount {
 		account = ""
 	}
@@ -119,48 +125,55 @@ func ofAccount(cfg *config.Config, path, account string) (o registering, err err
 		if a == nil {
 			return o, fmt.Errorf("there is no [[account]] named %q", account)
 		}
-		o.setting, o.file, o.previous = "webhook_secret_file of the account", besideConfig(path, a.WebhookSecretFile), ""
+		o.setting, o.file, o.previous = "webhook_secret_file of the account", relativeToConfig(path, a.WebhookSecretFile), ""
 	}
 	o.registrar, err = app.Registrar(cfg, account)
 	return o, err
 }
 
 func (o registering) register(ctx context.Context, t *terminal.Terminal) error {
-	r, file, show, asJSON := o.registration, o.file, o.show, o.asJSON
-	if file == "" && !show { // the secret would be lost
-		return fmt.Errorf("there is nowhere to keep the secret: set %s, or say --print", o.setting)
+	if o.file == "" && !o.show { // the secret would be lost
+		return fmt.Errorf("there is nowhere to keep the secret: set %s, or pass --print", o.setting)
 	}
-	if file != "" {
-		if err := endpoint.Writable(file); err != nil {
+	if o.file != "" {
+		if err := endpoint.Writable(o.file); err != nil {
 			return fmt.Errorf("%s: %w", o.setting, err)
 		}
 	}
-	secret, err := o.registrar.Register(ctx, r)
+	secret, err := o.registrar.Register(ctx, o.registration)
 	if err != nil {
 		return err
 	}
-	done := registered{URL: r.URL, Events: r.Events}
-	if file == "" {
-		if done.Secret = secret; asJSON {
-			return terminal.PrintJSON(t.Out, done)
-		}
-		_, err := fmt.Fprintln(t.Out, secret)
-		return err
+	if o.file == "" {
+		return o.printSecret(t, secret)
 	}
-	done.File = file
-	kept, err := endpoint.Keep(file, o.previous, secret)
-	if err == nil && asJSON {
-		return terminal.PrintJSON(t.Out, done)
-	}
-	if err != nil {
-		return fmt.Errorf("the provider has registered it, and the secret cannot be kept: %w; correct that and register again", err)
-	}
-	fmt.Fprintf(t.Out, "Registered %s for %s.\nThe secret is in %s.%s The relay uses it from its next start on, or after 'smtp2rest reload'.\n", r.URL, strings.Join(r.Events, ", "), file, kept)
-	return nil
+	return o.keepSecret(t, secret)
 }
 
-// besideConfig resolves a path that is relative to the configuration file.
-func besideConfig(config, path string) string {
+func (o registering) printSecret(t *terminal.Terminal, secret string) error {
+	if o.asJSON {
+		return terminal.PrintJSON(t.Out, registered{URL: o.registration.URL, Events: o.registration.Events, Secret: secret})
+	}
+	_, err := fmt.Fprintln(t.Out, secret)
+	return err
+}
+
+// keepSecret writes the secret to its file, and reports what was done.
+func (o registering) keepSecret(t *terminal.Terminal, secret string) error {
+	r := o.registration
+	previousNote, err := endpoint.Keep(o.file, o.previous, secret)
+	if err != nil {
+		return fmt.Errorf("the provider registered the address, but the secret could not be saved: %w; fix this and register again", err)
+	}
+	if o.asJSON {
+		return terminal.PrintJSON(t.Out, registered{URL: r.URL, Events: r.Events, File: o.file})
+	}
+	_, err = fmt.Fprintf(t.Out, "Registered %s for %s.\nThe secret is in %s.%s The relay uses it after a restart or 'smtp2rest reload'.\n", r.URL, strings.Join(r.Events, ", "), o.file, previousNote)
+	return err
+}
+
+// relativeToConfig resolves a path that is relative to the configuration file.
+func relativeToConfig(config, path string) string {
 	if path == "" || filepath.IsAbs(path) {
 		return path
 	}
@@ -182,7 +195,7 @@ the relay took it.`,
 	target := fs.String("url", "", "the `address` to send to, instead of webhook.address")
 	asJSON := terminal.DeclareJSON(fs)
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		cfg, err := reach.LoadForeign(t, config.Source{Path: *path})
+		cfg, err := reach.LoadDaemonConfig(t, config.Source{Path: *path})
 		if err != nil {
 			return err
 		}
@@ -191,7 +204,7 @@ the relay took it.`,
 		case len(secrets) == 0:
 			return errors.New("there is no secret to sign with; 'smtp2rest webhook register' gets one from the provider, and 'serve --sandbox' prints one")
 		case *target == "" && cfg.Webhook.Address == "":
-			return errors.New("webhook.address is not set, so no relay listens for events; set it, or name --url")
+			return errors.New("webhook.address is not set, so no relay listens for events; set it, or pass --url")
 		case *target == "":
 			*target = endpoint.URL(cfg.Webhook)
 		}
@@ -221,7 +234,7 @@ func testEndpoint(ctx context.Context, t *terminal.Terminal, cfg *config.Config,
 		_, err := fmt.Fprintf(t.Out, "%s: the event was taken.\n", what)
 		return err
 	case a.Code == http.StatusUnauthorized:
-		return fmt.Errorf("%s: it does not know the secret; was it reloaded since the secret changed?", what)
+		return fmt.Errorf("%s: the relay does not know this secret; reload it after a change", what)
 	}
-	return fmt.Errorf("%s: that is not the relay's webhook endpoint, or it cannot keep events; its log says more", what)
+	return fmt.Errorf("%s: this is not the relay's webhook endpoint, or the relay cannot store events; see its log", what)
 }

@@ -1,6 +1,6 @@
-// Package reach finds the relay that a command is about: a running daemon, by its
-// socket or its address, or the data directory of a daemon that is stopped. It
-// also loads the configuration of a daemon that is another process.
+// Package reach finds the relay that a command works on: a running daemon, by its
+// socket or its address, or the data directory of a stopped daemon. It also loads the
+// configuration of a daemon that is another process.
 package reach
 
 import (
@@ -43,18 +43,18 @@ type Flags struct {
 	JSON                         bool
 }
 
-// Declare declares all of them.
-func (r *Flags) Declare(fs *pflag.FlagSet) {
-	fs.StringVar(&r.socket, "socket", "", "ask the daemon through its socket at this `path`")
-	r.DeclareDir(fs)
-	fs.StringVar(&r.address, "address", "", "ask the daemon at this `host:port`, its admin.address; SMTP2REST_ADMIN_TOKEN has the token")
+// Declare adds the flags to fs.
+func (f *Flags) Declare(fs *pflag.FlagSet) {
+	fs.StringVar(&f.socket, "socket", "", "ask the daemon through its socket at this `path`")
+	f.DeclareDir(fs)
+	fs.StringVar(&f.address, "address", "", "ask the daemon at this `host:port`, its admin.address; SMTP2REST_ADMIN_TOKEN has the token")
 }
 
-// DeclareDir declares the flags of a command that works only on a data directory.
-func (r *Flags) DeclareDir(fs *pflag.FlagSet) {
-	fs.StringVar(&r.Dir, "data-dir", "", "the data `directory`")
-	fs.StringVar(&r.Config, "config", "", "the daemon's TOML `file`, for its queue.data_dir")
-	fs.BoolVar(&r.JSON, "json", false, "print JSON, for scripts; errors too")
+// DeclareDir adds the flags of a command that works only on a data directory to fs.
+func (f *Flags) DeclareDir(fs *pflag.FlagSet) {
+	fs.StringVar(&f.Dir, "data-dir", "", "the data `directory`")
+	fs.StringVar(&f.Config, "config", "", "the daemon's TOML `file`, for its queue.data_dir")
+	fs.BoolVar(&f.JSON, "json", false, "print JSON, for scripts; errors too")
 }
 
 // Operator is what a person can do with a relay, whether it runs or is stopped.
@@ -64,61 +64,64 @@ type Operator interface {
 	admin.Suppressions
 }
 
-// Stopped is an Operator for a relay that does not run.
-type Stopped struct {
+// Offline is an Operator for the data directory of a relay that does not run.
+type Offline struct {
 	*admin.Local
 	admin.History
 	admin.Suppressions
 }
 
-// With runs f with the relay that the flags lead to: the daemon or, when none
-// answers, the whole data directory.
-func (r Flags) With(ctx context.Context, t *terminal.Terminal, f func(Operator) error) error {
-	return r.with(ctx, t, store.Everything, f)
+// With calls use with the running daemon or, if none answers, with its data directory.
+func (f Flags) With(ctx context.Context, t *terminal.Terminal, use func(Operator) error) error {
+	return f.with(ctx, t, store.Everything, use)
 }
 
 // WithSuppressions is With for a command that needs only the suppressions.
-func (r Flags) WithSuppressions(ctx context.Context, t *terminal.Terminal, f func(Operator) error) error {
-	return r.with(ctx, t, store.OnlyRecords, f)
+func (f Flags) WithSuppressions(ctx context.Context, t *terminal.Terminal, use func(Operator) error) error {
+	return f.with(ctx, t, store.OnlyRecords, use)
 }
 
-func (r Flags) with(ctx context.Context, t *terminal.Terminal, part store.Part, f func(Operator) error) (err error) {
-	o, done, err := r.open(ctx, t, part)
+func (f Flags) with(ctx context.Context, t *terminal.Terminal, part store.Part, use func(Operator) error) (err error) {
+	o, done, err := f.open(ctx, t, part)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, done()) }()
-	return candidates(f(o))
+	return explainAmbiguous(use(o))
 }
 
-// open asks the first daemon that answers or opens the first data directory that
-// has what is asked for. done must be called.
-func (r Flags) open(ctx context.Context, t *terminal.Terminal, part store.Part) (o Operator, done func() error, err error) {
-	all, err := r.locations(t)
+// open goes through the locations. It returns the first daemon that answers or the first
+// data directory that has the part, and a function that closes it.
+func (f Flags) open(ctx context.Context, t *terminal.Terminal, part store.Part) (Operator, func() error, error) {
+	all, err := f.locations(t)
 	if err != nil {
 		return nil, nil, err
 	}
 	for _, l := range all {
-		c, err := l.dial(ctx)
-		switch {
-		case err == nil:
-			return c, func() error { return nil }, nil
-		case !errors.Is(err, admin.ErrNotRunning) || l.dir == "" && len(all) == 1:
+		client, err := l.dial(ctx)
+		if err == nil {
+			return client, func() error { return nil }, nil
+		}
+		if !errors.Is(err, admin.ErrNotRunning) {
 			return nil, nil, err
-		case l.dir == "":
+		}
+		if l.dir == "" {
+			if len(all) == 1 {
+				return nil, nil, err // it says more than noneOf
+			}
 			continue
 		}
-		o, done, err := l.openStore(ctx, t, part)
+		offline, done, err := l.openStore(ctx, t, part)
 		if !errors.Is(err, errNothingThere) {
-			return o, done, err
+			return offline, done, err
 		}
 	}
 	return nil, nil, noneOf(all)
 }
 
-// Dial asks the first daemon that answers, and never opens a data directory.
-func (r Flags) Dial(ctx context.Context, t *terminal.Terminal) (*admin.Client, error) {
-	all, err := r.locations(t)
+// Dial returns the first daemon that answers. It never opens a data directory.
+func (f Flags) Dial(ctx context.Context, t *terminal.Terminal) (*admin.Client, error) {
+	all, err := f.locations(t)
 	if err != nil {
 		return nil, err
 	}
@@ -132,13 +135,13 @@ func (r Flags) Dial(ctx context.Context, t *terminal.Terminal) (*admin.Client, e
 }
 
 // DataDir returns the data directory that the flags lead to; it may be missing.
-func (r Flags) DataDir(t *terminal.Terminal) (string, error) {
-	all, err := r.locations(t)
+func (f Flags) DataDir(t *terminal.Terminal) (string, error) {
+	all, err := f.locations(t)
 	switch {
 	case err != nil:
 		return "", err
 	case all[0].dir == "":
-		return "", errors.New("these settings say that no queue is kept")
+		return "", errors.New("this configuration keeps no queue (queue.mode = \"none\")")
 	}
 	return all[0].dir, nil
 }
@@ -152,6 +155,7 @@ type location struct {
 	config  *config.Config // of the daemon that uses dir; nil when it is not known
 }
 
+// noneOf returns the error if no location has a daemon or a queue.
 func noneOf(all []location) error {
 	var dirs, others []string
 	for _, l := range all {
@@ -164,33 +168,33 @@ func noneOf(all []location) error {
 			others = append(others, l.socket)
 		}
 	}
-	text := "there is no queue in " + strings.Join(dirs, " or ") + ", and no daemon that has one"
+	where := ", and there is no queue in " + strings.Join(dirs, " or ")
 	if len(dirs) == 0 {
-		text = "there is no daemon on " + strings.Join(others, " or ")
+		where = " on " + strings.Join(others, " or ")
 	}
-	return fmt.Errorf("%w: %s; name its --config, --data-dir or --socket", admin.ErrNotRunning, text)
+	return fmt.Errorf("%w%s; use --config, --data-dir or --socket to say where", admin.ErrNotRunning, where)
 }
 
-// locations returns where to look, the likeliest first. The last one is the
-// service's directory: the environment of the person who asks does not lead there.
-func (r Flags) locations(t *terminal.Terminal) ([]location, error) {
+// locations returns where to look, the likeliest first. The last one is the service's
+// directory, because the user's own environment does not name it.
+func (f Flags) locations(t *terminal.Terminal) ([]location, error) {
 	switch {
-	case r.socket != "" && (r.Dir != "" || r.Config != "" || r.address != ""):
-		return nil, terminal.Usagef("--socket says it all; leave out --data-dir, --config and --address")
-	case r.socket != "":
-		return []location{{socket: r.socket}}, nil
-	case r.Dir != "" && (r.Config != "" || r.address != ""):
-		return nil, terminal.Usagef("name either --data-dir or --config or --address")
-	case r.Dir != "":
-		return []location{{socket: admin.SocketIn(r.Dir), dir: r.Dir}}, nil
+	case f.socket != "" && (f.Dir != "" || f.Config != "" || f.address != ""):
+		return nil, terminal.Usagef("--socket cannot be combined with --data-dir, --config or --address")
+	case f.socket != "":
+		return []location{{socket: f.socket}}, nil
+	case f.Dir != "" && (f.Config != "" || f.address != ""):
+		return nil, terminal.Usagef("use only one of --data-dir, --config and --address")
+	case f.Dir != "":
+		return []location{{socket: admin.SocketIn(f.Dir), dir: f.Dir}}, nil
 	}
-	cfg, err := LoadForeign(t, config.Source{Path: r.Config})
+	cfg, err := LoadDaemonConfig(t, config.Source{Path: f.Config})
 	if err != nil {
 		return nil, err
 	}
 	token := cfg.Admin.Token.Reveal()
-	if r.address != "" {
-		return []location{{address: r.address, token: token}}, nil
+	if f.address != "" {
+		return []location{{address: f.address, token: token}}, nil
 	}
 	first := location{socket: app.AdminSocket(cfg)}
 	if cfg.Queue.Mode == config.OnDisk {
@@ -200,7 +204,9 @@ func (r Flags) locations(t *terminal.Terminal) ([]location, error) {
 	if cfg.Admin.Address != "" {
 		all = append(all, location{address: reachable(cfg.Admin.Address), token: token})
 	}
-	if _, named := t.Env("SMTP2REST_DATA_DIR"); !named && r.Config == "" && cfg.Admin.Socket == "" && first.dir != ServiceDir {
+	_, inEnv := t.Env("SMTP2REST_DATA_DIR")
+	chosen := inEnv || f.Config != "" || cfg.Admin.Socket != "" // the user said which relay
+	if !chosen && first.dir != ServiceDir {
 		all = append(all, location{socket: admin.SocketIn(ServiceDir), dir: ServiceDir})
 	}
 	return all, nil
@@ -229,9 +235,9 @@ func (l location) dial(ctx context.Context) (*admin.Client, error) {
 	return admin.Dial(ctx, l.socket)
 }
 
-// openStore opens the data of a daemon that is stopped, as the user who owns the
-// directory: files that root makes there could not be used by the daemon. It
-// fails with errNothingThere when there is no data.
+// openStore opens the data of a stopped daemon. It first switches to the directory's owner,
+// because the daemon could not use files that root created. It fails with errNothingThere
+// if there is no data.
 func (l location) openStore(ctx context.Context, t *terminal.Terminal, part store.Part) (Operator, func() error, error) {
 	url, log := store.SQLite(l.dir), slog.New(slog.NewTextHandler(t.Err, &slog.HandlerOptions{Level: slog.LevelWarn}))
 	switch err := store.Exists(url, part); {
@@ -251,26 +257,28 @@ func (l location) openStore(ctx context.Context, t *terminal.Terminal, part stor
 	if l.config != nil {
 		o.LeftOut = app.LeftOut(func() *config.Config { return l.config })
 	}
-	past := admin.HistoryOptions{Missing: l.explain(s.RecordsErr)} // the queue can be used without the history
+	historyOptions := admin.HistoryOptions{Missing: l.explain(s.RecordsErr)} // the queue can be used without the history
 	done := s.Close
 	if s.Records != nil {
 		facts := &history.Direct{Store: s.Records, Log: log}
-		o.History, past.Store = facts, s.Records
+		o.History, historyOptions.Store = facts, s.Records
 		done = func() error {
 			facts.Flush()
 			return s.Close()
 		}
 	}
+	// Without records only other commands come here: store.OnlyRecords has failed above.
+	suppressions := admin.NewSuppressions(suppress.NewSplit(s.Records))
 	local := admin.New(o)
-	past.Admin = local
-	return Stopped{local, admin.NewHistory(past), admin.NewSuppressions(suppress.NewSplit(s.Records))}, done, nil
+	historyOptions.Admin = local
+	return Offline{local, admin.NewHistory(historyOptions), suppressions}, done, nil
 }
 
 // explain says why the files of a stopped daemon cannot be used, and what to do.
 func (l location) explain(err error) error {
 	switch {
 	case errors.Is(err, queue.ErrLocked):
-		return fmt.Errorf("a smtp2rest uses %s and does not answer on %s: name its --socket, or stop it", l.dir, l.socket)
+		return fmt.Errorf("another smtp2rest is using %s but does not answer on %s; give its --socket or stop it", l.dir, l.socket)
 	case errors.Is(err, queue.ErrOlder):
 		return fmt.Errorf("%w on %s, and only the daemon converts its files: start it, then ask again (%w)", admin.ErrNotRunning, l.socket, err)
 	case errors.Is(err, fs.ErrNotExist):
@@ -287,9 +295,9 @@ func denied(dir string, err error) error {
 	return err
 }
 
-// candidates prints the mails that a shortened id can mean on a line each, so that
-// one of them can be copied.
-func candidates(err error) error {
+// explainAmbiguous lists the mails that a shortened id can mean in the error, one on each
+// line, so that one of them can be copied.
+func explainAmbiguous(err error) error {
 	ambiguous, ok := errors.AsType[*admin.AmbiguousError](err)
 	if !ok {
 		return err
@@ -308,9 +316,9 @@ func LoadConfig(t *terminal.Terminal, src config.Source) (*config.Config, error)
 	return config.Load(src)
 }
 
-// LoadForeign reads the configuration of a relay that is another process. Without
-// a path that is the service's.
-func LoadForeign(t *terminal.Terminal, src config.Source) (*config.Config, error) {
+// LoadDaemonConfig reads the configuration of a relay that is another process. Without a
+// path, it reads the service's configuration.
+func LoadDaemonConfig(t *terminal.Terminal, src config.Source) (*config.Config, error) {
 	if src.Path == "" {
 		src.Path = ServiceConfig(t)
 	}
@@ -318,9 +326,9 @@ func LoadForeign(t *terminal.Terminal, src config.Source) (*config.Config, error
 	return LoadConfig(t, src)
 }
 
-// ServiceConfig returns the path of the service's configuration. It returns "" when
-// this user cannot read that file, or when the environment has the key or the
-// sender: then the relay that is meant runs without a file.
+// ServiceConfig returns the path of the service's configuration. It returns "" if this
+// user cannot read that file, or if the environment has the key or the sender, because
+// such a relay runs without a file.
 func ServiceConfig(t *terminal.Terminal) string {
 	for _, name := range []string{"NEXUSPROMAIL_API_KEY", "NEXUSPROMAIL_API_KEY_FILE", "FROM_EMAIL"} {
 		if value, _ := t.Env(name); value != "" {
@@ -335,8 +343,8 @@ func ServiceConfig(t *terminal.Terminal) string {
 	return t.Service
 }
 
-// InForce returns the settings, with the path of the socket as the daemon finds it.
-func InForce(cfg *config.Config) []config.Setting {
+// EffectiveSettings returns the settings, with the path of the socket that the daemon uses.
+func EffectiveSettings(cfg *config.Config) []config.Setting {
 	list := cfg.Describe()
 	for i, s := range list {
 		if s.Path == "admin.socket" && s.Origin == "default" {

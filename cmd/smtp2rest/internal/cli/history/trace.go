@@ -65,7 +65,7 @@ It asks the running daemon, or opens the data directory of a stopped one, as
 			if err != nil {
 				return err
 			}
-			if _, stopped := o.(reach.Stopped); *follow && stopped {
+			if _, stopped := o.(reach.Offline); *follow && stopped {
 				// Nothing would happen, and the daemon could not start meanwhile.
 				return errors.New("no daemon runs, so nothing more happens to the mail; start it, or leave --follow out")
 			}

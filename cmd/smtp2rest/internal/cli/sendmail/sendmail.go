@@ -206,7 +206,7 @@ func Failed(t *terminal.Terminal, err error) (code int, failed bool) {
 // the file itself, but somebody who made a mistake should see it here.
 func checkAliases(t *terminal.Terminal, c sendmail.Command) error {
 	path := reach.ServiceConfig(t)
-	cfg, err := reach.LoadForeign(t, config.Source{Path: path, FallbackSender: "default-sender@example.com"})
+	cfg, err := reach.LoadDaemonConfig(t, config.Source{Path: path, FallbackSender: "default-sender@example.com"})
 	if err != nil {
 		return sendmail.Errorf(sendmail.Config, "%s", strings.ReplaceAll(err.Error(), "\n", "; "))
 	}

@@ -20,13 +20,13 @@ func SendCommand(t *terminal.Terminal) *cobra.Command {
 		Use:   "send",
 		Short: "Send one test mail to a running relay and print the dialogue.",
 		Long: `Connects to an SMTP server, hands one mail over and prints what both sides said.
-It exits 0 when the mail was taken for every recipient, and 1 when not.`,
+It exits 0 when the mail was taken for every recipient, and 1 otherwise.`,
 		Example: terminal.Examples(
 			"smtp2rest send --to bob@example.net",
 			"smtp2rest send --to bob@example.net --json | jq -r .id",
 			"smtp2rest send --server relay.internal:25 --from app@example.com --to bob@example.net,eve@example.net",
 		),
-		Args: terminal.NoArgs("say with --to whom to send to"),
+		Args: terminal.NoArgs("name the recipients with --to"),
 	}
 	fs := c.Flags()
 	server := fs.String("server", "127.0.0.1:2525", "`address` of the relay")
@@ -38,7 +38,7 @@ It exits 0 when the mail was taken for every recipient, and 1 when not.`,
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		recipients := terminal.SplitList(*to)
 		if len(recipients) == 0 {
-			return terminal.Usagef("say with --to whom to send to")
+			return terminal.Usagef("name the recipients with --to")
 		}
 		d, err := dialogue.Converse(cmd.Context(), withPort(*server), dialogue.Envelope{
 			From: *from, To: recipients, Data: testMail(*from, recipients, *subject, *text),
@@ -48,8 +48,8 @@ It exits 0 when the mail was taken for every recipient, and 1 when not.`,
 		} else if d != nil {
 			d.Print(t.Out, t.Palette())
 		}
-		if err == nil && !d.TakenForAll() {
-			err = errors.New("not everything was taken: " + d.Reply())
+		if err == nil && !d.TakenForAll() { // d is not nil, because err is nil
+			err = errors.New("not every recipient was accepted: " + d.Reply())
 		}
 		return err
 	}

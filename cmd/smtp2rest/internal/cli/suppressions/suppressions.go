@@ -20,7 +20,7 @@ import (
 
 // Command returns 'smtp2rest suppressions' with its subcommands.
 func Command(t *terminal.Terminal) *cobra.Command {
-	c := list(t, &cobra.Command{
+	c := listCommand(t, &cobra.Command{
 		Use:   "suppressions",
 		Short: "See and change the addresses to which no mail is sent.",
 		Long: `Lists the addresses to which mail is refused at RCPT, with the reason, the source and
@@ -28,12 +28,12 @@ the date. The commands below change the list. What the relay learnt from the API
 from the provider's events expires (suppression.expire); what an operator adds stays.
 
 It asks the running daemon, or opens the data directory of a stopped one, as
-'smtp2rest queue' does. The list is this relay's own. The provider has another one:
-the API refuses mail to the addresses on that.`,
+'smtp2rest queue' does. The list is this relay's own. The provider keeps its own list,
+and the API refuses mail to the addresses on it.`,
 		Example: terminal.Examples("smtp2rest suppressions", "smtp2rest suppressions list --reason hard_bounce,complaint --domain example.net", "smtp2rest suppressions --json"),
 	})
 	c.AddCommand(
-		list(t, &cobra.Command{
+		listCommand(t, &cobra.Command{
 			Use:   "list",
 			Short: "List suppressed addresses.",
 			Long: `Lists one line for each address, sorted by address. An unsubscribed address is only
@@ -68,7 +68,7 @@ func (s *selection) filter() (admin.SuppressionFilter, error) {
 	return f, errors.Join(wrong...)
 }
 
-// check fails when name is not one of those that there are.
+// check returns an error if name is unknown.
 func check[T fmt.Stringer](what, name string, all []T) error {
 	if known := names(all); !slices.Contains(known, name) {
 		return terminal.Usagef("there is no %s %q%s", what, name, terminal.NoSuch(name, known))
@@ -83,8 +83,8 @@ func names[T fmt.Stringer](all []T) (list []string) {
 	return list
 }
 
-// list makes c a command that lists: "suppressions list", and "suppressions" alone.
-func list(t *terminal.Terminal, c *cobra.Command) *cobra.Command {
+// listCommand completes c, which is "suppressions list" or "suppressions" alone.
+func listCommand(t *terminal.Terminal, c *cobra.Command) *cobra.Command {
 	var r target
 	var s selection
 	var p terminal.Paging
@@ -117,7 +117,7 @@ func list(t *terminal.Terminal, c *cobra.Command) *cobra.Command {
 			case err != nil:
 				return err
 			case shown.Rows == 0:
-				_, err = fmt.Fprintln(t.Out, "No address is suppressed that matches.")
+				_, err = fmt.Fprintln(t.Out, "No suppressed address matches.")
 			case shown.More:
 				_, err = fmt.Fprintf(t.Out, "\n%s.\n", shown)
 			}
@@ -157,7 +157,7 @@ func show(t *terminal.Terminal, e admin.Suppression) error {
 	if !e.Expires.IsZero() {
 		expires = terminal.Clock(e.Expires)
 		if e.Expires.Before(time.Now()) {
-			expires += " (has expired, and counts no more)"
+			expires += " (expired)"
 		}
 	}
 	for _, l := range [][2]string{
@@ -178,8 +178,8 @@ func addCommand(t *terminal.Terminal) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "add ADDRESS...",
 		Short: "Refuse mail to addresses.",
-		Long: `Puts addresses on the list, and replaces what it has of them. They stay until they are
-removed, unless --expires is given. Mail to them that already waits in the queue is
+		Long: `Puts addresses on the list. An existing entry is replaced. The addresses stay until they
+are removed, unless --expires is given. Mail to them that already waits in the queue is
 still sent: 'smtp2rest queue drop --recipient' removes it.`,
 		Example: terminal.Examples("smtp2rest suppressions add bob@example.net --note 'asked by phone'", "smtp2rest suppressions add bob@example.net --reason complaint --expires 90d"),
 		Args:    terminal.Args(1, admin.MaxSuppressions, fmt.Sprintf("name the addresses, at most %d at once; 'suppressions import' takes more", admin.MaxSuppressions)),
@@ -190,9 +190,9 @@ still sent: 'smtp2rest queue drop --recipient' removes it.`,
 	r.Declare(fs)
 	reason := fs.String("reason", "operator", "the `reason` that the client is told")
 	note := fs.String("note", "", "a `text` that the list shows")
-	fs.Func("expires", "after this `time`, such as 90d, mail goes out again", func(s string) (err error) {
+	fs.Func("expires", "how long the address stays suppressed: a `time` such as 90d", func(s string) (err error) {
 		if expires, err = settings.ParseDuration(s); err == nil && expires <= 0 {
-			err = errors.New(`write how long from now, such as "90d"`)
+			err = errors.New(`write how long from now it expires, such as "90d"`)
 		}
 		return err
 	})
@@ -219,6 +219,9 @@ still sent: 'smtp2rest queue drop --recipient' removes it.`,
 	return c
 }
 
+// maxArgs is more words than a command line can have.
+const maxArgs = 1 << 20
+
 func removeCommand(t *terminal.Terminal) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "remove ADDRESS...",
@@ -227,7 +230,7 @@ func removeCommand(t *terminal.Terminal) *cobra.Command {
 them on it again, even if it comes late. If an address is on the provider's list as
 well, the API refuses the next mail to it, and this relay suppresses it again.`,
 		Example: terminal.Examples("smtp2rest suppressions remove bob@example.net"),
-		Args:    terminal.Args(1, 1<<20, "name the addresses"),
+		Args:    terminal.Args(1, maxArgs, "name the addresses"),
 	}
 	var r target
 	r.Declare(c.Flags())
@@ -241,22 +244,22 @@ well, the API refuses the next mail to it, and this relay suppresses it again.`,
 					return fmt.Errorf("%w (%s removed before that)", err, terminal.Counted(total, "address"))
 				}
 			}
-			past := "removed"
+			result := "removed"
 			if total < len(args) {
-				past = fmt.Sprintf("removed; %d not on the list", len(args)-total)
+				result = fmt.Sprintf("removed; %d not on the list", len(args)-total)
 			}
-			return printChanged(t, total, past, r.JSON)
+			return printChanged(t, total, result, r.JSON)
 		})
 	}
 	return c
 }
 
-func printChanged(t *terminal.Terminal, n int, past string, asJSON bool) error {
+func printChanged(t *terminal.Terminal, n int, result string, asJSON bool) error {
 	if asJSON {
 		return terminal.PrintJSON(t.Out, struct {
 			Addresses int `json:"addresses"`
 		}{n})
 	}
-	_, err := fmt.Fprintf(t.Out, "%s %s.\n", terminal.Counted(n, "address"), past)
+	_, err := fmt.Fprintf(t.Out, "%s %s.\n", terminal.Counted(n, "address"), result)
 	return err
 }
