@@ -13,11 +13,13 @@ import (
 	"net/netip"
 	"os"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 
+	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/emersion/go-smtp"
 
 	"github.com/smtp2rest/smtp2rest/smtpd/holder"
@@ -317,6 +319,19 @@ func (s *Server) inherit(name string) ([]net.Listener, error) {
 	}
 	names := slices.Sorted(maps.Keys(s.inherited))
 	return nil, fmt.Errorf("cannot listen on systemd:%s: systemd's sockets are called %s; set FileDescriptorName=%s", name, strings.Join(names, ", "), name)
+}
+
+// mostInherited is how many sockets systemd may pass. The library makes an entry for
+// each that LISTEN_FDS announces, also where there is none.
+const mostInherited = 1000
+
+// takeInherited returns systemd's sockets by name.
+func takeInherited() (map[string][]net.Listener, error) {
+	announced := os.Getenv("LISTEN_FDS")
+	if n, err := strconv.Atoi(announced); err == nil && n > mostInherited {
+		return nil, fmt.Errorf("LISTEN_FDS announces %d sockets, and at most %d can be used; unset it, or let systemd set it", n, mostInherited)
+	}
+	return activation.ListenersWithNames()
 }
 
 // closeInherited closes the sockets that no listener has taken over, and returns

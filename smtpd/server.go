@@ -13,7 +13,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/coreos/go-systemd/v22/activation"
 	"github.com/emersion/go-smtp"
 
 	"github.com/smtp2rest/smtp2rest/smtpd/budget"
@@ -99,7 +98,10 @@ func (s *Server) Start(ctx context.Context) error {
 	if s.started || s.stopped {
 		return errors.New("smtpd: a server can be started only once")
 	}
-	s.inherited, _ = activation.ListenersWithNames() // its error is always nil
+	var err error
+	if s.inherited, err = takeInherited(); err != nil {
+		return fmt.Errorf("smtpd: %w", err)
+	}
 	change, err := s.prepare(ctx, s.options)
 	unused := s.closeInherited()
 	if err != nil {

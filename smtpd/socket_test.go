@@ -5,6 +5,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -113,5 +114,15 @@ func TestInherit(t *testing.T) {
 	s.started = true
 	if _, err := s.inherit("a"); err == nil || !strings.Contains(err.Error(), "restart smtp2rest") {
 		t.Errorf("at a reload: %v", err)
+	}
+}
+
+// An environment that announces a great many sockets is refused, not filled in.
+func TestTooManyInheritedSockets(t *testing.T) {
+	t.Setenv("LISTEN_PID", strconv.Itoa(os.Getpid()))
+	t.Setenv("LISTEN_FDS", "1000000000")
+	list, err := takeInherited()
+	if err == nil || !strings.Contains(err.Error(), "LISTEN_FDS announces 1000000000 sockets") {
+		t.Errorf("%d sockets, error %v", len(list), err)
 	}
 }
