@@ -205,6 +205,12 @@ func bodyBegin(doc string) int {
 	return 0
 }
 
+// SplitTop splits a document where its body begins.
+func SplitTop(doc string) (before, body string) {
+	at := bodyBegin(doc)
+	return doc[:at], doc[at:]
+}
+
 // bodyEnd returns where the body of a document ends.
 func bodyEnd(doc string) int {
 	for _, tag := range []string{"</body", "</html"} {

@@ -46,7 +46,8 @@ type Options struct {
 	// Inline is the policy for images that the html shows by their Content-ID (RFC 2392);
 	// "": that of Attachments. A logo in a signature should not refuse a letter.
 	Inline      AttachmentPolicy
-	PassHeaders bool // pass on headers that have no field of their own; else they are left out
+	Redirect    string // gets all mail in place of its recipients; "": they get it
+	PassHeaders bool   // pass on headers that have no field of their own; else they are left out
 	Limits      mime.Limits
 	Memory      int64 // what mapping and encoding may take, if that is less than Cost; 0: Cost
 
@@ -73,6 +74,7 @@ func Map(raw []byte, envelopeFrom string, o Options) (*Mail, error) {
 		memory = min(memory, o.Memory)
 	}
 	c := newComposer(&o, root, memory)
+	c.mail.Redirect = o.Redirect
 	if refusal := c.run(root, envelopeFrom); refusal != nil {
 		return nil, refusal
 	}
@@ -119,6 +121,9 @@ type Mail struct {
 	Authors     []string   // the addresses that the mail names as its authors, as written
 	MessageID   string     // the client's, without angle brackets, for logs
 	Omissions   []Omission // one of each kind
+
+	// Redirect is the address that gets the mail in place of each recipient; "": they get it.
+	Redirect string
 }
 
 // Attachment is a file of the mail, or an image inside it.

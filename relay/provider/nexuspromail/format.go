@@ -1,6 +1,7 @@
 package nexuspromail
 
 import (
+	"html"
 	"io"
 	"strings"
 	"unicode/utf8"
@@ -30,6 +31,34 @@ var _ provider.Format = Format{}
 // body is a mail as JSON, without its recipient.
 type body struct {
 	rest []byte // everything after the recipient
+	// redirect gets the mail, whoever is asked for; "": the recipient gets it. marks are
+	// then where in rest the recipient is named, in order.
+	redirect string
+	marks    []mark
+}
+
+// mark is a place in a document at which the recipient is named.
+type mark struct {
+	at   int
+	html bool
+}
+
+// pieces returns the document for one recipient. No call of a redirected mail has
+// another address in "to" than redirect: this is the one place that writes it.
+func (b *body) pieces(to string) [][]byte {
+	if b.redirect == "" {
+		return [][]byte{head(to), b.rest}
+	}
+	list, from := [][]byte{head(b.redirect)}, 0
+	for _, m := range b.marks {
+		name := to
+		if m.html {
+			name = html.EscapeString(to)
+		}
+		quoted := appendString(nil, name)
+		list, from = append(list, b.rest[from:m.at], quoted[1:len(quoted)-1]), m.at
+	}
+	return append(list, b.rest[from:])
 }
 
 // head returns what comes before rest.
@@ -38,40 +67,43 @@ func head(to string) []byte {
 }
 
 // Len returns the length in bytes of the document for one recipient.
-func (b *body) Len(to string) int64 { return int64(len(head(to)) + len(b.rest)) }
+func (b *body) Len(to string) (n int64) {
+	for _, piece := range b.pieces(to) {
+		n += int64(len(piece))
+	}
+	return n
+}
 
 // Open returns the document for one recipient. It does not copy the mail.
-func (b *body) Open(to string) io.Reader { return &document{head(to), b.rest} }
+func (b *body) Open(to string) io.Reader { return &document{b.pieces(to)} }
 
-// document reads two pieces. io.MultiReader would also do, but its WriteTo allocates
+// document reads pieces. io.MultiReader would also do, but its WriteTo allocates
 // 32 KiB, which is more than most mails have.
-type document struct{ head, rest []byte }
+type document struct{ left [][]byte }
 
 func (d *document) Read(p []byte) (int, error) {
-	if len(d.head) == 0 {
-		d.head, d.rest = d.rest, nil
+	for len(d.left) > 0 && len(d.left[0]) == 0 {
+		d.left = d.left[1:]
 	}
-	if len(d.head) == 0 {
+	if len(d.left) == 0 {
 		return 0, io.EOF
 	}
-	n := copy(p, d.head)
-	d.head = d.head[n:]
+	n := copy(p, d.left[0])
+	d.left[0] = d.left[0][n:]
 	return n, nil
 }
 
 // WriteTo implements io.WriterTo.
 func (d *document) WriteTo(w io.Writer) (int64, error) {
 	var total int64
-	for len(d.head)+len(d.rest) > 0 {
-		n, err := w.Write(d.head)
+	for len(d.left) > 0 {
+		n, err := w.Write(d.left[0])
 		total += int64(n)
-		d.head = d.head[n:]
+		d.left[0] = d.left[0][n:]
 		if err != nil {
 			return total, err
 		}
-		if len(d.head) == 0 {
-			d.head, d.rest = d.rest, nil
-		}
+		d.left = d.left[1:]
 	}
 	return total, nil
 }
@@ -93,18 +125,46 @@ func (f Format) Encode(m *mail.Mail) (provider.Body, error) {
 	b := make([]byte, 0, size)
 	b = append(b, `},"from":`...)
 	b = appendAddress(b, m.From)
-	b = appendField(b, "subject", m.Subject)
-	b = appendField(b, "html", m.HTML)
-	if m.Text != "" {
-		b = appendField(b, "text", m.Text)
-	}
+	doc := body{redirect: m.Redirect}
+	b = doc.appendBodies(b, m)
 	if m.ReplyTo != nil {
 		b = append(b, `,"reply_to":`...)
 		b = appendAddress(b, relay.Address{Email: m.ReplyTo.Email}) // no name is documented here
 	}
 	b = f.appendHeaders(b, m.Headers)
 	b = f.appendAttachments(b, m.Attachments)
-	return &body{rest: append(b, '}')}, nil
+	doc.rest = append(b, '}')
+	return &doc, nil
+}
+
+// appendBodies appends the subject and the bodies. Those of a redirected mail say whom it
+// was for.
+func (d *body) appendBodies(b []byte, m *mail.Mail) []byte {
+	if d.redirect == "" {
+		b = appendField(b, "subject", m.Subject)
+		b = appendField(b, "html", m.HTML)
+		if m.Text != "" {
+			b = appendField(b, "text", m.Text)
+		}
+		return b
+	}
+	b = d.appendNamed(b, "subject", "[for ", "] "+m.Subject, false)
+	before, rest := mail.SplitTop(m.HTML)
+	b = d.appendNamed(b, "html", before+"<p><strong>This mail was for &lt;", "&gt; and was redirected.</strong></p>\n"+rest, true)
+	if m.Text != "" {
+		b = d.appendNamed(b, "text", "This mail was for <", "> and was redirected.\n\n"+m.Text, false)
+	}
+	return b
+}
+
+// appendNamed appends a field in which the recipient is named between two strings.
+func (d *body) appendNamed(b []byte, field, before, after string, html bool) []byte {
+	b = appendField(b, field, before)
+	b = b[:len(b)-1] // without the quote
+	d.marks = append(d.marks, mark{len(b), html})
+	at := len(b)
+	b = appendString(b, after)
+	return append(b[:at], b[at+1:]...) // nor that which begins the rest
 }
 
 func appendAddress(b []byte, a relay.Address) []byte {
