@@ -57,6 +57,7 @@ type Client struct {
 	User     string `json:"user,omitempty"`     // who logged in; "" when nobody did
 	Listener string `json:"listener,omitempty"` // the address of ours it connected to
 	Session  string `json:"session,omitempty"`  // the SMTP session's id in the log
+	Redirect string `json:"redirect,omitempty"` // the address that gets the mail in place of its recipients
 }
 
 // Remainder is a message with what came of the first try, for the queue to

@@ -174,6 +174,7 @@ func (l *listener) newFilter(accepted net.Conn) *filter {
 		Addr:     addrPort(accepted.RemoteAddr()),
 		Listener: accepted.LocalAddr().String(),
 		Account:  l.config.Account,
+		Redirect: l.config.RedirectAll,
 	}
 	_, local := accepted.RemoteAddr().(*net.UnixAddr)
 	socket := &socket{Conn: accepted}

@@ -158,6 +158,7 @@ type Client struct {
 	User     string         // who logged in, "" for nobody
 	Listener string         // our address, to which the client connected
 	Account  string         // the listener's
+	Redirect string         // the listener's RedirectAll
 }
 
 // Listener is one address the server listens on. internal/settings explains the
@@ -175,6 +176,8 @@ type Listener struct {
 	TLS            TLS
 	RequireAuth    bool `toml:"require_auth" doc:"Everybody has to log in, even clients in networks."`
 	AuthWithoutTLS bool `toml:"auth_without_tls" usual:"true on an address of this machine alone, else false" example:"true" doc:"Clients may log in without TLS, although their passwords can then be read on the way."`
+	// RedirectAll is nothing to the server, which tells it to the backend.
+	RedirectAll string `toml:"redirect_all" check:"email" doc:"The mail that comes in here goes to this address in place of its recipients (docs/staging.md). \"\": to them."`
 	// Account is nothing to the server, which tells it to the backend.
 	Account string       `toml:"account" check:"optional account" doc:"The account that sends what comes in here, by its name; \"default\" is that of [api]. \"\" is the one whose domains the mail is from. A user's own comes before it."`
 	Rules   policy.Rules // that bind its clients

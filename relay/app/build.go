@@ -37,6 +37,10 @@ func (d *daemon) build(ctx context.Context) (*core, error) {
 	c, log := d.config(), d.opt.Log
 	onReload(d, "log", func(c *config.Config) logs.Settings { return c.Log }, d.prepareLog)
 
+	d.tellRedirections(redirections(c))
+	onReload(d, "redirections", redirections, d.prepareRedirections)
+	d.onStatus(func(context.Context, time.Time) []admin.Warning { return redirectWarnings(d.config()) })
+
 	memory := budget.New(c.Limits.Memory, d.metrics)
 	stopResting := memory.AtRest(debug.FreeOSMemory) // Go alone gives it back late, and not all of it
 	d.onStop(func(context.Context) error { stopResting(); return nil })

@@ -105,6 +105,9 @@ func lines(setting string) string {
 		"webhook.secret_file":          `secret_file = "F/key"`,
 		"webhook.previous_secret_file": "secret_file = \"F/key\"\n|previous_secret_file = \"F/key\"",
 		"log.level":                    `level = "debug"`,
+		"redirect_all":                 `redirect_all = "dev@example.com"`,
+		"listener.redirect_all":        `redirect_all = "dev@example.com"`,
+		"user.redirect_all":            `redirect_all = "dev@example.com"`,
 		"mail.inline":                  `inline = "refuse"`,
 		"log.format":                   `format = "json"`,
 	}[setting]

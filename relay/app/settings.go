@@ -176,6 +176,8 @@ func Mapping(c *config.Config, account string) provider.Mapping {
 		ForeignSender: c.Sender.Foreign,
 		Attachments:   c.Mail.Attachments,
 		Inline:        c.Mail.Inline,
+		Redirect:      c.RedirectAll,
+		Redirects:     redirects(c.Users),
 		PassHeaders:   c.Mail.Fields.Headers != "",
 	}
 	if a := c.Account(account); a != nil {
@@ -193,6 +195,17 @@ func defaultSenders(users []config.User) map[string]relay.Address {
 		}
 	}
 	return senders
+}
+
+// redirects are the addresses that get the mail of users in place of its recipients.
+func redirects(users []config.User) map[string]string {
+	to := map[string]string{}
+	for _, u := range users {
+		if u.RedirectAll != "" {
+			to[u.Name] = u.RedirectAll
+		}
+	}
+	return to
 }
 
 // Events reads what the provider tells.

@@ -101,9 +101,12 @@ func (s *Sender) enter(turn context.Context) (*pace.Pass, error) {
 // Once a call has begun, only api.timeout ends it. If a shutdown cut it off, the
 // API might have sent the mail, and the next attempt would send it again.
 func (s *Sender) Make(pass *pace.Pass, a Attempt) relay.Outcome {
-	if out, ok := s.Suppressed(a); ok {
-		pass.Return()
-		return out
+	redirected := a.Body.Redirected() // then the recipient's own suppression means nothing
+	if !redirected {
+		if out, ok := s.Suppressed(a); ok {
+			pass.Return()
+			return out
+		}
 	}
 	pass.For(a.MessageID, a.From)
 	out := s.opt.API.Send(context.Background(), provider.Request{
@@ -113,7 +116,7 @@ func (s *Sender) Make(pass *pace.Pass, a Attempt) relay.Outcome {
 	})
 	pass.Leave(out)
 	s.record(a, out)
-	if out.Kind == relay.Suppressed {
+	if out.Kind == relay.Suppressed && !redirected {
 		s.opt.Suppressions.Learn(a.To, suppress.Provider, out.Detail, time.Now())
 	}
 	return out

@@ -67,6 +67,7 @@ func (s *script) calls() int {
 type text string
 
 func (b text) Len(to string) int64      { return int64(len(b) + len(to)) }
+func (b text) Redirected() bool         { return strings.Contains(string(b), "redirected") }
 func (b text) Open(to string) io.Reader { return strings.NewReader(string(b) + to) }
 
 type rig struct {

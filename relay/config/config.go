@@ -32,7 +32,8 @@ import (
 
 // Config is a valid configuration. Its tables are in the order of the example file.
 type Config struct {
-	Hostname string `toml:"hostname" usual:"the name of this machine" check:"hostname" example:"\"relay.example.com\"" doc:"The name with which the relay greets SMTP clients."`
+	Hostname    string `toml:"hostname" usual:"the name of this machine" check:"hostname" example:"\"relay.example.com\"" doc:"The name with which the relay greets SMTP clients."`
+	RedirectAll string `toml:"redirect_all" check:"email" doc:"All mail goes to this address in place of its recipients, whom it names at its top (docs/staging.md)."`
 	// The users of this file are at the end of Users.
 	UsersFile string `toml:"users_file" check:"file" doc:"A file of users who may log in, in addition to [[user]]. It has lines of name:hash, as htpasswd -B and 'smtp2rest hash-password' write them, and is read again when it changes."`
 	Addresses Addresses
@@ -153,6 +154,7 @@ type User struct {
 	DenyRecipients  policy.List `toml:"deny_recipients" doc:"The user may not send to these."`
 	From            string      `toml:"from" check:"email" doc:"The sender of the user's mail if its own From is not in a verified domain. \"\": sender.email, with its name."`
 	FromName        string      `toml:"from_name" doc:"The display name of this sender."`
+	RedirectAll     string      `toml:"redirect_all" check:"email" doc:"The user's mail goes to this address in place of its recipients (docs/staging.md). \"\": to them."`
 	Account         string      `toml:"account" check:"optional account" doc:"The account that sends the user's mail, by its name; \"default\" is that of [api]. \"\" is the listener's, or the one whose domains the mail is from."`
 	Rate            auth.Rate   `toml:"rate" doc:"The most recipients of the user, as in \"600/hour\". \"\": limits.rate_per_user."`
 }

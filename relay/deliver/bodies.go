@@ -65,7 +65,7 @@ var (
 
 func newBodies(o Options) *bodies {
 	b := &bodies{queue: o.Queue, memory: o.Memory, mapping: o.Mapping, encode: func(raw []byte, m *relay.Message, o provider.Mapping) (provider.Body, error) {
-		parsed, err := mail.Map(raw, m.From, o.For(m.Client.User))
+		parsed, err := mail.Map(raw, m.From, o.ForClient(m.Client))
 		if err != nil {
 			return nil, err
 		}

@@ -156,6 +156,7 @@ func (e *Engine) lateBounce(m history.Mail, failed string, event relay.Event, no
 	}
 	mail := queue.NewMail(relay.Message{
 		ID: queue.LateBounceID(m.ID, suppress.Normalise(failed)), Recipients: []string{to}, Raw: text, ReceivedAt: now, Account: by.opt.Account,
+		Client: relay.Client{Redirect: set.Mapping.ForClient(m.Client).Redirect},
 	})
 	mail.BounceOf, mail.Urgent = m.ID, true
 	log.Info("failed after it was sent; the sender is told", "bounce", mail.Message.ID, "sender", to)

@@ -245,6 +245,7 @@ func (e *Engine) bounceFor(b queue.Bounce, header []byte) (*queue.Mail, bounce.T
 	}
 	mail := queue.NewMail(relay.Message{
 		ID: queue.BounceID(m.ID, numbersOf(b)), Recipients: []string{to}, Raw: text, ReceivedAt: now, Account: by.opt.Account,
+		Client: relay.Client{Redirect: set.Mapping.ForClient(m.Client).Redirect},
 	})
 	mail.BounceOf = m.ID
 	mail.Urgent = true // bounces are few and a sender waits for them

@@ -19,10 +19,12 @@ import (
 // try makes the attempt that was claimed and settles it. If claiming ends before
 // the call has begun, the call does not begin, so that the shutdown need not wait.
 func (e *Engine) try(claiming, ctx context.Context, pass *pace.Pass, c queue.Claim) {
-	if out, ok := e.opt.Attempts.Suppressed(attemptAt(c)); ok { // learnt after the mail came
-		pass.Return()
-		e.settle(ctx, c, e.decide(c, out, e.opt.Now()))
-		return
+	if e.set.Load().Mapping.ForClient(c.Mail.Message.Client).Redirect == "" {
+		if out, ok := e.opt.Attempts.Suppressed(attemptAt(c)); ok { // learnt after the mail came
+			pass.Return()
+			e.settle(ctx, c, e.decide(c, out, e.opt.Now()))
+			return
+		}
 	}
 	mail, err := e.bodies.get(claiming, c.Mail)
 	if err != nil {

@@ -42,7 +42,7 @@ func NewCame(m *relay.Message, head Head) Came {
 	c.head.Size, c.head.AutoReply, c.head.Account = int64(len(m.Raw)), mail.IsAutoReply(m.Raw), m.Account
 	c.head.Client = relay.Client{
 		Addr: clip(m.Client.Addr, maxName), Helo: clip(m.Client.Helo, maxName), User: clip(m.Client.User, maxName),
-		Listener: clip(m.Client.Listener, maxName), Session: clip(m.Client.Session, maxName),
+		Listener: clip(m.Client.Listener, maxName), Session: clip(m.Client.Session, maxName), Redirect: clip(m.Client.Redirect, maxAddress),
 	}
 	return c
 }

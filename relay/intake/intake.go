@@ -154,6 +154,9 @@ func (in *Intake) Recipient(_ context.Context, env *smtpd.Envelope, rcpt string)
 	if in.tooMany(env, list) {
 		return reply.TooManyRecipients()
 	}
+	if in.redirect(env) != "" {
+		return nil
+	}
 	account, known := in.known(env)
 	if !known {
 		return nil // each attempt asks its own account
@@ -194,6 +197,7 @@ func (in *Intake) MessageEach(ctx context.Context, env *smtpd.Envelope, data []b
 func (in *Intake) handle(ctx context.Context, env *smtpd.Envelope, data []byte, each bool) replies {
 	m := newMessage(env, data)
 	m.Account = in.choose(env, data)
+	m.Client.Redirect = in.redirect(env) // for the record, and over a reload
 	list := in.expandAll(env.Recipients)
 	m.Recipients, m.Aliases = resolve(list)
 	h := newHandling(m)
@@ -301,6 +305,11 @@ func (in *Intake) process(ctx context.Context, log *slog.Logger, s *transaction,
 	return replies{each, of, kept}
 }
 
+// redirect returns the address that gets the mail of a client in place of its recipients.
+func (in *Intake) redirect(env *smtpd.Envelope) string {
+	return in.set.Load().Mapping.ForClient(relay.Client{User: env.Client.User, Redirect: env.Client.Redirect}).Redirect
+}
+
 // clientAddr returns the client's address, or the path of the unix socket that
 // it connected to.
 func clientAddr(c smtpd.Client) string {
@@ -337,7 +346,7 @@ func clientOf(env *smtpd.Envelope) relay.Client {
 // and wait for the other's.
 func (in *Intake) mapped(ctx context.Context, log *slog.Logger, m *relay.Message, env *smtpd.Envelope) (*mail.Mail, provider.Body, error) {
 	mapping := in.settingsOf(m.Account).Mapping
-	options := mapping.For(m.Client.User)
+	options := mapping.ForClient(m.Client)
 	options.Memory = mail.CostWithin(env.Most(), m.Raw, mapping.Limits)
 	if err := env.Reserve(ctx, options.Memory); err != nil {
 		return nil, nil, err

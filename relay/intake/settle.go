@@ -51,7 +51,7 @@ func (in *Intake) tryAll(ctx context.Context, r relay.Remainder, body provider.B
 // try tries one recipient, unless the sender domain's limit for today is reached.
 func (in *Intake) try(turn context.Context, r relay.Remainder, a attempt.Attempt) relay.Outcome {
 	now := time.Now()
-	if _, aliased := r.Message.Aliases[a.To]; aliased {
+	if _, aliased := r.Message.Aliases[a.To]; aliased && !a.Body.Redirected() {
 		// RCPT accepts an alias if any of its addresses is not suppressed.
 		if _, suppressed := in.of(r.Message.Account).Suppressions.Lookup(a.To, now); suppressed {
 			return in.untried(a, relay.Outcome{Kind: relay.Suppressed})
@@ -191,7 +191,7 @@ func (in *Intake) bounceNow(ctx context.Context, r relay.Remainder, cause error)
 		log.Error("some recipients failed, and there is no sender to tell")
 		return nil
 	}
-	b := &relay.Message{ID: queue.BounceID(relay.FirstID(m.ID), numbers), ReceivedAt: now, Recipients: []string{to}, Raw: raw, Account: m.Account}
+	b := &relay.Message{ID: queue.BounceID(relay.FirstID(m.ID), numbers), ReceivedAt: now, Recipients: []string{to}, Raw: raw, Account: m.Account, Client: relay.Client{Redirect: m.Client.Redirect}}
 	_, body, err := in.mapped(ctx, log, b, &smtpd.Envelope{}) // without a reservation: a bounce is small
 	if err != nil {
 		log.Error("the bounce cannot be mapped", "bounce", b.ID, "cause", err)

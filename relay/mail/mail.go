@@ -10,6 +10,7 @@
 package mail
 
 import (
+	"cmp"
 	"encoding/base64"
 	"strconv"
 	"strings"
@@ -45,9 +46,12 @@ type Options struct {
 	Attachments   AttachmentPolicy
 	// Inline is the policy for images that the html shows by their Content-ID (RFC 2392);
 	// "": that of Attachments. A logo in a signature should not refuse a letter.
-	Inline      AttachmentPolicy
-	Redirect    string // gets all mail in place of its recipients; "": they get it
-	PassHeaders bool   // pass on headers that have no field of their own; else they are left out
+	Inline AttachmentPolicy
+	// Redirect gets all mail in place of its recipients; "": they get it. Redirects are
+	// those of users who have their own.
+	Redirect    string
+	Redirects   map[string]string
+	PassHeaders bool // pass on headers that have no field of their own; else they are left out
 	Limits      mime.Limits
 	Memory      int64 // what mapping and encoding may take, if that is less than Cost; 0: Cost
 
@@ -61,6 +65,14 @@ func (o Options) For(user string) Options {
 	if own, ok := o.Defaults[user]; ok {
 		o.Default = own
 	}
+	return o
+}
+
+// ForClient returns the options for the mail of a client. The redirection of everybody
+// counts before that of the listener, and that before the user's.
+func (o Options) ForClient(c relay.Client) Options {
+	o = o.For(c.User)
+	o.Redirect = cmp.Or(o.Redirect, c.Redirect, o.Redirects[c.User])
 	return o
 }
 

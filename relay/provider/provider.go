@@ -27,6 +27,8 @@ type Format interface {
 type Body interface {
 	Len(to string) int64      // length in bytes of the document for one recipient
 	Open(to string) io.Reader // that document
+	// Redirected reports whether the document has another recipient, whoever is asked for.
+	Redirected() bool
 }
 
 // Mapping says how a mail becomes an API request: by the account's rules, and in the

@@ -46,6 +46,7 @@ type words string
 
 func (w words) Len(string) int64      { return int64(len(w)) }
 func (w words) Open(string) io.Reader { return strings.NewReader(string(w)) }
+func (words) Redirected() bool        { return false }
 
 func TestTheRequestOnTheWire(t *testing.T) {
 	var got *http.Request

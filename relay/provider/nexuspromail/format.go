@@ -66,6 +66,9 @@ func head(to string) []byte {
 	return appendString([]byte(`{"to":{"email":`), to)
 }
 
+// Redirected implements provider.Body.
+func (b *body) Redirected() bool { return b.redirect != "" }
+
 // Len returns the length in bytes of the document for one recipient.
 func (b *body) Len(to string) (n int64) {
 	for _, piece := range b.pieces(to) {
@@ -139,32 +142,32 @@ func (f Format) Encode(m *mail.Mail) (provider.Body, error) {
 
 // appendBodies appends the subject and the bodies. Those of a redirected mail say whom it
 // was for.
-func (d *body) appendBodies(b []byte, m *mail.Mail) []byte {
-	if d.redirect == "" {
-		b = appendField(b, "subject", m.Subject)
-		b = appendField(b, "html", m.HTML)
+func (b *body) appendBodies(doc []byte, m *mail.Mail) []byte {
+	if b.redirect == "" {
+		doc = appendField(doc, "subject", m.Subject)
+		doc = appendField(doc, "html", m.HTML)
 		if m.Text != "" {
-			b = appendField(b, "text", m.Text)
+			doc = appendField(doc, "text", m.Text)
 		}
-		return b
+		return doc
 	}
-	b = d.appendNamed(b, "subject", "[for ", "] "+m.Subject, false)
+	doc = b.appendNamed(doc, "subject", "[for ", "] "+m.Subject, false)
 	before, rest := mail.SplitTop(m.HTML)
-	b = d.appendNamed(b, "html", before+"<p><strong>This mail was for &lt;", "&gt; and was redirected.</strong></p>\n"+rest, true)
+	doc = b.appendNamed(doc, "html", before+"<p><strong>This mail was for &lt;", "&gt; and was redirected.</strong></p>\n"+rest, true)
 	if m.Text != "" {
-		b = d.appendNamed(b, "text", "This mail was for <", "> and was redirected.\n\n"+m.Text, false)
+		doc = b.appendNamed(doc, "text", "This mail was for <", "> and was redirected.\n\n"+m.Text, false)
 	}
-	return b
+	return doc
 }
 
 // appendNamed appends a field in which the recipient is named between two strings.
-func (d *body) appendNamed(b []byte, field, before, after string, html bool) []byte {
-	b = appendField(b, field, before)
-	b = b[:len(b)-1] // without the quote
-	d.marks = append(d.marks, mark{len(b), html})
-	at := len(b)
-	b = appendString(b, after)
-	return append(b[:at], b[at+1:]...) // nor that which begins the rest
+func (b *body) appendNamed(doc []byte, field, before, after string, html bool) []byte {
+	doc = appendField(doc, field, before)
+	doc = doc[:len(doc)-1] // without the quote
+	b.marks = append(b.marks, mark{len(doc), html})
+	at := len(doc)
+	doc = appendString(doc, after)
+	return append(doc[:at], doc[at+1:]...) // nor that which begins the rest
 }
 
 func appendAddress(b []byte, a relay.Address) []byte {
