@@ -40,7 +40,7 @@ type Options struct {
 	Reload   func(context.Context) (Reload, error)
 }
 
-// AccountOptions are what is known of one account.
+// AccountOptions describe one account.
 type AccountOptions struct {
 	Name string
 	Pace func() pace.State

@@ -85,8 +85,8 @@ var (
 	_ Suppressions = (*Client)(nil)
 )
 
-// NewSuppressions returns Suppressions for a store that is open in this process. It
-// need not be closed. known are the accounts that there are; none: any may be.
+// NewSuppressions returns Suppressions for a store that is open in this process. It need
+// not be closed. Only the known accounts can be asked for; without any, every name can.
 func NewSuppressions(s *suppress.Split, known ...string) *LocalSuppressions {
 	return &LocalSuppressions{all: s, known: known, store: s.Of("")}
 }
@@ -97,7 +97,7 @@ func (l *LocalSuppressions) InAccount(account string) Suppressions {
 	return &LocalSuppressions{all: l.all, known: l.known, store: l.all.Of(account), err: checkAccount(l.known, account)}
 }
 
-// accountKey is the account that people call by a name.
+// accountKey returns the key of an account in the store: "" for the default account.
 func accountKey(name string) string {
 	if name == relay.DefaultAccount {
 		return ""
@@ -105,7 +105,8 @@ func accountKey(name string) string {
 	return name
 }
 
-// checkAccount refuses an account that there is not. None is known of a stopped relay.
+// checkAccount refuses an unknown account. A stopped relay knows no accounts, so any name
+// is accepted.
 func checkAccount(known []string, account string) error {
 	if strings.Contains(account, "/") || len(known) > 0 && !slices.Contains(known, account) {
 		return fmt.Errorf("%w: there is no account %q", ErrBadRequest, account)

@@ -27,10 +27,10 @@ const exampleHeader = `# smtp2rest configuration (TOML). Every setting is here.
 #
 # Times are written "500ms", "10s", "5m", "1h", "2d"; sizes "512KiB", "25MiB",
 # "1GiB" (or KB, MB, GB: powers of ten). "smtp2rest check" says what is wrong
-# with a configuration, and what is in force and why.
+# with a configuration, which values it has, and where each comes from.
 #
-# "smtp2rest reload", or SIGHUP, has a running relay take over what was changed, but for
-# the few settings of which it says here that a change takes a restart.
+# "smtp2rest reload", or SIGHUP, makes a running relay take over all changes, except to
+# the few settings that need a restart; the text at each of them says so.
 #
 # This file is written from the code: go generate ./relay/config
 `

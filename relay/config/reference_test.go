@@ -11,12 +11,12 @@ const referenceFile = "../../docs/configuration.md"
 
 const referenceHeader = `# Every setting
 
-The same as in [config.example.toml](../config.example.toml), to be read and linked to. Where
-a value comes from, the first that is there: the environment, the file, the default. A
-relative path starts at the directory of the file. ` + "`smtp2rest check`" + ` prints what is in force
-and where each value came from; a wrong one is named with its place in the file, what was
-found and what is allowed. ` + "`smtp2rest reload`" + ` has a running relay take over what was changed,
-but for the few settings of which it says here that a change takes a restart.
+All settings of [config.example.toml](../config.example.toml), to read and to link to. A value
+from the environment overrides the file, and the file overrides the default. A relative path
+starts at the directory of the file. ` + "`smtp2rest check`" + ` prints each value and where it comes
+from. For a wrong value, it says where it is in the file, what was found and what is allowed.
+` + "`smtp2rest reload`" + ` makes a running relay take over all changes, except to the few settings
+that need a restart; the text at each of them says so.
 
 Secrets are never in the file. Each comes from the first of: its variable, the file that the
 variable with ` + "`_FILE`" + ` behind it names, the file that the file's own setting names, the systemd

@@ -178,7 +178,7 @@ func (c *conn) Close() error {
 	return c.Conn.Close()
 }
 
-// changed is told of the connection's states.
+// changed is called when the connection changes its state.
 func (c *conn) changed(state http.ConnState) {
 	if c == nil || state != http.StateActive && state != http.StateIdle {
 		return

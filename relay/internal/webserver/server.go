@@ -16,7 +16,7 @@ import (
 	"time"
 )
 
-// Options are what a Server is made from.
+// Options configure a Server.
 type Options struct {
 	Handler http.Handler
 	// Stopping answers requests that come after Stop began.

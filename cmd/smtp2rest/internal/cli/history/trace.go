@@ -233,7 +233,7 @@ func stateText(r history.Recipient, queued *admin.Mail) string {
 			}
 		}
 	}
-	return "waiting, and not in the queue: its client still waits"
+	return "waiting, but not in the queue: its client still waits"
 }
 
 // followEvery is how often --follow asks for news.

@@ -62,7 +62,7 @@ func scenes() []scene {
 			calls: []expectedCall{{"admin@example.net", 200, "Cron <root@web1> backup.sh", "3 files copied"}},
 		},
 		{
-			title: "Two recipients, of whom the API says that one is suppressed: the sender gets a bounce",
+			title: "Two recipients, and the API suppresses one of them: the sender gets a bounce",
 			mail:  shop("Order 4711", "eve@example.net", "suppressed@example.net"),
 			reply: "250 2.0.0 accepted %ID except <suppressed@example.net>",
 			calls: []expectedCall{
