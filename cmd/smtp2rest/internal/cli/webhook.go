@@ -104,6 +104,9 @@ type registered struct {
 	Secret string   `json:"secret,omitempty"`      // only with --print, and without a file
 }
 
+// defaultSecretSetting names the secret's file for the account of [api].
+const defaultSecretSetting = "webhook.secret_file"
+
 // registering has what register needs.
 type registering struct {
 	registrar      provider.Registrar
@@ -115,7 +118,7 @@ type registering struct {
 
 // ofAccount returns the registering for an account; "" and "default" are the account of [api].
 func ofAccount(cfg *config.Config, path, account string) (o registering, err error) {
-	o.setting = "webhook.secret_file"
+	o.setting = defaultSecretSetting
 	o.file, o.previous = relativeToConfig(path, cfg.Webhook.SecretFile), relativeToConfig(path, cfg.Webhook.PreviousSecretFile)
 	if account == relay.DefaultAccount {
 		account = ""
@@ -161,15 +164,28 @@ func (o registering) printSecret(t *terminal.Terminal, secret string) error {
 // keepSecret writes the secret to its file, and reports what was done.
 func (o registering) keepSecret(t *terminal.Terminal, secret string) error {
 	r := o.registration
-	previousNote, err := endpoint.Keep(o.file, o.previous, secret)
+	replaced, err := endpoint.Keep(o.file, o.previous, secret)
 	if err != nil {
 		return fmt.Errorf("the provider registered the address, but the secret could not be saved: %w; fix this and register again", err)
 	}
 	if o.asJSON {
 		return terminal.PrintJSON(t.Out, registered{URL: r.URL, Events: r.Events, File: o.file})
 	}
-	_, err = fmt.Fprintf(t.Out, "Registered %s for %s.\nThe secret is in %s.%s The relay uses it after a restart or 'smtp2rest reload'.\n", r.URL, strings.Join(r.Events, ", "), o.file, previousNote)
+	_, err = fmt.Fprintf(t.Out, "Registered %s for %s.\nThe secret is in %s.%s The relay uses it after a restart or 'smtp2rest reload'.\n", r.URL, strings.Join(r.Events, ", "), o.file, o.previousNote(replaced))
 	return err
+}
+
+// previousNote says what became of the secret that was in the file.
+func (o registering) previousNote(replaced bool) string {
+	switch {
+	case !replaced:
+		return ""
+	case o.previous != "":
+		return " The one before it is in " + o.previous + "."
+	case o.setting == defaultSecretSetting:
+		return " The one before it is gone: set webhook.previous_secret_file to keep it the next time."
+	}
+	return " The one before it is gone." // an account has no setting to keep it
 }
 
 // relativeToConfig resolves a path that is relative to the configuration file.

@@ -80,20 +80,16 @@ func Writable(file string) error {
 }
 
 // Keep writes the secret to file, and the one that was there to previous, unless that
-// is "". It returns a sentence for the operator on what became of the old one.
-func Keep(file, previous, secret string) (said string, err error) {
+// is "". It reports whether there was one.
+func Keep(file, previous, secret string) (replaced bool, err error) {
 	old, err := os.ReadFile(file)
-	if err == nil && len(bytes.TrimSpace(old)) > 0 {
-		if previous == "" {
-			said = " The one before it is gone: name webhook.previous_secret_file to keep it the next time."
-		} else {
-			if err := replaceFile(previous, file, string(old)); err != nil {
-				return "", err
-			}
-			said = " The one before it is in " + previous + "."
+	replaced = err == nil && len(bytes.TrimSpace(old)) > 0
+	if replaced && previous != "" {
+		if err := replaceFile(previous, file, string(old)); err != nil {
+			return false, err
 		}
 	}
-	return said, replaceFile(file, file, secret+"\n")
+	return replaced, replaceFile(file, file, secret+"\n")
 }
 
 // replaceFile writes a file in one step, so that nobody reads a part of it, and so that
