@@ -315,11 +315,12 @@ func (s *Server) inherit(name string) ([]net.Listener, error) {
 		return list, nil
 	case s.started:
 		return nil, fmt.Errorf("cannot listen on systemd:%s: systemd hands sockets over at the start only; restart smtp2rest", name)
-	case len(s.inherited) == 0:
+	case len(s.socketNames) == 0:
 		return nil, fmt.Errorf("cannot listen on systemd:%s: systemd gave this process no sockets; is there a .socket unit, and was it started?", name)
+	case slices.Contains(s.socketNames, name):
+		return nil, fmt.Errorf("cannot listen on systemd:%s: no socket of that name is left; it needs ListenStream= in the .socket unit, and one [[listener]]", name)
 	}
-	names := slices.Sorted(maps.Keys(s.inherited))
-	return nil, fmt.Errorf("cannot listen on systemd:%s: systemd's sockets are called %s; set FileDescriptorName=%s", name, strings.Join(names, ", "), name)
+	return nil, fmt.Errorf("cannot listen on systemd:%s: systemd's sockets are called %s; set FileDescriptorName=%s", name, strings.Join(s.socketNames, ", "), name)
 }
 
 // mostInherited is how many sockets systemd may pass. The library makes an entry for

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
 	"os"
 	"slices"
@@ -37,12 +38,13 @@ type Server struct {
 	stopping chan struct{}
 	finished chan struct{} // every goroutine is gone
 
-	mu        sync.Mutex
-	started   bool
-	stopped   bool
-	inherited map[string][]net.Listener // systemd's sockets by name, those that no listener has taken over yet
-	ports     []*port
-	serving   sync.WaitGroup
+	mu          sync.Mutex
+	started     bool
+	stopped     bool
+	inherited   map[string][]net.Listener // systemd's sockets by name, those that no listener has taken over yet
+	socketNames []string                  // of all that systemd passed
+	ports       []*port
+	serving     sync.WaitGroup
 }
 
 // New checks the options. It binds nothing.
@@ -102,6 +104,7 @@ func (s *Server) Start(ctx context.Context) error {
 	if s.inherited, err = takeInherited(); err != nil {
 		return fmt.Errorf("smtpd: %w", err)
 	}
+	s.socketNames = slices.Sorted(maps.Keys(s.inherited))
 	change, err := s.prepare(ctx, s.options)
 	unused := s.closeInherited()
 	if err != nil {

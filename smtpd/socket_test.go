@@ -95,11 +95,15 @@ func TestInherit(t *testing.T) {
 		defer func() { _ = l.Close() }()
 		s.inherited[name] = append(s.inherited[name], l)
 	}
+	s.socketNames = []string{"a", "b"}
 	if _, err := s.inherit("smtp"); err == nil || !strings.Contains(err.Error(), "called a, b; set FileDescriptorName=smtp") {
 		t.Errorf("a name that is not there: %v", err)
 	}
 	if list, err := s.inherit("b"); err != nil || len(list) != 2 {
 		t.Errorf("%d sockets, %v", len(list), err)
+	}
+	if _, err := s.inherit("b"); err == nil || !strings.Contains(err.Error(), "no socket of that name is left") {
+		t.Errorf("a name that is taken: %v", err)
 	}
 	left := s.inherited["a"][0]
 	if names := s.closeInherited(); len(names) != 1 || names[0] != "a" {
@@ -108,6 +112,7 @@ func TestInherit(t *testing.T) {
 	if _, err := left.Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("a socket that nobody uses is open: %v", err)
 	}
+	s.socketNames = nil
 	if _, err := s.inherit("a"); err == nil || !strings.Contains(err.Error(), "gave this process no sockets") {
 		t.Errorf("no sockets: %v", err)
 	}
