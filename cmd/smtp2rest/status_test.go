@@ -2,6 +2,7 @@ package main
 
 import (
 	"encoding/json"
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -26,6 +27,16 @@ func TestStatusOfAStoppedQueue(t *testing.T) {
 	}
 	if r := typed(t, &screen{}, "status", "--socket", "/nonexistent"); r.Code != terminal.ExitStopped {
 		t.Errorf("no socket: %+v", r)
+	}
+}
+
+// A command that only a daemon can answer does not deny the queue that is there.
+func TestNobodyAnswers(t *testing.T) {
+	dir := queueDir(t)
+	config := harness.ConfigFile(t, fmt.Sprintf("[sender]\nemail = \"a@example.com\"\n[queue]\ndata_dir = %q\n[admin]\nsocket = \"/nonexistent/s\"\naddress = \"127.0.0.1:1\"\n", dir))
+	r := typed(t, &screen{}, "reload", "--config", config)
+	if r.Code != terminal.ExitStopped || !strings.Contains(r.Err, "no daemon answers on /nonexistent/s or 127.0.0.1:1; ") || strings.Contains(r.Err, "no queue") {
+		t.Errorf("%+v", r)
 	}
 }
 

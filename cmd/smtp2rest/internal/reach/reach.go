@@ -4,6 +4,7 @@
 package reach
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -131,7 +132,7 @@ func (f Flags) Dial(ctx context.Context, t *terminal.Terminal) (*admin.Client, e
 			return c, err
 		}
 	}
-	return nil, noneOf(all)
+	return nil, nobodyAnswers(all)
 }
 
 // DataDir returns the data directory that the flags lead to; it may be missing.
@@ -173,6 +174,16 @@ func noneOf(all []location) error {
 		where = " on " + strings.Join(others, " or ")
 	}
 	return fmt.Errorf("%w%s; use --config, --data-dir or --socket to say where", admin.ErrNotRunning, where)
+}
+
+// nobodyAnswers returns the error if no location has a daemon. A queue may be there.
+func nobodyAnswers(all []location) error {
+	var where []string
+	for _, l := range all {
+		where = append(where, cmp.Or(l.address, l.socket))
+	}
+	return fmt.Errorf("%w on %s; start it or, if it was started with another admin.socket, name that with --socket",
+		admin.ErrNotRunning, strings.Join(where, " or "))
 }
 
 // locations returns where to look, the likeliest first. The last one is the service's
