@@ -52,7 +52,7 @@ const (
 )
 
 // LastDay counts what the provider told in the last 24 hours about mail that it had
-// taken. The senders are not told.
+// taken. What the senders are told of it is bounce.late and bounce.complaints.
 type LastDay struct {
 	Bounced    int64 `json:"bounced"`    // recipients, for good
 	Complained int64 `json:"complained"` // recipients that called a mail spam

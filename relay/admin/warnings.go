@@ -52,8 +52,8 @@ func (v view) warnings(s Status) []Warning {
 			Do: "'smtp2rest queue list --state failed' says why; then retry or drop them"})
 	}
 	if d := s.LastDay; d.any() {
-		add(LevelInfo, Warning{What: "in the last day " + d.words(), Why: "the provider told so after it had taken the mail; the senders were not told",
-			Do: "'smtp2rest history --state bounced,complained --since 2d' says whose mail it was"})
+		add(LevelInfo, Warning{What: "in the last day " + d.words(), Why: "the provider told so after it had taken the mail",
+			Do: "'smtp2rest history --state bounced,complained --since 2d' says whose mail it was, and trace whether its sender was told"})
 	}
 	return list
 }
