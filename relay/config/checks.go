@@ -138,7 +138,7 @@ func checkEmail(s string) error {
 		return fmt.Errorf("found %s; write the address alone: the name has a setting of its own, sender.name", settings.Show(s))
 	}
 	at := strings.LastIndexByte(s, '@')
-	if at < 1 || at > 64 {
+	if at < 1 || at > 64 || at == len(s)-1 {
 		return fmt.Errorf("found %s; %s", settings.Show(s), want)
 	}
 	outside := func(r rune) bool { return r <= ' ' || r >= 0x7f || strings.ContainsRune(`()[]:;@\,"`, r) }
