@@ -164,7 +164,7 @@ func TestUnsubscribedIsRefusedWhereItIsTurnedOn(t *testing.T) {
 
 // TestEventsInAnyOrder: repeated, and the last one first.
 func TestEventsInAnyOrder(t *testing.T) {
-	h := newHooked(t, "")
+	h := newHooked(t, "[bounce]\nlate = false\n") // the bounces would be mails with events of their own
 	h.tell(sandbox.Webhook{Repeats: 2, Reorder: true})
 	h.want("complaint@example.net", "250 ")
 	h.heard("sent", 3) // the first, and so the last
