@@ -47,7 +47,7 @@ const (
 type recall struct {
 	mu    sync.Mutex
 	known *simplelru.LRU[fingerprint, *memory] // never read by Get, so the oldest was added first
-	stale []digest                             // mails whose mark says too much
+	stale []digest                             // mails whose mark says too much, at most recallMost; Restore removes the marks of the rest
 }
 
 // memory is what is remembered of a mail for one recipient.
@@ -303,7 +303,7 @@ func (r *recall) forget(now time.Time) {
 		if r.known.Len() <= recallMost && now.Sub(m.since) < m.lifetime() {
 			return
 		}
-		if m.owed && (len(r.stale) == 0 || r.stale[len(r.stale)-1] != key.mail) {
+		if m.owed && len(r.stale) < recallMost && (len(r.stale) == 0 || r.stale[len(r.stale)-1] != key.mail) {
 			r.stale = append(r.stale, key.mail)
 		}
 		r.known.RemoveOldest()

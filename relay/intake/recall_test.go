@@ -252,6 +252,20 @@ func TestRecallIsBounded(t *testing.T) {
 	}
 }
 
+// Nobody takes the stale marks of a relay without a queue. They are bounded all the same.
+func TestStaleMarksAreBounded(t *testing.T) {
+	rc := newRecall()
+	for i := range 3 * recallMost {
+		m := &relay.Message{Raw: fmt.Appendf(nil, "Message-ID: %d\r\n\r\n", i)}
+		rc.mu.Lock()
+		rc.put(digestOf(m), "a@b", memory{end: end{owed: true}})
+		rc.mu.Unlock()
+	}
+	if n := len(rc.stale); n != recallMost {
+		t.Errorf("%d stale marks are remembered, want %d", n, recallMost)
+	}
+}
+
 func (r *recall) size() int {
 	r.mu.Lock()
 	defer r.mu.Unlock()
