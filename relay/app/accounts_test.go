@@ -11,12 +11,10 @@ import (
 	"strings"
 	"sync"
 	"testing"
-	"testing/synctest"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/config"
-	"github.com/smtp2rest/smtp2rest/relay/internal/memnet"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/smtpd"
@@ -43,28 +41,11 @@ account = "over"
 // default one and "over".
 func inVirtualAccounts(t *testing.T, settings string, f func(w *world)) {
 	t.Helper()
-	dir, keys := memoryDir(t), t.TempDir()
+	keys := t.TempDir()
 	writeKeys(t, keys, "wrong", "over")
-	conf := load(t, "http://127.0.0.1:9/api", strings.ReplaceAll(fmt.Sprintf("[queue]\ndata_dir = %q\nkeep_sent = \"30d\"\nmin_free = 0\n%s", dir, settings), "K/", keys+"/"))
-	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, conf: conf, dir: filepath.Join(dir, "0"), log: &journal{}, net: memnet.Listen()}
-		w.box = sandbox.New(sandbox.Options{Key: "planted-key", Keep: 10_000, Accounts: map[string]sandbox.Options{
-			"over": {Key: "key-of-over", Rate: 0.001, Burst: 1},
-		}})
-		server := &http.Server{Handler: w.box.Handler()}
-		served := make(chan error, 1)
-		go func() { served <- server.Serve(w.net) }()
-		w.boot()
-		defer func() {
-			if w.now != nil {
-				w.stop(time.Minute)
-			}
-			_ = w.box.Stop(context.Background())
-			_ = server.Close()
-			<-served
-		}()
-		f(w)
-	})
+	inVirtualWorld(t, strings.ReplaceAll(settings, "K/", keys+"/"), map[string]sandbox.Options{
+		"over": {Key: "key-of-over", Rate: 0.001, Burst: 1},
+	}, f)
 }
 
 func writeKeys(t *testing.T, dir string, names ...string) {

@@ -52,11 +52,17 @@ type process struct {
 // inVirtualTime runs f with a daemon that is up.
 func inVirtualTime(t *testing.T, settings string, f func(w *world)) {
 	t.Helper()
+	inVirtualWorld(t, settings, nil, f)
+}
+
+// inVirtualWorld is inVirtualTime with a sandbox that has further accounts.
+func inVirtualWorld(t *testing.T, settings string, further map[string]sandbox.Options, f func(w *world)) {
+	t.Helper()
 	dir := memoryDir(t)
 	conf := load(t, "http://127.0.0.1:9/api", fmt.Sprintf("[queue]\ndata_dir = %q\nkeep_sent = \"30d\"\nmin_free = 0\n%s", dir, settings))
 	synctest.Test(t, func(t *testing.T) {
 		w := &world{t: t, conf: conf, dir: filepath.Join(dir, "0"), log: &journal{}, net: memnet.Listen()}
-		w.box = sandbox.New(sandbox.Options{Key: "planted-key", Keep: 10_000})
+		w.box = sandbox.New(sandbox.Options{Key: "planted-key", Keep: 10_000, Accounts: further})
 		server := &http.Server{Handler: w.box.Handler()}
 		served := make(chan error, 1)
 		go func() { served <- server.Serve(w.net) }()
