@@ -293,7 +293,7 @@ func (r *Recorder) rest(d time.Duration) bool {
 
 // pruneOnce makes one step and says whether there may be more to remove.
 func (r *Recorder) pruneOnce(ctx context.Context) (more bool, err error) {
-	// A record of mail that still waits is kept: its story is not over.
+	// A record of mail that still waits is kept: it is not complete.
 	n, err := r.opt.Store.Prune(ctx, time.Now().Add(-r.bounds.Load().Keep), pruneStep, r.bounds.Load().Keep == 0)
 	r.metrics.pruned.Add(float64(n))
 	if err != nil || n == pruneStep {

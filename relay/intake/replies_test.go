@@ -98,7 +98,7 @@ func answers(may time.Time) []situation {
 			prepare: func(r *rig) { r.suppressions.Learn("bob@example.net", suppress.HardBounce, "", may) },
 			now:     `550 5\.1\.1 <bob@example\.net> suppressed: hard bounce on 2026-05-04`,
 		}}},
-		{words: "recipient known to be suppressed: complaint, unsubscribe, API verdict", by: "Suppressed", causes: []cause{
+		{words: "recipient known to be suppressed: complaint, unsubscribe, refused by the API before", by: "Suppressed", causes: []cause{
 			{name: "complaint", prepare: func(r *rig) { r.suppressions.Learn("BOB@Example.NET", suppress.Complaint, "", may) },
 				now: `550 5\.7\.1 <bob@example\.net> suppressed: complaint since 2026-05-04`},
 			{name: "unsubscribe", prepare: func(r *rig) { r.marks("bob@example.net", may) },

@@ -146,7 +146,7 @@ const forgetMargin = time.Hour
 // it could send it again. The provider has signed its age.
 func (l *List) Take(ctx context.Context, e relay.Event) (fresh bool, err error) {
 	if age := e.Received.Sub(made(e)); age > l.set.Load().Forget-forgetMargin {
-		l.opt.Log.Info("an event of the provider is too old and was ignored: it may have come before", "event", e.ID, "type", e.Type, "made", made(e))
+		l.opt.Log.Info("an event of the provider is too old to suppress anybody: it may have come before", "event", e.ID, "type", e.Type, "made", made(e))
 		return false, nil
 	}
 	address := Normalise(e.Email)

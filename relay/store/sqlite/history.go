@@ -227,7 +227,7 @@ func recipientOf(r row) (history.Recipient, error) {
 // open a mail very often.
 const eventsShown = 200
 
-// addEvents joins what the provider told of a recipient to its story. The API
+// addEvents joins what the provider told of a recipient to its record. The API
 // gives each recipient a message_id of its own.
 func addEvents(c *conn, r *history.Recipient) error {
 	if r.APIID == "" {

@@ -114,7 +114,7 @@ func testEvents(t *testing.T, r *rig) {
 		t.Errorf("%t, %v", fresh, err)
 	}
 	r.want("a@x.example", *learnt)
-	// The API's verdict is weaker, and keeps the entry longer.
+	// The API's answer is weaker, and keeps the entry longer.
 	r.s.LearnSoon(suppress.Entry{Address: "a@x.example", Reason: suppress.Provider, Source: suppress.API, Since: day0.Add(time.Minute), Expires: day0.Add(2 * time.Hour)})
 	r.Flush()
 	learnt.Expires = day0.Add(2 * time.Hour)
