@@ -99,7 +99,7 @@ func (l *Local) Status(ctx context.Context) (Status, error) {
 	s.Warnings = v.warnings(s)
 	if err != nil {
 		s.Warnings = append(s.Warnings, Warning{Level: LevelTrouble, What: "it is not known what waits", Why: "the queue cannot be read: " + text(err.Error()),
-			Do: "see to the disk of the data directory; the relay goes on by itself"})
+			Do: "see to the storage; the relay goes on by itself"})
 	}
 	s.Warnings = append(s.Warnings, more...)
 	sortWarnings(s.Warnings)

@@ -97,12 +97,11 @@ func (d *daemon) prepareAdmin(ctx context.Context, c *config.Config, o admin.Ser
 	return ready, nil
 }
 
-// openSocket makes the directory for the socket where there is no data
-// directory that has it.
+// openSocket makes the directory for the socket where no store in it has made it.
 func (d *daemon) openSocket(ctx context.Context, o admin.ServerOptions) error {
 	c := d.config()
 	o.Path = AdminSocket(c)
-	if c.Queue.Mode == config.NoQueue && c.Admin.Socket == "" {
+	if (c.Queue.Mode == config.NoQueue || c.Store.URL.IsSet()) && c.Admin.Socket == "" {
 		if err := os.MkdirAll(filepath.Dir(o.Path), 0o700); err != nil {
 			return err
 		}

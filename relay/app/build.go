@@ -90,7 +90,7 @@ func (d *daemon) build(ctx context.Context) (*core, error) {
 				return forbiddenWarnings(ctx, a.pace, kept.queue)
 			})
 		}
-		d.onStatus(func(context.Context, time.Time) []admin.Warning { return engineWarnings(engines, c.Queue.DataDir) })
+		d.onStatus(func(context.Context, time.Time) []admin.Warning { return engineWarnings(engines, kept.place) })
 		d.onStatus(func(ctx context.Context, _ time.Time) []admin.Warning { return orphanWarnings(ctx, kept.queue, c) })
 		d.health.addLive(engines.Alive)
 		d.gauge("delivery_alive", "1 while the loop that sends queued mail gets on, or shows that it would if there were any. 0 is a fault of this program.", d.alive)

@@ -19,6 +19,7 @@ import (
 // kept is what outlives a restart. With queue.mode = "none" nothing does: queue,
 // records and recorder are nil, and the others forget.
 type kept struct {
+	place      store.Place
 	queue      store.Queue
 	records    store.Records
 	recorder   *history.Recorder
@@ -32,18 +33,23 @@ func (d *daemon) openStore(ctx context.Context) (k kept, err error) {
 	if c.Queue.Mode == config.NoQueue {
 		return kept{history: history.Nothing{}, suppressed: suppress.NewSplit(suppress.NewMemory(0))}, nil
 	}
-	dir := c.Queue.DataDir
-	s, err := store.Open(ctx, store.SQLite(dir), store.Options{Queue: queueOptions(c), Log: log, Metrics: d.metrics})
+	url := StoreURL(c)
+	place, err := store.PlaceOf(url)
 	if err != nil {
-		return k, dataDirError(dir, err)
+		return k, fmt.Errorf("store.url: %w", err)
+	}
+	s, err := store.Open(ctx, url, store.Options{Queue: queueOptions(c), Log: log, Metrics: d.metrics})
+	if err != nil {
+		return k, storeError(place, err)
 	}
 	d.onStop(func(context.Context) error { return s.Close() })
 	onReload(d, "queue", queueOptions, s.Prepare)
-	if why := endsWith(dir); why != "" && !d.opt.Scratch {
+	if dir := place.Dir; dir != "" && endsWith(dir) != "" && !d.opt.Scratch {
+		why := endsWith(dir)
 		log.Warn("the queue will not outlive "+why+": name a directory on a disk by queue.data_dir or SMTP2REST_DATA_DIR, in a container a volume", "data_dir", dir)
 	}
 
-	d.onStatus(func(context.Context, time.Time) []admin.Warning { return recordsWarnings(s.Records, dir) })
+	d.onStatus(func(context.Context, time.Time) []admin.Warning { return recordsWarnings(s.Records, place) })
 	d.metrics.MustRegister(admin.Collector(s.Queue))
 	d.measureQueue(s.Queue)
 	check := newStorageCheck(s.Queue)
@@ -53,7 +59,7 @@ func (d *daemon) openStore(ctx context.Context) (k kept, err error) {
 		func(ctx context.Context) error { _, err := check.check(ctx); return err },
 		func(ctx context.Context) error { return room(ctx, s.Queue, d.config().Queue) })
 	d.onStatus(func(ctx context.Context, _ time.Time) []admin.Warning {
-		return storageWarnings(ctx, check, s.Queue, d.config().Queue)
+		return storageWarnings(ctx, check, s.Queue, place, d.config().Queue)
 	})
 
 	recorder := history.NewRecorder(history.Options{Bounds: historyBounds(c), Store: s.Records, Log: log, Metrics: d.metrics})
@@ -62,7 +68,7 @@ func (d *daemon) openStore(ctx context.Context) (k kept, err error) {
 	onReload(d, "history", historyBounds, recorder.Prepare)
 	d.onStop(reconcile(history.Reconciliation{Store: s.Records, Queued: s.Queue.Get, Noter: recorder, Before: d.started}, log))
 
-	return kept{queue: s.Queue, records: s.Records, recorder: recorder, history: recorder, suppressed: suppress.NewSplit(s.Records)}, nil
+	return kept{place: place, queue: s.Queue, records: s.Records, recorder: recorder, history: recorder, suppressed: suppress.NewSplit(s.Records)}, nil
 }
 
 // measureQueue says what is configured, so that an alert needs no copy of the settings.
@@ -96,10 +102,11 @@ func reconcile(r history.Reconciliation, log *slog.Logger) (stop func(context.Co
 	}
 }
 
-// dataDirError says of what cannot be opened which setting leads there, and
-// what helps.
-func dataDirError(dir string, err error) error {
+// storeError says of what cannot be opened which setting leads there, and what helps.
+func storeError(place store.Place, err error) error {
 	switch {
+	case place.Dir == "":
+		return fmt.Errorf("store.url %s: %w", place.Name, err)
 	case errors.Is(err, fs.ErrPermission):
 		err = fmt.Errorf("%w; name a directory that this user may write to, by queue.data_dir or SMTP2REST_DATA_DIR", err)
 	case errors.Is(err, syscall.ENOSPC):
@@ -109,5 +116,5 @@ func dataDirError(dir string, err error) error {
 	case errors.Is(err, syscall.EROFS):
 		err = fmt.Errorf("%w; in a container, mount a volume there", err)
 	}
-	return fmt.Errorf("queue.data_dir %s: %w", dir, err)
+	return fmt.Errorf("queue.data_dir %s: %w", place.Dir, err)
 }

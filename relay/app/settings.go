@@ -17,6 +17,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/provider/httpcall"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/store"
 	"github.com/smtp2rest/smtp2rest/relay/webhook"
 	"github.com/smtp2rest/smtp2rest/smtpd"
 )
@@ -94,6 +95,14 @@ func mainAccount(c *config.Config) accountSettings {
 const eventsKept = 3 * 24 * time.Hour
 
 func aliasSettings(c *config.Config) config.Addresses { return c.Addresses }
+
+// StoreURL is the URL of the store that a configuration names.
+func StoreURL(c *config.Config) string {
+	if c.Store.URL.IsSet() {
+		return c.Store.URL.Reveal()
+	}
+	return store.SQLite(c.Queue.DataDir)
+}
 
 func queueOptions(c *config.Config) queue.Options { return c.Queue.Options }
 

@@ -33,7 +33,7 @@ func (d *daemon) status(ctx context.Context, now time.Time) []admin.Warning {
 	var warnings []admin.Warning
 	if err := d.health.live(ctx); err != nil {
 		warnings = append(warnings, admin.Warning{Level: admin.LevelTrouble, What: "queued mail is not sent", Why: err.Error(),
-			Do: "see to the disk of queue.data_dir; if that is well, restart smtp2rest, and report it with the log"})
+			Do: "see to the storage; if that is well, restart smtp2rest, and report it with the log"})
 	}
 	for _, w := range d.warnings {
 		warnings = append(warnings, w(ctx, now)...)
@@ -44,6 +44,14 @@ func (d *daemon) status(ctx context.Context, now time.Time) []admin.Warning {
 // manyWait is how many mails may wait for memory before that is more than a
 // moment's crowd.
 const manyWait = 10
+
+// seeTo says what an operator looks at when the store fails.
+func seeTo(p store.Place) string {
+	if p.Dir == "" {
+		return "see to the database " + p.Name + " and the way to it"
+	}
+	return "see to the disk of " + p.Dir
+}
 
 // memoryWarnings tell of mails that wait for memory.
 func memoryWarnings(waiting int) []admin.Warning {
@@ -99,13 +107,13 @@ func refusedFilesWarnings(clients []intake.RefusedFiles, since, now time.Time) [
 }
 
 // engineWarnings tell of a queue whose mail is kept and cannot be sent.
-func engineWarnings(e *deliver.Group, dir string) []admin.Warning {
+func engineWarnings(e *deliver.Group, place store.Place) []admin.Warning {
 	since, err := e.Trouble()
 	if err == nil {
 		return nil
 	}
 	return []admin.Warning{{Level: admin.LevelTrouble, What: "mail is kept and cannot be sent from the queue", Why: err.Error(), Since: since.Round(0).UTC(),
-		Do: "see to the disk of " + dir + "; if the queue is damaged, stop smtp2rest: its next start says what to do"}}
+		Do: seeTo(place) + "; if the queue is damaged, stop smtp2rest: its next start says what to do"}}
 }
 
 // orphanWarnings tell of mail that waits for an account that there is not any more.
@@ -154,7 +162,7 @@ func forbiddenWarnings(ctx context.Context, p *pace.Pacer, q store.Queue) []admi
 
 // recordsWarnings tell of records that are not kept. Mail is not touched by it, and
 // so nothing else would show it.
-func recordsWarnings(r store.Records, dir string) []admin.Warning {
+func recordsWarnings(r store.Records, place store.Place) []admin.Warning {
 	since, damaged, err := r.Trouble()
 	switch {
 	case damaged:
@@ -162,22 +170,22 @@ func recordsWarnings(r store.Records, dir string) []admin.Warning {
 			Do: "restart smtp2rest: it sets the file aside and begins a new one, without the suppressions that were learnt; docs/operations.md says how to bring them over"}}
 	case err != nil:
 		return []admin.Warning{{Level: admin.LevelWarning, What: "history and suppressions are not kept", Why: err.Error(), Since: since.Round(0).UTC(),
-			Do: "see to the disk of " + dir + "; mail is not touched, and it goes on by itself"}}
+			Do: seeTo(place) + "; mail is not touched, and it goes on by itself"}}
 	}
 	return nil
 }
 
 // storageWarnings tell of a queue that takes no mail, or soon will not.
-func storageWarnings(ctx context.Context, check *storageCheck, q store.Queue, c config.Queue) []admin.Warning {
+func storageWarnings(ctx context.Context, check *storageCheck, q store.Queue, place store.Place, c config.Queue) []admin.Warning {
 	if since, err := check.check(ctx); err != nil {
 		return []admin.Warning{{Level: admin.LevelTrouble, What: "no mail can be queued or sent from the queue", Why: err.Error(), Since: since.Round(0).UTC(),
-			Do: "see to the disk of " + c.DataDir + "; the relay goes on by itself", Full: true}}
+			Do: seeTo(place) + "; the relay goes on by itself", Full: true}}
 	}
 	var warnings []admin.Warning
 	free, least, err := q.Space()
-	why := fmt.Sprintf("the disk of %s has %d MiB left, and %d MiB are kept free", c.DataDir, free>>20, least>>20)
+	why := fmt.Sprintf("the disk of %s has %d MiB left, and %d MiB are kept free", place.Name, free>>20, least>>20)
 	switch {
-	case err != nil:
+	case err != nil: // the disk of a database is for those to watch who run it
 	case free <= least:
 		warnings = append(warnings, admin.Warning{Level: admin.LevelTrouble, What: "what the API does not take at once is answered 452", Why: why,
 			Do: "make room on it, or lower queue.min_free", Full: true})
@@ -246,7 +254,7 @@ func eventWarnings(s webhook.Standing, now time.Time) []admin.Warning {
 	var warnings []admin.Warning
 	if s.Unkept != nil {
 		warnings = append(warnings, admin.Warning{Level: admin.LevelTrouble, What: "the provider's events cannot be kept, and it was told to send them again", Why: s.Unkept.Error(), Since: s.UnkeptSince.Round(0).UTC(),
-			Do: "see to the disk of queue.data_dir; mail is not affected, but addresses that bounce are not learnt"})
+			Do: "see to the storage; mail is not affected, but addresses that bounce are not learnt"})
 	}
 	if s.Forged >= forgedMany && now.Sub(s.ForgedSince) >= forgedFor && now.Sub(s.ForgedLast) < forgedOld {
 		warnings = append(warnings, admin.Warning{Level: admin.LevelWarning, What: "the provider's events may be refused",

@@ -119,6 +119,22 @@ func checkURL(s string) error {
 	return nil
 }
 
+// checkStoreURL does not show what it found, because it may have a password.
+func checkStoreURL(s string) error {
+	if scheme, rest, _ := strings.Cut(s, "://"); rest == "" || scheme != "postgres" && scheme != "postgresql" || settings.CheckText(s) != nil {
+		return errors.New(`found something that is not the URL of a database; write one as in "postgres://relay@db.example.com/mail"`)
+	}
+	return nil
+}
+
+// hasPassword reports whether a URL may have a password: before the host, or among what
+// follows the database.
+func hasPassword(s string) bool {
+	_, rest, _ := strings.Cut(s, "://")
+	at := strings.LastIndexByte(rest, '@')
+	return at >= 0 && strings.Contains(rest[:at], ":") || strings.Contains(strings.ToLower(rest), "password=")
+}
+
 func checkPath(s string) error {
 	u, err := url.Parse(s)
 	if err != nil || !strings.HasPrefix(s, "/") || strings.HasPrefix(s, "//") || u.RawQuery != "" || u.Fragment != "" || strings.ContainsAny(s, "?# ") {

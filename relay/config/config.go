@@ -44,6 +44,7 @@ type Config struct {
 	Mail     Mail        `toml:"mail" doc:"What to do with the parts of a mail for which the API documents no field."`
 	Delivery Delivery    `toml:"delivery" doc:"How mail is tried."`
 	Queue    Queue       `toml:"queue" doc:"Mail that could not be sent while its client waited."`
+	Store    Store       `toml:"store" doc:"Where the queue, the suppressions and the history are kept, if not in queue.data_dir (docs/postgresql.md)."`
 	Bounce   Bounce      `toml:"bounce" doc:"How senders learn that mail could not be delivered."`
 	History  History     `toml:"history" doc:"A record of each mail, for 'smtp2rest trace' (docs/history.md). It is kept in queue.data_dir, and so only with a queue. It never contains bodies."`
 	Warming  []warm.Plan `toml:"warming" doc:"Limits a new domain to a number of mails that grows every day (docs/warming.md). Further mail waits in the queue. There is none by default; repeat the table for more."`
@@ -118,6 +119,14 @@ type Queue struct {
 	queue.Options               // ForgetSent is true when KeepSent is 0
 	KeepSent      time.Duration `toml:"keep_sent" default:"1d" range:"0s..366d" doc:"How long sent mail stays listed, without its content."`
 	KeepFailed    time.Duration `toml:"keep_failed" default:"30d" range:"0s..3660d" doc:"How long failed mail is kept after it was given up, so that it can be retried. \"0s\": until it is dropped."`
+}
+
+// Store says which engine keeps what is kept.
+type Store struct {
+	// It is not set if queue.data_dir has the store.
+	URL Secret `toml:"url" check:"store url" env:"SMTP2REST_STORE_URL" credential:"smtp2rest_store_url" restart:"the store is open" example:"\"postgres://relay@db.example.com/mail\"" doc:"The URL of a PostgreSQL database that several relays share. \"\": the embedded store in queue.data_dir. A URL with a password is a secret and not set in the file."`
+	// Its content is in URL.
+	URLFile string `toml:"url_file" check:"secret file" doc:"A file that contains only the URL. The path begins with /, or with ./ for the directory of this file."`
 }
 
 // QueueMode says whether there is a queue.

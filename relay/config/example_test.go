@@ -54,7 +54,7 @@ func exampleText(t *testing.T) string {
 		}
 		var list []string
 		for _, s := range sec.Settings {
-			if !s.Secret {
+			if !s.Secret || s.Example != "" { // one that need not be secret
 				list = append(list, exampleSetting(t, s))
 			}
 		}

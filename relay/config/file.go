@@ -54,7 +54,7 @@ func (l *loader) fileProblem(line int, path, format string, args ...any) {
 
 // mayHoldSecret matches lines and keys whose value must not be shown. The library's
 // messages quote what it cannot read.
-var mayHoldSecret = regexp.MustCompile(`(?i)key|secret|token|pass`)
+var mayHoldSecret = regexp.MustCompile(`(?i)key|secret|token|pass|postgres`)
 
 func (l *loader) syntaxProblem(data []byte, err error) {
 	var parse toml.ParseError
@@ -224,7 +224,7 @@ func (f *tomlFile) assign(table string, values map[string]toml.Primitive) {
 		}
 		f.lines[s.Path] = e.line
 		err := s.Value.Set(e.data)
-		if s.secret() {
+		if errors.Is(err, errInFile) {
 			err = errors.New(f.source(s).notHere())
 		}
 		if err != nil {

@@ -36,7 +36,10 @@ func kinds(field any, tag reflect.StructTag) settings.Value {
 		}
 		return senders{p}
 	case *Secret:
-		return secret{p}
+		if check == "store url" {
+			return secret{p, checkStoreURL}
+		}
+		return secret{p: p}
 	case *policy.List:
 		return patterns{p}
 	case *auth.Rate:
@@ -73,11 +76,35 @@ func (t text) Set(v any) error {
 
 func (t text) Text() string { return settings.Quote(*t.p) }
 
-// secret is a secret. The file cannot set it: see readSecrets.
-type secret struct{ p *Secret }
+// secret is a secret. The file cannot set it (see readSecrets), unless the text is one
+// that need not be secret.
+type secret struct {
+	p     *Secret
+	check func(string) error // nil: every text is secret
+}
 
-func (s secret) Set(any) error { return errors.New("secrets are not kept in this file") }
-func (s secret) Text() string  { return s.p.String() }
+// errInFile is that of a secret in the file.
+var errInFile = errors.New("secrets are not kept in this file")
+
+func (s secret) Set(v any) error {
+	if s.check == nil {
+		return errInFile
+	}
+	text, ok := v.(string)
+	if !ok {
+		return errors.New("found something that is not text; write text in quotes")
+	}
+	if hasPassword(text) {
+		return errInFile
+	}
+	if err := orEmpty(s.check)(text); err != nil {
+		return err
+	}
+	*s.p = NewSecret(text)
+	return nil
+}
+
+func (s secret) Text() string { return s.p.String() }
 
 // hash is the hash of a password, which is never shown either.
 type hash struct{ p *string }

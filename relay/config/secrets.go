@@ -121,9 +121,17 @@ func (l *loader) readSecrets() {
 		if t, ok := l.find(l.source(s).fileSetting).Value.(text); ok {
 			file = l.fromFile(*t.p)
 		}
-		if found, origin := l.readSecret(l.source(s), file); found.IsSet() {
-			*value.p, s.origin = found, origin
+		found, origin := l.readSecret(l.source(s), file)
+		if !found.IsSet() {
+			continue
 		}
+		if value.check != nil {
+			if err := value.check(found.Reveal()); err != nil {
+				l.problem(origin, "%v", err)
+				continue
+			}
+		}
+		*value.p, s.origin = found, origin
 	}
 }
 
@@ -284,6 +292,7 @@ func unitFiles() map[string]string {
 		"webhook_secret":          "/etc/credstore/smtp2rest_webhook_secret",
 		"webhook_secret_previous": "/etc/credstore/smtp2rest_webhook_secret_previous",
 		"smtp2rest_admin_token":   "/etc/credstore/smtp2rest_admin_token",
+		"smtp2rest_store_url":     "/etc/credstore/smtp2rest_store_url",
 	}
 }
 

@@ -186,6 +186,7 @@ func TestSecretsOfTheUnit(t *testing.T) {
 	for _, path := range unitFiles() {
 		files[path] = "from-" + filepath.Base(path) + "\n"
 	}
+	files[unitFiles()["smtp2rest_store_url"]] = "postgres://relay:hunter2@db/mail\n"
 	src := Source{Path: "/c.toml", NeedAPI: true, Service: true, Env: env{}.lookup,
 		ReadFile: func(path string) ([]byte, error) {
 			text, ok := files[path]
@@ -244,5 +245,39 @@ func TestUnitFilesAreTheUnits(t *testing.T) {
 	}
 	if !maps.Equal(loaded, unitFiles()) {
 		t.Errorf("the unit takes %v, we look in %v", loaded, unitFiles())
+	}
+}
+
+// The URL of a store may stand in the file as long as it has no password, and is no
+// less hidden then.
+func TestTheURLOfTheStore(t *testing.T) {
+	const open, secret = "postgres://relay@db.example.com/mail", "postgres://relay:hunter2@db.example.com/mail"
+	dir := t.TempDir()
+	writeFile(t, filepath.Join(dir, "url"), secret+"\n", 0o600)
+	for name, tc := range map[string]secretCase{
+		"none":                           {},
+		"file":                           {toml: "store.url = '" + open + "'", want: open, origin: "file"},
+		"empty":                          {toml: "store.url = ''", origin: "file"},
+		"environment":                    {vars: env{"SMTP2REST_STORE_URL": secret}, want: secret, origin: "environment SMTP2REST_STORE_URL"},
+		"environment before the file":    {vars: env{"SMTP2REST_STORE_URL": secret}, toml: "store.url = '" + open + "'", want: secret, origin: "environment SMTP2REST_STORE_URL"},
+		"a file":                         {toml: "store.url_file = '" + dir + "/url'", want: secret, origin: "file " + dir + "/url"},
+		"a file before the URL":          {toml: "store.url_file = '" + dir + "/url'\nstore.url = '" + open + "'", want: secret, origin: "file " + dir + "/url"},
+		"a password in the environment":  {vars: env{"SMTP2REST_STORE_URL": "hunter2"}, wantProblem: `environment SMTP2REST_STORE_URL: found something that is not the URL of a database; write one as in "postgres://relay@db.example.com/mail"`},
+		"a password behind the database": {toml: "store.url = 'postgres://db/mail?user=relay&Password=hunter2'", wantProblem: "or give the systemd credential smtp2rest_store_url"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			writeFile(t, filepath.Join(dir, "c.toml"), tc.toml, 0o600)
+			cfg, err := Load(Source{Path: filepath.Join(dir, "c.toml"), Env: tc.vars.lookup})
+			if err != nil || tc.wantProblem != "" {
+				if err == nil || tc.wantProblem == "" || !strings.HasSuffix(err.Error(), tc.wantProblem) || strings.Contains(err.Error(), "hunter2") {
+					t.Fatalf("got %v, want %q", err, tc.wantProblem)
+				}
+				return
+			}
+			s := described(t, cfg, "store.url")
+			if got := cfg.Store.URL.Reveal(); got != tc.want || s.Origin != tc.origin || strings.Contains(s.Value, "postgres") {
+				t.Errorf("got %q from %q, shown as %q", got, s.Origin, s.Value)
+			}
+		})
 	}
 }

@@ -25,6 +25,7 @@ func (l *loader) validate() {
 	l.validateAliases()
 	l.validateFields()
 	l.validateDelivery()
+	l.validateStore()
 	l.validateLimits()
 	for i := range l.cfg.Warming {
 		l.validateWarming(i)
@@ -109,6 +110,13 @@ func (l *loader) validateDelivery() {
 	}
 	if d.Retry.Max < d.Retry.First {
 		l.problem("delivery.retry_max", "found %s, shorter than delivery.retry_first (%s)", settings.Quote(settings.FormatDuration(d.Retry.Max)), settings.Quote(settings.FormatDuration(d.Retry.First)))
+	}
+}
+
+// validateStore finds a database that nothing would be kept in.
+func (l *loader) validateStore() {
+	if l.cfg.Store.URL.IsSet() && l.cfg.Queue.Mode == NoQueue {
+		l.problem("store.url", "is set, and queue.mode is \"none\": nothing would be kept there; change one of them")
 	}
 }
 

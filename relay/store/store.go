@@ -56,10 +56,12 @@ const (
 type Queue interface {
 	queue.Queue
 	// Writing is since when the engine is at one write, the zero Time when it
-	// is at none. One that takes very long hangs, or its disk does.
+	// is at none. One that takes very long hangs, or its disk does, and only a
+	// restart helps. An engine that gives up a write by itself returns the zero Time.
 	Writing() time.Time
 	// Space is how many bytes are free on the disk, and how many of them are
-	// kept free: with less, no mail is taken.
+	// kept free: with less, no mail is taken. It fails with errors.ErrUnsupported
+	// when the disk is that of another machine.
 	Space() (free, kept int64, err error)
 }
 
@@ -91,6 +93,43 @@ type Store struct {
 
 // SQLite is the URL of a data directory.
 func SQLite(dir string) string { return "sqlite:" + dir }
+
+// Place is where a store is, for people: it never has a password.
+type Place struct {
+	Name string // the data directory, or the URL of a database as far as it is no secret
+	Dir  string // the data directory; "" is an engine that is not on this disk
+}
+
+// PlaceOf is where the store of a URL is.
+func PlaceOf(url string) (Place, error) {
+	if dir, ok := strings.CutPrefix(url, "sqlite:"); ok && dir != "" {
+		return Place{Name: dir, Dir: dir}, nil
+	}
+	for _, scheme := range []string{"postgres://", "postgresql://"} {
+		if rest, ok := strings.CutPrefix(url, scheme); ok {
+			return Place{Name: scheme + withoutPassword(rest)}, nil
+		}
+	}
+	// What was found is not shown: it may be a URL with a password.
+	return Place{}, errors.New("the URL of a store begins with postgres:// or postgresql://, or with sqlite: and a data directory")
+}
+
+// withoutPassword is user, hosts and database of a URL. A password that should have been
+// escaped may have any character, but what is before the last @ is not the host.
+func withoutPassword(rest string) string {
+	user := ""
+	if at := strings.LastIndexByte(rest, '@'); at >= 0 {
+		user, _, _ = strings.Cut(rest[:at], ":")
+		user, rest = user+"@", rest[at+1:]
+	}
+	rest, query, _ := strings.Cut(rest, "?")
+	for one := range strings.SplitSeq(query, "&") {
+		if strings.HasPrefix(one, "host=") { // the directory of a socket
+			rest += "?" + one
+		}
+	}
+	return user + rest
+}
 
 // Open opens a store, or makes it. It fails with queue.ErrLocked when another
 // process has it, with queue.ErrNewer when a later version wrote it, and with an
@@ -169,7 +208,8 @@ func Exists(url string, p Part) error {
 }
 
 // SetAside renames the queue of a store that nobody has open, so that the next
-// Open begins with an empty one. Nothing is removed. It returns the new name.
+// Open begins with an empty one. Nothing is removed. It returns the new name. It fails
+// for an engine that has no files on this disk.
 func SetAside(url string, now time.Time) (string, error) {
 	dir, err := directory(url)
 	if err != nil {
@@ -180,9 +220,9 @@ func SetAside(url string, now time.Time) (string, error) {
 
 // directory is the data directory of a URL.
 func directory(url string) (string, error) {
-	dir, ok := strings.CutPrefix(url, "sqlite:")
-	if !ok || dir == "" {
-		return "", fmt.Errorf("the store %q: a URL begins with sqlite: and a directory follows", url)
+	p, err := PlaceOf(url)
+	if err == nil && p.Dir == "" {
+		err = fmt.Errorf("%s: this version has no engine for it", p.Name)
 	}
-	return dir, nil
+	return p.Dir, err
 }

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -223,9 +224,25 @@ func TestOpen(t *testing.T) {
 }
 
 func TestURLs(t *testing.T) {
-	for _, url := range []string{"", "sqlite:", "postgres://localhost/x", t.TempDir()} {
-		if _, err := store.Open(t.Context(), url, store.Options{}); err == nil {
-			t.Errorf("%q was opened", url)
+	for _, url := range []string{"", "sqlite:", "mysql://u:hunter2@localhost/x", t.TempDir()} {
+		if _, err := store.Open(t.Context(), url, store.Options{}); err == nil || strings.Contains(err.Error(), "hunter2") {
+			t.Errorf("%q: %v", url, err)
+		}
+	}
+}
+
+// TestPlaces: people are told where a store is, and never its password.
+func TestPlaces(t *testing.T) {
+	for url, want := range map[string]store.Place{
+		"sqlite:/var/lib/x":                     {Name: "/var/lib/x", Dir: "/var/lib/x"},
+		"postgres://db/mail":                    {Name: "postgres://db/mail"},
+		"postgresql://u:hunter2@a:1,b:2/mail":   {Name: "postgresql://u@a:1,b:2/mail"},
+		"postgres://u:hunt/er?2@h@db/mail":      {Name: "postgres://u@db/mail"},
+		"postgres:///mail?host=/run/pg&user=u":  {Name: "postgres:///mail?host=/run/pg"},
+		"postgres://db/m?user=u&password=hunt2": {Name: "postgres://db/m"},
+	} {
+		if got, err := store.PlaceOf(url); err != nil || got != want {
+			t.Errorf("%s: %+v, %v", url, got, err)
 		}
 	}
 }

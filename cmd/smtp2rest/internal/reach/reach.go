@@ -106,7 +106,7 @@ func (f Flags) open(ctx context.Context, t *terminal.Terminal, part store.Part) 
 		if !errors.Is(err, admin.ErrNotRunning) {
 			return nil, nil, err
 		}
-		if l.dir == "" {
+		if l.url == "" {
 			if len(all) == 1 {
 				return nil, nil, err // it says more than noneOf
 			}
@@ -138,22 +138,32 @@ func (f Flags) Dial(ctx context.Context, t *terminal.Terminal) (*admin.Client, e
 // DataDir returns the data directory that the flags lead to; it may be missing.
 func (f Flags) DataDir(t *terminal.Terminal) (string, error) {
 	all, err := f.locations(t)
-	switch {
-	case err != nil:
+	if err != nil {
 		return "", err
-	case all[0].dir == "":
-		return "", errors.New("this configuration keeps no queue (queue.mode = \"none\")")
 	}
-	return all[0].dir, nil
+	switch first := all[0]; {
+	case first.url == "":
+		return "", errors.New("this configuration keeps no queue (queue.mode = \"none\")")
+	case first.place.Dir == "":
+		return "", fmt.Errorf("the queue is in %s, and this command works on files of a data directory; docs/postgresql.md says what to do about a database", first.place.Name)
+	default:
+		return first.place.Dir, nil
+	}
 }
 
 // location is where a daemon may answer, or have its data.
 type location struct {
 	socket  string
-	dir     string // the data directory to open when nobody answers; "" is none
+	url     string // of the store to open when nobody answers; "" is none
+	place   store.Place
 	address string // when it is set, it is asked instead of the socket
 	token   string
-	config  *config.Config // of the daemon that uses dir; nil when it is not known
+	config  *config.Config // of the daemon that uses the store; nil when it is not known
+}
+
+// inDir is the location of a daemon with a data directory.
+func inDir(dir string) location {
+	return location{socket: admin.SocketIn(dir), url: store.SQLite(dir), place: store.Place{Name: dir, Dir: dir}}
 }
 
 // noneOf returns the error if no location has a daemon or a queue.
@@ -161,8 +171,8 @@ func noneOf(all []location) error {
 	var dirs, others []string
 	for _, l := range all {
 		switch {
-		case l.dir != "":
-			dirs = append(dirs, l.dir)
+		case l.url != "":
+			dirs = append(dirs, l.place.Name)
 		case l.address != "":
 			others = append(others, l.address)
 		default:
@@ -197,7 +207,7 @@ func (f Flags) locations(t *terminal.Terminal) ([]location, error) {
 	case f.Dir != "" && (f.Config != "" || f.address != ""):
 		return nil, terminal.Usagef("use only one of --data-dir, --config and --address")
 	case f.Dir != "":
-		return []location{{socket: admin.SocketIn(f.Dir), dir: f.Dir}}, nil
+		return []location{inDir(f.Dir)}, nil
 	}
 	cfg, err := LoadDaemonConfig(t, config.Source{Path: f.Config})
 	if err != nil {
@@ -209,7 +219,10 @@ func (f Flags) locations(t *terminal.Terminal) ([]location, error) {
 	}
 	first := location{socket: app.AdminSocket(cfg)}
 	if cfg.Queue.Mode == config.OnDisk {
-		first.dir, first.config = cfg.Queue.DataDir, cfg
+		first.url, first.config = app.StoreURL(cfg), cfg
+		if first.place, err = store.PlaceOf(first.url); err != nil {
+			return nil, err
+		}
 	}
 	all := []location{first}
 	if cfg.Admin.Address != "" {
@@ -217,8 +230,8 @@ func (f Flags) locations(t *terminal.Terminal) ([]location, error) {
 	}
 	_, inEnv := t.Env("SMTP2REST_DATA_DIR")
 	chosen := inEnv || f.Config != "" || cfg.Admin.Socket != "" // the user said which relay
-	if !chosen && first.dir != ServiceDir {
-		all = append(all, location{socket: admin.SocketIn(ServiceDir), dir: ServiceDir})
+	if !chosen && first.place.Dir != ServiceDir {
+		all = append(all, inDir(ServiceDir))
 	}
 	return all, nil
 }
@@ -246,21 +259,23 @@ func (l location) dial(ctx context.Context) (*admin.Client, error) {
 	return admin.Dial(ctx, l.socket)
 }
 
-// openStore opens the data of a stopped daemon. It first switches to the directory's owner,
-// because the daemon could not use files that root created. It fails with errNothingThere
-// if there is no data.
+// openStore opens the data of a stopped daemon. It first switches to the owner of a data
+// directory, because the daemon could not use files that root created. It fails with
+// errNothingThere if there is no data. A database may be in use by other daemons.
 func (l location) openStore(ctx context.Context, t *terminal.Terminal, part store.Part) (Operator, func() error, error) {
-	url, log := store.SQLite(l.dir), slog.New(slog.NewTextHandler(t.Err, &slog.HandlerOptions{Level: slog.LevelWarn}))
-	switch err := store.Exists(url, part); {
+	log := slog.New(slog.NewTextHandler(t.Err, &slog.HandlerOptions{Level: slog.LevelWarn}))
+	switch err := store.Exists(l.url, part); {
 	case errors.Is(err, fs.ErrNotExist):
 		return nil, nil, errNothingThere
 	case err != nil:
-		return nil, nil, denied(l.dir, err)
+		return nil, nil, denied(l.place.Name, err)
 	}
-	if err := owner.Become(l.dir); err != nil {
-		return nil, nil, err
+	if l.place.Dir != "" {
+		if err := owner.Become(l.place.Dir); err != nil {
+			return nil, nil, err
+		}
 	}
-	s, err := store.Open(ctx, url, store.Options{Existing: true, Part: part, Log: log})
+	s, err := store.Open(ctx, l.url, store.Options{Existing: true, Part: part, Log: log})
 	if err != nil {
 		return nil, nil, l.explain(err)
 	}
@@ -289,13 +304,13 @@ func (l location) openStore(ctx context.Context, t *terminal.Terminal, part stor
 func (l location) explain(err error) error {
 	switch {
 	case errors.Is(err, queue.ErrLocked):
-		return fmt.Errorf("another smtp2rest is using %s but does not answer on %s; give its --socket or stop it", l.dir, l.socket)
+		return fmt.Errorf("another smtp2rest is using %s but does not answer on %s; give its --socket or stop it", l.place.Name, l.socket)
 	case errors.Is(err, queue.ErrOlder):
-		return fmt.Errorf("%w on %s, and only the daemon converts its files: start it, then ask again (%w)", admin.ErrNotRunning, l.socket, err)
+		return fmt.Errorf("%w on %s, and only the daemon converts its store: start it, then ask again (%w)", admin.ErrNotRunning, l.socket, err)
 	case errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("%w on %s, and a file is missing that the daemon makes: start it, then ask again (%w)", admin.ErrNotRunning, l.socket, err)
+		return fmt.Errorf("%w on %s, and something is missing that the daemon makes: start it, then ask again (%w)", admin.ErrNotRunning, l.socket, err)
 	}
-	return denied(l.dir, err)
+	return denied(l.place.Name, err)
 }
 
 // denied adds what to do when a permission is missing.

@@ -28,6 +28,9 @@ func serveSandboxed(ctx context.Context, t *terminal.Terminal, path string, asJS
 	if from := reach.Origin(cfg, "queue.data_dir"); from != "default" {
 		fmt.Fprintf(t.Err, "note: %s is not used: with --sandbox the queue is in a directory of its own and thrown away at the end\n", from)
 	}
+	if cfg.Store.URL.IsSet() {
+		fmt.Fprintf(t.Err, "note: store.url is not used: with --sandbox the queue is in a directory of its own and thrown away at the end\n")
+	}
 	cleanUp, err := scratchQueue(cfg)
 	if err != nil {
 		return err
@@ -45,6 +48,7 @@ func serveSandboxed(ctx context.Context, t *terminal.Terminal, path string, asJS
 		next, err := reach.LoadConfig(boxed, sandboxed(path))
 		if err == nil {
 			next.Queue.DataDir, next.API.URL, next.Webhook = cfg.Queue.DataDir, box.URL(), cfg.Webhook
+			next.Store = cfg.Store
 		}
 		return next, err
 	}
@@ -70,7 +74,7 @@ func scratchQueue(cfg *config.Config) (cleanUp func() error, err error) {
 	if err != nil {
 		return nil, err
 	}
-	cfg.Queue.DataDir = dir
+	cfg.Queue.DataDir, cfg.Store = dir, config.Store{}
 	return func() error { return os.RemoveAll(dir) }, nil
 }
 
