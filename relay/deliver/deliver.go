@@ -84,6 +84,7 @@ type Engine struct {
 	secondary bool                         // another one purges, and writes the bounces
 	woken     chan struct{}                // used instead of the queue's Wake; may be nil
 	engineOf  func(account string) *Engine // whose settings a bounce is written by
+	later     func()                       // tells all engines that a recipient is due later
 
 	// unsettled counts attempts whose outcome could not be stored yet.
 	unsettled atomic.Int64
@@ -128,6 +129,7 @@ func New(o Options) *Engine {
 		unread: map[string]time.Time{},
 	}
 	e.engineOf = func(string) *Engine { return e }
+	e.later = func() { signal(e.dueSooner) }
 	e.set.Store(&o.Settings)
 	e.register(o.Metrics)
 	return e
@@ -224,7 +226,7 @@ func (e *Engine) passes(ctx context.Context) []*pace.Pass {
 			e.watchdog.waiting("leaving the API alone", busy.Wait)
 			var fresh <-chan struct{}
 			if busy.Why == pace.Forbidden { // new mail is tried soon: see pace.Down
-				fresh = e.opt.Queue.Wake()
+				fresh = e.wake()
 			}
 			await(ctx, max(busy.Wait, 0), e.apiChanged, e.watchdog.probe, fresh)
 		}
@@ -348,11 +350,16 @@ func (e *Engine) untilDue(now, due time.Time, ok bool) time.Duration {
 // makes a recipient due again, whichever comes first.
 func (e *Engine) awaitChange(ctx context.Context, wait time.Duration) {
 	e.watchdog.waiting("waiting for something to do", wait)
-	wake := e.opt.Queue.Wake()
+	await(ctx, wait, e.wake(), e.dueSooner, e.watchdog.probe)
+}
+
+// wake has a value when something may have become due. The queue's own has one reader,
+// which in a Group is not the Engine.
+func (e *Engine) wake() <-chan struct{} {
 	if e.woken != nil {
-		wake = e.woken
+		return e.woken
 	}
-	await(ctx, wait, wake, e.dueSooner, e.watchdog.probe)
+	return e.opt.Queue.Wake()
 }
 
 // rest waits for the whole time.

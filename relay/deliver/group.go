@@ -32,11 +32,12 @@ func NewGroup(options ...Options) *Group {
 		if len(g.engines) > 0 {
 			first := g.engines[0]
 			e.pendingBounces, e.sentTo, e.secondary = first.pendingBounces, first.sentTo, true
+			e.flight = first.flight // a mail may be given to another account while it is tried
 		}
 		if g.end != nil {
 			e.woken = make(chan struct{}, 1)
 		}
-		e.engineOf = g.Engine
+		e.engineOf, e.later = g.Engine, g.wakeForLater
 		g.engines, g.of[o.Account] = append(g.engines, e), e
 	}
 	return g
@@ -73,6 +74,14 @@ func (g *Group) wakeAll() {
 		case <-g.end:
 			return
 		}
+	}
+}
+
+// wakeForLater has all Engines look when the next recipient is due: the mail may have been
+// given to another account while it was tried.
+func (g *Group) wakeForLater() {
+	for _, e := range g.engines {
+		signal(e.dueSooner)
 	}
 }
 

@@ -99,6 +99,34 @@ func TestAnAccountThatIsClosedOrSlowHoldsUpNoOther(t *testing.T) {
 	})
 }
 
+// An account that waits for new mail, because the API forbids what it is sent, takes no
+// other account's wake.
+func TestAnAccountThatIsForbiddenHoldsUpNoOther(t *testing.T) {
+	inBubbleStopped(t, plan{}, func(r *rig) {
+		banned, client := r.another("banned", key, r.net.Dial)
+		g := NewGroup(r.options(slog.New(slog.NewTextHandler(r.log, nil))), banned)
+		g.Start()
+		defer func() {
+			g.Stop(context.Background())
+			client.Close()
+		}()
+		for range 20 {
+			r.keepFor(g, "banned", shop, "forbidden@example.net")
+		}
+		r.pass(time.Minute)
+		for range 20 {
+			begun := time.Now()
+			id := r.keepFor(g, "", shop, "ann@example.net")
+			for r.states(id) != "sent" && time.Since(begun) < time.Second {
+				r.pass(10 * time.Millisecond)
+			}
+			if took := time.Since(begun); took > 50*time.Millisecond {
+				t.Fatalf("mail of the healthy account took %v", took)
+			}
+		}
+	})
+}
+
 func TestMailOfAnAccountThatIsGoneWaitsUntilItIsReassigned(t *testing.T) {
 	inGroup(t, func(r *rig, g *Group) {
 		id := r.keepFor(g, "gone", shop, "ann@example.net")
@@ -109,6 +137,35 @@ func TestMailOfAnAccountThatIsGoneWaitsUntilItIsReassigned(t *testing.T) {
 		}
 		r.pass(time.Second)
 		r.wantStates(id, "sent")
+	})
+}
+
+// A mail that is given to another account while it is tried is not tried by both; what is
+// left of it is the other's.
+func TestAMailThatIsReassignedWhileItIsTried(t *testing.T) {
+	inGroup(t, func(r *rig, g *Group) {
+		const sent = "slow+9s@example.net"
+		one, stuck := r.keepFor(g, "", shop, sent), r.keepFor(g, "slow", shop, "ann@example.net")
+		r.pass(time.Second)
+		r.wantStates(one, "sending")
+		r.wantStates(stuck, "sending")
+		if _, err := r.store.Reassign(context.Background(), queue.Filter{ID: one}, "slow"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := r.store.Reassign(context.Background(), queue.Filter{ID: stuck}, ""); err != nil {
+			t.Fatal(err)
+		}
+		r.pass(5 * time.Second)
+		r.wantStates(one, "sending")
+		r.wantStates(stuck, "sending")
+		r.pass(time.Hour)
+		r.wantStates(one, "sent")
+		r.wantStates(stuck, "sent")
+		for _, to := range []string{sent, "ann@example.net"} {
+			if n := len(r.calls(to)); n != 1 {
+				t.Errorf("%d calls for %s", n, to)
+			}
+		}
 	})
 }
 

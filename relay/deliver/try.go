@@ -193,7 +193,7 @@ func (e *Engine) settleOnce(c queue.Claim, s queue.Settlement) error {
 	case err == nil && s.Result == queue.Done:
 		e.pendingBounces.sent(c.Mail.Message.ID)
 	case err == nil && s.Result == queue.Later:
-		signal(e.dueSooner)
+		e.later()
 	case err == nil:
 	case errors.Is(err, queue.ErrStale):
 		log.Info("another claim has settled it")
