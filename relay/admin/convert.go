@@ -67,9 +67,13 @@ func paceOf(s pace.State) *Pace {
 	}
 }
 
-func warmingOf(d warm.DomainState) Warming {
+func (v view) warmingOf(account string, d warm.DomainState) Warming {
+	if len(v.others) == 0 {
+		account = ""
+	}
 	return Warming{
-		Domain: d.Domain, Day: d.Day, Bounded: d.Bounded, Cap: d.Cap, Sent: d.Sent,
+		Account: account,
+		Domain:  d.Domain, Day: d.Day, Bounded: d.Bounded, Cap: d.Cap, Sent: d.Sent,
 		Full: d.Full(), Next: utc(d.Next), Text: text(d.String()),
 	}
 }

@@ -42,8 +42,9 @@ type Options struct {
 
 // AccountOptions describe one account.
 type AccountOptions struct {
-	Name string
-	Pace func() pace.State
+	Name    string
+	Pace    func() pace.State
+	Warming func(now time.Time) []warm.DomainState // nil: no domain is warmed
 }
 
 // Local is an Admin that works on a queue in this process.
@@ -83,8 +84,10 @@ func (l *Local) Status(ctx context.Context) (Status, error) {
 		s.Pace = paceOf(v.pace)
 		s.Accounts = l.accounts(ctx, v)
 	}
-	for _, d := range v.warming {
-		s.Warming = append(s.Warming, warmingOf(d))
+	for _, a := range v.all() {
+		for _, d := range a.warming {
+			s.Warming = append(s.Warming, v.warmingOf(a.name, d))
+		}
 	}
 	if l.opt.LastDay != nil {
 		if d, err := l.opt.LastDay(ctx, v.now.Add(-24*time.Hour)); err == nil {
@@ -113,9 +116,13 @@ func (l *Local) view() view {
 	v := view{now: time.Now(), unkept: unkept}
 	if l.opt.Pace != nil {
 		v.running, v.pace = true, l.opt.Pace()
-		v.others = map[string]pace.State{}
+		v.others = map[string]accountView{}
 		for _, a := range l.opt.Others {
-			v.others[a.Name] = a.Pace()
+			of := accountView{name: a.Name, pace: a.Pace()}
+			if a.Warming != nil {
+				of.warming = a.Warming(v.now)
+			}
+			v.others[a.Name] = of
 		}
 	}
 	if l.opt.Warming != nil {
@@ -132,7 +139,7 @@ func (l *Local) accounts(ctx context.Context, v view) []Account {
 	mails, _ := l.opt.Queue.Accounts(ctx) // an error is Stats' as well
 	list := []Account{{Name: relay.DefaultAccount, Pace: paceOf(v.pace)}}
 	for _, a := range l.opt.Others {
-		list = append(list, Account{Name: a.Name, Mails: mails[a.Name], Pace: paceOf(v.others[a.Name])})
+		list = append(list, Account{Name: a.Name, Mails: mails[a.Name], Pace: paceOf(v.others[a.Name].pace)})
 	}
 	return list
 }

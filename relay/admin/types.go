@@ -91,6 +91,7 @@ type Breaker struct {
 
 // Warming says how far the warming of one domain is today.
 type Warming struct {
+	Account string    `json:"account,omitempty"` // where there are several
 	Domain  string    `json:"domain"`
 	Day     int       `json:"day"`
 	Bounded bool      `json:"bounded"` // false: the warming is over

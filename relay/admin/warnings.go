@@ -2,13 +2,11 @@ package admin
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
-	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 )
 
@@ -26,18 +24,19 @@ func (v view) warnings(s Status) []Warning {
 	if !v.running && open > 0 {
 		add(LevelTrouble, Warning{What: waits(open), Why: "no daemon runs on this queue", Do: "start smtp2rest"})
 	}
-	what := v.allMail(open)
-	if len(v.others) > 0 {
-		what = "mail of account " + relay.DefaultAccount + " waits"
+	for _, a := range v.all() {
+		what := v.allMail(open)
+		if len(v.others) > 0 {
+			what = "mail" + v.ofAccount(a.name) + " waits"
+		}
+		list = append(list, v.paceWarnings(a.pace, what)...)
 	}
-	list = append(list, v.paceWarnings(v.pace, what)...)
-	for _, name := range slices.Sorted(maps.Keys(v.others)) {
-		list = append(list, v.paceWarnings(v.others[name], "mail of account "+name+" waits")...)
-	}
-	for _, d := range v.warming {
-		if d.Full() {
-			add(LevelInfo, Warning{What: "ordinary mail from " + text(d.Domain) + " waits", Why: text(d.Why()), Until: utc(d.Next),
-				Do: "nothing: it goes on by itself the next day"})
+	for _, a := range v.all() {
+		for _, d := range a.warming {
+			if d.Full() {
+				add(LevelInfo, Warning{What: "ordinary mail" + v.ofAccount(a.name) + " from " + text(d.Domain) + " waits", Why: text(d.Why()), Until: utc(d.Next),
+					Do: "nothing: it goes on by itself the next day"})
+			}
 		}
 	}
 	if n := s.Queue.Held; n > 0 {
@@ -56,6 +55,14 @@ func (v view) warnings(s Status) []Warning {
 			Do: "'smtp2rest history --state bounced,complained --since 2d' says whose mail it was, and trace whether its sender was told"})
 	}
 	return list
+}
+
+// ofAccount names an account behind a word, where there are several.
+func (v view) ofAccount(name string) string {
+	if len(v.others) == 0 {
+		return ""
+	}
+	return " of account " + text(name)
 }
 
 // paceWarnings says what of an account's mail waits, and why.

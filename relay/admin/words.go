@@ -4,7 +4,9 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,11 +22,27 @@ import (
 type view struct {
 	now     time.Time
 	running bool
-	pace    pace.State            // when running; the default account's
-	others  map[string]pace.State // those of the other accounts
-	unkept  bool                  // there is no queue, so the client must keep what cannot be sent now
-	full    bool                  // the queue takes no mail
+	pace    pace.State         // when running; the default account's
+	warming []warm.DomainState // the default account's
+	others  map[string]accountView
+	unkept  bool // there is no queue, so the client must keep what cannot be sent now
+	full    bool // the queue takes no mail
+}
+
+// accountView is the state of one account.
+type accountView struct {
+	name    string
+	pace    pace.State
 	warming []warm.DomainState
+}
+
+// all returns all accounts, the default one first.
+func (v view) all() []accountView {
+	list := []accountView{{relay.DefaultAccount, v.pace, v.warming}}
+	for _, name := range slices.Sorted(maps.Keys(v.others)) {
+		list = append(list, v.others[name])
+	}
+	return list
 }
 
 // why says what became of a recipient, or what it waits for.
@@ -53,10 +71,11 @@ func (v view) why(m queue.Mail, r queue.Recipient) string {
 // turn says what a recipient that is due waits for, and until when. The zero time means
 // that it is its turn, or that the time is not known.
 func (v view) turn(m queue.Mail) (why string, until time.Time) {
-	p, known := v.pace, true
+	of, known := accountView{pace: v.pace, warming: v.warming}, true
 	if m.Message.Account != "" {
-		p, known = v.others[m.Message.Account]
+		of, known = v.others[m.Message.Account]
 	}
+	p := of.pace
 	switch b := p.Breaker; {
 	case !v.running:
 		return "no daemon runs", time.Time{}
@@ -69,7 +88,7 @@ func (v view) turn(m queue.Mail) (why string, until time.Time) {
 	case p.PausedUntil.After(v.now):
 		return string(pace.Paused), p.PausedUntil
 	}
-	for _, d := range v.warming {
+	for _, d := range of.warming {
 		if !m.Urgent && strings.EqualFold(d.Domain, m.Domain) && d.Full() {
 			return text(d.Why()), d.Next
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -41,7 +42,8 @@ type account struct {
 	name         string
 	pace         *pace.Pacer // rate, gate and breaker
 	suppressions *suppress.List
-	attempts     *attempt.Sender // which go by all of these
+	warming      *warm.Meter
+	attempts     *attempt.Sender // which go by all of these but warming
 }
 
 // buildAccount makes an account and puts it where it was before a restart. leaveProbes
@@ -68,6 +70,10 @@ func (d *daemon) buildAccount(ctx context.Context, name string, k kept, leavePro
 	}
 	d.onStop(func(context.Context) error { client.Close(); return nil })
 
+	plans := func(c *config.Config) []warm.Plan { return c.WarmingOf(name) }
+	a.warming = warm.NewFor(name, plans(d.config()))
+	onReload(d, "warming", plans, a.warming.Prepare)
+
 	saved := newSavedPace(name, log)
 	a.pace = pace.New(pace.Options{Settings: settings.pace, Paused: saved.paused, Log: log, Metrics: metrics})
 	onReload(d, "API", func(c *config.Config) clientSettings { return of(c).client }, func(s clientSettings) (func(), error) {
@@ -81,28 +87,16 @@ func (d *daemon) buildAccount(ctx context.Context, name string, k kept, leavePro
 		}
 		saved.start(k.queue)
 		d.onStop(func(context.Context) error { saved.stop(); return nil })
+		if err := loadMeter(ctx, a.warming, k.queue); err != nil {
+			return a, err
+		}
+		gauge(metrics, "warming_full_domains", "Domains that are being warmed and have sent their share of today; their ordinary mail waits for tomorrow.", func() float64 { return fullDomains(a.warming) })
 	}
 
 	a.attempts = attempt.New(attempt.Options{
 		API: client, Pace: a.pace, Suppressions: a.suppressions, History: k.history, LeaveProbes: leaveProbes, Log: log, Metrics: metrics,
 	})
 	return a, nil
-}
-
-// buildWarming makes what holds domains that are being warmed to their number. It is one
-// for all accounts: the number is the domain's, whichever account sends its mail.
-func (d *daemon) buildWarming(ctx context.Context, k kept) (*warm.Meter, error) {
-	plans := func(c *config.Config) []warm.Plan { return c.Warming }
-	m := warm.New(plans(d.config()))
-	onReload(d, "warming", plans, m.Prepare)
-	if k.queue == nil {
-		return m, nil
-	}
-	if err := loadMeter(ctx, m, k.queue); err != nil {
-		return nil, err
-	}
-	d.gauge("warming_full_domains", "Domains that are being warmed and have sent their share of today; their ordinary mail waits for tomorrow.", func() float64 { return fullDomains(m) })
-	return m, nil
 }
 
 // several reports whether there is more than one account. Nobody who has one sees the word.
@@ -250,6 +244,27 @@ func (s *savedPace) write(marks queue.Marks, c closing) {
 	if err != nil {
 		s.log.Error("the pause that the API asked for cannot be written down", "cause", err)
 	}
+}
+
+// forgetMeters removes the counts of accounts that there are not any more, when their
+// days are over: until then an account can be put back.
+func forgetMeters(ctx context.Context, accounts []string, marks queue.Marks) error {
+	counts, err := marks.Marks(ctx, warm.Prefix)
+	if err != nil {
+		return err
+	}
+	gone := map[string]bool{}
+	for name := range counts {
+		if account := warm.AccountOf(name); !slices.Contains(accounts, account) {
+			gone[account] = true
+		}
+	}
+	for account := range gone {
+		if err := loadMeter(ctx, warm.NewFor(account, nil), marks); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // loadMeter takes over what was sent before a restart and removes the counts

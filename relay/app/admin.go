@@ -30,14 +30,14 @@ func AdminSocket(c *config.Config) string {
 func (d *daemon) operators(c *core, reload func(context.Context) (admin.Reload, error)) admin.ServerOptions {
 	k := c.kept
 	local := admin.Options{
-		Version: d.opt.Version, Started: d.started, Pace: c.accounts[0].pace.State, Warming: c.warming.State,
+		Version: d.opt.Version, Started: d.started, Pace: c.accounts[0].pace.State, Warming: c.accounts[0].warming.State,
 		Warnings: d.status, Log: d.opt.Log, Reload: reload,
 		History: k.history, LeftOut: LeftOut(d.config),
 	}
 	names := []string{""}
 	for _, a := range c.accounts[1:] {
 		names = append(names, a.name)
-		local.Others = append(local.Others, admin.AccountOptions{Name: a.name, Pace: a.pace.State})
+		local.Others = append(local.Others, admin.AccountOptions{Name: a.name, Pace: a.pace.State, Warming: a.warming.State})
 	}
 	past := admin.HistoryOptions{}
 	if k.queue != nil {

@@ -13,7 +13,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/deliver"
 	"github.com/smtp2rest/smtp2rest/relay/intake"
 	"github.com/smtp2rest/smtp2rest/relay/logs"
-	"github.com/smtp2rest/smtp2rest/relay/warm"
+	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/webhook"
 	"github.com/smtp2rest/smtp2rest/smtpd"
 	"github.com/smtp2rest/smtp2rest/smtpd/budget"
@@ -24,7 +24,6 @@ type core struct {
 	memory   *budget.Budget
 	kept     kept
 	accounts []account // the default one first
-	warming  *warm.Meter
 	intake   *intake.Intake
 	users    *users
 	events   webhook.Handlers
@@ -59,11 +58,6 @@ func (d *daemon) build(ctx context.Context) (*core, error) {
 		return nil, err
 	}
 
-	warming, err := d.buildWarming(ctx, kept)
-	if err != nil {
-		return nil, err
-	}
-
 	// The queue tests an API that is down. Without an engine, and when that takes
 	// no mail, nobody but the clients can.
 	var engines *deliver.Group
@@ -76,10 +70,15 @@ func (d *daemon) build(ctx context.Context) (*core, error) {
 		}
 		accounts = append(accounts, a)
 	}
+	if kept.queue != nil {
+		if err := forgetMeters(ctx, accountNames(c), kept.queue); err != nil {
+			return nil, err
+		}
+	}
 
 	var queued intake.Queue = intake.NoQueue{} // what does not go out at once
 	if kept.queue != nil {
-		engines = deliver.NewGroup(d.engineOptions(c, kept, accounts, warming, memory, tally)...)
+		engines = deliver.NewGroup(d.engineOptions(c, kept, accounts, memory, tally)...)
 		engines.Start()
 		telling = engines.Engine("")
 		d.onDrain(func(context.Context) { engines.StopClaiming() })
@@ -101,10 +100,10 @@ func (d *daemon) build(ctx context.Context) (*core, error) {
 		Settings:     intakeSettings(c),
 		Attempts:     accounts[0].attempts,
 		Suppressions: accounts[0].suppressions,
-		Others:       others(accounts),
+		Others:       d.others(accounts, kept.queue),
 		Queue:        queued,
 		Marks:        kept.queue,
-		Warming:      freshWarming{warming, kept.queue, log},
+		Warming:      freshWarming{accounts[0].warming, kept.queue, d.logOf("")},
 		Aliases:      aliases,
 		History:      kept.history,
 		Tally:        tally,
@@ -126,11 +125,11 @@ func (d *daemon) build(ctx context.Context) (*core, error) {
 	}
 
 	events := d.buildEvents(c, accounts, telling)
-	return &core{memory, kept, accounts, warming, in, users, events}, nil
+	return &core{memory, kept, accounts, in, users, events}, nil
 }
 
 // engineOptions are those of each account's part of the queue's workers.
-func (d *daemon) engineOptions(c *config.Config, kept kept, accounts []account, warming *warm.Meter, memory *budget.Budget, tally *bounce.Tally) []deliver.Options {
+func (d *daemon) engineOptions(c *config.Config, kept kept, accounts []account, memory *budget.Budget, tally *bounce.Tally) []deliver.Options {
 	var each []deliver.Options
 	for _, a := range accounts {
 		each = append(each, deliver.Options{
@@ -139,7 +138,7 @@ func (d *daemon) engineOptions(c *config.Config, kept kept, accounts []account, 
 			Queue:    kept.queue,
 			Attempts: a.attempts,
 			Pace:     a.pace,
-			Warming:  warming,
+			Warming:  a.warming,
 			Memory:   func() deliver.Memory { return backlogMemory{memory.Share()} },
 			History:  kept.history,
 			Records:  written{kept.records, kept.recorder},
@@ -165,10 +164,10 @@ func (d *daemon) buildEvents(c *config.Config, accounts []account, telling *deli
 }
 
 // others are intake's part of all accounts but the default one.
-func others(accounts []account) map[string]intake.Account {
+func (d *daemon) others(accounts []account, marks queue.Marks) map[string]intake.Account {
 	m := map[string]intake.Account{}
 	for _, a := range accounts[1:] {
-		m[a.name] = intake.Account{Attempts: a.attempts, Suppressions: a.suppressions}
+		m[a.name] = intake.Account{Attempts: a.attempts, Suppressions: a.suppressions, Warming: freshWarming{a.warming, marks, d.logOf(a.name)}}
 	}
 	return m
 }

@@ -27,9 +27,14 @@ func newRegistry(version string) *prometheus.Registry {
 	return reg
 }
 
-// gauge adds what only app knows.
+// gauge adds what only app knows of the whole daemon.
 func (d *daemon) gauge(name, help string, value func() float64) {
-	promauto.With(d.metrics).NewGaugeFunc(prometheus.GaugeOpts{Name: "smtp2rest_" + name, Help: help}, value)
+	gauge(d.metrics, name, help, value)
+}
+
+// gauge adds what only app knows to the metrics of an account, or of all.
+func gauge(metrics prometheus.Registerer, name, help string, value func() float64) {
+	promauto.With(metrics).NewGaugeFunc(prometheus.GaugeOpts{Name: "smtp2rest_" + name, Help: help}, value)
 }
 
 // aliveTime bounds what a scrape waits for the delivery loop.

@@ -91,6 +91,7 @@ func lines(setting string) string {
 		"warming.domain":               `domain = "other.example.com"`,
 		"warming.begin":                `begin = "2026-02-02"`,
 		"warming.table":                `table = [50, 100]`,
+		"warming.account":              `account = "default"`,
 		"warming.urgent":               `urgent = ["@sandbox.example"]`,
 		"limits.rate_per_address":      `rate_per_address = "10/hour"`,
 		"limits.rate_per_user":         `rate_per_user = "10/hour"`,

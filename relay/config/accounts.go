@@ -10,6 +10,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/mail"
+	"github.com/smtp2rest/smtp2rest/relay/warm"
 )
 
 // Account is a further account at the provider, besides that of [api]. What is not set
@@ -124,6 +125,21 @@ func (c *Config) AccountDomains() map[string]string {
 	return of
 }
 
+// WarmingOf returns the plans of an account, those that are its alone first; "" is the
+// default account.
+func (c *Config) WarmingOf(account string) []warm.Plan {
+	var own, shared []warm.Plan
+	for _, p := range c.Warming {
+		switch p.Account {
+		case relay.AccountName(account):
+			own = append(own, p)
+		case "":
+			shared = append(shared, p)
+		}
+	}
+	return append(own, shared...)
+}
+
 func (l *loader) validateAccounts() {
 	all := l.cfg.Accounts
 	if len(all) > maxAccounts {
@@ -143,6 +159,9 @@ func (l *loader) validateAccounts() {
 	}
 	for i, one := range l.cfg.Listeners {
 		known(settings.Numbered("listener", i, len(l.cfg.Listeners))+".account", one.Account)
+	}
+	for i, one := range l.cfg.Warming {
+		known(settings.Numbered("warming", i, len(l.cfg.Warming))+".account", one.Account)
 	}
 }
 

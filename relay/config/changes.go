@@ -122,7 +122,11 @@ func (c *Config) nameOf(path string) string {
 	case "account":
 		return kind + " " + settings.Quote(c.Accounts[i].Name) + "." + name
 	case "warming":
-		return kind + " " + settings.Quote(c.Warming[i].Domain) + "." + name
+		of := ""
+		if account := c.Warming[i].Account; account != "" {
+			of = " of " + settings.Quote(account)
+		}
+		return kind + " " + settings.Quote(c.Warming[i].Domain) + of + "." + name
 	}
 	return path
 }

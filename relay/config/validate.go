@@ -13,7 +13,9 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/internal/settings"
+	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/mail"
+	"github.com/smtp2rest/smtp2rest/relay/warm"
 	"github.com/smtp2rest/smtp2rest/smtpd"
 )
 
@@ -387,7 +389,8 @@ func (l *loader) validateWarming(i int) {
 }
 
 func (l *loader) validateWarmingDomain(i int, prefix string) {
-	domain, path := l.cfg.Warming[i].Domain, prefix+".domain"
+	one, path := l.cfg.Warming[i], prefix+".domain"
+	domain := one.Domain
 	if l.bad[path] {
 		return
 	}
@@ -396,14 +399,32 @@ func (l *loader) validateWarmingDomain(i int, prefix string) {
 		return
 	}
 	for _, earlier := range l.cfg.Warming[:i] {
-		if strings.EqualFold(earlier.Domain, domain) {
+		if warm.Canonical(earlier.Domain) == warm.Canonical(domain) && earlier.Account == one.Account {
 			l.problem(path, "found %s, which another table has already", settings.Show(domain))
 		}
 	}
-	own := func(d string) bool { return strings.EqualFold(d, domain) }
-	if !slices.ContainsFunc(l.cfg.Sender.Domains, own) && l.cfg.Sender.Email != "" {
-		l.warn("%s: %s is not among sender.domains: nothing is sent from it", prefix, domain)
+	if l.cfg.Sender.Email != "" && !l.sendsFrom(one.Account, domain) {
+		l.warn("%s: %s is not among %s: nothing is sent from it", prefix, domain, l.domainsNamed(one.Account))
 	}
+}
+
+// sendsFrom reports whether an account sends from a domain; "" is any of them.
+func (l *loader) sendsFrom(account, domain string) bool {
+	own := func(d string) bool { return warm.Canonical(d) == warm.Canonical(domain) }
+	of := func(name string) bool { return account == "" || account == name }
+	return of(relay.DefaultAccount) && slices.ContainsFunc(l.cfg.Sender.Domains, own) ||
+		slices.ContainsFunc(l.cfg.Accounts, func(a Account) bool { return of(a.Name) && slices.ContainsFunc(a.Domains, own) })
+}
+
+// domainsNamed names the setting with the domains of an account; "" is any of them.
+func (l *loader) domainsNamed(account string) string {
+	switch {
+	case account != "" && account != relay.DefaultAccount:
+		return "the domains of account " + settings.Quote(account)
+	case account == "" && len(l.cfg.Accounts) > 0:
+		return "sender.domains or an account's domains"
+	}
+	return "sender.domains"
 }
 
 // minToken is the least length of a token, so that it cannot be guessed.

@@ -14,6 +14,7 @@ import (
 type Account struct {
 	Attempts     *attempt.Sender
 	Suppressions *suppress.List
+	Warming      Warming
 }
 
 // AccountSettings are those of one account.
@@ -35,7 +36,7 @@ func (in *Intake) of(account string) Account {
 	if a, ok := in.opt.Others[account]; ok {
 		return a
 	}
-	return Account{in.opt.Attempts, in.opt.Suppressions}
+	return Account{in.opt.Attempts, in.opt.Suppressions, in.opt.Warming}
 }
 
 func (in *Intake) settingsOf(account string) AccountSettings {

@@ -57,9 +57,7 @@ type Warming interface {
 // NoWarming limits nothing.
 type NoWarming struct{}
 
-// Urgent returns false.
-
-// Urgent is false: nothing needs to pass.
+// Urgent returns false: nothing needs to pass.
 func (NoWarming) Urgent(string, string) bool { return false }
 
 // Take returns true.
@@ -289,7 +287,7 @@ func (in *Intake) process(ctx context.Context, log *slog.Logger, s *transaction,
 	}
 	in.record(s, parsed)
 	r := relay.Remainder{Message: m, Domain: domainOf(parsed.From.Email)}
-	r.Urgent = in.opt.Warming.Urgent(r.Domain, m.From)
+	r.Urgent = in.of(m.Account).Warming.Urgent(r.Domain, m.From)
 	r.Outcomes = in.tryAll(ctx, r, body, s.before)
 	s.tried = r
 	in.ended(r, s.before)

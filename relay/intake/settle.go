@@ -50,21 +50,21 @@ func (in *Intake) tryAll(ctx context.Context, r relay.Remainder, body provider.B
 
 // try tries one recipient, unless the sender domain's limit for today is reached.
 func (in *Intake) try(turn context.Context, r relay.Remainder, a attempt.Attempt) relay.Outcome {
-	now := time.Now()
+	now, account := time.Now(), in.of(r.Message.Account)
 	if _, aliased := r.Message.Aliases[a.To]; aliased && !a.Body.Redirected() {
 		// RCPT accepts an alias if any of its addresses is not suppressed.
-		if _, suppressed := in.of(r.Message.Account).Suppressions.Lookup(a.To, now); suppressed {
+		if _, suppressed := account.Suppressions.Lookup(a.To, now); suppressed {
 			return in.untried(a, relay.Outcome{Kind: relay.Suppressed})
 		}
 	}
-	if !in.opt.Warming.Take(r.Domain, r.Urgent, now) {
+	if !account.Warming.Take(r.Domain, r.Urgent, now) {
 		return in.untried(a, relay.Outcome{Kind: relay.RateLimited, Untried: true, Cause: errWarming, RetryAfter: untilTomorrow(now)})
 	}
-	out := in.of(r.Message.Account).Attempts.Try(turn, a)
+	out := account.Attempts.Try(turn, a)
 	if out.Kind == relay.Accepted {
-		in.opt.Warming.Sent(r.Domain, now)
+		account.Warming.Sent(r.Domain, now)
 	} else {
-		in.opt.Warming.Return(r.Domain, now)
+		account.Warming.Return(r.Domain, now)
 	}
 	return out
 }

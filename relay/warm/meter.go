@@ -20,7 +20,8 @@ const keptDays = 8
 // These and Mark get the time that Take got, so that all of them mean the same day,
 // even if it is past midnight or the clock was set in between.
 type Meter struct {
-	plans atomic.Pointer[map[string]Plan] // by canonical domain
+	prefix string                          // of its marks
+	plans  atomic.Pointer[map[string]Plan] // by canonical domain
 
 	mu     sync.Mutex
 	counts map[key]count
@@ -39,8 +40,15 @@ type count struct {
 
 // New returns a Meter that has counted nothing. If there are two plans for a
 // domain, the first counts.
-func New(plans []Plan) *Meter {
-	m := &Meter{counts: map[key]count{}}
+func New(plans []Plan) *Meter { return NewFor("", plans) }
+
+// NewFor is New for the mail of an account; "" is the default one. Each account has
+// marks of its own.
+func NewFor(account string, plans []Plan) *Meter {
+	m := &Meter{prefix: Prefix, counts: map[key]count{}}
+	if account != "" {
+		m.prefix += "@" + account + "/"
+	}
 	m.use(plans)
 	return m
 }
@@ -180,8 +188,19 @@ func (c count) left(limit int) int {
 	return max(limit-c.sent-c.reserved, 0)
 }
 
-// Prefix is the prefix of the name of every mark of this package.
+// Prefix is the prefix of the name of every mark of this package. Those of an account
+// but the default one have '@', its name and '/' behind it.
 const Prefix = "warm/"
+
+// AccountOf returns the account of a mark of this package; "" is the default one.
+func AccountOf(mark string) string {
+	rest, ok := strings.CutPrefix(mark, Prefix+"@")
+	if !ok {
+		return ""
+	}
+	account, _, _ := strings.Cut(rest, "/")
+	return account
+}
 
 // Mark returns the name of the durable counter of a domain on the day of at, for
 // queue.Settlement.Count. It is "" if the domain has no cap on that day.
@@ -190,16 +209,17 @@ func (m *Meter) Mark(domain string, at time.Time) string {
 	if !bounded {
 		return ""
 	}
-	return k.mark()
+	return m.mark(k)
 }
 
 // Load reads the counts of an earlier run from all marks that begin with Prefix.
-// The Meter must not have counted anything yet. Malformed marks are ignored.
+// The Meter must not have counted anything yet. Malformed marks are ignored, and those
+// of other accounts.
 func (m *Meter) Load(marks map[string]string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for name, value := range marks {
-		k, ok := parseMark(name)
+		k, ok := m.parseMark(name)
 		if !ok {
 			continue
 		}
@@ -237,18 +257,18 @@ func (m *Meter) Expired(now time.Time) []string {
 			continue
 		}
 		delete(m.counts, k)
-		expired = append(expired, k.mark())
+		expired = append(expired, m.mark(k))
 	}
 	return expired
 }
 
-func (k key) mark() string {
-	return Prefix + startOf(k.day).Format(time.DateOnly) + "/" + k.domain
+func (m *Meter) mark(k key) string {
+	return m.prefix + startOf(k.day).Format(time.DateOnly) + "/" + k.domain
 }
 
 // parseMark is the inverse of mark.
-func parseMark(name string) (key, bool) {
-	rest, ok := strings.CutPrefix(name, Prefix)
+func (m *Meter) parseMark(name string) (key, bool) {
+	rest, ok := strings.CutPrefix(name, m.prefix)
 	if !ok {
 		return key{}, false
 	}

@@ -220,7 +220,7 @@ func FuzzLoad(f *testing.F) {
 			t.Fatalf("%d counters from one mark", len(m.counts))
 		}
 		for k, c := range m.counts {
-			if k.mark() != name || c.sent < 0 || c.sent > most {
+			if m.mark(k) != name || c.sent < 0 || c.sent > most {
 				t.Fatalf("%q = %q was read as %+v with %+v", name, value, k, c)
 			}
 		}

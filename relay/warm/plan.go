@@ -51,6 +51,8 @@ type Plan struct {
 	Until  int       `toml:"until" default:"20000" range:"0..1000000000" doc:"The warming ends on the day whose number would reach this one. 0: it never ends, which is the default with a table."`
 	Table  []int     `toml:"table" doc:"The numbers of the first day, the second day and so on, instead of first and growth. The last one stays in force; 0 at the end means no limit from then on."`
 	Urgent []string  `toml:"urgent" check:"senders" doc:"Envelope senders whose mail is never held back; \"@domain\" is a whole domain."`
+	// Account is for who makes the Meters; a Meter does not look at it.
+	Account string `toml:"account" check:"optional account" doc:"The account whose mail of the domain is bound; \"default\" is that of [api]. \"\": each account, and each may send the day's number."`
 }
 
 // Cap returns how many mails the plan allows on a day. After the warming there is

@@ -138,7 +138,11 @@ func showStatus(t *terminal.Terminal, s admin.Status) error {
 		fmt.Fprintf(w, "rate\t%s; %d calls under way\n", rateText(*s.Pace), s.Pace.InFlight)
 	}
 	for _, d := range s.Warming {
-		fmt.Fprintf(w, "warming\t%s\n", terminal.Printable(d.Text))
+		of := ""
+		if d.Account != "" {
+			of = "account " + terminal.Printable(d.Account) + ": "
+		}
+		fmt.Fprintf(w, "warming\t%s%s\n", of, terminal.Printable(d.Text))
 	}
 	if err := w.Flush(); err != nil {
 		return err
