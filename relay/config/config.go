@@ -126,7 +126,7 @@ type Store struct {
 	// It is not set if queue.data_dir has the store.
 	URL Secret `toml:"url" check:"store url" env:"SMTP2REST_STORE_URL" credential:"smtp2rest_store_url" restart:"the store is open" example:"\"postgres://relay@db.example.com/mail\"" doc:"The URL of a PostgreSQL database that several relays share. \"\": the embedded store in queue.data_dir. A URL with a password is a secret and not set in the file."`
 	// Its content is in URL.
-	URLFile string `toml:"url_file" check:"secret file" doc:"A file that contains only the URL. The path begins with /, or with ./ for the directory of this file."`
+	URLFile string `toml:"url_file" check:"secret file" restart:"the store is open" doc:"A file that contains only the URL. The path begins with /, or with ./ for the directory of this file."`
 }
 
 // QueueMode says whether there is a queue.
