@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -21,13 +23,23 @@ type bare struct {
 	url    string
 }
 
+// serveBare serves at an address, with STARTTLS. The API is where the environment says.
 func serveBare(address string) error {
+	roots := x509.NewCertPool()
+	if trusted, err := os.ReadFile(os.Getenv("BARE_CA")); err == nil {
+		roots.AppendCertsFromPEM(trusted)
+	}
+	certificate, _, err := selfSigned()
+	if err != nil {
+		return err
+	}
 	b := &bare{
-		client: &http.Client{Transport: &http.Transport{MaxIdleConns: 256, MaxIdleConnsPerHost: 256}},
+		client: &http.Client{Transport: &http.Transport{MaxIdleConns: 256, MaxIdleConnsPerHost: 256, TLSClientConfig: &tls.Config{RootCAs: roots}}},
 		url:    os.Getenv("NEXUSPROMAIL_API_URL") + "/send",
 	}
 	s := smtp.NewServer(smtp.BackendFunc(func(*smtp.Conn) (smtp.Session, error) { return &bareSession{bare: b}, nil }))
 	s.Addr, s.Domain, s.MaxMessageBytes = address, "bare", 25<<20
+	s.MaxRecipients, s.TLSConfig = 1000, &tls.Config{Certificates: []tls.Certificate{certificate}}
 	return s.ListenAndServe()
 }
 

@@ -1,22 +1,25 @@
-// Command bench loads a relay with mail, and prints how many mails it takes in a second,
-// how long a client waits, and how much processor time and memory that needs. It also
-// runs "bare": a relay in a hundred lines, made of go-smtp, go-message and net/http,
-// without a queue, limits and other features. Compare the two; the absolute figures
-// depend on the machine.
+// Command bench compares smtp2rest with other relays, side by side: with "bare", a relay
+// in a hundred lines made of go-smtp, go-message and net/http, without a queue, limits
+// and other features, and with Postfix where it is there. It prints how many mails each
+// takes in a second, how long a client waits, and what processor time and memory that
+// needs. Compare the systems within one run; absolute figures depend on the machine.
 //
 //	go run ./scripts/bench
 package main
 
 import (
+	"context"
+	"encoding/json"
 	"flag"
 	"fmt"
 	"math/rand/v2"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
-	"strconv"
+	"regexp"
+	"runtime"
 	"strings"
-	"text/tabwriter"
 	"time"
 )
 
@@ -26,19 +29,34 @@ func main() {
 		return
 	}
 	var o options
-	flag.DurationVar(&o.time, "time", 5*time.Second, "how long each cell runs")
-	flag.IntVar(&o.rounds, "rounds", 3, "how often each cell is run; medians are printed")
-	flag.BoolVar(&o.fresh, "fresh", false, "a new connection for each mail")
-	clients := flag.String("clients", "1,10,50,200", "numbers of clients at once")
-	mails := flag.String("mails", "text1k,alt20k", "kinds of mail")
+	flag.DurationVar(&o.time, "time", 4*time.Second, "how long each measurement runs")
+	flag.IntVar(&o.rounds, "rounds", 5, "how often each is made; medians are printed")
+	cells := flag.String("cells", "", "what to measure: a regular expression for names such as alt20k/50/reused")
+	list := flag.Bool("list", false, "print the names and end")
+	also := flag.String("also", "", "NAME=BINARY: another build of smtp2rest to compare with")
+	flag.StringVar(&o.postfix, "postfix", postfixTree(), "the directory in which Postfix is; empty: without it")
+	flag.StringVar(&o.json, "json", "", "a file to write all figures to")
+	flag.StringVar(&o.floor, "floor", "", "a file with the least ratios to bare: fail if one is below")
 	flag.Parse()
-	for _, word := range strings.Split(*clients, ",") {
-		n, err := strconv.Atoi(word)
-		fail(err)
-		o.clients = append(o.clients, n)
+	if *also != "" {
+		o.also, o.alsoBinary, _ = strings.Cut(*also, "=")
 	}
-	o.mails = strings.Split(*mails, ",")
-	fail(run(o))
+	chosen, err := regexp.Compile(*cells)
+	fail(err)
+	for _, c := range allCells() {
+		if chosen.MatchString(c.Name) {
+			o.cells = append(o.cells, c)
+		}
+	}
+	if *list || len(o.cells) == 0 {
+		for _, c := range allCells() {
+			fmt.Println(c.Name)
+		}
+		return
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	fail(run(ctx, o))
 }
 
 func fail(err error) {
@@ -49,94 +67,112 @@ func fail(err error) {
 }
 
 type options struct {
-	time    time.Duration
-	rounds  int
-	fresh   bool
-	clients []int
-	mails   []string
+	time             time.Duration
+	rounds           int
+	cells            []cell
+	also, alsoBinary string
+	postfix          string
+	json, floor      string
 }
 
-// cell is one row of the table.
+// cell is one thing to measure. Every system gets the same.
 type cell struct {
-	mail    string
-	clients int
-	system  string
+	Name          string
+	mail          string
+	clients       int
+	perConnection int
+	recipients    int
+	secure        bool   // STARTTLS from the client, HTTPS to the API
+	config        string // of smtp2rest, besides the default
+	durable       bool   // the API is away: the mail is only kept
 }
 
-func run(o options) error {
+func allCells() []cell {
+	all := []cell{
+		{Name: "alt20k/1/reused", clients: 1}, {Name: "alt20k/10/reused", clients: 10},
+		{Name: "alt20k/50/reused", clients: 50}, {Name: "alt20k/200/reused", clients: 200},
+		{Name: "alt20k/50/new", clients: 50, perConnection: 1},
+		{Name: "alt20k/50/secure", clients: 50, secure: true},
+		{Name: "text1k/10/reused", clients: 10},
+		{Name: "att1m/10/send", clients: 10, config: "[mapping]\nattachments = \"send\"\n"},
+		{Name: "att1m/10/strip", clients: 10, config: "[mapping]\nattachments = \"strip\"\n"},
+		{Name: "alt20k/10/100recipients", clients: 10, recipients: 100},
+		{Name: "alt20k/50/durable", clients: 50, durable: true, config: "[direct]\nwait = \"0s\"\n"},
+		{Name: "alt20k/200/durable", clients: 200, durable: true, config: "[direct]\nwait = \"0s\"\n"},
+	}
+	for i := range all {
+		all[i].mail, _, _ = strings.Cut(all[i].Name, "/")
+		all[i].recipients = max(all[i].recipients, 1)
+	}
+	return all
+}
+
+// measurement is a cell on one system.
+type measurement struct {
+	cell   cell
+	system string
+}
+
+func run(ctx context.Context, o options) error {
 	dir, err := os.MkdirTemp("", "smtp2rest-bench-")
 	if err != nil {
 		return err
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
-	relay := filepath.Join(dir, "smtp2rest")
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", relay, "./cmd/smtp2rest")
+	b := &bench{options: o, binaries: map[string]string{"smtp2rest": filepath.Join(dir, "smtp2rest")}}
+	build := exec.CommandContext(ctx, "go", "build", "-o", b.binaries["smtp2rest"], "./cmd/smtp2rest")
 	if out, err := build.CombinedOutput(); err != nil {
 		return fmt.Errorf("%w: %s", err, out)
 	}
-	sink := newSink()
-	defer sink.close()
-
-	results := map[cell][]figures{}
-	var cells []cell
-	for _, m := range o.mails {
-		for _, n := range o.clients {
-			cells = append(cells, cell{m, n, "bare"}, cell{m, n, "smtp2rest"})
-		}
+	systems := []string{"bare", "smtp2rest"}
+	if o.also != "" {
+		b.binaries[o.also] = o.alsoBinary
+		systems = append(systems, o.also)
 	}
-	for range o.rounds {
-		for _, i := range rand.Perm(len(cells)) {
-			c := cells[i]
-			f, err := measure(o, c, relay, sink)
-			if err != nil {
-				return fmt.Errorf("%+v: %w", c, err)
+	if o.postfix != "" {
+		systems = append(systems, "postfix")
+	}
+	if b.certificate, b.pem, err = selfSigned(); err != nil {
+		return err
+	}
+	var todo []measurement
+	for _, c := range o.cells {
+		for _, system := range systems {
+			if !(c.durable && system == "bare") && !(c.secure && system == "postfix") {
+				todo = append(todo, measurement{c, system})
 			}
-			results[c] = append(results[c], f)
 		}
 	}
-	return table(cells, results)
-}
-
-// measure starts one system and runs one load.
-func measure(o options, c cell, relay string, sink *sink) (figures, error) {
-	p, err := start(c.system, relay, sink.url())
-	if err != nil {
-		return figures{}, err
-	}
-	defer p.stop()
-	mail, err := sample(c.mail)
-	if err != nil {
-		return figures{}, err
-	}
-	warm := load{address: p.address, clients: c.clients, fresh: o.fresh, mail: mail, time: time.Second}
-	if _, err := warm.run(); err != nil {
-		return figures{}, err
-	}
-	before, got := p.cpu(), sink.count()
-	warm.time = o.time
-	waits, err := warm.run()
-	if err != nil {
-		return figures{}, err
-	}
-	if n := sink.count() - got; n < len(waits) {
-		return figures{}, fmt.Errorf("the API got %d calls for %d mails", n, len(waits))
-	}
-	return figuresOf(waits, o.time, p.cpu()-before, p.peak()), nil
-}
-
-func table(cells []cell, results map[cell][]figures) error {
-	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "mail\tclients\tsystem\taccepted/s\tx bare\tp50 ms\tp99 ms\tCPU ms/mail\tpeak MiB\t")
-	var bare float64
-	for _, c := range cells {
-		f := median(results[c])
-		if c.system == "bare" {
-			bare = f.rate
+	results := map[string]map[string][]figures{}
+	for round := range o.rounds {
+		for i, at := range rand.Perm(len(todo)) {
+			m := todo[at]
+			f, err := b.measure(ctx, m)
+			if err != nil {
+				return fmt.Errorf("%s on %s: %w", m.cell.Name, m.system, err)
+			}
+			if results[m.cell.Name] == nil {
+				results[m.cell.Name] = map[string][]figures{}
+			}
+			results[m.cell.Name][m.system] = append(results[m.cell.Name][m.system], f)
+			fmt.Fprintf(os.Stderr, "\rround %d of %d: %d of %d ", round+1, o.rounds, i+1, len(todo))
 		}
-		fmt.Fprintf(w, "%s\t%d\t%s\t%.0f\t%.2f\t%.1f\t%.1f\t%.2f\t%.0f\t\n", c.mail, c.clients, c.system,
-			f.rate, f.rate/bare, ms(f.p50), ms(f.p99), ms(f.cpu), f.peak)
 	}
-	return w.Flush()
+	fmt.Fprintln(os.Stderr)
+	t := table{Go: runtime.Version(), CPUs: runtime.NumCPU(), Rounds: o.rounds, Seconds: o.time.Seconds()}
+	t.fill(todo, results)
+	t.print(os.Stdout)
+	if o.json != "" {
+		text, err := json.MarshalIndent(t, "", "  ")
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(o.json, append(text, '\n'), 0o644); err != nil {
+			return err
+		}
+	}
+	if o.floor != "" {
+		return t.above(o.floor)
+	}
+	return nil
 }
-
-func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
