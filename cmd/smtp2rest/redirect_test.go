@@ -13,13 +13,16 @@ import (
 // queue included, and the bounces of it go to one address, and nothing to anybody else.
 func TestRedirectAll(t *testing.T) {
 	s := newTold(t, "")
+	s.stop()
+	harness.Rewrite(t, s.file, "[[listener]]\naddress = \"127.0.0.1:0\"\n[delivery]\nretry_first = \"1h\"\nretry_max = \"1h\"\n[mail]\nattachments = \"strip\"\n")
+	s.start()
 	if got := s.hand("shop@mail.example.com", "before", "down+2@example.net"); !strings.HasPrefix(got, "250 2.0.0 queued") {
 		t.Fatalf("to be queued: %q", got)
 	}
 	wantOut(t, harness.Execute(t, s.env, "", "suppressions", "add", "eve@example.net"), 0, "", "")
 	s.stop()
 	before := len(harness.CallsTo(t, s.sandbox, "down+2@example.net"))
-	harness.Rewrite(t, s.file, "redirect_all = \"dev@mail.example.com\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n[delivery]\nretry_first = \"200ms\"\nretry_max = \"400ms\"\n[mail]\nattachments = \"strip\"\n")
+	harness.Rewrite(t, s.file, "redirect_all = \"dev@mail.example.com\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n[delivery]\nretry_first = \"200ms\"\nretry_max = \"400ms\"\n[mail]\nattachments = \"strip\"\n") // so that what waits for an hour is due
 	s.start()
 	s.Await(s.Err, `(REDIRECTED: all mail goes to dev@mail.example.com)`)
 	s.hand("shop@mail.example.com", "after", "bob@example.net", "eve@example.net")

@@ -17,8 +17,9 @@ import (
 	"time"
 )
 
-// patience bounds the look through the processes.
-const patience = time.Second
+// patience bounds the look through the processes. It takes milliseconds, or seconds on a
+// machine that has much else to do.
+const patience = 5 * time.Second
 
 // overflowUID is the user that the kernel shows if the real one has no number in our user
 // namespace (user_namespaces(7)), such as that of our systemd unit.

@@ -87,7 +87,7 @@ func TestComposeIsLinear(t *testing.T) {
 	for _, raw := range []string{strings.Repeat("\r", n), "To: a@b\n" + strings.Repeat(" x\n", n/3), "\n" + strings.Repeat("\r", n) + "x", "To: " + strings.Repeat("(", n), strings.Repeat("a:\n", n/3)} {
 		start := time.Now()
 		_, _ = Compose(Command{FromHeader: true, Recipients: []string{"root"}}, []byte(raw), here())
-		if took := time.Since(start); took > 5*time.Second {
+		if took := time.Since(start); took > time.Minute {
 			t.Errorf("%.10q... took %s", raw, took)
 		}
 	}
