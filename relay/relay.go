@@ -58,6 +58,7 @@ type Client struct {
 	Listener string `json:"listener,omitempty"` // the address of ours it connected to
 	Session  string `json:"session,omitempty"`  // the SMTP session's id in the log
 	Redirect string `json:"redirect,omitempty"` // the address that gets the mail in place of its recipients
+	Fields   string `json:"fields,omitempty"`   // values of its listener for the payload; see mail.FormatValues
 }
 
 // Remainder is a message with what came of the first try, for the queue to

@@ -175,6 +175,7 @@ func (l *listener) newFilter(accepted net.Conn) *filter {
 		Listener: accepted.LocalAddr().String(),
 		Account:  l.config.Account,
 		Redirect: l.config.RedirectAll,
+		Fields:   l.config.Fields,
 	}
 	_, local := accepted.RemoteAddr().(*net.UnixAddr)
 	socket := &socket{Conn: accepted}

@@ -26,6 +26,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/smtpd/auth"
 	"github.com/smtp2rest/smtp2rest/smtpd/budget"
 	"github.com/smtp2rest/smtp2rest/smtpd/policy"
@@ -159,6 +160,7 @@ type Client struct {
 	Listener string         // our address, to which the client connected
 	Account  string         // the listener's
 	Redirect string         // the listener's RedirectAll
+	Fields   settings.Pairs // the listener's
 }
 
 // Listener is one address the server listens on. internal/settings explains the
@@ -178,6 +180,8 @@ type Listener struct {
 	AuthWithoutTLS bool `toml:"auth_without_tls" usual:"true on an address of this machine alone, else false" example:"true" doc:"Clients may log in without TLS, although their passwords can then be read on the way."`
 	// RedirectAll is nothing to the server, which tells it to the backend.
 	RedirectAll string `toml:"redirect_all" check:"email" doc:"The mail that comes in here goes to this address in place of its recipients (docs/staging.md). \"\": to them."`
+	// Fields are nothing to the server, which tells them to the backend.
+	Fields settings.Pairs `toml:"fields" check:"fixed fields" doc:"Values that the JSON of what comes in here has in fields as in mail.fields, whatever the mail says. A user's own come before them."`
 	// Account is nothing to the server, which tells it to the backend.
 	Account string       `toml:"account" check:"optional account" doc:"The account that sends what comes in here, by its name; \"default\" is that of [api]. \"\" is the one whose domains the mail is from. A user's own comes before it."`
 	Rules   policy.Rules // that bind its clients

@@ -34,6 +34,8 @@ func builtIn(field reflect.Value, tag reflect.StructTag) (Value, error) {
 		return networks{p}, nil
 	case *slog.Level:
 		return level{p}, nil
+	case *Pairs:
+		return pairs{p}, nil
 	case *fs.FileMode:
 		return mode{p}, nil
 	}

@@ -110,6 +110,10 @@ func lines(setting string) string {
 		"listener.redirect_all":        `redirect_all = "dev@example.com"`,
 		"user.redirect_all":            `redirect_all = "dev@example.com"`,
 		"mail.inline":                  `inline = "refuse"`,
+		"mail.fields":                  `fields = { "X-Tag" = "tags[]" }`,
+		"account.fields":               `fields = { "X-Tag" = "tags[]" }`,
+		"listener.fields":              `fields = { "tags[]" = "shop" }`,
+		"user.fields":                  `fields = { "tags[]" = "shop" }`,
 		"log.format":                   `format = "json"`,
 	}[setting]
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
 	"github.com/smtp2rest/smtp2rest/relay/config"
@@ -188,11 +189,37 @@ func Mapping(c *config.Config, account string) provider.Mapping {
 		Redirect:      c.RedirectAll,
 		Redirects:     redirects(c.Users),
 		PassHeaders:   c.Mail.Fields.Headers != "",
+		Sources:       sources(c.Mail.HeaderFields),
+		HeaderField:   c.Mail.HeadersField(),
+		UserValues:    userValues(c.Users),
 	}
 	if a := c.Account(account); a != nil {
-		o.Domains, o.ForeignSender = a.Domains, a.Foreign
+		o.Domains, o.ForeignSender, o.Sources = a.Domains, a.Foreign, sources(a.Fields)
 	}
-	return provider.Mapping{Options: o, Format: c.Mail.Fields}
+	format := c.Mail.Fields
+	format.Headers = c.Mail.HeadersField()
+	return provider.Mapping{Options: o, Format: format}
+}
+
+// sources are the headers whose values go into fields.
+func sources(pairs settings.Pairs) (list []mail.Source) {
+	for _, one := range pairs {
+		if target, err := mail.ParseTarget(one.Text); err == nil { // relay/config has checked it
+			list = append(list, mail.Source{Header: one.Name, Target: target})
+		}
+	}
+	return list
+}
+
+// userValues are the values that the mail of users has in fields.
+func userValues(users []config.User) map[string][]mail.Value {
+	values := map[string][]mail.Value{}
+	for _, u := range users {
+		if len(u.Fields) > 0 {
+			values[u.Name] = mail.Values(u.Fields)
+		}
+	}
+	return values
 }
 
 // defaultSenders are those of users who have their own.

@@ -11,6 +11,7 @@ package config
 import (
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/relay/alias"
 	"github.com/smtp2rest/smtp2rest/relay/deliver"
 	"github.com/smtp2rest/smtp2rest/relay/history"
@@ -104,6 +105,8 @@ type Mail struct {
 	// Inline is never "" in a Config.
 	Inline mail.AttachmentPolicy `toml:"inline" usual:"\"send\" if attachments are sent, else \"strip\"" words:"refuse strip send" example:"\"strip\"" doc:"What to do with images that the html shows: \"refuse\" the mail, \"strip\" them and keep their alternative text, or \"send\" them."`
 	Fields nexuspromail.Format
+	// The names are those of headers; the texts were read by mail.ParseTarget.
+	HeaderFields settings.Pairs `toml:"fields" check:"header fields" usual:"none" example:"{ \"X-Tag\" = \"tags[]\", \"X-Team\" = \"metadata.team\" }" doc:"JSON fields that take the values of headers: a text, a list, part of an object (docs/attachments.md). The API documents none: ask the provider."`
 }
 
 // Delivery says when mail is tried.
@@ -155,17 +158,18 @@ type History struct {
 
 // User is a user who may log in.
 type User struct {
-	Name            string      `toml:"name" check:"user name" example:"\"app\"" doc:"The name to log in with. It must be set."`
-	Hash            string      `toml:"password_hash" check:"hash" example:"\"$2a$10$ylyd17Csnl.gmv72aKMzqOIyLh9S.26Bv1KgmF2DJ5OY/iePVbdHq\"" doc:"The bcrypt hash of the password, as 'smtp2rest hash-password' makes it. It must be set."`
-	Senders         policy.List `toml:"senders" doc:"If there are any, the user may only send as these, in MAIL FROM and in From: a list as in [rules]."`
-	DenySenders     policy.List `toml:"deny_senders" doc:"The user may not send as these, in MAIL FROM or in From."`
-	AllowRecipients policy.List `toml:"allow_recipients" doc:"If there are any, the user may only send to these."`
-	DenyRecipients  policy.List `toml:"deny_recipients" doc:"The user may not send to these."`
-	From            string      `toml:"from" check:"email" doc:"The sender of the user's mail if its own From is not in a verified domain. \"\": sender.email, with its name."`
-	FromName        string      `toml:"from_name" doc:"The display name of this sender."`
-	RedirectAll     string      `toml:"redirect_all" check:"email" doc:"The user's mail goes to this address in place of its recipients (docs/staging.md). \"\": to them."`
-	Account         string      `toml:"account" check:"optional account" doc:"The account that sends the user's mail, by its name; \"default\" is that of [api]. \"\" is the listener's, or the one whose domains the mail is from."`
-	Rate            auth.Rate   `toml:"rate" doc:"The most recipients of the user, as in \"600/hour\". \"\": limits.rate_per_user."`
+	Name            string         `toml:"name" check:"user name" example:"\"app\"" doc:"The name to log in with. It must be set."`
+	Hash            string         `toml:"password_hash" check:"hash" example:"\"$2a$10$ylyd17Csnl.gmv72aKMzqOIyLh9S.26Bv1KgmF2DJ5OY/iePVbdHq\"" doc:"The bcrypt hash of the password, as 'smtp2rest hash-password' makes it. It must be set."`
+	Senders         policy.List    `toml:"senders" doc:"If there are any, the user may only send as these, in MAIL FROM and in From: a list as in [rules]."`
+	DenySenders     policy.List    `toml:"deny_senders" doc:"The user may not send as these, in MAIL FROM or in From."`
+	AllowRecipients policy.List    `toml:"allow_recipients" doc:"If there are any, the user may only send to these."`
+	DenyRecipients  policy.List    `toml:"deny_recipients" doc:"The user may not send to these."`
+	From            string         `toml:"from" check:"email" doc:"The sender of the user's mail if its own From is not in a verified domain. \"\": sender.email, with its name."`
+	FromName        string         `toml:"from_name" doc:"The display name of this sender."`
+	RedirectAll     string         `toml:"redirect_all" check:"email" doc:"The user's mail goes to this address in place of its recipients (docs/staging.md). \"\": to them."`
+	Fields          settings.Pairs `toml:"fields" check:"fixed fields" doc:"Values that the JSON of the user's mail has in fields as in mail.fields, whatever the mail says."`
+	Account         string         `toml:"account" check:"optional account" doc:"The account that sends the user's mail, by its name; \"default\" is that of [api]. \"\" is the listener's, or the one whose domains the mail is from."`
+	Rate            auth.Rate      `toml:"rate" doc:"The most recipients of the user, as in \"600/hour\". \"\": limits.rate_per_user."`
 }
 
 // Policy returns the rules that bind the user.

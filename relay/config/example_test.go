@@ -214,7 +214,7 @@ func TestExampleHasEverySetting(t *testing.T) {
 		t.Fatalf("%d settings, want %d", len(shown), len(inForce))
 	}
 	// These have an example instead of a default.
-	worked := []string{"hostname", "qualify_domain", "sender.email", "sender.domains", "account.email_name", "bounce.postmaster"}
+	worked := []string{"hostname", "qualify_domain", "sender.email", "sender.domains", "account.email_name", "bounce.postmaster", "mail.fields", "account.fields"}
 	for i, s := range shown {
 		if s.Secret {
 			continue

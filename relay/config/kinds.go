@@ -44,6 +44,8 @@ func kinds(field any, tag reflect.StructTag) settings.Value {
 		return patterns{p}
 	case *auth.Rate:
 		return perTime{p}
+	case *settings.Pairs:
+		return fields{p, check == "header fields"}
 	case *[]alias.Entry:
 		return aliases{p}
 	case *time.Time:

@@ -122,41 +122,6 @@ func (l *loader) validateStore() {
 	}
 }
 
-// validateFields finds two JSON fields with the same name.
-func (l *loader) validateFields() {
-	m := &l.cfg.Mail
-	if m.Inline == "" {
-		m.Inline = mail.StripAttachments
-		if m.Attachments == mail.SendAttachments {
-			m.Inline = mail.SendAttachments
-		}
-	}
-	payload := map[string]string{}
-	for _, name := range []string{"to", "from", "subject", "html", "text", "reply_to"} {
-		payload[name] = "the API itself"
-	}
-	if m.Attachments == mail.SendAttachments || m.Inline == mail.SendAttachments {
-		l.takeField(payload, "mail.attachments_field", m.Fields.Attachments)
-		item := map[string]string{}
-		l.takeField(item, "mail.attachment_filename", m.Fields.Filename)
-		l.takeField(item, "mail.attachment_content", m.Fields.Content)
-		l.takeField(item, "mail.attachment_content_type", m.Fields.ContentType)
-		l.takeField(item, "mail.attachment_content_id", m.Fields.ContentID)
-	}
-	l.takeField(payload, "mail.header_field", m.Fields.Headers)
-}
-
-// takeField adds the name of a field to those that are taken.
-func (l *loader) takeField(taken map[string]string, path, name string) {
-	if name == "" {
-		return
-	}
-	if other := taken[name]; other != "" {
-		l.problem(path, "found %s, a field that %s has already", settings.Quote(name), other)
-	}
-	taken[name] = path
-}
-
 // loopbackHost reports whether only this machine can reach a host.
 func loopbackHost(host string) bool {
 	if a, err := netip.ParseAddr(host); err == nil {

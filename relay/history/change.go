@@ -49,7 +49,8 @@ func refused(later bool) State {
 
 // What a record holds of strings that come from outside is bounded.
 const (
-	maxAddress = 320 // RFC 5321 section 4.5.3.1: 64 and 255 octets and the @
+	maxAddress = 320  // RFC 5321 section 4.5.3.1: 64 and 255 octets and the @
+	maxFields  = 1024 // the values of a listener, in part
 	maxName    = 255
 	maxSubject = 998 // RFC 5322 section 2.1.1: a line
 	maxWords   = 500

@@ -335,6 +335,7 @@ func clientOf(env *smtpd.Envelope) relay.Client {
 		User:     env.Client.User,
 		Listener: env.Client.Listener,
 		Session:  env.Client.Session,
+		Fields:   mail.FormatValues(mail.Values(env.Client.Fields)),
 	}
 }
 

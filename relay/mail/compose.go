@@ -19,6 +19,7 @@ type composer struct {
 	memory    int64  // that may still be taken; below 0 the mail is refused
 	explained int    // omissions explained so far
 	inside    int    // files found inside parts
+	fields    int    // values of headers in fields
 	opened    int    // S/MIME signatures opened
 	tnefHTML  string // the body in a winmail.dat
 

@@ -20,10 +20,33 @@ func (c *composer) headers(h mime.Header) {
 		c.omit(HeaderRepaired, 0, "more than one Subject; the first is used")
 	}
 	c.mail.MessageID = messageID(c.decoder, h, hint)
+	for _, v := range c.options.Values {
+		c.mail.set(v.Target, c.options.HeaderField, "", v.Text)
+	}
+	c.passed(h)
+}
+
+// passed sets the headers and fields that are passed on, and records those that are not.
+func (c *composer) passed(h mime.Header) {
 	var left, seen []string
 	var size int64
+	leave := func(name string, value []byte) {
+		size += int64(len(value))
+		if len(left) < maxHeaders {
+			left = append(left, name)
+		}
+	}
 	for _, f := range h {
-		if !passes(f.Name) || len(f.Name) > maxHeaderName {
+		if len(f.Name) > maxHeaderName {
+			continue
+		}
+		if s, ok := c.source(f.Name); ok {
+			if why := c.field(s, f); why != "" {
+				leave(s.Header+" ("+why+")", f.Value)
+			}
+			continue
+		}
+		if !passes(f.Name) {
 			continue
 		}
 		name := mime.OneLine(string(f.Name)) // it may have any bytes
@@ -31,11 +54,9 @@ func (c *composer) headers(h mime.Header) {
 			continue
 		}
 		seen = append(seen, name)
-		if !c.options.PassHeaders || strings.EqualFold(name, "Cc") {
-			left, size = append(left, name), size+int64(len(f.Value))
-			continue
+		if !c.options.PassHeaders || strings.EqualFold(name, "Cc") || !c.mail.set(Target{Name: c.options.HeaderField, Key: name}, c.options.HeaderField, "", c.decoder.Words(h.Get(string(f.Name)), c.charset)) {
+			leave(name, f.Value)
 		}
-		c.mail.Headers = append(c.mail.Headers, Header{name, c.decoder.Words(h.Get(string(f.Name)), hint)})
 	}
 	if len(left) > 0 {
 		c.omit(HeadersDropped, size, strings.Join(left, ", "))

@@ -52,6 +52,13 @@ type Options struct {
 	Redirect    string
 	Redirects   map[string]string
 	PassHeaders bool // pass on headers that have no field of their own; else they are left out
+	// Sources are the headers whose values go into fields that the API does not document.
+	// HeaderField is the one of Mail.Headers. Values are set whatever the mail says, and
+	// UserValues are those of users who have their own.
+	Sources     []Source
+	HeaderField string
+	Values      []Value
+	UserValues  map[string][]Value
 	Limits      mime.Limits
 	Memory      int64 // what mapping and encoding may take, if that is less than Cost; 0: Cost
 
@@ -73,6 +80,7 @@ func (o Options) For(user string) Options {
 func (o Options) ForClient(c relay.Client) Options {
 	o = o.For(c.User)
 	o.Redirect = cmp.Or(o.Redirect, c.Redirect, o.Redirects[c.User])
+	o.Values = o.valuesOf(c)
 	return o
 }
 
@@ -129,10 +137,11 @@ type Mail struct {
 	HTML        string // never empty; at least empty markup
 	Text        string // "" if the mail has none
 	Attachments []Attachment
-	Headers     []Header   // passed on because of Options.PassHeaders
-	Authors     []string   // the addresses that the mail names as its authors, as written
-	MessageID   string     // the client's, without angle brackets, for logs
-	Omissions   []Omission // one of each kind
+	Headers     []Header       // passed on because of Options.PassHeaders, Sources or Values
+	Fields      []PayloadField // further fields
+	Authors     []string       // the addresses that the mail names as its authors, as written
+	MessageID   string         // the client's, without angle brackets, for logs
+	Omissions   []Omission     // one of each kind
 
 	// Redirect is the address that gets the mail in place of each recipient; "": they get it.
 	Redirect string

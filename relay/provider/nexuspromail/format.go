@@ -125,6 +125,11 @@ func (f Format) Encode(m *mail.Mail) (provider.Body, error) {
 			size += 8 + mail.EscapedSize(h.Name) + mail.EscapedSize(h.Value)
 		}
 	}
+	for _, field := range m.Fields {
+		for _, v := range field.Values {
+			size += 16 + len(field.Name) + len(v.Name) + mail.EscapedSize(v.Value)
+		}
+	}
 	b := make([]byte, 0, size)
 	b = append(b, `},"from":`...)
 	b = appendAddress(b, m.From)
@@ -135,6 +140,7 @@ func (f Format) Encode(m *mail.Mail) (provider.Body, error) {
 		b = appendAddress(b, relay.Address{Email: m.ReplyTo.Email}) // no name is documented here
 	}
 	b = f.appendHeaders(b, m.Headers)
+	b = appendFields(b, m.Fields)
 	b = f.appendAttachments(b, m.Attachments)
 	doc.rest = append(b, '}')
 	return &doc, nil
@@ -191,16 +197,35 @@ func (f Format) appendHeaders(b []byte, headers []mail.Header) []byte {
 	if f.Headers == "" || len(headers) == 0 {
 		return b
 	}
-	b = append(b, ',')
-	b = appendString(b, f.Headers)
-	b = append(b, ':')
-	for i, h := range headers {
-		b = append(b, "{,"[min(i, 1)])
-		b = appendString(b, h.Name)
-		b = append(b, ':')
-		b = appendString(b, h.Value)
+	return appendFields(b, []mail.PayloadField{{Name: f.Headers, Kind: mail.ObjectField, Values: headers}})
+}
+
+func appendFields(b []byte, fields []mail.PayloadField) []byte {
+	for _, field := range fields {
+		if field.Kind == mail.TextField {
+			b = appendField(b, field.Name, field.Values[0].Value)
+			continue
+		}
+		b = append(b, ',')
+		b = appendString(b, field.Name)
+		brackets := ":[]"
+		if field.Kind == mail.ObjectField {
+			brackets = ":{}"
+		}
+		b = append(b, brackets[:2]...)
+		for i, v := range field.Values {
+			if i > 0 {
+				b = append(b, ',')
+			}
+			if field.Kind == mail.ObjectField {
+				b = appendString(b, v.Name)
+				b = append(b, ':')
+			}
+			b = appendString(b, v.Value)
+		}
+		b = append(b, brackets[2])
 	}
-	return append(b, '}')
+	return b
 }
 
 func (f Format) appendAttachments(b []byte, list []mail.Attachment) []byte {

@@ -14,12 +14,14 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/reach"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/app"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/intake"
 	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/provider"
+	"github.com/smtp2rest/smtp2rest/smtpd"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
 )
 
@@ -32,16 +34,21 @@ changed or repaired. For a mail that would be refused, it prints the reply to th
 client and what it could read of the mail, and exits 1. "-" reads standard input.
 
 The envelope decides who gets a mail, so To and Cc in the file do not matter: name the
-recipients with --to. They are taken as they are written. It does not look at the rules
+recipients with --to. They are taken as they are written. --user, --listener and
+--account say whose mail it is, where they have settings of their own. It does not look at the rules
 for who may send what, nor at aliases, suppressions and limits. To test those, use
 'smtp2rest send', which asks the relay itself.`,
-		Example: terminal.Examples("smtp2rest explain mail.eml --to bob@example.net", "smtp2rest explain - < mail.eml", "smtp2rest explain mail.eml --json | jq .calls[0].body"),
+		Example: terminal.Examples("smtp2rest explain mail.eml --to bob@example.net", "smtp2rest explain - < mail.eml", "smtp2rest explain mail.eml --config smtp2rest.toml --user app", "smtp2rest explain mail.eml --json | jq .calls[0].body"),
 		Args:    terminal.Args(1, 1, "name one file, or - for standard input"),
 	}
 	fs := c.Flags()
 	path := fs.String("config", "", "TOML `file` with settings")
 	from := fs.String("from", "", "envelope `sender`")
 	to := fs.String("to", "recipient@example.net", "`recipients`, separated by commas")
+	var whose owner
+	fs.StringVar(&whose.user, "user", "", "`name` of the user who sends it")
+	fs.StringVar(&whose.listener, "listener", "", "`address` of the listener at which it comes in, as it is configured")
+	fs.StringVar(&whose.account, "account", "", "`name` of the account that sends it")
 	asJSON := terminal.DeclareJSON(fs)
 	c.RunE = func(_ *cobra.Command, args []string) error {
 		raw, err := readMail(t, args[0])
@@ -52,7 +59,11 @@ for who may send what, nor at aliases, suppressions and limits. To test those, u
 		if err != nil {
 			return err
 		}
-		e, err := explain(raw, *from, terminal.SplitList(*to), app.Mapping(cfg, ""))
+		mapping, err := whose.mapping(cfg)
+		if err != nil {
+			return err
+		}
+		e, err := explain(raw, *from, terminal.SplitList(*to), mapping)
 		if err != nil {
 			return err
 		}
@@ -70,6 +81,34 @@ for who may send what, nor at aliases, suppressions and limits. To test those, u
 		return err
 	}
 	return c
+}
+
+// owner says whose mail it is.
+type owner struct{ user, listener, account string }
+
+// mapping returns how the relay maps the owner's mail.
+func (o owner) mapping(cfg *config.Config) (provider.Mapping, error) {
+	client := relay.Client{User: o.user}
+	if o.user != "" && !slices.ContainsFunc(cfg.Users, func(u config.User) bool { return u.Name == o.user }) {
+		return provider.Mapping{}, fmt.Errorf("there is no user %s in the configuration", settings.Show(o.user))
+	}
+	if o.listener != "" {
+		i := slices.IndexFunc(cfg.Listeners, func(l smtpd.Listener) bool { return l.Address == o.listener })
+		if i < 0 {
+			return provider.Mapping{}, fmt.Errorf("there is no listener at %s in the configuration", settings.Show(o.listener))
+		}
+		l := cfg.Listeners[i]
+		client.Redirect, client.Fields = l.RedirectAll, mail.FormatValues(mail.Values(l.Fields))
+	}
+	if o.account == relay.DefaultAccount {
+		o.account = ""
+	}
+	if o.account != "" && cfg.Account(o.account) == nil {
+		return provider.Mapping{}, fmt.Errorf("there is no account %s in the configuration", settings.Show(o.account))
+	}
+	m := app.Mapping(cfg, o.account)
+	m.Options = m.ForClient(client)
+	return m, nil
 }
 
 func readMail(t *terminal.Terminal, name string) ([]byte, error) {
