@@ -38,7 +38,7 @@ func (d *daemon) openStore(ctx context.Context) (k kept, err error) {
 	if err != nil {
 		return k, fmt.Errorf("store.url: %w", err)
 	}
-	s, err := store.Open(ctx, url, store.Options{Queue: queueOptions(c), Log: log, Metrics: d.metrics})
+	s, err := store.Open(ctx, url, store.Options{Queue: queueOptions(c), Version: d.opt.Version, Log: log, Metrics: d.metrics})
 	if err != nil {
 		return k, storeError(place, err)
 	}

@@ -1,7 +1,7 @@
 // Package store opens what a relay keeps over a restart: the queue with its
 // marks, and the records (suppressions, the provider's events, the history). A
-// URL says where and in which engine. relay/store/sqlite is the only engine so
-// far, its URL is "sqlite:" and the data directory.
+// URL says where and in which engine. That of relay/store/sqlite is "sqlite:" and the
+// data directory, that of relay/store/postgres is the database's.
 //
 // Only this package imports an engine. All others know the contracts: relay/queue,
 // relay/suppress and relay/history, with the suites that hold an engine to them.
@@ -24,6 +24,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/store/postgres"
 	"github.com/smtp2rest/smtp2rest/relay/store/sqlite"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
@@ -36,6 +37,8 @@ type Options struct {
 	// files would be owned by whoever runs the command. Open then fails with
 	// fs.ErrNotExist or queue.ErrOlder.
 	Existing bool
+	// Version is the program's. Relays that share a store see each other's.
+	Version string
 	// Part leaves the other one closed.
 	Part    Part
 	Log     *slog.Logger          // slog.Default() when nil
@@ -132,13 +135,22 @@ func withoutPassword(rest string) string {
 }
 
 // Open opens a store, or makes it. It fails with queue.ErrLocked when another
-// process has it, with queue.ErrNewer when a later version wrote it, and with an
-// error that says the way out when the queue is damaged; nothing is changed then.
-func Open(_ context.Context, url string, o Options) (*Store, error) {
-	dir, err := directory(url)
-	if err != nil {
+// process has it and relays cannot share it, with queue.ErrNewer when a later version
+// wrote it, and with an error that says the way out when the queue is damaged; nothing
+// is changed then.
+func Open(ctx context.Context, url string, o Options) (*Store, error) {
+	p, err := PlaceOf(url)
+	switch {
+	case err != nil:
 		return nil, err
+	case p.Dir == "":
+		return openPostgres(ctx, url, o)
+	default:
+		return openSQLite(p.Dir, o)
 	}
+}
+
+func openSQLite(dir string, o Options) (*Store, error) {
 	s := &Store{}
 	if o.Part != OnlyRecords {
 		q, err := sqlite.OpenQueue(sqlite.Options{Dir: dir, Queue: o.Queue, Existing: o.Existing, Log: o.Log, Metrics: o.Metrics})
@@ -161,6 +173,24 @@ func Open(_ context.Context, url string, o Options) (*Store, error) {
 	default:
 		return nil, errors.Join(err, s.Close())
 	}
+	return s, nil
+}
+
+func openPostgres(ctx context.Context, url string, o Options) (*Store, error) {
+	db, err := postgres.Connect(ctx, postgres.Options{URL: url, Queue: o.Queue, Existing: o.Existing, Version: o.Version, Log: o.Log, Metrics: o.Metrics})
+	if err != nil {
+		return nil, err
+	}
+	s := &Store{}
+	if o.Part != OnlyRecords {
+		return nil, errors.Join(errors.New("this version keeps no queue in PostgreSQL yet"), db.Close())
+	}
+	if o.Part != OnlyQueue {
+		r := postgres.NewRecords(db)
+		s.Records = r
+		s.prepare, s.close = append(s.prepare, r.Prepare), append(s.close, r.Close)
+	}
+	s.close = append(s.close, db.Close)
 	return s, nil
 }
 
@@ -193,12 +223,14 @@ func (s *Store) Close() error {
 }
 
 // Exists fails with fs.ErrNotExist when there is no queue, or with OnlyRecords no
-// records, at a URL. It opens nothing.
+// records, at a URL. It opens nothing: whether a database has a store is seen when it is
+// opened.
 func Exists(url string, p Part) error {
-	dir, err := directory(url)
-	if err != nil {
+	place, err := PlaceOf(url)
+	if err != nil || place.Dir == "" {
 		return err
 	}
+	dir := place.Dir
 	name := sqlite.QueueFile
 	if p == OnlyRecords {
 		name = sqlite.RecordsFile
@@ -211,18 +243,12 @@ func Exists(url string, p Part) error {
 // Open begins with an empty one. Nothing is removed. It returns the new name. It fails
 // for an engine that has no files on this disk.
 func SetAside(url string, now time.Time) (string, error) {
-	dir, err := directory(url)
+	p, err := PlaceOf(url)
+	if err == nil && p.Dir == "" {
+		err = fmt.Errorf("%s has no files here: restore it from a backup, or take another database (docs/postgresql.md)", p.Name)
+	}
 	if err != nil {
 		return "", err
 	}
-	return sqlite.SetAside(dir, now)
-}
-
-// directory is the data directory of a URL.
-func directory(url string) (string, error) {
-	p, err := PlaceOf(url)
-	if err == nil && p.Dir == "" {
-		err = fmt.Errorf("%s: this version has no engine for it", p.Name)
-	}
-	return p.Dir, err
+	return sqlite.SetAside(p.Dir, now)
 }

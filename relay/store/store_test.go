@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"go.uber.org/goleak"
 	_ "modernc.org/sqlite" // to damage what is stored
@@ -19,28 +20,64 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/queue/queuetest"
 	"github.com/smtp2rest/smtp2rest/relay/store"
+	"github.com/smtp2rest/smtp2rest/relay/store/postgres/pgtest"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/relay/suppress/suppresstest"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-// engine is one of those that Open knows. A new one is another line here.
+// engine is one of those that Open knows. A new one is another line in engines.
 type engine struct {
-	url    func(dir string) string
-	damage func(dir, id string) error // flips a bit of a stored mail's content
+	start  func(t *testing.T) fresh
+	damage func(url, id string) error // flips a bit of a stored mail's content
+	// shared: several processes may have a store open at once.
+	shared bool
+	// queueless: it has no queue yet.
+	queueless bool
 }
+
+// fresh is where there is no store yet, until remove is called.
+type fresh func() (url string, remove func() error, err error)
 
 func engines() map[string]engine {
-	return map[string]engine{"sqlite": {store.SQLite, damageSQLite}}
+	return map[string]engine{
+		"sqlite":   {start: directories, damage: damageSQLite},
+		"postgres": {start: databases, shared: true, queueless: true},
+	}
 }
 
-func (e engine) open(dir string, o store.Options) (*store.Store, error) {
+// directories are data directories. They are removed one by one: there may be many thousand.
+func directories(t *testing.T) fresh {
+	base := t.TempDir()
+	return func() (string, func() error, error) {
+		dir, err := os.MkdirTemp(base, "")
+		return store.SQLite(filepath.Join(dir, "data")), func() error { return os.RemoveAll(dir) }, err
+	}
+}
+
+func databases(t *testing.T) fresh {
+	server := pgtest.Start(t)
+	return func() (string, func() error, error) {
+		database := server.Database()
+		return server.URL(database), func() error { server.Drop(database); return nil }, nil
+	}
+}
+
+func open(url string, o store.Options) (*store.Store, error) {
 	o.Log = slog.New(slog.DiscardHandler)
-	return store.Open(context.Background(), e.url(dir), o)
+	return store.Open(context.Background(), url, o)
 }
 
-func damageSQLite(dir, id string) error {
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func damageSQLite(url, id string) error {
+	dir := strings.TrimPrefix(url, "sqlite:")
 	db, err := sql.Open("sqlite", filepath.Join(dir, "queue.db"))
 	if err != nil {
 		return err
@@ -71,22 +108,26 @@ func damageSQLite(dir, id string) error {
 
 func TestQueueContract(t *testing.T) {
 	for name, e := range engines() {
+		if e.queueless {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
+			fresh := e.start(t)
 			queuetest.Run(t, func(tb queuetest.TB) queuetest.Backend {
-				dir, err := os.MkdirTemp(t.TempDir(), "")
+				url, remove, err := fresh()
 				if err != nil {
 					tb.Fatalf("%v", err)
 				}
 				return queuetest.Backend{
 					Open: func(o queue.Options) (queue.Queue, error) {
-						s, err := e.open(dir, store.Options{Part: store.OnlyQueue, Queue: o})
+						s, err := open(url, store.Options{Part: store.OnlyQueue, Queue: o})
 						if err != nil {
 							return nil, err
 						}
 						return s.Queue, nil
 					},
-					Damage: func(id string) error { return e.damage(dir, id) },
-					Remove: func() { _ = os.RemoveAll(dir) },
+					Damage: func(id string) error { return e.damage(url, id) },
+					Remove: func() { _ = remove() },
 				}
 			})
 		})
@@ -96,32 +137,23 @@ func TestQueueContract(t *testing.T) {
 func TestSuppressContract(t *testing.T) {
 	for name, e := range engines() {
 		t.Run(name, func(t *testing.T) {
+			fresh := e.start(t)
 			suppresstest.Run(t, func(t *testing.T) suppresstest.Backend {
-				dir, err := os.MkdirTemp(t.TempDir(), "")
-				if err != nil {
-					t.Fatal(err)
-				}
+				url, remove, err := fresh()
+				must(t, err)
 				var s *store.Store
-				open := func() suppress.Store {
-					if s, err = e.open(dir, store.Options{Part: store.OnlyRecords}); err != nil {
-						t.Fatal(err)
-					}
+				begin := func() suppress.Store {
+					s, err = open(url, store.Options{Part: store.OnlyRecords})
+					must(t, err)
 					opened := s
 					t.Cleanup(func() { _ = opened.Close() }) // twice is harmless
 					return s.Records
 				}
-				end := func(f func() error) func() {
-					return func() {
-						if err := f(); err != nil {
-							t.Fatal(err)
-						}
-					}
-				}
 				return suppresstest.Backend{
-					Store:  open(),
-					Reopen: func() suppress.Store { end(func() error { return s.Close() })(); return open() },
-					Flush:  end(func() error { return s.Records.Put(context.Background(), nil) }),
-					Close:  end(func() error { return errors.Join(s.Close(), os.RemoveAll(dir)) }),
+					Store:  begin(),
+					Reopen: func() suppress.Store { must(t, s.Close()); return begin() },
+					Flush:  func() { must(t, s.Records.Put(context.Background(), nil)) },
+					Close:  func() { must(t, errors.Join(s.Close(), remove())) },
 				}
 			})
 		})
@@ -156,71 +188,99 @@ func (b *pastBackend) Restart() (err error) {
 func TestHistoryContract(t *testing.T) {
 	for name, e := range engines() {
 		t.Run(name, func(t *testing.T) {
-			base := t.TempDir()
+			fresh := e.start(t)
 			historytest.Run(t, func(tb historytest.TB) historytest.Backend {
-				dir, err := os.MkdirTemp(base, "") // removed after each case: there may be many thousand
+				url, remove, err := fresh()
 				if err != nil {
 					tb.Fatal(err)
 				}
-				b := &pastBackend{reopen: func() (*store.Store, error) { return e.open(dir, store.Options{Part: store.OnlyRecords}) }}
+				b := &pastBackend{reopen: func() (*store.Store, error) { return open(url, store.Options{Part: store.OnlyRecords}) }}
 				if err := b.Restart(); err != nil {
 					tb.Fatal(err)
 				}
-				tb.Cleanup(func() { _ = errors.Join(b.s.Close(), os.RemoveAll(dir)) })
+				tb.Cleanup(func() { _ = errors.Join(b.s.Close(), remove()) })
 				return b
 			})
 		})
 	}
 }
 
-// TestOpen: all of it opens together and again, one process at a time; what a
-// command opens is there, and is only what it asks for.
+// TestOpen: all of it opens together and again, by one process at a time unless the
+// engine is shared; what a command opens is there, and is only what it asks for.
 func TestOpen(t *testing.T) {
 	for name, e := range engines() {
+		if e.queueless {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
-			dir := filepath.Join(t.TempDir(), "data")
-			if err := store.Exists(e.url(dir), store.Everything); !errors.Is(err, fs.ErrNotExist) {
+			url, _, err := e.start(t)()
+			must(t, err)
+			if err := store.Exists(url, store.Everything); !e.shared && !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("before it is made: %v", err)
 			}
-			if _, err := e.open(dir, store.Options{Existing: true}); !errors.Is(err, fs.ErrNotExist) {
+			if _, err := open(url, store.Options{Existing: true}); !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("a command opens what is not there: %v", err)
 			}
 			for range 2 {
-				s, err := e.open(dir, store.Options{})
-				if err != nil {
-					t.Fatal(err)
+				s, err := open(url, store.Options{})
+				must(t, err)
+				if e.shared {
+					openShared(t, url, s)
+				} else {
+					openAlone(t, url, s)
 				}
-				if _, err := e.open(dir, store.Options{}); !errors.Is(err, queue.ErrLocked) {
-					t.Errorf("twice at a time: %v", err)
-				}
-				if free, kept, err := s.Queue.Space(); err != nil || free <= 0 || kept <= 0 {
-					t.Errorf("%d bytes free, %d kept, %v", free, kept, err)
-				}
-				apply, err := s.Prepare(queue.Options{MinFree: 1 << 60})
-				if err != nil {
-					t.Fatal(err)
-				}
-				apply()
-				if err := s.Queue.Enqueue(t.Context(), queue.NewMail(relay.Message{ID: "a", Recipients: []string{"b@c"}})); !errors.Is(err, queue.ErrFull) {
-					t.Errorf("after Prepare: %v", err)
-				}
-				if err := s.Close(); err != nil {
-					t.Fatal(err)
-				}
+				must(t, s.Close())
 			}
-			s, err := e.open(dir, store.Options{Existing: true, Part: store.OnlyRecords})
+			s, err := open(url, store.Options{Existing: true, Part: store.OnlyRecords})
 			if err != nil || s.Queue != nil {
 				t.Fatalf("only the records: %+v, %v", s, err)
 			}
-			whole, err := e.open(dir, store.Options{Existing: true}) // the other has the records
-			if err != nil || whole.Records != nil || !errors.Is(whole.RecordsErr, queue.ErrLocked) {
-				t.Fatalf("a queue beside records that cannot be used: %+v, %v", whole, err)
+			whole, err := open(url, store.Options{Existing: true}) // beside it
+			must(t, err)
+			if locked := errors.Is(whole.RecordsErr, queue.ErrLocked); locked == e.shared || (whole.Records == nil) != locked {
+				t.Fatalf("a queue beside records that are open: %+v", whole)
 			}
-			if err := errors.Join(s.Close(), whole.Close()); err != nil {
-				t.Error(err)
-			}
+			must(t, errors.Join(s.Close(), whole.Close()))
 		})
 	}
+}
+
+// openAlone is a store that has its data to itself, on a disk of this machine.
+func openAlone(t *testing.T, url string, s *store.Store) {
+	if _, err := open(url, store.Options{}); !errors.Is(err, queue.ErrLocked) {
+		t.Errorf("twice at a time: %v", err)
+	}
+	if free, kept, err := s.Queue.Space(); err != nil || free <= 0 || kept <= 0 {
+		t.Errorf("%d bytes free, %d kept, %v", free, kept, err)
+	}
+	apply, err := s.Prepare(queue.Options{MinFree: 1 << 60})
+	must(t, err)
+	apply()
+	if err := s.Queue.Enqueue(t.Context(), queue.NewMail(relay.Message{ID: "a", Recipients: []string{"b@c"}})); !errors.Is(err, queue.ErrFull) {
+		t.Errorf("after Prepare: %v", err)
+	}
+}
+
+// openShared is a store that others have as well, on a disk that is not ours.
+func openShared(t *testing.T, url string, s *store.Store) {
+	other, err := open(url, store.Options{})
+	must(t, err)
+	if _, _, err := s.Queue.Space(); !errors.Is(err, errors.ErrUnsupported) {
+		t.Errorf("Space: %v", err)
+	}
+	apply, err := s.Prepare(queue.Options{MaxMails: 1})
+	must(t, err)
+	apply()
+	mail := queue.NewMail(relay.Message{ID: relay.NewID(time.Now()), Recipients: []string{"b@c"}, Raw: []byte("x")})
+	must(t, s.Queue.Enqueue(t.Context(), mail))
+	if _, err := other.Queue.Get(t.Context(), mail.Message.ID); err != nil {
+		t.Errorf("the other one: %v", err)
+	}
+	if err := s.Queue.Enqueue(t.Context(), queue.NewMail(relay.Message{ID: relay.NewID(time.Now()), Recipients: []string{"b@c"}})); !errors.Is(err, queue.ErrFull) {
+		t.Errorf("after Prepare: %v", err)
+	}
+	_, err = s.Queue.Drop(t.Context(), queue.Filter{ID: mail.Message.ID})
+	must(t, errors.Join(err, other.Close()))
 }
 
 func TestURLs(t *testing.T) {
