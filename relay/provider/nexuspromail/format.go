@@ -111,11 +111,14 @@ func (d *document) WriteTo(w io.Writer) (int64, error) {
 	return total, nil
 }
 
+// smallFields is room for the addresses, and for what a redirected mail says of itself.
+const smallFields = 1024
+
 // Encode implements provider.Format. It only writes documented fields, unless the
 // Format names others. It does not use encoding/json, which would copy an attachment
 // three times and escape every "<" in the html.
 func (f Format) Encode(m *mail.Mail) (provider.Body, error) {
-	size := 512 + mail.EscapedSize(m.Subject) + mail.EscapedSize(m.HTML) + mail.EscapedSize(m.Text)
+	size := smallFields + mail.EscapedSize(m.Subject) + mail.EscapedSize(m.HTML) + mail.EscapedSize(m.Text)
 	for i := range m.Attachments {
 		a := &m.Attachments[i]
 		size += 256 + int(a.Size+2)/3*4 + len(a.Filename) + len(a.ContentType) + len(a.ContentID)
@@ -157,23 +160,35 @@ func (b *body) appendBodies(doc []byte, m *mail.Mail) []byte {
 		}
 		return doc
 	}
-	doc = b.appendNamed(doc, "subject", "[for ", "] "+m.Subject, false)
-	before, rest := mail.SplitTop(m.HTML)
-	doc = b.appendNamed(doc, "html", before+"<p><strong>This mail was for &lt;", "&gt; and was redirected.</strong></p>\n"+rest, true)
+	doc = b.appendNamed(doc, "subject", []string{"[for "}, "] ", m.Subject)
+	top, rest := mail.SplitTop(m.HTML)
+	doc = b.appendNamed(doc, "html", []string{top, "<p><strong>This mail was for &lt;"}, "&gt; and was redirected.</strong></p>\n", rest)
 	if m.Text != "" {
-		doc = b.appendNamed(doc, "text", "This mail was for <", "> and was redirected.\n\n"+m.Text, false)
+		doc = b.appendNamed(doc, "text", []string{"This mail was for <"}, "> and was redirected.\n\n", m.Text)
 	}
 	return doc
 }
 
-// appendNamed appends a field in which the recipient is named between two strings.
-func (b *body) appendNamed(doc []byte, field, before, after string, html bool) []byte {
-	doc = appendField(doc, field, before)
-	doc = doc[:len(doc)-1] // without the quote
-	b.marks = append(b.marks, mark{len(doc), html})
+// appendNamed appends a field in which the recipient is named between texts. They are not
+// joined first, which would take the memory of a body once more.
+func (b *body) appendNamed(doc []byte, field string, before []string, after ...string) []byte {
+	doc = appendField(doc, field, "")
+	doc = doc[:len(doc)-1] // without the quote that ends it
+	for _, text := range before {
+		doc = appendText(doc, text)
+	}
+	b.marks = append(b.marks, mark{len(doc), field == "html"})
+	for _, text := range after {
+		doc = appendText(doc, text)
+	}
+	return append(doc, '"')
+}
+
+// appendText appends what is inside the quotes of a JSON string.
+func appendText(doc []byte, text string) []byte {
 	at := len(doc)
-	doc = appendString(doc, after)
-	return append(doc[:at], doc[at+1:]...) // nor that which begins the rest
+	doc = appendString(doc, text)
+	return append(doc[:at], doc[at+1:len(doc)-1]...)
 }
 
 func appendAddress(b []byte, a relay.Address) []byte {

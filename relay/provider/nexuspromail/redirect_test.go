@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"io"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -43,5 +44,25 @@ func TestARedirectedMailGoesToOneAddress(t *testing.T) {
 		if !strings.HasPrefix(got.HTML, "<html><body class=x><p><strong>This mail was for &lt;") || strings.Contains(got.HTML, "<b>") || !strings.HasSuffix(got.HTML, "<p>Hi</p></body></html>") {
 			t.Errorf("%s: html %q", to, got.HTML)
 		}
+	}
+}
+
+// TestARedirectedMailTakesNoMoreMemory: the budget of the memory knows nothing of it.
+func TestARedirectedMailTakesNoMoreMemory(t *testing.T) {
+	m := mail.Mail{From: relay.Address{Email: "shop@example.com"}, Subject: "Order",
+		HTML: "<html><body>" + strings.Repeat("<p>words</p>", 100_000), Text: strings.Repeat("words\n", 200_000)}
+	took := func(redirect string) uint64 {
+		m.Redirect = redirect
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		if _, err := (Format{}).Encode(&m); err != nil {
+			t.Fatal(err)
+		}
+		runtime.ReadMemStats(&after)
+		return after.TotalAlloc - before.TotalAlloc
+	}
+	plain, redirected := took(""), took("dev@example.com")
+	if redirected > plain+16<<10 {
+		t.Errorf("%d bytes, and %d for one that is not redirected", redirected, plain)
 	}
 }
