@@ -12,6 +12,11 @@ func redirections(c *config.Config) (list []string) {
 	if c.RedirectAll != "" {
 		return []string{"all mail goes to " + c.RedirectAll}
 	}
+	for _, a := range c.Accounts {
+		if a.RedirectAll != "" {
+			list = append(list, "the mail of account "+a.Name+" goes to "+a.RedirectAll)
+		}
+	}
 	for _, l := range c.Listeners {
 		if l.RedirectAll != "" {
 			list = append(list, "what comes in at "+l.Address+" goes to "+l.RedirectAll)

@@ -108,6 +108,7 @@ func lines(setting string) string {
 		"log.level":                    `level = "debug"`,
 		"redirect_all":                 `redirect_all = "dev@example.com"`,
 		"listener.redirect_all":        `redirect_all = "dev@example.com"`,
+		"account.redirect_all":         `redirect_all = "dev@example.com"`,
 		"user.redirect_all":            `redirect_all = "dev@example.com"`,
 		"mail.inline":                  `inline = "refuse"`,
 		"mail.fields":                  `fields = { "X-Tag" = "tags[]" }`,

@@ -194,7 +194,7 @@ func Mapping(c *config.Config, account string) provider.Mapping {
 		UserValues:    userValues(c.Users),
 	}
 	if a := c.Account(account); a != nil {
-		o.Domains, o.ForeignSender, o.Sources = a.Domains, a.Foreign, sources(a.Fields)
+		o.Domains, o.ForeignSender, o.Sources, o.OtherRedirect = a.Domains, a.Foreign, sources(a.Fields), a.RedirectAll
 	}
 	format := c.Mail.Fields
 	format.Headers = c.Mail.HeadersField()

@@ -64,6 +64,9 @@ type Attempt struct {
 	To        string
 	Number    int // 1 for the first
 	Body      provider.Body
+	// Redirected reports whether a mail is to be redirected by now. A reload may have
+	// said so while the mail waited for its turn; nil: it may not.
+	Redirected func() bool
 
 	// For the log; may be empty.
 	Session  string // of the SMTP client
@@ -95,13 +98,22 @@ func (s *Sender) enter(turn context.Context) (*pace.Pass, error) {
 	return s.opt.Pace.Enter(turn)
 }
 
-// Make makes one attempt with a pass and ends the pass. It makes no call if the
-// recipient was suppressed while the mail waited for the pass.
+// errRedirected is why no call is made for a mail that has to be mapped again.
+var errRedirected = errors.New("all mail is redirected since this one was mapped")
+
+// Make makes one attempt with a pass and ends the pass. It makes no call if, while the
+// mail waited for the pass, the recipient was suppressed, or redirect_all was set.
 //
 // Once a call has begun, only api.timeout ends it. If a shutdown cut it off, the
 // API might have sent the mail, and the next attempt would send it again.
 func (s *Sender) Make(pass *pace.Pass, a Attempt) relay.Outcome {
 	redirected := a.Body.Redirected() // then the recipient's own suppression means nothing
+	if !redirected && a.Redirected != nil && a.Redirected() {
+		pass.Return()
+		out := relay.Outcome{Kind: relay.Unavailable, Untried: true, Cause: errRedirected}
+		s.record(a, out)
+		return out
+	}
 	if !redirected {
 		if out, ok := s.Suppressed(a); ok {
 			pass.Return()

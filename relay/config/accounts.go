@@ -32,6 +32,7 @@ type Account struct {
 	Domains        []string          `toml:"domains" usual:"the domain of email; if that is not set, sender.domains" check:"domains" example:"[\"shop.example.com\"]" doc:"The domains that are verified with the account. Mail that is from them is the account's, if neither user nor listener say otherwise."`
 	Foreign        mail.SenderPolicy `toml:"foreign" usual:"sender.foreign" words:"rewrite refuse" example:"\"rewrite\"" doc:"What becomes of the account's mail from other domains, as sender.foreign."`
 	Fields         settings.Pairs    `toml:"fields" usual:"mail.fields" check:"header fields" example:"{ \"X-Tag\" = \"tags[]\" }" doc:"The JSON fields that take the values of headers in the account's mail, as mail.fields."`
+	RedirectAll    string            `toml:"redirect_all" check:"email" doc:"The account's mail goes to this address in place of its recipients (docs/staging.md). \"\": to them."`
 	WebhookSecret  Secret            `toml:"webhook_secret" env:"WEBHOOK_SECRET_<NAME>" credential:"webhook_secret_<name>" doc:"What the provider signs the account's events with. It is a secret and not set in the file."`
 	// As written; what is in it is in WebhookSecret.
 	WebhookSecretFile string `toml:"webhook_secret_file" check:"secret file" doc:"File that holds this secret. The account's events come in at webhook.path with / and its name behind it."`

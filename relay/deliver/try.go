@@ -19,7 +19,7 @@ import (
 // try makes the attempt that was claimed and settles it. If claiming ends before
 // the call has begun, the call does not begin, so that the shutdown need not wait.
 func (e *Engine) try(claiming, ctx context.Context, pass *pace.Pass, c queue.Claim) {
-	if e.set.Load().Mapping.ForClient(c.Mail.Message.Client).Redirect == "" {
+	if !e.redirects(c.Mail.Message.Client) {
 		if out, ok := e.opt.Attempts.Suppressed(attemptAt(c)); ok { // learnt after the mail came
 			pass.Return()
 			e.settle(ctx, c, e.decide(c, out, e.opt.Now()))
@@ -43,6 +43,7 @@ func (e *Engine) try(claiming, ctx context.Context, pass *pace.Pass, c queue.Cla
 	}
 	a := attemptAt(c)
 	a.Body, a.Trace = mail.body, mail.trace
+	a.Redirected = func() bool { return e.redirects(c.Mail.Message.Client) }
 	out := e.opt.Attempts.Make(pass, a)
 	now := e.opt.Now()
 	s := e.decide(c, out, now)
@@ -53,6 +54,12 @@ func (e *Engine) try(claiming, ctx context.Context, pass *pace.Pass, c queue.Cla
 		e.opt.Warming.Return(domain, begun)
 	}
 	e.settle(ctx, c, s)
+}
+
+// redirects reports whether the mail of a client goes to another address than its
+// recipients'.
+func (e *Engine) redirects(c relay.Client) bool {
+	return e.set.Load().Mapping.ForClient(c).Redirect != ""
 }
 
 // attemptAt returns the attempt that was claimed, without its body.
@@ -94,7 +101,7 @@ func decide(schedule retry.Schedule, t tried, jitter float64) queue.Settlement {
 		s.Result = queue.GaveUp
 	case out.Kind == relay.Unauthorized && t.alone:
 		s.Result, s.Due = queue.Later, now.Add(schedule.Delay(c.Attempt, jitter))
-	case out.Kind == relay.RateLimited || out.Kind == relay.Unauthorized:
+	case out.Kind == relay.RateLimited || out.Kind == relay.Unauthorized || out.Kind == relay.Unavailable && out.Untried:
 		s.Result, s.Due, s.NotAnAttempt = queue.Later, now, true
 	default:
 		next, again := schedule.Next(c.Since, now, c.Attempt, jitter)

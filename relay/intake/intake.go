@@ -152,12 +152,9 @@ func (in *Intake) Recipient(_ context.Context, env *smtpd.Envelope, rcpt string)
 	if in.tooMany(env, list) {
 		return reply.TooManyRecipients()
 	}
-	if in.redirect(env) != "" {
-		return nil
-	}
 	account, known := in.known(env)
-	if !known {
-		return nil // each attempt asks its own account
+	if !known || in.redirect(account, clientOf(env)) != "" {
+		return nil // where it is not known yet, each attempt asks its own account
 	}
 	suppressions := in.of(account).Suppressions
 	var last suppress.Entry
@@ -195,7 +192,7 @@ func (in *Intake) MessageEach(ctx context.Context, env *smtpd.Envelope, data []b
 func (in *Intake) handle(ctx context.Context, env *smtpd.Envelope, data []byte, each bool) replies {
 	m := newMessage(env, data)
 	m.Account = in.choose(env, data)
-	m.Client.Redirect = in.redirect(env) // for the record, and over a reload
+	m.Client.Redirect = in.redirect(m.Account, m.Client) // for the record, and over a reload
 	list := in.expandAll(env.Recipients)
 	m.Recipients, m.Aliases = resolve(list)
 	h := newHandling(m)
@@ -303,9 +300,10 @@ func (in *Intake) process(ctx context.Context, log *slog.Logger, s *transaction,
 	return replies{each, of, kept}
 }
 
-// redirect returns the address that gets the mail of a client in place of its recipients.
-func (in *Intake) redirect(env *smtpd.Envelope) string {
-	return in.set.Load().Mapping.ForClient(relay.Client{User: env.Client.User, Redirect: env.Client.Redirect}).Redirect
+// redirect returns the address that gets the mail of a client in place of its recipients,
+// where an account sends it; "": they get it.
+func (in *Intake) redirect(account string, c relay.Client) string {
+	return in.settingsOf(account).Mapping.ForClient(c).Redirect
 }
 
 // clientAddr returns the client's address, or the path of the unix socket that
@@ -336,6 +334,7 @@ func clientOf(env *smtpd.Envelope) relay.Client {
 		Listener: env.Client.Listener,
 		Session:  env.Client.Session,
 		Fields:   mail.FormatValues(mail.Values(env.Client.Fields)),
+		Redirect: env.Client.Redirect,
 	}
 }
 

@@ -41,6 +41,7 @@ func (in *Intake) tryAll(ctx context.Context, r relay.Remainder, body provider.B
 			outcomes[i] = in.try(turn, r, attempt.Attempt{
 				MessageID: before.idFor(to, r.Message.ID), From: r.Message.From, To: to, Number: 1, Body: body,
 				Session: r.Message.Client.Session, Trace: trace,
+				Redirected: func() bool { return in.redirect(r.Message.Account, r.Message.Client) != "" },
 			})
 		})
 	}

@@ -48,10 +48,11 @@ type Options struct {
 	// "": that of Attachments. A logo in a signature should not refuse a letter.
 	Inline AttachmentPolicy
 	// Redirect gets all mail in place of its recipients; "": they get it. Redirects are
-	// those of users who have their own.
-	Redirect    string
-	Redirects   map[string]string
-	PassHeaders bool // pass on headers that have no field of their own; else they are left out
+	// those of users who have their own, and OtherRedirect gets what is nobody's of these.
+	Redirect      string
+	Redirects     map[string]string
+	OtherRedirect string
+	PassHeaders   bool // pass on headers that have no field of their own; else they are left out
 	// Sources are the headers whose values go into fields that the API does not document.
 	// HeaderField is the one of Mail.Headers. Values are set whatever the mail says, and
 	// UserValues are those of users who have their own.
@@ -76,10 +77,10 @@ func (o Options) For(user string) Options {
 }
 
 // ForClient returns the options for the mail of a client. The redirection of everybody
-// counts before that of the listener, and that before the user's.
+// counts before that of the listener, that before the user's, and the account's comes last.
 func (o Options) ForClient(c relay.Client) Options {
 	o = o.For(c.User)
-	o.Redirect = cmp.Or(o.Redirect, c.Redirect, o.Redirects[c.User])
+	o.Redirect = cmp.Or(o.Redirect, c.Redirect, o.Redirects[c.User], o.OtherRedirect)
 	o.Values = o.valuesOf(c)
 	return o
 }
