@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"regexp"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -67,6 +68,9 @@ type Attempt struct {
 	// Redirected reports whether a mail is to be redirected by now. A reload may have
 	// said so while the mail waited for its turn; nil: it may not.
 	Redirected func() bool
+	// Lost ends the call when it is closed, because another relay may make it next; see
+	// queue.Claim. It may be nil.
+	Lost <-chan struct{}
 
 	// For the log; may be empty.
 	Session  string // of the SMTP client
@@ -121,7 +125,9 @@ func (s *Sender) Make(pass *pace.Pass, a Attempt) relay.Outcome {
 		}
 	}
 	pass.For(a.MessageID, a.From)
-	out := s.opt.API.Send(context.Background(), provider.Request{
+	ctx, end := a.while()
+	defer end()
+	out := s.opt.API.Send(ctx, provider.Request{
 		IdempotencyKey: IdempotencyKey(a.MessageID, a.To),
 		To:             a.To,
 		Body:           a.Body,
@@ -132,6 +138,26 @@ func (s *Sender) Make(pass *pace.Pass, a Attempt) relay.Outcome {
 		s.opt.Suppressions.Learn(a.To, suppress.Provider, out.Detail, time.Now())
 	}
 	return out
+}
+
+// while returns a context that ends when the attempt is Lost. The caller must call end.
+func (a Attempt) while() (ctx context.Context, end func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	if a.Lost == nil {
+		return ctx, cancel
+	}
+	var wait sync.WaitGroup
+	wait.Go(func() {
+		select {
+		case <-a.Lost:
+			cancel()
+		case <-ctx.Done():
+		}
+	})
+	return ctx, func() {
+		cancel()
+		wait.Wait()
+	}
 }
 
 // Suppressed reports whether the recipient is on the suppression list. If so, it

@@ -252,6 +252,20 @@ func TestNoTurnIsNoCall(t *testing.T) {
 	})
 }
 
+// A call ends when another relay may make it next.
+func TestACallEndsWhenItsClaimIsLost(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(time.Hour, accepted)
+		lost := make(chan struct{})
+		time.AfterFunc(time.Minute, func() { close(lost) })
+		begun := time.Now()
+		out := r.Try(t.Context(), Attempt{MessageID: "id1", To: "bob@example.net", Body: text("mail for "), Lost: lost})
+		if took := time.Since(begun); out.Kind != relay.Ambiguous || took != time.Minute {
+			t.Errorf("after %s: %+v", took, out)
+		}
+	})
+}
+
 // While the breaker is open nobody calls and nobody waits. The outcome is that of the
 // last answer.
 func TestAnOpenBreakerSaysWhy(t *testing.T) {

@@ -101,3 +101,34 @@ func TestAClaimThatIsRepeatedMakesNoSecondCall(t *testing.T) {
 		}
 	})
 }
+
+// losing is a queue whose first claims are lost before they are handed out.
+type losing struct {
+	queue.Queue
+	lost atomic.Bool
+}
+
+func (q *losing) Claim(ctx context.Context, r queue.ClaimRequest) ([]queue.Claim, error) {
+	claims, err := q.Queue.Claim(ctx, r)
+	if len(claims) > 0 && q.lost.CompareAndSwap(false, true) {
+		lost := make(chan struct{})
+		close(lost)
+		for i := range claims {
+			claims[i].Lost = lost
+		}
+	}
+	return claims, err
+}
+
+// A claim whose lease ended makes no call, and is tried when it is claimed again.
+func TestAClaimThatIsLostMakesNoCall(t *testing.T) {
+	q := &losing{}
+	inBubble(t, plan{wrap: func(inner queue.Queue) queue.Queue { q.Queue = inner; return q }}, func(r *rig) {
+		id := r.keep(shop, "s", "bob@example.net")
+		r.pass(time.Minute)
+		r.wantStates(id, "sent")
+		if n := len(r.calls("bob@example.net")); n != 1 || !q.lost.Load() {
+			t.Errorf("%d calls", n)
+		}
+	})
+}

@@ -41,8 +41,18 @@ func (e *Engine) try(claiming, ctx context.Context, pass *pace.Pass, c queue.Cla
 		}})
 		return
 	}
+	select {
+	case <-c.Lost: // it took long to come here
+		pass.Return()
+		e.opt.Warming.Return(domain, begun)
+		e.settle(ctx, c, queue.Settlement{Result: queue.Later, NotAnAttempt: true, At: begun, Due: begun, Outcome: relay.Outcome{
+			Kind: relay.Unavailable, Untried: true, Cause: errors.New("the lease of this relay ended before the call"),
+		}})
+		return
+	default:
+	}
 	a := attemptAt(c)
-	a.Body, a.Trace = mail.body, mail.trace
+	a.Body, a.Trace, a.Lost = mail.body, mail.trace, c.Lost
 	a.Redirected = func() bool { return e.redirects(c.Mail.Message.Client) }
 	out := e.opt.Attempts.Make(pass, a)
 	now := e.opt.Now()

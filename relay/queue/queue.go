@@ -6,7 +6,14 @@
 // recipients to a worker, Settle says what came of it. relay/deliver is the
 // worker; when and whether to try again, and when to give up, is its decision
 // and never the queue's. The queue has no clock: every time comes from its
-// caller, and is kept to the millisecond at least.
+// caller, and is kept to the millisecond at least. A storage that several share may
+// translate it to a clock of its own.
+//
+// Several owners may have one queue open, if its storage is made for that. All that is
+// said here of calls holds for their calls together, but for three things: whose turn
+// it is and what Stats counts is of the moment, a capacity may be exceeded by what each
+// of them takes at the same moment, and Wake may come some seconds late for what
+// another did.
 //
 // # What is promised
 //
@@ -137,9 +144,14 @@ type Claims interface {
 	// A recipient that is claimed is not claimed again before it is settled or
 	// its owner is gone. The owner is whoever opened the queue; it is gone when
 	// it called Close, or when its process ended. Its claims are then waiting and
-	// due, or held if an operator said so meanwhile. No clock ends a claim:
-	// a clock that is set forward, or a disk that stalls, would end one whose
-	// call is still under way, and the recipient would get two copies.
+	// due, or held if an operator said so meanwhile.
+	//
+	// Where there is one owner no clock ends a claim: a clock that is set forward, or
+	// a disk that stalls, would end one whose call is still under way, and the
+	// recipient would get two copies. Where several share a queue each has a lease,
+	// by the storage's clock, which it renews, and is gone when it did not in time.
+	// Before that its claims are Lost (see Claim), by a clock that nobody sets, and
+	// it claims nothing more until its lease is renewed.
 	//
 	// Lanes take turns, over all calls together: no lane gets a second
 	// recipient while another that has one due has not had its turn. Within a
@@ -204,6 +216,10 @@ type Claim struct {
 	// Unknown: the attempt before this one was never settled, so the mail may
 	// have been sent already.
 	Unknown bool
+	// Lost is closed before anybody else can claim the recipient because the lease of
+	// its owner ends; see Claims. The attempt must then be given up at once. It is
+	// nil where there is one owner.
+	Lost <-chan struct{}
 }
 
 // Result is what becomes of a recipient after an attempt.

@@ -183,7 +183,12 @@ func openPostgres(ctx context.Context, url string, o Options) (*Store, error) {
 	}
 	s := &Store{}
 	if o.Part != OnlyRecords {
-		return nil, errors.Join(errors.New("this version keeps no queue in PostgreSQL yet"), db.Close())
+		q, err := postgres.NewQueue(ctx, db)
+		if err != nil {
+			return nil, errors.Join(err, db.Close())
+		}
+		s.Queue = q
+		s.prepare, s.close = append(s.prepare, q.Prepare), append(s.close, q.Close)
 	}
 	if o.Part != OnlyQueue {
 		r := postgres.NewRecords(db)

@@ -40,6 +40,10 @@ type Options struct {
 	Version string
 	Log     *slog.Logger          // slog.Default() when nil
 	Metrics prometheus.Registerer // nil: none
+
+	// What tests set.
+	now   func() time.Time // this machine's clock
+	lease time.Duration    // leaseTime when 0
 }
 
 const (
@@ -63,6 +67,7 @@ type DB struct {
 
 	stop context.CancelFunc // of what runs by itself
 	runs sync.WaitGroup
+	once sync.Once
 }
 
 // Connect connects to a database, and makes or converts what is missing there.
@@ -117,11 +122,13 @@ func poolConfig(url string) (*pgxpool.Config, error) {
 }
 
 // Close ends what runs by itself and lets go of all connections. Nothing else may
-// use them any more.
+// use them any more. Closing twice is harmless.
 func (d *DB) Close() error {
-	d.stop()
-	d.runs.Wait()
-	d.pool.Close()
+	d.once.Do(func() {
+		d.stop()
+		d.runs.Wait()
+		d.pool.Close()
+	})
 	return nil
 }
 
@@ -148,12 +155,16 @@ func (d *DB) do(ctx context.Context, f func(ctx context.Context, c *pgx.Conn) er
 
 // tx runs f in a transaction of several statements.
 func (d *DB) tx(ctx context.Context, f func(ctx context.Context, t pgx.Tx) error) error {
-	// A relay that hangs in it must not hold others up.
-	begin := pgx.TxOptions{BeginQuery: fmt.Sprintf(
-		"BEGIN; SET LOCAL statement_timeout = %[1]d; SET LOCAL idle_in_transaction_session_timeout = %[1]d", statementTimeout.Milliseconds())}
 	return d.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
-		return pgx.BeginTxFunc(ctx, c, begin, func(t pgx.Tx) error { return f(ctx, t) })
+		return pgx.BeginTxFunc(ctx, c, beginning(), func(t pgx.Tx) error { return f(ctx, t) })
 	})
+}
+
+// beginning is how a transaction of several statements begins: a relay that hangs in it
+// must not hold others up.
+func beginning() pgx.TxOptions {
+	return pgx.TxOptions{BeginQuery: fmt.Sprintf(
+		"BEGIN; SET LOCAL statement_timeout = %[1]d; SET LOCAL idle_in_transaction_session_timeout = %[1]d", statementTimeout.Milliseconds())}
 }
 
 // Error is what the database or the way to it refused. It is not one of the context's,
