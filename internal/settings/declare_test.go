@@ -37,7 +37,7 @@ type entry struct {
 
 func TestDeclare(t *testing.T) {
 	e := example{Lists: make([]entry, 2)}
-	list, err := Declare(&e, nil)
+	list, err := Declare(&e, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -88,7 +88,7 @@ func TestDeclareRefuses(t *testing.T) {
 			} `toml:"t"`
 		}{},
 	} {
-		if _, err := Declare(wrong, nil); err == nil || !strings.Contains(err.Error(), want) {
+		if _, err := Declare(wrong, nil, nil); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("got %v, want %s", err, want)
 		}
 	}

@@ -113,7 +113,10 @@ func OneOf(v any, words []string) (string, error) {
 	for i, w := range words {
 		quoted[i] = Quote(w)
 	}
-	allowed := strings.Join(quoted[:len(quoted)-1], ", ") + " or " + quoted[len(quoted)-1]
+	allowed := quoted[len(quoted)-1]
+	if len(quoted) > 1 {
+		allowed = strings.Join(quoted[:len(quoted)-1], ", ") + " or " + allowed
+	}
 	s, ok := v.(string)
 	if !ok {
 		return "", WrongType(v, "write "+allowed)

@@ -63,16 +63,19 @@ type Kinds func(field any, tag reflect.StructTag) Value
 
 // Declare sets every setting of a struct to its default, and returns the settings in
 // the order of the fields. A struct with a name is a table. A slice of structs with a
-// name is a repeated table. The settings of a struct without a name belong to the
-// table around it. Declare fails if tags are wrong.
-func Declare(ptr any, kinds Kinds) ([]Setting, error) {
-	w := walk{kinds: kinds}
+// name is a repeated table. The settings of a struct without a name, and those of a
+// pointer to a struct in an interface, belong to the table around it. tags, if not nil,
+// fills in what is not known before, such as the name of a vendor. Declare fails if tags
+// are wrong.
+func Declare(ptr any, kinds Kinds, tags *strings.Replacer) ([]Setting, error) {
+	w := walk{kinds: kinds, tags: tags}
 	w.fields(reflect.ValueOf(ptr).Elem(), "")
 	return w.list, errors.Join(w.errs...)
 }
 
 type walk struct {
 	kinds Kinds
+	tags  *strings.Replacer
 	list  []Setting
 	errs  []error
 }
@@ -81,6 +84,9 @@ func (w *walk) fields(v reflect.Value, table string) {
 	for i := range v.NumField() {
 		field, declared := v.Field(i), v.Type().Field(i)
 		tag := declared.Tag
+		if w.tags != nil {
+			tag = reflect.StructTag(w.tags.Replace(string(tag)))
+		}
 		if !declared.IsExported() {
 			if declared.Anonymous && field.Kind() == reflect.Struct { // its own fields may be exported
 				w.fields(field, table)
@@ -95,6 +101,10 @@ func (w *walk) fields(v reflect.Value, table string) {
 		switch {
 		case field.Kind() == reflect.Struct:
 			w.fields(field, join(table, name))
+		case field.Kind() == reflect.Interface:
+			if own := field.Elem(); own.Kind() == reflect.Pointer && own.Elem().Kind() == reflect.Struct {
+				w.fields(own.Elem(), table)
+			}
 		case named && field.Kind() == reflect.Slice && field.Type().Elem().Kind() == reflect.Struct:
 			for n := range field.Len() {
 				w.fields(field.Index(n), Numbered(name, n, field.Len()))
@@ -168,7 +178,7 @@ func fromTag(text string, kind reflect.Kind) any {
 // because relay/config reports those of all packages.
 func Defaults[T any]() T {
 	var t T
-	_, _ = Declare(&t, nil)
+	_, _ = Declare(&t, nil, nil)
 	return t
 }
 

@@ -16,7 +16,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
-	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
+	"github.com/smtp2rest/smtp2rest/relay/provider"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/relay/warm"
@@ -32,7 +32,7 @@ type accountSettings struct {
 // clientSettings are those of the way to the API. The certificates that it trusts are
 // still in their file.
 type clientSettings struct {
-	nexuspromail.Options
+	provider.Connection
 	caFile string
 }
 
@@ -60,11 +60,11 @@ func (d *daemon) buildAccount(ctx context.Context, name string, k kept, leavePro
 	d.onStop(func(context.Context) error { a.suppressions.Stop(); return nil })
 	onReload(d, "suppressions", func(c *config.Config) suppress.Settings { return of(c).suppress }, a.suppressions.Prepare)
 
-	options, err := d.clientOptions(settings.client, metrics)
+	connection, err := d.connection(settings.client, metrics)
 	if err != nil {
 		return a, err
 	}
-	client, err := nexuspromail.New(options)
+	client, err := d.config().API.Vendor.Client(connection)
 	if err != nil {
 		return a, fmt.Errorf("api: %w", err)
 	}
@@ -118,21 +118,21 @@ func (d *daemon) metricsOf(account string) prometheus.Registerer {
 	return prometheus.WrapRegistererWith(prometheus.Labels{"account": relay.AccountName(account)}, d.metrics)
 }
 
-// clientOptions reads the certificates.
-func (d *daemon) clientOptions(s clientSettings, metrics prometheus.Registerer) (o nexuspromail.Options, err error) {
-	o = s.Options
-	o.UserAgent, o.Dial, o.Metrics = "smtp2rest/"+d.opt.Version, d.opt.dial, metrics
-	o.ExtraCAs, err = readCAs(s.caFile)
-	return o, err
+// connection reads the certificates.
+func (d *daemon) connection(s clientSettings, metrics prometheus.Registerer) (c provider.Connection, err error) {
+	c = s.Connection
+	c.UserAgent, c.Dial, c.Metrics = "smtp2rest/"+d.opt.Version, d.opt.dial, metrics
+	c.ExtraCAs, err = readCAs(s.caFile)
+	return c, err
 }
 
 // prepareClient has the API tested at once: the right key, or another address, may mend it.
-func (d *daemon) prepareClient(client *nexuspromail.Client, p *pace.Pacer, s clientSettings) (apply func(), err error) {
-	o, err := d.clientOptions(s, nil) // Prepare leaves the metrics
+func (d *daemon) prepareClient(client provider.AccountClient, p *pace.Pacer, s clientSettings) (apply func(), err error) {
+	c, err := d.connection(s, nil) // Prepare leaves the metrics
 	if err != nil {
 		return nil, err
 	}
-	next, err := client.Prepare(o)
+	next, err := client.Prepare(c)
 	if err != nil {
 		return nil, fmt.Errorf("api: %w", err)
 	}

@@ -17,7 +17,6 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 	"github.com/smtp2rest/smtp2rest/relay/provider"
-	"github.com/smtp2rest/smtp2rest/relay/provider/httpcall"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
@@ -83,7 +82,7 @@ func (q quota) start(t testing.TB, box *sandbox.Server, store queue.Queue, dial 
 	if dial != nil {
 		url = "http://sandbox.example/api"
 	}
-	client, err := nexuspromail.New(nexuspromail.Options{Endpoint: nexuspromail.Endpoint{URL: url, Path: "/v1/transactional/send"}, Key: "sandbox-key", Timeouts: settings.Defaults[httpcall.Timeouts](), Concurrency: concurrency, Dial: dial})
+	client, err := nexuspromail.New(provider.Connection{URL: url, Path: "/v1/transactional/send", Key: "sandbox-key", Timeouts: settings.Defaults[provider.Timeouts](), Concurrency: concurrency, Dial: dial})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,8 +15,6 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/intake"
 	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/provider"
-	"github.com/smtp2rest/smtp2rest/relay/provider/httpcall"
-	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/store"
 	"github.com/smtp2rest/smtp2rest/relay/webhook"
@@ -40,9 +38,10 @@ func accountOf(name string) func(*config.Config) accountSettings {
 	return func(c *config.Config) accountSettings {
 		s := mainAccount(c)
 		if a := c.Account(name); a != nil {
-			s.client.Endpoint = nexuspromail.Endpoint{URL: a.URL, Path: a.Path}
-			s.client.Key, s.client.Concurrency = a.Key.Reveal(), a.Concurrency
-			s.client.Timeouts = httpcall.Timeouts{Timeout: a.Timeout, ConnectTimeout: a.ConnectTimeout}
+			s.client.Connection = provider.Connection{
+				URL: a.URL, Path: a.Path, Key: a.Key.Reveal(), Concurrency: a.Concurrency,
+				Timeouts: provider.Timeouts{Timeout: a.Timeout, ConnectTimeout: a.ConnectTimeout},
+			}
 			s.pace.Concurrency, s.pace.Rate, s.pace.Burst = a.Concurrency, a.Rate, a.Burst
 		}
 		return s
@@ -83,8 +82,8 @@ func mainAccount(c *config.Config) accountSettings {
 	suppressed.Forget, suppressed.Unsubscribed = max(c.History.Keep, eventsKept), c.Webhook.SuppressUnsubscribed
 	return accountSettings{
 		client: clientSettings{
-			Options: nexuspromail.Options{Endpoint: a.Endpoint, Key: a.Key.Reveal(), Timeouts: a.Timeouts, Concurrency: a.Concurrency},
-			caFile:  a.CAFile,
+			Connection: provider.Connection{URL: a.URL, Path: a.Path, Key: a.Key.Reveal(), Timeouts: a.Timeouts, Concurrency: a.Concurrency},
+			caFile:     a.CAFile,
 		},
 		pace:     a.Settings,
 		suppress: suppressed,
@@ -188,17 +187,14 @@ func Mapping(c *config.Config, account string) provider.Mapping {
 		Inline:        c.Mail.Inline,
 		Redirect:      c.RedirectAll,
 		Redirects:     redirects(c.Users),
-		PassHeaders:   c.Mail.Fields.Headers != "",
 		Sources:       sources(c.Mail.HeaderFields),
-		HeaderField:   c.Mail.HeadersField(),
 		UserValues:    userValues(c.Users),
 	}
 	if a := c.Account(account); a != nil {
 		o.Domains, o.ForeignSender, o.Sources, o.OtherRedirect = a.Domains, a.Foreign, sources(a.Fields), a.RedirectAll
 	}
-	format := c.Mail.Fields
-	format.Headers = c.Mail.HeadersField()
-	return provider.Mapping{Options: o, Format: format}
+	o.HeaderField, o.PassHeaders = c.Mail.Fields.HeaderField()
+	return provider.Mapping{Options: o, Format: c.Mail.Fields}
 }
 
 // sources are the headers whose values go into fields.
@@ -244,14 +240,13 @@ func redirects(users []config.User) map[string]string {
 	return to
 }
 
-// Events reads what the provider tells.
-func Events() provider.Events { return nexuspromail.Events{} }
-
 // Registrar registers endpoints of an account with the provider.
 func Registrar(c *config.Config, account string) (provider.Registrar, error) {
-	cas, err := ExtraCAs(c)
-	of := accountOf(account)(c).client
-	return nexuspromail.Registrar{URL: of.URL + c.Webhook.RegisterPath, Key: of.Key, ExtraCAs: cas}, err
+	to := accountOf(account)(c).client.Connection
+	to.Path = c.Webhook.RegisterPath
+	var err error
+	to.ExtraCAs, err = ExtraCAs(c)
+	return c.API.Vendor.Registrar(to), err
 }
 
 // ExtraCAs are the certificates that are trusted besides the system's.

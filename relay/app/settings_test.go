@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"log/slog"
 	"os"
+	"reflect"
 	"testing"
 
 	"github.com/smtp2rest/smtp2rest/relay/logs"
@@ -38,8 +39,8 @@ func TestMapping(t *testing.T) {
 	}
 	o := Mapping(load(t, "https://api.example.com/api", "[mail]\nattachments_field = \"files\"\nattachment_filename = \"\"\n"+
 		"attachment_content = \"data\"\nattachment_content_type = \"\"\nattachment_content_id = \"cid\"\nheader_field = \"headers\"\n"), "")
-	want := nexuspromail.Format{Attachments: "files", Content: "data", ContentID: "cid", Headers: "headers"}
-	if o.Format != want || !o.PassHeaders || o.Default.Email != "relay@sandbox.example" || len(o.Domains) != 1 {
+	want := &nexuspromail.Format{Attachments: "files", Content: "data", ContentID: "cid", Headers: "headers"}
+	if !reflect.DeepEqual(o.Format, want) || !o.PassHeaders || o.Default.Email != "relay@sandbox.example" || len(o.Domains) != 1 {
 		t.Errorf("the mapping is %+v", o)
 	}
 }

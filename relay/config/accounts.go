@@ -17,11 +17,11 @@ import (
 // is as in [api] and [sender]; Load fills it in.
 type Account struct {
 	Name string `toml:"name" check:"account name" restart:"an account has workers of its own, and mail that waits is its" example:"\"shop\"" doc:"The name, of small letters, digits and hyphens. It must be set. Mail that waits keeps it: 'smtp2rest queue reassign' moves mail of an account that is gone."`
-	Key  Secret `toml:"key" env:"NEXUSPROMAIL_API_KEY_<NAME>" credential:"nexuspromail_api_key_<name>" doc:"The account's API key. It is a secret and not set in the file."`
+	Key  Secret `toml:"key" env:"<PROVIDER>_API_KEY_<NAME>" credential:"<provider>_api_key_<name>" doc:"The account's API key. It is a secret and not set in the file."`
 	// As written; what is in it is in Key.
 	KeyFile        string            `toml:"key_file" check:"secret file" doc:"File that holds the account's API key and nothing else: a path that begins with /, or with ./ for the directory of this file."`
-	URL            string            `toml:"url" usual:"api.url" check:"account url" example:"\"https://app.nexuspromail.com/api\"" doc:"The base URL of the API."`
-	Path           string            `toml:"path" usual:"api.path" check:"account path" example:"\"/v1/transactional/send\"" doc:"The path of the call that sends a mail, below url."`
+	URL            string            `toml:"url" usual:"api.url" check:"account url" example:"\"<url>\"" doc:"The base URL of the API."`
+	Path           string            `toml:"path" usual:"api.path" check:"account path" example:"\"<path>\"" doc:"The path of the call that sends a mail, below url."`
 	Timeout        time.Duration     `toml:"timeout" usual:"api.timeout" range:"1ms..5m" example:"\"10s\"" doc:"The longest time for a whole call."`
 	ConnectTimeout time.Duration     `toml:"connect_timeout" usual:"api.connect_timeout" range:"1ms..5m" example:"\"5s\"" doc:"The longest time for connecting, which is part of timeout."`
 	Concurrency    int               `toml:"concurrency" usual:"api.concurrency" range:"1..1000" example:"32" doc:"The most calls of the account at the same time."`

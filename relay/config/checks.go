@@ -100,7 +100,7 @@ func checkDir(s string) error {
 
 // checkURL does not show a URL that may contain a password.
 func checkURL(s string) error {
-	const want = `write the address of the API, as in "https://app.nexuspromail.com/api"`
+	const want = `write the address of the API, as in "https://api.example.com/v1"`
 	u, err := url.Parse(s)
 	if err != nil || settings.CheckText(s) != nil || !utf8.ValidString(s) {
 		return errors.New("found what is not a URL; " + want)
@@ -138,7 +138,7 @@ func hasPassword(s string) bool {
 func checkPath(s string) error {
 	u, err := url.Parse(s)
 	if err != nil || !strings.HasPrefix(s, "/") || strings.HasPrefix(s, "//") || u.RawQuery != "" || u.Fragment != "" || strings.ContainsAny(s, "?# ") {
-		return fmt.Errorf(`found %s; write a path that begins with a slash, as in "/v1/transactional/send"`, settings.Show(s))
+		return fmt.Errorf(`found %s; write a path that begins with a slash, as in "/v1/send"`, settings.Show(s))
 	}
 	return nil
 }

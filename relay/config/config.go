@@ -18,8 +18,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/logs"
 	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
-	"github.com/smtp2rest/smtp2rest/relay/provider/httpcall"
-	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
+	"github.com/smtp2rest/smtp2rest/relay/provider"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/retry"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
@@ -39,8 +38,8 @@ type Config struct {
 	UsersFile string `toml:"users_file" check:"file" doc:"A file of users who may log in, in addition to [[user]]. It has lines of name:hash, as htpasswd -B and 'smtp2rest hash-password' write them, and is read again when it changes."`
 	Addresses Addresses
 
-	API      API         `toml:"api" doc:"The provider's REST API. The key is not set here. It comes from the environment variable NEXUSPROMAIL_API_KEY, from the file that NEXUSPROMAIL_API_KEY_FILE or key_file names, or from the systemd credential nexuspromail_api_key."`
-	Accounts []Account   `toml:"account" doc:"One more account at the provider (docs/accounts.md). There is none by default; repeat the table for more. What is not set is as in [api] and [sender], which are the default account. Its key comes from the environment variable NEXUSPROMAIL_API_KEY_<NAME>, from the file that NEXUSPROMAIL_API_KEY_<NAME>_FILE or key_file names, or from the systemd credential nexuspromail_api_key_<name>."`
+	API      API         `toml:"api" doc:"The provider's REST API. The key is not set here. It comes from the environment variable <PROVIDER>_API_KEY, from the file that <PROVIDER>_API_KEY_FILE or key_file names, or from the systemd credential <provider>_api_key."`
+	Accounts []Account   `toml:"account" doc:"One more account at the provider (docs/accounts.md). There is none by default; repeat the table for more. What is not set is as in [api] and [sender], which are the default account. Its key comes from the environment variable <PROVIDER>_API_KEY_<NAME>, from the file that <PROVIDER>_API_KEY_<NAME>_FILE or key_file names, or from the systemd credential <provider>_api_key_<name>."`
 	Sender   Sender      `toml:"sender" doc:"Who the mail comes from. The provider sends only for domains verified with it."`
 	Mail     Mail        `toml:"mail" doc:"What to do with the parts of a mail for which the API documents no field."`
 	Delivery Delivery    `toml:"delivery" doc:"How mail is tried."`
@@ -78,13 +77,17 @@ type Addresses struct {
 
 // API says how to call the provider's API.
 type API struct {
-	nexuspromail.Endpoint      // URL is without a slash at its end
-	AllowInsecure         bool `toml:"allow_insecure" doc:"Allows an http:// URL on another machine. The key then travels unencrypted."`
+	Provider string          `toml:"provider" default:"<provider>" words:"<providers>" restart:"its client is made at the start" doc:"The provider that sends the mail of all accounts. Each has its own defaults for url, path and webhook.register_path."`
+	Vendor   provider.Vendor // the one that Provider names
+	// URL is without a slash at its end.
+	URL           string `toml:"url" default:"<url>" check:"url" env:"<PROVIDER>_API_URL" doc:"The base URL of the API."`
+	Path          string `toml:"path" default:"<path>" check:"path" doc:"The path of the call that sends a mail, below url."`
+	AllowInsecure bool   `toml:"allow_insecure" doc:"Allows an http:// URL on another machine. The key then travels unencrypted."`
 	// It is always set if the Source requires it.
-	Key Secret `toml:"key" env:"NEXUSPROMAIL_API_KEY" credential:"nexuspromail_api_key api_key" doc:"The API key. It is a secret and not set in the file."`
+	Key Secret `toml:"key" env:"<PROVIDER>_API_KEY" credential:"<provider>_api_key api_key" doc:"The API key. It is a secret and not set in the file."`
 	// Its content is in Key.
 	KeyFile string `toml:"key_file" check:"secret file" doc:"A file that contains only the API key. The path begins with /, or with ./ for the directory of this file."`
-	httpcall.Timeouts
+	provider.Timeouts
 	CAFile        string `toml:"ca_file" check:"file" doc:"A file of PEM certificates to trust in addition to the system's. A relative path starts at the directory of this file."`
 	pace.Settings        // Burst is at least 1
 }
@@ -104,7 +107,7 @@ type Mail struct {
 	Attachments mail.AttachmentPolicy `toml:"attachments" default:"refuse" words:"refuse strip send" doc:"What to do with attachments: \"refuse\" the mail, \"strip\" them with a notice in the text, or \"send\" them in the fields below. The API documents no such fields: ask the provider."`
 	// Inline is never "" in a Config.
 	Inline mail.AttachmentPolicy `toml:"inline" usual:"\"send\" if attachments are sent, else \"strip\"" words:"refuse strip send" example:"\"strip\"" doc:"What to do with images that the html shows: \"refuse\" the mail, \"strip\" them and keep their alternative text, or \"send\" them."`
-	Fields nexuspromail.Format
+	Fields provider.Settings     // the vendor's own
 	// The names are those of headers; the texts were read by mail.ParseTarget.
 	HeaderFields settings.Pairs `toml:"fields" check:"header fields" usual:"none" example:"{ \"X-Tag\" = \"tags[]\", \"X-Team\" = \"metadata.team\" }" doc:"JSON fields that take the values of headers: a text, a list, part of an object (docs/attachments.md). The API documents none: ask the provider."`
 }
@@ -222,7 +225,7 @@ type Webhook struct {
 	// Its content is in PreviousSecret.
 	PreviousSecretFile   string `toml:"previous_secret_file" check:"secret file" doc:"A file that contains only the secret before this one. 'smtp2rest webhook register' writes it."`
 	SuppressUnsubscribed bool   `toml:"suppress_unsubscribed" doc:"Refuses mail to addresses that unsubscribed. Otherwise they are only marked: they may still expect a receipt or a password reset."`
-	nexuspromail.Registration
+	RegisterPath         string `toml:"register_path" default:"<register path>" check:"path" doc:"The path of the call that registers the endpoint, below api.url."`
 }
 
 // Secrets returns the secrets with which events may be signed.

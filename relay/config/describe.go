@@ -2,6 +2,8 @@ package config
 
 import (
 	"github.com/smtp2rest/smtp2rest/internal/settings"
+	"github.com/smtp2rest/smtp2rest/relay/provider"
+	"github.com/smtp2rest/smtp2rest/relay/provider/vendors"
 	"github.com/smtp2rest/smtp2rest/relay/warm"
 	"github.com/smtp2rest/smtp2rest/smtpd"
 )
@@ -12,10 +14,11 @@ type setting struct {
 	origin string // "default", "file" and so on; "" of a secret that is not set
 }
 
-// settingsOf puts the defaults into a Config and returns its settings. It fails if
-// tags are wrong.
-func settingsOf(c *Config) ([]setting, error) {
-	declared, err := settings.Declare(c, kinds)
+// settingsOf puts the defaults into a Config and returns its settings, which depend on
+// the vendor. It fails if tags are wrong.
+func settingsOf(c *Config, v provider.Vendor, all []provider.Vendor) ([]setting, error) {
+	c.API.Vendor, c.Mail.Fields = v, v.Settings()
+	declared, err := settings.Declare(c, kinds, vendorTags(v, all))
 	var list []setting
 	for _, s := range declared {
 		one := setting{Setting: s, origin: "default"}
@@ -29,7 +32,8 @@ func settingsOf(c *Config) ([]setting, error) {
 
 // everySetting returns all settings, with one table of each repeated kind.
 func everySetting() []setting {
-	list, _ := settingsOf(&Config{Listeners: make([]smtpd.Listener, 1), Users: make([]User, 1), Warming: make([]warm.Plan, 1), Accounts: make([]Account, 1)})
+	all := vendors.All()
+	list, _ := settingsOf(&Config{Listeners: make([]smtpd.Listener, 1), Users: make([]User, 1), Warming: make([]warm.Plan, 1), Accounts: make([]Account, 1)}, all[0], all)
 	return list
 }
 
@@ -85,7 +89,10 @@ type Section struct {
 func Reference() []Section {
 	var list []Section
 	all := everySetting()
+	known := vendors.All()
+	tags := vendorTags(known[0], known)
 	for _, t := range settings.Tables(&Config{}) {
+		t.Doc = tags.Replace(t.Doc)
 		s := Section{Table: t}
 		for _, setting := range all {
 			if table, _ := splitPath(setting.Path); table == t.Name {

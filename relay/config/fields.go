@@ -1,7 +1,6 @@
 package config
 
 import (
-	"cmp"
 	"fmt"
 	"unicode/utf8"
 
@@ -60,7 +59,7 @@ func (f fields) check(one settings.Pair) error {
 
 func (f fields) Text() string { return f.p.String() }
 
-// validateFields finds two JSON fields with the same name, and fills in mail.inline.
+// validateFields has the vendor check its own settings, and fills in mail.inline.
 func (l *loader) validateFields() {
 	m := &l.cfg.Mail
 	if m.Inline == "" {
@@ -69,40 +68,18 @@ func (l *loader) validateFields() {
 			m.Inline = mail.SendAttachments
 		}
 	}
-	payload := map[string]string{}
-	for _, name := range []string{"to", "from", "subject", "html", "text", "reply_to"} {
-		payload[name] = "the API itself"
-	}
-	if m.Attachments == mail.SendAttachments || m.Inline == mail.SendAttachments {
-		l.takeField(payload, "mail.attachments_field", m.Fields.Attachments)
-		item := map[string]string{}
-		l.takeField(item, "mail.attachment_filename", m.Fields.Filename)
-		l.takeField(item, "mail.attachment_content", m.Fields.Content)
-		l.takeField(item, "mail.attachment_content_type", m.Fields.ContentType)
-		l.takeField(item, "mail.attachment_content_id", m.Fields.ContentID)
-	}
-	l.takeField(payload, "mail.header_field", m.Fields.Headers)
-	l.validatePayloadFields(payload)
+	attachments := m.Attachments == mail.SendAttachments || m.Inline == mail.SendAttachments
+	taken := m.Fields.Check(attachments, func(setting, found, wrong string) {
+		l.problem("mail."+setting, "found %s, %s", settings.Quote(found), wrong)
+	})
+	l.validatePayloadFields(taken)
 }
-
-// takeField adds the name of a field to those that are taken.
-func (l *loader) takeField(taken map[string]string, path, name string) {
-	if name == "" {
-		return
-	}
-	if other := taken[name]; other != "" {
-		l.problem(path, "found %s, a field that %s has already", settings.Quote(name), other)
-	}
-	taken[name] = path
-}
-
-// HeadersField returns the JSON field that is an object of headers, if there is one.
-func (m Mail) HeadersField() string { return cmp.Or(m.Fields.Headers, "headers") }
 
 // payloadFields are the fields that the settings named so far use, and where.
 type payloadFields struct {
 	loader *loader
 	taken  map[string]string // those of others
+	header string            // the object of headers
 	kinds  map[string]mail.Target
 	once   map[string]string // texts that one header gives
 }
@@ -110,8 +87,8 @@ type payloadFields struct {
 // validatePayloadFields finds fields that are a text here and a list there, or that two
 // headers give. taken are those that others have.
 func (l *loader) validatePayloadFields(taken map[string]string) {
-	delete(taken, l.cfg.Mail.Fields.Headers)
-	p := payloadFields{loader: l, taken: taken, kinds: map[string]mail.Target{}}
+	headers, _ := l.cfg.Mail.Fields.HeaderField()
+	p := payloadFields{loader: l, taken: taken, header: headers, kinds: map[string]mail.Target{}}
 	p.headers("mail.fields", l.cfg.Mail.HeaderFields)
 	for i, a := range l.cfg.Accounts {
 		if path := l.accountAt(i, "fields"); l.find(path).origin == "file" {
@@ -131,7 +108,7 @@ func (p *payloadFields) headers(path string, pairs settings.Pairs) {
 	p.once = map[string]string{}
 	for _, one := range pairs {
 		t, _ := mail.ParseTarget(one.Text) // was checked
-		if !p.take(path, t) || t.List || t.Name == p.loader.cfg.Mail.HeadersField() && t.Key == "" {
+		if !p.take(path, t) || t.List || t.Name == p.header && t.Key == "" {
 			continue
 		}
 		if other := p.once[t.String()]; other != "" {
@@ -144,7 +121,7 @@ func (p *payloadFields) headers(path string, pairs settings.Pairs) {
 func (p *payloadFields) values(path string, pairs settings.Pairs) {
 	for _, one := range pairs {
 		t, _ := mail.ParseTarget(one.Name) // was checked
-		if t.Name == p.loader.cfg.Mail.HeadersField() && t.Key == "" {
+		if t.Name == p.header && t.Key == "" {
 			p.loader.problem(path, "found %s, an object of headers; write which one, as in %s", settings.Quote(t.String()), settings.Quote(t.Name+".X-Tag"))
 			continue
 		}
@@ -158,13 +135,12 @@ func (p *payloadFields) take(path string, t mail.Target) bool {
 		p.loader.problem(path, "found %s, a field that %s has already", settings.Quote(t.Name), other)
 		return false
 	}
-	headers := p.loader.cfg.Mail.HeadersField()
-	if t.Name == headers && t.List {
-		p.loader.problem(path, "found %s, and %s is an object of headers; write another field", settings.Quote(t.String()), settings.Quote(headers))
+	if t.Name == p.header && t.List {
+		p.loader.problem(path, "found %s, and %s is an object of headers; write another field", settings.Quote(t.String()), settings.Quote(p.header))
 		return false
 	}
 	earlier, there := p.kinds[t.Name]
-	if t.Name != headers && there && (earlier.List != t.List || (earlier.Key == "") != (t.Key == "")) {
+	if t.Name != p.header && there && (earlier.List != t.List || (earlier.Key == "") != (t.Key == "")) {
 		p.loader.problem(path, "found %s, and elsewhere the same field as %s: it is a text, a list or an object, and no two of them", settings.Quote(t.String()), settings.Quote(earlier.String()))
 		return false
 	}

@@ -131,6 +131,7 @@ func (f *tomlFile) top(top map[string]toml.Primitive) {
 			}
 		}
 	}
+	f.chooseVendor(top)
 	f.declare()
 	seen := map[string]bool{}
 	for _, key := range slices.Sorted(maps.Keys(top)) {

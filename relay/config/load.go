@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	"github.com/smtp2rest/smtp2rest/internal/settings"
+	"github.com/smtp2rest/smtp2rest/relay/provider"
+	"github.com/smtp2rest/smtp2rest/relay/provider/vendors"
 	"github.com/smtp2rest/smtp2rest/relay/warm"
 	"github.com/smtp2rest/smtp2rest/smtpd"
 )
@@ -30,6 +32,8 @@ type Source struct {
 	// Service is for commands that read the configuration of a service. They read
 	// systemd credentials from the files that our unit names.
 	Service bool
+
+	Vendors []provider.Vendor // from which api.provider chooses; nil: vendors.All()
 
 	// FallbackSender is the sender if neither the file nor the environment has one,
 	// for a sandbox and for showing what would be sent.
@@ -66,6 +70,7 @@ func Load(src Source) (*Config, error) {
 type loader struct {
 	src      Source
 	cfg      *Config
+	vendor   provider.Vendor
 	settings []setting
 	lines    map[string]int  // of settings in the file, by path
 	bad      map[string]bool // settings whose value was refused; they are not checked again
@@ -89,7 +94,10 @@ func newLoader(src Source) *loader {
 	if src.Hostname == nil {
 		src.Hostname = os.Hostname
 	}
-	l := &loader{src: src, cfg: &Config{files: map[string]string{}}, lines: map[string]int{}, bad: map[string]bool{}, unread: map[string]error{}}
+	if src.Vendors == nil {
+		src.Vendors = vendors.All()
+	}
+	l := &loader{src: src, vendor: src.Vendors[0], cfg: &Config{files: map[string]string{}}, lines: map[string]int{}, bad: map[string]bool{}, unread: map[string]error{}}
 	l.src.ReadFile = func(path string) ([]byte, error) {
 		data, err := src.ReadFile(path)
 		if err == nil && path != src.Path {
@@ -102,11 +110,11 @@ func newLoader(src Source) *loader {
 	return l
 }
 
-// declare puts the defaults into the Config. It is called again when the number of
-// repeated tables is known.
+// declare puts the defaults into the Config. It is called again when the vendor and the
+// number of repeated tables are known.
 func (l *loader) declare() {
 	var err error
-	if l.settings, err = settingsOf(l.cfg); err != nil {
+	if l.settings, err = settingsOf(l.cfg, l.vendor, l.src.Vendors); err != nil {
 		l.problems = append(l.problems, Problem{Text: "smtp2rest itself is wrong: " + err.Error()})
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/mail"
+	"github.com/smtp2rest/smtp2rest/relay/provider/vendors"
 	"github.com/smtp2rest/smtp2rest/relay/warm"
 	"github.com/smtp2rest/smtp2rest/smtpd"
 )
@@ -135,7 +136,7 @@ header_field = "headers"
 	if got := described(t, cfg, "listener#2.address"); got.Origin != "default" {
 		t.Errorf("%+v", got)
 	}
-	if cfg.Mail.Attachments != mail.SendAttachments || cfg.Mail.Fields.Headers != "headers" || cfg.Mail.Fields.Attachments != "attachments" {
+	if cfg.Mail.Attachments != mail.SendAttachments || described(t, cfg, "mail.header_field").Value != `"headers"` || described(t, cfg, "mail.attachments_field").Value != `"attachments"` {
 		t.Errorf("mail %+v", cfg.Mail)
 	}
 }
@@ -242,7 +243,8 @@ func TestTagsAreWhole(t *testing.T) {
 	known := strings.Fields("toml default usual range words check env credential restart example doc")
 	key := regexp.MustCompile(`(?:^| )(\w+):"(?:[^"\\]|\\.)*"`)
 	seen := map[string]bool{}
-	list, err := settingsOf(&Config{Listeners: make([]smtpd.Listener, 1), Users: make([]User, 1), Warming: make([]warm.Plan, 1)})
+	all := vendors.All()
+	list, err := settingsOf(&Config{Listeners: make([]smtpd.Listener, 1), Users: make([]User, 1), Warming: make([]warm.Plan, 1)}, all[0], all)
 	if err != nil {
 		t.Error(err)
 	}

@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/smtp2rest/smtp2rest/internal/settings"
+	"github.com/smtp2rest/smtp2rest/relay/provider"
 )
 
 // Secret is a text that no log, error or page shows. The zero Secret is not set.
@@ -286,9 +287,10 @@ func Credentials() []string {
 
 // unitFiles are the files from which our unit loads its credentials (LoadCredential=),
 // by their names.
-func unitFiles() map[string]string {
+func unitFiles(v provider.Vendor) map[string]string {
+	key := v.Credential()
 	return map[string]string{
-		"nexuspromail_api_key":    "/etc/smtp2rest/nexuspromail_api_key",
+		key:                       "/etc/smtp2rest/" + key,
 		"webhook_secret":          "/etc/credstore/smtp2rest_webhook_secret",
 		"webhook_secret_previous": "/etc/credstore/smtp2rest_webhook_secret_previous",
 		"smtp2rest_admin_token":   "/etc/credstore/smtp2rest_admin_token",
@@ -302,7 +304,7 @@ func (l *loader) unitFile(from secretSource) (Secret, string) {
 		return Secret{}, ""
 	}
 	name := from.credentials[0]
-	path, known := unitFiles()[name]
+	path, known := unitFiles(l.vendor)[name]
 	if !known { // of an account
 		return Secret{}, ""
 	}
@@ -321,7 +323,7 @@ func (l *loader) unitFile(from secretSource) (Secret, string) {
 // ways says how to set a secret that is not set.
 func (l *loader) ways(from secretSource) string {
 	name := from.credentials[0]
-	switch path := unitFiles()[name]; {
+	switch path := unitFiles(l.vendor)[name]; {
 	case !l.src.Service:
 		return from.ways()
 	case l.unread[name] != nil:

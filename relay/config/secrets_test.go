@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/provider/vendors"
 )
 
 // secretCase is one way to set the API key; $DIR stands for a directory.
@@ -183,10 +185,10 @@ func TestKeyFileMode(t *testing.T) {
 // over, where the unit takes it from; the service itself never looks there.
 func TestSecretsOfTheUnit(t *testing.T) {
 	files := map[string]string{"/c.toml": "sender.email = 'a@example.com'\nwebhook.address = '127.0.0.1:8026'\n"}
-	for _, path := range unitFiles() {
+	for _, path := range unitFiles(vendors.All()[0]) {
 		files[path] = "from-" + filepath.Base(path) + "\n"
 	}
-	files[unitFiles()["smtp2rest_store_url"]] = "postgres://relay:hunter2@db/mail\n"
+	files[unitFiles(vendors.All()[0])["smtp2rest_store_url"]] = "postgres://relay:hunter2@db/mail\n"
 	src := Source{Path: "/c.toml", NeedAPI: true, Service: true, Env: env{}.lookup,
 		ReadFile: func(path string) ([]byte, error) {
 			text, ok := files[path]
@@ -243,8 +245,8 @@ func TestUnitFilesAreTheUnits(t *testing.T) {
 			loaded[name] = from
 		}
 	}
-	if !maps.Equal(loaded, unitFiles()) {
-		t.Errorf("the unit takes %v, we look in %v", loaded, unitFiles())
+	if !maps.Equal(loaded, unitFiles(vendors.All()[0])) {
+		t.Errorf("the unit takes %v, we look in %v", loaded, unitFiles(vendors.All()[0]))
 	}
 }
 

@@ -65,7 +65,7 @@ func (l *loader) suggest(table string, e entry) string {
 		return unknownTable(key)
 	}
 	switch key {
-	case "key", "api_key", "apikey", "token", "api_token", "nexuspromail_api_key":
+	case "key", "api_key", "apikey", "token", "api_token", l.vendor.Credential():
 		return l.secretAt("api.key").notHere()
 	case "secret", "webhook_secret":
 		return l.secretAt("webhook.secret").notHere()

@@ -10,19 +10,19 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
-	"github.com/smtp2rest/smtp2rest/relay/provider/httpcall"
+	"github.com/smtp2rest/smtp2rest/relay/provider"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
 
 // another returns the options of a further account: with a key of its own, and a way to
 // the API of its own.
-func (r *rig) another(account, key string, dial func(context.Context, string, string) (net.Conn, error)) (Options, *nexuspromail.Client) {
+func (r *rig) another(account, key string, dial func(context.Context, string, string) (net.Conn, error)) (Options, provider.AccountClient) {
 	r.t.Helper()
 	log := slog.New(slog.NewTextHandler(r.log, nil))
-	client, err := nexuspromail.New(nexuspromail.Options{
-		Endpoint: nexuspromail.Endpoint{URL: "http://sandbox.example/api", Path: "/v1/transactional/send"}, Key: key,
-		Timeouts: httpcall.Timeouts{Timeout: apiTimeout, ConnectTimeout: apiTimeout}, Concurrency: 4, Dial: dial,
+	client, err := nexuspromail.New(provider.Connection{
+		URL: "http://sandbox.example/api", Path: "/v1/transactional/send", Key: key,
+		Timeouts: provider.Timeouts{Timeout: apiTimeout, ConnectTimeout: apiTimeout}, Concurrency: 4, Dial: dial,
 	})
 	if err != nil {
 		r.t.Fatal(err)
@@ -57,7 +57,7 @@ func inGroup(t *testing.T, f func(r *rig, g *Group)) {
 		}
 		wrong, one := r.another("wrong", "no-key", r.net.Dial)
 		slow, two := r.another("slow", key, hangs)
-		clients := []*nexuspromail.Client{one, two}
+		clients := []provider.AccountClient{one, two}
 		g := NewGroup(r.options(slog.New(slog.NewTextHandler(r.log, nil))), wrong, slow)
 		g.Start()
 		f(r, g)

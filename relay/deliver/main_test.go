@@ -26,7 +26,6 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 	"github.com/smtp2rest/smtp2rest/relay/provider"
-	"github.com/smtp2rest/smtp2rest/relay/provider/httpcall"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
@@ -79,7 +78,7 @@ type rig struct {
 
 	store  queue.Queue
 	pace   *pace.Pacer
-	client *nexuspromail.Client
+	client provider.AccountClient
 	tries  *attempt.Sender
 
 	suppressed *suppress.List
@@ -150,9 +149,9 @@ func (r *rig) build() {
 	if p.wrap != nil {
 		r.store = p.wrap(s.Queue)
 	}
-	r.client, err = nexuspromail.New(nexuspromail.Options{
-		Endpoint: nexuspromail.Endpoint{URL: "http://sandbox.example/api", Path: "/v1/transactional/send"}, Key: key,
-		Timeouts: httpcall.Timeouts{Timeout: apiTimeout, ConnectTimeout: apiTimeout}, Concurrency: or(p.concurrency, 8), Dial: r.net.Dial,
+	r.client, err = nexuspromail.New(provider.Connection{
+		URL: "http://sandbox.example/api", Path: "/v1/transactional/send", Key: key,
+		Timeouts: provider.Timeouts{Timeout: apiTimeout, ConnectTimeout: apiTimeout}, Concurrency: or(p.concurrency, 8), Dial: r.net.Dial,
 	})
 	if err != nil {
 		r.t.Fatal(err)

@@ -23,7 +23,6 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 	"github.com/smtp2rest/smtp2rest/relay/provider"
-	"github.com/smtp2rest/smtp2rest/relay/provider/httpcall"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
@@ -72,9 +71,9 @@ func newRig(t *testing.T, p plan) *rig {
 		t.Cleanup(server.Close)
 		url = server.URL
 	}
-	client, err := nexuspromail.New(nexuspromail.Options{
-		Endpoint: nexuspromail.Endpoint{URL: url, Path: "/v1/transactional/send"}, Key: key,
-		Timeouts: httpcall.Timeouts{Timeout: or(p.timeout, patience), ConnectTimeout: or(p.timeout, patience)},
+	client, err := nexuspromail.New(provider.Connection{
+		URL: url, Path: "/v1/transactional/send", Key: key,
+		Timeouts: provider.Timeouts{Timeout: or(p.timeout, patience), ConnectTimeout: or(p.timeout, patience)},
 	})
 	if err != nil {
 		t.Fatal(err)

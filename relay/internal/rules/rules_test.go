@@ -121,10 +121,8 @@ func importRules() []importRule {
 			why: "app wires everything, so nothing it wires may know it"},
 		{from: "relay", banned: []string{"relay/config"}, except: []string{"relay/config", "relay/app"},
 			why: "packages take their own Options, so that each can be read and tested alone"},
-		{from: "relay", banned: []string{"relay/provider/nexuspromail/sandbox"}, except: []string{"relay/provider/nexuspromail/sandbox"}, tests: true,
+		{from: "relay", banned: []string{"relay/provider/nexuspromail/sandbox"}, except: []string{"relay/provider/nexuspromail/sandbox", "relay/provider/vendors"}, tests: true,
 			why: "the sandbox stands in for the provider; the daemon must not depend on it"},
-		{from: "...", banned: []string{"relay/provider/nexuspromail"}, except: []string{"relay/provider", "relay/app", "relay/config", "relay/provider/nexuspromail/sandbox"}, tests: true,
-			why: "everything that knows the vendor is in its package; app chooses it, and config has the settings that it declares"},
 		{from: "relay/provider", banned: []string{"relay/attempt", "relay/intake", "relay/deliver", "relay/queue", "relay/pace", "relay/config", "smtpd"}, tests: true,
 			why: "a provider writes, sends and reads; when and for whom is for others"},
 		{from: "relay/mail", banned: []string{"encoding/json", "relay/provider"}, tests: true,
@@ -191,6 +189,39 @@ func TestStoresAreOpenedByURL(t *testing.T) {
 				t.Errorf("%s imports %s: only relay/store may; use store.Open", s.at(spec), spec.Path.Value)
 			}
 		}
+	}
+}
+
+// Vendors are chosen by the setting api.provider: whoever names one, in an import, a tag
+// or a text, has to be changed for the next. Help says for which provider the program was
+// written.
+func TestOnlyTheListOfVendorsNamesThem(t *testing.T) {
+	const list, help = "relay/provider/vendors", "cmd/smtp2rest/internal/cli/root.go"
+	all := sources(t)
+	var names []string
+	for _, s := range all {
+		for _, spec := range s.file.Imports {
+			if _, below, ok := strings.Cut(strings.Trim(spec.Path.Value, `"`), module+"/relay/provider/"); ok && s.dir == list {
+				names = append(names, strings.SplitN(below, "/", 2)[0])
+			}
+		}
+	}
+	if len(names) == 0 {
+		t.Fatal("no vendor is listed: this test is looking in the wrong place")
+	}
+	for _, s := range all {
+		if s.test || s.path == help || s.dir == list || within(s.dir, "scripts") {
+			continue
+		}
+		ast.Inspect(s.file, func(n ast.Node) bool {
+			text, ok := n.(*ast.BasicLit)
+			for _, name := range names {
+				if ok && strings.Contains(strings.ToLower(text.Value), name) && !within(s.dir, "relay/provider/"+name) {
+					t.Errorf("%s names the vendor %s: only %s may; use what provider.Vendor has", s.at(text), name, list)
+				}
+			}
+			return true
+		})
 	}
 }
 

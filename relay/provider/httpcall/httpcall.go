@@ -26,65 +26,45 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/provider"
 )
 
-// Timeouts bound a call. internal/settings explains the tags.
-type Timeouts struct {
-	Timeout time.Duration `toml:"timeout" default:"10s" range:"1ms..5m" doc:"The longest time for a whole call."`
-	// ConnectTimeout is that of dialing, and of TLS.
-	ConnectTimeout time.Duration `toml:"connect_timeout" default:"5s" range:"1ms..5m" doc:"The longest time for connecting, which is part of timeout."`
-}
-
-// Options configure a Client.
-type Options struct {
-	URL string // to which calls are posted
-
+// API is what a vendor's calls have in common.
+type API struct {
 	// Header sets the headers of a call.
-	Header func(h http.Header, r provider.Request)
+	Header func(h http.Header, c provider.Connection, r provider.Request)
 	// Classify turns an answer into an outcome.
 	Classify func(status int, header http.Header, body []byte, now time.Time) relay.Outcome
-	// Secret is removed from every outcome, in case an answer repeats it.
-	Secret string
-
-	Timeouts
-	Concurrency int    // idle connections to keep
-	ExtraCAs    []byte // PEM certificates to trust beside the system's
-
-	Metrics prometheus.Registerer // nil: none
-
-	// Dial, if set, replaces the network, for tests.
-	Dial func(ctx context.Context, network, address string) (net.Conn, error)
 }
 
 // Client makes calls. It is safe for concurrent use.
 type Client struct {
+	api     API
 	target  atomic.Pointer[target] // of calls that begin now
 	metrics *metrics
 }
 
 // target is where and how calls are made. It does not change.
 type target struct {
-	opt       Options
+	provider.Connection
 	endpoint  string
 	http      *http.Client
 	transport *http.Transport
 }
 
-var _ provider.Client = (*Client)(nil)
+var _ provider.AccountClient = (*Client)(nil)
 
 // New returns a Client. It makes no connection.
-func New(o Options) (*Client, error) {
-	t, err := newTarget(o)
+func New(api API, to provider.Connection) (*Client, error) {
+	t, err := newTarget(to)
 	if err != nil {
 		return nil, err
 	}
-	c := &Client{metrics: newMetrics(o.Metrics)}
+	c := &Client{api: api, metrics: newMetrics(to.Metrics)}
 	c.target.Store(t)
 	return c, nil
 }
 
-// Prepare returns a function that puts other options into force, except Metrics.
-// Calls under way end as they began.
-func (c *Client) Prepare(o Options) (apply func(), err error) {
-	t, err := newTarget(o)
+// Prepare implements provider.AccountClient.
+func (c *Client) Prepare(to provider.Connection) (apply func(), err error) {
+	t, err := newTarget(to)
 	if err != nil {
 		return nil, err
 	}
@@ -94,20 +74,20 @@ func (c *Client) Prepare(o Options) (apply func(), err error) {
 	}, nil
 }
 
-func newTarget(o Options) (*target, error) {
-	endpoint, err := url.Parse(o.URL)
+func newTarget(c provider.Connection) (*target, error) {
+	endpoint, err := url.Parse(c.Address())
 	if err != nil {
 		return nil, fmt.Errorf("the API's address: %w", err)
 	}
-	roots, err := trusted(o.ExtraCAs)
+	roots, err := trusted(c.ExtraCAs)
 	if err != nil {
 		return nil, err
 	}
-	transport := newTransport(o, roots)
+	transport := newTransport(c, roots)
 	return &target{
-		opt:       o,
-		endpoint:  endpoint.String(),
-		transport: transport,
+		Connection: c,
+		endpoint:   endpoint.String(),
+		transport:  transport,
 		http: &http.Client{
 			Transport: transport,
 			// A redirected POST would lose its body or carry the key elsewhere.
@@ -119,10 +99,10 @@ func newTarget(o Options) (*target, error) {
 // newTransport keeps one idle connection for each call that can be under way. With
 // Go's default of 2 for each host, half of the calls would need a new connection. It
 // uses HTTP/1.1, which over TLS does about twice as many calls a second as HTTP/2.
-func newTransport(o Options, roots *x509.CertPool) *http.Transport {
-	dial := o.Dial
+func newTransport(c provider.Connection, roots *x509.CertPool) *http.Transport {
+	dial := c.Dial
 	if dial == nil {
-		dial = (&net.Dialer{Timeout: o.ConnectTimeout, KeepAlive: 30 * time.Second}).DialContext
+		dial = (&net.Dialer{Timeout: c.ConnectTimeout, KeepAlive: 30 * time.Second}).DialContext
 	}
 	http1 := new(http.Protocols)
 	http1.SetHTTP1(true)
@@ -131,10 +111,10 @@ func newTransport(o Options, roots *x509.CertPool) *http.Transport {
 		DialContext:           dial,
 		Protocols:             http1,
 		TLSClientConfig:       &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
-		TLSHandshakeTimeout:   o.ConnectTimeout,
-		ResponseHeaderTimeout: o.Timeout,
-		MaxIdleConns:          o.Concurrency,
-		MaxIdleConnsPerHost:   o.Concurrency,
+		TLSHandshakeTimeout:   c.ConnectTimeout,
+		ResponseHeaderTimeout: c.Timeout,
+		MaxIdleConns:          c.Concurrency,
+		MaxIdleConnsPerHost:   c.Concurrency,
 		IdleConnTimeout:       90 * time.Second,
 		DisableCompression:    true, // answers are a line long
 		WriteBufferSize:       32 << 10,
@@ -161,13 +141,13 @@ func (c *Client) Close() { c.target.Load().transport.CloseIdleConnections() }
 // Send implements provider.Client.
 func (c *Client) Send(ctx context.Context, r provider.Request) relay.Outcome {
 	start, t := time.Now(), c.target.Load()
-	ctx, cancel := context.WithTimeout(ctx, t.opt.Timeout)
+	ctx, cancel := context.WithTimeout(ctx, t.Timeout)
 	defer cancel()
 	var written atomic.Bool // the transport sets it in another goroutine
 	ctx = httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{
 		WroteRequest: func(info httptrace.WroteRequestInfo) { written.Store(info.Err == nil) },
 	})
-	out := t.call(ctx, r, &written)
+	out := c.call(ctx, t, r, &written)
 	out.Detail, out.MessageID = t.withoutSecret(out.Detail), t.withoutSecret(out.MessageID)
 	out.Took = time.Since(start)
 	c.metrics.called(out)
@@ -177,14 +157,14 @@ func (c *Client) Send(ctx context.Context, r provider.Request) relay.Outcome {
 // withoutSecret removes the API key from an answer that repeats the request's header,
 // so that it gets into no log and no reply.
 func (t *target) withoutSecret(words string) string {
-	if len(t.opt.Secret) < 8 {
+	if len(t.Key) < 8 {
 		return words // no provider's key is so short, and it may be a common word
 	}
-	return strings.ReplaceAll(words, t.opt.Secret, "[the API key]")
+	return strings.ReplaceAll(words, t.Key, "[the API key]")
 }
 
-func (t *target) call(ctx context.Context, r provider.Request, written *atomic.Bool) relay.Outcome {
-	req, err := t.newRequest(ctx, r)
+func (c *Client) call(ctx context.Context, t *target, r provider.Request, written *atomic.Bool) relay.Outcome {
+	req, err := c.newRequest(ctx, t, r)
 	if err != nil {
 		return relay.Outcome{Kind: relay.Unavailable, Cause: err}
 	}
@@ -199,10 +179,10 @@ func (t *target) call(ctx context.Context, r provider.Request, written *atomic.B
 		out.Status = resp.StatusCode
 		return out
 	}
-	return t.opt.Classify(resp.StatusCode, resp.Header, body, time.Now())
+	return c.api.Classify(resp.StatusCode, resp.Header, body, time.Now())
 }
 
-func (t *target) newRequest(ctx context.Context, r provider.Request) (*http.Request, error) {
+func (c *Client) newRequest(ctx context.Context, t *target, r provider.Request) (*http.Request, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, t.endpoint, r.Body.Open(r.To))
 	if err != nil {
 		return nil, err
@@ -211,7 +191,7 @@ func (t *target) newRequest(ctx context.Context, r provider.Request) (*http.Requ
 	// GetBody lets net/http try a fresh connection if a kept-alive one was closed
 	// before a byte was written. That is not an attempt.
 	req.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(r.Body.Open(r.To)), nil }
-	t.opt.Header(req.Header, r)
+	c.api.Header(req.Header, t.Connection, r)
 	for _, name := range []string{"Idempotency-Key", "X-Idempotency-Key"} {
 		// Lower case on purpose. If net/http finds the header under its canonical
 		// name, it may repeat a request whose connection broke after it was written,

@@ -23,10 +23,10 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func newClient(t *testing.T, o Options) *Client {
+func newClient(t *testing.T, o provider.Connection) *httpcall.Client {
 	t.Helper()
-	o.Path = settings.Defaults[Endpoint]().Path
-	d := settings.Defaults[httpcall.Timeouts]()
+	o.Path = Vendor(nil).Path
+	d := settings.Defaults[provider.Timeouts]()
 	o.Timeout, o.ConnectTimeout = cmp.Or(o.Timeout, d.Timeout), cmp.Or(o.ConnectTimeout, d.ConnectTimeout)
 	o.Key = "top-secret"
 	c, err := New(o)
@@ -57,7 +57,7 @@ func TestTheRequestOnTheWire(t *testing.T) {
 		_, _ = io.WriteString(w, `{"message_id":"msg_1"}`)
 	}))
 	defer srv.Close()
-	out := newClient(t, Options{Endpoint: Endpoint{URL: srv.URL + "/api/"}, UserAgent: "smtp2rest/x"}).Send(t.Context(), request(`{"to":1}`))
+	out := newClient(t, provider.Connection{URL: srv.URL + "/api/", UserAgent: "smtp2rest/x"}).Send(t.Context(), request(`{"to":1}`))
 	if out.Kind != relay.Accepted || out.MessageID != "msg_1" || out.Took <= 0 {
 		t.Fatalf("outcome %+v", out)
 	}
@@ -119,7 +119,7 @@ func TestABrokenConnectionIsAmbiguousAndNotRetried(t *testing.T) {
 		}
 		_ = conn.Close()
 	})
-	c := newClient(t, Options{Endpoint: Endpoint{URL: url}})
+	c := newClient(t, provider.Connection{URL: url})
 	if out := c.Send(t.Context(), request("{}")); out.Kind != relay.Accepted {
 		t.Fatalf("first: %+v", out)
 	}
@@ -138,7 +138,7 @@ func TestNobodyListeningIsUnavailable(t *testing.T) {
 	}
 	url := "http://" + l.Addr().String()
 	_ = l.Close()
-	if out := newClient(t, Options{Endpoint: Endpoint{URL: url}}).Send(t.Context(), request("{}")); out.Kind != relay.Unavailable || out.Status != 0 {
+	if out := newClient(t, provider.Connection{URL: url}).Send(t.Context(), request("{}")); out.Kind != relay.Unavailable || out.Status != 0 {
 		t.Errorf("%+v", out)
 	}
 }
@@ -151,7 +151,7 @@ func TestTimeoutAfterWritingIsAmbiguous(t *testing.T) {
 	}))
 	defer srv.Close()
 	defer close(release)
-	out := newClient(t, Options{Endpoint: Endpoint{URL: srv.URL}, Timeouts: httpcall.Timeouts{Timeout: 50 * time.Millisecond}}).Send(t.Context(), request("{}"))
+	out := newClient(t, provider.Connection{URL: srv.URL, Timeouts: provider.Timeouts{Timeout: 50 * time.Millisecond}}).Send(t.Context(), request("{}"))
 	if out.Kind != relay.Ambiguous || !errors.Is(out.Cause, context.DeadlineExceeded) {
 		t.Errorf("%+v", out)
 	}
@@ -162,7 +162,7 @@ func TestAnAnswerCutShortIsAmbiguous(t *testing.T) {
 		_, _ = io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"message")
 		_ = conn.Close()
 	})
-	out := newClient(t, Options{Endpoint: Endpoint{URL: url}}).Send(t.Context(), request("{}"))
+	out := newClient(t, provider.Connection{URL: url}).Send(t.Context(), request("{}"))
 	if out.Kind != relay.Ambiguous || out.Status != 200 {
 		t.Errorf("%+v", out)
 	}
@@ -177,7 +177,7 @@ func TestARedirectIsNotFollowed(t *testing.T) {
 	})
 	srv := httptest.NewServer(mux)
 	defer srv.Close()
-	out := newClient(t, Options{Endpoint: Endpoint{URL: srv.URL}}).Send(t.Context(), request("{}"))
+	out := newClient(t, provider.Connection{URL: srv.URL}).Send(t.Context(), request("{}"))
 	if out.Kind != relay.Unavailable || out.Status != 307 || elsewhere.Load() {
 		t.Errorf("%+v, followed: %t", out, elsewhere.Load())
 	}
@@ -198,7 +198,7 @@ func TestConnectionsAreReused(t *testing.T) {
 	}
 	srv.Start()
 	defer srv.Close()
-	c := newClient(t, Options{Endpoint: Endpoint{URL: srv.URL}})
+	c := newClient(t, provider.Connection{URL: srv.URL})
 	for range 10 {
 		if out := c.Send(t.Context(), request("{}")); out.Kind != relay.Unavailable || out.Status != 500 {
 			t.Fatalf("%+v", out)
@@ -221,7 +221,7 @@ func TestAnEndlessAnswerIsBounded(t *testing.T) {
 		}
 	}))
 	defer srv.Close()
-	if out := newClient(t, Options{Endpoint: Endpoint{URL: srv.URL}}).Send(t.Context(), request("{}")); out.Kind != relay.Ambiguous {
+	if out := newClient(t, provider.Connection{URL: srv.URL}).Send(t.Context(), request("{}")); out.Kind != relay.Ambiguous {
 		t.Errorf("%+v", out)
 	}
 	<-stopped // the connection was given up, not read for ever
@@ -235,14 +235,14 @@ func TestAnExtraCA(t *testing.T) {
 		_, _ = io.WriteString(w, `{"message_id":"msg_1"}`)
 	}))
 	defer srv.Close()
-	if out := newClient(t, Options{Endpoint: Endpoint{URL: srv.URL}}).Send(t.Context(), request("{}")); out.Kind != relay.Unavailable {
+	if out := newClient(t, provider.Connection{URL: srv.URL}).Send(t.Context(), request("{}")); out.Kind != relay.Unavailable {
 		t.Errorf("an unknown CA was trusted: %+v", out)
 	}
-	c := newClient(t, Options{Endpoint: Endpoint{URL: srv.URL}, ExtraCAs: pemOf(srv.Certificate().Raw)})
+	c := newClient(t, provider.Connection{URL: srv.URL, ExtraCAs: pemOf(srv.Certificate().Raw)})
 	if out := c.Send(t.Context(), request("{}")); out.Kind != relay.Accepted {
 		t.Errorf("with its CA: %+v", out)
 	}
-	if _, err := New(Options{Endpoint: Endpoint{URL: srv.URL}, ExtraCAs: []byte("no certificate")}); err == nil {
+	if _, err := New(provider.Connection{URL: srv.URL, ExtraCAs: []byte("no certificate")}); err == nil {
 		t.Error("a CA file without a certificate was taken")
 	}
 }
@@ -250,7 +250,7 @@ func TestAnExtraCA(t *testing.T) {
 // No outcome has the key, whatever went wrong.
 func TestTheKeyIsInNoOutcome(t *testing.T) {
 	for _, url := range []string{"http://127.0.0.1:1", "http://nosuch.invalid", "http://[::1"} {
-		c, err := New(Options{Endpoint: Endpoint{URL: url, Path: "/x"}, Key: "top-secret", Timeouts: httpcall.Timeouts{Timeout: time.Second, ConnectTimeout: time.Second}})
+		c, err := New(provider.Connection{URL: url, Path: "/x", Key: "top-secret", Timeouts: provider.Timeouts{Timeout: time.Second, ConnectTimeout: time.Second}})
 		if err != nil {
 			if strings.Contains(err.Error(), "top-secret") {
 				t.Errorf("%s: %v", url, err)

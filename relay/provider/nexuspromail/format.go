@@ -1,6 +1,7 @@
 package nexuspromail
 
 import (
+	"cmp"
 	"html"
 	"io"
 	"strings"
@@ -12,7 +13,7 @@ import (
 )
 
 // Format names JSON fields that the API does not document; one without a name is
-// left out. The zero Format is for mail without attachments. internal/settings
+// left out. It is also the vendor's Settings. The zero Format is for mail without attachments. internal/settings
 // explains the tags.
 type Format struct {
 	// Attachments is an array, and never left out.
@@ -26,7 +27,40 @@ type Format struct {
 	Headers string `toml:"header_field" check:"field" doc:"The JSON field that takes further headers, as an object. \"\": none. The API documents no such field."`
 }
 
-var _ provider.Format = Format{}
+var _ provider.Settings = (*Format)(nil)
+
+// HeaderField implements provider.Settings.
+func (f Format) HeaderField() (name string, all bool) {
+	return cmp.Or(f.Headers, "headers"), f.Headers != ""
+}
+
+// Check implements provider.Settings. It finds two JSON fields with the same name.
+func (f Format) Check(attachments bool, problem func(setting, found, wrong string)) map[string]string {
+	take := func(taken map[string]string, setting, name string) {
+		if name == "" {
+			return
+		}
+		if other := taken[name]; other != "" {
+			problem(setting, name, "a field that "+other+" has already")
+		}
+		taken[name] = "mail." + setting
+	}
+	payload := map[string]string{}
+	for _, name := range []string{"to", "from", "subject", "html", "text", "reply_to"} {
+		payload[name] = "the API itself"
+	}
+	if attachments {
+		take(payload, "attachments_field", f.Attachments)
+		item := map[string]string{}
+		take(item, "attachment_filename", f.Filename)
+		take(item, "attachment_content", f.Content)
+		take(item, "attachment_content_type", f.ContentType)
+		take(item, "attachment_content_id", f.ContentID)
+	}
+	take(payload, "header_field", f.Headers)
+	delete(payload, f.Headers) // mail.fields may name headers in it
+	return payload
+}
 
 // body is a mail as JSON, without its recipient.
 type body struct {
@@ -123,10 +157,8 @@ func (f Format) Encode(m *mail.Mail) (provider.Body, error) {
 		a := &m.Attachments[i]
 		size += 256 + int(a.Size+2)/3*4 + len(a.Filename) + len(a.ContentType) + len(a.ContentID)
 	}
-	if f.Headers != "" {
-		for _, h := range m.Headers {
-			size += 8 + mail.EscapedSize(h.Name) + mail.EscapedSize(h.Value)
-		}
+	for _, h := range m.Headers {
+		size += 8 + mail.EscapedSize(h.Name) + mail.EscapedSize(h.Value)
 	}
 	for _, field := range m.Fields {
 		for _, v := range field.Values {
@@ -209,10 +241,11 @@ func appendField(b []byte, name, value string) []byte {
 }
 
 func (f Format) appendHeaders(b []byte, headers []mail.Header) []byte {
-	if f.Headers == "" || len(headers) == 0 {
+	if len(headers) == 0 {
 		return b
 	}
-	return appendFields(b, []mail.PayloadField{{Name: f.Headers, Kind: mail.ObjectField, Values: headers}})
+	name, _ := f.HeaderField()
+	return appendFields(b, []mail.PayloadField{{Name: name, Kind: mail.ObjectField, Values: headers}})
 }
 
 func appendFields(b []byte, fields []mail.PayloadField) []byte {

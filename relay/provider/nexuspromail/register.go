@@ -19,11 +19,7 @@ import (
 const registerTime = 15 * time.Second
 
 // Registrar registers endpoints for events.
-type Registrar struct {
-	URL      string // of the call: the API's URL with RegisterPath
-	Key      string
-	ExtraCAs []byte // PEM certificates to trust beside the system's
-}
+type Registrar struct{ provider.Connection }
 
 var _ provider.Registrar = Registrar{}
 
@@ -38,7 +34,7 @@ func (p Registrar) Register(ctx context.Context, r provider.Registration) (strin
 	}
 	ctx, cancel := context.WithTimeout(ctx, registerTime)
 	defer cancel()
-	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.URL, bytes.NewReader(body))
+	req, err := http.NewRequestWithContext(ctx, http.MethodPost, p.Address(), bytes.NewReader(body))
 	if err != nil {
 		return "", err
 	}

@@ -40,7 +40,7 @@ func TestRegister(t *testing.T) {
 				_, _ = io.WriteString(w, tt.answer)
 			}))
 			defer s.Close()
-			got, err := Registrar{URL: s.URL, Key: "k"}.Register(t.Context(), provider.Registration{URL: "https://r.example/w", Events: []string{"complained"}})
+			got, err := Registrar{provider.Connection{URL: s.URL, Path: "/", Key: "k"}}.Register(t.Context(), provider.Registration{URL: "https://r.example/w", Events: []string{"complained"}})
 			if got != tt.secret || tt.want == "" && err != nil || tt.want != "" && (err == nil || !strings.HasSuffix(err.Error(), tt.want) && !strings.Contains(err.Error(), tt.want)) {
 				t.Errorf("%q, %v; want %q, %q", got, err, tt.secret, tt.want)
 			}

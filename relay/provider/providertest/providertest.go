@@ -1,6 +1,6 @@
-// Package providertest tests that a provider's package fulfils the contract of
-// relay/provider, with requests and answers as the vendor documents them. The test of
-// a new vendor calls Run with its own.
+// Package providertest tests that a vendor fulfils the contract of relay/provider, with
+// requests and answers as the vendor documents them. The test of a new vendor calls Run
+// with its own.
 package providertest
 
 import (
@@ -22,21 +22,28 @@ import (
 	"testing"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/mail/mime"
 	"github.com/smtp2rest/smtp2rest/relay/provider"
 )
 
-// Vendor is the implementation under test.
-type Vendor struct {
-	Format    provider.Format
-	Events    provider.Events
-	Client    func(t *testing.T, url, key string) provider.Client // of the API at that address; closed when the test ends
-	Registrar func(url, key string) provider.Registrar            // whose calls go to that very address
+// vendor is the implementation under test, with its records.
+type vendor struct {
+	provider.Vendor
+	records fs.FS
+}
 
-	// Recorded has requests.json, answers.json, events.json and registrations.json.
-	Recorded fs.FS
+// client returns a client of the API at an address. It is closed when the test ends.
+func (v vendor) client(t *testing.T, url string) provider.Client {
+	t.Helper()
+	c, err := v.Client(provider.Connection{URL: url, Path: v.Path, Key: key, Timeouts: settings.Defaults[provider.Timeouts]()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	return c
 }
 
 // Sent is a mail and the call that it must become. Headers that are not named may
@@ -85,8 +92,11 @@ const (
 	callID = "0d5hk7kq2v1c0g3n8b4a/bob@example.net"
 )
 
-// Run tests a vendor.
-func Run(t *testing.T, v Vendor) {
+// Run tests a vendor. records has requests.json, answers.json, events.json and
+// registrations.json: lists of Sent, Answered, Told and Registered.
+func Run(t *testing.T, of provider.Vendor, records fs.FS) {
+	v := vendor{of, records}
+	t.Run("words", v.words)
 	t.Run("requests", v.requests)
 	t.Run("answers", v.answers)
 	t.Run("no answer", v.noAnswer)
@@ -95,9 +105,9 @@ func Run(t *testing.T, v Vendor) {
 	t.Run("registrations", v.registrations)
 }
 
-func recorded[T any](t *testing.T, v Vendor, name string) []T {
+func recorded[T any](t *testing.T, v vendor, name string) []T {
 	t.Helper()
-	data, err := fs.ReadFile(v.Recorded, name)
+	data, err := fs.ReadFile(v.records, name)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -110,8 +120,21 @@ func recorded[T any](t *testing.T, v Vendor, name string) []T {
 	return list
 }
 
+// words checks the name, of which others are made, and the defaults of settings.
+func (v vendor) words(t *testing.T) {
+	if v.Name == "" || strings.Trim(v.Name, "abcdefghijklmnopqrstuvwxyz0123456789") != "" {
+		t.Errorf("the name %q is not of small letters and digits", v.Name)
+	}
+	if !strings.HasPrefix(v.URL, "https://") || !strings.HasPrefix(v.Path, "/") || !strings.HasPrefix(v.RegisterPath, "/") {
+		t.Errorf("the defaults %q, %q, %q are no addresses of an API", v.URL, v.Path, v.RegisterPath)
+	}
+	if a, b := v.Settings(), v.Settings(); reflect.ValueOf(a).Kind() != reflect.Pointer || a == b && reflect.TypeOf(a).Elem().Size() > 0 {
+		t.Error("two configurations share the settings of one")
+	}
+}
+
 // encoded returns a mail in the vendor's format.
-func (v Vendor) encoded(t *testing.T, raw []byte) provider.Body {
+func (v vendor) encoded(t *testing.T, raw []byte) provider.Body {
 	t.Helper()
 	m, err := mail.Map(raw, "envelope@example.com", mail.Options{
 		Default: relay.Address{Email: "default@example.com", Name: "The App"}, Attachments: mail.SendAttachments,
@@ -119,7 +142,11 @@ func (v Vendor) encoded(t *testing.T, raw []byte) provider.Body {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := v.Format.Encode(m)
+	own := v.Settings()
+	if _, err := settings.Declare(own, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	b, err := own.Encode(m)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -132,7 +159,7 @@ func (v Vendor) encoded(t *testing.T, raw []byte) provider.Body {
 func (s Sent) raw() []byte { return []byte(strings.Join(s.Mail, "\r\n")) }
 
 // requests checks that each mail becomes the recorded call, for its recipient alone.
-func (v Vendor) requests(t *testing.T) {
+func (v vendor) requests(t *testing.T) {
 	for _, sent := range recorded[Sent](t, v, "requests.json") {
 		t.Run(sent.Name, func(t *testing.T) {
 			var got *http.Request
@@ -142,7 +169,7 @@ func (v Vendor) requests(t *testing.T) {
 				body, _ = io.ReadAll(r.Body)
 			}))
 			defer api.Close()
-			v.Client(t, api.URL, key).Send(t.Context(), provider.Request{IdempotencyKey: callID, To: sent.To, Body: v.encoded(t, sent.raw())})
+			v.client(t, api.URL).Send(t.Context(), provider.Request{IdempotencyKey: callID, To: sent.To, Body: v.encoded(t, sent.raw())})
 			if got.Method != http.MethodPost || got.URL.Path != sent.Path || got.ContentLength != int64(len(body)) {
 				t.Errorf("%s %s with %d bytes", got.Method, got.URL.Path, got.ContentLength)
 			}
@@ -165,7 +192,7 @@ func (v Vendor) requests(t *testing.T) {
 
 // answers checks that each answer means what is recorded, and that the records have
 // every kind of outcome that an answer can have.
-func (v Vendor) answers(t *testing.T) {
+func (v vendor) answers(t *testing.T) {
 	seen := map[string]bool{}
 	for _, a := range recorded[Answered](t, v, "answers.json") {
 		seen[a.Kind] = true
@@ -180,7 +207,7 @@ func (v Vendor) answers(t *testing.T) {
 				_, _ = io.WriteString(w, strings.ReplaceAll(a.Body, "KEY", key))
 			}))
 			defer api.Close()
-			out := v.Client(t, api.URL, key).Send(t.Context(), v.call(t))
+			out := v.client(t, api.URL).Send(t.Context(), v.call(t))
 			wait := time.Duration(0)
 			if a.RetryAfter != "" {
 				var err error
@@ -204,14 +231,14 @@ func (v Vendor) answers(t *testing.T) {
 }
 
 // call returns a call with some mail.
-func (v Vendor) call(t *testing.T) provider.Request {
+func (v vendor) call(t *testing.T) provider.Request {
 	body := v.encoded(t, []byte("From: shop@example.com\r\nSubject: Order\r\n\r\nIt is on its way.\r\n"))
 	return provider.Request{IdempotencyKey: callID, To: "bob@example.net", Body: body}
 }
 
 // noAnswer checks that a call without an answer is Ambiguous if it may have been acted
 // on and else Unavailable, and that nothing is sent twice.
-func (v Vendor) noAnswer(t *testing.T) {
+func (v vendor) noAnswer(t *testing.T) {
 	t.Run("nobody listens", func(t *testing.T) {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -226,7 +253,7 @@ func (v Vendor) noAnswer(t *testing.T) {
 		answers := recorded[Answered](t, v, "answers.json")
 		taken := answers[slices.IndexFunc(answers, func(a Answered) bool { return a.Kind == relay.Accepted.String() })]
 		url, calls := hangingUp(t, taken)
-		client := v.Client(t, url, key)
+		client := v.client(t, url)
 		if out := client.Send(t.Context(), v.call(t)); out.Kind != relay.Accepted {
 			t.Fatalf("%+v", out)
 		}
@@ -260,9 +287,9 @@ func (v Vendor) noAnswer(t *testing.T) {
 	})
 }
 
-func (v Vendor) want(t *testing.T, ctx context.Context, url string, kind relay.Kind) {
+func (v vendor) want(t *testing.T, ctx context.Context, url string, kind relay.Kind) {
 	t.Helper()
-	out := v.Client(t, url, key).Send(ctx, v.call(t))
+	out := v.client(t, url).Send(ctx, v.call(t))
 	if out.Kind != kind || out.Cause == nil || strings.Contains(fmt.Sprintf("%+v", out), key) {
 		t.Errorf("%+v, want %s", out, kind)
 	}
@@ -303,7 +330,7 @@ func hangingUp(t *testing.T, first Answered) (url string, calls *atomic.Int32) {
 
 // bodies checks that a document is as long as it says, is the same every time, and
 // names nobody but its recipient.
-func (v Vendor) bodies(t *testing.T) {
+func (v vendor) bodies(t *testing.T) {
 	const others = "seen@example.org"
 	body := v.encoded(t, []byte("From: shop@example.com\r\nTo: "+others+"\r\nCc: "+others+"\r\nBcc: "+others+"\r\nDelivered-To: "+others+
 		"\r\nSubject: Order\r\nContent-Type: multipart/mixed; boundary=b\r\n\r\n--b\r\n\r\n\u2028 \"<&>\" \\\r\n--b\r\nContent-Type: image/png; name=a.png\r\n\r\n\x89PNG\r\n--b--\r\n"))
@@ -323,7 +350,7 @@ func (v Vendor) bodies(t *testing.T) {
 }
 
 // events checks signatures, and that each event means what is recorded.
-func (v Vendor) events(t *testing.T) {
+func (v vendor) events(t *testing.T) {
 	received := time.Date(2026, 5, 13, 10, 25, 0, 0, time.UTC)
 	seen := map[string]bool{}
 	list := recorded[Told](t, v, "events.json")
@@ -380,7 +407,7 @@ func (v Vendor) events(t *testing.T) {
 }
 
 // registrations checks that each answer becomes a secret or an error.
-func (v Vendor) registrations(t *testing.T) {
+func (v vendor) registrations(t *testing.T) {
 	for _, r := range recorded[Registered](t, v, "registrations.json") {
 		api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
 			body, _ := io.ReadAll(req.Body)
@@ -390,7 +417,7 @@ func (v Vendor) registrations(t *testing.T) {
 			w.WriteHeader(r.Status)
 			_, _ = io.WriteString(w, r.Body)
 		}))
-		secret, err := v.Registrar(api.URL, key).Register(t.Context(), provider.Registration{URL: "https://relay.example.com/webhook", Events: []string{relay.EventComplaint}})
+		secret, err := v.Registrar(provider.Connection{URL: api.URL, Path: v.RegisterPath, Key: key}).Register(t.Context(), provider.Registration{URL: "https://relay.example.com/webhook", Events: []string{relay.EventComplaint}})
 		if secret != r.Secret || (err == nil) != (r.Secret != "") || err != nil && (strings.ContainsAny(err.Error(), "\x1b\n") || strings.Contains(err.Error(), key)) {
 			t.Errorf("%s: %q, %v", r.Name, secret, err)
 		}

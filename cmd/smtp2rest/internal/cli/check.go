@@ -29,7 +29,7 @@ the environment has an API key or FROM_EMAIL, it checks the environment instead,
 such a relay runs without a file.
 
 With a file, a secret that systemd hands to the service is read from the file where our
-unit keeps it (/etc/smtp2rest/nexuspromail_api_key). Only root can read that.
+unit keeps it (in /etc/smtp2rest or /etc/credstore). Only root can read that.
 
 With --probe it connects instead to each listener and tries to send to somebody outside,
 from the addresses of this machine and without a login. It prints what it was told; no

@@ -234,7 +234,7 @@ func testEndpoint(ctx context.Context, t *terminal.Terminal, cfg *config.Config,
 	if err != nil {
 		return err
 	}
-	a, err := endpoint.SendSample(ctx, app.Events(), target, secret, cas)
+	a, err := endpoint.SendSample(ctx, cfg.API.Vendor.Events, target, secret, cas)
 	if err != nil {
 		return err
 	}

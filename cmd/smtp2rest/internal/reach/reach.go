@@ -24,6 +24,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/app"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/history"
+	"github.com/smtp2rest/smtp2rest/relay/provider/vendors"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/store"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
@@ -356,7 +357,11 @@ func LoadDaemonConfig(t *terminal.Terminal, src config.Source) (*config.Config, 
 // user cannot read that file, or if the environment has the key or the sender, because
 // such a relay runs without a file.
 func ServiceConfig(t *terminal.Terminal) string {
-	for _, name := range []string{"NEXUSPROMAIL_API_KEY", "NEXUSPROMAIL_API_KEY_FILE", "FROM_EMAIL"} {
+	names := []string{"FROM_EMAIL"}
+	for _, v := range vendors.All() {
+		names = append(names, v.Variable("api_key"), v.Variable("api_key_file"))
+	}
+	for _, name := range names {
 		if value, _ := t.Env(name); value != "" {
 			return ""
 		}

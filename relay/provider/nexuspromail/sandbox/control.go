@@ -7,7 +7,6 @@ import (
 	"net/url"
 	"strconv"
 	"strings"
-	"time"
 )
 
 // Handler serves everything that the sandbox serves, for a server of the caller's
@@ -72,37 +71,6 @@ These recipients force an outcome, at any domain:
 		fmt.Fprintf(&b, "  %-34s %s\n", m.LocalPart+"@", m.What)
 	}
 	return b.String()
-}
-
-// callJSON is the JSON of a Call. A body that is not JSON is in BodyText.
-type callJSON struct {
-	Time           time.Time       `json:"time"`
-	Remote         string          `json:"remote"`
-	Status         int             `json:"status"`
-	To             string          `json:"to"`
-	From           string          `json:"from"`
-	Subject        string          `json:"subject"`
-	IdempotencyKey string          `json:"idempotency_key,omitempty"`
-	MessageID      string          `json:"message_id,omitempty"`
-	Error          string          `json:"error,omitempty"`
-	TookMS         float64         `json:"took_ms"`
-	Body           json.RawMessage `json:"body,omitempty"`
-	BodyText       string          `json:"body_text,omitempty"`
-}
-
-// MarshalJSON implements json.Marshaler.
-func (c Call) MarshalJSON() ([]byte, error) {
-	j := callJSON{
-		Time: c.Time, Remote: c.Remote, Status: c.Status, To: c.To, From: c.From, Subject: c.Subject,
-		IdempotencyKey: c.IdempotencyKey, MessageID: c.MessageID, Error: c.Error,
-		TookMS: float64(c.Took.Microseconds()) / 1000,
-	}
-	if json.Valid(c.Body) {
-		j.Body = c.Body
-	} else {
-		j.BodyText = string(c.Body)
-	}
-	return json.Marshal(j)
 }
 
 // listCalls answers with the remembered calls that match the query: to is an

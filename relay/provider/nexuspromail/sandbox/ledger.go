@@ -12,48 +12,6 @@ import (
 	"time"
 )
 
-// Call is one request to the API and its answer.
-type Call struct {
-	Time           time.Time
-	Remote         string // the client's address and port
-	Status         int    // of the answer; 0 if there was none
-	To             string // To, From and Subject are as far as the body could be read
-	From           string
-	Subject        string
-	IdempotencyKey string
-	Body           []byte        // as received; nil once too much has come since (see Options.Keep)
-	MessageID      string        // if the mail was taken
-	Error          string        // of the answer, for example "validation: to is required"
-	Took           time.Duration // until the answer was due
-}
-
-// Stats counts all calls since the start or the last Reset.
-type Stats struct {
-	Calls    int         `json:"calls"`     // finished, with or without an answer
-	InFlight int         `json:"in_flight"` // in progress, hanging ones included
-	ByStatus map[int]int `json:"by_status"` // 0 is no answer
-	Accepted int         `json:"accepted"`  // mails that were taken, that is, sent
-
-	// Keys counts the different idempotency keys of accepted calls. Duplicates
-	// counts the keys that were accepted more than once, and DuplicateKeys has
-	// the first of those. WithoutKey counts accepted calls without a key.
-	Keys          int      `json:"keys"`
-	Duplicates    int      `json:"duplicates"`
-	DuplicateKeys []string `json:"duplicate_keys"`
-	WithoutKey    int      `json:"without_key"`
-
-	// KeyConflicts counts calls whose key had been accepted for another recipient.
-	// With Idempotent they are refused.
-	KeyConflicts int `json:"key_conflicts"`
-	// Replayed counts calls that were answered with an earlier message_id.
-	Replayed int `json:"replayed"`
-
-	// Events counts events that the webhook answered 200, by type. EventsRefused
-	// counts those that it answered otherwise, or not at all.
-	Events        map[string]int `json:"events"`
-	EventsRefused int            `json:"events_refused"`
-}
-
 const (
 	keptBytes         = 64 << 20 // of bodies, whatever Keep is
 	keptDuplicateKeys = 20

@@ -7,12 +7,6 @@ import (
 	"time"
 )
 
-// Magic is a recipient that forces an outcome, at any domain.
-type Magic struct {
-	LocalPart string // with the syntax of its tag, for example "down[+{n}]"
-	What      string // one line
-}
-
 // magic is a Magic with its answer.
 type magic struct {
 	name   string
@@ -47,6 +41,9 @@ func MagicRecipients() []Magic {
 	}
 	return list
 }
+
+// MagicRecipients implements provider.Sandbox.
+func (*Server) MagicRecipients() []Magic { return MagicRecipients() }
 
 // magics is the table of the magic recipients.
 func magics() []magic {
@@ -140,11 +137,6 @@ func number(s string, otherwise int) int {
 	}
 	return int(n)
 }
-
-// Outage makes every call behave as if it were for a magic recipient. It is that
-// recipient's local part, such as "unavailable", "timeout", "nojson" or
-// "ratelimited+0x30". Empty is no outage.
-type Outage string
 
 // The usual outages. Any magic recipient's local part is one.
 const (

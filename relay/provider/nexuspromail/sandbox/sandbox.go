@@ -19,6 +19,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/smtp2rest/smtp2rest/relay/provider"
 )
 
 const (
@@ -30,44 +32,17 @@ const (
 	defaultKeep    = 1000
 )
 
-// Options configure a Server. The zero value works.
-type Options struct {
-	Address string // to listen on; default 127.0.0.1 and a free port
-	Key     string // the API key of the calls; default "sandbox-key"
-	Path    string // of the send endpoint, below /api; default "/v1/transactional/send"
+// These are the provider's words for any sandbox.
+type (
+	Options = provider.SandboxOptions
+	Webhook = provider.SandboxWebhook
+	Call    = provider.SandboxCall
+	Stats   = provider.SandboxStats
+	Outage  = provider.SandboxOutage
+	Magic   = provider.MagicRecipient
+)
 
-	// Rate is the account's calls a second; 0 is no limit. Burst is how many may
-	// come at once; 0 is a second's worth. Every call with the right key counts,
-	// whatever its answer. Calls above the rate are answered 429.
-	Rate           float64
-	Burst          int
-	RetryAfterDate bool // Retry-After is a date instead of seconds
-
-	// Fail429 and Fail500 are the fractions of good calls that are answered so,
-	// together 0 to 1. The seed decides which calls.
-	// answered so. The seed decides which.
-	Fail429, Fail500 float64
-	Seed             uint64
-
-	Latency    time.Duration // added to each call
-	Outage     Outage
-	Idempotent bool // a known Idempotency-Key gets its first message_id and sends no second mail
-
-	// Fields are further fields of the payload that the account takes, of any value. The
-	// API documents none.
-	Fields []string
-
-	Webhook Webhook // where events are sent; without a URL nowhere, until one is registered
-
-	MaxBody int64 // bytes; default 256 MiB
-	// Keep is how many calls are remembered: default 1000, none if negative. At
-	// most 64 MiB of bodies are remembered. All calls are counted.
-	Keep int
-	// Accounts are further accounts by their names, each told by its key, which is the
-	// name if it is not set. Address, Path, MaxBody and Log are the sandbox's.
-	Accounts map[string]Options
-	Log      *slog.Logger // a debug line for each call; nil: none
-}
+var _ provider.Sandbox = (*Server)(nil)
 
 // Server is the sandbox. Without Start, it can be used through Handler.
 type Server struct {
@@ -94,6 +69,9 @@ type Server struct {
 	served   chan struct{} // closed when the listener's loop has ended
 	stopped  bool
 }
+
+// Play is New as a provider.Vendor has it.
+func Play(o provider.SandboxOptions) provider.Sandbox { return New(o) }
 
 // New returns a sandbox. Start reports what is wrong with the options.
 func New(o Options) *Server {

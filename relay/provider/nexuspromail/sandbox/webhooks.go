@@ -16,20 +16,6 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
 )
 
-// Webhook says where the sandbox sends events: sent and delivered for each mail that
-// it took, or what a magic recipient forces.
-type Webhook struct {
-	URL    string
-	Secret string   // events are signed with it
-	Events []string // the types to send; none is all
-
-	Delay time.Duration // before the first event of a mail
-	// Repeats is how often each event is sent again.
-	Repeats int
-	// Reorder sends the events of a mail in reverse order.
-	Reorder bool
-}
-
 const (
 	webhooksPath  = base + "/v1/api/webhooks"
 	maxNotices    = 10_000 // waiting; further events are dropped

@@ -14,7 +14,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 	"github.com/smtp2rest/smtp2rest/relay/app"
 	"github.com/smtp2rest/smtp2rest/relay/config"
-	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
+	"github.com/smtp2rest/smtp2rest/relay/provider"
 	"github.com/smtp2rest/smtp2rest/smtpd/holder"
 )
 
@@ -47,8 +47,9 @@ func serveSandboxed(ctx context.Context, t *terminal.Terminal, path string, asJS
 	load := func() (*config.Config, error) {
 		next, err := reach.LoadConfig(boxed, sandboxed(path))
 		if err == nil {
-			next.Queue.DataDir, next.API.URL, next.Webhook = cfg.Queue.DataDir, box.URL(), cfg.Webhook
+			next.Queue.DataDir, next.Webhook = cfg.Queue.DataDir, cfg.Webhook
 			next.Store = cfg.Store
+			callSandbox(next, box)
 		}
 		return next, err
 	}
@@ -80,27 +81,33 @@ func scratchQueue(cfg *config.Config) (cleanUp func() error, err error) {
 
 // startSandbox starts a sandbox on the address and makes cfg use it. When the address
 // is taken, it says so in taken and uses a free port.
-func startSandbox(ctx context.Context, cfg *config.Config, address string) (box *sandbox.Server, taken, err error) {
-	o := sandbox.Options{Address: address, Key: cfg.API.Key.Reveal(), Path: cfg.API.Path, Accounts: map[string]sandbox.Options{}}
+func startSandbox(ctx context.Context, cfg *config.Config, address string) (box provider.Sandbox, taken, err error) {
+	o := provider.SandboxOptions{Address: address, Key: cfg.API.Key.Reveal(), Path: cfg.API.Path, Accounts: map[string]provider.SandboxOptions{}}
 	for _, a := range cfg.Accounts {
-		o.Accounts[a.Name] = sandbox.Options{Key: a.Key.Reveal()}
+		o.Accounts[a.Name] = provider.SandboxOptions{Key: a.Key.Reveal()}
 	}
-	box = sandbox.New(o)
+	box = cfg.API.Vendor.Sandbox(o)
 	err = box.Start(context.WithoutCancel(ctx))
 	if errors.Is(err, holder.InUse) {
 		taken = fmt.Errorf("%s is taken", address)
 		o.Address = "127.0.0.1:0"
-		box = sandbox.New(o)
+		box = cfg.API.Vendor.Sandbox(o)
 		err = box.Start(context.WithoutCancel(ctx))
 	}
 	if err != nil {
 		return nil, nil, err
 	}
+	callSandbox(cfg, box)
+	return box, taken, nil
+}
+
+// callSandbox has all accounts call the sandbox, whatever their url is: nothing may reach
+// the real API.
+func callSandbox(cfg *config.Config, box provider.Sandbox) {
 	cfg.API.URL = box.URL()
-	for i := range cfg.Accounts { // whatever its url is: nothing may reach the real API
+	for i := range cfg.Accounts {
 		cfg.Accounts[i].URL, cfg.Accounts[i].Path = cfg.API.URL, cfg.API.Path
 	}
-	return box, taken, nil
 }
 
 // sandboxed returns a source of settings in which nothing needs to be set.
@@ -113,19 +120,13 @@ func sandboxed(path string) config.Source {
 func withSandboxEnv(t *terminal.Terminal) *terminal.Terminal {
 	real, boxed := t.Env, *t
 	boxed.Env = func(name string) (string, bool) {
-		account, isAccount := strings.CutPrefix(name, "NEXUSPROMAIL_API_KEY_")
+		_, account, isKey := strings.Cut(name, "_API_KEY") // of whichever provider
 		switch {
-		case isAccount && strings.HasSuffix(account, "FILE"):
+		case isKey && strings.HasSuffix(account, "_FILE"), name == "CREDENTIALS_DIRECTORY":
 			return "", false
-		case isAccount:
-			return "sandbox-key-" + strings.ToLower(account), true
-		}
-		switch name {
-		case "NEXUSPROMAIL_API_KEY":
-			return "sandbox-key", true
-		case "CREDENTIALS_DIRECTORY":
-			return "", false
-		case "NEXUSPROMAIL_API_URL":
+		case isKey:
+			return "sandbox-key" + strings.ToLower(strings.Replace(account, "_", "-", 1)), true
+		case strings.HasSuffix(name, "_API_URL"):
 			return "http://127.0.0.1:8525/api", true
 		}
 		return real(name)
@@ -146,9 +147,9 @@ func withEvents(cfg *config.Config) {
 
 // tellEvents makes the sandbox send its events to the relay, as the provider does
 // after 'webhook register'.
-func tellEvents(box *sandbox.Server, daemon *app.App, w config.Webhook) {
+func tellEvents(box provider.Sandbox, daemon *app.App, w config.Webhook) {
 	w.Address = daemon.WebhookAddr().String()
-	box.SetWebhook(sandbox.Webhook{URL: endpoint.URL(w), Secret: w.Secret.Reveal()})
+	box.SetWebhook(provider.SandboxWebhook{URL: endpoint.URL(w), Secret: w.Secret.Reveal()})
 }
 
 // where has the addresses of a relay, for --json.
@@ -173,7 +174,7 @@ func whereOf(daemon *app.App, cfg *config.Config) where {
 	return w
 }
 
-func announce(t *terminal.Terminal, daemon *app.App, dataDir, secret string, box *sandbox.Server) {
+func announce(t *terminal.Terminal, daemon *app.App, dataDir, secret string, box provider.Sandbox) {
 	smtp := daemon.Addrs()[0].String()
 	fmt.Fprintf(t.Out, `
   SMTP     %s
@@ -206,4 +207,4 @@ func quoted(s string) string {
 }
 
 // origin is the URL of the sandbox without the path of the API.
-func origin(box *sandbox.Server) string { return "http://" + box.Addr() }
+func origin(box provider.Sandbox) string { return "http://" + box.Addr() }

@@ -7,6 +7,8 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 	"github.com/smtp2rest/smtp2rest/relay/config"
+	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
+	"github.com/smtp2rest/smtp2rest/relay/provider/vendors"
 )
 
 // Whatever the address and the key of an account are, none of its mail leaves the sandbox.
@@ -21,13 +23,14 @@ func TestTheSandboxPlaysEveryAccount(t *testing.T) {
 		}
 	}
 	cfg := &config.Config{Accounts: []config.Account{{Name: "shop", URL: "https://app.nexuspromail.com/api", Path: "/other", Key: config.NewSecret("shop-key")}}}
+	cfg.API.Vendor = vendors.All()[0]
 	cfg.API.Key, cfg.API.Path = config.NewSecret("sandbox-key"), "/v1/transactional/send"
 	box, _, err := startSandbox(t.Context(), cfg, "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = box.Stop(context.Background()) }()
-	if a := cfg.Accounts[0]; a.URL != box.URL() || a.Path != cfg.API.Path || box.Account("shop") == nil {
+	if a := cfg.Accounts[0]; a.URL != box.URL() || a.Path != cfg.API.Path || box.(*sandbox.Server).Account("shop") == nil {
 		t.Errorf("the account's mail goes to %s%s", a.URL, a.Path)
 	}
 }

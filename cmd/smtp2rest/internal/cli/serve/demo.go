@@ -16,7 +16,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/reach"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 	"github.com/smtp2rest/smtp2rest/relay/app"
-	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
+	"github.com/smtp2rest/smtp2rest/relay/provider"
 )
 
 // DemoCommand returns 'smtp2rest demo'.
@@ -42,7 +42,7 @@ difference and exits 1.`,
 type stage struct {
 	t    *terminal.Terminal
 	p    terminal.Palette
-	box  *sandbox.Server
+	box  provider.Sandbox
 	smtp string // the relay's address
 }
 
@@ -136,10 +136,10 @@ func (s *stage) play(ctx context.Context, sc scene) error {
 
 // await waits for the calls that should come. Some come after the relay has answered
 // the client.
-func (s *stage) await(ctx context.Context, n int) ([]sandbox.Call, error) {
+func (s *stage) await(ctx context.Context, n int) ([]provider.SandboxCall, error) {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	err := s.box.WaitFor(ctx, func(st sandbox.Stats) bool { return int(st.Calls) >= n && st.InFlight == 0 })
+	err := s.box.WaitFor(ctx, func(st provider.SandboxStats) bool { return int(st.Calls) >= n && st.InFlight == 0 })
 	if err != nil && ctx.Err() == nil {
 		return nil, err
 	}
@@ -150,14 +150,14 @@ func (s *stage) await(ctx context.Context, n int) ([]sandbox.Call, error) {
 func (s *stage) awaitEvent(ctx context.Context, kind string) error {
 	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
-	if err := s.box.WaitFor(ctx, func(st sandbox.Stats) bool { return st.Events[kind] > 0 }); err != nil {
+	if err := s.box.WaitFor(ctx, func(st provider.SandboxStats) bool { return st.Events[kind] > 0 }); err != nil {
 		return fmt.Errorf("the relay did not take the event %s: %w", kind, err)
 	}
 	_, err := fmt.Fprintf(s.t.Out, "  a signed event %s came back, and the relay answered %s\n", kind, s.p.Green("200"))
 	return err
 }
 
-func (s *stage) printCall(c sandbox.Call) {
+func (s *stage) printCall(c provider.SandboxCall) {
 	status := s.p.Green(fmt.Sprint(c.Status))
 	if c.Status != http.StatusOK {
 		status = s.p.Red(fmt.Sprint(c.Status))

@@ -10,11 +10,13 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
-	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
+	"github.com/smtp2rest/smtp2rest/relay/provider"
+	"github.com/smtp2rest/smtp2rest/relay/provider/vendors"
 )
 
 // SandboxCommand returns 'smtp2rest sandbox'.
 func SandboxCommand(t *terminal.Terminal) *cobra.Command {
+	vendor := vendors.All()[0]
 	c := &cobra.Command{
 		Use:   "sandbox",
 		Short: "Run a stand-in for the provider's API that sends nothing.",
@@ -34,7 +36,7 @@ signed events that tell what became of the mail it took: sent, delivered, bounce
 
 These recipients, at any domain, force an outcome:
 
-` + magicTable(),
+` + magicTable(vendor),
 		Example: terminal.Examples(
 			"smtp2rest sandbox",
 			"smtp2rest sandbox --listen 127.0.0.1:0 --json",
@@ -46,10 +48,10 @@ These recipients, at any domain, force an outcome:
 		Args: terminal.NoArgs(""),
 	}
 	fs := c.Flags()
-	var o sandbox.Options
+	var o provider.SandboxOptions
 	fs.StringVar(&o.Address, "listen", "127.0.0.1:8525", "`address` to listen on")
 	fs.StringVar(&o.Key, "key", "sandbox-key", "the API `key` that it accepts")
-	fs.StringVar(&o.Path, "path", "/v1/transactional/send", "`path` of the sending call below /api")
+	fs.StringVar(&o.Path, "path", vendor.Path, "`path` of the sending call below /api")
 	fs.Float64Var(&o.Rate, "rate", 0, "the `number` of calls that the account allows in a second; 0 is unlimited")
 	fs.IntVar(&o.Burst, "burst", 0, "the `number` of calls that it allows at once after a pause")
 	fs.BoolVar(&o.RetryAfterDate, "retry-after-date", false, "write Retry-After as a date instead of seconds")
@@ -66,17 +68,17 @@ These recipients, at any domain, force an outcome:
 	fs.BoolVar(&o.Webhook.Reorder, "webhook-reorder", false, "send the last event of a mail first")
 	asJSON := terminal.DeclareJSON(fs)
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
-		return runSandbox(cmd.Context(), t, o, *asJSON)
+		return runSandbox(cmd.Context(), t, vendor, o, *asJSON)
 	}
 	return c
 }
 
-func runSandbox(ctx context.Context, t *terminal.Terminal, o sandbox.Options, asJSON bool) error {
-	box := sandbox.New(o)
+func runSandbox(ctx context.Context, t *terminal.Terminal, vendor provider.Vendor, o provider.SandboxOptions, asJSON bool) error {
+	box := vendor.Sandbox(o)
 	if err := box.Start(context.WithoutCancel(ctx)); err != nil {
 		return err
 	}
-	if err := announceSandbox(t, box, o.Key, asJSON); err != nil {
+	if err := announceSandbox(t, vendor, box, o.Key, asJSON); err != nil {
 		return errors.Join(err, box.Stop(ctx))
 	}
 	<-ctx.Done()
@@ -85,7 +87,7 @@ func runSandbox(ctx context.Context, t *terminal.Terminal, o sandbox.Options, as
 	return box.Stop(stop)
 }
 
-func announceSandbox(t *terminal.Terminal, box *sandbox.Server, key string, asJSON bool) error {
+func announceSandbox(t *terminal.Terminal, vendor provider.Vendor, box provider.Sandbox, key string, asJSON bool) error {
 	if asJSON {
 		return terminal.PrintJSON(t.Out, struct {
 			API     string `json:"api"`
@@ -93,13 +95,13 @@ func announceSandbox(t *terminal.Terminal, box *sandbox.Server, key string, asJS
 			Sandbox string `json:"sandbox"`
 		}{box.URL(), key, origin(box)})
 	}
-	_, err := fmt.Fprintf(t.Out, "The sandbox listens; point a relay at it with\n\n  NEXUSPROMAIL_API_URL=%s NEXUSPROMAIL_API_KEY=%s FROM_EMAIL=relay@sandbox.example smtp2rest serve\n\n", box.URL(), quoted(key))
+	_, err := fmt.Fprintf(t.Out, "The sandbox listens; point a relay at it with\n\n  %s=%s %s=%s FROM_EMAIL=relay@sandbox.example smtp2rest serve\n\n", vendor.Variable("api_url"), box.URL(), vendor.Variable("api_key"), quoted(key))
 	return err
 }
 
-func magicTable() string {
+func magicTable(vendor provider.Vendor) string {
 	var b strings.Builder
-	for _, m := range sandbox.MagicRecipients() {
+	for _, m := range vendor.Sandbox(provider.SandboxOptions{Keep: -1}).MagicRecipients() {
 		fmt.Fprintf(&b, "  %-28s %s\n", m.LocalPart+"@", m.What)
 	}
 	return b.String()

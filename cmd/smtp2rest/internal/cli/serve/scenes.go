@@ -7,7 +7,7 @@ import (
 	"strings"
 
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/dialogue"
-	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
+	"github.com/smtp2rest/smtp2rest/relay/provider"
 )
 
 // scene is one mail of the demo, with the results that it should have.
@@ -126,7 +126,7 @@ func scenes() []scene {
 
 // compare returns the first difference between what happened and what should
 // happen.
-func (sc scene) compare(d *dialogue.Dialogue, calls []sandbox.Call) error {
+func (sc scene) compare(d *dialogue.Dialogue, calls []provider.SandboxCall) error {
 	if got := d.Reply(); !begins(got, sc.reply) {
 		return fmt.Errorf("the reply is %q, want %q", got, sc.reply)
 	}
@@ -143,11 +143,11 @@ func (sc scene) compare(d *dialogue.Dialogue, calls []sandbox.Call) error {
 
 // inOrder sorts calls by recipient, in the order of the scene. They are made at the
 // same time, and the demo should look the same each time.
-func (sc scene) inOrder(calls []sandbox.Call) []sandbox.Call {
-	position := func(c sandbox.Call) int {
+func (sc scene) inOrder(calls []provider.SandboxCall) []provider.SandboxCall {
+	position := func(c provider.SandboxCall) int {
 		return slices.IndexFunc(sc.calls, func(want expectedCall) bool { return want.to == c.To })
 	}
-	return slices.SortedStableFunc(slices.Values(calls), func(a, b sandbox.Call) int { return position(a) - position(b) })
+	return slices.SortedStableFunc(slices.Values(calls), func(a, b provider.SandboxCall) int { return position(a) - position(b) })
 }
 
 // begins compares word by word. %ID stands for any word, and of the last word only
@@ -166,7 +166,7 @@ func begins(got, want string) bool {
 	return true
 }
 
-func matchedBy(calls []sandbox.Call, want expectedCall) bool {
+func matchedBy(calls []provider.SandboxCall, want expectedCall) bool {
 	for _, c := range calls {
 		var body struct{ Subject, Text string }
 		if json.Unmarshal(c.Body, &body) != nil {

@@ -22,6 +22,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 	"github.com/smtp2rest/smtp2rest/relay/app"
 	"github.com/smtp2rest/smtp2rest/relay/config"
+	"github.com/smtp2rest/smtp2rest/relay/provider/vendors"
 )
 
 // DrainTime is how long mail that is being handed over may take after SIGTERM,
@@ -35,6 +36,7 @@ const closingTime = 10 * time.Second
 
 // Command returns 'smtp2rest serve'.
 func Command(t *terminal.Terminal) *cobra.Command {
+	key := vendors.All()[0].Variable("api_key")
 	c := &cobra.Command{
 		Use:   "serve",
 		Short: "Run the relay.",
@@ -42,7 +44,7 @@ func Command(t *terminal.Terminal) *cobra.Command {
 second Ctrl-C stops it at once. At SIGHUP it reads its configuration again, as with
 'smtp2rest reload'.
 
-Without --config, all settings come from the environment. NEXUSPROMAIL_API_KEY and
+Without --config, all settings come from the environment. ` + key + ` and
 FROM_EMAIL are needed; 'smtp2rest man config' names the variables of the others. With
 --config, the environment overrides the file. 'smtp2rest check' shows the settings that
 are in force.
@@ -57,7 +59,7 @@ the system chose. The setting log.format makes the log JSON.`,
 		Example: terminal.Examples(
 			"smtp2rest serve --sandbox",
 			"smtp2rest serve --sandbox --json",
-			"NEXUSPROMAIL_API_KEY=… FROM_EMAIL=hello@mail.example.com smtp2rest serve",
+			key+"=… FROM_EMAIL=hello@mail.example.com smtp2rest serve",
 			"smtp2rest serve --config /etc/smtp2rest/config.toml",
 		),
 		Args: terminal.NoArgs(""),
