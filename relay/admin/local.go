@@ -101,7 +101,7 @@ func (l *Local) Status(ctx context.Context) (Status, error) {
 	v.full = slices.ContainsFunc(more, func(w Warning) bool { return w.Full })
 	s.Warnings = v.warnings(s)
 	if err != nil {
-		s.Warnings = append(s.Warnings, Warning{Level: LevelTrouble, What: "it is not known what waits", Why: "the queue cannot be read: " + text(err.Error()),
+		s.Warnings = append(s.Warnings, Warning{Level: LevelTrouble, Cause: CauseQueueUnread, What: "it is not known what waits", Why: "the queue cannot be read: " + text(err.Error()),
 			Do: "see to the storage; the relay goes on by itself"})
 	}
 	s.Warnings = append(s.Warnings, more...)

@@ -104,14 +104,52 @@ type Warming struct {
 
 // Warning is something that an operator should know.
 type Warning struct {
-	Level string    `json:"level"`
-	What  string    `json:"what"`         // what waits, or failed
-	Why   string    `json:"why"`          // the cause
-	Do    string    `json:"do,omitempty"` // what to do about it
-	Since time.Time `json:"since,omitzero"`
-	Until time.Time `json:"until,omitzero"`
-	Full  bool      `json:"-"` // the queue takes no mail
+	Level string `json:"level"`
+	// Cause is one of the causes below, by which scripts can tell warnings apart. There
+	// may be several warnings of one cause.
+	Cause   string    `json:"cause"`
+	Account string    `json:"account,omitempty"` // whose cause it is, where there are several
+	Count   int64     `json:"count,omitempty"`   // of the recipients or mails that What counts
+	What    string    `json:"what"`              // what waits, or failed
+	Why     string    `json:"why"`               // the cause
+	Do      string    `json:"do,omitempty"`      // what to do about it
+	Since   time.Time `json:"since,omitzero"`
+	Until   time.Time `json:"until,omitzero"`
+	Full    bool      `json:"-"` // the queue takes no mail
 }
+
+// The causes of warnings.
+const (
+	CauseStopped       = "stopped"        // no daemon runs
+	CauseStuck         = "stuck"          // the daemon makes no progress
+	CauseKeyRefused    = "key_refused"    // the API refuses the key
+	CauseForbidden     = "forbidden"      // the API forbids mail (403) and takes none
+	CauseForbiddenMail = "forbidden_mail" // it forbids some mail, and takes others
+	CauseAPIDown       = "api_down"
+	CausePaused        = "paused" // the API asked to wait
+	CauseWarming       = "warming"
+	CauseHeld          = "held"    // by an operator
+	CauseOrphans       = "orphans" // mail of an account that is not configured
+	CauseFailed        = "failed"
+	CauseFailedMany    = "failed_many"
+	CauseOld           = "queue_old"    // the oldest mail waits for long
+	CauseQueueFull     = "queue_full"   // or nearly
+	CauseQueueUnread   = "queue_unread" // it cannot be read
+	CauseEngine        = "queue_stands" // mail is kept and cannot be sent
+	CauseStorage       = "storage"      // it cannot be written
+	CauseDisk          = "disk_low"
+	CauseMemory        = "memory"
+	CauseRecords       = "records" // history and suppressions are not kept
+	CauseUntold        = "untold"  // of failures nobody could be told of
+	CauseRefusedFiles  = "refused_files"
+	CauseRedirected    = "redirected"
+	CauseBadNews       = "bad_news"   // bounces and complaints of the last day
+	CauseBounces       = "bounces"    // more in the last day than notify.bounces
+	CauseComplaints    = "complaints" // more in the last day than notify.complaints
+	CauseEvents        = "events"     // the provider's cannot be kept
+	CauseForged        = "forged_events"
+	CauseNotify        = "notify" // a notification cannot be sent
+)
 
 // Page is one page of a list.
 type Page struct {

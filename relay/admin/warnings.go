@@ -22,39 +22,47 @@ func (v view) warnings(s Status) []Warning {
 		list = append(list, w)
 	}
 	if !v.running && open > 0 {
-		add(LevelTrouble, Warning{What: waits(open), Why: "no daemon runs on this queue", Do: "start smtp2rest"})
+		add(LevelTrouble, Warning{Cause: CauseStopped, What: waits(open), Why: "no daemon runs on this queue", Do: "start smtp2rest"})
 	}
 	for _, a := range v.all() {
 		what := v.allMail(open)
 		if len(v.others) > 0 {
 			what = "mail" + v.ofAccount(a.name) + " waits"
 		}
-		list = append(list, v.paceWarnings(a.pace, what)...)
+		list = append(list, v.paceWarnings(a.pace, v.nameOf(a.name), what)...)
 	}
 	for _, a := range v.all() {
 		for _, d := range a.warming {
 			if d.Full() {
-				add(LevelInfo, Warning{What: "ordinary mail" + v.ofAccount(a.name) + " from " + text(d.Domain) + " waits", Why: text(d.Why()), Until: utc(d.Next),
+				add(LevelInfo, Warning{Cause: CauseWarming, Account: v.nameOf(a.name), What: "ordinary mail" + v.ofAccount(a.name) + " from " + text(d.Domain) + " waits", Why: text(d.Why()), Until: utc(d.Next),
 					Do: "nothing: it goes on by itself the next day"})
 			}
 		}
 	}
 	if n := s.Queue.Held; n > 0 {
-		add(LevelInfo, Warning{What: recipients(n) + " held", Why: "stopped by an operator", Do: "'smtp2rest queue release --all' lets them go"})
+		add(LevelInfo, Warning{Cause: CauseHeld, Count: n, What: recipients(n) + " held", Why: "stopped by an operator", Do: "'smtp2rest queue release --all' lets them go"})
 	}
 	if n := s.Queue.Failed; n > 0 {
 		why := "given up; their senders were told where they could be"
 		if s.Queue.Unbounced > 0 {
 			why = fmt.Sprintf("given up; for %d the sender is still to be told", s.Queue.Unbounced)
 		}
-		add(LevelInfo, Warning{What: recipients(n) + " failed", Why: why,
+		add(LevelInfo, Warning{Cause: CauseFailed, Count: n, What: recipients(n) + " failed", Why: why,
 			Do: "'smtp2rest queue list --state failed' says why; then retry or drop them"})
 	}
 	if d := s.LastDay; d.any() {
-		add(LevelInfo, Warning{What: "in the last day " + d.words(), Why: "the provider told so after it had taken the mail",
+		add(LevelInfo, Warning{Cause: CauseBadNews, What: "in the last day " + d.words(), Why: "the provider told so after it had taken the mail",
 			Do: "'smtp2rest history --state bounced,complained --since 2d' says whose mail it was, and trace whether its sender was told"})
 	}
 	return list
+}
+
+// nameOf is the name of an account, where there are several.
+func (v view) nameOf(name string) string {
+	if len(v.others) == 0 {
+		return ""
+	}
+	return name
 }
 
 // ofAccount names an account behind a word, where there are several.
@@ -66,18 +74,29 @@ func (v view) ofAccount(name string) string {
 }
 
 // paceWarnings says what of an account's mail waits, and why.
-func (v view) paceWarnings(p pace.State, what string) []Warning {
+func (v view) paceWarnings(p pace.State, account, what string) []Warning {
 	switch b := p.Breaker; {
 	case b.Open:
-		return []Warning{{Level: LevelTrouble, What: what, Why: breakerWhy(b), Since: utc(b.Since), Until: utc(b.ProbeAt), Do: breakerDo(b.Why)}}
+		return []Warning{{Level: LevelTrouble, Cause: breakerCause(b.Why), Account: account, What: what, Why: breakerWhy(b), Since: utc(b.Since), Until: utc(b.ProbeAt), Do: breakerDo(b.Why)}}
 	case p.PausedUntil.After(v.now):
 		level := LevelInfo
 		if p.PausedUntil.Sub(v.now) > longPause {
 			level = LevelWarning
 		}
-		return []Warning{{Level: level, What: what, Why: string(pace.Paused), Until: utc(p.PausedUntil), Do: "nothing: mail goes on by itself"}}
+		return []Warning{{Level: level, Cause: CausePaused, Account: account, What: what, Why: string(pace.Paused), Until: utc(p.PausedUntil), Do: "nothing: mail goes on by itself"}}
 	}
 	return nil
+}
+
+func breakerCause(why pace.Why) string {
+	switch why {
+	case pace.KeyBad:
+		return CauseKeyRefused
+	case pace.Forbidden:
+		return CauseForbidden
+	default:
+		return CauseAPIDown
+	}
 }
 
 // breakerWhy says why mail waits, with what the API or the network said.

@@ -26,26 +26,37 @@ func AdminSocket(c *config.Config) string {
 	}
 }
 
-// operators are what every server for operators, supervisors and monitoring has.
-func (d *daemon) operators(c *core, reload func(context.Context) (admin.Reload, error)) admin.ServerOptions {
+// adminOptions are what an operator can be told, and do.
+func (d *daemon) adminOptions(c *core) admin.Options {
 	k := c.kept
 	local := admin.Options{
 		Version: d.opt.Version, Started: d.started, Pace: c.accounts[0].pace.State, Warming: c.accounts[0].warming.State,
-		Warnings: d.status, Log: d.opt.Log, Reload: reload,
+		Warnings: d.status, Log: d.opt.Log,
 		History: k.history, LeftOut: LeftOut(d.config),
 	}
-	names := []string{""}
 	for _, a := range c.accounts[1:] {
-		names = append(names, a.name)
 		local.Others = append(local.Others, admin.AccountOptions{Name: a.name, Pace: a.pace.State, Warming: a.warming.State})
 	}
-	past := admin.HistoryOptions{}
 	if k.queue != nil {
 		local.Queue = k.queue
 		local.LastDay = func(ctx context.Context, since time.Time) (day admin.LastDay, err error) {
 			day.Bounced, day.Complained, err = k.records.BadNews(ctx, since)
 			return day, err
 		}
+	}
+	return local
+}
+
+// operators are what every server for operators, supervisors and monitoring has.
+func (d *daemon) operators(c *core, reload func(context.Context) (admin.Reload, error)) admin.ServerOptions {
+	k, local := c.kept, d.adminOptions(c)
+	local.Reload = reload
+	names := []string{""}
+	for _, a := range c.accounts[1:] {
+		names = append(names, a.name)
+	}
+	past := admin.HistoryOptions{}
+	if k.queue != nil {
 		past.Store, past.Flush = k.records, k.recorder.Flush
 	}
 	a := admin.New(local)

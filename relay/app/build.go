@@ -125,7 +125,8 @@ func (d *daemon) build(ctx context.Context) (*core, error) {
 	}
 
 	events := d.buildEvents(c, accounts, telling)
-	return &core{memory, kept, accounts, in, users, events}, nil
+	whole := &core{memory, kept, accounts, in, users, events}
+	return whole, d.buildNotify(ctx, whole)
 }
 
 // engineOptions are those of each account's part of the queue's workers.

@@ -56,6 +56,6 @@ func redirectWarnings(c *config.Config) []admin.Warning {
 	if len(list) > most {
 		list = append(list[:most:most], "and more")
 	}
-	return []admin.Warning{{Level: admin.LevelWarning, What: "mail is redirected and does not reach its recipients",
+	return []admin.Warning{{Level: admin.LevelWarning, Cause: admin.CauseRedirected, What: "mail is redirected and does not reach its recipients",
 		Why: strings.Join(list, "; "), Do: "remove redirect_all from the configuration and reload when real mail is to be sent"}}
 }

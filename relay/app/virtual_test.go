@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/netip"
 	"os"
@@ -33,6 +34,7 @@ type world struct {
 	log   *journal
 	box   *sandbox.Server
 	net   *memnet.Listener
+	hooks *memnet.Listener // what the relay posts to hooks.example; a test serves it
 	boots []time.Time
 
 	mu  sync.Mutex
@@ -61,7 +63,7 @@ func inVirtualWorld(t *testing.T, settings string, further map[string]sandbox.Op
 	dir := memoryDir(t)
 	conf := load(t, "http://127.0.0.1:9/api", fmt.Sprintf("[queue]\ndata_dir = %q\nkeep_sent = \"30d\"\nmin_free = 0\n%s", dir, settings))
 	synctest.Test(t, func(t *testing.T) {
-		w := &world{t: t, conf: conf, dir: filepath.Join(dir, "0"), log: &journal{}, net: memnet.Listen()}
+		w := &world{t: t, conf: conf, dir: filepath.Join(dir, "0"), log: &journal{}, net: memnet.Listen(), hooks: memnet.Listen()}
 		w.box = sandbox.New(sandbox.Options{Key: "planted-key", Keep: 10_000, Accounts: further})
 		server := &http.Server{Handler: w.box.Handler()}
 		served := make(chan error, 1)
@@ -96,7 +98,7 @@ func (w *world) boot() {
 	conf := *w.conf
 	conf.Queue.DataDir = w.dir
 	log := slog.New(slog.NewTextHandler(w.log, nil))
-	p := &process{daemon: newDaemon(Options{Config: &conf, Version: "test", Log: log, dial: w.net.Dial}, newRegistry("test"), &health{})}
+	p := &process{daemon: newDaemon(Options{Config: &conf, Version: "test", Log: log, dial: w.dial}, newRegistry("test"), &health{})}
 	p.ctx, p.cut = context.WithCancel(context.Background())
 	var err error
 	p.core, err = p.build(p.ctx)
@@ -105,6 +107,14 @@ func (w *world) boot() {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	w.now = p
+}
+
+// dial leads to the sandbox, and to the hooks.
+func (w *world) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	if strings.HasPrefix(address, "hooks.example:") {
+		return w.hooks.Dial(ctx, network, address)
+	}
+	return w.net.Dial(ctx, network, address)
 }
 
 // leave takes the process away from new clients.

@@ -32,7 +32,7 @@ func (d *daemon) onStatus(w warner) { d.warnings = append(d.warnings, w) }
 func (d *daemon) status(ctx context.Context, now time.Time) []admin.Warning {
 	var warnings []admin.Warning
 	if err := d.health.live(ctx); err != nil {
-		warnings = append(warnings, admin.Warning{Level: admin.LevelTrouble, What: "queued mail is not sent", Why: err.Error(),
+		warnings = append(warnings, admin.Warning{Level: admin.LevelTrouble, Cause: admin.CauseStuck, What: "queued mail is not sent", Why: err.Error(),
 			Do: "see to the storage; if that is well, restart smtp2rest, and report it with the log"})
 	}
 	for _, w := range d.warnings {
@@ -58,7 +58,7 @@ func memoryWarnings(waiting int) []admin.Warning {
 	if waiting <= manyWait {
 		return nil
 	}
-	return []admin.Warning{{Level: admin.LevelWarning, What: "some clients are answered 452 and have to come again",
+	return []admin.Warning{{Level: admin.LevelWarning, Cause: admin.CauseMemory, What: "some clients are answered 452 and have to come again",
 		Why: fmt.Sprintf("%d mails wait for memory (limits.memory)", waiting),
 		Do:  "raise limits.memory if the machine has more, or let fewer or smaller mails come at once"}}
 }
@@ -72,7 +72,7 @@ func untoldWarnings(tally *bounce.Tally, since, now time.Time) []admin.Warning {
 	if n == 0 || now.Sub(latest) >= untoldFor {
 		return nil
 	}
-	return []admin.Warning{{Level: admin.LevelInfo, What: fmt.Sprintf("nobody was told of %d failed recipients since the start", n), Since: since.Round(0).UTC(),
+	return []admin.Warning{{Level: admin.LevelInfo, Cause: admin.CauseUntold, What: fmt.Sprintf("nobody was told of %d failed recipients since the start", n), Since: since.Round(0).UTC(),
 		Why: "their sender has no address that can receive mail and there is no bounce.postmaster, or was told of bounce.per_hour failures already; the latest was at " + latest.UTC().Format(time.RFC3339),
 		Do:  "the log says of which mails: 'given up', or 'no sender to tell'"}}
 }
@@ -101,7 +101,7 @@ func refusedFilesWarnings(clients []intake.RefusedFiles, since, now time.Time) [
 	if mails > 1 {
 		what = fmt.Sprintf("%d mails were refused for an attachment since the start", mails)
 	}
-	return []admin.Warning{{Level: admin.LevelInfo, What: what, Since: since.Round(0).UTC(),
+	return []admin.Warning{{Level: admin.LevelInfo, Cause: admin.CauseRefusedFiles, What: what, Since: since.Round(0).UTC(),
 		Why: "mail.attachments refuses them; the clients with the most are " + strings.Join(names, ", "),
 		Do:  "mail.attachments = \"strip\" sends such mail without its files and says so in it; \"send\" needs fields that the provider names"}}
 }
@@ -112,7 +112,7 @@ func engineWarnings(e *deliver.Group, place store.Place) []admin.Warning {
 	if err == nil {
 		return nil
 	}
-	return []admin.Warning{{Level: admin.LevelTrouble, What: "mail is kept and cannot be sent from the queue", Why: err.Error(), Since: since.Round(0).UTC(),
+	return []admin.Warning{{Level: admin.LevelTrouble, Cause: admin.CauseEngine, What: "mail is kept and cannot be sent from the queue", Why: err.Error(), Since: since.Round(0).UTC(),
 		Do: seeTo(place) + "; if the queue is damaged, stop smtp2rest: its next start says what to do"}}
 }
 
@@ -127,7 +127,7 @@ func orphanWarnings(ctx context.Context, q store.Queue, c *config.Config) []admi
 		if c.Account(name) != nil {
 			continue
 		}
-		warnings = append(warnings, admin.Warning{Level: admin.LevelTrouble, What: fmt.Sprintf("%d mails are held", counts[name]),
+		warnings = append(warnings, admin.Warning{Level: admin.LevelTrouble, Cause: admin.CauseOrphans, Account: name, Count: int64(counts[name]), What: fmt.Sprintf("%d mails are held", counts[name]),
 			Why: "they belong to account " + strconv.Quote(name) + ", which is not in the configuration",
 			Do:  "put the account back, or give them to another: 'smtp2rest queue reassign --account " + name + " --to default'"})
 	}
@@ -154,7 +154,7 @@ func forbiddenWarnings(ctx context.Context, p *pace.Pacer, q store.Queue) []admi
 	if n > 1 {
 		what = fmt.Sprintf("%d mails wait", n)
 	}
-	return []admin.Warning{{Level: admin.LevelWarning, What: what,
+	return []admin.Warning{{Level: admin.LevelWarning, Cause: admin.CauseForbiddenMail, What: what,
 		Why: "the API forbids it (HTTP 403), and takes others",
 		Do: "'smtp2rest queue show " + latest + "' says whose it is; the sender's domain may not be verified with the provider. " +
 			"It is tried again until the API takes it, and never bounced for this; or drop it"}}
@@ -166,10 +166,10 @@ func recordsWarnings(r store.Records, place store.Place) []admin.Warning {
 	since, damaged, err := r.Trouble()
 	switch {
 	case damaged:
-		return []admin.Warning{{Level: admin.LevelTrouble, What: "history, suppressions and the provider's events are not kept any more", Why: err.Error(), Since: since.Round(0).UTC(),
+		return []admin.Warning{{Level: admin.LevelTrouble, Cause: admin.CauseRecords, What: "history, suppressions and the provider's events are not kept any more", Why: err.Error(), Since: since.Round(0).UTC(),
 			Do: "restart smtp2rest: it sets the file aside and begins a new one, without the suppressions that were learnt; docs/operations.md says how to bring them over"}}
 	case err != nil:
-		return []admin.Warning{{Level: admin.LevelWarning, What: "history and suppressions are not kept", Why: err.Error(), Since: since.Round(0).UTC(),
+		return []admin.Warning{{Level: admin.LevelWarning, Cause: admin.CauseRecords, What: "history and suppressions are not kept", Why: err.Error(), Since: since.Round(0).UTC(),
 			Do: seeTo(place) + "; mail is not touched, and it goes on by itself"}}
 	}
 	return nil
@@ -178,7 +178,7 @@ func recordsWarnings(r store.Records, place store.Place) []admin.Warning {
 // storageWarnings tell of a queue that takes no mail, or soon will not.
 func storageWarnings(ctx context.Context, check *storageCheck, q store.Queue, place store.Place, c config.Queue) []admin.Warning {
 	if since, err := check.check(ctx); err != nil {
-		return []admin.Warning{{Level: admin.LevelTrouble, What: "no mail can be queued or sent from the queue", Why: err.Error(), Since: since.Round(0).UTC(),
+		return []admin.Warning{{Level: admin.LevelTrouble, Cause: admin.CauseStorage, What: "no mail can be queued or sent from the queue", Why: err.Error(), Since: since.Round(0).UTC(),
 			Do: seeTo(place) + "; the relay goes on by itself", Full: true}}
 	}
 	var warnings []admin.Warning
@@ -187,10 +187,10 @@ func storageWarnings(ctx context.Context, check *storageCheck, q store.Queue, pl
 	switch {
 	case err != nil: // the disk of a database is for those to watch who run it
 	case free <= least:
-		warnings = append(warnings, admin.Warning{Level: admin.LevelTrouble, What: "what the API does not take at once is answered 452", Why: why,
+		warnings = append(warnings, admin.Warning{Level: admin.LevelTrouble, Cause: admin.CauseDisk, What: "what the API does not take at once is answered 452", Why: why,
 			Do: "make room on it, or lower queue.min_free", Full: true})
 	case free <= 2*least:
-		warnings = append(warnings, admin.Warning{Level: admin.LevelWarning, What: "soon no mail can be queued", Why: why, Do: "make room on it"})
+		warnings = append(warnings, admin.Warning{Level: admin.LevelWarning, Cause: admin.CauseDisk, What: "soon no mail can be queued", Why: why, Do: "make room on it"})
 	}
 	if stats, err := q.Stats(ctx); err == nil { // else relay/admin says so
 		warnings = append(warnings, fullWarnings(stats, c)...)
@@ -223,13 +223,13 @@ func fullWarnings(stats queue.Stats, c config.Queue) []admin.Warning {
 		{"bytes", stats.Bytes, c.MaxBytes, "queue.max_size", size},
 	} {
 		if bound.limit > 0 && float64(bound.used) >= nearlyFull*float64(bound.limit) {
-			warnings = append(warnings, admin.Warning{Level: admin.LevelWarning, What: "when the queue is full, what the API does not take at once is answered 452",
+			warnings = append(warnings, admin.Warning{Level: admin.LevelWarning, Cause: admin.CauseQueueFull, What: "when the queue is full, what the API does not take at once is answered 452",
 				Why: fmt.Sprintf("the queue holds %d of the %d %s that %s allows", bound.used, bound.limit, bound.what, bound.setting),
 				Do:  bound.do + bound.setting, Full: bound.used >= bound.limit})
 		}
 	}
 	if stats.FailedMails >= manyFailed {
-		warnings = append(warnings, admin.Warning{Level: admin.LevelWarning, What: "they take room, and new mail is not refused for them while there is some",
+		warnings = append(warnings, admin.Warning{Level: admin.LevelWarning, Cause: admin.CauseFailedMany, What: "they take room, and new mail is not refused for them while there is some",
 			Why: fmt.Sprintf("%d mails failed, and are kept %s", stats.FailedMails, kept),
 			Do:  "'smtp2rest queue list --state failed' says why; retry or drop them, or lower queue.keep_failed"})
 	}
@@ -253,11 +253,11 @@ const (
 func eventWarnings(s webhook.Standing, now time.Time) []admin.Warning {
 	var warnings []admin.Warning
 	if s.Unkept != nil {
-		warnings = append(warnings, admin.Warning{Level: admin.LevelTrouble, What: "the provider's events cannot be kept, and it was told to send them again", Why: s.Unkept.Error(), Since: s.UnkeptSince.Round(0).UTC(),
+		warnings = append(warnings, admin.Warning{Level: admin.LevelTrouble, Cause: admin.CauseEvents, What: "the provider's events cannot be kept, and it was told to send them again", Why: s.Unkept.Error(), Since: s.UnkeptSince.Round(0).UTC(),
 			Do: "see to the storage; mail is not affected, but addresses that bounce are not learnt"})
 	}
 	if s.Forged >= forgedMany && now.Sub(s.ForgedSince) >= forgedFor && now.Sub(s.ForgedLast) < forgedOld {
-		warnings = append(warnings, admin.Warning{Level: admin.LevelWarning, What: "the provider's events may be refused",
+		warnings = append(warnings, admin.Warning{Level: admin.LevelWarning, Cause: admin.CauseForged, What: "the provider's events may be refused",
 			Why: fmt.Sprintf("%d requests to the webhook in a row had no good signature", s.Forged), Since: s.ForgedSince.Round(0).UTC(),
 			Do: "see that webhook.secret_file has the provider's secret; 'smtp2rest webhook register' gets a new one, and 'smtp2rest reload' takes it"})
 	}

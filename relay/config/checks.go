@@ -31,6 +31,8 @@ func checkOf(name string) func(string) error {
 		return checkHostname
 	case "url":
 		return checkURL
+	case "hook url":
+		return orEmpty(checkHookURL)
 	case "path":
 		return checkPath
 	case "email":
@@ -133,6 +135,28 @@ func hasPassword(s string) bool {
 	_, rest, _ := strings.Cut(s, "://")
 	at := strings.LastIndexByte(rest, '@')
 	return at >= 0 && strings.Contains(rest[:at], ":") || strings.Contains(strings.ToLower(rest), "password=")
+}
+
+// checkHookURL accepts an address of the operator's own. Its path and query may be a
+// secret and are not shown.
+func checkHookURL(s string) error {
+	const want = `write an address, as in "https://ops.example.com/smtp2rest"`
+	u, err := url.Parse(s)
+	if err != nil || settings.CheckText(s) != nil || !utf8.ValidString(s) {
+		return errors.New("found what is not a URL; " + want)
+	}
+	switch {
+	case u.User != nil:
+		return errors.New("found a URL with a user name in it; what is posted is signed instead")
+	case u.Scheme != "https" && u.Scheme != "http", u.Hostname() == "":
+		return errors.New("found a URL that begins with neither https:// nor http:// and a host; " + want)
+	case u.Fragment != "":
+		return errors.New("found a URL with a # in it; " + want)
+	}
+	if port := u.Port(); port != "" && !validPort(port) {
+		return fmt.Errorf("found port %s; allowed is from 1 to 65535", settings.Show(port))
+	}
+	return nil
 }
 
 func checkPath(s string) error {

@@ -17,6 +17,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/logs"
 	"github.com/smtp2rest/smtp2rest/relay/mail"
+	"github.com/smtp2rest/smtp2rest/relay/notify"
 	"github.com/smtp2rest/smtp2rest/relay/pace"
 	"github.com/smtp2rest/smtp2rest/relay/provider"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
@@ -57,6 +58,8 @@ type Config struct {
 	Log         logs.Settings     `toml:"log" doc:"The program's own log, on standard error."`
 	Suppression suppress.Settings `toml:"suppression" doc:"Addresses to which no mail may be sent (docs/suppression.md)."`
 	Webhook     Webhook           `toml:"webhook" doc:"Events from the provider. The secret comes from the environment variable WEBHOOK_SECRET, from the file that WEBHOOK_SECRET_FILE or secret_file names, or from the systemd credential webhook_secret."`
+
+	Notify Notify `toml:"notify" doc:"Who is told of failures (docs/notify.md): a key that is refused, an API that is down, a queue that is old or nearly full, a disk that is nearly full, mail that failed, many bounces or complaints. Nobody is, by default. The secret comes from the environment variable SMTP2REST_NOTIFY_SECRET, from the file that SMTP2REST_NOTIFY_SECRET_FILE or secret_file names, or from the systemd credential smtp2rest_notify_secret."`
 
 	// Warnings are about settings that work but are probably not intended, one line each.
 	Warnings []string
@@ -226,6 +229,15 @@ type Webhook struct {
 	PreviousSecretFile   string `toml:"previous_secret_file" check:"secret file" doc:"A file that contains only the secret before this one. 'smtp2rest webhook register' writes it."`
 	SuppressUnsubscribed bool   `toml:"suppress_unsubscribed" doc:"Refuses mail to addresses that unsubscribed. Otherwise they are only marked: they may still expect a receipt or a password reset."`
 	RegisterPath         string `toml:"register_path" default:"<register path>" check:"path" doc:"The path of the call that registers the endpoint, below api.url."`
+}
+
+// Notify says who is told of failures, and of which.
+type Notify struct {
+	notify.Settings
+	// It is always set if URL is.
+	Secret Secret `toml:"secret" env:"SMTP2REST_NOTIFY_SECRET" credential:"smtp2rest_notify_secret" doc:"The secret with which what is posted to url is signed. It is not set in the file."`
+	// Its content is in Secret.
+	SecretFile string `toml:"secret_file" check:"secret file" doc:"A file that contains only this secret. The path begins with /, or with ./ for the directory of this file."`
 }
 
 // Secrets returns the secrets with which events may be signed.

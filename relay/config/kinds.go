@@ -31,8 +31,11 @@ func kinds(field any, tag reflect.StructTag) settings.Value {
 		}
 		return text{p, checkOf(check)}
 	case *[]string:
-		if check == "domains" {
+		switch check {
+		case "domains":
 			return domains{p}
+		case "emails":
+			return emails{p}
 		}
 		return senders{p}
 	case *Secret:
@@ -148,6 +151,34 @@ func (d domains) Set(v any) error {
 }
 
 func (d domains) Text() string { return settings.QuoteList(*d.p) }
+
+// emails are addresses that get mail of ours.
+type emails struct{ p *[]string }
+
+// maxEmails bounds the recipients of a mail of ours.
+const maxEmails = 20
+
+func (e emails) Set(v any) error {
+	list, err := settings.TextList(v, `write a list of addresses, as in ["ops@example.com"]`)
+	if err != nil {
+		return err
+	}
+	if len(list) > maxEmails {
+		return fmt.Errorf("found %d addresses; allowed are at most %d", len(list), maxEmails)
+	}
+	for _, s := range list {
+		if s == "" {
+			return errors.New(`found ""; write an address, as in "ops@example.com"`)
+		}
+		if err := checkEmail(s); err != nil {
+			return err
+		}
+	}
+	*e.p = list
+	return nil
+}
+
+func (e emails) Text() string { return settings.QuoteList(*e.p) }
 
 // senders are addresses, or "@domain" for all of a domain.
 type senders struct{ p *[]string }

@@ -295,6 +295,7 @@ func unitFiles(v provider.Vendor) map[string]string {
 		"webhook_secret_previous": "/etc/credstore/smtp2rest_webhook_secret_previous",
 		"smtp2rest_admin_token":   "/etc/credstore/smtp2rest_admin_token",
 		"smtp2rest_store_url":     "/etc/credstore/smtp2rest_store_url",
+		"smtp2rest_notify_secret": "/etc/credstore/smtp2rest_notify_secret",
 	}
 }
 

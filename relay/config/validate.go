@@ -38,6 +38,7 @@ func (l *loader) validate() {
 	l.validateLogins()
 	l.validateAdmin()
 	l.validateWebhook()
+	l.validateNotify()
 	l.validatePlaces()
 }
 
@@ -405,6 +406,39 @@ func (l *loader) validateAdmin() {
 	}
 	if host, _, _ := net.SplitHostPort(a.Address); !loopbackHost(host) {
 		l.problem("admin.address", "found %s, which other machines reach, and no token; write 127.0.0.1, or %s", settings.Show(a.Address), l.ways(l.secretAt("admin.token")))
+	}
+}
+
+func (l *loader) validateNotify() {
+	n := &l.cfg.Notify
+	if len(n.Mail) > 0 && l.cfg.Queue.Mode == NoQueue {
+		l.problem("notify.mail", `is set, and queue.mode is "none": mail to tell of failures needs a queue; set notify.url instead`)
+	}
+	if n.URL != "" && !l.bad["notify.url"] {
+		l.validateHook("notify.url", n.URL, n.AllowInsecure, "notify.allow_insecure")
+		l.needSecret("notify.url", "notify.secret")
+	}
+	if (n.Bounces > 0 || n.Complaints > 0) && n.On() && l.cfg.Webhook.Address == "" {
+		for _, path := range []string{"notify.bounces", "notify.complaints"} {
+			if l.find(path).origin != "default" {
+				l.warn("%s: without webhook.address nothing is known of bounces and complaints", path)
+			}
+		}
+	}
+}
+
+// validateHook refuses an address to which what is posted would travel in the clear.
+func (l *loader) validateHook(path, address string, insecure bool, allow string) {
+	if u, err := url.Parse(address); err == nil && u.Scheme == "http" && !insecure && !loopbackHost(u.Hostname()) {
+		l.problem(path, "found an http:// address of another machine, so that what is posted could be read on the way; write https://, or set %s = true if nobody can listen there", allow)
+	}
+}
+
+// needSecret has a problem at a setting that is of no use without a secret.
+func (l *loader) needSecret(path, secret string) {
+	s := l.find(secret).Value.(interface{ Text() string })
+	if from := l.secretAt(secret); s.Text() == (Secret{}).String() && !l.secretRefused(from) {
+		l.problem(path, "is set, and %s is not: whoever gets it could not tell that it is from here; %s", secret, l.ways(from))
 	}
 }
 
