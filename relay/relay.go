@@ -59,6 +59,8 @@ type Client struct {
 	Session  string `json:"session,omitempty"`  // the SMTP session's id in the log
 	Redirect string `json:"redirect,omitempty"` // the address that gets the mail in place of its recipients
 	Fields   string `json:"fields,omitempty"`   // values of its listener for the payload; see mail.FormatValues
+	CopyOf   string `json:"copy_of,omitempty"`  // the mail of which this is the copy for the archive
+	CopyFor  string `json:"copy_for,omitempty"` // whom that was for, in part
 }
 
 // Remainder is a message with what came of the first try, for the queue to

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
+	"github.com/smtp2rest/smtp2rest/relay/archive"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/deliver"
@@ -47,6 +48,9 @@ func (d *daemon) build(ctx context.Context) (*core, error) {
 	tally := bounce.NewTally(d.metrics) // of senders that were told, or could not be
 	d.onStatus(func(_ context.Context, now time.Time) []admin.Warning { return untoldWarnings(tally, d.started, now) })
 
+	copies := archive.NewTally(d.metrics) // for archive_bcc
+	d.onStatus(func(_ context.Context, now time.Time) []admin.Warning { return archiveWarnings(copies, d.started, now) })
+
 	aliases, err := newAliases(c.Addresses, log)
 	if err != nil {
 		return nil, err
@@ -78,7 +82,7 @@ func (d *daemon) build(ctx context.Context) (*core, error) {
 
 	var queued intake.Queue = intake.NoQueue{} // what does not go out at once
 	if kept.queue != nil {
-		engines = deliver.NewGroup(d.engineOptions(c, kept, accounts, memory, tally)...)
+		engines = deliver.NewGroup(d.engineOptions(c, kept, accounts, memory, tally, copies)...)
 		engines.Start()
 		telling = engines.Engine("")
 		d.onDrain(func(context.Context) { engines.StopClaiming() })
@@ -107,6 +111,7 @@ func (d *daemon) build(ctx context.Context) (*core, error) {
 		Aliases:      aliases,
 		History:      kept.history,
 		Tally:        tally,
+		Copies:       copies,
 		Log:          log,
 		Metrics:      d.metrics,
 	})
@@ -130,7 +135,7 @@ func (d *daemon) build(ctx context.Context) (*core, error) {
 }
 
 // engineOptions are those of each account's part of the queue's workers.
-func (d *daemon) engineOptions(c *config.Config, kept kept, accounts []account, memory *budget.Budget, tally *bounce.Tally) []deliver.Options {
+func (d *daemon) engineOptions(c *config.Config, kept kept, accounts []account, memory *budget.Budget, tally *bounce.Tally, copies *archive.Tally) []deliver.Options {
 	var each []deliver.Options
 	for _, a := range accounts {
 		each = append(each, deliver.Options{
@@ -144,6 +149,7 @@ func (d *daemon) engineOptions(c *config.Config, kept kept, accounts []account, 
 			History:  kept.history,
 			Records:  written{kept.records, kept.recorder},
 			Tally:    tally,
+			Copies:   copies,
 			Log:      d.logOf(a.name),
 			Metrics:  d.metricsOf(a.name),
 		})

@@ -109,6 +109,8 @@ func lines(setting string) string {
 		"notify.url":                   "secret_file = \"F/key\"\n|url = \"https://ops.example.com/hook\"",
 		"notify.secret_file":           `secret_file = "F/key"`,
 		"log.level":                    `level = "debug"`,
+		"archive_bcc":                  `archive_bcc = "archive@example.com"`,
+		"account.archive_bcc":          `archive_bcc = "archive@example.com"`,
 		"redirect_all":                 `redirect_all = "dev@example.com"`,
 		"listener.redirect_all":        `redirect_all = "dev@example.com"`,
 		"account.redirect_all":         `redirect_all = "dev@example.com"`,

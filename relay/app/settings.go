@@ -125,9 +125,15 @@ func engineSettings(c *config.Config, account string) deliver.Settings {
 
 func intakeSettings(c *config.Config) intake.Settings {
 	s := intake.Settings{Mapping: Mapping(c, ""), Bounce: bounces(c, ""), Wait: c.Delivery.Wait, Subjects: c.History.Subjects}
+	s.Archive = c.ArchiveBcc
 	s.Choice, s.Others = choice(c), map[string]intake.AccountSettings{}
 	for _, name := range accountNames(c)[1:] {
 		s.Others[name] = intake.AccountSettings{Mapping: Mapping(c, name), Bounce: bounces(c, name)}
+		if a := c.Account(name); a != nil {
+			of := s.Others[name]
+			of.Archive = a.ArchiveBcc
+			s.Others[name] = of
+		}
 	}
 	return s
 }

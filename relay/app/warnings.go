@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
+	"github.com/smtp2rest/smtp2rest/relay/archive"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/deliver"
@@ -75,6 +76,21 @@ func untoldWarnings(tally *bounce.Tally, since, now time.Time) []admin.Warning {
 	return []admin.Warning{{Level: admin.LevelInfo, Cause: admin.CauseUntold, What: fmt.Sprintf("nobody was told of %d failed recipients since the start", n), Since: since.Round(0).UTC(),
 		Why: "their sender has no address that can receive mail and there is no bounce.postmaster, or was told of bounce.per_hour failures already; the latest was at " + latest.UTC().Format(time.RFC3339),
 		Do:  "the log says of which mails: 'given up', or 'no sender to tell'"}}
+}
+
+// archiveWarnings tell of copies that the archive did not get.
+func archiveWarnings(copies *archive.Tally, since, now time.Time) []admin.Warning {
+	n, latest := copies.Missed()
+	if n == 0 || now.Sub(latest) >= untoldFor {
+		return nil
+	}
+	what := "1 copy for the archive was not sent since the start"
+	if n > 1 {
+		what = fmt.Sprintf("%d copies for the archive were not sent since the start", n)
+	}
+	return []admin.Warning{{Level: admin.LevelWarning, What: what, Since: since.Round(0).UTC(),
+		Why: "the API refused it, it bounced, or the queue could not take it; the mails themselves went their way; the latest was at " + latest.UTC().Format(time.RFC3339),
+		Do:  "see that archive_bcc receives mail and is not suppressed ('smtp2rest suppressions'); the log names the mails (copy_of), and 'smtp2rest queue retry' sends copies that failed again"}}
 }
 
 // mostNamed is how many clients a warning names.

@@ -75,6 +75,7 @@ type Attempt struct {
 	// For the log; may be empty.
 	Session  string // of the SMTP client
 	BounceOf string // id of the mail that this one is a bounce of
+	CopyOf   string // id of the mail that this one is the archive's copy of
 	Trace    string // the mail's W3C traceparent
 }
 
@@ -231,7 +232,7 @@ func (s *Sender) log(a Attempt, out relay.Outcome) {
 // ids returns the attributes that lines about this attempt have in common.
 func (a Attempt) ids() []slog.Attr {
 	attrs := []slog.Attr{slog.String("id", a.MessageID), slog.String("from", a.From), slog.String("to", a.To)}
-	for _, more := range []slog.Attr{slog.String("session", a.Session), slog.String("bounce_of", a.BounceOf), slog.String("trace", a.Trace)} {
+	for _, more := range []slog.Attr{slog.String("session", a.Session), slog.String("bounce_of", a.BounceOf), slog.String("copy_of", a.CopyOf), slog.String("trace", a.Trace)} {
 		if more.Value.String() != "" {
 			attrs = append(attrs, more)
 		}

@@ -33,6 +33,7 @@ type Account struct {
 	Foreign        mail.SenderPolicy `toml:"foreign" usual:"sender.foreign" words:"rewrite refuse" example:"\"rewrite\"" doc:"What becomes of the account's mail from other domains, as sender.foreign."`
 	Fields         settings.Pairs    `toml:"fields" usual:"mail.fields" check:"header fields" example:"{ \"X-Tag\" = \"tags[]\" }" doc:"The JSON fields that take the values of headers in the account's mail, as mail.fields."`
 	RedirectAll    string            `toml:"redirect_all" check:"email" doc:"The account's mail goes to this address in place of its recipients (docs/staging.md). \"\": to them."`
+	ArchiveBcc     string            `toml:"archive_bcc" usual:"archive_bcc" check:"email" example:"\"\"" doc:"A copy of each of the account's mails goes to this address. \"\": none."`
 	WebhookSecret  Secret            `toml:"webhook_secret" env:"WEBHOOK_SECRET_<NAME>" credential:"webhook_secret_<name>" doc:"What the provider signs the account's events with. It is a secret and not set in the file."`
 	// As written; what is in it is in WebhookSecret.
 	WebhookSecretFile string `toml:"webhook_secret_file" check:"secret file" doc:"File that holds this secret. The account's events come in at webhook.path with / and its name behind it."`
@@ -84,6 +85,7 @@ func (l *loader) deriveAccounts() {
 		inherit(l, i, "connect_timeout", &a.ConnectTimeout, min(c.API.ConnectTimeout, a.Timeout))
 		inherit(l, i, "concurrency", &a.Concurrency, c.API.Concurrency)
 		inherit(l, i, "foreign", &a.Foreign, c.Sender.Foreign)
+		inherit(l, i, "archive_bcc", &a.ArchiveBcc, c.ArchiveBcc)
 		inherit(l, i, "fields", &a.Fields, c.Mail.HeaderFields)
 		a.URL = strings.TrimRight(a.URL, "/")
 		if a.Burst == 0 {

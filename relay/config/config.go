@@ -35,6 +35,7 @@ import (
 type Config struct {
 	Hostname    string `toml:"hostname" usual:"the name of this machine" check:"hostname" example:"\"relay.example.com\"" doc:"The name with which the relay greets SMTP clients."`
 	RedirectAll string `toml:"redirect_all" check:"email" doc:"All mail goes to this address in place of its recipients, whom it names at its top (docs/staging.md)."`
+	ArchiveBcc  string `toml:"archive_bcc" check:"email" doc:"A copy of each mail that is accepted goes to this address, as a call of its own (docs/archive.md). \"\": none."`
 	// The users of this file are at the end of Users.
 	UsersFile string `toml:"users_file" check:"file" doc:"A file of users who may log in, in addition to [[user]]. It has lines of name:hash, as htpasswd -B and 'smtp2rest hash-password' write them, and is read again when it changes."`
 	Addresses Addresses

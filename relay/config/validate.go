@@ -27,6 +27,7 @@ func (l *loader) validate() {
 	l.validateAliases()
 	l.validateFields()
 	l.validateDelivery()
+	l.validateArchive()
 	l.validateStore()
 	l.validateLimits()
 	for i := range l.cfg.Warming {
@@ -113,6 +114,21 @@ func (l *loader) validateDelivery() {
 	}
 	if d.Retry.Max < d.Retry.First {
 		l.problem("delivery.retry_max", "found %s, shorter than delivery.retry_first (%s)", settings.Quote(settings.FormatDuration(d.Retry.Max)), settings.Quote(settings.FormatDuration(d.Retry.First)))
+	}
+}
+
+// validateArchive refuses copies that nothing would keep.
+func (l *loader) validateArchive() {
+	if l.cfg.Queue.Mode != NoQueue {
+		return
+	}
+	if l.cfg.ArchiveBcc != "" {
+		l.problem("archive_bcc", "is set, and queue.mode is \"none\": copies are sent from the queue; change one of them")
+	}
+	for i, a := range l.cfg.Accounts {
+		if path := l.accountAt(i, "archive_bcc"); a.ArchiveBcc != "" && l.find(path).origin == "file" {
+			l.problem(path, "is set, and queue.mode is \"none\": copies are sent from the queue; change one of them")
+		}
 	}
 }
 

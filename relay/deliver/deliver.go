@@ -16,6 +16,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/smtp2rest/smtp2rest/relay/archive"
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
 	"github.com/smtp2rest/smtp2rest/relay/history"
@@ -39,9 +40,10 @@ type Options struct {
 	// Memory returns a new share of the memory for a mail; nil: no limit.
 	Memory func() Memory
 
-	History history.Noter // nil: history.Nothing
-	Records Records       // nil: no sender is told of what fails late
-	Tally   *bounce.Tally // nil: a new one
+	History history.Noter  // nil: history.Nothing
+	Records Records        // nil: no sender is told of what fails late
+	Tally   *bounce.Tally  // nil: a new one
+	Copies  *archive.Tally // nil: a new one
 	Log     *slog.Logger
 	Metrics prometheus.Registerer // nil: none
 
@@ -114,6 +116,9 @@ func New(o Options) *Engine {
 	}
 	if o.Tally == nil {
 		o.Tally = bounce.NewTally(o.Metrics)
+	}
+	if o.Copies == nil {
+		o.Copies = archive.NewTally(o.Metrics)
 	}
 	e := &Engine{
 		opt:            o,

@@ -11,6 +11,10 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
 
+// copiesLane is that of all copies for the archive, so that no sender's mail waits behind
+// them. It is nobody's address.
+const copiesLane = "copies for the archive"
+
 // Keep enqueues what intake left to do. When it returns nil, that is on disk. It
 // implements intake.Queue.
 func (e *Engine) Keep(ctx context.Context, parts ...relay.Remainder) error {
@@ -19,6 +23,9 @@ func (e *Engine) Keep(ctx context.Context, parts ...relay.Remainder) error {
 	for i, r := range parts {
 		mail := queue.NewMail(*r.Message)
 		mail.Lane = suppress.Normalise(r.Message.From)
+		if r.Message.Client.CopyOf != "" {
+			mail.Lane = copiesLane
+		}
 		mail.Domain, mail.Urgent = r.Domain, r.Urgent
 		for n, out := range r.Outcomes {
 			to := &mail.Recipients[n]

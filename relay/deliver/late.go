@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/archive"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
 	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
@@ -113,6 +114,15 @@ func untold(r history.Recipient) bool {
 func (e *Engine) tellLate(ctx context.Context, m history.Mail, to string, event relay.Event) error {
 	now := e.opt.Now()
 	facts := []history.Fact{}
+	if of := m.Client.CopyOf; of != "" {
+		e.opt.Log.Warn("a copy for the archive failed after it was sent", "id", m.ID, "copy_of", of, "to", to, "event", event.ID, "type", event.Type)
+		told := history.Told{ID: m.ID, Recipients: []string{to}, Late: true, At: now}
+		if err := e.opt.Records.Write(ctx, history.Changes(told)); err != nil {
+			return err
+		}
+		e.opt.Copies.Count(archive.Failed, now)
+		return nil
+	}
 	told := history.Told{ID: m.ID, Recipients: []string{to}, Late: true, At: now}
 	mail, came := e.lateBounce(m, to, event, now)
 	if mail != nil {

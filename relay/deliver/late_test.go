@@ -144,6 +144,7 @@ func TestWhoIsToldLate(t *testing.T) {
 		"the postmaster":               {newRecord("root@localhost"), unchanged, []relay.Event{hardBounce()}, "postmaster@sandbox.example", history.StepTold},
 		"the null sender":              {newRecord(""), unchanged, []relay.Event{hardBounce(), hardBounce()}, "", history.StepNotTold},
 		"a machine's answer":           {bob(func(o *oneRecord) { o.mail.AutoReply = true }), unchanged, []relay.Event{hardBounce()}, "", history.StepNotTold},
+		"a copy for the archive":       {bob(func(o *oneRecord) { o.mail.Client.CopyOf = "x" }), unchanged, []relay.Event{hardBounce(), hardBounce()}, "", history.StepNotTold},
 		"off":                          {newRecord(shop), func(s *Settings) { s.Late = false }, []relay.Event{hardBounce()}, "", ""},
 		"a complaint":                  {newRecord(shop), unchanged, []relay.Event{complaint}, "", ""},
 		"a complaint, where wanted":    {newRecord(shop), func(s *Settings) { s.Complaints = true }, []relay.Event{complaint, hardBounce()}, shop, history.StepTold},

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/archive"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
 	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
@@ -209,6 +210,10 @@ func numbersOf(b queue.Bounce) []int {
 // recordBounce records and counts what came of a bounce.
 func (e *Engine) recordBounce(b queue.Bounce, mail *queue.Mail, came bounce.Telling) {
 	now := e.opt.Now()
+	if b.Mail.Message.Client.CopyOf != "" {
+		e.opt.Copies.Count(archive.Failed, now)
+		return
+	}
 	e.opt.Tally.Count(came, len(b.Failed), now)
 	told := history.Told{ID: b.Mail.Message.ID, At: now}
 	for _, r := range b.Failed {
@@ -226,6 +231,10 @@ func (e *Engine) recordBounce(b queue.Bounce, mail *queue.Mail, came bounce.Tell
 func (e *Engine) bounceFor(b queue.Bounce, header []byte) (*queue.Mail, bounce.Telling) {
 	now := e.opt.Now()
 	m := b.Mail.Message
+	if of := m.Client.CopyOf; of != "" {
+		e.opt.Log.Warn("a copy for the archive was given up", "id", m.ID, "copy_of", of, "to", b.Failed[0].Addr, "why", reason(b.Failed[0]))
+		return nil, bounce.Nobody
+	}
 	m.Raw = header
 	failed := make([]bounce.Failure, len(b.Failed))
 	for i, r := range b.Failed {

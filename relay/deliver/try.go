@@ -75,7 +75,7 @@ func (e *Engine) redirects(c relay.Client) bool {
 // attemptAt returns the attempt that was claimed, without its body.
 func attemptAt(c queue.Claim) attempt.Attempt {
 	m := c.Mail.Message
-	return attempt.Attempt{MessageID: m.ID, From: m.From, To: c.Addr, Number: c.Attempt, Session: m.Client.Session, BounceOf: c.Mail.BounceOf}
+	return attempt.Attempt{MessageID: m.ID, From: m.From, To: c.Addr, Number: c.Attempt, Session: m.Client.Session, BounceOf: c.Mail.BounceOf, CopyOf: m.Client.CopyOf}
 }
 
 // decide returns how to settle a recipient after an attempt that ended now.

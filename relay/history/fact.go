@@ -43,7 +43,7 @@ func NewCame(m *relay.Message, head Head) Came {
 	c.head.Client = relay.Client{
 		Addr: clip(m.Client.Addr, maxName), Helo: clip(m.Client.Helo, maxName), User: clip(m.Client.User, maxName),
 		Listener: clip(m.Client.Listener, maxName), Session: clip(m.Client.Session, maxName), Redirect: clip(m.Client.Redirect, maxAddress),
-		Fields: clip(m.Client.Fields, maxFields),
+		Fields: clip(m.Client.Fields, maxFields), CopyOf: clip(m.Client.CopyOf, maxName), CopyFor: clip(m.Client.CopyFor, maxFields),
 	}
 	return c
 }

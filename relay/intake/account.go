@@ -21,6 +21,7 @@ type Account struct {
 type AccountSettings struct {
 	Mapping provider.Mapping
 	Bounce  bounce.Options
+	Archive string // gets a copy of each mail that is accepted; "": nobody
 }
 
 // Choice says which account sends a mail, where there are several. The first that
@@ -44,7 +45,7 @@ func (in *Intake) settingsOf(account string) AccountSettings {
 	if a, ok := s.Others[account]; ok {
 		return a
 	}
-	return AccountSettings{s.Mapping, s.Bounce}
+	return AccountSettings{s.Mapping, s.Bounce, s.Archive}
 }
 
 // several reports whether there is a choice at all.

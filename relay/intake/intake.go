@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -16,6 +17,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/archive"
 	"github.com/smtp2rest/smtp2rest/relay/attempt"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
 	"github.com/smtp2rest/smtp2rest/relay/history"
@@ -76,11 +78,12 @@ type Options struct {
 	Suppressions *suppress.List
 	Others       map[string]Account // the accounts besides the default one; usually none
 	Queue        Queue
-	Warming      Warming       // nil: NoWarming
-	Aliases      Aliases       // nil: NoAliases
-	Marks        Marks         // nil: a restart forgets mail that a client was told to send again
-	History      history.Noter // nil: history.Nothing
-	Tally        *bounce.Tally // nil: a new one
+	Warming      Warming        // nil: NoWarming
+	Aliases      Aliases        // nil: NoAliases
+	Marks        Marks          // nil: a restart forgets mail that a client was told to send again
+	History      history.Noter  // nil: history.Nothing
+	Tally        *bounce.Tally  // nil: a new one
+	Copies       *archive.Tally // nil: a new one
 	Log          *slog.Logger
 	Metrics      prometheus.Registerer // nil: none
 }
@@ -117,6 +120,9 @@ func New(o Options) *Intake {
 	if o.Tally == nil {
 		o.Tally = bounce.NewTally(o.Metrics)
 	}
+	if o.Copies == nil {
+		o.Copies = archive.NewTally(o.Metrics)
+	}
 	in := &Intake{opt: o, recall: newRecall(), metrics: newMetrics(o.Metrics)}
 	in.calls, in.endCalls = context.WithCancel(context.Background())
 	in.set.Store(&o.Settings)
@@ -128,6 +134,7 @@ type Settings struct {
 	Mapping  provider.Mapping
 	Bounce   bounce.Options
 	Wait     time.Duration // how long a client waits for the API's answer
+	Archive  string        // gets a copy of each mail of the default account that is accepted
 	Subjects bool          // whether the history stores subjects
 
 	Others map[string]AccountSettings // of the accounts besides the default one
@@ -282,7 +289,7 @@ func (in *Intake) process(ctx context.Context, log *slog.Logger, s *transaction,
 			return forAll(reply.FromNotAllowed(author))
 		}
 	}
-	in.record(s, parsed)
+	head := in.record(s, parsed)
 	r := relay.Remainder{Message: m, Domain: domainOf(parsed.From.Email)}
 	r.Urgent = in.of(m.Account).Warming.Urgent(r.Domain, m.From)
 	r.Outcomes = in.tryAll(ctx, r, body, s.before)
@@ -297,6 +304,9 @@ func (in *Intake) process(ctx context.Context, log *slog.Logger, s *transaction,
 		}
 	}
 	each, kept := in.settle(ctx, s)
+	if slices.ContainsFunc(each, (*reply.Reply).Positive) {
+		in.archive(ctx, log, r, head)
+	}
 	return replies{each, of, kept}
 }
 

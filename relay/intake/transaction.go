@@ -26,8 +26,8 @@ type transaction struct {
 	leftOut  []mail.Omission
 }
 
-// record records a mail that was mapped.
-func (in *Intake) record(s *transaction, parsed *mail.Mail) {
+// record records a mail that was mapped, and returns what it says of it.
+func (in *Intake) record(s *transaction, parsed *mail.Mail) history.Head {
 	head := history.Head{
 		MessageID: parsed.MessageID, Author: parsed.From.Email, Subject: in.subject(parsed.Subject), TraceParent: s.trace,
 		LeftOut: history.LeftOutOf(parsed.Omissions),
@@ -38,6 +38,7 @@ func (in *Intake) record(s *transaction, parsed *mail.Mail) {
 		}
 	}
 	in.recordCame(s, head)
+	return head
 }
 
 // recordUnmapped records a mail that was refused before or by the mapping.

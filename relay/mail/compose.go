@@ -1,6 +1,7 @@
 package mail
 
 import (
+	"html"
 	"strings"
 
 	"github.com/smtp2rest/smtp2rest/relay/mail/mime"
@@ -102,9 +103,26 @@ func (c *composer) compose(root *mime.Part) *Refusal {
 	if strings.TrimSpace(c.mail.HTML) == "" {
 		c.mail.HTML = c.textToHTML(c.mail.Text) // the API requires html
 	}
+	if c.options.CopyFor != "" {
+		c.nameRecipients()
+	}
 	refusal := c.attach()
 	c.take(EscapedSize(c.mail.HTML) + EscapedSize(c.mail.Text))
 	return refusal
+}
+
+// nameRecipients has the bodies of an archive's copy begin with whom the mail was for: the
+// API takes one recipient, and that is the archive.
+func (c *composer) nameRecipients() {
+	m, line := c.mail, "Copy for the archive. This mail was for "+mime.OneLine(c.options.CopyFor)+"."
+	if !c.take(len(m.Text) + len(m.HTML) + 2*len(line)) {
+		return
+	}
+	if m.Text != "" {
+		m.Text = line + "\n\n" + m.Text
+	}
+	before, rest := SplitTop(m.HTML)
+	m.HTML = before + "<p><em>" + html.EscapeString(line) + "</em></p>\n" + rest
 }
 
 // readable reports whether raw bytes are a mail: whether they have a header, or a body

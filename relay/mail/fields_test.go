@@ -136,3 +136,12 @@ func TestBouncesHaveNoValues(t *testing.T) {
 		t.Error(got)
 	}
 }
+
+// TestTheCopyOfAnArchiveSaysWhomItWasFor, in both bodies, and as text.
+func TestTheCopyOfAnArchiveSaysWhomItWasFor(t *testing.T) {
+	m, _ := withFields(t, "", relay.Client{CopyOf: "id", CopyFor: "bob@example.net, <b>@example.net\r\nand 3 more"})
+	const line = "Copy for the archive. This mail was for bob@example.net, "
+	if m.Text != line+"<b>@example.net  and 3 more.\n\nbody\n" || !strings.HasPrefix(m.HTML, "<p><em>"+line+"&lt;b&gt;@example.net  and 3 more.</em></p>\n") {
+		t.Errorf("%q\n%q", m.Text, m.HTML)
+	}
+}

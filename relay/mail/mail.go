@@ -52,7 +52,8 @@ type Options struct {
 	Redirect      string
 	Redirects     map[string]string
 	OtherRedirect string
-	PassHeaders   bool // pass on headers that have no field of their own; else they are left out
+	PassHeaders   bool   // pass on headers that have no field of their own; else they are left out
+	CopyFor       string // whom the mail was for of which this is a copy for the archive; "": it is none
 	// Sources are the headers whose values go into fields that the API does not document.
 	// HeaderField is the one of Mail.Headers. Values are set whatever the mail says, and
 	// UserValues are those of users who have their own.
@@ -82,6 +83,7 @@ func (o Options) ForClient(c relay.Client) Options {
 	o = o.For(c.User)
 	o.Redirect = cmp.Or(o.Redirect, c.Redirect, o.Redirects[c.User], o.OtherRedirect)
 	o.Values = o.valuesOf(c)
+	o.CopyFor = c.CopyFor
 	return o
 }
 

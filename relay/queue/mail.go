@@ -152,6 +152,9 @@ func BounceID(id string, recipients []int) string {
 // provider had taken the mail. The address is normalised by the caller.
 func LateBounceID(id, address string) string { return bounceID(id, []byte("late "+address)) }
 
+// CopyID is the id of the copy of a mail for the archive.
+func CopyID(id string) string { return bounceID(id, []byte("archive copy")) }
+
 func bounceID(id string, cause []byte) string {
 	h := sha256.New()
 	h.Write([]byte(id))

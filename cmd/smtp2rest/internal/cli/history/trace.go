@@ -140,6 +140,7 @@ func printHead(t *terminal.Terminal, m history.Mail) error {
 	line("client", queue.ClientText(m.Client))
 	line("trace", terminal.Printable(m.TraceParent))
 	line("bounce of", terminal.Printable(m.BounceOf))
+	line("copy of", terminal.Printable(m.Client.CopyOf))
 	for i, l := range m.LeftOut {
 		name := ""
 		if i == 0 {
@@ -171,6 +172,9 @@ func (s step) order() time.Time {
 // steps returns all of them, oldest first.
 func steps(m history.Mail) []step {
 	came := "received"
+	if m.Client.CopyOf != "" {
+		came = "copied for the archive"
+	}
 	if m.BounceOf != "" {
 		came = "written by this relay"
 	}

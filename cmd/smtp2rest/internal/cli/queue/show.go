@@ -73,6 +73,7 @@ func showMail(t *terminal.Terminal, m admin.Mail) error {
 	line("account", terminal.Printable(m.Account))
 	line("size", terminal.Size(m.Size))
 	line("bounce of", terminal.Printable(m.BounceOf))
+	line("copy of", terminal.Printable(m.Client.CopyOf))
 	if m.Urgent {
 		line("urgent", "not bound by the warming of its domain")
 	}
