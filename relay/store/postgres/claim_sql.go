@@ -9,7 +9,7 @@ package postgres
 // what a table looked like when the session began.
 const claimFunction = `
 CREATE FUNCTION smtp2rest.promote_1(moment bigint, longest bigint, most int) RETURNS void LANGUAGE plpgsql
-	SET enable_seqscan = off SET enable_sort = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
+	SET enable_seqscan = off SET jit = off SET enable_sort = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
 	IF EXISTS (SELECT 1 FROM smtp2rest.recipients WHERE state = 1 AND due <= moment) THEN
 		UPDATE smtp2rest.recipients r SET state = 0 FROM (SELECT mail, n FROM smtp2rest.recipients
@@ -23,7 +23,7 @@ END $$;
 
 -- Up to so many lanes of an account that have something ready, from after one on.
 CREATE FUNCTION smtp2rest.lanes_1(of_account text, INOUT turns text[], INOUT lanes text[], most int, closed text[]) LANGUAGE plpgsql
-	SET enable_seqscan = off SET enable_sort = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
+	SET enable_seqscan = off SET jit = off SET enable_sort = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
 	begin_turn text COLLATE "C" := turns[1];
 	begin_lane text COLLATE "C" := lanes[1];
@@ -64,7 +64,7 @@ END $$;
 
 -- The lane of the mail that came last, before the others. See queue.ClaimRequest.
 CREATE FUNCTION smtp2rest.latest_1(of_account text, INOUT turns text[], INOUT lanes text[], closed text[], passed bigint[]) LANGUAGE plpgsql
-	SET enable_seqscan = off AS $$
+	SET enable_seqscan = off SET jit = off AS $$
 DECLARE
 	pick record;
 	place int;
@@ -89,7 +89,7 @@ CREATE FUNCTION smtp2rest.claim_1(of_relay bigint, of_account text, moment bigin
 	limited text[], allowed int[], pass_over text[], newest bool)
 RETURNS TABLE (seq bigint, id text, sender text, lane text, domain text, urgent bool, received bigint, client text, bounce_of text, account text,
 	size bigint, damaged bool, n int, addr text, attempts int, since bigint, fence bigint, unknown bool) LANGUAGE plpgsql
-	SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
+	SET enable_seqscan = off SET jit = off SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
 	turns text[];
@@ -170,7 +170,7 @@ BEGIN
 END $$;
 
 -- Ends the claims of owners that are gone.
-CREATE FUNCTION smtp2rest.free_1(of_relay bigint, of_part int, gone bigint[]) RETURNS int LANGUAGE plpgsql SET enable_seqscan = off AS $$
+CREATE FUNCTION smtp2rest.free_1(of_relay bigint, of_part int, gone bigint[]) RETURNS int LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $$
 DECLARE
 	freed int;
 	on_hold int;
@@ -193,7 +193,7 @@ BEGIN
 END $$;
 
 -- Gives back what was claimed by an owner whose claim had no answer: nobody tried it.
-CREATE FUNCTION smtp2rest.unclaim_1(of_relay bigint, of_part int, known bigint[]) RETURNS int LANGUAGE plpgsql SET enable_seqscan = off AS $$
+CREATE FUNCTION smtp2rest.unclaim_1(of_relay bigint, of_part int, known bigint[]) RETURNS int LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $$
 DECLARE
 	freed int;
 	on_hold int;
@@ -211,7 +211,7 @@ END $$;
 
 -- Ends the leases that were not renewed, and what is left of relays that are gone. It
 -- says how many recipients wait again.
-CREATE FUNCTION smtp2rest.reap_1(of_relay bigint, of_part int) RETURNS int LANGUAGE plpgsql SET enable_seqscan = off AS $$
+CREATE FUNCTION smtp2rest.reap_1(of_relay bigint, of_part int) RETURNS int LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $$
 DECLARE
 	gone bigint[];
 	freed int := 0;

@@ -81,6 +81,15 @@ func TestVersions(t *testing.T) {
 			must(t, other.Close())
 		}
 	}
+	// A plan that may not scan has a cost for which PostgreSQL would compile it first.
+	compiled := 0
+	must(t, d.do(t.Context(), func(ctx context.Context, c *pgx.Conn) error {
+		return c.QueryRow(ctx, `SELECT count(*) FROM pg_proc WHERE pronamespace = 'smtp2rest'::regnamespace
+			AND 'enable_seqscan=off' = ANY(proconfig) AND NOT 'jit=off' = ANY(proconfig)`).Scan(&compiled)
+	}))
+	if compiled > 0 {
+		t.Errorf("%d functions may be compiled", compiled)
+	}
 }
 
 // TestServerGone: without a server calls fail at once, and soon after it is back they

@@ -12,7 +12,7 @@ CREATE FUNCTION smtp2rest.enqueue_1(of_relay bigint, of_part int, max_mails bigi
 	r_turn text[], r_addr text[],
 	a_mail int[], a_n int[], a_started bigint[], a_unknown bool[], a_not_counted bool[], a_kind int[], a_status int[],
 	a_message_id text[], a_detail text[], a_cause text[], a_retry_after bigint[], a_took bigint[])
-RETURNS bigint[] LANGUAGE plpgsql SET enable_seqscan = off AS $$
+RETURNS bigint[] LANGUAGE plpgsql SET enable_seqscan = off SET jit = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
 	seqs bigint[];
 	there record;

@@ -132,25 +132,32 @@ func (d *DB) Notify(topic, payload string) {
 	}
 }
 
+// run tells what there is until ctx ends, and then once more.
 func (n *notifier) run(ctx context.Context) {
-	for {
+	for ctx.Err() == nil {
 		select {
 		case <-ctx.Done():
-			return
 		case <-n.ready:
+			n.tell(ctx)
+			wait(ctx, notifyPause)
 		}
-		n.mu.Lock()
-		pending := n.pending
-		n.pending = map[string]string{}
-		n.mu.Unlock()
-		for topic, payload := range pending {
-			// What is not told is found by looking.
-			_ = n.d.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
-				_, err := c.Exec(ctx, "SELECT pg_notify($1, $2)", channel, topic+" "+payload)
-				return err
-			})
-		}
-		wait(ctx, notifyPause)
+	}
+	last, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	n.tell(last)
+}
+
+// tell says what is pending. What is not told is found by looking.
+func (n *notifier) tell(ctx context.Context) {
+	n.mu.Lock()
+	pending := n.pending
+	n.pending = map[string]string{}
+	n.mu.Unlock()
+	for topic, payload := range pending {
+		_ = n.d.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
+			_, err := c.Exec(ctx, "SELECT pg_notify($1, $2)", channel, topic+" "+payload)
+			return err
+		})
 	}
 }
 

@@ -25,7 +25,7 @@ func (q *Queue) read(ctx context.Context, f func(ctx context.Context, t pgx.Tx) 
 	})
 }
 
-const indexesOnly = "; SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_bitmapscan = off"
+const indexesOnly = "; SET LOCAL jit = off; SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off; SET LOCAL enable_mergejoin = off; SET LOCAL enable_bitmapscan = off"
 
 // Get implements queue.Queue.
 func (q *Queue) Get(ctx context.Context, id string) (queue.Mail, error) {

@@ -4,7 +4,7 @@ package postgres
 // locks its mails in their order, and counts what they were before and what they are after.
 const operatorFunctions = `
 CREATE FUNCTION smtp2rest.operate_1(of_relay bigint, of_part int, change text, x_mail bigint[], x_n int[], moment bigint, forget bool, to_account text)
-RETURNS int LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+RETURNS int LANGUAGE plpgsql SET enable_seqscan = off SET jit = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 DECLARE
 	seqs bigint[];
 	before smtp2rest.counted;
@@ -56,7 +56,7 @@ BEGIN
 END $$;
 
 -- Marks a mail as damaged and gives up those of its recipients that wait.
-CREATE FUNCTION smtp2rest.damage_1(of_relay bigint, of_part int, damaged_id text, moment bigint, word text) RETURNS int LANGUAGE plpgsql SET enable_seqscan = off AS $$
+CREATE FUNCTION smtp2rest.damage_1(of_relay bigint, of_part int, damaged_id text, moment bigint, word text) RETURNS int LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $$
 DECLARE
 	s bigint;
 	before smtp2rest.counted;
@@ -79,7 +79,7 @@ BEGIN
 END $$;
 
 -- Marks recipients as bounced. It says how many were still to be, and -1 when the mail is not there.
-CREATE FUNCTION smtp2rest.bounced_1(of_relay bigint, of_part int, of_id text, x_n int[]) RETURNS int LANGUAGE plpgsql SET enable_seqscan = off AS $$
+CREATE FUNCTION smtp2rest.bounced_1(of_relay bigint, of_part int, of_id text, x_n int[]) RETURNS int LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $$
 DECLARE
 	s bigint;
 	changed int;
@@ -96,7 +96,7 @@ BEGIN
 	RETURN changed;
 END $$;
 
-CREATE FUNCTION smtp2rest.purge_1(of_relay bigint, of_part int, until bigint, most int) RETURNS int LANGUAGE plpgsql SET enable_seqscan = off AS $$
+CREATE FUNCTION smtp2rest.purge_1(of_relay bigint, of_part int, until bigint, most int) RETURNS int LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $$
 DECLARE
 	seqs bigint[];
 	before smtp2rest.counted;
@@ -115,7 +115,7 @@ BEGIN
 	RETURN before.sent;
 END $$;
 
-CREATE FUNCTION smtp2rest.purge_failed_1(of_relay bigint, of_part int, until bigint, most int) RETURNS int LANGUAGE plpgsql SET enable_seqscan = off AS $$
+CREATE FUNCTION smtp2rest.purge_failed_1(of_relay bigint, of_part int, until bigint, most int) RETURNS int LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $$
 DECLARE
 	seqs bigint[];
 	before smtp2rest.counted;

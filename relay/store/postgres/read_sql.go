@@ -3,7 +3,7 @@ package postgres
 // readFunctions are what is asked often, with the indexes that they go by.
 const readFunctions = `
 CREATE FUNCTION smtp2rest.next_1(of_account text, closed text[], OUT is_ready bool, OUT first bigint, OUT last bigint) LANGUAGE plpgsql
-	SET enable_seqscan = off SET enable_sort = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
+	SET enable_seqscan = off SET jit = off SET enable_sort = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
 	at_turn text COLLATE "C";
 BEGIN
@@ -21,7 +21,7 @@ END $$;
 
 CREATE FUNCTION smtp2rest.stats_1(since_seq bigint, OUT open bigint, OUT claimed bigint, OUT held bigint, OUT sent bigint, OUT failed bigint, OUT unbounced bigint,
 	OUT mails bigint, OUT bytes bigint, OUT failed_mails bigint, OUT failed_bytes bigint, OUT oldest bigint, OUT received bigint) LANGUAGE sql
-	SET enable_seqscan = off SET enable_sort = off AS $$
+	SET enable_seqscan = off SET jit = off SET enable_sort = off AS $$
 	SELECT c.open, c.claimed, c.held, c.sent, c.failed, c.unbounced, c.mails, c.bytes, c.failed_mails, c.failed_bytes, o.seq, o.received FROM
 	(SELECT coalesce(sum(n.open), 0)::bigint, (SELECT count(*) FROM smtp2rest.recipients WHERE state = 2), coalesce(sum(n.held), 0)::bigint, coalesce(sum(n.sent), 0)::bigint,
 		coalesce(sum(n.failed), 0)::bigint, coalesce(sum(n.unbounced), 0)::bigint, coalesce(sum(n.mails), 0)::bigint, coalesce(sum(n.bytes), 0)::bigint,

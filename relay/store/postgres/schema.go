@@ -136,7 +136,7 @@ CREATE TYPE smtp2rest.counted AS (open bigint, held bigint, sent bigint, failed 
 	mails bigint, bytes bigint, failed_mails bigint, failed_bytes bigint);
 
 -- What mails count for.
-CREATE FUNCTION smtp2rest.summary_1(seqs bigint[]) RETURNS smtp2rest.counted LANGUAGE sql SET enable_seqscan = off AS $$
+CREATE FUNCTION smtp2rest.summary_1(seqs bigint[]) RETURNS smtp2rest.counted LANGUAGE sql SET enable_seqscan = off SET jit = off AS $$
 	WITH r AS (SELECT mail, count(*) FILTER (WHERE state <= 2) AS open, count(*) FILTER (WHERE state = 3) AS held,
 			count(*) FILTER (WHERE state = 4) AS sent, count(*) FILTER (WHERE state = 5) AS failed,
 			count(*) FILTER (WHERE state = 5 AND NOT bounced) AS unbounced
@@ -158,7 +158,7 @@ CREATE FUNCTION smtp2rest.count_1(of_relay bigint, of_part int, a smtp2rest.coun
 $$;
 
 -- Lets go of the content of mails all of whose recipients were sent, or of all of them.
-CREATE FUNCTION smtp2rest.finish_1(seqs bigint[], forget bool, ended bigint) RETURNS void LANGUAGE plpgsql SET enable_seqscan = off AS $$
+CREATE FUNCTION smtp2rest.finish_1(seqs bigint[], forget bool, ended bigint) RETURNS void LANGUAGE plpgsql SET enable_seqscan = off SET jit = off AS $$
 DECLARE
 	finished bigint[];
 BEGIN
@@ -176,7 +176,7 @@ BEGIN
 	END IF;
 END $$;
 
-CREATE FUNCTION smtp2rest.remove_1(seqs bigint[]) RETURNS void LANGUAGE sql SET enable_seqscan = off AS $$
+CREATE FUNCTION smtp2rest.remove_1(seqs bigint[]) RETURNS void LANGUAGE sql SET enable_seqscan = off SET jit = off AS $$
 	DELETE FROM smtp2rest.attempts WHERE mail = ANY(seqs);
 	DELETE FROM smtp2rest.recipients WHERE mail = ANY(seqs);
 	DELETE FROM smtp2rest.bodies WHERE seq = ANY(seqs);

@@ -8,7 +8,7 @@ const settleFunction = `
 CREATE FUNCTION smtp2rest.settle_1(of_relay bigint, of_part int, forget bool,
 	s_id text[], s_n int[], s_fence bigint[], s_result int[], s_at bigint[], s_due bigint[], s_back bool[], s_count text[],
 	s_kind int[], s_status int[], s_message_id text[], s_detail text[], s_cause text[], s_retry_after bigint[], s_took bigint[])
-RETURNS int[] LANGUAGE plpgsql SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
+RETURNS int[] LANGUAGE plpgsql SET enable_seqscan = off SET jit = off SET enable_hashjoin = off SET enable_mergejoin = off SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
 	stale int[];
