@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"crypto/subtle"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -28,6 +29,9 @@ type ServerOptions struct {
 	History      History      // nil: there are no calls for it
 	Health       Health
 	Metrics      prometheus.Gatherer // for /metrics; nil: there is no such page
+	// Page answers browsers at "/" and below PagePath, and says itself who may see it;
+	// nil: there are no such pages.
+	Page http.Handler
 
 	// Path is the path of the socket, of at most some 100 bytes; that is the kernel's
 	// limit. Whoever can open the socket can do everything, so its mode is 0600 and
@@ -38,6 +42,8 @@ type ServerOptions struct {
 	Address  string
 	Listener net.Listener // on Address; nil: Start binds it
 	Access   Access       // Prepare can change it
+	// CertFile and KeyFile are PEM files for https on Address; both or neither.
+	CertFile, KeyFile string
 
 	Log *slog.Logger // nil: none
 }
@@ -101,12 +107,21 @@ func (s *Server) Start(ctx context.Context) error {
 		handleHistory(mux, s.opt.History)
 	}
 	handlePages(mux, s.opt)
-	answers := http.Handler(mux)
+	answers := tunnelled(mux)
 	if s.opt.Address != "" {
-		answers = guarded(func() Access { return *s.access.Load() }, answers)
+		answers = guarded(func() Access { return *s.access.Load() }, mux)
+	}
+	if s.opt.Page != nil {
+		answers = paged(s.opt.Page, answers)
+	}
+	var secure *tls.Config
+	if s.opt.CertFile != "" {
+		if secure, err = webserver.TLS(s.opt.CertFile, s.opt.KeyFile, s.opt.Log); err != nil {
+			return errors.Join(fmt.Errorf("admin: %w", err), ln.Close())
+		}
 	}
 	stopping := func(w http.ResponseWriter, _ *http.Request) { reply(w, struct{}{}, queue.ErrClosed) }
-	s.web = webserver.New(webserver.Options{Handler: answers, Stopping: http.HandlerFunc(stopping), Limits: s.opt.limits(), Log: s.opt.Log})
+	s.web = webserver.New(webserver.Options{Handler: answers, Stopping: http.HandlerFunc(stopping), TLS: secure, Limits: s.opt.limits(), Log: s.opt.Log})
 	return s.web.Start(ln)
 }
 
@@ -167,6 +182,34 @@ func guarded(now func() Access, h http.Handler) http.Handler {
 			w.Header().Set("WWW-Authenticate", `Bearer realm="smtp2rest"`)
 			refuse(w, r, http.StatusUnauthorized, "the token is missing or wrong: send it as \"Authorization: Bearer …\"")
 		}
+	})
+}
+
+// PagePath is where the pages for browsers are.
+const PagePath = "/page/"
+
+// paged has browsers answered by page.
+func paged(page, rest http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if p := r.URL.Path; p == "/" || p+"/" == PagePath || strings.HasPrefix(p, PagePath) {
+			page.ServeHTTP(w, r)
+			return
+		}
+		rest.ServeHTTP(w, r)
+	})
+}
+
+// tunnelled guards the unix socket where an operator leads it to a port of another
+// machine, as 'ssh -L' does, and looks at it there with a browser: no page of another
+// site may make that browser ask for something. Each browser sends a Host.
+func tunnelled(h http.Handler) http.Handler {
+	cross := http.NewCrossOriginProtection()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Host != "" && !local(r.Host) || cross.Check(r) != nil {
+			refuse(w, r, http.StatusForbidden, "ask for it as localhost, and not from the page of another site")
+			return
+		}
+		h.ServeHTTP(w, r)
 	})
 }
 

@@ -229,6 +229,12 @@ func suppressionOf(e suppress.Entry) Suppression {
 // maxNote bounds the texts of an entry, in bytes.
 const maxNote = 1000
 
+// Check says what is wrong with an entry that is to be added, or nil.
+func (s Suppression) Check(now time.Time) error {
+	_, err := s.entry(now)
+	return err
+}
+
 // entry checks a Suppression and converts it. An address alone is suppressed by the
 // operator from now on.
 func (s Suppression) entry(now time.Time) (suppress.Entry, error) {

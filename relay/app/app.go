@@ -33,6 +33,10 @@ type Options struct {
 	// Scratch is set when the queue is meant to be thrown away.
 	Scratch bool
 
+	// OpenPage is set where everybody on this machine may see and change everything on
+	// the page without a login, as in a sandbox; else "".
+	OpenPage string
+
 	// Load loads the configuration again, for Reload; nil: it cannot be.
 	Load func() (*config.Config, error)
 	// SetLog changes how Log is written; nil: it stays.
@@ -117,6 +121,17 @@ func (a *App) WebhookAddr() net.Addr {
 		return nil
 	}
 	return a.running.webhook.addr()
+}
+
+// AdminAddr is where the page, health and metrics are; nil when admin.address is not
+// set, or the relay is not running.
+func (a *App) AdminAddr() net.Addr {
+	a.mu.RLock()
+	defer a.mu.RUnlock()
+	if a.running == nil {
+		return nil
+	}
+	return a.running.admin.addr()
 }
 
 // Alive is nil while the relay makes progress: it is what a watchdog asks. An

@@ -202,7 +202,8 @@ func (m backlogMemory) Hold(ctx context.Context, n int64) error {
 // before the news of it. reload is what an operator can ask for.
 func (d *daemon) listen(ctx context.Context, core *core, reload func(context.Context) (admin.Reload, error)) error {
 	operators := d.operators(core, reload)
-	if err := d.openSocket(ctx, operators); err != nil {
+	page := d.newPage(operators)
+	if err := d.openSocket(ctx, operators, page); err != nil {
 		// Mail goes before comfort: the queue can be looked at when it stops.
 		level := slog.LevelError
 		if d.config().Admin.Address != "" {
@@ -213,7 +214,7 @@ func (d *daemon) listen(ctx context.Context, core *core, reload func(context.Con
 	d.admin = newEndpoint("admin.address")
 	d.onStop(d.admin.stop)
 	err := d.begin(ctx, hook{"admin", adminSettings, func(ctx context.Context, c *config.Config) (change, error) {
-		return d.prepareAdmin(ctx, c, operators)
+		return d.prepareAdmin(ctx, c, operators, page)
 	}})
 	if err != nil {
 		return err

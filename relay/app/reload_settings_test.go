@@ -97,6 +97,12 @@ func lines(setting string) string {
 		"limits.rate_per_user":         `rate_per_user = "10/hour"`,
 		"limits.rate_per_sender":       `rate_per_sender = "10/hour"`,
 		"admin.address":                `address = "127.0.0.1:9191"`,
+		"admin.hosts":                  `hosts = ["relay.example.com"]`,
+		"admin.cert_file":              "key_file = \"F/key.pem\"\ncert_file = \"F/cert.pem\"|cert_file = \"F/./cert.pem\"",
+		"admin.key_file":               "cert_file = \"F/cert.pem\"\nkey_file = \"F/key.pem\"|key_file = \"F/./key.pem\"",
+		"operator.name":                `name = "other"`,
+		"operator.role":                `role = "operate"`,
+		"operator.token_hash":          `token_hash = "sha256:` + strings.Repeat("1", 64) + `"`,
 		"admin.open":                   `open = "metrics"`,
 		"admin.token_file":             `token_file = "F/token"`,
 		"webhook.address":              "secret_file = \"F/key\"\n|address = \"127.0.0.1:9191\"",
@@ -150,6 +156,8 @@ func table(section string) string {
 		return "[[listener]]\naddress = \"127.0.0.1:2525\"\n"
 	case "user":
 		return "[[user]]\nname = \"ann\"\npassword_hash = \"$2a$10$ylyd17Csnl.gmv72aKMzqOIyLh9S.26Bv1KgmF2DJ5OY/iePVbdHq\"\n"
+	case "operator":
+		return "[[operator]]\nname = \"ann\"\ntoken_hash = \"sha256:" + strings.Repeat("0", 64) + "\"\n"
 	case "account":
 		return "[[account]]\nname = \"shop\"\nkey_file = \"F/key\"\nemail = \"hello@shop.example\"\n"
 	case "warming":

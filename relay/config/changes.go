@@ -119,6 +119,8 @@ func (c *Config) nameOf(path string) string {
 		return kind + " " + c.numbered(i) + "." + name
 	case "user":
 		return kind + " " + settings.Quote(c.Users[i].Name) + "." + name
+	case "operator":
+		return kind + " " + settings.Quote(c.Operators[i].Name) + "." + name
 	case "account":
 		return kind + " " + settings.Quote(c.Accounts[i].Name) + "." + name
 	case "warming":

@@ -376,3 +376,11 @@ func checkHash(s string) error {
 	}
 	return nil
 }
+
+// checkTokenHash never shows what it found, because it may be a token.
+func checkTokenHash(s string) error {
+	if !regexp.MustCompile(`^sha256:[0-9a-f]{64}$`).MatchString(s) {
+		return errors.New("found something that is no hash of a token, which is sha256: and 64 hexadecimal digits; make one with 'smtp2rest token', and keep no token here")
+	}
+	return nil
+}

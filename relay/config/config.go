@@ -56,6 +56,7 @@ type Config struct {
 	Users       []User            `toml:"user" doc:"A user who may log in. There is none by default; repeat the table for more."`
 	Limits      Limits            `toml:"limits" doc:"The most that clients can use."`
 	Admin       Admin             `toml:"admin" doc:"How the relay is watched and controlled: by its own commands, a supervisor, Prometheus. The token comes from the environment variable SMTP2REST_ADMIN_TOKEN, from the file that SMTP2REST_ADMIN_TOKEN_FILE or token_file names, or from the systemd credential smtp2rest_admin_token."`
+	Operators   []Operator        `toml:"operator" doc:"Somebody who may log in at the page on admin.address (docs/page.md). There is none by default; repeat the table for more."`
 	Log         logs.Settings     `toml:"log" doc:"The program's own log, on standard error."`
 	Suppression suppress.Settings `toml:"suppression" doc:"Addresses to which no mail may be sent (docs/suppression.md)."`
 	Webhook     Webhook           `toml:"webhook" doc:"Events from the provider. The secret comes from the environment variable WEBHOOK_SECRET, from the file that WEBHOOK_SECRET_FILE or secret_file names, or from the systemd credential webhook_secret."`
@@ -196,14 +197,24 @@ type Limits struct {
 
 // Admin says how operators, supervisors and monitoring reach the daemon.
 type Admin struct {
-	Socket     string `toml:"socket" check:"socket" env:"SMTP2REST_ADMIN_SOCKET" restart:"commands reach this daemon through the socket that is open" doc:"The unix socket of 'smtp2rest status' and 'queue', for the daemon's user alone. \"\": admin.sock in queue.data_dir, or without a queue in RUNTIME_DIRECTORY, or the like."`
-	RuntimeDir string // the directory of the socket, if there is no data directory
-	Address    string `toml:"address" check:"admin address" env:"SMTP2REST_ADMIN_ADDRESS" doc:"The address of /livez, /readyz, /metrics and /status, as in \"127.0.0.1:9090\". \"\": none. A token is needed for other machines, and to see or change the queue."`
+	Socket     string   `toml:"socket" check:"socket" env:"SMTP2REST_ADMIN_SOCKET" restart:"commands reach this daemon through the socket that is open" doc:"The unix socket of 'smtp2rest status' and 'queue', for the daemon's user alone. \"\": admin.sock in queue.data_dir, or without a queue in RUNTIME_DIRECTORY, or the like."`
+	RuntimeDir string   // the directory of the socket, if there is no data directory
+	Address    string   `toml:"address" check:"admin address" env:"SMTP2REST_ADMIN_ADDRESS" doc:"The address of the page (docs/page.md), /livez, /readyz, /metrics and /status, as in \"127.0.0.1:9090\". \"\": none. For other machines a token is needed."`
+	Hosts      []string `toml:"hosts" check:"domains" doc:"Names by which a browser may ask for the page, as in [\"relay.example.com\"], besides localhost and IP addresses. Others are refused (docs/page.md)."`
+	CertFile   string   `toml:"cert_file" check:"file" doc:"The certificate and its intermediate certificates in PEM, for https on address. The file is read again when it changes. A relative path starts at the directory of this file."`
+	KeyFile    string   `toml:"key_file" check:"file" doc:"The certificate's key, in PEM."`
 	// It is always set if other machines can reach Address.
 	Token Secret `toml:"token" env:"SMTP2REST_ADMIN_TOKEN" credential:"smtp2rest_admin_token" doc:"The token that clients of the address send as \"Authorization: Bearer\". It is a secret and not set in the file."`
 	// Its content is in Token.
 	TokenFile string `toml:"token_file" check:"secret file" doc:"A file that contains only the token. The path begins with /, or with ./ for the directory of this file."`
 	Open      Open   `toml:"open" default:"health" words:"nothing health metrics" doc:"What the address shows without the token: \"nothing\"; \"health\", which is /livez and /readyz; or \"metrics\" as well."`
+}
+
+// Operator is somebody who may log in at the page.
+type Operator struct {
+	Name string `toml:"name" check:"user name" example:"\"alice\"" doc:"The name of the operator, as it is logged with what they do. It must be set."`
+	Role string `toml:"role" default:"read" words:"read operate bodies" doc:"\"read\" sees everything but the content of mail; \"operate\" can also change the queue and the suppressions; \"bodies\" can also see the content of mail."`
+	Hash string `toml:"token_hash" check:"token hash" example:"\"sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\"" doc:"The hash of the token, which 'smtp2rest token' makes with it. It must be set."`
 }
 
 // Open says what Address shows without the token.

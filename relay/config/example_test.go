@@ -37,7 +37,7 @@ const exampleHeader = `# smtp2rest configuration (TOML). Every setting is here.
 
 // off is the mark before the header of a table that is not there by default.
 func off(table string) string {
-	if table == "warming" || table == "user" || table == "account" {
+	if table == "warming" || table == "user" || table == "account" || table == "operator" {
 		return "#"
 	}
 	return ""
@@ -201,6 +201,8 @@ const exampleWarming = "[[warming]]\ndomain = \"mail.example.com\"\nbegin = \"20
 
 const exampleUser = "[[user]]\nname = \"app\"\npassword_hash = \"$2a$10$ylyd17Csnl.gmv72aKMzqOIyLh9S.26Bv1KgmF2DJ5OY/iePVbdHq\"\n"
 
+const exampleOperator = "[[operator]]\nname = \"alice\"\ntoken_hash = \"sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\"\n"
+
 const exampleAccount = "[[account]]\nname = \"shop\"\nemail = \"hello@shop.example.com\"\n"
 
 // TestExampleHasEverySetting takes the marks away, so that every setting is in
@@ -208,7 +210,7 @@ const exampleAccount = "[[account]]\nname = \"shop\"\nemail = \"hello@shop.examp
 func TestExampleHasEverySetting(t *testing.T) {
 	commented := regexp.MustCompile(`(?m)^#(\[\[|[a-z_]+ = )`)
 	cfg := loadExample(t, func(s string) string { return commented.ReplaceAllString(s, "$1") })
-	none := load(t, file(exampleWarming+exampleUser+exampleAccount, env{}))
+	none := load(t, file(exampleWarming+exampleUser+exampleAccount+exampleOperator, env{}))
 	shown, inForce := cfg.Describe(), none.Describe()
 	if len(shown) != len(inForce) {
 		t.Fatalf("%d settings, want %d", len(shown), len(inForce))

@@ -27,7 +27,9 @@ func kinds(field any, tag reflect.StructTag) settings.Value {
 		case "":
 			return nil
 		case "hash":
-			return hash{p}
+			return hash{p, checkHash, "write a bcrypt hash in quotes; 'smtp2rest hash-password' makes one"}
+		case "token hash":
+			return hash{p, checkTokenHash, "write the hash of a token in quotes; 'smtp2rest token' makes both"}
 		}
 		return text{p, checkOf(check)}
 	case *[]string:
@@ -111,15 +113,19 @@ func (s secret) Set(v any) error {
 
 func (s secret) Text() string { return s.p.String() }
 
-// hash is the hash of a password, which is never shown either.
-type hash struct{ p *string }
+// hash is the hash of a password or of a token, which is never shown either.
+type hash struct {
+	p     *string
+	check func(string) error
+	want  string
+}
 
 func (h hash) Set(v any) error {
 	s, ok := v.(string)
 	if !ok {
-		return errors.New("write a bcrypt hash in quotes; 'smtp2rest hash-password' makes one")
+		return errors.New(h.want)
 	}
-	if err := checkHash(s); err != nil {
+	if err := h.check(s); err != nil {
 		return err
 	}
 	*h.p = s

@@ -146,6 +146,8 @@ func (l *loader) makeRoom(name string, n int) {
 		l.cfg.Accounts = make([]Account, n)
 	case "user":
 		l.cfg.Users = make([]User, n)
+	case "operator":
+		l.cfg.Operators = make([]Operator, n)
 	case "listener":
 		l.cfg.Listeners = make([]smtpd.Listener, n)
 	}

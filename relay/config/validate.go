@@ -417,6 +417,16 @@ func (l *loader) validateAdmin() {
 	if a.Token.IsSet() && len(a.Token.Reveal()) < minToken {
 		l.problem("admin.token", "has %d letters; %d are needed so that nobody guesses it, as 'openssl rand -hex 16' makes them", len(a.Token.Reveal()), minToken)
 	}
+	switch {
+	case a.CertFile == "" && a.KeyFile == "":
+	case a.CertFile == "" || a.KeyFile == "":
+		l.problem("admin.cert_file", "is set without admin.key_file, or the other way round; set both or neither")
+	default:
+		l.validatePair("admin", a.CertFile, a.KeyFile)
+	}
+	for i := range l.cfg.Operators {
+		l.validateOperator(i)
+	}
 	if a.Address == "" || l.bad["admin.address"] || a.Token.IsSet() || l.secretRefused(l.secretAt("admin.token")) {
 		return
 	}
@@ -455,6 +465,20 @@ func (l *loader) needSecret(path, secret string) {
 	s := l.find(secret).Value.(interface{ Text() string })
 	if from := l.secretAt(secret); s.Text() == (Secret{}).String() && !l.secretRefused(from) {
 		l.problem(path, "is set, and %s is not: whoever gets it could not tell that it is from here; %s", secret, l.ways(from))
+	}
+}
+
+func (l *loader) validateOperator(i int) {
+	all := l.cfg.Operators
+	one, prefix := all[i], settings.Numbered("operator", i, len(all))
+	if one.Name == "" && !l.bad[prefix+".name"] {
+		l.problem(prefix+".name", "is not set; write the name that is logged with what the operator does")
+	}
+	if one.Hash == "" && !l.bad[prefix+".token_hash"] {
+		l.problem(prefix+".token_hash", "is not set; make a token and its hash with 'smtp2rest token'")
+	}
+	if one.Name != "" && slices.ContainsFunc(all[:i], func(o Operator) bool { return o.Name == one.Name }) {
+		l.problem(prefix+".name", "found %s, which another operator has already", settings.Show(one.Name))
 	}
 }
 

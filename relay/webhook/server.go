@@ -8,9 +8,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"sync"
-	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/internal/webserver"
 )
@@ -54,11 +52,10 @@ func (s *Server) Start(ctx context.Context) error {
 	}
 	var secure *tls.Config
 	if s.opt.CertFile != "" {
-		c := &certificate{certFile: s.opt.CertFile, keyFile: s.opt.KeyFile, log: s.opt.Log}
-		if err := c.load(); err != nil {
+		var err error
+		if secure, err = webserver.TLS(s.opt.CertFile, s.opt.KeyFile, s.opt.Log); err != nil {
 			return fmt.Errorf("webhook: %w", err)
 		}
-		secure = &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: c.get}
 	}
 	ln := s.opt.Listener
 	if ln == nil {
@@ -96,62 +93,4 @@ func (s *Server) Stop(ctx context.Context) error {
 		_ = web.Stop(ctx) // its error is about events that were cut off
 	}
 	return nil
-}
-
-// lookEvery is how often a certificate's files are checked for changes.
-const lookEvery = time.Minute
-
-// certificate is a certificate that is read again when its files change.
-type certificate struct {
-	certFile, keyFile string
-	log               *slog.Logger
-
-	mu      sync.Mutex
-	pair    *tls.Certificate
-	changed time.Time // the later of the files' modification times
-	looked  time.Time
-}
-
-func (c *certificate) load() error {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.read(c.modified())
-}
-
-// modified returns when the files were last modified. Files that are gone do not count.
-func (c *certificate) modified() time.Time {
-	var last time.Time
-	for _, name := range []string{c.certFile, c.keyFile} {
-		if info, err := os.Stat(name); err == nil && info.ModTime().After(last) {
-			last = info.ModTime()
-		}
-	}
-	return last
-}
-
-func (c *certificate) read(changed time.Time) error {
-	c.changed, c.looked = changed, time.Now()
-	pair, err := tls.LoadX509KeyPair(c.certFile, c.keyFile)
-	if err != nil {
-		return fmt.Errorf("certificate: %w", err)
-	}
-	c.pair = &pair
-	return nil
-}
-
-// get returns the certificate for a connection. If a new one cannot be read, it logs
-// that and returns the one before.
-func (c *certificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if time.Since(c.looked) < lookEvery {
-		return c.pair, nil
-	}
-	c.looked = time.Now()
-	if changed := c.modified(); !changed.Equal(c.changed) {
-		if err := c.read(changed); err != nil {
-			c.log.Error("the new certificate of the webhook cannot be read; the old one stays in use", "cause", err)
-		}
-	}
-	return c.pair, nil
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/endpoint"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/reach"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
+	"github.com/smtp2rest/smtp2rest/relay/admin/web"
 	"github.com/smtp2rest/smtp2rest/relay/app"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/provider"
@@ -44,19 +45,21 @@ func serveSandboxed(ctx context.Context, t *terminal.Terminal, path string, asJS
 		fmt.Fprintf(t.Err, "note: %v by another program, so the sandbox is at %s\n", taken, box.Addr())
 	}
 	withEvents(cfg)
+	open := withPage(cfg)
 	load := func() (*config.Config, error) {
 		next, err := reach.LoadConfig(boxed, sandboxed(path))
 		if err == nil {
 			next.Queue.DataDir, next.Webhook = cfg.Queue.DataDir, cfg.Webhook
 			next.Store = cfg.Store
 			callSandbox(next, box)
+			withPage(next)
 		}
 		return next, err
 	}
-	err = serve(ctx, t, cfg, load, true, func(daemon *app.App) {
+	err = serve(ctx, t, cfg, load, scratch{true, open}, func(daemon *app.App) {
 		tellEvents(box, daemon, cfg.Webhook)
 		if !asJSON {
-			announce(t, daemon, cfg.Queue.DataDir, cfg.Webhook.Secret.Reveal(), box)
+			announce(t, daemon, cfg, box)
 			return
 		}
 		w := whereOf(daemon, cfg)
@@ -145,6 +148,16 @@ func withEvents(cfg *config.Config) {
 	}
 }
 
+// withPage adds an address for the page, unless the configuration has one. At ours
+// nobody has to log in. It returns the name under which they act.
+func withPage(cfg *config.Config) (open string) {
+	if cfg.Admin.Address != "" {
+		return ""
+	}
+	cfg.Admin.Address = "127.0.0.1:0"
+	return "sandbox"
+}
+
 // tellEvents makes the sandbox send its events to the relay, as the provider does
 // after 'webhook register'.
 func tellEvents(box provider.Sandbox, daemon *app.App, w config.Webhook) {
@@ -157,6 +170,7 @@ type where struct {
 	SMTP    []string `json:"smtp"`
 	Webhook string   `json:"webhook,omitempty"`
 	DataDir string   `json:"data_dir,omitempty"`
+	Page    string   `json:"page,omitempty"`
 	Sandbox string   `json:"sandbox,omitempty"` // its root; /sandbox/calls has the calls
 	API     string   `json:"api"`
 }
@@ -166,6 +180,7 @@ func whereOf(daemon *app.App, cfg *config.Config) where {
 	for _, a := range daemon.Addrs() {
 		w.SMTP = append(w.SMTP, a.String())
 	}
+	w.Page = pageURL(daemon, cfg)
 	if a := daemon.WebhookAddr(); a != nil {
 		hook := cfg.Webhook
 		hook.Address = a.String()
@@ -174,16 +189,30 @@ func whereOf(daemon *app.App, cfg *config.Config) where {
 	return w
 }
 
-func announce(t *terminal.Terminal, daemon *app.App, dataDir, secret string, box provider.Sandbox) {
-	smtp := daemon.Addrs()[0].String()
+// pageURL is the address of the page; "" where there is none.
+func pageURL(daemon *app.App, cfg *config.Config) string {
+	a := daemon.AdminAddr()
+	if a == nil {
+		return ""
+	}
+	scheme := "http"
+	if cfg.Admin.CertFile != "" {
+		scheme = "https"
+	}
+	return scheme + "://" + a.String() + web.Path
+}
+
+func announce(t *terminal.Terminal, daemon *app.App, cfg *config.Config, box provider.Sandbox) {
+	smtp, dataDir, secret := daemon.Addrs()[0].String(), cfg.Queue.DataDir, cfg.Webhook.Secret.Reveal()
 	fmt.Fprintf(t.Out, `
   SMTP     %s
-  sandbox  %s   (no mail leaves this machine)
-  events   %s   (the sandbox sends its events here)
+  page     %[8]s   (for a browser)
+  sandbox  %[2]s   (no mail leaves this machine)
+  events   %[3]s   (the sandbox sends its events here)
 
 Try, in another terminal:
 
-  export SMTP2REST_DATA_DIR=%s
+  export SMTP2REST_DATA_DIR=%[4]s
   %[5]s send --server %[1]s --to bob@example.net
   %[5]s send --server %[1]s --to suppressed@example.net
   %[5]s send --server %[1]s --to hardbounce@example.net
@@ -195,7 +224,7 @@ Try, in another terminal:
 
 '%[5]s help sandbox' lists the recipients that force an outcome. Stop with Ctrl-C.
 
-`, smtp, box.URL(), box.Webhook().URL, quoted(dataDir), quoted(t.Name), origin(box), secret)
+`, smtp, box.URL(), box.Webhook().URL, quoted(dataDir), quoted(t.Name), origin(box), secret, pageURL(daemon, cfg))
 }
 
 // quoted makes s one word of a shell.

@@ -80,7 +80,7 @@ the system chose. The setting log.format makes the log JSON.`,
 		if err != nil {
 			return err
 		}
-		return serve(ctx, t, cfg, load, false, func(daemon *app.App) {
+		return serve(ctx, t, cfg, load, scratch{}, func(daemon *app.App) {
 			if *asJSON {
 				_ = terminal.PrintJSON(t.Out, whereOf(daemon, cfg)) // the relay works without this line
 			}
@@ -89,9 +89,15 @@ the system chose. The setting log.format makes the log JSON.`,
 	return c
 }
 
+// scratch says whether the relay is one to try things with.
+type scratch struct {
+	is   bool   // the queue is removed at the end
+	page string // who everybody is on the page, without a login; "" is nobody
+}
+
 // serve runs the relay until ctx ends. load loads its configuration again. ready is
-// called when clients can connect. scratch says that the queue is removed at the end.
-func serve(ctx context.Context, t *terminal.Terminal, cfg *config.Config, load func() (*config.Config, error), scratch bool, ready func(*app.App)) error {
+// called when clients can connect.
+func serve(ctx context.Context, t *terminal.Terminal, cfg *config.Config, load func() (*config.Config, error), box scratch, ready func(*app.App)) error {
 	if err := crashBySignal(); err != nil {
 		return fmt.Errorf("core dumps cannot be turned off: %w", err)
 	}
@@ -106,7 +112,7 @@ func serve(ctx context.Context, t *terminal.Terminal, cfg *config.Config, load f
 	}
 	manager := notify.New(log.Logger)
 	daemon := app.New(app.Options{
-		Config: cfg, Version: t.Version, Log: log.Logger, Load: load, Scratch: scratch,
+		Config: cfg, Version: t.Version, Log: log.Logger, Load: load, Scratch: box.is, OpenPage: box.page,
 		SetLog: log.Change,
 		OnReload: func() func([]net.Addr, error) {
 			manager.Reloading()

@@ -4,8 +4,6 @@ import (
 	"bufio"
 	"cmp"
 	"context"
-	"encoding/csv"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -50,35 +48,20 @@ both. --json means --format jsonl.`,
 }
 
 func export(ctx context.Context, w io.Writer, a admin.Suppressions, f admin.SuppressionFilter, asCSV bool) error {
-	out := bufio.NewWriter(w)
-	table := csv.NewWriter(out)
+	entries := admin.AllSuppressions(ctx, a, f)
 	if asCSV {
-		if err := table.Write([]string{"address", "reason", "source", "since", "expires", "event", "detail", "note"}); err != nil {
-			return err
-		}
+		return admin.WriteSuppressions(w, entries)
 	}
-	for e, err := range admin.AllSuppressions(ctx, a, f) {
-		if err != nil {
-			return err
-		}
-		if asCSV {
-			err = table.Write([]string{e.Address, e.Reason, e.Source, stamp(e.Since), stamp(e.Expires), e.Event, e.Detail, e.Note})
-		} else {
+	out := bufio.NewWriter(w)
+	for e, err := range entries {
+		if err == nil {
 			err = terminal.PrintJSON(out, e)
 		}
 		if err != nil {
 			return err
 		}
 	}
-	table.Flush()
-	return errors.Join(table.Error(), out.Flush())
-}
-
-func stamp(at time.Time) string {
-	if at.IsZero() {
-		return ""
-	}
-	return at.UTC().Format(time.RFC3339Nano)
+	return out.Flush()
 }
 
 func importCommand(t *terminal.Terminal) *cobra.Command {
@@ -126,7 +109,7 @@ that have expired are left out.`,
 
 // importFrom adds the entries of a file in parts, so that a file can have any size.
 func importFrom(ctx context.Context, a admin.Suppressions, r io.Reader, reason string) (added, expired int, err error) {
-	next := reader(r)
+	next := admin.ReadSuppressions(r)
 	part := make([]admin.Suppression, 0, admin.MaxSuppressions)
 	flush := func() error {
 		n, err := a.AddSuppressions(ctx, part)
@@ -159,119 +142,4 @@ func importFrom(ctx context.Context, a admin.Suppressions, r io.Reader, reason s
 			}
 		}
 	}
-}
-
-// entries returns the next entry and its line, or io.EOF.
-type entries func() (admin.Suppression, int, error)
-
-// reader tells the two kinds of files apart: JSON begins with a brace.
-func reader(r io.Reader) entries {
-	in := bufio.NewReader(r)
-	if bom, err := in.Peek(3); err == nil && string(bom) == "\ufeff" { // as spreadsheets write
-		_, _ = in.Discard(3)
-	}
-	for {
-		first, err := in.Peek(1)
-		switch {
-		case err == nil && strings.ContainsRune(" \t\r\n", rune(first[0])):
-			_, _ = in.Discard(1)
-			continue
-		case err == nil && first[0] == '{':
-			return jsonLines(in)
-		}
-		return csvLines(in)
-	}
-}
-
-func jsonLines(in *bufio.Reader) entries {
-	line := 0
-	return func() (e admin.Suppression, _ int, err error) {
-		for {
-			line++
-			text, err := in.ReadString('\n')
-			if strings.TrimSpace(text) == "" {
-				if err != nil {
-					return e, line, err
-				}
-				continue
-			}
-			if jerr := json.Unmarshal([]byte(text), &e); jerr != nil {
-				return e, line, fmt.Errorf("it is no JSON object of a suppression: %w", jerr)
-			}
-			return e, line, nil
-		}
-	}
-}
-
-func csvLines(in *bufio.Reader) entries {
-	table := csv.NewReader(in)
-	table.FieldsPerRecord = -1
-	table.TrimLeadingSpace = true
-	columns := []string{"address"}
-	first := true
-	return func() (admin.Suppression, int, error) {
-		row, err := table.Read()
-		if first && err == nil {
-			first = false
-			if names, ok := header(row); ok {
-				columns = names
-				row, err = table.Read()
-			}
-		}
-		if err != nil {
-			return admin.Suppression{}, lineOf(err), err
-		}
-		line, _ := table.FieldPos(0)
-		e, err := rowEntry(columns, row)
-		return e, line, err
-	}
-}
-
-func lineOf(err error) int {
-	if p, ok := errors.AsType[*csv.ParseError](err); ok {
-		return p.Line
-	}
-	return 0
-}
-
-// header returns the columns that the first row names. It is no header unless it
-// names the address.
-func header(row []string) ([]string, bool) {
-	names, found := make([]string, len(row)), false
-	for i, cell := range row {
-		names[i] = strings.ToLower(strings.TrimSpace(cell))
-		if names[i] == "email" {
-			names[i] = "address"
-		}
-		found = found || names[i] == "address"
-	}
-	return names, found
-}
-
-func rowEntry(columns, row []string) (e admin.Suppression, err error) {
-	text := map[string]*string{"address": &e.Address, "reason": &e.Reason, "source": &e.Source, "event": &e.Event, "detail": &e.Detail, "note": &e.Note}
-	times := map[string]*time.Time{"since": &e.Since, "expires": &e.Expires}
-	for i, cell := range row[:min(len(row), len(columns))] {
-		cell = strings.TrimSpace(cell)
-		if to := text[columns[i]]; to != nil {
-			*to = cell
-		} else if to := times[columns[i]]; to != nil {
-			if *to, err = parseStamp(cell); err != nil {
-				return e, fmt.Errorf("%s: %w", columns[i], err)
-			}
-		}
-	}
-	return e, nil
-}
-
-func parseStamp(s string) (time.Time, error) {
-	if s == "" {
-		return time.Time{}, nil
-	}
-	for _, layout := range []string{time.RFC3339Nano, time.DateOnly, "2006-01-02 15:04:05"} {
-		if at, err := time.Parse(layout, s); err == nil {
-			return at.UTC(), nil
-		}
-	}
-	return time.Time{}, fmt.Errorf("%q is no time; write it like 2026-05-13T10:24:31Z", s)
 }
