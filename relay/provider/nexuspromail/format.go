@@ -1,6 +1,7 @@
 package nexuspromail
 
 import (
+	"bytes"
 	"cmp"
 	"html"
 	"io"
@@ -111,8 +112,19 @@ func (b *body) Len(to string) (n int64) {
 	return n
 }
 
-// Open returns the document for one recipient. It does not copy the mail.
-func (b *body) Open(to string) io.Reader { return &document{b.pieces(to)} }
+// inMemory bounds documents that are copied for each call. net/http writes a
+// bytes.Reader together with the request's header, in one system call, and copies any
+// other reader once more. The rest, with its attachments, is not copied.
+const inMemory = 30 << 10
+
+// Open returns the document for one recipient. It copies only a small mail.
+func (b *body) Open(to string) io.Reader {
+	pieces := b.pieces(to)
+	if len(b.rest) <= inMemory {
+		return bytes.NewReader(bytes.Join(pieces, nil))
+	}
+	return &document{pieces}
+}
 
 // document reads pieces. io.MultiReader would also do, but its WriteTo allocates
 // 32 KiB, which is more than most mails have.
