@@ -55,6 +55,8 @@ type conn struct {
 	net.Conn         // what is read and written: the socket, or TLS on it
 	socket   *socket // on which deadlines are set
 	in       *bufio.Reader
+	ahead    []byte    // read from the socket, and not by in yet
+	block    *block    // that holds ahead
 	listener *listener // by which the client came
 	limits   Limits
 	log      *slog.Logger
@@ -111,6 +113,12 @@ func (s *socket) wake() { _ = s.SetReadDeadline(time.Unix(1, 0)) }
 // fill reads from the socket. Each read has a deadline of its own: go-smtp would
 // set one for a whole message, which slow but steady clients miss.
 func (c *conn) fill(p []byte) (int, error) {
+	if len(c.ahead) > 0 {
+		n := copy(p, c.ahead)
+		c.ahead = c.ahead[n:]
+		c.endBlock()
+		return n, nil
+	}
 	n, err := c.readOnce(p)
 	for n == 0 && c.share.Pressed() { // press woke the read, or came just before it
 		c.giveWay()
@@ -134,9 +142,41 @@ func (c *conn) readOnce(p []byte) (int, error) {
 		return 0, nil
 	}
 	n, err := c.Conn.Read(p)
-	c.withClock(func(k *clock, now time.Time) { k.read(now, n) })
+	if n == len(p) && c.coming != nil {
+		c.readAhead()
+	}
+	c.withClock(func(k *clock, now time.Time) { k.read(now, n+len(c.ahead)) })
 	return n, err
 }
+
+// A block is for octets of a message that have arrived and do not fit the buffer that
+// lines are read from.
+type block [32 << 10]byte
+
+// readAhead reads what else of a message has arrived. So a message takes few system
+// calls, and yet a client that is slow, or idle, costs only a small buffer.
+func (c *conn) readAhead() {
+	c.block, _ = c.listener.server.blocks.Get().(*block)
+	if c.block == nil {
+		c.block = new(block)
+	}
+	c.socket.noWait = true
+	n, _ := c.Conn.Read(c.block[:]) // the next read meets the same error
+	c.socket.noWait = false
+	c.ahead = c.block[:n]
+	c.endBlock()
+}
+
+// endBlock gives the block back when all of it was read.
+func (c *conn) endBlock() {
+	if len(c.ahead) == 0 && c.block != nil {
+		c.listener.server.blocks.Put(c.block)
+		c.ahead, c.block = nil, nil
+	}
+}
+
+// arrived is how many octets were read from the socket and not taken yet.
+func (c *conn) arrived() int { return c.in.Buffered() + len(c.ahead) }
 
 type readerFunc func([]byte) (int, error)
 

@@ -63,6 +63,12 @@ func (c *content) add(p []byte) error {
 			p = c.endCRs(p)
 			continue
 		}
+		if i := bytes.IndexByte(p, '\n'); c.crs == 0 && i > 0 && bytes.IndexByte(p[:i], '\r') == i-1 { // as almost every line
+			c.put(p[:i+1])
+			c.lineEnded()
+			p = p[i+1:]
+			continue
+		}
 		i := bytes.IndexAny(p, "\r\n")
 		if i < 0 {
 			c.put(p)
@@ -98,6 +104,10 @@ func (c *content) endCRs(p []byte) []byte {
 
 func (c *content) endLine() {
 	c.put([]byte("\r\n"))
+	c.lineEnded()
+}
+
+func (c *content) lineEnded() {
 	c.header.endLine()
 	c.line = 0
 }

@@ -469,6 +469,8 @@ func (f *filter) message() ([]byte, *reply.Reply) {
 	if c == nil {
 		c = f.newContent()
 		f.startMessage()
+		_, _ = f.in.Peek(1) // readData meets its error
+		c.hint = max(c.hint, int64(f.arrived()))
 		if err := c.readData(f.in); err != nil {
 			return nil, f.interrupted(err, c)
 		}
@@ -509,7 +511,7 @@ func (f *filter) startTLS(arg string) error {
 		return f.answer(reply.BadArgument("STARTTLS takes no argument"))
 	case f.session.open:
 		return f.answer(reply.BadSequence("a transaction is open"))
-	case f.in.Buffered() > 0:
+	case f.arrived() > 0:
 		// Somebody put this here, in the clear, to have it taken for something
 		// said inside TLS (CVE-2011-0411 is the best known of its kind).
 		f.hangUp(lingerTime)

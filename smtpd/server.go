@@ -32,6 +32,7 @@ type Server struct {
 	meter       *meter
 	memory      *budget.Budget
 	connections *connections
+	blocks      sync.Pool // of *block
 
 	ctx      context.Context // the Backend's
 	cancel   context.CancelFunc
