@@ -464,12 +464,18 @@ func (c *conn) SetWriteDeadline(time.Time) error { return nil }
 
 // hold reserves n bytes in all for the message under way.
 func (c *conn) hold(ctx context.Context, kind budget.Kind, n int64) *reply.Reply {
+	if c.share.TryHold(kind, n) { // without a timer, as for most mail
+		return nil
+	}
 	return c.waitForMemory(ctx, func(ctx context.Context) error { return c.share.Hold(ctx, kind, n) })
 }
 
 // admit waits until there is room for a message of so many bytes, and reserves its
 // beginning. A size of 0 is not known.
 func (c *conn) admit(size int64) *reply.Reply {
+	if size <= firstPiece && c.share.TryHold(budget.Reading, firstHeld(size)) { // so small that it need not be announced
+		return nil
+	}
 	return c.waitForMemory(c.ctx, func(ctx context.Context) error {
 		if err := c.share.Announce(ctx, size); err != nil {
 			return err

@@ -142,23 +142,22 @@ func (s *Share) Hold(ctx context.Context, kind Kind, n int64) error {
 	}
 	b := s.budget
 	b.mu.Lock()
-	w := b.waiter(s, kind, n)
-	switch {
-	case n > s.asked && n > b.Most(kind):
-		b.mu.Unlock()
-		return ErrTooLarge
-	case n > s.asked && kind == Reading && s.pressed.Load():
-		b.mu.Unlock()
-		return ErrSpent
-	case n <= s.asked, n <= small && b.fits(w), len(b.waiting) == 0 && b.fits(w):
-		b.move(w)
-		b.grant()
+	now := b.waiter(s, kind, n)
+	if b.atOnce(&now) {
 		b.mu.Unlock()
 		return nil
-	case ctx.Err() != nil:
+	}
+	switch {
+	case n > b.Most(kind):
+		b.mu.Unlock()
+		return ErrTooLarge
+	case kind == Reading && s.pressed.Load(), ctx.Err() != nil:
 		b.mu.Unlock()
 		return ErrSpent
 	}
+	w := new(waiter) // now stays on the stack, because most shares need not wait
+	*w = now
+	w.granted = make(chan struct{})
 	b.waiting = append(b.waiting, w)
 	b.grant()
 	b.press(time.Now())
@@ -166,13 +165,38 @@ func (s *Share) Hold(ctx context.Context, kind Kind, n int64) error {
 	return b.wait(ctx, w)
 }
 
+// TryHold is Hold that does not wait. It reports whether the share holds n bytes now.
+func (s *Share) TryHold(kind Kind, n int64) bool {
+	if s == nil {
+		return true
+	}
+	b := s.budget
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	w := b.waiter(s, kind, n)
+	return b.atOnce(&w)
+}
+
+// atOnce gives a share what it wants if it need not wait.
+func (b *Budget) atOnce(w *waiter) bool {
+	s := w.share
+	if w.asked > s.asked {
+		if w.asked > b.Most(w.kind) || w.kind == Reading && s.pressed.Load() || !b.fits(w) || w.asked > small && len(b.waiting) > 0 {
+			return false
+		}
+	}
+	b.move(w)
+	b.grant()
+	return true
+}
+
 // Release gives everything back. It may be called more than once.
 func (s *Share) Release() { _ = s.Hold(context.Background(), Reading, 0) } // less always succeeds
 
 // waiter returns a waiter for a share that is to hold n. What is larger than its share counts
 // as half of all.
-func (b *Budget) waiter(s *Share, kind Kind, n int64) *waiter {
-	w := &waiter{share: s, kind: kind, n: n, asked: n, granted: make(chan struct{})}
+func (b *Budget) waiter(s *Share, kind Kind, n int64) waiter {
+	w := waiter{share: s, kind: kind, n: n, asked: n}
 	others := b.used - b.ofMail()
 	switch {
 	case n <= s.asked:
