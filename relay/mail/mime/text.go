@@ -167,6 +167,12 @@ func write[T string | []byte](b *strings.Builder, s T) {
 // indexUnclean returns the index of the first control character to drop, or -1.
 func indexUnclean[T string | []byte](s T) int {
 	for i := 0; i < len(s); i++ {
+		for i+8 <= len(s) && isPlain(s[i:i+8]) {
+			i += 8
+		}
+		if i == len(s) {
+			return -1
+		}
 		switch c := s[i]; {
 		case c < ' ' && c != '\n' && c != '\t', c == 0x7F:
 			return i
@@ -175,6 +181,15 @@ func indexUnclean[T string | []byte](s T) int {
 		}
 	}
 	return -1
+}
+
+// isPlain reports whether eight octets are all printable ASCII. It looks at them together,
+// because almost all are.
+func isPlain[T string | []byte](s T) bool {
+	const each = 0x0101010101010101
+	w := uint64(s[0]) | uint64(s[1])<<8 | uint64(s[2])<<16 | uint64(s[3])<<24 |
+		uint64(s[4])<<32 | uint64(s[5])<<40 | uint64(s[6])<<48 | uint64(s[7])<<56
+	return (w|(w-each*' ')|(w+each))&(each*0x80) == 0 // below 0x80, not below a space, not 0x7F
 }
 
 // appendClean appends the replacement of the control character at the beginning of s, and

@@ -34,3 +34,15 @@ func toValid(s string) string {
 	}
 	return b.String()
 }
+
+func TestAsItIs(t *testing.T) {
+	for c := range 256 {
+		for at := range 8 {
+			b := []byte("aZ ~0!}b")
+			b[at] = byte(c)
+			if asItIs(string(b)) && (c < ' ' || c == '"' || c == '\\' || c >= 0x80) || !asItIs(string(b)) && c >= ' ' && c < 0x7F && c != '"' && c != '\\' {
+				t.Errorf("%q: %v", b, asItIs(string(b)))
+			}
+		}
+	}
+}
