@@ -33,6 +33,7 @@ func main() {
 	flag.IntVar(&o.rounds, "rounds", 5, "how often each is made; medians are printed")
 	cells := flag.String("cells", "", "what to measure: a regular expression for names such as alt20k/50/reused")
 	list := flag.Bool("list", false, "print the names and end")
+	flag.StringVar(&o.binary, "binary", "", "the smtp2rest to measure; empty: build it")
 	also := flag.String("also", "", "NAME=BINARY: another build of smtp2rest to compare with")
 	flag.StringVar(&o.postfix, "postfix", postfixTree(), "the directory in which Postfix is; empty: without it")
 	flag.StringVar(&o.json, "json", "", "a file to write all figures to")
@@ -70,6 +71,7 @@ type options struct {
 	time             time.Duration
 	rounds           int
 	cells            []cell
+	binary           string
 	also, alsoBinary string
 	postfix          string
 	json, floor      string
@@ -120,8 +122,9 @@ func run(ctx context.Context, o options) error {
 	}
 	defer func() { _ = os.RemoveAll(dir) }()
 	b := &bench{options: o, binaries: map[string]string{"smtp2rest": filepath.Join(dir, "smtp2rest")}}
-	build := exec.CommandContext(ctx, "go", "build", "-o", b.binaries["smtp2rest"], "./cmd/smtp2rest")
-	if out, err := build.CombinedOutput(); err != nil {
+	if o.binary != "" {
+		b.binaries["smtp2rest"] = o.binary
+	} else if out, err := exec.CommandContext(ctx, "go", "build", "-o", b.binaries["smtp2rest"], "./cmd/smtp2rest").CombinedOutput(); err != nil {
 		return fmt.Errorf("%w: %s", err, out)
 	}
 	systems := []string{"bare", "smtp2rest"}
