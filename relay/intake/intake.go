@@ -355,11 +355,12 @@ func clientOf(env *smtpd.Envelope) relay.Client {
 func (in *Intake) mapped(ctx context.Context, log *slog.Logger, m *relay.Message, env *smtpd.Envelope) (*mail.Mail, provider.Body, error) {
 	mapping := in.settingsOf(m.Account).Mapping
 	options := mapping.ForClient(m.Client)
-	options.Memory = mail.CostWithin(env.Most(), m.Raw, mapping.Limits)
+	outline := mail.NewOutline(m.Raw, mapping.Limits)
+	options.Memory = outline.CostWithin(env.Most())
 	if err := env.Reserve(ctx, options.Memory); err != nil {
 		return nil, nil, err
 	}
-	parsed, err := mail.Map(m.Raw, m.From, options)
+	parsed, err := outline.Map(m.From, options)
 	if r, ok := errors.AsType[*mail.Refusal](err); ok && r.Reason == mail.HasAttachment {
 		in.refusedFiles.count(m.Client, time.Now())
 	}

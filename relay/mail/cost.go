@@ -36,16 +36,32 @@ const usual = 10
 // Cost returns the memory that mapping and encoding a mail take at most, besides the
 // mail. Map refuses a mail that is built to take more.
 func Cost(raw []byte, limits mime.Limits) int64 {
-	return costOf(raw, mime.Outline(raw, limits))
+	return NewOutline(raw, limits).cost()
 }
+
+// Outline is what is known of a mail before it is mapped.
+type Outline struct {
+	raw        []byte
+	root       *mime.Part
+	whole      bool // root is all that there is to be read
+	read, made int64
+}
+
+// NewOutline reads the outline of a mail, which takes hardly any memory.
+func NewOutline(raw []byte, limits mime.Limits) *Outline {
+	o := &Outline{raw: raw}
+	o.root, o.whole = mime.Outline(raw, limits)
+	o.read, o.made = costs(raw, o.root)
+	return o
+}
+
+func (o *Outline) cost() int64 { return o.read + o.made }
 
 // CostWithin returns Cost where there is no more memory than most. How much is made of
 // many a text turns out only when it is decoded, and Options.Memory sees to it that it is
 // no more than that. Where reading the mail alone takes more than most, so is the result.
-func CostWithin(most int64, raw []byte, limits mime.Limits) int64 {
-	root := mime.Outline(raw, limits)
-	read, made := costs(raw, root)
-	return max(read, min(read+made, most))
+func (o *Outline) CostWithin(most int64) int64 {
+	return max(o.read, min(o.cost(), most))
 }
 
 // UsualCost returns the most that CostWithin is for a mail of that size, if people or
@@ -56,11 +72,6 @@ func UsualCost(size int64) int64 { return usual*size + smallMail }
 // non-Latin charset, for one that mixes texts and documents, and for one that is mostly
 // header.
 func MostCost(size int64) int64 { return textCost*size + smallMail }
-
-func costOf(raw []byte, root *mime.Part) int64 {
-	read, made := costs(raw, root)
-	return read + made
-}
 
 // costs are what reading a mail takes, and what is made of its bodies.
 func costs(raw []byte, root *mime.Part) (read, made int64) {
@@ -137,14 +148,10 @@ func escapes(p *mime.Part) int64 {
 	case p.Base64():
 		return int64(len(p.Body)) / 5
 	}
-	n, lines := 0, 0
-	for _, c := range p.Body {
-		switch c {
-		case '"', '\'', '<', '>', '&', '\\', '\t':
-			n++
-		case '\n':
-			lines++
-		}
+	n := 0
+	for _, c := range []byte("\"'<>&\\\t") {
+		n += bytes.Count(p.Body, []byte{c}) // many times as fast as a switch
 	}
+	lines := bytes.Count(p.Body, []byte("\n"))
 	return int64(n + max(lines-len(p.Body)/shortLine, 0))
 }

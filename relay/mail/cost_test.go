@@ -125,7 +125,7 @@ func TestMemoryThatIsGiven(t *testing.T) {
 		refused bool
 	}{"Russian": {koi8, false}, "Thai": {thai, true}} {
 		o := testOptions()
-		o.Memory = CostWithin(UsualCost(size), []byte(tt.raw), o.Limits)
+		o.Memory = NewOutline([]byte(tt.raw), o.Limits).CostWithin(UsualCost(size))
 		if o.Memory != UsualCost(size) || o.Memory > Cost([]byte(tt.raw), o.Limits) {
 			t.Errorf("%s: %d of %d", name, o.Memory, UsualCost(size))
 		}
@@ -134,7 +134,7 @@ func TestMemoryThatIsGiven(t *testing.T) {
 			t.Errorf("%s: %d of %d, %v", name, taken, o.Memory, err)
 		}
 	}
-	if messages := []byte(hostile()["messages in messages"](size)); CostWithin(2*size, messages, mime.Limits{}) <= 2*size {
+	if messages := []byte(hostile()["messages in messages"](size)); NewOutline(messages, mime.Limits{}).CostWithin(2*size) <= 2*size {
 		t.Error("there is room for what takes 30 times its size to be read")
 	}
 }

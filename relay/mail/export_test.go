@@ -22,7 +22,8 @@ type Composed struct {
 // Compose is Map with its full result.
 func Compose(raw []byte, envelopeFrom string, o Options) Composed {
 	root := mime.Parse(raw, o.Limits)
-	c := newComposer(&o, root, costOf(raw, root))
+	read, made := costs(raw, root)
+	c := newComposer(&o, root, read+made)
 	refusal := c.run(root, envelopeFrom)
 	return Composed{c.leaves, c.placed, readable(root), c.mail, refusal}
 }

@@ -91,14 +91,22 @@ func (o Options) ForClient(c relay.Client) Options {
 // a mail that names none. The error is always a *Refusal. The Mail refers to raw, which
 // must not change while the Mail is in use.
 func Map(raw []byte, envelopeFrom string, o Options) (*Mail, error) {
-	root := mime.Parse(raw, o.Limits)
-	memory := costOf(raw, root)
+	return NewOutline(raw, o.Limits).Map(envelopeFrom, o)
+}
+
+// Map is Map of the outline's mail. It uses the outline up.
+func (l *Outline) Map(envelopeFrom string, o Options) (*Mail, error) {
+	if !l.whole {
+		l.root = mime.Parse(l.raw, o.Limits)
+		l.read, l.made = costs(l.raw, l.root)
+	}
+	memory := l.cost()
 	if o.Memory > 0 {
 		memory = min(memory, o.Memory)
 	}
-	c := newComposer(&o, root, memory)
+	c := newComposer(&o, l.root, memory)
 	c.mail.Redirect = o.Redirect
-	if refusal := c.run(root, envelopeFrom); refusal != nil {
+	if refusal := c.run(l.root, envelopeFrom); refusal != nil {
 		return nil, refusal
 	}
 	return c.mail, nil

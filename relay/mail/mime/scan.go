@@ -6,20 +6,24 @@ import (
 )
 
 // Parse reads a mail. The parts are slices of raw, which must not change.
-func Parse(raw []byte, limits Limits) *Part { return parse(raw, limits, len(raw)) }
+func Parse(raw []byte, limits Limits) *Part {
+	root, _ := parse(raw, limits, len(raw))
+	return root
+}
 
 // Outline is Parse, but does not look into encoded messages and so takes hardly any memory.
-func Outline(raw []byte, limits Limits) *Part { return parse(raw, limits, 0) }
+// Where there are none, whole is true: the mail need not be parsed again.
+func Outline(raw []byte, limits Limits) (root *Part, whole bool) { return parse(raw, limits, 0) }
 
 // parse decodes at most unpack octets of encoded messages.
-func parse(raw []byte, limits Limits, unpack int) *Part {
+func parse(raw []byte, limits Limits, unpack int) (root *Part, whole bool) {
 	s := &scanner{limits: limits.withDefaults(), decoder: &Decoder{}, unpack: unpack}
 	s.guesses = 8
-	root := s.parse(unwrap(raw), 0)
+	root = s.parse(unwrap(raw), 0)
 	if s.overParts {
 		root.add(OverLimit, "too many parts")
 	}
-	return root
+	return root, s.unpack >= 0
 }
 
 // unwrap removes a byte order mark, and converts line ends of bare CRs (old Macs and some
