@@ -34,14 +34,12 @@ func main() {
 	cells := flag.String("cells", "", "what to measure: a regular expression for names such as alt20k/50/reused")
 	list := flag.Bool("list", false, "print the names and end")
 	flag.StringVar(&o.binary, "binary", "", "the smtp2rest to measure; empty: build it")
-	also := flag.String("also", "", "NAME=BINARY: another build of smtp2rest to compare with")
+	also := flag.String("also", "", "NAME=BINARY,...: other builds of smtp2rest to compare with")
 	flag.StringVar(&o.postfix, "postfix", postfixTree(), "the directory in which Postfix is; empty: without it")
 	flag.StringVar(&o.json, "json", "", "a file to write all figures to")
 	flag.StringVar(&o.floor, "floor", "", "a file with the least ratios to bare: fail if one is below")
 	flag.Parse()
-	if *also != "" {
-		o.also, o.alsoBinary, _ = strings.Cut(*also, "=")
-	}
+	o.also = strings.FieldsFunc(*also, func(r rune) bool { return r == ',' })
 	chosen, err := regexp.Compile(*cells)
 	fail(err)
 	for _, c := range allCells() {
@@ -68,13 +66,13 @@ func fail(err error) {
 }
 
 type options struct {
-	time             time.Duration
-	rounds           int
-	cells            []cell
-	binary           string
-	also, alsoBinary string
-	postfix          string
-	json, floor      string
+	time        time.Duration
+	rounds      int
+	cells       []cell
+	binary      string
+	also        []string
+	postfix     string
+	json, floor string
 }
 
 // cell is one thing to measure. Every system gets the same.
@@ -128,9 +126,10 @@ func run(ctx context.Context, o options) error {
 		return fmt.Errorf("%w: %s", err, out)
 	}
 	systems := []string{"bare", "smtp2rest"}
-	if o.also != "" {
-		b.binaries[o.also] = o.alsoBinary
-		systems = append(systems, o.also)
+	for _, one := range o.also {
+		name, binary, _ := strings.Cut(one, "=")
+		b.binaries[name] = binary
+		systems = append(systems, name)
 	}
 	if o.postfix != "" {
 		systems = append(systems, "postfix")
