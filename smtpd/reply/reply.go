@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	"github.com/emersion/go-smtp"
@@ -30,7 +31,11 @@ type Reply struct {
 // newReply makes a reply. It takes only subject and detail of the enhanced status code:
 // the class follows from the code, so the two cannot disagree (RFC 2034 section 4).
 func newReply(code, subject, detail int, format string, args ...any) *Reply {
-	return &Reply{code: code, detail: [2]int{subject, detail}, text: oneLine(fmt.Sprintf(format, args...))}
+	text := format
+	if len(args) > 0 {
+		text = fmt.Sprintf(format, args...)
+	}
+	return &Reply{code: code, detail: [2]int{subject, detail}, text: oneLine(text)}
 }
 
 // Because returns the reply with a private cause, which is logged and which the client
@@ -54,7 +59,13 @@ func Codes() []int {
 
 // Enhanced is the enhanced status code, such as 5.7.1.
 func (r *Reply) Enhanced() string {
-	return fmt.Sprintf("%d.%d.%d", r.code/100, r.detail[0], r.detail[1])
+	return string(r.appendEnhanced(nil))
+}
+
+func (r *Reply) appendEnhanced(b []byte) []byte {
+	b = append(strconv.AppendInt(b, int64(r.code/100), 10), '.')
+	b = append(strconv.AppendInt(b, int64(r.detail[0]), 10), '.')
+	return strconv.AppendInt(b, int64(r.detail[1]), 10)
 }
 
 // Text is the text behind the codes: one line of printable ASCII.
@@ -65,7 +76,9 @@ func (r *Reply) Positive() bool { return r.code/100 == 2 }
 
 // String is the reply as the client reads it.
 func (r *Reply) String() string {
-	return fmt.Sprintf("%d %s %s", r.code, r.Enhanced(), r.text)
+	b := make([]byte, 0, len("250 2.10.10 ")+len(r.text))
+	b = append(strconv.AppendInt(b, int64(r.code), 10), ' ')
+	return string(append(append(r.appendEnhanced(b), ' '), r.text...))
 }
 
 // Logged returns a reply as a log or a record may keep it: without the names of files in
@@ -129,7 +142,9 @@ func oneLine(s string) string {
 		}
 		return c
 	}, s)
-	s = strings.Join(strings.Fields(s), " ")
+	if strings.Contains(s, "  ") || strings.TrimSpace(s) != s { // no fixed text
+		s = strings.Join(strings.Fields(s), " ")
+	}
 	if len(s) > maxText {
 		s = s[:maxText-3] + "..."
 	}
