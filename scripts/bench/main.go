@@ -94,11 +94,11 @@ func allCells() []cell {
 		{Name: "alt20k/50/new", clients: 50, perConnection: 1},
 		{Name: "alt20k/50/secure", clients: 50, secure: true},
 		{Name: "text1k/10/reused", clients: 10},
-		{Name: "att1m/10/send", clients: 10, config: "[mapping]\nattachments = \"send\"\n"},
-		{Name: "att1m/10/strip", clients: 10, config: "[mapping]\nattachments = \"strip\"\n"},
+		{Name: "att1m/10/send", clients: 10, config: "[mail]\nattachments = \"send\"\n"},
+		{Name: "att1m/10/strip", clients: 10, config: "[mail]\nattachments = \"strip\"\n"},
 		{Name: "alt20k/10/100recipients", clients: 10, recipients: 100},
-		{Name: "alt20k/50/durable", clients: 50, durable: true, config: "[direct]\nwait = \"0s\"\n"},
-		{Name: "alt20k/200/durable", clients: 200, durable: true, config: "[direct]\nwait = \"0s\"\n"},
+		{Name: "alt20k/50/durable", clients: 50, durable: true, config: "[delivery]\nwait = \"0s\"\n"},
+		{Name: "alt20k/200/durable", clients: 200, durable: true, config: "[delivery]\nwait = \"0s\"\n"},
 	}
 	for i := range all {
 		all[i].mail, _, _ = strings.Cut(all[i].Name, "/")
