@@ -313,6 +313,14 @@ func (s *Server) inherit(name string) ([]net.Listener, error) {
 	delete(s.inherited, name)
 	switch {
 	case len(list) > 0:
+		for _, l := range list {
+			if err := canAccept(l); err != nil {
+				for _, l := range list {
+					_ = l.Close()
+				}
+				return nil, fmt.Errorf("cannot listen on systemd:%s: %w", name, err)
+			}
+		}
 		return list, nil
 	case s.started:
 		return nil, fmt.Errorf("cannot listen on systemd:%s: systemd hands sockets over at the start only; restart smtp2rest", name)

@@ -15,6 +15,29 @@ import (
 // of that.
 func chmodSocket(fd uintptr, mode fs.FileMode) { _ = syscall.Fchmod(int(fd), uint32(mode.Perm())) }
 
+// canAccept returns why nobody can connect to a socket that another process opened.
+func canAccept(l net.Listener) error {
+	system, ok := l.(syscall.Conn)
+	if !ok {
+		return nil
+	}
+	raw, err := system.SyscallConn()
+	if err != nil {
+		return err
+	}
+	done := raw.Control(func(fd uintptr) {
+		// A system that does not know an option says nothing against the socket.
+		if kind, unknown := syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_TYPE); unknown == nil && kind != syscall.SOCK_STREAM {
+			err = errors.New("it is a datagram socket; the .socket unit needs ListenStream=")
+			return
+		}
+		if listens, unknown := syscall.GetsockoptInt(int(fd), syscall.SOL_SOCKET, syscall.SO_ACCEPTCONN); unknown == nil && listens == 0 {
+			err = errors.New("nobody can connect to the socket; the .socket unit needs ListenStream= and Accept=no")
+		}
+	})
+	return errors.Join(err, done)
+}
+
 // readArrived reads what has arrived on a connection, without waiting for more.
 func readArrived(conn net.Conn, p []byte) (n int, err error) {
 	system, ok := conn.(syscall.Conn)

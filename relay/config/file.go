@@ -17,10 +17,11 @@ import (
 
 // readFile reads the file's settings into the Config. It does not have the library
 // decode the file into the structs, because that stops at the first problem, gives no
-// positions for most of them, and reads 5 as five nanoseconds.
-func (l *loader) readFile() {
+// positions for most of them, and reads 5 as five nanoseconds. It returns false if the
+// file cannot be read as TOML.
+func (l *loader) readFile() bool {
 	if l.src.Path == "" {
-		return
+		return true
 	}
 	data, err := l.src.ReadFile(l.src.Path)
 	if err == nil && len(data) > maxFile {
@@ -28,15 +29,16 @@ func (l *loader) readFile() {
 	}
 	if err != nil {
 		l.fileProblem(0, "", "cannot read the configuration: %v", cause(err))
-		return
+		return false
 	}
 	f := tomlFile{loader: l}
 	var top map[string]toml.Primitive
 	if f.md, err = toml.Decode(string(data), &top); err != nil {
 		l.syntaxProblem(data, err)
-		return
+		return false
 	}
 	f.top(top)
+	return true
 }
 
 // cause removes the name of the file, which the message already has.
@@ -68,6 +70,9 @@ func (l *loader) syntaxProblem(data []byte, err error) {
 	around := bytes.Join(lines[max(0, min(line-2, len(lines))):min(line, len(lines))], []byte("\n"))
 	if mayHoldSecret.MatchString(parse.LastKey) || mayHoldSecret.Match(around) {
 		text = "something is wrong at this line; it is not shown because a secret may be in it"
+	} else if number, _, ok := strings.Cut(parse.Message, " is out of range for "); ok { // the library's numbers have 64 bits
+		l.fileProblem(line, parse.LastKey, "found %s, a number beyond every limit; write a smaller one", number)
+		return
 	}
 	l.fileProblem(line, "", "this is not TOML: %s", text)
 }

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/smtp2rest/smtp2rest/internal/settings"
@@ -40,6 +41,7 @@ type Source struct {
 	FallbackSender string
 
 	Env      func(string) (string, bool)       // os.LookupEnv
+	Environ  func() []string                   // os.Environ, to find variables that nothing reads; nil: none
 	ReadFile func(string) ([]byte, error)      // at most 1 MiB of a file
 	Stat     func(string) (fs.FileInfo, error) // os.Stat, for the mode of files with secrets
 	Hostname func() (string, error)            // os.Hostname
@@ -53,8 +55,11 @@ const maxFile = 1 << 20
 // error is an Errors.
 func Load(src Source) (*Config, error) {
 	l := newLoader(src)
-	l.readFile()
+	if !l.readFile() { // all that is missing then may be in it
+		return nil, l.problems.sorted()
+	}
 	l.readEnvironment()
+	l.warnOfUnknownVariables()
 	l.readSecrets()
 	l.derive()
 	l.readUsers()
@@ -198,6 +203,36 @@ func (l *loader) readEnvironment() {
 			l.bad[s.Path] = true
 			l.problem(s.Path, "%v", err)
 		}
+	}
+}
+
+// warnOfUnknownVariables finds variables with our prefix that no setting has. They are no
+// error, because the environment of a process is not only its own: Kubernetes adds
+// variables for each service, also for one that is called smtp2rest.
+func (l *loader) warnOfUnknownVariables() {
+	if l.src.Environ == nil {
+		return
+	}
+	const prefix = "SMTP2REST_"
+	known := []string{prefix + "SMTP"} // of the commands that hand mail to a relay
+	for i := range l.settings {
+		s := &l.settings[i]
+		env := s.Tag.Get("env")
+		if known = append(known, env); s.secret() {
+			known = append(known, env+"_FILE")
+		}
+	}
+	for _, entry := range l.src.Environ() {
+		name, _, _ := strings.Cut(entry, "=")
+		foreign := slices.ContainsFunc([]string{"TEST", "SERVICE_", "PORT"}, func(p string) bool { return strings.HasPrefix(name, prefix+p) })
+		if !strings.HasPrefix(name, prefix) || foreign || slices.Contains(known, name) {
+			continue
+		}
+		text := "environment " + strings.Trim(settings.Show(name), `"`) + ": nothing reads this variable"
+		if near := settings.Nearest(name, known); near != "" {
+			text += "; did you mean " + near + "?"
+		}
+		l.warn("%s", text)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/netip"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/smtp2rest/smtp2rest/internal/settings"
@@ -81,6 +82,31 @@ func (l *loader) validateSocket(p place) {
 		what = "a directory"
 	}
 	l.problem(p.setting, "found %s, which is %s and no socket; write a path where nothing is yet", settings.Show(p.address), what)
+}
+
+// validateDataDir refuses a data directory that is none, or that nothing can be kept in.
+// One that is not there yet is made at the start.
+func (l *loader) validateDataDir() {
+	const path = "queue.data_dir"
+	dir := l.cfg.Queue.DataDir
+	if l.cfg.Queue.Mode != OnDisk || l.bad[path] {
+		return
+	}
+	clean := filepath.Clean(dir)
+	inSystem := slices.ContainsFunc([]string{"/dev", "/proc", "/sys"}, func(d string) bool { return clean == d || strings.HasPrefix(clean, d+"/") })
+	if clean == "/" || inSystem && !strings.HasPrefix(clean, "/dev/shm/") {
+		l.problem(path, `found %s, where the system has no files of yours; write a directory on a disk, as in "/var/lib/smtp2rest"`, settings.Show(dir))
+		return
+	}
+	for at := clean; ; at = filepath.Dir(at) {
+		info, err := l.src.Stat(at)
+		if err == nil && !info.IsDir() {
+			l.problem(path, `found %s, and %s is no directory; write one, as in "/var/lib/smtp2rest"`, settings.Show(dir), settings.Show(at))
+		}
+		if err == nil || at == filepath.Dir(at) {
+			return
+		}
+	}
 }
 
 // sameTCP reports whether two addresses cannot both be listened on.

@@ -41,6 +41,7 @@ func (l *loader) validate() {
 	l.validateWebhook()
 	l.validateNotify()
 	l.validatePlaces()
+	l.validateDataDir()
 }
 
 func (l *loader) validateAPI() {

@@ -339,7 +339,7 @@ func explainAmbiguous(err error) error {
 // LoadConfig reads the configuration from a file, if one is named, and from the
 // terminal's environment.
 func LoadConfig(t *terminal.Terminal, src config.Source) (*config.Config, error) {
-	src.Env = t.Env
+	src.Env, src.Environ = t.Env, os.Environ
 	return config.Load(src)
 }
 
