@@ -249,8 +249,11 @@ func (s *Server) listen(ctx context.Context, config Listener) ([]net.Listener, e
 	if name, ok := strings.CutPrefix(config.Address, "systemd:"); ok {
 		return s.inherit(name)
 	}
-	var l net.Listener
 	var err error
+	l := s.inheritAt(config.Address)
+	if l != nil {
+		return []net.Listener{l}, nil
+	}
 	if path, ok := strings.CutPrefix(config.Address, "unix:"); ok {
 		l, err = listenUnix(ctx, path, config.SocketMode)
 	} else {
@@ -305,6 +308,27 @@ func bindUnix(ctx context.Context, path string, mode fs.FileMode) (net.Listener,
 		return c.Control(func(fd uintptr) { chmodSocket(fd, mode) })
 	}}
 	return config.Listen(ctx, "unix", path)
+}
+
+// inheritAt takes over the socket that systemd opened at an address, or returns nil. So a
+// .socket unit can hold connections through a restart without a change of the settings.
+func (s *Server) inheritAt(address string) net.Listener {
+	want, err := netip.ParseAddrPort(address)
+	if err != nil {
+		return nil // a path, or a host that is no IP address
+	}
+	for name, list := range s.inherited {
+		for i, l := range list {
+			if addrPort(l.Addr()) != want {
+				continue
+			}
+			if s.inherited[name] = slices.Delete(slices.Clone(list), i, i+1); len(list) == 1 {
+				delete(s.inherited, name)
+			}
+			return l
+		}
+	}
+	return nil
 }
 
 // inherit takes over the sockets of a name that systemd opened for this process.

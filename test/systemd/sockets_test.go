@@ -63,6 +63,31 @@ func TestSocketActivation(t *testing.T) {
 	mailBy(t, "tcp", addresses[2])
 }
 
+// A socket that systemd opened at a listener's own address is that listener's, so that the
+// settings need not name it: the address is taken, and only systemd's socket can have it.
+func TestSocketActivationByAddress(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = l.Close() }()
+	f, err := l.(*net.TCPListener).File()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = f.Close() }()
+	address := l.Addr().String()
+	cmd := exec.Command("sh", "-c", `LISTEN_PID=$$ LISTEN_FDS=1 LISTEN_FDNAMES=any exec "$0" "$@"`,
+		harness.Binary(t), "serve", "--sandbox", "--config", harness.ConfigFile(t, "[[listener]]\naddress = \""+address+"\"\n"))
+	cmd.ExtraFiles = []*os.File{f}
+	p := harness.LaunchCommand(t, harness.Environ(t), cmd)
+	_ = p.Await(p.Out, `SMTP +(127\.0\.0\.1:\d+)`)
+	mailBy(t, "tcp", address)
+	if said := p.Err.String(); strings.Contains(said, "no [[listener]] uses") {
+		t.Errorf("the log says %s", said)
+	}
+}
+
 // Over LMTP every recipient has its own reply.
 func TestSwaksLMTP(t *testing.T) {
 	swaks := harness.Tool(t, "swaks")
