@@ -81,12 +81,12 @@ type query struct {
 	args  []any
 }
 
-func (q *query) and(condition string, args ...any) {
+func (w *query) and(condition string, args ...any) {
 	for _, a := range args {
-		q.args = append(q.args, a)
-		condition = strings.Replace(condition, "?", "$"+strconv.Itoa(len(q.args)), 1)
+		w.args = append(w.args, a)
+		condition = strings.Replace(condition, "?", "$"+strconv.Itoa(len(w.args)), 1)
 	}
-	q.where = append(q.where, condition)
+	w.where = append(w.where, condition)
 }
 
 // scan calls f for the recipients that match, in order, from after a cursor on, at

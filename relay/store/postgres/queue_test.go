@@ -11,8 +11,8 @@ type opened struct {
 	*Queue
 }
 
-func (o opened) Close() error {
-	return errors.Join(o.Queue.Close(), o.d.Close())
+func (q opened) Close() error {
+	return errors.Join(q.Queue.Close(), q.d.Close())
 }
 
 func openQueue(ctx context.Context, o Options) (opened, error) {
