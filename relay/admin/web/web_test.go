@@ -67,7 +67,7 @@ func TestWhatTurnsTextAroundIsReplaced(t *testing.T) {
 // A token has no more than its hash in the configuration, and two are never the same.
 func TestTokens(t *testing.T) {
 	a, b := NewToken(), NewToken()
-	if a == b || len(a) < 30 || strings.Contains(Hash(a), a) || Hash(a) == Hash(b) || Hash(a) != Hash(a) {
+	if a == b || len(a) < 30 || strings.Contains(Hash(a), a) || Hash(a) == Hash(b) {
 		t.Errorf("the tokens %q and %q", a, b)
 	}
 }

@@ -103,8 +103,7 @@ New here? 'smtp2rest demo' shows it all at work.`,
 			return errors.Join(cmd.Help(), &terminal.ExitError{Code: terminal.ExitUsage})
 		},
 	}
-	// Cobra would print the version with text/template, and a program that has
-	// text/template must keep all exported methods: 3 MB more.
+	// Cobra would print the version by a template, with other words than 'version' has.
 	c.Flags().BoolVarP(&version, "version", "v", false, "print the version")
 	c.SetFlagErrorFunc(flagError)
 	c.SetHelpCommand(helpCommand())
