@@ -43,6 +43,9 @@ func (d *daemon) openStore(ctx context.Context) (k kept, err error) {
 		return k, storeError(place, err)
 	}
 	d.onStop(func(context.Context) error { return s.Close() })
+	if err := s.Whole(ctx); err != nil {
+		return k, fmt.Errorf("the store %s: %w", place.Name, err)
+	}
 	onReload(d, "queue", queueOptions, s.Prepare)
 	if dir := place.Dir; dir != "" && endsWith(dir) != "" && !d.opt.Scratch {
 		why := endsWith(dir)

@@ -89,10 +89,15 @@ type Store struct {
 	// starts sets damaged records aside.
 	Records    Records
 	RecordsErr error
+	// Relays are those that share it. It is nil for an engine of one relay.
+	Relays func(context.Context) ([]Relay, error)
 
 	prepare []func(queue.Options) (apply func(), err error)
 	close   []func() error
 }
+
+// Relay is one of several that share a store.
+type Relay = postgres.Relay
 
 // SQLite is the URL of a data directory.
 func SQLite(dir string) string { return "sqlite:" + dir }
@@ -181,7 +186,7 @@ func openPostgres(ctx context.Context, url string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{}
+	s := &Store{Relays: db.Relays}
 	if o.Part != OnlyRecords {
 		q, err := postgres.NewQueue(ctx, db)
 		if err != nil {
