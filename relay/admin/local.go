@@ -34,6 +34,8 @@ type Options struct {
 	Warming func(now time.Time) []warm.DomainState // nil: no domain is warmed
 	// LastDay, if it is set, counts the events of the provider since a time.
 	LastDay func(ctx context.Context, since time.Time) (LastDay, error)
+	// Relays, if it is set, returns all relays that share the store.
+	Relays func(context.Context) ([]Relay, error)
 	// Warnings, if it is set, returns further warnings.
 	Warnings func(ctx context.Context, now time.Time) []Warning
 	Log      *slog.Logger // for what an operator does; nil: none
@@ -88,6 +90,9 @@ func (l *Local) Status(ctx context.Context) (Status, error) {
 		for _, d := range a.warming {
 			s.Warming = append(s.Warming, v.warmingOf(a.name, d))
 		}
+	}
+	if l.opt.Relays != nil {
+		s.Relays, _ = l.opt.Relays(ctx) // what fails of the store is told below
 	}
 	if l.opt.LastDay != nil {
 		if d, err := l.opt.LastDay(ctx, v.now.Add(-24*time.Hour)); err == nil {

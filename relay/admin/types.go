@@ -25,9 +25,19 @@ type Status struct {
 	Queue    Counts    `json:"queue"`
 	Pace     *Pace     `json:"pace,omitempty"`     // when Running; the default account's
 	Accounts []Account `json:"accounts,omitempty"` // when there are several, the default one first
+	Relays   []Relay   `json:"relays,omitempty"`   // those that share the store, the oldest first
 	Warming  []Warming `json:"warming"`
 	LastDay  *LastDay  `json:"last_day,omitempty"` // missing where it is not known
 	Warnings []Warning `json:"warnings"`           // the most urgent first
+}
+
+// Relay is one of several relays that share a store.
+type Relay struct {
+	Name      string    `json:"name"` // its machine's
+	Version   string    `json:"version"`
+	Started   time.Time `json:"started"`
+	Heartbeat time.Time `json:"heartbeat"` // when it was last heard of
+	Alive     bool      `json:"alive"`     // what it claimed is its own still
 }
 
 // Account says how one of several accounts is.

@@ -41,7 +41,7 @@ func (d *daemon) adminOptions(c *core) admin.Options {
 		local.Others = append(local.Others, admin.AccountOptions{Name: a.name, Pace: a.pace.State, Warming: a.warming.State})
 	}
 	if k.queue != nil {
-		local.Queue = k.queue
+		local.Queue, local.Relays = k.queue, k.relays
 		local.LastDay = func(ctx context.Context, since time.Time) (day admin.LastDay, err error) {
 			day.Bounced, day.Complained, err = k.records.BadNews(ctx, since)
 			return day, err

@@ -25,6 +25,7 @@ type kept struct {
 	recorder   *history.Recorder
 	history    history.Noter // the recorder, if there is one
 	suppressed *suppress.Split
+	relays     func(context.Context) ([]admin.Relay, error) // nil: nobody shares the store
 }
 
 // openStore opens what is kept, if anything is, and begins to record the history.
@@ -71,7 +72,7 @@ func (d *daemon) openStore(ctx context.Context) (k kept, err error) {
 	onReload(d, "history", historyBounds, recorder.Prepare)
 	d.onStop(reconcile(history.Reconciliation{Store: s.Records, Queued: s.Queue.Get, Noter: recorder, Before: d.started}, log))
 
-	return kept{place: place, queue: s.Queue, records: s.Records, recorder: recorder, history: recorder, suppressed: suppress.NewSplit(s.Records)}, nil
+	return kept{place: place, relays: relaysOf(s), queue: s.Queue, records: s.Records, recorder: recorder, history: recorder, suppressed: suppress.NewSplit(s.Records)}, nil
 }
 
 // measureQueue says what is configured, so that an alert needs no copy of the settings.
@@ -120,4 +121,19 @@ func storeError(place store.Place, err error) error {
 		err = fmt.Errorf("%w; in a container, mount a volume there", err)
 	}
 	return fmt.Errorf("queue.data_dir %s: %w", place.Dir, err)
+}
+
+// relaysOf returns the relays of a store, as operators see them.
+func relaysOf(s *store.Store) func(context.Context) ([]admin.Relay, error) {
+	if s.Relays == nil {
+		return nil
+	}
+	return func(ctx context.Context) ([]admin.Relay, error) {
+		relays, err := s.Relays(ctx)
+		all := make([]admin.Relay, len(relays))
+		for i, r := range relays {
+			all[i] = admin.Relay(r)
+		}
+		return all, err
+	}
 }

@@ -7,7 +7,7 @@ package postgres
 // the API's id of a recipient and by addresses, and goes on for as long as it waits, so
 // that each of these would have to be looked for in every partition, and the id could not
 // be unique; and a day with one mail that waits could not be dropped. Rows are removed in
-// steps instead: docs/postgresql.md says what was measured.
+// steps instead.
 const recordsSchema = `
 CREATE SEQUENCE smtp2rest.suppression_seq;
 CREATE TABLE smtp2rest.suppressions (

@@ -125,6 +125,14 @@ func showStatus(t *terminal.Terminal, s admin.Status) error {
 		daemon = fmt.Sprintf("%s, running for %s", s.Version, terminal.Age(s.Since))
 	}
 	fmt.Fprintf(w, "daemon\t%s\n", daemon)
+	for _, r := range s.Relays {
+		left := ""
+		if !r.Alive {
+			left = ", and its claims have ended"
+		}
+		fmt.Fprintf(w, "relay\t%s, %s, since %s; heard of %s ago%s\n", terminal.Printable(r.Name), terminal.Printable(r.Version),
+			r.Started.UTC().Format(time.DateTime), terminal.Age(r.Heartbeat), left)
+	}
 	fmt.Fprintf(w, "queue\t%s\n", countsText(s.Queue))
 	fmt.Fprintf(w, "stored\t%s, %s\n", terminal.Counted(int(s.Queue.Mails), "mail"), terminal.Size(s.Queue.Bytes))
 	for _, a := range s.Accounts {
