@@ -55,13 +55,13 @@ func NewOutline(raw []byte, limits mime.Limits) *Outline {
 	return o
 }
 
-func (o *Outline) cost() int64 { return o.read + o.made }
+func (l *Outline) cost() int64 { return l.read + l.made }
 
 // CostWithin returns Cost where there is no more memory than most. How much is made of
 // many a text turns out only when it is decoded, and Options.Memory sees to it that it is
 // no more than that. Where reading the mail alone takes more than most, so is the result.
-func (o *Outline) CostWithin(most int64) int64 {
-	return max(o.read, min(o.cost(), most))
+func (l *Outline) CostWithin(most int64) int64 {
+	return max(l.read, min(l.cost(), most))
 }
 
 // UsualCost returns the most that CostWithin is for a mail of that size, if people or

@@ -43,7 +43,7 @@ Without it, each client sends its next mail when the last one was answered.
 It fails if mail was refused, lost or repeated.`,
 		Example: terminal.Examples(
 			"smtp2rest bench 127.0.0.1:2525 --clients 50 --time 30s",
-			"smtp2rest bench 127.0.0.1:2525 --api 127.0.0.1:8080 --pid $(pidof -s smtp2rest)",
+			"smtp2rest bench 127.0.0.1:2525 --api 127.0.0.1:8080 --pid 4711",
 			"smtp2rest bench 127.0.0.1:2525 --rate 500 --per-connection 1 --tls starttls --insecure",
 			"smtp2rest bench 127.0.0.1:25 --smtp-sink 127.0.0.1:2526 --count 10000 --json",
 		),
