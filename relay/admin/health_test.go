@@ -255,7 +255,8 @@ func TestStatusOfAFullQueue(t *testing.T) {
 // emptyQueue is a queue that has nothing.
 type emptyQueue struct{ queue.Queue }
 
-func (emptyQueue) Stats(context.Context) (queue.Stats, error) { return queue.Stats{}, nil }
+func (emptyQueue) Stats(context.Context) (queue.Stats, error)       { return queue.Stats{}, nil }
+func (emptyQueue) Accounts(context.Context) (map[string]int, error) { return nil, nil }
 
 // The id of a mail that came again is an id as well.
 func TestShortID(t *testing.T) {

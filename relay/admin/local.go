@@ -7,6 +7,7 @@ import (
 	"io"
 	"iter"
 	"log/slog"
+	"maps"
 	"slices"
 	"time"
 
@@ -22,9 +23,9 @@ type Options struct {
 	Queue   queue.Operator // nil: the relay keeps no queue
 	Version string
 	History history.Noter // records what an operator does; nil: nothing
-	// LeftOut, if it is set, says what of a mail the API would not be given. from is the
-	// sender in its envelope.
-	LeftOut func(raw []byte, from string) []history.LeftOut
+	// LeftOut, if it is set, says what of a mail the API would not be given. m is without
+	// its content.
+	LeftOut func(raw []byte, m relay.Message) []history.LeftOut
 
 	// The rest is for a running daemon, and is not set for one that is stopped.
 	Started time.Time
@@ -84,8 +85,12 @@ func (l *Local) Status(ctx context.Context) (Status, error) {
 	}
 	if s.Running {
 		s.Pace = paceOf(v.pace)
-		s.Accounts = l.accounts(ctx, v)
 	}
+	var mails map[string]int
+	if err == nil {
+		mails, err = l.opt.Queue.Accounts(ctx)
+	}
+	s.Accounts = l.accounts(v, mails)
 	for _, a := range v.all() {
 		for _, d := range a.warming {
 			s.Warming = append(s.Warming, v.warmingOf(a.name, d))
@@ -136,15 +141,22 @@ func (l *Local) view() view {
 	return v
 }
 
-// accounts says how each account is, where there are several.
-func (l *Local) accounts(ctx context.Context, v view) []Account {
-	if len(l.opt.Others) == 0 {
+// accounts says how each account is, where there are several: those of a running relay
+// first, and those that nothing but mail in the queue is of.
+func (l *Local) accounts(v view, mails map[string]int) []Account {
+	if len(l.opt.Others) == 0 && len(mails) == 0 {
 		return nil
 	}
-	mails, _ := l.opt.Queue.Accounts(ctx) // an error is Stats' as well
-	list := []Account{{Name: relay.DefaultAccount, Pace: paceOf(v.pace)}}
+	list := []Account{{Name: relay.DefaultAccount}}
+	if v.running {
+		list[0].Pace = paceOf(v.pace)
+	}
 	for _, a := range l.opt.Others {
 		list = append(list, Account{Name: a.Name, Mails: mails[a.Name], Pace: paceOf(v.others[a.Name].pace)})
+		delete(mails, a.Name)
+	}
+	for _, name := range slices.Sorted(maps.Keys(mails)) {
+		list = append(list, Account{Name: text(name), Mails: mails[name]})
 	}
 	return list
 }
@@ -192,7 +204,7 @@ func (l *Local) leftOut(ctx context.Context, m queue.Mail) []history.LeftOut {
 	if err != nil {
 		return nil
 	}
-	return l.opt.LeftOut(raw, m.Message.From)
+	return l.opt.LeftOut(raw, m.Message)
 }
 
 // Raw implements Admin.

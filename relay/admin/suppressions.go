@@ -41,6 +41,7 @@ type Suppression struct {
 	Event   string    `json:"event,omitempty"`
 	Detail  string    `json:"detail,omitempty"`
 	Note    string    `json:"note,omitempty"`
+	Account string    `json:"account,omitempty"` // whose list has it, in a list of several accounts
 }
 
 // SuppressionFilter selects entries. They match all fields that are set.

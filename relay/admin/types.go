@@ -24,7 +24,7 @@ type Status struct {
 	Since    time.Time `json:"since,omitzero"`
 	Queue    Counts    `json:"queue"`
 	Pace     *Pace     `json:"pace,omitempty"`     // when Running; the default account's
-	Accounts []Account `json:"accounts,omitempty"` // when there are several, the default one first
+	Accounts []Account `json:"accounts,omitempty"` // when there are several, the default one first; also those that are gone and have mail
 	Relays   []Relay   `json:"relays,omitempty"`   // those that share the store, the oldest first
 	Warming  []Warming `json:"warming"`
 	LastDay  *LastDay  `json:"last_day,omitempty"` // missing where it is not known
@@ -43,8 +43,8 @@ type Relay struct {
 // Account says how one of several accounts is.
 type Account struct {
 	Name  string `json:"name"`
-	Mails int    `json:"mails"` // not sent to everybody, 10,000 at most; of the default one it is not counted
-	Pace  *Pace  `json:"pace,omitempty"`
+	Mails int    `json:"mails"`          // not sent to everybody, 10,000 at most; of the default one it is not counted
+	Pace  *Pace  `json:"pace,omitempty"` // missing: the relay does not run, or has no such account
 }
 
 // The states of a relay.

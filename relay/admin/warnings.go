@@ -65,6 +65,26 @@ func (v view) nameOf(name string) string {
 	return name
 }
 
+// Of returns the part of a status that is about one account or about the whole relay, and
+// judges that alone; counts are the relay's.
+func (s Status) Of(account string) (Status, error) {
+	i := slices.IndexFunc(s.Accounts, func(a Account) bool { return a.Name == account })
+	if i < 0 {
+		return s, fmt.Errorf("%w: there is no account %q", ErrBadRequest, account)
+	}
+	s.Accounts, s.Pace = s.Accounts[i:i+1], s.Accounts[i].Pace
+	s.Warming = slices.DeleteFunc(slices.Clone(s.Warming), func(w Warming) bool { return w.Account != account })
+	s.Warnings = slices.DeleteFunc(slices.Clone(s.Warnings), func(w Warning) bool { return w.Account != "" && w.Account != account })
+	switch {
+	case s.State == StateStopped:
+	case len(s.Warnings) == 0 || s.Warnings[0].Level == LevelInfo:
+		s.State, s.Summary = StateFine, "mail of account "+account+" flows"
+	default:
+		s.State, s.Summary = StateDegraded, s.Warnings[0].Why+"; "+s.Warnings[0].What
+	}
+	return s, nil
+}
+
 // ofAccount names an account behind a word, where there are several.
 func (v view) ofAccount(name string) string {
 	if len(v.others) == 0 {

@@ -60,12 +60,20 @@ func (v view) why(m queue.Mail, r queue.Recipient) string {
 		return queue.ErrDamaged.Error()
 	case r.State != queue.Waiting:
 		return cmp.Or(last, r.State.String())
+	case v.orphan(m):
+		return join("its account "+text(m.Message.Account)+" is not in the configuration", last)
 	case r.Due.After(v.now):
 		return cmp.Or(last, "not due yet")
 	default:
 		why, _ := v.turn(m)
 		return join(why, last)
 	}
+}
+
+// orphan reports whether a mail waits for an account that a running relay has not.
+func (v view) orphan(m queue.Mail) bool {
+	_, known := v.others[m.Message.Account]
+	return v.running && m.Message.Account != "" && !known
 }
 
 // turn says what a recipient that is due waits for, and until when. The zero time means
@@ -80,7 +88,7 @@ func (v view) turn(m queue.Mail) (why string, until time.Time) {
 	case !v.running:
 		return "no daemon runs", time.Time{}
 	case !known:
-		return "its account " + text(m.Message.Account) + " is not in the configuration", time.Time{}
+		return "", time.Time{} // see why
 	case b.Open && p.PausedUntil.After(b.ProbeAt):
 		return breakerWhy(b), p.PausedUntil
 	case b.Open:

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/admin/web"
 	"github.com/smtp2rest/smtp2rest/relay/config"
@@ -72,9 +73,9 @@ func (d *daemon) operators(c *core, reload func(context.Context) (admin.Reload, 
 
 // LeftOut is what of a mail the API is not given, by the configuration as it is
 // when it is asked.
-func LeftOut(current func() *config.Config) func(raw []byte, from string) []history.LeftOut {
-	return func(raw []byte, from string) []history.LeftOut {
-		parsed, err := mail.Map(raw, from, Mapping(current(), "").Options)
+func LeftOut(current func() *config.Config) func(raw []byte, m relay.Message) []history.LeftOut {
+	return func(raw []byte, m relay.Message) []history.LeftOut {
+		parsed, err := mail.Map(raw, m.From, Mapping(current(), m.Account).ForClient(m.Client))
 		if err != nil {
 			return nil // it is refused, and its attempts say so
 		}

@@ -89,12 +89,11 @@ func (d *daemon) build(ctx context.Context) (*core, error) {
 		d.onStop(func(ctx context.Context) error { engines.Stop(ctx); return nil })
 		for _, a := range accounts {
 			onReload(d, "engine", func(c *config.Config) deliver.Settings { return engineSettings(c, a.name) }, engines.Engine(a.name).Prepare)
-			d.onStatus(func(ctx context.Context, _ time.Time) []admin.Warning {
-				return forbiddenWarnings(ctx, a.pace, kept.queue)
-			})
+			d.onStatus(func(ctx context.Context, _ time.Time) []admin.Warning { return d.forbidden(ctx, a, kept.queue) })
 		}
 		d.onStatus(func(context.Context, time.Time) []admin.Warning { return engineWarnings(engines, kept.place) })
 		d.onStatus(func(ctx context.Context, _ time.Time) []admin.Warning { return orphanWarnings(ctx, kept.queue, c) })
+		logOrphans(log, orphanWarnings(ctx, kept.queue, c))
 		d.health.addLive(engines.Alive)
 		d.gauge("delivery_alive", "1 while the loop that sends queued mail gets on, or shows that it would if there were any. 0 is a fault of this program.", d.alive)
 		queued = engines
@@ -161,10 +160,12 @@ func (d *daemon) engineOptions(c *config.Config, kept kept, accounts []account, 
 func (d *daemon) buildEvents(c *config.Config, accounts []account, telling *deliver.Engine) webhook.Handlers {
 	var events webhook.Handlers
 	for _, a := range accounts {
-		of := func(c *config.Config) webhook.Settings { return eventSettings(c, a.name) }
+		of := func(c *config.Config) webhook.Settings { return EventSettings(c, a.name) }
 		h := webhook.NewHandler(webhook.Options{Settings: of(c), Provider: c.API.Vendor.Events, Taker: taker{a.suppressions, telling}, Log: d.logOf(a.name), Metrics: d.metricsOf(a.name)})
 		onReload(d, "events", of, h.Prepare)
-		d.onStatus(func(_ context.Context, now time.Time) []admin.Warning { return eventWarnings(h.Standing(), now) })
+		d.onStatus(func(_ context.Context, now time.Time) []admin.Warning {
+			return d.about(a.name, eventWarnings(h.Standing(), a.name, now))
+		})
 		events = append(events, h)
 	}
 	return events

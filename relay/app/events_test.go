@@ -29,7 +29,7 @@ func TestEventWarnings(t *testing.T) {
 		"a storage fails": {webhook.Standing{Unkept: errors.New("disk is full"), UnkeptSince: now}, "disk is full"},
 	} {
 		var got []string
-		for _, n := range eventWarnings(tt.standing, now) {
+		for _, n := range eventWarnings(tt.standing, "", now) {
 			got = append(got, n.Why)
 		}
 		if s := strings.Join(got, ", "); s != tt.want {

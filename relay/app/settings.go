@@ -57,6 +57,15 @@ func longestCall(c *config.Config) time.Duration {
 	return longest
 }
 
+// AccountFor returns the account that sends a mail, by a configuration; 'smtp2rest explain'
+// uses it as well.
+func AccountFor(c *config.Config, client smtpd.Client, from string, raw []byte) string {
+	if len(c.Accounts) == 0 {
+		return ""
+	}
+	return choice(c).Account(client, from, raw)
+}
+
 // choice is how a configuration has the account of a mail chosen.
 func choice(c *config.Config) intake.Choice {
 	choice := intake.Choice{Users: map[string]string{}, Domains: c.AccountDomains()}
@@ -153,8 +162,8 @@ func defaultSender(c *config.Config, account string) relay.Address {
 	return relay.Address{Email: c.Sender.Email, Name: c.Sender.Name}
 }
 
-// eventSettings are those of an account's endpoint for events.
-func eventSettings(c *config.Config, account string) webhook.Settings {
+// EventSettings are those of an account's endpoint for events.
+func EventSettings(c *config.Config, account string) webhook.Settings {
 	if account != "" {
 		s := webhook.Settings{Path: strings.TrimSuffix(c.Webhook.Path, "/") + "/" + account}
 		if a := c.Account(account); a != nil {

@@ -4,12 +4,14 @@ import (
 	"cmp"
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"slices"
 	"strconv"
 	"strings"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/archive"
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
@@ -27,6 +29,16 @@ type warner func(ctx context.Context, now time.Time) []admin.Warning
 
 // onStatus adds what a part has to say to 'smtp2rest status'.
 func (d *daemon) onStatus(w warner) { d.warnings = append(d.warnings, w) }
+
+// about names the account in warnings about one, where there are several.
+func (d *daemon) about(account string, warnings []admin.Warning) []admin.Warning {
+	for i := range warnings {
+		if d.several() {
+			warnings[i].Account = relay.AccountName(account)
+		}
+	}
+	return warnings
+}
 
 // status is what all parts have to say. What the queue and the pacer show by themselves
 // is for relay/admin.
@@ -143,11 +155,30 @@ func orphanWarnings(ctx context.Context, q store.Queue, c *config.Config) []admi
 		if c.Account(name) != nil {
 			continue
 		}
-		warnings = append(warnings, admin.Warning{Level: admin.LevelTrouble, Cause: admin.CauseOrphans, Account: name, Count: int64(counts[name]), What: fmt.Sprintf("%d mails are held", counts[name]),
+		warnings = append(warnings, admin.Warning{Level: admin.LevelTrouble, Cause: admin.CauseOrphans, Account: name, Count: int64(counts[name]), What: heldText(counts[name]),
 			Why: "they belong to account " + strconv.Quote(name) + ", which is not in the configuration",
 			Do:  "put the account back, or give them to another: 'smtp2rest queue reassign --account " + name + " --to default'"})
 	}
 	return warnings
+}
+
+func heldText(mails int) string {
+	if mails == 1 {
+		return "1 mail is held"
+	}
+	return fmt.Sprintf("%d mails are held", mails)
+}
+
+// logOrphans says it at the start as well, because nobody may look at the status.
+func logOrphans(log *slog.Logger, warnings []admin.Warning) {
+	for _, w := range warnings {
+		log.Error(w.What, "account", w.Account, "why", w.Why, "do", w.Do)
+	}
+}
+
+// forbidden is forbiddenWarnings of an account.
+func (d *daemon) forbidden(ctx context.Context, a account, q store.Queue) []admin.Warning {
+	return d.about(a.name, forbiddenWarnings(ctx, a.pace, q))
 }
 
 // forbiddenWarnings tell of mail that the API answers with 403 while it takes others.
@@ -266,7 +297,11 @@ const (
 )
 
 // eventWarnings tell of an endpoint that learns nothing.
-func eventWarnings(s webhook.Standing, now time.Time) []admin.Warning {
+func eventWarnings(s webhook.Standing, account string, now time.Time) []admin.Warning {
+	setting, register := "webhook.secret_file", "'smtp2rest webhook register'"
+	if account != "" {
+		setting, register = "webhook_secret_file of account "+strconv.Quote(account), "'smtp2rest webhook register --account "+account+"'"
+	}
 	var warnings []admin.Warning
 	if s.Unkept != nil {
 		warnings = append(warnings, admin.Warning{Level: admin.LevelTrouble, Cause: admin.CauseEvents, What: "the provider's events cannot be kept, and it was told to send them again", Why: s.Unkept.Error(), Since: s.UnkeptSince.Round(0).UTC(),
@@ -275,7 +310,7 @@ func eventWarnings(s webhook.Standing, now time.Time) []admin.Warning {
 	if s.Forged >= forgedMany && now.Sub(s.ForgedSince) >= forgedFor && now.Sub(s.ForgedLast) < forgedOld {
 		warnings = append(warnings, admin.Warning{Level: admin.LevelWarning, Cause: admin.CauseForged, What: "the provider's events may be refused",
 			Why: fmt.Sprintf("%d requests to the webhook in a row had no good signature", s.Forged), Since: s.ForgedSince.Round(0).UTC(),
-			Do: "see that webhook.secret_file has the provider's secret; 'smtp2rest webhook register' gets a new one, and 'smtp2rest reload' takes it"})
+			Do: "see that " + setting + " has the provider's secret; " + register + " gets a new one, and 'smtp2rest reload' takes it"})
 	}
 	return warnings
 }

@@ -48,6 +48,8 @@ func checkAccountName(s string) error {
 		return errors.New(`found ""; write a name, as in "shop"`)
 	case s == relay.DefaultAccount:
 		return fmt.Errorf("found %q, which is the account of [api]; write another name", s)
+	case s == "file" || strings.HasSuffix(s, "-file") || s == "previous":
+		return fmt.Errorf("found %q, and the environment variable of its key or secret would be that of another file or secret; write another name", s)
 	case len(s) > 32 || s[0] == '-' || strings.Trim(s, "abcdefghijklmnopqrstuvwxyz0123456789-") != "":
 		return fmt.Errorf("found %s; write at most 32 small letters, digits and hyphens, as in \"shop\"", settings.Show(s))
 	}

@@ -57,32 +57,50 @@ func (in *Intake) known(env *smtpd.Envelope) (account string, ok bool) {
 	if !in.several() {
 		return "", true
 	}
-	choice := in.set.Load().Choice
-	if account, ok := choice.Users[env.Client.User]; ok && env.Client.User != "" {
-		return account, true
-	}
-	if env.Client.Account != "" {
-		return accountNamed(env.Client.Account), true
-	}
-	account, ok = choice.Domains[domainOf(env.From)]
-	return account, ok
+	account, by := in.set.Load().Choice.known(env.Client, env.From)
+	return account, by != byNothing
 }
 
 // choose returns the account that sends a mail.
 func (in *Intake) choose(env *smtpd.Envelope, raw []byte) string {
-	account, known := in.known(env)
-	choice := in.set.Load().Choice
-	_, user := choice.Users[env.Client.User]
-	if !in.several() || user || env.Client.Account != "" {
+	if !in.several() {
+		return ""
+	}
+	return in.set.Load().Choice.Account(env.Client, env.From, raw)
+}
+
+// Account returns the account that sends a mail; "" is the default one.
+func (c Choice) Account(client smtpd.Client, from string, raw []byte) string {
+	account, by := c.known(client, from)
+	if by == byClient {
 		return account
 	}
-	if own, ok := choice.Domains[domainOf(mail.Identify(raw).Author)]; ok {
+	if own, ok := c.Domains[domainOf(mail.Identify(raw).Author)]; ok {
 		return own
 	}
-	if known {
-		return account
+	return account
+}
+
+// by is what an account is known by, before the mail has come.
+type by int
+
+const (
+	byNothing by = iota
+	bySender     // of the envelope: the mail's From counts before it
+	byClient
+)
+
+func (c Choice) known(client smtpd.Client, from string) (account string, _ by) {
+	if account, ok := c.Users[client.User]; ok && client.User != "" {
+		return account, byClient
 	}
-	return ""
+	if client.Account != "" {
+		return accountNamed(client.Account), byClient
+	}
+	if account, ok := c.Domains[domainOf(from)]; ok {
+		return account, bySender
+	}
+	return "", byNothing
 }
 
 // accountNamed returns the account that people call by a name.

@@ -35,7 +35,8 @@ client and what it could read of the mail, and exits 1. "-" reads standard input
 
 The envelope decides who gets a mail, so To and Cc in the file do not matter: name the
 recipients with --to. They are taken as they are written. --user, --listener and
---account say whose mail it is, where they have settings of their own. It does not look at the rules
+--account say whose mail it is, where they have settings of their own; without --account
+the account is the one that the relay would choose. It does not look at the rules
 for who may send what, nor at aliases, suppressions and limits. To test those, use
 'smtp2rest send', which asks the relay itself.`,
 		Example: terminal.Examples("smtp2rest explain mail.eml --to bob@example.net", "smtp2rest explain - < mail.eml", "smtp2rest explain mail.eml --config smtp2rest.toml --user app", "smtp2rest explain mail.eml --json | jq .calls[0].body"),
@@ -59,13 +60,16 @@ for who may send what, nor at aliases, suppressions and limits. To test those, u
 		if err != nil {
 			return err
 		}
-		mapping, err := whose.mapping(cfg)
+		mapping, account, err := whose.mapping(cfg, *from, raw)
 		if err != nil {
 			return err
 		}
 		e, err := explain(raw, *from, terminal.SplitList(*to), mapping)
 		if err != nil {
 			return err
+		}
+		if len(cfg.Accounts) > 0 {
+			e.Account = relay.AccountName(account)
 		}
 		if reach.Origin(cfg, "sender.email") == "default" {
 			e.Assumed = cfg.Sender.Email
@@ -86,29 +90,31 @@ for who may send what, nor at aliases, suppressions and limits. To test those, u
 // owner says whose mail it is.
 type owner struct{ user, listener, account string }
 
-// mapping returns how the relay maps the owner's mail.
-func (o owner) mapping(cfg *config.Config) (provider.Mapping, error) {
+// mapping returns how the relay maps the owner's mail, and the account that sends it.
+func (o owner) mapping(cfg *config.Config, from string, raw []byte) (m provider.Mapping, account string, err error) {
 	client := relay.Client{User: o.user}
+	smtp := smtpd.Client{User: o.user}
 	if o.user != "" && !slices.ContainsFunc(cfg.Users, func(u config.User) bool { return u.Name == o.user }) {
-		return provider.Mapping{}, fmt.Errorf("there is no user %s in the configuration", settings.Show(o.user))
+		return m, "", fmt.Errorf("there is no user %s in the configuration", settings.Show(o.user))
 	}
 	if o.listener != "" {
 		i := slices.IndexFunc(cfg.Listeners, func(l smtpd.Listener) bool { return l.Address == o.listener })
 		if i < 0 {
-			return provider.Mapping{}, fmt.Errorf("there is no listener at %s in the configuration", settings.Show(o.listener))
+			return m, "", fmt.Errorf("there is no listener at %s in the configuration", settings.Show(o.listener))
 		}
 		l := cfg.Listeners[i]
 		client.Redirect, client.Fields = l.RedirectAll, mail.FormatValues(mail.Values(l.Fields))
+		smtp.Account = l.Account
 	}
-	if o.account == relay.DefaultAccount {
-		o.account = ""
+	if account, err = knownAccount(cfg, o.account); err != nil {
+		return m, "", err
 	}
-	if o.account != "" && cfg.Account(o.account) == nil {
-		return provider.Mapping{}, fmt.Errorf("there is no account %s in the configuration", settings.Show(o.account))
+	if o.account == "" {
+		account = app.AccountFor(cfg, smtp, from, raw)
 	}
-	m := app.Mapping(cfg, o.account)
+	m = app.Mapping(cfg, account)
 	m.Options = m.ForClient(client)
-	return m, nil
+	return m, account, nil
 }
 
 func readMail(t *terminal.Terminal, name string) ([]byte, error) {
@@ -121,6 +127,7 @@ func readMail(t *terminal.Terminal, name string) ([]byte, error) {
 // explanation is what the relay would do with a mail.
 type explanation struct {
 	Assumed   string              `json:"assumed_sender,omitempty"` // when no sender is set
+	Account   string              `json:"account,omitempty"`        // which sends it, where there are several
 	Refused   string              `json:"refused,omitempty"`        // the reply to the client
 	Read      *explainedRead      `json:"read,omitempty"`           // of a mail that would be refused
 	Calls     []explainedCall     `json:"calls"`
@@ -182,6 +189,9 @@ func (e explanation) print(t *terminal.Terminal) error {
 	p := t.Palette()
 	if e.Assumed != "" {
 		fmt.Fprintf(t.Err, "No sender is set, so %s stands for it; set FROM_EMAIL or name --config, as for 'serve'.\n", e.Assumed)
+	}
+	if e.Account != "" {
+		fmt.Fprintf(t.Out, "account: %s\n", e.Account)
 	}
 	if e.Refused != "" {
 		fmt.Fprintf(t.Out, "refused: %s\n", e.Refused)

@@ -15,6 +15,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/endpoint"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/reach"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/app"
 	"github.com/smtp2rest/smtp2rest/relay/config"
@@ -120,18 +121,25 @@ type registering struct {
 func ofAccount(cfg *config.Config, path, account string) (o registering, err error) {
 	o.setting = defaultSecretSetting
 	o.file, o.previous = relativeToConfig(path, cfg.Webhook.SecretFile), relativeToConfig(path, cfg.Webhook.PreviousSecretFile)
-	if account == relay.DefaultAccount {
-		account = ""
+	if account, err = knownAccount(cfg, account); err != nil {
+		return o, err
 	}
-	if account != "" {
-		a := cfg.Account(account)
-		if a == nil {
-			return o, fmt.Errorf("there is no [[account]] named %q", account)
-		}
+	if a := cfg.Account(account); account != "" {
 		o.setting, o.file, o.previous = "webhook_secret_file of the account", relativeToConfig(path, a.WebhookSecretFile), ""
 	}
 	o.registrar, err = app.Registrar(cfg, account)
 	return o, err
+}
+
+// knownAccount returns the account that an operator names; "" is the one of [api].
+func knownAccount(cfg *config.Config, name string) (string, error) {
+	switch {
+	case name == "" || name == relay.DefaultAccount:
+		return "", nil
+	case cfg.Account(name) == nil:
+		return "", fmt.Errorf("there is no [[account]] named %s", settings.Show(name))
+	}
+	return name, nil
 }
 
 func (o registering) register(ctx context.Context, t *terminal.Terminal) error {
@@ -209,22 +217,31 @@ the relay took it.`,
 	fs := c.Flags()
 	path := fs.String("config", "", "TOML `file` with settings")
 	target := fs.String("url", "", "the `address` to send to, instead of webhook.address")
+	account := fs.String("account", "", "the endpoint of this `account`, where there are several, with its secret")
 	asJSON := terminal.DeclareJSON(fs)
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		cfg, err := reach.LoadDaemonConfig(t, config.Source{Path: *path})
 		if err != nil {
 			return err
 		}
-		secrets := cfg.Webhook.Secrets()
+		name, err := knownAccount(cfg, *account)
+		if err != nil {
+			return err
+		}
+		of := app.EventSettings(cfg, name)
 		switch {
-		case len(secrets) == 0:
+		case len(of.Secrets) == 0 && name != "":
+			return fmt.Errorf("account %q has no secret to sign with; 'smtp2rest webhook register --account %s' gets one from the provider", name, name)
+		case len(of.Secrets) == 0:
 			return errors.New("there is no secret to sign with; 'smtp2rest webhook register' gets one from the provider, and 'serve --sandbox' prints one")
 		case *target == "" && cfg.Webhook.Address == "":
 			return errors.New("webhook.address is not set, so no relay listens for events; set it, or pass --url")
 		case *target == "":
-			*target = endpoint.URL(cfg.Webhook)
+			w := cfg.Webhook
+			w.Path = of.Path
+			*target = endpoint.URL(w)
 		}
-		return testEndpoint(cmd.Context(), t, cfg, *target, secrets[0], *asJSON)
+		return testEndpoint(cmd.Context(), t, cfg, *target, of.Secrets[0], *asJSON)
 	}
 	return c
 }

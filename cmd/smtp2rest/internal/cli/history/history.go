@@ -5,11 +5,14 @@ package history
 import (
 	"fmt"
 	"iter"
+	"slices"
 
 	"github.com/spf13/cobra"
 
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/cli/queue"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/reach"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
+	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/history"
 )
@@ -55,7 +58,11 @@ It asks the running daemon, or opens the data directory of a stopped one.`,
 			if r.JSON {
 				return terminal.PrintJSONList(t.Out, p, list)
 			}
-			shown, err := printMails(t, p, list)
+			several, err := queue.Several(cmd.Context(), o)
+			if err != nil {
+				return err
+			}
+			shown, err := printMails(t, p, list, several)
 			switch {
 			case err != nil:
 				return err
@@ -97,17 +104,25 @@ func (s *selection) query(limit int) history.Query {
 	return q
 }
 
-// printMails prints a table with a line for each recipient.
-func printMails(t *terminal.Terminal, p terminal.Paging, list iter.Seq2[history.Mail, error]) (terminal.Shown, error) {
+// printMails prints a table with a line for each recipient, with its account where there
+// are several.
+func printMails(t *terminal.Terminal, p terminal.Paging, list iter.Seq2[history.Mail, error], several bool) (terminal.Shown, error) {
 	width := terminal.AddressWidth(t)
 	head := []string{"RECEIVED", "ID", "STATE", "SENDER", "RECIPIENT", "SUBJECT OR REPLY"}
+	if several {
+		head = slices.Insert(head, 2, "ACCOUNT")
+	}
 	return terminal.PrintTable(t, p, list, head, func(m history.Mail) []string {
 		about := m.Subject
 		if about == "" {
 			about = m.Reply
 		}
 		r := m.Recipients[0]
-		return []string{terminal.Clock(m.Received), m.ID, string(r.State), terminal.Cut(terminal.Address(m.Sender), width),
+		row := []string{terminal.Clock(m.Received), m.ID, string(r.State), terminal.Cut(terminal.Address(m.Sender), width),
 			terminal.Cut(terminal.Printable(r.Addr), width), terminal.Printable(about)}
+		if several {
+			row = slices.Insert(row, 2, terminal.Printable(relay.AccountName(m.Account)))
+		}
+		return row
 	})
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/cli/queue"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/reach"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
+	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/history"
 )
@@ -69,13 +70,22 @@ It asks the running daemon, or opens the data directory of a stopped one, as
 				// Nothing would happen, and the daemon could not start meanwhile.
 				return errors.New("no daemon runs, so nothing more happens to the mail; start it, or leave --follow out")
 			}
+			several := false
+			if !r.JSON {
+				if several, err = queue.Several(ctx, o); err != nil {
+					return err
+				}
+			}
+			if several && traced.Mail != nil {
+				traced.Mail.Account = relay.AccountName(traced.Mail.Account)
+			}
 			switch {
 			case *follow && traced.Mail != nil:
 				return followMail(ctx, t, o, traced, r.JSON)
 			case r.JSON:
 				return terminal.PrintJSON(t.Out, traced)
 			case traced.Mail == nil:
-				return printMatches(t, args[0], traced)
+				return printMatches(t, args[0], traced, several)
 			}
 			return printMail(t, traced)
 		})
@@ -97,7 +107,7 @@ func printMail(t *terminal.Terminal, traced admin.Traced) error {
 }
 
 // printMatches prints the mails that a name can mean.
-func printMatches(t *terminal.Terminal, name string, traced admin.Traced) error {
+func printMatches(t *terminal.Terminal, name string, traced admin.Traced, several bool) error {
 	var all terminal.Paging // the daemon has applied the limit
 	list := func(yield func(history.Mail, error) bool) {
 		for _, m := range traced.Matches {
@@ -106,7 +116,7 @@ func printMatches(t *terminal.Terminal, name string, traced admin.Traced) error 
 			}
 		}
 	}
-	if _, err := printMails(t, all, list); err != nil {
+	if _, err := printMails(t, all, list, several); err != nil {
 		return err
 	}
 	more := ""

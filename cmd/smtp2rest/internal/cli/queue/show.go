@@ -44,6 +44,13 @@ terminal would act on is escaped.`,
 			case r.JSON:
 				return terminal.PrintJSON(t.Out, m)
 			}
+			several, err := Several(ctx, o)
+			if err != nil {
+				return err
+			}
+			if several {
+				m.Account = relay.AccountName(m.Account)
+			}
 			return showMail(t, m)
 		})
 	}

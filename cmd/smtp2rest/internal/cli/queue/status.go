@@ -38,11 +38,12 @@ were told, and it stays listed for queue.keep_failed, or until you retry or drop
 	}
 	var r reach.Flags
 	r.Declare(c.Flags())
+	account := declareAccount(c)
 	watch := c.Flags().Bool("watch", false, "show it again every 2 s until Ctrl-C")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		ctx := cmd.Context()
 		for {
-			err := printStatus(ctx, t, r, *watch)
+			err := printStatus(ctx, t, r, *account, *watch)
 			if _, wrong := errors.AsType[*terminal.UsageError](err); wrong || !*watch {
 				return err
 			}
@@ -57,10 +58,10 @@ were told, and it stays listed for queue.keep_failed, or until you retry or drop
 }
 
 // printStatus asks once. The error has the exit code that the state calls for.
-func printStatus(ctx context.Context, t *terminal.Terminal, r reach.Flags, watch bool) error {
+func printStatus(ctx context.Context, t *terminal.Terminal, r reach.Flags, account string, watch bool) error {
 	var s admin.Status
 	err := r.With(ctx, t, func(o reach.Operator) (err error) {
-		s, err = o.Status(ctx)
+		s, err = statusOf(ctx, o, account)
 		return err
 	})
 	if watch && t.Width > 0 {
@@ -103,9 +104,10 @@ for a pause or is down, how far the warming of domains is, and what to do.`,
 	}
 	var r reach.Flags
 	r.Declare(c.Flags())
+	account := declareAccount(c)
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		return r.With(cmd.Context(), t, func(o reach.Operator) error {
-			s, err := o.Status(cmd.Context())
+			s, err := statusOf(cmd.Context(), o, *account)
 			switch {
 			case err != nil:
 				return err
@@ -116,6 +118,25 @@ for a pause or is down, how far the warming of domains is, and what to do.`,
 		})
 	}
 	return c
+}
+
+func declareAccount(c *cobra.Command) *string {
+	return c.Flags().String("account", "", "only what is about this `account` or the whole relay, where there are several")
+}
+
+// statusOf returns the status, or the part of it that is about an account.
+func statusOf(ctx context.Context, o admin.Admin, account string) (admin.Status, error) {
+	s, err := o.Status(ctx)
+	if err != nil || account == "" {
+		return s, err
+	}
+	return s.Of(account)
+}
+
+// Several reports whether the relay has several accounts. Nobody who has one sees the word.
+func Several(ctx context.Context, o admin.Admin) (bool, error) {
+	s, err := o.Status(ctx)
+	return len(s.Accounts) > 0, err
 }
 
 func showStatus(t *terminal.Terminal, s admin.Status) error {
@@ -136,9 +157,12 @@ func showStatus(t *terminal.Terminal, s admin.Status) error {
 	fmt.Fprintf(w, "queue\t%s\n", countsText(s.Queue))
 	fmt.Fprintf(w, "stored\t%s, %s\n", terminal.Counted(int(s.Queue.Mails), "mail"), terminal.Size(s.Queue.Bytes))
 	for _, a := range s.Accounts {
-		if a.Pace != nil {
+		switch {
+		case a.Pace != nil:
 			fmt.Fprintf(w, "account %s\tAPI %s\n", terminal.Printable(a.Name), apiText(*a.Pace))
 			fmt.Fprintf(w, "\t%s; %d calls under way\n", rateText(*a.Pace), a.Pace.InFlight)
+		case a.Mails > 0:
+			fmt.Fprintf(w, "account %s\t%s\n", terminal.Printable(a.Name), terminal.Counted(a.Mails, "mail")+" in the queue")
 		}
 	}
 	if s.Pace != nil && len(s.Accounts) == 0 {

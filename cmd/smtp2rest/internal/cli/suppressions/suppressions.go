@@ -5,6 +5,7 @@ package suppressions
 import (
 	"errors"
 	"fmt"
+	"iter"
 	"slices"
 	"strings"
 	"time"
@@ -97,12 +98,14 @@ func listCommand(t *terminal.Terminal, c *cobra.Command) *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return r.WithSuppressions(cmd.Context(), t, func(o admin.Suppressions) error {
-			list := admin.AllSuppressions(cmd.Context(), o, filter)
+		return r.lists(cmd.Context(), t, func(list iter.Seq2[admin.Suppression, error], several bool) error {
 			if r.JSON {
 				return terminal.PrintJSONList(t.Out, p, list)
 			}
 			head := []string{"ADDRESS", "REASON", "SOURCE", "SINCE", "EXPIRES", "DETAIL"}
+			if several {
+				head = slices.Insert(head, 1, "ACCOUNT")
+			}
 			shown, err := terminal.PrintTable(t, p, list, head, func(e admin.Suppression) []string {
 				detail, expires := e.Detail, "never"
 				if e.Note != "" {
@@ -111,7 +114,11 @@ func listCommand(t *terminal.Terminal, c *cobra.Command) *cobra.Command {
 				if !e.Expires.IsZero() {
 					expires = e.Expires.Local().Format(time.DateOnly)
 				}
-				return []string{terminal.Printable(e.Address), e.Reason, e.Source, e.Since.Local().Format(time.DateOnly), expires, terminal.Printable(detail)}
+				row := []string{terminal.Printable(e.Address), e.Reason, e.Source, e.Since.Local().Format(time.DateOnly), expires, terminal.Printable(detail)}
+				if several {
+					row = slices.Insert(row, 1, terminal.Printable(e.Account))
+				}
+				return row
 			})
 			switch {
 			case err != nil:
@@ -122,7 +129,7 @@ func listCommand(t *terminal.Terminal, c *cobra.Command) *cobra.Command {
 				_, err = fmt.Fprintf(t.Out, "\n%s.\n", shown)
 			}
 			return err
-		})
+		}, filter)
 	}
 	return c
 }
