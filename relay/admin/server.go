@@ -26,6 +26,7 @@ import (
 type ServerOptions struct {
 	Admin        Admin
 	Suppressions Suppressions // nil: there are no calls for it
+	Forwards     Forwards     // nil: there are no calls for it
 	History      History      // nil: there are no calls for it
 	Health       Health
 	Metrics      prometheus.Gatherer // for /metrics; nil: there is no such page
@@ -102,6 +103,9 @@ func (s *Server) Start(ctx context.Context) error {
 	handleAdmin(mux, s.opt.Admin)
 	if s.opt.Suppressions != nil {
 		handleSuppressions(mux, s.opt.Suppressions)
+	}
+	if s.opt.Forwards != nil {
+		handleForwards(mux, s.opt.Forwards)
 	}
 	if s.opt.History != nil {
 		handleHistory(mux, s.opt.History)

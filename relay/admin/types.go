@@ -158,7 +158,10 @@ const (
 	CauseComplaints    = "complaints" // more in the last day than notify.complaints
 	CauseEvents        = "events"     // the provider's cannot be kept
 	CauseForged        = "forged_events"
-	CauseNotify        = "notify" // a notification cannot be sent
+	CauseNotify        = "notify"       // a notification cannot be sent
+	CauseForward       = "forward"      // an endpoint takes no events
+	CauseForwardDead   = "forward_dead" // or refused some
+	CauseForwardLost   = "forward_lost" // or some were lost
 )
 
 // Page is one page of a list.

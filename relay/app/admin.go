@@ -65,8 +65,12 @@ func (d *daemon) operators(c *core, reload func(context.Context) (admin.Reload, 
 	}
 	a := admin.New(local)
 	past.Admin = a
+	forwards := admin.NewForwards(k.forwards, nil)
+	if k.forwarder != nil {
+		forwards = admin.NewForwards(k.forwards, k.forwarder.Wake)
+	}
 	return admin.ServerOptions{
-		Admin: a, History: admin.NewHistory(past), Suppressions: admin.NewSuppressions(k.suppressed, names...), Metrics: d.metrics, Log: d.opt.Log,
+		Admin: a, History: admin.NewHistory(past), Suppressions: admin.NewSuppressions(k.suppressed, names...), Forwards: forwards, Metrics: d.metrics, Log: d.opt.Log,
 		Health: admin.Health{Live: d.health.live, Ready: d.health.ready},
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/bounce"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/deliver"
+	"github.com/smtp2rest/smtp2rest/relay/forward"
 	"github.com/smtp2rest/smtp2rest/relay/intake"
 	"github.com/smtp2rest/smtp2rest/relay/logs"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
@@ -128,7 +129,7 @@ func (d *daemon) build(ctx context.Context) (*core, error) {
 		return nil, err
 	}
 
-	events := d.buildEvents(c, accounts, telling)
+	events := d.buildEvents(c, accounts, telling, kept.forwarder)
 	whole := &core{memory, kept, accounts, in, users, events}
 	return whole, d.buildNotify(ctx, whole)
 }
@@ -157,11 +158,11 @@ func (d *daemon) engineOptions(c *config.Config, kept kept, accounts []account, 
 }
 
 // buildEvents makes what takes the provider's events, for each account at a path of its own.
-func (d *daemon) buildEvents(c *config.Config, accounts []account, telling *deliver.Engine) webhook.Handlers {
+func (d *daemon) buildEvents(c *config.Config, accounts []account, telling *deliver.Engine, forwarder *forward.Forwarder) webhook.Handlers {
 	var events webhook.Handlers
 	for _, a := range accounts {
 		of := func(c *config.Config) webhook.Settings { return EventSettings(c, a.name) }
-		h := webhook.NewHandler(webhook.Options{Settings: of(c), Provider: c.API.Vendor.Events, Taker: taker{a.suppressions, telling}, Log: d.logOf(a.name), Metrics: d.metricsOf(a.name)})
+		h := webhook.NewHandler(webhook.Options{Settings: of(c), Provider: c.API.Vendor.Events, Taker: taker{a.suppressions, telling, forwarder}, Log: d.logOf(a.name), Metrics: d.metricsOf(a.name)})
 		onReload(d, "events", of, h.Prepare)
 		d.onStatus(func(_ context.Context, now time.Time) []admin.Warning {
 			return d.about(a.name, eventWarnings(h.Standing(), a.name, now))

@@ -11,6 +11,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/config"
+	"github.com/smtp2rest/smtp2rest/relay/forward"
 	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/store"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
@@ -26,6 +27,8 @@ type kept struct {
 	history    history.Noter // the recorder, if there is one
 	suppressed *suppress.Split
 	relays     func(context.Context) ([]admin.Relay, error) // nil: nobody shares the store
+	forwards   forward.Store                                // nil where nothing is kept, or the engine keeps no events
+	forwarder  *forward.Forwarder                           // nil without forwards
 }
 
 // openStore opens what is kept, if anything is, and begins to record the history.
@@ -66,13 +69,24 @@ func (d *daemon) openStore(ctx context.Context) (k kept, err error) {
 		return storageWarnings(ctx, check, s.Queue, place, d.config().Queue)
 	})
 
-	recorder := history.NewRecorder(history.Options{Bounds: historyBounds(c), Store: s.Records, Log: log, Metrics: d.metrics})
+	forwarder, err := d.buildForwarder(s.Forwards)
+	if err != nil {
+		return k, err
+	}
+	facts := history.Options{Bounds: historyBounds(c), Store: s.Records, Log: log, Metrics: d.metrics}
+	if forwarder != nil {
+		facts.Before = forwarder.Outbox().Facts
+	}
+	recorder := history.NewRecorder(facts)
+	if forwarder != nil {
+		forwarder.Start(written{s.Records, recorder})
+	}
 	recorder.Start()
 	d.onStop(func(context.Context) error { recorder.Stop(); return nil })
 	onReload(d, "history", historyBounds, recorder.Prepare)
 	d.onStop(reconcile(history.Reconciliation{Store: s.Records, Queued: s.Queue.Get, Noter: recorder, Before: d.started}, log))
 
-	return kept{place: place, relays: relaysOf(s), queue: s.Queue, records: s.Records, recorder: recorder, history: recorder, suppressed: suppress.NewSplit(s.Records)}, nil
+	return kept{place: place, relays: relaysOf(s), queue: s.Queue, records: s.Records, recorder: recorder, history: recorder, suppressed: suppress.NewSplit(s.Records), forwards: s.Forwards, forwarder: forwarder}, nil
 }
 
 // measureQueue says what is configured, so that an alert needs no copy of the settings.

@@ -5,6 +5,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/deliver"
+	"github.com/smtp2rest/smtp2rest/relay/forward"
 	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/store"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
@@ -22,15 +23,19 @@ func (w written) Flush(ctx context.Context) error { return w.recorder.Flush(ctx)
 // taker takes the provider's events and tells the senders of what failed.
 type taker struct {
 	*suppress.List
-	engine *deliver.Engine // nil without a queue
+	engine    *deliver.Engine    // nil without a queue
+	forwarder *forward.Forwarder // nil where no events are kept
 }
 
 // Take implements webhook.Taker. An event that came before is looked at as well: a crash
-// or a full disk may have kept its sender from being told.
+// or a full disk may have kept its sender, or an application, from being told.
 func (t taker) Take(ctx context.Context, e relay.Event) (fresh bool, err error) {
 	fresh, err = t.List.Take(ctx, e)
 	if err == nil && t.engine != nil {
 		err = t.engine.Late(ctx, e)
+	}
+	if err == nil && t.forwarder != nil {
+		err = t.forwarder.Outbox().Take(ctx, e)
 	}
 	return fresh, err
 }

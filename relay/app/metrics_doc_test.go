@@ -8,8 +8,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/config"
+	"github.com/smtp2rest/smtp2rest/relay/forward"
 )
 
 var update = flag.Bool("update", false, "write generated files anew")
@@ -113,6 +115,7 @@ func withEverything(t *testing.T) *App {
 	t.Helper()
 	conf := load(t, newSandbox(t).URL(), toml(t, "[[warming]]\ndomain = \"sandbox.example\"\nbegin = \"2026-01-01\""))
 	conf.Webhook.Address, conf.Webhook.Secret = "127.0.0.1:0", config.NewSecret("whsec_test")
+	conf.Forwards = []config.Forward{{Endpoint: forward.Endpoint{Name: "crm", URL: "http://127.0.0.1:9/", Timeout: time.Second, MaxPending: 1}, Secret: config.NewSecret("whsec_test")}}
 	a, _ := start(t, conf)
 	return a
 }

@@ -114,6 +114,11 @@ func lines(setting string) string {
 		"notify.mail":                  `mail = ["ops@example.com"]`,
 		"notify.url":                   "secret_file = \"F/key\"\n|url = \"https://ops.example.com/hook\"",
 		"notify.secret_file":           `secret_file = "F/key"`,
+		"forward.name":                 `name = "other"`,
+		"forward.url":                  `url = "https://other.example.com/"`,
+		"forward.events":               `events = ["relay.failed"]`,
+		"forward.headers":              `headers = ["X-Order-Id"]`,
+		"forward.secret_file":          `secret_file = "F/token"`,
 		"log.level":                    `level = "debug"`,
 		"archive_bcc":                  `archive_bcc = "archive@example.com"`,
 		"account.archive_bcc":          `archive_bcc = "archive@example.com"`,
@@ -160,6 +165,8 @@ func table(section string) string {
 		return "[[operator]]\nname = \"ann\"\ntoken_hash = \"sha256:" + strings.Repeat("0", 64) + "\"\n"
 	case "account":
 		return "[[account]]\nname = \"shop\"\nkey_file = \"F/key\"\nemail = \"hello@shop.example\"\n"
+	case "forward":
+		return "[[forward]]\nname = \"crm\"\nurl = \"https://crm.example.com/\"\nsecret_file = \"F/key\"\n"
 	case "warming":
 		return "[[warming]]\ndomain = \"sandbox.example\"\nbegin = \"2026-01-01\"\n"
 	default:

@@ -133,7 +133,7 @@ func engineSettings(c *config.Config, account string) deliver.Settings {
 }
 
 func intakeSettings(c *config.Config) intake.Settings {
-	s := intake.Settings{Mapping: Mapping(c, ""), Bounce: bounces(c, ""), Wait: c.Delivery.Wait, Subjects: c.History.Subjects}
+	s := intake.Settings{Mapping: Mapping(c, ""), Bounce: bounces(c, ""), Wait: c.Delivery.Wait, Subjects: c.History.Subjects, Headers: c.KeptHeaders()}
 	s.Archive = c.ArchiveBcc
 	s.Choice, s.Others = choice(c), map[string]intake.AccountSettings{}
 	for _, name := range accountNames(c)[1:] {

@@ -123,6 +123,8 @@ func (c *Config) nameOf(path string) string {
 		return kind + " " + settings.Quote(c.Operators[i].Name) + "." + name
 	case "account":
 		return kind + " " + settings.Quote(c.Accounts[i].Name) + "." + name
+	case "forward":
+		return kind + " " + settings.Quote(c.Forwards[i].Name) + "." + name
 	case "warming":
 		of := ""
 		if account := c.Warming[i].Account; account != "" {

@@ -31,6 +31,8 @@ func checkOf(name string) func(string) error {
 		return checkHostname
 	case "url":
 		return checkURL
+	case "forward name":
+		return checkForwardName
 	case "hook url":
 		return orEmpty(checkHookURL)
 	case "path":

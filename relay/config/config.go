@@ -14,6 +14,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/relay/alias"
 	"github.com/smtp2rest/smtp2rest/relay/deliver"
+	"github.com/smtp2rest/smtp2rest/relay/forward"
 	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/logs"
 	"github.com/smtp2rest/smtp2rest/relay/mail"
@@ -61,7 +62,8 @@ type Config struct {
 	Suppression suppress.Settings `toml:"suppression" doc:"Addresses to which no mail may be sent (docs/suppression.md)."`
 	Webhook     Webhook           `toml:"webhook" doc:"Events from the provider. The secret comes from the environment variable WEBHOOK_SECRET, from the file that WEBHOOK_SECRET_FILE or secret_file names, or from the systemd credential webhook_secret."`
 
-	Notify Notify `toml:"notify" doc:"Who is told of failures (docs/notify.md): a key that is refused, an API that is down, a queue that is old or nearly full, a disk that is nearly full, mail that failed, many bounces or complaints. Nobody is, by default. The secret comes from the environment variable SMTP2REST_NOTIFY_SECRET, from the file that SMTP2REST_NOTIFY_SECRET_FILE or secret_file names, or from the systemd credential smtp2rest_notify_secret."`
+	Notify   Notify    `toml:"notify" doc:"Who is told of failures (docs/notify.md): a key that is refused, an API that is down, a queue that is old or nearly full, a disk that is nearly full, mail that failed, many bounces or complaints. Nobody is, by default. The secret comes from the environment variable SMTP2REST_NOTIFY_SECRET, from the file that SMTP2REST_NOTIFY_SECRET_FILE or secret_file names, or from the systemd credential smtp2rest_notify_secret."`
+	Forwards []Forward `toml:"forward" doc:"An address of an application to which events are posted as signed JSON: the provider's, and what the relay itself decides (docs/forward.md). There is none by default; repeat the table for more. The secret comes from the environment variable SMTP2REST_FORWARD_SECRET_<NAME>, from the file that SMTP2REST_FORWARD_SECRET_<NAME>_FILE or secret_file names, or from the systemd credential smtp2rest_forward_secret_<name>."`
 
 	// Warnings are about settings that work but are probably not intended, one line each.
 	Warnings []string
@@ -248,6 +250,15 @@ type Notify struct {
 	notify.Settings
 	// It is always set if URL is.
 	Secret Secret `toml:"secret" env:"SMTP2REST_NOTIFY_SECRET" credential:"smtp2rest_notify_secret" doc:"The secret with which what is posted to url is signed. It is not set in the file."`
+	// Its content is in Secret.
+	SecretFile string `toml:"secret_file" check:"secret file" doc:"A file that contains only this secret. The path begins with /, or with ./ for the directory of this file."`
+}
+
+// Forward is an address to which events are posted.
+type Forward struct {
+	forward.Endpoint
+	// It is always set.
+	Secret Secret `toml:"secret" env:"SMTP2REST_FORWARD_SECRET_<NAME>" credential:"smtp2rest_forward_secret_<name>" doc:"The secret with which events are signed. It is not set in the file."`
 	// Its content is in Secret.
 	SecretFile string `toml:"secret_file" check:"secret file" doc:"A file that contains only this secret. The path begins with /, or with ./ for the directory of this file."`
 }

@@ -33,7 +33,7 @@ func settingsOf(c *Config, v provider.Vendor, all []provider.Vendor) ([]setting,
 // everySetting returns all settings, with one table of each repeated kind.
 func everySetting() []setting {
 	all := vendors.All()
-	list, _ := settingsOf(&Config{Listeners: make([]smtpd.Listener, 1), Users: make([]User, 1), Warming: make([]warm.Plan, 1), Accounts: make([]Account, 1), Operators: make([]Operator, 1)}, all[0], all)
+	list, _ := settingsOf(&Config{Listeners: make([]smtpd.Listener, 1), Users: make([]User, 1), Warming: make([]warm.Plan, 1), Accounts: make([]Account, 1), Operators: make([]Operator, 1), Forwards: make([]Forward, 1)}, all[0], all)
 	return list
 }
 

@@ -37,7 +37,7 @@ const exampleHeader = `# smtp2rest configuration (TOML). Every setting is here.
 
 // off is the mark before the header of a table that is not there by default.
 func off(table string) string {
-	if table == "warming" || table == "user" || table == "account" || table == "operator" {
+	if table == "warming" || table == "user" || table == "account" || table == "operator" || table == "forward" {
 		return "#"
 	}
 	return ""
@@ -132,7 +132,7 @@ func loadExample(t *testing.T, edit func(string) string) *Config {
 		NeedAPI:  true,
 		ReadFile: func(string) ([]byte, error) { return []byte(edit(string(data))), nil },
 		Env: func(name string) (string, bool) {
-			v, ok := map[string]string{"NEXUSPROMAIL_API_KEY": "npm_test", "NEXUSPROMAIL_API_KEY_SHOP": "npm_test"}[name]
+			v, ok := map[string]string{"NEXUSPROMAIL_API_KEY": "npm_test", "NEXUSPROMAIL_API_KEY_SHOP": "npm_test", "SMTP2REST_FORWARD_SECRET_CRM": "x"}[name]
 			return v, ok
 		},
 	})
@@ -203,6 +203,8 @@ const exampleUser = "[[user]]\nname = \"app\"\npassword_hash = \"$2a$10$ylyd17Cs
 
 const exampleOperator = "[[operator]]\nname = \"alice\"\ntoken_hash = \"sha256:9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08\"\n"
 
+const exampleForward = "[[forward]]\nname = \"crm\"\nurl = \"https://crm.example.com/mail-events\"\n"
+
 const exampleAccount = "[[account]]\nname = \"shop\"\nemail = \"hello@shop.example.com\"\n"
 
 // TestExampleHasEverySetting takes the marks away, so that every setting is in
@@ -210,7 +212,7 @@ const exampleAccount = "[[account]]\nname = \"shop\"\nemail = \"hello@shop.examp
 func TestExampleHasEverySetting(t *testing.T) {
 	commented := regexp.MustCompile(`(?m)^#(\[\[|[a-z_]+ = )`)
 	cfg := loadExample(t, func(s string) string { return commented.ReplaceAllString(s, "$1") })
-	none := load(t, file(exampleWarming+exampleUser+exampleAccount+exampleOperator, env{}))
+	none := load(t, file(exampleWarming+exampleUser+exampleAccount+exampleOperator+exampleForward, env{"SMTP2REST_FORWARD_SECRET_CRM": "x"}))
 	shown, inForce := cfg.Describe(), none.Describe()
 	if len(shown) != len(inForce) {
 		t.Fatalf("%d settings, want %d", len(shown), len(inForce))

@@ -38,6 +38,10 @@ func kinds(field any, tag reflect.StructTag) settings.Value {
 			return domains{p}
 		case "emails":
 			return emails{p}
+		case "event types":
+			return list{p, checkEventType, `write a list of types, as in ["relay.failed", "provider.bounced.hard"]`}
+		case "header names":
+			return list{p, checkHeaderName, `write a list of names, as in ["X-Order-Id"]`}
 		}
 		return senders{p}
 	case *Secret:
@@ -157,6 +161,35 @@ func (d domains) Set(v any) error {
 }
 
 func (d domains) Text() string { return settings.QuoteList(*d.p) }
+
+// list is a list of texts, each with a check.
+type list struct {
+	p     *[]string
+	check func(string) error
+	want  string
+}
+
+// maxList bounds a list.
+const maxList = 20
+
+func (l list) Set(v any) error {
+	all, err := settings.TextList(v, l.want)
+	if err != nil {
+		return err
+	}
+	if len(all) > maxList {
+		return fmt.Errorf("found %d; allowed are at most %d", len(all), maxList)
+	}
+	for _, s := range all {
+		if err := l.check(s); err != nil {
+			return err
+		}
+	}
+	*l.p = all
+	return nil
+}
+
+func (l list) Text() string { return settings.QuoteList(*l.p) }
 
 // emails are addresses that get mail of ours.
 type emails struct{ p *[]string }

@@ -149,6 +149,8 @@ func (l *loader) makeRoom(name string, n int) {
 		l.cfg.Warming = make([]warm.Plan, n)
 	case "account":
 		l.cfg.Accounts = make([]Account, n)
+	case "forward":
+		l.cfg.Forwards = make([]Forward, n)
 	case "user":
 		l.cfg.Users = make([]User, n)
 	case "operator":

@@ -74,16 +74,22 @@ func (s setting) source() secretSource {
 	return secretSource{s.Path, s.Tag.Get("env"), s.Path + "_file", strings.Fields(s.Tag.Get("credential"))}
 }
 
-// source is where a secret may come from, with the name of the account whose it is.
+// source is where a secret may come from, with the name of the account or endpoint whose
+// it is.
 func (l *loader) source(s *setting) secretSource {
 	from := s.source()
 	if !strings.Contains(from.env, "<NAME>") {
 		return from
 	}
-	name := "<name>"
-	for i := range l.cfg.Accounts {
-		if l.accountAt(i, "") == s.Path[:strings.LastIndexByte(s.Path, '.')+1] && l.cfg.Accounts[i].Name != "" {
-			name = l.cfg.Accounts[i].Name
+	name, table := "<name>", s.Path[:strings.LastIndexByte(s.Path, '.')+1]
+	for i, a := range l.cfg.Accounts {
+		if l.accountAt(i, "") == table && a.Name != "" {
+			name = a.Name
+		}
+	}
+	for i, f := range l.cfg.Forwards {
+		if l.forwardAt(i, "") == table && f.Name != "" {
+			name = f.Name
 		}
 	}
 	from.env = strings.ReplaceAll(from.env, "<NAME>", strings.ToUpper(strings.ReplaceAll(name, "-", "_")))
@@ -277,7 +283,7 @@ func (l *loader) secretText(label, what, text string) Secret {
 func Credentials() []string {
 	var names []string
 	for _, s := range everySetting() {
-		if s.secret() && !strings.Contains(s.Path, "account.") {
+		if s.secret() && !strings.Contains(s.Tag.Get("env"), "<NAME>") {
 			names = append(names, s.source().credentials[0])
 		}
 	}

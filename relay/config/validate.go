@@ -40,6 +40,7 @@ func (l *loader) validate() {
 	l.validateAdmin()
 	l.validateWebhook()
 	l.validateNotify()
+	l.validateForwards()
 	l.validatePlaces()
 	l.validateDataDir()
 }

@@ -55,6 +55,7 @@ const (
 	maxSubject = 998 // RFC 5322 section 2.1.1: a line
 	maxWords   = 500
 	maxLeftOut = 50 // pieces of one mail
+	maxHeaders = 20
 )
 
 // batch puts together what happened to each mail.
@@ -262,5 +263,16 @@ func (h Head) clipped() Head {
 		left = append(left, LeftOut{Kind: l.Kind, Detail: clip(l.Detail, maxWords)})
 	}
 	h.LeftOut = left
+	headers := h.Headers
+	h.Headers = nil
+	for name, value := range headers {
+		if len(h.Headers) == maxHeaders {
+			break
+		}
+		if h.Headers == nil {
+			h.Headers = map[string]string{}
+		}
+		h.Headers[clip(name, maxName)] = clip(value, maxWords)
+	}
 	return h
 }

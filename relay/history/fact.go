@@ -48,6 +48,11 @@ func NewCame(m *relay.Message, head Head) Came {
 	return c
 }
 
+// Mail is the record as far as the fact tells it, without recipients.
+func (f Came) Mail() Mail {
+	return Mail{ID: f.message.ID, Received: f.message.ReceivedAt, Sender: f.message.From, Head: f.head}
+}
+
 // Answered: what the client was told of a mail, or of some of its recipients.
 // Unless it was taken, those of them that were not sent stay with the client.
 type Answered struct {
@@ -56,7 +61,9 @@ type Answered struct {
 	Each  bool     // others were told something else
 	Reply string
 	Taken bool
-	At    time.Time
+	// Queued are those of To who wait in the queue now.
+	Queued []string
+	At     time.Time
 }
 
 // Later reports whether the client was told to come again.

@@ -45,6 +45,8 @@ type Head struct {
 	BounceOf    string       `json:"bounce_of,omitempty"`   // the mail that this one reports on
 	LeftOut     []LeftOut    `json:"left_out,omitempty"`    // what of the mail the API was not given
 	AutoReply   bool         `json:"auto_reply,omitempty"`  // a machine's answer, of whose failure nobody is told
+	// Headers are header fields of the mail that the operator keeps ([[forward]] headers).
+	Headers map[string]string `json:"headers,omitempty"`
 }
 
 // LeftOut is a piece of a mail that the API was not given.

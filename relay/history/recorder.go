@@ -15,7 +15,10 @@ import (
 // Options are what a Recorder is made from.
 type Options struct {
 	Bounds
-	Store   Store
+	Store Store
+	// Before, if it is set, is given facts in their order, before they are written. They
+	// are not written while it fails, and given to it again.
+	Before  func(ctx context.Context, facts []Fact) error
 	Log     *slog.Logger
 	Metrics prometheus.Registerer // nil: none
 
@@ -229,7 +232,7 @@ func (r *Recorder) writeAll() error {
 		n, weight := portion(r.facts[:left], r.opt.atOnce)
 		facts := r.facts[:n]
 		r.mu.Unlock()
-		if err := r.opt.Store.Write(context.Background(), Changes(facts...)); err != nil {
+		if err := r.writeFacts(context.Background(), facts); err != nil {
 			r.metrics.failed.Inc()
 			r.opt.Log.Error("the history cannot be written", "facts", left, "cause", err)
 			return err
@@ -242,6 +245,15 @@ func (r *Recorder) writeAll() error {
 		left -= n
 	}
 	return nil
+}
+
+func (r *Recorder) writeFacts(ctx context.Context, facts []Fact) error {
+	if r.opt.Before != nil {
+		if err := r.opt.Before(ctx, facts); err != nil {
+			return err
+		}
+	}
+	return r.opt.Store.Write(ctx, Changes(facts...))
 }
 
 // portion is how many facts fit into one write, at least one, and their weight.

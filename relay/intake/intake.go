@@ -136,6 +136,7 @@ type Settings struct {
 	Wait     time.Duration // how long a client waits for the API's answer
 	Archive  string        // gets a copy of each mail of the default account that is accepted
 	Subjects bool          // whether the history stores subjects
+	Headers  []string      // header fields that the history stores
 
 	Others map[string]AccountSettings // of the accounts besides the default one
 	Choice Choice

@@ -30,7 +30,7 @@ type transaction struct {
 func (in *Intake) record(s *transaction, parsed *mail.Mail) history.Head {
 	head := history.Head{
 		MessageID: parsed.MessageID, Author: parsed.From.Email, Subject: in.subject(parsed.Subject), TraceParent: s.trace,
-		LeftOut: history.LeftOutOf(parsed.Omissions),
+		LeftOut: history.LeftOutOf(parsed.Omissions), Headers: in.headers(s.message.Raw),
 	}
 	for _, o := range parsed.Omissions {
 		if o.Kind.LeftOut() {
@@ -46,6 +46,7 @@ func (in *Intake) recordUnmapped(s *transaction) {
 	id := mail.Identify(s.message.Raw)
 	in.recordCame(s, history.Head{
 		MessageID: id.MessageID, Author: id.Author, Subject: in.subject(id.Subject), TraceParent: s.trace,
+		Headers: in.headers(s.message.Raw),
 	})
 }
 
@@ -71,6 +72,20 @@ func (s *transaction) messages() []*relay.Message {
 	return list
 }
 
+// headers are the header fields that the history keeps.
+func (in *Intake) headers(raw []byte) map[string]string {
+	var fields map[string]string
+	for _, name := range in.set.Load().Headers {
+		if value := mail.Field(raw, name); len(value) > 0 {
+			if fields == nil {
+				fields = map[string]string{}
+			}
+			fields[name] = string(value)
+		}
+	}
+	return fields
+}
+
 func (in *Intake) subject(s string) string {
 	if !in.set.Load().Subjects {
 		return ""
@@ -94,7 +109,10 @@ func (in *Intake) recordReplies(s *transaction, v replies) {
 	for _, m := range s.messages() {
 		said.ID = m.ID
 		if v.of == nil {
-			said.To = m.Recipients
+			said.To, said.Queued = m.Recipients, nil
+			if said.Taken {
+				said.Queued = common(m.Recipients, s.unsettled())
+			}
 			in.opt.History.Note(said)
 			continue
 		}
@@ -103,9 +121,23 @@ func (in *Intake) recordReplies(s *transaction, v replies) {
 				continue
 			}
 			said.Reply, said.Taken, said.Each = reply.Logged(r.String()), r.Positive(), true
+			said.Queued = nil
+			if said.Taken {
+				said.Queued = common(said.To, s.unsettled())
+			}
 			in.opt.History.Note(said)
 		}
 	}
+}
+
+// unsettled are the recipients of whom the first try left something to do.
+func (s *transaction) unsettled() (list []string) {
+	for i, out := range s.tried.Outcomes {
+		if !out.Kind.Settled() {
+			list = append(list, s.tried.Message.Recipients[i])
+		}
+	}
+	return list
 }
 
 // common returns the addresses in a that are in b as well.

@@ -22,6 +22,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/smtp2rest/smtp2rest/relay/forward"
 	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/store/postgres"
@@ -91,6 +92,9 @@ type Store struct {
 	RecordsErr error
 	// Relays are those that share it. It is nil for an engine of one relay.
 	Relays func(context.Context) ([]Relay, error)
+	// Forwards is what is to be posted to endpoints. It is nil without Records, and
+	// where the engine keeps none.
+	Forwards forward.Store
 
 	prepare []func(queue.Options) (apply func(), err error)
 	close   []func() error
@@ -171,7 +175,7 @@ func openSQLite(dir string, o Options) (*Store, error) {
 	r, err := sqlite.OpenRecords(sqlite.Options{Dir: dir, Queue: o.Queue, Existing: o.Existing, Log: o.Log, Metrics: o.Metrics})
 	switch {
 	case err == nil:
-		s.Records = r
+		s.Records, s.Forwards = r, r
 		s.prepare, s.close = append(s.prepare, r.Prepare), append(s.close, r.Close)
 	case o.Existing && o.Part == Everything:
 		s.RecordsErr = err

@@ -17,6 +17,8 @@ import (
 	_ "modernc.org/sqlite" // to damage what is stored
 
 	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/forward"
+	"github.com/smtp2rest/smtp2rest/relay/forward/forwardtest"
 	"github.com/smtp2rest/smtp2rest/relay/history/historytest"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/queue/queuetest"
@@ -163,6 +165,20 @@ func TestQueueContract(t *testing.T) {
 			})
 		})
 	}
+}
+
+// TestForwardContract is for the engine that keeps events until they are posted.
+func TestForwardContract(t *testing.T) {
+	forwardtest.Run(t, func(t *testing.T) forwardtest.Backend {
+		url := store.SQLite(t.TempDir())
+		return forwardtest.Backend{Open: func() (forward.Store, func() error, error) {
+			s, err := open(url, store.Options{Part: store.OnlyRecords})
+			if err != nil {
+				return nil, nil, err
+			}
+			return s.Forwards, s.Close, nil
+		}}
+	})
 }
 
 func TestSuppressContract(t *testing.T) {

@@ -88,7 +88,7 @@ func readSources() (all []source, err error) {
 // testPackages are test code, though they are packages: conformance suites and
 // faults that several tests use.
 func testPackages() []string {
-	return []string{"relay/queue/queuetest", "relay/suppress/suppresstest", "relay/history/historytest", "relay/provider/providertest", "relay/internal/memnet", "relay/store/postgres/pgtest", "test/harness"}
+	return []string{"relay/queue/queuetest", "relay/suppress/suppresstest", "relay/history/historytest", "relay/forward/forwardtest", "relay/provider/providertest", "relay/internal/memnet", "relay/store/postgres/pgtest", "test/harness"}
 }
 
 // within reports whether dir is root or below it; "..." is everything.

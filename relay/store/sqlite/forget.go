@@ -47,6 +47,7 @@ func (f *forgetting) run(t *tx, queued []string) {
 	}
 	f.mentions(t)
 	f.done.Events = int(t.exec("DELETE FROM events WHERE address = ?", f.key))
+	t.exec("DELETE FROM forwards WHERE address = ? OR instr(lower(body), lower(?)) > 0 OR instr(lower(body), lower(?)) > 0", f.key, f.key, f.typed)
 }
 
 // waits reports whether a mail is not settled.

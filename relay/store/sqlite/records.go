@@ -46,7 +46,7 @@ var ErrDamaged = errors.New("the records are damaged; the daemon sets them aside
 
 func recordsSpec() spec {
 	return spec{what: "records", file: RecordsFile, lockFile: RecordsFile + ".lock", applicationID: 0x73327272, // "s2rr"
-		migrations: []string{suppressionsSchema + eventsSchema, historySchema, eventsIndex},
+		migrations: []string{suppressionsSchema + eventsSchema, historySchema, eventsIndex, forwardsSchema},
 		newer:      fmt.Errorf("the records were %w", queue.ErrNewer), older: fmt.Errorf("the records were %w", queue.ErrOlder),
 		closedErr: errors.New("the records are closed"), readers: 2, cache: 4000}
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/cli/forward"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/cli/history"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/cli/queue"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/cli/sendmail"
@@ -109,7 +110,7 @@ New here? 'smtp2rest demo' shows it all at work.`,
 	c.SetHelpCommand(helpCommand())
 	addGroup(c, "Begin:", serve.DemoCommand(t), serve.Command(t), serve.SendCommand(t), explainCommand(t), checkCommand(t))
 	addGroup(c, "See and change what the relay does:", queue.StatusCommand(t), queue.Command(t), history.TraceCommand(t), history.Command(t),
-		suppressions.Command(t), webhookCommand(t), notifyCommand(t), history.ForgetCommand(t), reloadCommand(t), healthcheckCommand(t))
+		suppressions.Command(t), webhookCommand(t), notifyCommand(t), forward.Command(t), history.ForgetCommand(t), reloadCommand(t), healthcheckCommand(t))
 	addGroup(c, "Other tools:", sendmail.Command(t, func(ctx context.Context, args ...string) int { return Run(ctx, t, args) }), hashPasswordCommand(t), migrateCommand(t), tokenCommand(t), serve.SandboxCommand(t), benchCommand(t), manCommand(t), versionCommand(t))
 	return c
 }

@@ -64,6 +64,7 @@ type Operator interface {
 	admin.Admin
 	admin.History
 	admin.Suppressions
+	admin.Forwards
 }
 
 // Offline is an Operator for the data directory of a relay that does not run.
@@ -71,6 +72,7 @@ type Offline struct {
 	*admin.Local
 	admin.History
 	admin.Suppressions
+	admin.Forwards
 }
 
 // With calls use with the running daemon or, if none answers, with its data directory.
@@ -78,8 +80,8 @@ func (f Flags) With(ctx context.Context, t *terminal.Terminal, use func(Operator
 	return f.with(ctx, t, store.Everything, use)
 }
 
-// WithSuppressions is With for a command that needs only the suppressions.
-func (f Flags) WithSuppressions(ctx context.Context, t *terminal.Terminal, use func(Operator) error) error {
+// WithRecords is With for a command that needs no queue.
+func (f Flags) WithRecords(ctx context.Context, t *terminal.Terminal, use func(Operator) error) error {
 	return f.with(ctx, t, store.OnlyRecords, use)
 }
 
@@ -298,7 +300,7 @@ func (l location) openStore(ctx context.Context, t *terminal.Terminal, part stor
 	suppressions := admin.NewSuppressions(suppress.NewSplit(s.Records))
 	local := admin.New(o)
 	historyOptions.Admin = local
-	return Offline{local, admin.NewHistory(historyOptions), suppressions}, done, nil
+	return Offline{local, admin.NewHistory(historyOptions), suppressions, admin.NewForwards(s.Forwards, nil)}, done, nil
 }
 
 // explain says why the files of a stopped daemon cannot be used, and what to do.

@@ -25,7 +25,7 @@ func (g *target) Declare(fs *pflag.FlagSet) {
 
 // WithSuppressions calls f with the list.
 func (g *target) WithSuppressions(ctx context.Context, t *terminal.Terminal, f func(admin.Suppressions) error) error {
-	return g.Flags.WithSuppressions(ctx, t, func(o reach.Operator) error {
+	return g.Flags.WithRecords(ctx, t, func(o reach.Operator) error {
 		if g.account != "" {
 			return f(o.InAccount(g.account))
 		}
@@ -36,7 +36,7 @@ func (g *target) WithSuppressions(ctx context.Context, t *terminal.Terminal, f f
 // lists calls f with the lists to show: of the account that is named, or else of each one.
 // several says that there is more than one account to tell apart.
 func (g *target) lists(ctx context.Context, t *terminal.Terminal, f func(list iter.Seq2[admin.Suppression, error], several bool) error, filter admin.SuppressionFilter) error {
-	return g.Flags.WithSuppressions(ctx, t, func(o reach.Operator) error {
+	return g.Flags.WithRecords(ctx, t, func(o reach.Operator) error {
 		accounts := accountsOf(ctx, o)
 		if g.account != "" || len(accounts) == 0 {
 			filter.Account = g.account
