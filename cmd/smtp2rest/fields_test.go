@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -79,7 +80,7 @@ func TestHeadersInFields(t *testing.T) {
 	}
 	for flag, value := range map[string]string{"--user": "nobody", "--listener": "127.0.0.1:1", "--account": "none"} {
 		got := harness.Execute(t, harness.Environ(t), tagged, "explain", "-", "--config", harness.ConfigFile(t, fieldsConfig), flag, value)
-		if got.Code == 0 || !strings.Contains(got.Err, `"`+value+`" in the configuration`) {
+		if got.Code == 0 || !strings.Contains(got.Err, strconv.Quote(value)) {
 			t.Errorf("%s %s: %+v", flag, value, got)
 		}
 	}

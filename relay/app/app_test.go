@@ -325,11 +325,11 @@ func TestAPortThatIsTakenLeavesNothingBehind(t *testing.T) {
 
 // A store that cannot be opened stops the start before anything is taken in.
 func TestAStoreThatCannotBeOpened(t *testing.T) {
-	file := filepath.Join(t.TempDir(), "file")
-	if err := os.WriteFile(file, nil, 0o600); err != nil {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "queue.db"), []byte("no database"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	a, _ := newApp(load(t, newSandbox(t).URL(), fmt.Sprintf("[[listener]]\naddress = \"127.0.0.1:0\"\n[queue]\ndata_dir = %q\n", file)))
+	a, _ := newApp(load(t, newSandbox(t).URL(), fmt.Sprintf("[[listener]]\naddress = \"127.0.0.1:0\"\n[queue]\ndata_dir = %q\n", dir)))
 	if err := a.Start(t.Context()); err == nil || !strings.Contains(err.Error(), "queue.data_dir") {
 		t.Errorf("Start: %v", err)
 		_ = stop(a, patience)
