@@ -4,6 +4,7 @@ import (
 	"context"
 	"database/sql"
 	"errors"
+	"flag"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -28,7 +29,14 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/suppress/suppresstest"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+// TestMain has the models of the contracts tried 20 times where not all is tested: a case
+// takes a second on PostgreSQL.
+func TestMain(m *testing.M) {
+	if os.Getenv("SMTP2REST_TEST") != "all" {
+		_ = flag.Set("rapid.checks", "20") // the command line, read later, still counts
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // engine is one of those that Open knows. A new one is another line in engines.
 type engine struct {
