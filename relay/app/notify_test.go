@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -26,7 +27,7 @@ type notified struct {
 	mu    sync.Mutex
 	posts []notify.Notification
 	times []time.Time
-	down  bool // the hook answers 503
+	down  atomic.Bool // the hook answers 503
 	calls int
 }
 
@@ -59,7 +60,7 @@ func (n *notified) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err := json.Unmarshal(body, &one); err != nil || r.Header.Get(signedpost.SignatureHeader) != signedpost.Sign("whsec_notify", body) {
 		n.t.Errorf("posted %s, signed %s, %v", body, r.Header.Get(signedpost.SignatureHeader), err)
 	}
-	if n.down {
+	if n.down.Load() {
 		w.WriteHeader(http.StatusServiceUnavailable)
 		return
 	}
@@ -225,7 +226,7 @@ func TestToldOfFailedMail(t *testing.T) {
 // TestToldTogether: bounces, complaints and a hook that was down.
 func TestToldTogether(t *testing.T) {
 	inNotifiedWorld(t, "", nil, func(n *notified) {
-		n.down = true
+		n.down.Store(true)
 		for i := range 50 {
 			for kind, many := range map[string]int{relay.EventHardBounce: 50, relay.EventComplaint: 5} {
 				if i >= many {
@@ -237,8 +238,11 @@ func TestToldTogether(t *testing.T) {
 		}
 		n.pass(5 * time.Hour)
 		n.want("while the hook is down")
-		if n.calls < 5 || n.calls > 15 {
-			t.Errorf("it was tried %d times in five hours", n.calls)
+		n.mu.Lock()
+		calls := n.calls
+		n.mu.Unlock()
+		if calls < 5 || calls > 15 {
+			t.Errorf("it was tried %d times in five hours", calls)
 		}
 		if w := notifyWarnings(nil); len(w) != 0 {
 			t.Error(w)
@@ -246,7 +250,7 @@ func TestToldTogether(t *testing.T) {
 		if got := n.mailed(n.box); len(got) != 1 || !strings.Contains(got[0], "(and 1 more)") {
 			t.Errorf("mailed %q", got)
 		}
-		n.down = false
+		n.down.Store(false)
 		n.pass(time.Hour)
 		n.want("when it is back", "begins bounces, begins complaints")
 		n.pass(20 * time.Hour)
