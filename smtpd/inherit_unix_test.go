@@ -54,3 +54,33 @@ func TestInheritedSocketsThatCannotAccept(t *testing.T) {
 		}
 	}
 }
+
+// One that systemd opened at a listener's own address is taken over, or refused, as well.
+func TestASocketAtTheAddressThatCannotAccept(t *testing.T) {
+	for _, listen := range []bool{false, true} {
+		fd, err := syscall.Socket(syscall.AF_INET, syscall.SOCK_STREAM, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := syscall.Bind(fd, &syscall.SockaddrInet4{Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+			t.Fatal(err)
+		}
+		if listen {
+			if err := syscall.Listen(fd, 1); err != nil {
+				t.Fatal(err)
+			}
+		}
+		f := os.NewFile(uintptr(fd), "socket")
+		l, err := net.FileListener(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = f.Close()
+		s := &Server{inherited: map[string][]net.Listener{"smtp": {l}}}
+		got, err := s.inheritAt(l.Addr().String())
+		if (got == l) != listen || (err == nil) != listen {
+			t.Errorf("one that listens (%v) is %v, %v", listen, got, err)
+		}
+		_ = l.Close()
+	}
+}

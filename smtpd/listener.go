@@ -249,9 +249,11 @@ func (s *Server) listen(ctx context.Context, config Listener) ([]net.Listener, e
 	if name, ok := strings.CutPrefix(config.Address, "systemd:"); ok {
 		return s.inherit(name)
 	}
-	var err error
-	l := s.inheritAt(config.Address)
-	if l != nil {
+	l, err := s.inheritAt(config.Address)
+	switch {
+	case err != nil:
+		return nil, err
+	case l != nil:
 		return []net.Listener{l}, nil
 	}
 	if path, ok := strings.CutPrefix(config.Address, "unix:"); ok {
@@ -312,10 +314,10 @@ func bindUnix(ctx context.Context, path string, mode fs.FileMode) (net.Listener,
 
 // inheritAt takes over the socket that systemd opened at an address, or returns nil. So a
 // .socket unit can hold connections through a restart without a change of the settings.
-func (s *Server) inheritAt(address string) net.Listener {
+func (s *Server) inheritAt(address string) (net.Listener, error) {
 	want, err := netip.ParseAddrPort(address)
 	if err != nil {
-		return nil // a path, or a host that is no IP address
+		return nil, nil // a path, or a host that is no IP address
 	}
 	for name, list := range s.inherited {
 		for i, l := range list {
@@ -325,10 +327,13 @@ func (s *Server) inheritAt(address string) net.Listener {
 			if s.inherited[name] = slices.Delete(slices.Clone(list), i, i+1); len(list) == 1 {
 				delete(s.inherited, name)
 			}
-			return l
+			if err := canAccept(l); err != nil {
+				return nil, errors.Join(fmt.Errorf("cannot listen on %s by the socket of systemd: %w", address, err), l.Close())
+			}
+			return l, nil
 		}
 	}
-	return nil
+	return nil, nil
 }
 
 // inherit takes over the sockets of a name that systemd opened for this process.

@@ -113,17 +113,16 @@ func untold(r history.Recipient) bool {
 // tellLate enqueues the bounce, or records that there is none.
 func (e *Engine) tellLate(ctx context.Context, m history.Mail, to string, event relay.Event) error {
 	now := e.opt.Now()
-	facts := []history.Fact{}
+	told := history.Told{ID: m.ID, Recipients: []string{to}, Late: true, At: now}
 	if of := m.Client.CopyOf; of != "" {
 		e.opt.Log.Warn("a copy for the archive failed after it was sent", "id", m.ID, "copy_of", of, "to", to, "event", event.ID, "type", event.Type)
-		told := history.Told{ID: m.ID, Recipients: []string{to}, Late: true, At: now}
 		if err := e.opt.Records.Write(ctx, history.Changes(told)); err != nil {
 			return err
 		}
 		e.opt.Copies.Count(archive.Failed, now)
 		return nil
 	}
-	told := history.Told{ID: m.ID, Recipients: []string{to}, Late: true, At: now}
+	facts := []history.Fact{}
 	mail, came := e.lateBounce(m, to, event, now)
 	if mail != nil {
 		if err := e.opt.Queue.Enqueue(ctx, *mail); err != nil {

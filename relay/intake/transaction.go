@@ -106,12 +106,13 @@ func (in *Intake) recordReplies(s *transaction, v replies) {
 		}
 	}
 	said := history.Answered{Reply: reply.Logged(r.String()), Taken: r.Positive(), At: time.Now()}
+	unsettled := s.unsettled()
 	for _, m := range s.messages() {
 		said.ID = m.ID
 		if v.of == nil {
-			said.To, said.Queued = m.Recipients, nil
+			said.To = m.Recipients
 			if said.Taken {
-				said.Queued = common(m.Recipients, s.unsettled())
+				said.Queued = common(m.Recipients, unsettled)
 			}
 			in.opt.History.Note(said)
 			continue
@@ -123,7 +124,7 @@ func (in *Intake) recordReplies(s *transaction, v replies) {
 			said.Reply, said.Taken, said.Each = reply.Logged(r.String()), r.Positive(), true
 			said.Queued = nil
 			if said.Taken {
-				said.Queued = common(said.To, s.unsettled())
+				said.Queued = common(said.To, unsettled)
 			}
 			in.opt.History.Note(said)
 		}
