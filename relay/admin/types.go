@@ -117,15 +117,16 @@ type Warning struct {
 	Level string `json:"level"`
 	// Cause is one of the causes below, by which scripts can tell warnings apart. There
 	// may be several warnings of one cause.
-	Cause   string    `json:"cause"`
-	Account string    `json:"account,omitempty"` // whose cause it is, where there are several
-	Count   int64     `json:"count,omitempty"`   // of the recipients or mails that What counts
-	What    string    `json:"what"`              // what waits, or failed
-	Why     string    `json:"why"`               // the cause
-	Do      string    `json:"do,omitempty"`      // what to do about it
-	Since   time.Time `json:"since,omitzero"`
-	Until   time.Time `json:"until,omitzero"`
-	Full    bool      `json:"-"` // the queue takes no mail
+	Cause    string    `json:"cause"`
+	Account  string    `json:"account,omitempty"`  // whose cause it is, where there are several
+	Endpoint string    `json:"endpoint,omitempty"` // of [[forward]], that it is about
+	Count    int64     `json:"count,omitempty"`    // of the recipients, mails or events that What counts
+	What     string    `json:"what"`               // what waits, or failed
+	Why      string    `json:"why"`                // the cause
+	Do       string    `json:"do,omitempty"`       // what to do about it
+	Since    time.Time `json:"since,omitzero"`
+	Until    time.Time `json:"until,omitzero"`
+	Full     bool      `json:"-"` // the queue takes no mail
 }
 
 // The causes of warnings.

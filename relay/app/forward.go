@@ -37,41 +37,41 @@ func (d *daemon) buildForwarder(s forward.Store) (*forward.Forwarder, error) {
 	f := forward.New(forward.Options{To: forwardSettings(d.config()), Store: s, Version: d.opt.Version, Log: d.opt.Log, Metrics: d.metrics, Dial: d.opt.dial})
 	d.onStop(func(context.Context) error { f.Stop(); return nil })
 	onReload(d, "forward", forwardSettings, f.Prepare)
-	d.onStatus(func(ctx context.Context, _ time.Time) []admin.Warning {
-		return forwardWarnings(ctx, s, f.Trouble(), d.config().Forwards)
+	d.onStatus(func(ctx context.Context, now time.Time) []admin.Warning {
+		return forwardWarnings(ctx, s, f.Trouble(), d.config().Forwards, now)
 	})
 	return f, nil
 }
 
 // forwardWarnings tell of endpoints that do not get what they should.
-func forwardWarnings(ctx context.Context, s forward.Store, troubles []forward.Trouble, configured []config.Forward) []admin.Warning {
+func forwardWarnings(ctx context.Context, s forward.Store, troubles []forward.Trouble, configured []config.Forward, now time.Time) []admin.Warning {
 	counts, err := s.CountForwards(ctx)
 	if err != nil {
 		return nil // of records that cannot be read another warning tells
 	}
 	var warnings []admin.Warning
-	warn := func(level, cause, what, why, do string, count int64, since time.Time) {
-		warnings = append(warnings, admin.Warning{Level: level, Cause: cause, What: what, Why: why, Do: do, Count: count, Since: since})
+	warn := func(endpoint, cause, what, why, do string, count int64, since time.Time) {
+		warnings = append(warnings, admin.Warning{Level: admin.LevelWarning, Cause: cause, Endpoint: endpoint, What: what, Why: why, Do: do, Count: count, Since: since})
 	}
 	for _, t := range troubles {
 		c := counts[t.Name]
 		if t.Err != nil {
-			warn(admin.LevelWarning, admin.CauseForward, fmt.Sprintf("%s for %s wait", events(c.Pending), t.Name), "the endpoint takes none: "+t.Err.Error(),
+			warn(t.Name, admin.CauseForward, fmt.Sprintf("%s for %s wait", events(c.Pending), t.Name), "the endpoint takes none: "+t.Err.Error(),
 				"see to the endpoint, or to its address and secret in [[forward]]; they are posted when it is back", c.Pending, t.Since.Round(0).UTC())
 		}
-		if t.Lost > 0 {
-			warn(admin.LevelWarning, admin.CauseForwardLost, fmt.Sprintf("%s for %s were lost since the start", events(int64(t.Lost)), t.Name), "forward.max_pending of them waited",
+		if t.Lost > 0 && now.Sub(t.LostAt) < untoldFor {
+			warn(t.Name, admin.CauseForwardLost, fmt.Sprintf("%s for %s were lost since the start", events(int64(t.Lost)), t.Name), "forward.max_pending of them waited",
 				"see to the endpoint, or raise max_pending; what is lost is in the history still", int64(t.Lost), time.Time{})
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(counts)) {
 		c := counts[name]
 		if c.Dead > 0 {
-			warn(admin.LevelWarning, admin.CauseForwardDead, fmt.Sprintf("%s for %s are dead letters", events(c.Dead), name), "the endpoint refused them",
+			warn(name, admin.CauseForwardDead, fmt.Sprintf("%s for %s are dead letters", events(c.Dead), name), "the endpoint refused them",
 				"'smtp2rest forward list --dead' says why; then retry or drop them", c.Dead, time.Time{})
 		}
 		if !slices.ContainsFunc(configured, func(f config.Forward) bool { return f.Name == name }) {
-			warn(admin.LevelWarning, admin.CauseForward, fmt.Sprintf("%s wait", events(c.Pending+c.Dead)), "they are for endpoint "+strconv.Quote(name)+", which is not in the configuration",
+			warn(name, admin.CauseForward, fmt.Sprintf("%s wait", events(c.Pending+c.Dead)), "they are for endpoint "+strconv.Quote(name)+", which is not in the configuration",
 				"put it back, or drop them: 'smtp2rest forward drop --to "+name+"'", c.Pending+c.Dead, time.Time{})
 		}
 	}

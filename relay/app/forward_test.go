@@ -249,3 +249,64 @@ func TestForwardsAreBounded(t *testing.T) {
 		}
 	})
 }
+
+// TestOneEventBreaksTheEndpoint: events that an endpoint answers 500 hold up no others, and
+// end as dead letters when it takes those.
+func TestOneEventBreaksTheEndpoint(t *testing.T) {
+	inToldWorld(t, "", func(w *toldWorld) {
+		w.answers("crm", func(e forward.Event) int {
+			if strings.HasPrefix(e.Recipient, "bad") {
+				return 500
+			}
+			return 200
+		})
+		for i := range 6 {
+			w.order(fmt.Sprintf("bad%d@example.net", i))
+		}
+		for i := range 6 {
+			w.order(fmt.Sprintf("good%d@example.net", i))
+		}
+		w.pass(2 * time.Minute)
+		for i := range 6 {
+			w.want("crm", fmt.Sprintf("good%d@example.net", i), "relay.sent")
+		}
+	})
+}
+
+// TestAnOutageCostsNoTries: after an hour of 503, one refusal is the first one.
+func TestAnOutageCostsNoTries(t *testing.T) {
+	inToldWorld(t, "", func(w *toldWorld) {
+		w.answers("crm", func(forward.Event) int { return 503 })
+		w.order("bob@example.net")
+		w.pass(3 * time.Hour)
+		refused := false
+		w.answers("crm", func(forward.Event) int {
+			if !refused {
+				refused = true
+				return 422
+			}
+			return 200
+		})
+		w.pass(time.Hour)
+		w.want("crm", "bob@example.net", "relay.sent")
+		if !refused {
+			t.Error("it was not refused")
+		}
+	})
+}
+
+// TestRetryDoesNotWait: an operator who mended an endpoint need not wait for the pause.
+func TestRetryDoesNotWait(t *testing.T) {
+	inToldWorld(t, "", func(w *toldWorld) {
+		w.answers("crm", func(forward.Event) int { return 503 })
+		w.order("bob@example.net")
+		w.pass(3 * time.Hour)
+		w.answers("crm", nil)
+		forwards := admin.NewForwards(w.now.kept.forwards, w.now.kept.forwarder.Wake)
+		if n, err := forwards.RetryForwards(context.Background(), admin.ForwardFilter{Endpoint: "crm"}); n != 1 || err != nil {
+			t.Fatalf("%d, %v", n, err)
+		}
+		w.pass(time.Second)
+		w.want("crm", "bob@example.net", "relay.sent")
+	})
+}

@@ -86,7 +86,7 @@ func causes(ctx context.Context, status *admin.Local, own *ownMail, set config.N
 	var list []notify.Cause
 	for _, w := range s.Warnings {
 		if told(w, set.Limits, now) {
-			c := notify.Cause{Name: w.Cause, Account: w.Account, Level: w.Level, What: w.What, Why: w.Why, Do: w.Do, Since: w.Since, Count: countOf(w)}
+			c := notify.Cause{Name: w.Cause, Account: w.Account, Endpoint: w.Endpoint, Level: w.Level, What: w.What, Why: w.Why, Do: w.Do, Since: w.Since, Count: countOf(w)}
 			if w.Cause == admin.CausePaused { // of others it is when they are looked at next
 				c.Until = w.Until
 			}

@@ -4,10 +4,12 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net"
 	"net/http"
 	"reflect"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
@@ -41,6 +43,8 @@ const (
 	atOnce = 4
 	// mostTries is how often an item is posted that the endpoint refuses.
 	mostTries = 6
+	// aside is how long others go before an item that was answered 5xx.
+	aside = time.Minute
 	// grace is how long calls that are under way have to end when the worker is to end.
 	grace = 5 * time.Second
 	// storeRetry is how long a store that failed is left alone.
@@ -61,17 +65,20 @@ type Forwarder struct {
 	events  *prometheus.CounterVec
 	pending *prometheus.GaugeVec
 
-	mu      sync.Mutex
-	workers map[string]*worker
-	lost    map[string]int // since the start, by endpoint
+	change  sync.Mutex // for who starts and ends workers, which may take the time of a call
 	running bool
+
+	mu      sync.Mutex // never held for long: the provider's events wait for it
+	workers map[string]*worker
+	lost    map[string]lost // by endpoint
 }
 
 // worker posts to one endpoint.
 type worker struct {
 	f      *Forwarder
 	to     To
-	wake   chan struct{}
+	wake   chan struct{} // something came
+	now    chan struct{} // an operator says so, whatever there is to wait for
 	cancel context.CancelFunc
 	done   chan struct{}
 
@@ -81,13 +88,19 @@ type worker struct {
 	last  error
 }
 
+// lost counts the events that an endpoint lost since the start.
+type lost struct {
+	n      int
+	latest time.Time
+}
+
 // The results that smtp2rest_forward_events_total counts.
 func results() []string { return []string{"sent", "failed", "dead", "lost"} }
 
 // New returns a Forwarder that posts nothing yet.
 func New(o Options) *Forwarder {
 	f := &Forwarder{
-		opt: o, workers: map[string]*worker{}, lost: map[string]int{},
+		opt: o, workers: map[string]*worker{}, lost: map[string]lost{},
 		post: signedpost.New(signedpost.Options{UserAgent: "smtp2rest/" + o.Version, Dial: o.Dial}),
 		events: promauto.With(o.Metrics).NewCounterVec(prometheus.CounterOpts{
 			Name: "smtp2rest_forward_events_total",
@@ -108,8 +121,8 @@ func (f *Forwarder) Outbox() *Outbox { return f.outbox }
 
 // Start begins to post. mails is where the outbox looks up what an event is about.
 func (f *Forwarder) Start(mails Mails) {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.change.Lock()
+	defer f.change.Unlock()
 	f.outbox.mails, f.running = mails, true
 	for _, w := range f.workers {
 		w.start()
@@ -119,12 +132,10 @@ func (f *Forwarder) Start(mails Mails) {
 // Stop ends it. Calls that are under way have a moment to end. The events of those that
 // do not are posted again by the next process.
 func (f *Forwarder) Stop() {
-	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.change.Lock()
+	defer f.change.Unlock()
 	f.running = false
-	for _, w := range f.workers {
-		w.stop()
-	}
+	end(slices.Collect(maps.Values(f.workers)))
 	f.post.Close()
 }
 
@@ -132,13 +143,14 @@ func (f *Forwarder) Stop() {
 // until it is back or an operator drops it.
 func (f *Forwarder) Prepare(to []To) (apply func(), err error) {
 	return func() {
-		f.mu.Lock()
-		defer f.mu.Unlock()
+		f.change.Lock()
+		defer f.change.Unlock()
 		f.take(to)
 	}, nil
 }
 
-// take replaces the endpoints that changed. f.mu is held, but for New.
+// take replaces the endpoints that changed. f.change is held, but for New. A worker begins
+// when the one before it has ended, so that no two post the events of a mail.
 func (f *Forwarder) take(to []To) {
 	var endpoints []Endpoint
 	next := map[string]*worker{}
@@ -152,18 +164,22 @@ func (f *Forwarder) take(to []To) {
 			next[one.Name] = w
 			continue
 		}
-		next[one.Name] = &worker{f: f, to: one, wake: make(chan struct{}, 1)}
+		next[one.Name] = &worker{f: f, to: one, wake: make(chan struct{}, 1), now: make(chan struct{}, 1)}
 	}
+	var old []*worker
 	for name, w := range f.workers {
 		if next[name] != w {
-			w.stop()
+			old = append(old, w)
 		}
 		if next[name] == nil {
 			f.pending.DeleteLabelValues(name)
 		}
 	}
+	f.mu.Lock()
 	f.workers = next
+	f.mu.Unlock()
 	f.outbox.endpoints.Store(&endpoints)
+	end(old)
 	if f.running {
 		for _, w := range next {
 			w.start()
@@ -171,27 +187,29 @@ func (f *Forwarder) take(to []To) {
 	}
 }
 
-func (f *Forwarder) wakeAll() {
+func (f *Forwarder) signal(which func(w *worker) chan struct{}) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	for _, w := range f.workers {
 		select {
-		case w.wake <- struct{}{}:
+		case which(w) <- struct{}{}:
 		default:
 		}
 	}
 }
 
-// Wake has what became due looked at, as after a retry.
-func (f *Forwarder) Wake() { f.wakeAll() }
+func (f *Forwarder) wakeAll() { f.signal(func(w *worker) chan struct{} { return w.wake }) }
+
+// Wake has what became due posted now, as after a retry, also to an endpoint that was down.
+func (f *Forwarder) Wake() { f.signal(func(w *worker) chan struct{} { return w.now }) }
 
 func (f *Forwarder) losing(endpoint string, n int) {
 	f.mu.Lock()
-	first := f.lost[endpoint] == 0
-	f.lost[endpoint] += n
+	before := f.lost[endpoint]
+	f.lost[endpoint] = lost{before.n + n, time.Now()}
 	f.mu.Unlock()
 	f.events.WithLabelValues(endpoint, "lost").Add(float64(n))
-	if first {
+	if before.n == 0 {
 		f.opt.Log.Error("events for an endpoint are lost, because max_pending of them wait", "forward", endpoint, "lost", n)
 	}
 }
@@ -202,6 +220,8 @@ type Trouble struct {
 	Since time.Time // since when it takes nothing; zero: it does
 	Err   error
 	Lost  int // events, since the start
+
+	LostAt time.Time // the latest of them
 }
 
 // Trouble returns the endpoints with any.
@@ -211,18 +231,13 @@ func (f *Forwarder) Trouble() []Trouble {
 	var list []Trouble
 	for name, w := range f.workers {
 		w.mu.Lock()
-		t := Trouble{Name: name, Since: w.since, Err: w.last, Lost: f.lost[name]}
+		t := Trouble{Name: name, Since: w.since, Err: w.last, Lost: f.lost[name].n, LostAt: f.lost[name].latest}
 		w.mu.Unlock()
 		if t.Err != nil || t.Lost > 0 {
 			list = append(list, t)
 		}
 	}
-	slices.SortFunc(list, func(a, b Trouble) int {
-		if a.Name < b.Name {
-			return -1
-		}
-		return 1
-	})
+	slices.SortFunc(list, func(a, b Trouble) int { return strings.Compare(a.Name, b.Name) })
 	return list
 }
 
@@ -239,10 +254,17 @@ func (w *worker) start() {
 	}()
 }
 
-func (w *worker) stop() {
-	if w.cancel != nil {
-		w.cancel()
-		<-w.done
+// end ends workers, all at once, and waits for them.
+func end(workers []*worker) {
+	for _, w := range workers {
+		if w.cancel != nil {
+			w.cancel()
+		}
+	}
+	for _, w := range workers {
+		if w.cancel != nil {
+			<-w.done
+		}
 	}
 }
 
@@ -261,8 +283,9 @@ func (w *worker) run(ctx context.Context) {
 			if wait = w.postAll(ctx, items); wait == 0 {
 				continue
 			}
+			w.count(ctx)
 			// The endpoint, or the store, is left alone: what comes meanwhile is no news.
-			if !sleep(ctx, wait, nil) {
+			if !w.sleep(ctx, wait, nil) {
 				return
 			}
 			continue
@@ -270,15 +293,15 @@ func (w *worker) run(ctx context.Context) {
 			wait = max(time.Until(next), time.Millisecond)
 		}
 		w.count(ctx)
-		if !sleep(ctx, wait, w.wake) {
+		if !w.sleep(ctx, wait, w.wake) {
 			return
 		}
 	}
 }
 
-// sleep waits for a time (0: for ever), or until wake has a value. It is false when ctx
-// has ended.
-func sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
+// sleep waits for a time (0: for ever), or until wake has a value or an operator says so. It
+// is false when ctx has ended.
+func (w *worker) sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
 	var timeout <-chan time.Time
 	if d > 0 {
 		timer := time.NewTimer(d)
@@ -288,6 +311,7 @@ func sleep(ctx context.Context, d time.Duration, wake <-chan struct{}) bool {
 	select {
 	case <-timeout:
 	case <-wake:
+	case <-w.now:
 	case <-ctx.Done():
 		return false
 	}
@@ -319,11 +343,12 @@ func (w *worker) postAll(ctx context.Context, items []Item) (pause time.Duration
 			})
 		}
 		wg.Wait()
+		some := slices.Contains(answers, nil)
 		for i, item := range part {
 			if answers[i] != nil && ctx.Err() != nil {
 				continue // it may have been cut off; the next process posts it
 			}
-			s, isDown := w.settle(item, answers[i], time.Now())
+			s, isDown := w.settle(item, answers[i], some, time.Now())
 			settled = append(settled, s)
 			if isDown {
 				down = answers[i]
@@ -345,8 +370,8 @@ func (w *worker) postAll(ctx context.Context, items []Item) (pause time.Duration
 }
 
 // settle is what a try comes to for the item, and whether the endpoint is down: then it
-// is nothing about the item.
-func (w *worker) settle(item Item, answer error, now time.Time) (s Settled, down bool) {
+// is nothing about the item. some says that the endpoint took another at the same time.
+func (w *worker) settle(item Item, answer error, some bool, now time.Time) (s Settled, down bool) {
 	s = Settled{Item: item}
 	count := func(result string) { w.f.events.WithLabelValues(w.to.Name, result).Inc() }
 	if answer == nil {
@@ -354,22 +379,26 @@ func (w *worker) settle(item Item, answer error, now time.Time) (s Settled, down
 		s.Done = true
 		return s, false
 	}
-	s.Tries++
 	s.Why = answer.Error()
 	status, _ := errors.AsType[*signedpost.StatusError](answer)
-	switch {
-	case status == nil || !aboutTheItem(status.Status):
-		down = true
-	case s.Tries >= mostTries || status.Status == http.StatusGone:
+	broken := status != nil && status.Status >= 500
+	if status == nil || !aboutTheItem(status.Status) && !(broken && some) {
+		if broken { // perhaps by this item: others have their turn before it
+			s.Due = now.Add(aside)
+		}
+		count("failed")
+		return s, true
+	}
+	s.Tries++
+	if s.Tries >= mostTries || status.Status == http.StatusGone {
 		s.Dead = true
 		count("dead")
 		w.f.opt.Log.Error("an endpoint refuses an event, which is a dead letter now", "forward", w.to.Name, "event", item.ID, "type", item.Type, "cause", answer)
 		return s, false
-	default:
-		s.Due = now.Add(schedule().Delay(s.Tries, 0))
 	}
+	s.Due = now.Add(schedule().Delay(s.Tries, 0))
 	count("failed")
-	return s, down
+	return s, false
 }
 
 // aboutTheItem reports whether an answer is about what was posted and not about the

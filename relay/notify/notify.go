@@ -35,7 +35,7 @@ type Settings struct {
 // Limits say from when on something is told. relay/app judges by them.
 type Limits struct {
 	BreakerOpen time.Duration `toml:"breaker_open" default:"5m" range:"0s..7d" doc:"How long the API must be down, or forbid all mail, before that is told. A key that is refused is told at once."`
-	QueueAge    time.Duration `toml:"queue_age" default:"6h" range:"1m..366d" doc:"How long the oldest mail in the queue must wait before that is told."`
+	QueueAge    time.Duration `toml:"queue_age" default:"6h" range:"5m..366d" doc:"How long the oldest mail in the queue must wait before that is told."`
 	Bounces     int64         `toml:"bounces" default:"50" range:"0..1000000000" doc:"How many recipients must have bounced within 24 hours before that is told. It needs the webhook. 0: never."`
 	Complaints  int64         `toml:"complaints" default:"5" range:"0..1000000000" doc:"How many recipients must have complained within 24 hours before that is told. It needs the webhook. 0: never."`
 }
@@ -45,18 +45,24 @@ func (s Settings) On() bool { return len(s.Mail) > 0 || s.URL != "" }
 
 // Cause is one thing that an operator should know: a warning of 'smtp2rest status'.
 type Cause struct {
-	Name    string    `json:"cause"`
-	Account string    `json:"account,omitempty"`
-	Level   string    `json:"level"`
-	What    string    `json:"what"`
-	Why     string    `json:"why"`
-	Do      string    `json:"do,omitempty"`
-	Count   int64     `json:"count,omitempty"` // of what was counted; told again when there are more
-	Since   time.Time `json:"since,omitzero"`
-	Until   time.Time `json:"until,omitzero"` // when it ended, or will
+	Name     string    `json:"cause"`
+	Account  string    `json:"account,omitempty"`
+	Endpoint string    `json:"endpoint,omitempty"` // of [[forward]]
+	Level    string    `json:"level"`
+	What     string    `json:"what"`
+	Why      string    `json:"why"`
+	Do       string    `json:"do,omitempty"`
+	Count    int64     `json:"count,omitempty"` // of what was counted; told again when there are more
+	Since    time.Time `json:"since,omitzero"`
+	Until    time.Time `json:"until,omitzero"` // when it ended, or will
 }
 
-func (c Cause) key() string { return c.Name + "/" + c.Account }
+func (c Cause) key() string {
+	if c.Endpoint != "" {
+		return c.Name + "/" + c.Account + "/" + c.Endpoint
+	}
+	return c.Name + "/" + c.Account
+}
 
 // State is what is told of a cause.
 type State string

@@ -49,6 +49,8 @@ type Client struct {
 const (
 	connectTimeout = 5 * time.Second
 	idleTimeout    = 90 * time.Second
+	// atOnce is how many connections to a host are kept, for as many calls at once.
+	atOnce = 4
 	// maxAnswer bounds what is read of an answer, and maxWords what is shown of it.
 	maxAnswer = 16 << 10
 	maxWords  = 200
@@ -67,6 +69,7 @@ func New(o Options) *Client {
 			TLSClientConfig:     &tls.Config{MinVersion: tls.VersionTLS12},
 			TLSHandshakeTimeout: connectTimeout,
 			IdleConnTimeout:     idleTimeout,
+			MaxIdleConnsPerHost: atOnce,
 		},
 		// What is posted is for this address alone. Another one has to be configured.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
@@ -124,7 +127,7 @@ func (c *Client) Post(ctx context.Context, to Target, body []byte) error {
 	if resp.StatusCode >= 200 && resp.StatusCode < 300 {
 		return nil
 	}
-	return &StatusError{Status: resp.StatusCode, Words: strings.ReplaceAll(line(words), to.Secret, "[the secret]"), RetryAfter: retryAfter(resp.Header.Get("Retry-After"))}
+	return &StatusError{Status: resp.StatusCode, Words: line([]byte(strings.ReplaceAll(string(words), to.Secret, "[the secret]"))), RetryAfter: retryAfter(resp.Header.Get("Retry-After"))}
 }
 
 // retryAfter reads the header of that name (RFC 9110 section 10.2.3) as seconds.

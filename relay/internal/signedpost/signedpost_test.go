@@ -52,9 +52,10 @@ func TestPost(t *testing.T) {
 		answer func(w http.ResponseWriter)
 		want   string
 	}{
-		"an error":   {func(w http.ResponseWriter) { http.Error(w, "no\nsuch  hook: whsec_a-secret\x00", 404) }, "HTTP 404: no such hook: [the secret]"},
-		"no words":   {func(w http.ResponseWriter) { w.WriteHeader(500) }, "HTTP 500"},
-		"many words": {func(w http.ResponseWriter) { w.WriteHeader(500); _, _ = io.WriteString(w, strings.Repeat("é", 1<<20)) }, "HTTP 500: " + strings.Repeat("é", 100) + "…"},
+		"a secret at the end": {func(w http.ResponseWriter) { http.Error(w, strings.Repeat("x", 195)+"whsec_a-secret", 404) }, "HTTP 404: " + strings.Repeat("x", 195) + "[the …"},
+		"an error":            {func(w http.ResponseWriter) { http.Error(w, "no\nsuch  hook: whsec_a-secret\x00", 404) }, "HTTP 404: no such hook: [the secret]"},
+		"no words":            {func(w http.ResponseWriter) { w.WriteHeader(500) }, "HTTP 500"},
+		"many words":          {func(w http.ResponseWriter) { w.WriteHeader(500); _, _ = io.WriteString(w, strings.Repeat("é", 1<<20)) }, "HTTP 500: " + strings.Repeat("é", 100) + "…"},
 		"elsewhere": {func(w http.ResponseWriter) { w.Header().Set("Location", other.URL); w.WriteHeader(307) },
 			"HTTP 307: it redirects, which is not followed; write the address itself"},
 	} {
