@@ -27,23 +27,32 @@ func (in *Intake) tryAll(ctx context.Context, r relay.Remainder, body provider.B
 	defer context.AfterFunc(in.calls, cancel)()
 	trace := attempt.Trace(r.Message.Raw)
 	outcomes := make([]relay.Outcome, len(r.Message.Recipients))
-	var wg sync.WaitGroup
+	var todo []int
 	for i, to := range r.Message.Recipients {
-		if out, _, known := before.outcome(to); known {
+		switch out, _, known := before.outcome(to); {
+		case known:
 			outcomes[i] = out
-			continue
-		}
-		if wait == 0 || in.calls.Err() != nil { // all mail goes to the queue
+		case wait == 0 || in.calls.Err() != nil: // all mail goes to the queue
 			outcomes[i] = relay.Outcome{Kind: relay.Unavailable, Untried: true}
-			continue
+		default:
+			todo = append(todo, i)
 		}
-		wg.Go(func() {
-			outcomes[i] = in.try(turn, r, attempt.Attempt{
-				MessageID: before.idFor(to, r.Message.ID), From: r.Message.From, To: to, Number: 1, Body: body,
-				Session: r.Message.Client.Session, Trace: trace,
-				Redirected: func() bool { return in.redirect(r.Message.Account, r.Message.Client) != "" },
-			})
+	}
+	try := func(i int) {
+		to := r.Message.Recipients[i]
+		outcomes[i] = in.try(turn, r, attempt.Attempt{
+			MessageID: before.idFor(to, r.Message.ID), From: r.Message.From, To: to, Number: 1, Body: body,
+			Session: r.Message.Client.Session, Trace: trace,
+			Redirected: func() bool { return in.redirect(r.Message.Account, r.Message.Client) != "" },
 		})
+	}
+	var wg sync.WaitGroup
+	for n, i := range todo {
+		if n == len(todo)-1 {
+			try(i) // most mail has one recipient: another goroutine costs 5 % of its processor time
+			break
+		}
+		wg.Go(func() { try(i) })
 	}
 	wg.Wait()
 	return outcomes
