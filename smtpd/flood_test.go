@@ -121,7 +121,7 @@ func TestFloodOfConnections(t *testing.T) {
 			served, most, grown := 0, 0, int64(0)
 			look := time.NewTicker(20 * time.Millisecond)
 			defer look.Stop()
-			for once := true; once || ctx.Err() == nil && f.opened.Load() < 2000; <-look.C {
+			for once := true; once || ctx.Err() == nil && (f.opened.Load() < 2000 || f.refused.Load() == 0); <-look.C {
 				once = false
 				began := time.Now()
 				if tt.honest {
