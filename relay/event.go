@@ -14,6 +14,7 @@ type Event struct {
 	BounceCode   string
 	BounceReason string
 	Received     time.Time // by us
+	Account      string    // whose events it came with, "" is the default account's; it is not kept
 }
 
 // The types of events that mean something to us. A provider's package puts them

@@ -162,7 +162,7 @@ func (d *daemon) buildEvents(c *config.Config, accounts []account, telling *deli
 	var events webhook.Handlers
 	for _, a := range accounts {
 		of := func(c *config.Config) webhook.Settings { return EventSettings(c, a.name) }
-		h := webhook.NewHandler(webhook.Options{Settings: of(c), Provider: c.API.Vendor.Events, Taker: taker{a.suppressions, telling, forwarder}, Log: d.logOf(a.name), Metrics: d.metricsOf(a.name)})
+		h := webhook.NewHandler(webhook.Options{Settings: of(c), Provider: c.API.Vendor.Events, Taker: taker{a.name, a.suppressions, telling, forwarder}, Log: d.logOf(a.name), Metrics: d.metricsOf(a.name)})
 		onReload(d, "events", of, h.Prepare)
 		d.onStatus(func(_ context.Context, now time.Time) []admin.Warning {
 			return d.about(a.name, eventWarnings(h.Standing(), a.name, now))

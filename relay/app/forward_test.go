@@ -105,11 +105,14 @@ func (w *toldWorld) order(to string) string {
 }
 
 // provider has an event of the provider come in.
-func (w *toldWorld) provider(kind, apiID, to string) {
+func (w *toldWorld) provider(kind, apiID, to string) { w.providerOf("", kind, apiID, to) }
+
+// providerOf has it come in as one of an account.
+func (w *toldWorld) providerOf(account, kind, apiID, to string) {
 	w.t.Helper()
 	now := time.Now()
 	e := relay.Event{ID: "evt_" + kind + apiID, Type: kind, Email: to, MessageID: apiID, Created: now, Occurred: now, Received: now, BounceReason: "no such user"}
-	_, err := taker{w.now.accounts[0].suppressions, nil, w.now.kept.forwarder}.Take(context.Background(), e)
+	_, err := taker{account, w.now.accounts[0].suppressions, nil, w.now.kept.forwarder}.Take(context.Background(), e)
 	w.must(err)
 }
 
@@ -152,6 +155,32 @@ func TestForwarded(t *testing.T) {
 			if b, _ := json.Marshal(e); strings.Contains(string(b), "private") {
 				t.Errorf("the words of a mail are in %s", b)
 			}
+		}
+	})
+}
+
+// TestForwardedOfAnotherAccount: an event of an account tells its account, also where there
+// is no history of the mail, and is never joined with mail of another one.
+func TestForwardedOfAnotherAccount(t *testing.T) {
+	inToldWorld(t, "", func(w *toldWorld) {
+		w.order("bob@example.net")
+		w.pass(time.Minute)
+		w.providerOf("shop", relay.EventOpened, "msg_older", "ann@example.net")
+		w.providerOf("shop", relay.EventClicked, w.apiID("bob@example.net"), "bob@example.net")
+		w.pass(time.Minute)
+		w.mu.Lock()
+		defer w.mu.Unlock()
+		told := 0
+		for _, e := range w.events["crm"] {
+			if e.Provider == nil {
+				continue
+			}
+			if told++; e.Account != "shop" || e.QueueID != "" || e.Headers != nil || e.Sender != "" {
+				t.Errorf("%+v", e)
+			}
+		}
+		if told != 2 {
+			t.Errorf("%d events of the provider were posted", told)
 		}
 	})
 }

@@ -22,6 +22,7 @@ func (w written) Flush(ctx context.Context) error { return w.recorder.Flush(ctx)
 
 // taker takes the provider's events and tells the senders of what failed.
 type taker struct {
+	account string
 	*suppress.List
 	engine    *deliver.Engine    // nil without a queue
 	forwarder *forward.Forwarder // nil where no events are kept
@@ -30,6 +31,7 @@ type taker struct {
 // Take implements webhook.Taker. An event that came before is looked at as well: a crash
 // or a full disk may have kept its sender, or an application, from being told.
 func (t taker) Take(ctx context.Context, e relay.Event) (fresh bool, err error) {
+	e.Account = t.account
 	fresh, err = t.List.Take(ctx, e)
 	if err == nil && t.engine != nil {
 		err = t.engine.Late(ctx, e)

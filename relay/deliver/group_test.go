@@ -184,3 +184,23 @@ func TestABounceIsOfTheAccountOfItsMail(t *testing.T) {
 		}
 	})
 }
+
+// A bounce keeps the account of its mail also when there is no such account: no other
+// account may send it, and it waits with what else is of the account.
+func TestABounceOfAnAccountThatIsGoneWaits(t *testing.T) {
+	inGroup(t, func(r *rig, g *Group) {
+		m := message(shop, "of gone", "ann@example.net")
+		m.Account = "gone"
+		refused := []relay.Outcome{{Kind: relay.Suppressed}}
+		if err := g.Keep(r.t.Context(), relay.Remainder{Message: m, Outcomes: refused, Domain: "sandbox.example"}); err != nil {
+			t.Fatal(err)
+		}
+		r.pass(time.Hour)
+		r.wantStates(m.ID, "failed")
+		bounce := queue.BounceID(m.ID, []int{0})
+		if got := r.mail(bounce).Message.Account; got != "gone" {
+			t.Errorf("the bounce is of account %q", got)
+		}
+		r.wantStates(bounce, "waiting")
+	})
+}

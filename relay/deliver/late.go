@@ -74,7 +74,8 @@ func (e *Engine) Late(ctx context.Context, event relay.Event) error {
 }
 
 // findSent returns the id of the mail that the API took as event.MessageID; "" if it was
-// not ours.
+// not ours, or not of the account whose event it is: who can sign events of one account
+// says nothing about the mail of another.
 func (e *Engine) findSent(ctx context.Context, event relay.Event) (id string, err error) {
 	for try := range lateTry {
 		// Events of a kind that is told are rare, so that each can have the history written.
@@ -86,7 +87,7 @@ func (e *Engine) findSent(ctx context.Context, event relay.Event) (id string, er
 			return "", err
 		}
 		for _, m := range page {
-			if m.Recipients[0].APIID == event.MessageID {
+			if m.Recipients[0].APIID == event.MessageID && m.Account == event.Account {
 				return m.ID, nil
 			}
 		}
@@ -164,7 +165,7 @@ func (e *Engine) lateBounce(m history.Mail, failed string, event relay.Event, no
 		return nil, bounce.TooMany
 	}
 	mail := queue.NewMail(relay.Message{
-		ID: queue.LateBounceID(m.ID, suppress.Normalise(failed)), Recipients: []string{to}, Raw: text, ReceivedAt: now, Account: by.opt.Account,
+		ID: queue.LateBounceID(m.ID, suppress.Normalise(failed)), Recipients: []string{to}, Raw: text, ReceivedAt: now, Account: m.Account,
 		Client: relay.Client{Redirect: set.Mapping.ForClient(m.Client).Redirect},
 	})
 	mail.BounceOf, mail.Urgent = m.ID, true

@@ -182,3 +182,17 @@ func wordsOf(name string) []string {
 	}
 	return nil
 }
+
+// Whoever can sign the events of one account says nothing about the mail of another.
+func TestAnEventOfAnotherAccountTellsNobody(t *testing.T) {
+	for account, told := range map[string]int{"": 0, "news": 0, "shop": 1} {
+		o := newRecord(shop)
+		o.mail.Account = "shop"
+		event := hardBounce()
+		event.Account = account
+		late(t, plan{}, o, func(*Settings) {}, event)
+		if len(o.written) != 2*told {
+			t.Errorf("an event of account %q: %d changes of the record", account, len(o.written))
+		}
+	}
+}

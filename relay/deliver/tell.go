@@ -253,7 +253,7 @@ func (e *Engine) bounceFor(b queue.Bounce, header []byte) (*queue.Mail, bounce.T
 		return nil, bounce.TooMany
 	}
 	mail := queue.NewMail(relay.Message{
-		ID: queue.BounceID(m.ID, numbersOf(b)), Recipients: []string{to}, Raw: text, ReceivedAt: now, Account: by.opt.Account,
+		ID: queue.BounceID(m.ID, numbersOf(b)), Recipients: []string{to}, Raw: text, ReceivedAt: now, Account: m.Account,
 		Client: relay.Client{Redirect: set.Mapping.ForClient(m.Client).Redirect},
 	})
 	mail.BounceOf = m.ID

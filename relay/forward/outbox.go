@@ -119,7 +119,7 @@ func (o *Outbox) Take(ctx context.Context, e relay.Event) error {
 		at = e.Received
 	}
 	event := Event{
-		ID: e.ID, Type: Provider + e.Type, Created: at, Recipient: e.Email, APIMessageID: e.MessageID,
+		ID: e.ID, Type: Provider + e.Type, Created: at, Account: e.Account, Recipient: e.Email, APIMessageID: e.MessageID,
 		Provider: &ProviderEvent{ID: e.ID, Type: e.Type, At: e.Occurred, Code: e.BounceCode, Reason: e.BounceReason},
 	}
 	m, found, err := o.find(ctx, e)
@@ -140,7 +140,8 @@ func (o *Outbox) Take(ctx context.Context, e relay.Event) error {
 // young is how old an event is whose mail may not be written yet.
 const young = time.Minute
 
-// find returns the mail that an event is about, with the one recipient.
+// find returns the mail that an event is about, with the one recipient. It is one of the
+// account whose event it is.
 func (o *Outbox) find(ctx context.Context, e relay.Event) (m history.Mail, found bool, err error) {
 	if e.MessageID == "" {
 		return m, false, nil
@@ -159,7 +160,7 @@ func (o *Outbox) find(ctx context.Context, e relay.Event) (m history.Mail, found
 			return m, false, err
 		}
 		for _, m := range page {
-			if m.Recipients[0].APIID == e.MessageID {
+			if m.Recipients[0].APIID == e.MessageID && m.Account == e.Account {
 				return m, true, nil
 			}
 		}

@@ -20,9 +20,8 @@ import (
 // in the queue: mails whose client was not told any more.
 func (rig *killRig) drain() {
 	rig.t.Helper()
-	if err := rig.provider.box.SetLatency(0); err != nil {
-		rig.t.Fatal(err)
-	}
+	rig.provider.delay(rig.t, 0)
+	rig.accounts.mend(rig)
 	r := rig.awaitStart("10s")
 	rig.closeTickets()
 	rig.clients.Wait()
@@ -121,8 +120,8 @@ func (rig *killRig) judge(rounds int) killTally {
 				n++
 			}
 		}
-		if n > killWorkers {
-			rig.t.Errorf("life %d left %d attempts unsettled, and makes %d at once", life+1, n, killWorkers)
+		if most := killWorkers * (1 + len(rig.accounts.all())); n > most {
+			rig.t.Errorf("life %d left %d attempts unsettled, and makes %d at once", life+1, n, most)
 		}
 		sum.unsettled += n
 	}
@@ -134,6 +133,7 @@ func (rig *killRig) judge(rounds int) killTally {
 	var unreasoned []string
 	for to, s := range p.seen {
 		unreasoned = append(unreasoned, rig.unreasoned(to, s)...)
+		p.bad = append(p.bad, rig.accounts.judge(to, s)...)
 	}
 	if len(unreasoned) > 0 {
 		rig.t.Errorf("%d second copies without a reason, such as\n%s", len(unreasoned), strings.Join(unreasoned[:min(len(unreasoned), 20)], "\n"))

@@ -54,6 +54,8 @@ type killRig struct {
 	clients      sync.WaitGroup
 	stop         context.CancelFunc // cuts the clients off
 
+	accounts *killAccounts // nil: the relay has one account
+
 	mu       sync.Mutex
 	address  string
 	at       int           // the life that listens there
@@ -63,20 +65,23 @@ type killRig struct {
 	refused  []string      // what else was said
 }
 
-func newKillRig(t *testing.T) *killRig {
+func newKillRig(t *testing.T, accounts ...string) *killRig {
 	dir, err := os.MkdirTemp("", "smtp2rest-kill-")
 	if err != nil {
 		t.Fatal(err)
 	}
 	rig := &killRig{
 		t: t, dir: dir, data: filepath.Join(dir, "data"), binary: killBinary(t, dir), seed: *killSeed,
-		provider: newKillProvider(t), unknown: map[int]map[string]bool{},
+		provider: newKillProvider(t, accounts...), unknown: map[int]map[string]bool{},
 		tickets: make(chan struct{}, 1<<20), moved: make(chan struct{}),
 	}
 	if rig.seed == 0 {
 		rig.seed = rand.Uint64()
 	}
 	rig.r = rand.New(rand.NewPCG(rig.seed, 0))
+	if len(accounts) > 0 {
+		rig.accounts = newKillAccounts(accounts)
+	}
 	rig.closeTickets = sync.OnceFunc(func() { close(rig.tickets) })
 	ctx, stop := context.WithCancel(context.Background())
 	rig.stop = stop
@@ -119,12 +124,13 @@ func (rig *killRig) client(ctx context.Context, number int) {
 			}
 			return
 		}
-		m := newKillMail(r, fmt.Sprintf("m%d-%d", number, n))
+		m := newKillMail(r, rig.accounts.id(r, fmt.Sprintf("m%d-%d", number, n)))
 		for !m.sent && ctx.Err() == nil {
 			if s == nil {
 				s, life = rig.connect(ctx, life)
 				continue
 			}
+			rig.accounts.handed(m.id, life+1)
 			err := s.send(m)
 			rig.record(m, err)
 			if err != nil {
@@ -227,10 +233,18 @@ func (rig *killRig) look(r *killRelay) {
 	}
 	store := rig.open(dir)
 	defer rig.close(store)
+	for _, account := range append([]string{""}, rig.accounts.all()...) {
+		rig.lookAt(store, account, unknown)
+	}
+}
+
+// lookAt adds the attempts of an account that were not settled.
+func (rig *killRig) lookAt(store store.Queue, account string, unknown map[string]bool) {
+	rig.t.Helper()
 	for later := time.Now().Add(1000 * time.Hour); ; {
-		claims, err := store.Claim(context.Background(), queue.ClaimRequest{Now: later, Max: 1000})
+		claims, err := store.Claim(context.Background(), queue.ClaimRequest{Account: account, Now: later, Max: 1000})
 		if err != nil {
-			rig.fail("after life %d the queue cannot be claimed from: %v", r.life, err)
+			rig.fail("after life %d the queue cannot be claimed from: %v", rig.life, err)
 		}
 		if len(claims) == 0 {
 			return
@@ -267,9 +281,7 @@ func (rig *killRig) upTo(d time.Duration) time.Duration {
 func (rig *killRig) round() {
 	rig.t.Helper()
 	wait := []string{"10s", "10s", "20ms", "0s", "0s"}[rig.r.IntN(5)]
-	if err := rig.provider.box.SetLatency(time.Duration(rig.r.IntN(30)) * time.Millisecond); err != nil {
-		rig.t.Fatal(err)
-	}
+	rig.provider.delay(rig.t, time.Duration(rig.r.IntN(30))*time.Millisecond)
 	rig.load(killMails)
 	r := rig.start(wait)
 	switch rig.r.IntN(4) {
@@ -282,6 +294,9 @@ func (rig *killRig) round() {
 			rig.fail("life %d does not listen", r.life)
 		}
 		<-time.After(rig.upTo(time.Second))
+		if rig.accounts != nil {
+			rig.disturb(r)
+		}
 	}
 	rig.end(r, syscall.SIGKILL)
 	rig.look(r)

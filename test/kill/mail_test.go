@@ -29,7 +29,7 @@ func (m *killMail) from() string { return killSender(m.id) }
 
 func (m *killMail) kept() bool { return strings.HasPrefix(m.reply, "250 ") }
 
-func killSender(id string) string { return "s-" + id + "@mail.example.com" }
+func killSender(id string) string { return "s-" + id + "@" + killAccountOf(id).domain() }
 
 func killDomain(id string) string { return id + ".example" }
 

@@ -21,10 +21,11 @@ import (
 // killProvider is the sandbox behind a look at every call: that its body is
 // whole and the right one. It lives in the test, so it survives the relay.
 type killProvider struct {
-	box     *sandbox.Server
-	handler http.Handler
-	web     *http.Server
-	address string
+	box      *sandbox.Server
+	accounts []string // but the default one
+	handler  http.Handler
+	web      *http.Server
+	address  string
 
 	mu      sync.Mutex
 	seen    map[string]*killSeen // by recipient
@@ -42,13 +43,19 @@ type killSeen struct {
 // killCall is one call; life is that of the relay that made it.
 type killCall struct {
 	life     string
+	account  string // whose key it had
+	from     string
 	accepted bool
 	lost     bool // and never answered
 }
 
-func newKillProvider(t *testing.T) *killProvider {
+func newKillProvider(t *testing.T, accounts ...string) *killProvider {
+	more := map[string]sandbox.Options{}
+	for _, name := range accounts {
+		more[name] = sandbox.Options{Key: killKey(name)}
+	}
 	p := &killProvider{
-		box: sandbox.New(sandbox.Options{Keep: -1}), seen: map[string]*killSeen{}, changed: make(chan struct{}),
+		box: sandbox.New(sandbox.Options{Keep: -1, Accounts: more}), accounts: accounts, seen: map[string]*killSeen{}, changed: make(chan struct{}),
 	}
 	p.handler = p.box.Handler()
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -98,21 +105,23 @@ func (p *killProvider) serve(w http.ResponseWriter, r *http.Request) {
 	}
 	life, path, _ := strings.Cut(r.URL.Path[1:], "/")
 	r.URL.Path = "/" + path
-	to, nth := p.check(r.Header.Get("Idempotency-Key"), body)
+	account := killAccountOfKey(r.Header.Get("Authorization"))
+	to, nth := p.check(account, r.Header.Get("Idempotency-Key"), body)
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	a := &killAnswer{ResponseWriter: w}
 	p.handler.ServeHTTP(a, r)
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	lost := a.status == 0 && strings.HasPrefix(to, "lost")
-	p.seen[to].calls[nth] = killCall{life: life, lost: lost, accepted: lost || a.status == http.StatusOK}
+	call := &p.seen[to].calls[nth]
+	call.life, call.lost, call.accepted = life, lost, lost || a.status == http.StatusOK
 	close(p.changed)
 	p.changed = make(chan struct{})
 }
 
 // check looks at one call's body and returns its recipient, and which call for
 // him it is: the next may come before this one has returned from the sandbox.
-func (p *killProvider) check(key string, body []byte) (to string, nth int) {
+func (p *killProvider) check(account, key string, body []byte) (to string, nth int) {
 	var c struct {
 		To, From      struct{ Email string }
 		Subject, Text string
@@ -125,6 +134,9 @@ func (p *killProvider) check(key string, body []byte) (to string, nth int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	sum := sha256.Sum256(body)
+	if len(p.accounts) > 0 { // another account may send it, from its own sender
+		sum = sha256.Sum256([]byte(c.Subject + "\x00" + c.Text + "\x00" + c.HTML))
+	}
 	s := p.seen[c.To.Email]
 	if s == nil {
 		s = &killSeen{key: key, sum: sum}
@@ -140,7 +152,7 @@ func (p *killProvider) check(key string, body []byte) (to string, nth int) {
 	case s.sum != sum:
 		p.bad = append(p.bad, "two bodies for "+c.To.Email)
 	}
-	s.calls = append(s.calls, killCall{})
+	s.calls = append(s.calls, killCall{account: account, from: c.From.Email})
 	return c.To.Email, len(s.calls) - 1
 }
 
@@ -159,7 +171,7 @@ func checkKillBody(to, from, subject, text, html string) error {
 	switch {
 	case domain != killDomain(id):
 		return fmt.Errorf("subject %s", subject)
-	case from != killSender(id):
+	case from != killSender(id) && !killRewritten(from):
 		return fmt.Errorf("from %s", from)
 	case head != id:
 		return fmt.Errorf("text of %s", head)
@@ -169,6 +181,20 @@ func checkKillBody(to, from, subject, text, html string) error {
 		return fmt.Errorf("html of %d bytes for a text of %d", len(html), len(text))
 	}
 	return nil
+}
+
+// delay sets how long calls take.
+func (p *killProvider) delay(t *testing.T, latency time.Duration) {
+	t.Helper()
+	for _, box := range append([]string{""}, p.accounts...) {
+		of := p.box
+		if box != "" {
+			of = p.box.Account(box)
+		}
+		if err := of.SetLatency(latency); err != nil {
+			t.Fatal(err)
+		}
+	}
 }
 
 // await returns when each address was sent something, or, when no call at all

@@ -34,6 +34,7 @@ func killBinary(t *testing.T, dir string) string {
 // killRelay is one life of the relay: a process.
 type killRelay struct {
 	life    int
+	config  string // a file
 	cmd     *exec.Cmd
 	log     *killLog
 	started time.Time
@@ -46,7 +47,7 @@ type killRelay struct {
 const killWorkers = 12
 
 // killConfig is a configuration for a life.
-func killConfig(data, wait string) string {
+func killConfig(data, wait, accounts string) string {
 	return fmt.Sprintf(`hostname = "relay.example"
 [api]
 concurrency = 16
@@ -63,7 +64,7 @@ data_dir = %q
 address = "127.0.0.1:0"
 [log]
 format = "json"
-`, wait, data)
+%s`, wait, data, accounts)
 }
 
 // startKillRelay starts the next life on the rig's data directory.
@@ -71,14 +72,14 @@ func (rig *killRig) start(wait string) *killRelay {
 	rig.t.Helper()
 	rig.life++
 	config := filepath.Join(rig.dir, fmt.Sprintf("life-%d.toml", rig.life))
-	if err := os.WriteFile(config, []byte(killConfig(rig.data, wait)), 0o600); err != nil {
+	if err := os.WriteFile(config, []byte(killConfig(rig.data, wait, rig.accounts.begin(rig))), 0o600); err != nil {
 		rig.t.Fatal(err)
 	}
 	out, err := os.Create(filepath.Join(rig.dir, fmt.Sprintf("life-%d.log", rig.life)))
 	if err != nil {
 		rig.t.Fatal(err)
 	}
-	r := &killRelay{life: rig.life, ended: make(chan struct{}), log: &killLog{to: out, ready: make(chan string, 1)}}
+	r := &killRelay{life: rig.life, config: config, ended: make(chan struct{}), log: &killLog{to: out, ready: make(chan string, 1), reloads: make(chan string, 10)}}
 	r.cmd = exec.Command(rig.binary, "serve", "--config", config)
 	r.cmd.Env = []string{
 		"NEXUSPROMAIL_API_KEY=sandbox-key", "NEXUSPROMAIL_API_URL=" + rig.provider.url(rig.life), "HOME=" + rig.dir,
@@ -115,8 +116,9 @@ func (rig *killRig) end(r *killRelay, s syscall.Signal) {
 // killLog keeps what a life writes, finds in it the address it listens on,
 // and what must never be there.
 type killLog struct {
-	to    io.Writer
-	ready chan string // the address, once
+	to      io.Writer
+	ready   chan string // the address, once
+	reloads chan string // what came of each
 
 	mu      sync.Mutex
 	partial []byte
@@ -147,6 +149,8 @@ func (l *killLog) look(line []byte) {
 	switch entry.Msg {
 	case "listening":
 		l.ready <- entry.Address
+	case "reloaded", notTaken:
+		l.reloads <- entry.Msg
 	case "an attempt cannot be recorded", "the mail cannot be queued", "a queued mail cannot be sent", "the queue cannot be read":
 		l.crash = string(line)
 	}
