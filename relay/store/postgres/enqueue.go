@@ -3,7 +3,6 @@ package postgres
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"hash/crc32"
@@ -15,6 +14,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/stored"
 )
 
 const (
@@ -82,25 +82,15 @@ func (q *Queue) wrap(mails []queue.Mail) (*enqueue, error) {
 }
 
 func wrapOne(m queue.Mail) (*parcel, error) {
-	if m.Message.ID == "" || len(m.Recipients) == 0 {
-		return nil, errors.New("a mail without an id or a recipient cannot be queued")
-	}
-	if strings.Contains(m.Message.Account, "/") {
-		return nil, fmt.Errorf("mail %s: %q cannot be an account", m.Message.ID, m.Message.Account)
-	}
-	client, err := json.Marshal(m.Message.Client)
+	client, keep, err := stored.Check(m)
 	if err != nil {
 		return nil, err
 	}
 	m.Size = int64(len(m.Message.Raw))
-	p := &parcel{Mail: m, client: string(client), sum: checksum(m.Message.Raw)}
+	p := &parcel{Mail: m, client: client, sum: checksum(m.Message.Raw), kept: keep}
 	words := []string{m.Message.ID, m.Message.From, m.Message.Account, m.Lane, m.Domain, m.BounceOf}
 	for _, r := range m.Recipients {
-		if r.State == queue.Claimed {
-			return nil, fmt.Errorf("mail %s: a recipient cannot come claimed", m.Message.ID)
-		}
 		words = append(words, r.Addr)
-		p.kept = p.kept || r.State != queue.Sent
 	}
 	for _, w := range words {
 		if w != clean(w) {
@@ -299,19 +289,7 @@ type recipientArrays struct {
 
 func (a *recipientArrays) add(q *Queue, p *parcel, mail, n int) {
 	r, received := p.Recipients[n], q.in(p.Message.ReceivedAt)
-	state := int32(ready)
-	switch r.State {
-	case queue.Held:
-		state = held
-	case queue.Sent:
-		state = sent
-	case queue.Failed:
-		state = failed
-	default:
-		if q.in(r.Due) > received {
-			state = later
-		}
-	}
+	state := int32(stored.State(r.State, q.in(r.Due), received))
 	a.mail, a.n, a.state, a.bounced = append(a.mail, int32(mail)), append(a.n, int32(n)), append(a.state, state), append(a.bounced, r.Bounced)
 	a.attempts, a.due, a.since = append(a.attempts, int32(r.Attempts)), append(a.due, q.in(r.Due)), append(a.since, cmp.Or(q.in(r.Since), received))
 	a.ended, a.turn, a.addr = append(a.ended, q.in(r.Ended)), append(a.turn, turnOf(p.Mail)), append(a.addr, r.Addr)
@@ -345,12 +323,8 @@ func (x *attemptArrays) add(q *Queue, mail, n int, a queue.Attempt) {
 }
 
 func (x *attemptArrays) outcome(o relay.Outcome) {
-	cause := ""
-	if o.Cause != nil {
-		cause = clean(o.Cause.Error())
-	}
 	x.kind, x.status, x.messageID = append(x.kind, int32(o.Kind)), append(x.status, int32(o.Status)), append(x.messageID, clean(o.MessageID))
-	x.detail, x.cause = append(x.detail, clean(o.Detail)), append(x.cause, cause)
+	x.detail, x.cause = append(x.detail, clean(o.Detail)), append(x.cause, clean(stored.Cause(o)))
 	x.retryAfter, x.took = append(x.retryAfter, int64(o.RetryAfter)), append(x.took, int64(o.Took))
 }
 

@@ -3,22 +3,18 @@ package postgres
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"fmt"
+	"maps"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/history"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/stored"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
-
-// stepsMax bounds what one recipient's attempts take. Beyond it only what ends a
-// recipient is still recorded.
-const stepsMax = 64 << 10
 
 // historyLock is the advisory lock that Forget has alone, and Write shares: so no record
 // is begun of what is being forgotten.
@@ -74,17 +70,9 @@ func forgottenOf(ctx context.Context, t pgx.Tx, changes []history.Change) (map[s
 }
 
 func writeMail(b *pgx.Batch, c history.Change) error {
-	var head history.Head
-	raw := ""
-	if c.Head != nil {
-		head = *c.Head
-		rest := head
-		rest.MessageID, rest.Subject = "", ""
-		doc, err := json.Marshal(rest)
-		if err != nil {
-			return err
-		}
-		raw = string(doc)
+	head, raw, err := stored.Head(c.Head)
+	if err != nil {
+		return err
 	}
 	b.Queue(`INSERT INTO smtp2rest.history_mails AS m (id, received, sender, sender_key, account, message_id, subject, head, reply, answered)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
@@ -97,8 +85,8 @@ func writeMail(b *pgx.Batch, c history.Change) error {
 			head = CASE WHEN excluded.head <> '' THEN excluded.head ELSE m.head END,
 			reply = CASE WHEN excluded.reply <> '' THEN excluded.reply ELSE m.reply END,
 			answered = CASE WHEN excluded.reply <> '' THEN excluded.answered ELSE m.answered END`,
-		clean(c.ID), millis(c.Received), clean(c.Sender), clean(suppress.Normalise(c.Sender)), clean(head.Account), clean(head.MessageID), clean(head.Subject),
-		clean(raw), clean(c.Reply), millis(c.Answered))
+		clean(c.ID), stored.Millis(c.Received), clean(c.Sender), clean(suppress.Normalise(c.Sender)), clean(head.Account), clean(head.MessageID), clean(head.Subject),
+		clean(raw), clean(c.Reply), stored.Millis(c.Answered))
 	recipients := slices.Clone(c.Recipients)
 	slices.SortStableFunc(recipients, func(a, b history.RecipientChange) int {
 		return cmp.Compare(suppress.Normalise(a.Addr), suppress.Normalise(b.Addr))
@@ -112,20 +100,9 @@ func writeMail(b *pgx.Batch, c history.Change) error {
 }
 
 func writeRecipient(b *pgx.Batch, c history.Change, r history.RecipientChange) error {
-	steps, err := stepLines(r.Steps)
+	named, state, ended, steps, err := stored.NewRecipient(r)
 	if err != nil {
 		return err
-	}
-	named := ""
-	if r.Named != "" {
-		named = suppress.Normalise(r.Named)
-	}
-	state, ended := r.State, r.Ended // of a new row
-	switch {
-	case state == "" && r.Refused.IsZero():
-		state = history.Waiting
-	case state == "":
-		state, ended = r.StateOfRefused(), r.Refused
 	}
 	b.Queue(`INSERT INTO smtp2rest.history_recipients AS r (mail, key, received, addr, named, named_key, state, ended, api_id, steps)
 		VALUES ($1, $2, (SELECT received FROM smtp2rest.history_mails WHERE id = $1), $3, $4, $5, $6, $7, $8, $9)
@@ -139,27 +116,16 @@ func writeRecipient(b *pgx.Batch, c history.Change, r history.RecipientChange) e
 				WHEN r.state = 'unknown' THEN 0 ELSE r.ended END,
 			api_id = CASE WHEN excluded.api_id <> '' THEN excluded.api_id ELSE r.api_id END,
 			steps = CASE WHEN $10::bool OR length(r.steps) < $11::bigint THEN r.steps || excluded.steps ELSE r.steps END`,
-		clean(c.ID), clean(suppress.Normalise(r.Addr)), clean(r.Addr), clean(r.Named), clean(named), string(state), millis(ended), clean(r.APIID), clean(steps),
-		r.State != "", int64(stepsMax), !r.Refused.IsZero())
+		clean(c.ID), clean(suppress.Normalise(r.Addr)), clean(r.Addr), clean(r.Named), clean(named), string(state), stored.Millis(ended), clean(r.APIID), clean(steps),
+		r.State != "", int64(stored.StepsMax), !r.Refused.IsZero())
 	return nil
 }
 
 // MarkUnknown implements history.Store.
 func (s *Records) MarkUnknown(ctx context.Context, id, addr string, at time.Time) error {
 	_, err := s.exec(ctx, "UPDATE smtp2rest.history_recipients SET state = 'unknown', ended = $1 WHERE mail = $2 AND key = $3 AND state = 'waiting'",
-		millis(at), clean(id), clean(suppress.Normalise(addr)))
+		stored.Millis(at), clean(id), clean(suppress.Normalise(addr)))
 	return err
-}
-
-func stepLines(steps []history.Step) (string, error) {
-	var b strings.Builder
-	enc := json.NewEncoder(&b) // ends each with a line break
-	for _, s := range steps {
-		if err := enc.Encode(s); err != nil {
-			return "", err
-		}
-	}
-	return b.String(), nil
 }
 
 const (
@@ -207,16 +173,12 @@ func scanMail(r pgx.Rows, recipient *history.Recipient) (m history.Mail, key str
 	if err := r.Scan(to...); err != nil {
 		return m, "", err
 	}
-	m.Received, m.Answered = fromMillis(received), fromMillis(answered)
-	id, subject := m.MessageID, m.Subject
-	if head != "" {
-		if err := json.Unmarshal([]byte(head), &m.Head); err != nil {
-			return m, "", fmt.Errorf("the record of mail %s: %w", m.ID, err)
-		}
+	m.Received, m.Answered = stored.Time(received), stored.Time(answered)
+	if err := stored.ReadHead(&m, head); err != nil {
+		return m, "", err
 	}
-	m.MessageID, m.Subject = id, subject
 	if recipient != nil {
-		recipient.State, recipient.Ended = history.State(state), fromMillis(ended)
+		recipient.State, recipient.Ended = history.State(state), stored.Time(ended)
 	}
 	return m, key, nil
 }
@@ -228,36 +190,20 @@ func scanRecipient(r pgx.Rows, to *history.Recipient) error {
 	if err := r.Scan(&to.Addr, &to.Named, &state, &ended, &to.APIID, &steps); err != nil {
 		return err
 	}
-	to.State, to.Ended = history.State(state), fromMillis(ended)
-	for line := range strings.Lines(steps) {
-		var s history.Step
-		if err := json.Unmarshal([]byte(line), &s); err != nil {
-			return fmt.Errorf("the record of <%s>: %w", to.Addr, err)
-		}
-		to.Steps = append(to.Steps, s)
-	}
-	return nil
+	to.State, to.Ended = history.State(state), stored.Time(ended)
+	return stored.ReadSteps(to, steps)
 }
-
-// eventsShown bounds how many events of one recipient are shown: somebody may open a
-// mail very often.
-const eventsShown = 200
 
 // addEvents joins what the provider told of recipients to their records. The API gives
 // each recipient a message_id of its own.
 func addEvents(ctx context.Context, c querier, recipients []*history.Recipient) error {
-	of := map[string][]*history.Recipient{}
-	ids := []string{}
+	of := map[string][]relay.Event{}
 	for _, r := range recipients {
-		if r.APIID == "" {
-			continue
+		if r.APIID != "" {
+			of[r.APIID] = nil
 		}
-		if of[r.APIID] == nil {
-			ids = append(ids, r.APIID)
-		}
-		of[r.APIID] = append(of[r.APIID], r)
 	}
-	if len(ids) == 0 {
+	if len(of) == 0 {
 		return nil
 	}
 	err := eachRow(ctx, c, func(row pgx.Rows) error {
@@ -266,42 +212,15 @@ func addEvents(ctx context.Context, c querier, recipients []*history.Recipient) 
 		if err := row.Scan(&e.ID, &e.Type, &created, &occurred, &e.Email, &e.MessageID, &e.BounceCode, &e.BounceReason, &received); err != nil {
 			return err
 		}
-		e.Created, e.Occurred, e.Received = fromMillis(created), fromMillis(occurred), fromMillis(received)
-		for _, r := range of[e.MessageID] {
-			addEvent(r, e)
-		}
+		e.Created, e.Occurred, e.Received = stored.Time(created), stored.Time(occurred), stored.Time(received)
+		of[e.MessageID] = append(of[e.MessageID], e)
 		return nil
 	}, `SELECT e.* FROM unnest($1::text[]) AS i(id), LATERAL (SELECT id, type, created, occurred, email, message_id, bounce_code, bounce_reason, received
-		FROM smtp2rest.events WHERE message_id = i.id AND message_id <> '' ORDER BY seq LIMIT $2) e`, ids, eventsShown)
+		FROM smtp2rest.events WHERE message_id = i.id AND message_id <> '' ORDER BY seq LIMIT $2) e`, slices.Collect(maps.Keys(of)), stored.EventsShown)
 	for _, r := range recipients {
-		slices.SortStableFunc(r.Steps, func(a, b history.Step) int { return a.At.Compare(b.At) })
+		stored.AddEvents(r, of[r.APIID])
 	}
 	return err
-}
-
-func addEvent(r *history.Recipient, e relay.Event) {
-	taken := takenAt(*r)
-	at := cmp.Or(e.Occurred, e.Created)
-	if at.IsZero() || at.Before(taken) { // then by our own clock
-		if at = e.Received; at.Before(taken) {
-			at = taken
-		}
-	}
-	r.Steps = append(r.Steps, history.Step{At: at, What: history.StepEvent, Event: &history.Event{
-		ID: e.ID, Type: e.Type, Email: e.Email, MessageID: e.MessageID, Code: e.BounceCode, Reason: e.BounceReason, Received: e.Received,
-	}})
-	r.State = r.State.After(e.Type)
-}
-
-// takenAt is when the API took the mail. Nothing that the provider tells of it happened
-// before; but its times are whole seconds, and its clock is not ours.
-func takenAt(r history.Recipient) time.Time {
-	for _, s := range r.Steps {
-		if s.Attempt != nil && s.Attempt.MessageID == r.APIID {
-			return s.At
-		}
-	}
-	return time.Time{}
 }
 
 // Prune implements history.Store.
@@ -316,7 +235,7 @@ func (s *Records) Prune(ctx context.Context, before time.Time, limit int, force 
 	// Those that another relay is writing, or removing, are left for the next time.
 	count, err := s.exec(ctx, `WITH old AS (SELECT id FROM smtp2rest.history_mails m WHERE received < $1`+settled+` ORDER BY received, id LIMIT $2 FOR UPDATE SKIP LOCKED),
 		recipients AS (DELETE FROM smtp2rest.history_recipients WHERE mail IN (SELECT id FROM old))
-		DELETE FROM smtp2rest.history_mails WHERE id IN (SELECT id FROM old)`, millis(before), limit)
+		DELETE FROM smtp2rest.history_mails WHERE id IN (SELECT id FROM old)`, stored.Millis(before), limit)
 	return int(count), err
 }
 

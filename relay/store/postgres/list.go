@@ -1,63 +1,60 @@
 package postgres
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 
 	"github.com/jackc/pgx/v5"
 
-	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/stored"
 )
 
-const (
-	defaultList = 100
-	maxList     = 1000
-	// scanAtOnce is how many recipients one page looks at, at most.
-	scanAtOnce = 20000
-)
-
-// cursor is the key of the recipient a page ended with.
-type cursor struct {
-	mail int64
-	n    int32
+// dialect is PostgreSQL's.
+func dialect() stored.Dialect {
+	return stored.Dialect{Mails: "smtp2rest.history_mails", Recipients: "smtp2rest.history_recipients", Events: "smtp2rest.events", Join: "JOIN",
+		Same: `lower(%s COLLATE "C") = lower(? COLLATE "C")`, Contains: `strpos(lower(%s COLLATE "C"), lower(? COLLATE "C")) > 0`, Account: "m.account"}
 }
 
-func (c cursor) String() string { return fmt.Sprintf("%d.%d", c.mail, c.n) }
-
-func parseCursor(s string) (cursor, error) {
-	if s == "" {
-		return cursor{mail: -1}, nil
+// numbered is a statement whose arguments are ? as PostgreSQL takes it, with the arguments
+// as it takes them.
+func numbered(sql string, args []any) (string, []any) {
+	var b strings.Builder
+	for i, piece := range strings.Split(sql, "?") {
+		if i > 0 {
+			fmt.Fprintf(&b, "$%d", i)
+		}
+		b.WriteString(piece)
 	}
-	var c cursor
-	if _, err := fmt.Sscanf(s, "%d.%d", &c.mail, &c.n); err != nil {
-		return c, fmt.Errorf("%q is not a cursor", s)
+	own := slices.Clone(args)
+	for i, a := range own {
+		if text, ok := a.(string); ok {
+			own[i] = clean(text)
+		}
 	}
-	return c, nil
+	return b.String(), own
 }
 
 // List implements queue.Queue.
 func (q *Queue) List(ctx context.Context, f queue.Filter) ([]queue.Entry, string, error) {
-	at, err := parseCursor(f.Cursor)
+	at, err := stored.ParseCursor(f.Cursor)
 	if err != nil {
 		return nil, "", err
 	}
-	limit := min(cmp.Or(max(f.Limit, 0), defaultList), maxList)
+	limit := stored.PageSize(f.Limit)
 	var entries []queue.Entry
 	next := ""
 	err = q.read(ctx, func(ctx context.Context, t pgx.Tx) error {
 		entries = nil
 		columns := mailFields + ", " + recipientFields + ", " + attemptFields
-		end, more, err := scan(ctx, q, t, f, at, limit, columns, func(rows pgx.Rows, c *cursor) error {
+		end, more, err := scan(ctx, q, t, f, at, limit, columns, func(rows pgx.Rows, c *stored.Cursor) error {
 			var m mailRow
 			var r recipientRow
 			var a attemptRow
-			if err := rows.Scan(slices.Concat([]any{&c.mail, &c.n}, m.targets(), r.targets(), a.targets())...); err != nil {
+			if err := rows.Scan(slices.Concat([]any{&c.Mail, &c.N}, m.targets(), r.targets(), a.targets())...); err != nil {
 				return err
 			}
 			e := queue.Entry{Mail: m.mail(q), Recipient: r.recipient(q)}
@@ -75,50 +72,34 @@ func (q *Queue) List(ctx context.Context, f queue.Filter) ([]queue.Entry, string
 	return entries, next, err
 }
 
-// query is the WHERE clause that a filter comes to. A ? of a condition is an argument.
-type query struct {
-	where []string
-	args  []any
-}
-
-func (w *query) and(condition string, args ...any) {
-	for _, a := range args {
-		w.args = append(w.args, a)
-		condition = strings.Replace(condition, "?", "$"+strconv.Itoa(len(w.args)), 1)
-	}
-	w.where = append(w.where, condition)
-}
-
 // scan calls f for the recipients that match, in order, from after a cursor on, at
-// most limit of them and looking at no more than scanAtOnce. It says where it ended and
+// most limit of them and looking at no more than stored.ScanAtOnce. It says where it ended and
 // whether that was before the end. f reads the cursor before its own columns.
-func scan(ctx context.Context, q *Queue, t pgx.Tx, filter queue.Filter, at cursor, limit int, columns string, f func(pgx.Rows, *cursor) error) (cursor, bool, error) {
-	var w query
-	source := "true" // few are held or failed, while many may wait
-	if len(filter.States) == 1 && filter.States[0] == queue.Held {
-		source = "r.state = 3"
-	} else if len(filter.States) == 1 && filter.States[0] == queue.Failed {
-		source = "r.state = 5"
+func scan(ctx context.Context, q *Queue, t pgx.Tx, filter queue.Filter, at stored.Cursor, limit int, columns string, f func(pgx.Rows, *stored.Cursor) error) (stored.Cursor, bool, error) {
+	var w stored.Where
+	source := "true"
+	if state, few := stored.FewStates(filter); few {
+		source = fmt.Sprintf("r.state = %d", state)
 	}
-	w.and(source)
-	w.and("(r.mail, r.n) > (?, ?)", at.mail, at.n)
+	w.And(source)
+	w.And("(r.mail, r.n) > (?, ?)", at.Mail, at.N)
 	few, err := fewMails(ctx, t, filter.ID)
 	if err != nil {
 		return at, false, err
 	}
 	last, bounded := at, false
 	if few {
-		w.and("r.mail IN (SELECT seq FROM smtp2rest.mails WHERE id >= ? AND id < ?)", clean(filter.ID), after(filter.ID))
+		w.And("r.mail IN (SELECT seq FROM smtp2rest.mails WHERE id >= ? AND id < ?)", filter.ID, stored.After(filter.ID))
 	} else if last, bounded, err = stepEnd(ctx, t, source, at); err != nil {
 		return at, false, err
 	} else if bounded {
-		w.and("(r.mail, r.n) <= (?, ?)", last.mail, last.n)
+		w.And("(r.mail, r.n) <= (?, ?)", last.Mail, last.N)
 	}
-	w.filter(q, filter)
-	w.args = append(w.args, limit)
-	rows, err := t.Query(ctx, "SELECT r.mail, r.n, "+columns+` FROM smtp2rest.recipients r JOIN smtp2rest.mails m ON m.seq = r.mail
-		LEFT JOIN LATERAL (SELECT * FROM smtp2rest.attempts b WHERE b.mail = r.mail AND b.n = r.n ORDER BY b.fence DESC LIMIT 1) a ON true
-		WHERE `+strings.Join(w.where, " AND ")+" ORDER BY r.mail, r.n LIMIT $"+strconv.Itoa(len(w.args)), w.args...)
+	dialect().Filter(&w, filter, q.in)
+	sql, args := numbered("SELECT r.mail, r.n, "+columns+` FROM smtp2rest.recipients r JOIN smtp2rest.mails m ON m.seq = r.mail
+		LEFT JOIN LATERAL (SELECT * FROM smtp2rest.attempts b WHERE b.mail = r.mail AND b.n = r.n ORDER BY b.fence DESC LIMIT 1) a ON true`+
+		w.String()+" ORDER BY r.mail, r.n LIMIT ?", append(w.Args, limit))
+	rows, err := t.Query(ctx, sql, args...)
 	if err != nil {
 		return at, false, err
 	}
@@ -137,10 +118,10 @@ func scan(ctx context.Context, q *Queue, t pgx.Tx, filter queue.Filter, at curso
 }
 
 // stepEnd is the last recipient of a step, if the step does not reach the end.
-func stepEnd(ctx context.Context, t pgx.Tx, source string, at cursor) (cursor, bool, error) {
+func stepEnd(ctx context.Context, t pgx.Tx, source string, at stored.Cursor) (stored.Cursor, bool, error) {
 	end := at
 	err := t.QueryRow(ctx, "SELECT r.mail, r.n FROM smtp2rest.recipients r WHERE "+source+
-		" AND (r.mail, r.n) > ($1, $2) ORDER BY r.mail, r.n OFFSET $3 LIMIT 1", at.mail, at.n, scanAtOnce-1).Scan(&end.mail, &end.n)
+		" AND (r.mail, r.n) > ($1, $2) ORDER BY r.mail, r.n OFFSET $3 LIMIT 1", at.Mail, at.N, stored.ScanAtOnce-1).Scan(&end.Mail, &end.N)
 	if errors.Is(err, pgx.ErrNoRows) {
 		return at, false, nil
 	}
@@ -155,44 +136,6 @@ func fewMails(ctx context.Context, t pgx.Tx, prefix string) (bool, error) {
 	}
 	n := 0
 	err := t.QueryRow(ctx, "SELECT count(*) FROM (SELECT 1 FROM smtp2rest.mails WHERE id >= $1 AND id < $2 LIMIT $3) x",
-		clean(prefix), after(prefix), maxList+1).Scan(&n)
-	return n <= maxList, err
-}
-
-// after is a string greater than all that begin with prefix.
-func after(prefix string) string { return clean(prefix) + "\U0010FFFF" }
-
-// filter adds what a filter asks for.
-func (w *query) filter(q *Queue, f queue.Filter) {
-	if f.ID != "" {
-		w.and("m.id >= ? AND m.id < ?", clean(f.ID), after(f.ID))
-	}
-	if len(f.States) > 0 {
-		var in []string
-		for stored := ready; stored <= failed; stored++ {
-			if slices.Contains(f.States, stateOf(stored)) {
-				in = append(in, strconv.Itoa(stored))
-			}
-		}
-		w.and("r.state IN (" + strings.Join(in, ", ") + ")")
-	}
-	if f.Sender != "" {
-		w.and(`lower(m.sender COLLATE "C") = lower(? COLLATE "C")`, clean(f.Sender))
-	}
-	if f.Recipient != "" {
-		w.and(`lower(r.addr COLLATE "C") = lower(? COLLATE "C")`, clean(f.Recipient))
-	}
-	switch f.Account {
-	case "":
-	case relay.DefaultAccount:
-		w.and("m.account = ''")
-	default:
-		w.and("m.account = ?", clean(f.Account))
-	}
-	if !f.From.IsZero() {
-		w.and("m.received >= ?", q.in(f.From))
-	}
-	if !f.Until.IsZero() {
-		w.and("m.received < ?", q.in(f.Until))
-	}
+		clean(prefix), stored.After(clean(prefix)), stored.MaxList+1).Scan(&n)
+	return n <= stored.MaxList, err
 }

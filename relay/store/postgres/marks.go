@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/stored"
 )
 
 // Mark implements queue.Queue.
@@ -24,7 +25,7 @@ func (q *Queue) Mark(ctx context.Context, name string) (value string, err error)
 func (q *Queue) Marks(ctx context.Context, prefix string) (map[string]string, error) {
 	marks := map[string]string{}
 	err := q.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
-		rows, err := c.Query(ctx, "SELECT name, value FROM smtp2rest.marks WHERE name >= $1 AND name < $2", prefix, after(prefix))
+		rows, err := c.Query(ctx, "SELECT name, value FROM smtp2rest.marks WHERE name >= $1 AND name < $2", prefix, stored.After(prefix))
 		if err != nil {
 			return err
 		}

@@ -3,7 +3,6 @@ package postgres
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"sync"
 	"time"
@@ -12,6 +11,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/stored"
 )
 
 // read runs f in a transaction that only reads, so that all it reads is of one
@@ -52,14 +52,8 @@ func (r *recipientRow) targets() []any {
 }
 
 func (r *recipientRow) recipient(q *Queue) queue.Recipient {
-	r.r.State, r.r.Due, r.r.Since, r.r.Ended = stateOf(r.state), q.out(r.due), q.out(r.since), q.out(r.ended)
+	r.r.State, r.r.Due, r.r.Since, r.r.Ended = stored.StateOf(int64(r.state)), q.out(r.due), q.out(r.since), q.out(r.ended)
 	return r.r
-}
-
-// stateOf is the contract's word for a stored state.
-func stateOf(s int) queue.State {
-	states := [...]queue.State{ready: queue.Waiting, later: queue.Waiting, claimed: queue.Claimed, held: queue.Held, sent: queue.Sent, failed: queue.Failed}
-	return states[min(uint(s), failed)]
 }
 
 // attemptFields are what an attemptRow is read from, of a table called a.
@@ -80,10 +74,7 @@ func (r *attemptRow) targets() []any {
 func (r *attemptRow) attempt(q *Queue) queue.Attempt {
 	a := queue.Attempt{Started: q.out(*r.started), Unknown: *r.unknown, NotAnAttempt: *r.notCounted}
 	a.Outcome = relay.Outcome{Kind: relay.Kind(*r.kind), Status: *r.status, MessageID: *r.messageID, Detail: *r.detail,
-		RetryAfter: time.Duration(*r.retryAfter), Took: time.Duration(*r.took)}
-	if *r.cause != "" {
-		a.Outcome.Cause = errors.New(*r.cause)
-	}
+		Cause: stored.CauseOf(*r.cause), RetryAfter: time.Duration(*r.retryAfter), Took: time.Duration(*r.took)}
 	return a
 }
 
@@ -185,9 +176,6 @@ func (q *Queue) Stats(ctx context.Context) (queue.Stats, error) {
 	return s, nil
 }
 
-// operateAtOnce is how many recipients an operator's change takes in one step.
-const operateAtOnce = 500
-
 // operate applies a change to all recipients that match, in steps.
 func (q *Queue) operate(ctx context.Context, f queue.Filter, change string, now time.Time, account string) (int, error) {
 	if err := q.enter(); err != nil {
@@ -195,15 +183,15 @@ func (q *Queue) operate(ctx context.Context, f queue.Filter, change string, now 
 	}
 	defer q.leave()
 	total := 0
-	for at, more := (cursor{mail: -1}), true; more; {
+	for at, more := stored.BeforeAll(), true; more; {
 		var mails []int64
 		var numbers []int32
 		err := q.read(ctx, func(ctx context.Context, t pgx.Tx) (err error) {
 			mails, numbers = nil, nil
-			at, more, err = scan(ctx, q, t, f, at, operateAtOnce, "r.state", func(rows pgx.Rows, c *cursor) error {
+			at, more, err = scan(ctx, q, t, f, at, stored.OperateAtOnce, "r.state", func(rows pgx.Rows, c *stored.Cursor) error {
 				var state int
-				err := rows.Scan(&c.mail, &c.n, &state)
-				mails, numbers = append(mails, c.mail), append(numbers, c.n)
+				err := rows.Scan(&c.Mail, &c.N, &state)
+				mails, numbers = append(mails, c.Mail), append(numbers, int32(c.N))
 				return err
 			})
 			return err
@@ -250,8 +238,8 @@ func (q *Queue) Drop(ctx context.Context, f queue.Filter) (int, error) {
 
 // Reassign implements queue.Queue.
 func (q *Queue) Reassign(ctx context.Context, f queue.Filter, account string) (int, error) {
-	if strings.Contains(account, "/") {
-		return 0, fmt.Errorf("%q cannot be an account", account)
+	if err := stored.CheckAccount(account); err != nil {
+		return 0, err
 	}
 	return q.operate(ctx, f, "reassign", time.Time{}, account)
 }

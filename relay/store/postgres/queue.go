@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/stored"
 )
 
 // The parts of the counts. What runs at the same time has one each, so that no
@@ -26,7 +27,7 @@ const (
 // Queue is a queue that several relays share. Each is an owner, with a lease.
 type Queue struct {
 	d       *DB
-	metrics *queueMetrics
+	metrics queueMetrics
 	bounds  atomic.Pointer[queue.Options]
 	wake    chan struct{}
 	lease   lease
@@ -36,9 +37,7 @@ type Queue struct {
 	settles  *group[*settle]
 	large    chan struct{} // who stores large mail; see enqueueLarge
 
-	mu     sync.RWMutex // of closed, and of under.Add
-	closed bool
-	under  sync.WaitGroup // calls
+	calls stored.Calls
 
 	stop   context.CancelFunc
 	loops  sync.WaitGroup
@@ -114,16 +113,13 @@ func (q *Queue) look(ctx context.Context) {
 
 // enter begins a call; the caller must leave. Close waits for it.
 func (q *Queue) enter() error {
-	q.mu.RLock()
-	defer q.mu.RUnlock()
-	if q.closed {
+	if !q.calls.Enter() {
 		return queue.ErrClosed
 	}
-	q.under.Add(1)
 	return nil
 }
 
-func (q *Queue) leave() { q.under.Done() }
+func (q *Queue) leave() { q.calls.Leave() }
 
 // do is DB.do for a call that has not entered.
 func (q *Queue) do(ctx context.Context, f func(ctx context.Context, c *pgx.Conn) error) error {
@@ -158,12 +154,7 @@ func (q *Queue) Writing() time.Time { return time.Time{} }
 
 // Close implements queue.Queue. What is claimed waits again for the other relays.
 func (q *Queue) Close() error {
-	q.mu.Lock()
-	first := !q.closed
-	q.closed = true
-	q.mu.Unlock()
-	q.under.Wait()
-	if !first {
+	if !q.calls.Close() {
 		<-q.ended
 		return nil
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/stored"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
 
@@ -55,11 +56,6 @@ var (
 const (
 	// topic is what is said when the list of suppressions changes.
 	topic = "suppressions"
-	// lateness is the longest an entry of LearnSoon is left in memory while the
-	// database answers.
-	lateness = 500 * time.Millisecond
-	// soonMax is how many of them wait at most.
-	soonMax = 8192
 	// lookEvery is when the changes of others are looked for though nothing was said:
 	// what is said may be lost, and does not come through every PgBouncer.
 	lookEvery = 5 * time.Second
@@ -72,10 +68,7 @@ var errRecordsClosed = errors.New("the records are closed")
 // NewRecords returns the records of a database, which is closed after them.
 func NewRecords(d *DB) *Records {
 	s := &Records{d: d, changed: make(chan struct{}, 1), flush: make(chan struct{}, 1), latest: -1}
-	s.dropped = promauto.With(d.opts.Metrics).NewCounter(prometheus.CounterOpts{
-		Name: "smtp2rest_records_dropped_total",
-		Help: "Records that nobody waits for, such as history, that were given up: the storage failed, or was too slow for them.",
-	})
+	s.dropped = promauto.With(d.opts.Metrics).NewCounter(stored.Dropped())
 	s.life, s.stop = context.WithCancel(context.Background())
 	d.Listen(topic, func(string) { poke(s.changed) }, func() { poke(s.changed) })
 	s.runs.Go(s.follow)
@@ -114,7 +107,7 @@ func (s *Records) writeSoon() {
 		case <-s.life.Done():
 			return
 		}
-		wait(s.life, lateness)
+		wait(s.life, stored.Lateness)
 		if s.flushNow(s.life) != nil {
 			poke(s.flush)
 		}
@@ -166,7 +159,7 @@ func (s *Records) wrote(err error) error {
 func (s *Records) LearnSoon(e suppress.Entry) {
 	s.soonMu.Lock()
 	defer s.soonMu.Unlock()
-	if s.closed.Load() || len(s.soon) >= soonMax {
+	if s.closed.Load() || len(s.soon) >= stored.SoonMax {
 		s.dropped.Inc()
 		return
 	}

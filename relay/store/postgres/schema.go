@@ -1,18 +1,7 @@
 package postgres
 
-// The states as they are stored. queue.Waiting is two of them: ready for the lanes'
-// turns, or later, to be made ready when its time comes.
-const (
-	ready = iota
-	later
-	claimed
-	held
-	sent
-	failed
-)
-
 // queueSchema is the first version. The literals in indexes and functions are the
-// states above. Times are milliseconds since 1970 by the database's clock, 0 is none.
+// states of package stored. Times are milliseconds since 1970 by the database's clock, 0 is none.
 //
 // recipients is the hot table: each claim and each settlement writes a row anew. So it
 // is narrow, its indexes but one are partial, pages keep room, and autovacuum comes by

@@ -2,13 +2,13 @@ package postgres
 
 import (
 	"context"
-	"fmt"
 	"slices"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/stored"
 )
 
 // settle is one call of Settle.
@@ -19,10 +19,8 @@ type settle struct {
 
 // Settle implements queue.Queue.
 func (q *Queue) Settle(ctx context.Context, settlements ...queue.Settlement) error {
-	for _, x := range settlements {
-		if x.Result < queue.Done || x.Result > queue.GaveUp {
-			return fmt.Errorf("a settlement without a result for mail %s", x.Token.Mail)
-		}
+	if err := stored.CheckResults(settlements); err != nil {
+		return err
 	}
 	if err := q.enter(); err != nil {
 		return err
@@ -147,13 +145,7 @@ func (q *Queue) BouncesDue(ctx context.Context, now time.Time, grace time.Durati
 			if err != nil {
 				return err
 			}
-			b := queue.Bounce{Mail: m}
-			for _, r := range m.Recipients {
-				if r.State == queue.Failed && !r.Bounced {
-					b.Failed = append(b.Failed, r)
-				}
-			}
-			bounces = append(bounces, b)
+			bounces = append(bounces, stored.BounceOf(m))
 		}
 		return nil
 	})

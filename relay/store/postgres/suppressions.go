@@ -8,10 +8,9 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/stored"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
-
-const suppressionColumns = "address, reason, source, since, expires, event, detail, note"
 
 // listLock is the advisory lock of whoever changes the list of suppressions. It makes
 // the order of the numbers that of the commits: a relay that has seen one number has
@@ -50,12 +49,12 @@ func (s *Records) changeList(ctx context.Context, f func(ctx context.Context, t 
 func (t *listTx) set(entries ...suppress.Entry) error {
 	var b pgx.Batch
 	for _, e := range entries {
-		b.Queue(setSuppression, clean(e.Address), e.Reason.String(), e.Source.String(), millis(e.Since), millis(e.Expires), clean(e.Event), clean(e.Detail), clean(e.Note))
+		b.Queue(setSuppression, clean(e.Address), e.Reason.String(), e.Source.String(), stored.Millis(e.Since), stored.Millis(e.Expires), clean(e.Event), clean(e.Detail), clean(e.Note))
 	}
 	return t.SendBatch(t.ctx, &b).Close()
 }
 
-const setSuppression = `INSERT INTO smtp2rest.suppressions (` + suppressionColumns + `, seq)
+const setSuppression = `INSERT INTO smtp2rest.suppressions (` + stored.SuppressionColumns + `, seq)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, nextval('smtp2rest.suppression_seq'))
 		ON CONFLICT (address) DO UPDATE SET reason = excluded.reason, source = excluded.source, since = excluded.since,
 			expires = excluded.expires, event = excluded.event, detail = excluded.detail, note = excluded.note, seq = excluded.seq`
@@ -83,7 +82,7 @@ func (t *listTx) learn(e suppress.Entry, now time.Time) error {
 	if err := eachRow(t.ctx, t, func(r pgx.Rows) error { return r.Scan(&removed) }, "SELECT at FROM smtp2rest.removals WHERE address = $1", e.Address); err != nil {
 		return err
 	}
-	if merged, changed := suppress.Learn(old, e, fromMillis(removed), now); changed {
+	if merged, changed := suppress.Learn(old, e, stored.Time(removed), now); changed {
 		return t.set(merged)
 	}
 	t.told = append(t.told, e.Address)
@@ -95,18 +94,17 @@ func findSuppression(ctx context.Context, c querier, address string) (e suppress
 		ok = true
 		e, err = readSuppression(r)
 		return err
-	}, "SELECT "+suppressionColumns+" FROM smtp2rest.suppressions WHERE address = $1", clean(address))
+	}, "SELECT "+stored.SuppressionColumns+" FROM smtp2rest.suppressions WHERE address = $1", clean(address))
 	return e, ok, err
 }
 
-// readSuppression reads suppressionColumns, and more behind them.
+// readSuppression reads stored.SuppressionColumns, and more behind them.
 func readSuppression(r pgx.Rows, more ...any) (e suppress.Entry, err error) {
 	var reason, source string
 	var since, expires int64
 	err = r.Scan(append([]any{&e.Address, &reason, &source, &since, &expires, &e.Event, &e.Detail, &e.Note}, more...)...)
-	e.Reason, _ = suppress.ParseReason(reason) // of another version: unknown, and as weak as can be
-	e.Source, _ = suppress.ParseSource(source)
-	e.Since, e.Expires = fromMillis(since), fromMillis(expires)
+	stored.Reasons(&e, reason, source)
+	e.Since, e.Expires = stored.Time(since), stored.Time(expires)
 	return e, err
 }
 
@@ -129,7 +127,7 @@ func (s *Records) Attach(ctx context.Context, w suppress.Watcher) error {
 			w.Set(e)
 			n, after = n+1, e.Address
 			return err
-		}, "SELECT "+suppressionColumns+" FROM smtp2rest.suppressions WHERE address > $1 ORDER BY address LIMIT $2", after, attachStep)
+		}, "SELECT "+stored.SuppressionColumns+" FROM smtp2rest.suppressions WHERE address > $1 ORDER BY address LIMIT $2", after, attachStep)
 		if n < attachStep {
 			break
 		}
@@ -226,19 +224,11 @@ func (s *Records) Entries(ctx context.Context, f suppress.Filter) (all []suppres
 		e, err := readSuppression(r)
 		all = append(all, e)
 		return err
-	}, "SELECT "+suppressionColumns+` FROM smtp2rest.suppressions WHERE address > $1
+	}, "SELECT "+stored.SuppressionColumns+` FROM smtp2rest.suppressions WHERE address > $1
 		AND (cardinality($2::text[]) = 0 OR reason = ANY($2)) AND (cardinality($3::text[]) = 0 OR source = ANY($3))
 		AND ($4::text = '' OR right(address, length($4::text)) = $4::text) ORDER BY address LIMIT $5`,
-		clean(f.After), words(f.Reasons), words(f.Sources), clean(domain), limit)
+		clean(f.After), stored.Words(f.Reasons), stored.Words(f.Sources), clean(domain), limit)
 	return all, err
-}
-
-func words[T interface{ String() string }](list []T) []string {
-	all := make([]string, len(list))
-	for i, v := range list {
-		all[i] = v.String()
-	}
-	return all
 }
 
 // Put implements suppress.Store.
@@ -271,7 +261,7 @@ func (s *Records) Remove(ctx context.Context, addresses []string, at time.Time) 
 		}
 		removed = int(n)
 		_, err = t.Exec(ctx, `INSERT INTO smtp2rest.removals (address, at) SELECT a, $2 FROM unnest($1::text[]) AS a
-			ON CONFLICT (address) DO UPDATE SET at = excluded.at`, unique, millis(at))
+			ON CONFLICT (address) DO UPDATE SET at = excluded.at`, unique, stored.Millis(at))
 		return err
 	})
 	return removed, err
@@ -311,8 +301,8 @@ func (s *Records) TakeEvent(ctx context.Context, e relay.Event, address string, 
 	if err := s.enter(ctx); err != nil {
 		return false, err
 	}
-	insert := []any{clean(e.ID), clean(e.Type), millis(e.Created), millis(e.Occurred), clean(address), clean(e.Email), clean(e.MessageID),
-		clean(e.BounceCode), clean(e.BounceReason), millis(e.Received)}
+	insert := []any{clean(e.ID), clean(e.Type), stored.Millis(e.Created), stored.Millis(e.Occurred), clean(address), clean(e.Email), clean(e.MessageID),
+		clean(e.BounceCode), clean(e.BounceReason), stored.Millis(e.Received)}
 	if learnt == nil {
 		n, err := s.exec(ctx, insertEvent, insert...)
 		return n > 0 && err == nil, err
@@ -330,9 +320,6 @@ func (s *Records) TakeEvent(ctx context.Context, e relay.Event, address string, 
 const insertEvent = `INSERT INTO smtp2rest.events (id, type, created, occurred, address, email, message_id, bounce_code, bounce_reason, received)
 	VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT (id) DO NOTHING`
 
-// tendStep is how many rows one call of Tend looks at, of each kind.
-const tendStep = 500
-
 // Tend implements suppress.Store.
 func (s *Records) Tend(ctx context.Context, now, forget time.Time) (more bool, err error) {
 	if err := s.enter(ctx); err != nil {
@@ -340,12 +327,12 @@ func (s *Records) Tend(ctx context.Context, now, forget time.Time) (more bool, e
 	}
 	const expired = "SELECT address FROM smtp2rest.suppressions WHERE expires > 0 AND expires <= $1 LIMIT $2"
 	some := int64(0)
-	if err := s.rows(ctx, func(r pgx.Rows) error { some++; return nil }, expired, millis(now), tendStep); err != nil {
+	if err := s.rows(ctx, func(r pgx.Rows) error { some++; return nil }, expired, stored.Millis(now), stored.TendStep); err != nil {
 		return false, err
 	}
 	if some > 0 {
 		err = s.changeList(ctx, func(ctx context.Context, t *listTx) error {
-			addresses, err := texts(ctx, t, expired, millis(now), tendStep)
+			addresses, err := texts(ctx, t, expired, stored.Millis(now), stored.TendStep)
 			if err == nil {
 				_, err = t.unset(addresses)
 			}
@@ -355,26 +342,26 @@ func (s *Records) Tend(ctx context.Context, now, forget time.Time) (more bool, e
 			return false, err
 		}
 	}
-	removals, err := s.exec(ctx, "DELETE FROM smtp2rest.removals WHERE address IN (SELECT address FROM smtp2rest.removals WHERE at < $1 LIMIT $2)", millis(forget), tendStep)
+	removals, err := s.exec(ctx, "DELETE FROM smtp2rest.removals WHERE address IN (SELECT address FROM smtp2rest.removals WHERE at < $1 LIMIT $2)", stored.Millis(forget), stored.TendStep)
 	if err != nil {
 		return false, err
 	}
 	gone, err := s.exec(ctx, `DELETE FROM smtp2rest.suppressions_gone WHERE address IN (SELECT address FROM smtp2rest.suppressions_gone
-		WHERE at < now() - make_interval(secs => $1) LIMIT $2)`, goneKept.Seconds(), tendStep)
+		WHERE at < now() - make_interval(secs => $1) LIMIT $2)`, goneKept.Seconds(), stored.TendStep)
 	if err != nil {
 		return false, err
 	}
 	// Times are of the clocks of relays, which may have been put back: the order of
 	// arrival is what bounds the step, the time what ends it.
 	events, err := s.exec(ctx, `DELETE FROM smtp2rest.events WHERE seq IN
-		(SELECT seq FROM (SELECT seq, received FROM smtp2rest.events ORDER BY seq LIMIT $1) first WHERE received < $2)`, tendStep, millis(forget))
-	return max(some, removals, gone, events) == tendStep, err
+		(SELECT seq FROM (SELECT seq, received FROM smtp2rest.events ORDER BY seq LIMIT $1) first WHERE received < $2)`, stored.TendStep, stored.Millis(forget))
+	return max(some, removals, gone, events) == stored.TendStep, err
 }
 
 // BadNews counts the hard bounces and complaints that came since a time.
 func (s *Records) BadNews(ctx context.Context, since time.Time) (bounced, complained int64, err error) {
 	err = s.rows(ctx, func(r pgx.Rows) error { return r.Scan(&bounced, &complained) },
 		`SELECT count(*) FILTER (WHERE type = 'bounced.hard'), count(*) FILTER (WHERE type = 'complained')
-		FROM smtp2rest.events WHERE type IN ('bounced.hard', 'complained') AND received >= $1`, millis(since))
+		FROM smtp2rest.events WHERE type IN ('bounced.hard', 'complained') AND received >= $1`, stored.Millis(since))
 	return bounced, complained, err
 }

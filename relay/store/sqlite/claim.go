@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/stored"
 )
 
 // promoteAtOnce bounds how many recipients that became due one Claim makes
@@ -20,7 +21,7 @@ func (s *Queue) Claim(ctx context.Context, r queue.ClaimRequest) ([]queue.Claim,
 	if r.Max < 1 {
 		return nil, fmt.Errorf("a claim of %d recipients", r.Max)
 	}
-	s.clock.Store(millis(r.Now))
+	s.clock.Store(stored.Millis(r.Now))
 	var claims []queue.Claim
 	err := s.change(ctx, func(t *tx) error {
 		claims = claims[:0]
@@ -44,9 +45,9 @@ func (s *Queue) Claim(ctx context.Context, r queue.ClaimRequest) ([]queue.Claim,
 
 // promote makes recipients ready that became due.
 func (t *tx) promote(r queue.ClaimRequest) {
-	t.promoteWhere("due <= ?", millis(r.Now))
+	t.promoteWhere("due <= ?", stored.Millis(r.Now))
 	if r.MaxWait > 0 {
-		t.promoteWhere("due > ?", millis(r.Now.Add(r.MaxWait)))
+		t.promoteWhere("due > ?", stored.Millis(r.Now.Add(r.MaxWait)))
 	}
 }
 
@@ -75,16 +76,16 @@ func (t *tx) claim(d due, r queue.ClaimRequest) (queue.Claim, bool, error) {
 		t.damage(d.seq, m.Message.ID, r.Now)
 		return queue.Claim{}, false, nil
 	}
-	c := queue.Claim{Mail: m.Mail, Addr: addr, Attempt: int(own.Int(2)) + 1, Since: fromMillis(own.Int(3)), Unknown: fence != settled}
+	c := queue.Claim{Mail: m.Mail, Addr: addr, Attempt: int(own.Int(2)) + 1, Since: stored.Time(own.Int(3)), Unknown: fence != settled}
 	if c.Unknown { // the record of an attempt that was never settled
-		t.insertAttempt(d.seq, d.n, fence, queue.Attempt{Started: fromMillis(own.Int(6)), Unknown: true})
+		t.insertAttempt(d.seq, d.n, fence, queue.Attempt{Started: stored.Time(own.Int(6)), Unknown: true})
 		t.trimAttempts(d.seq, d.n)
 	}
 	t.counts.fence++
 	t.counts.move(ready, claimed)
 	c.Token = queue.Token{Mail: m.Message.ID, Recipient: int(d.n), Fence: t.counts.fence}
 	t.exec(`UPDATE recipients SET state = 2, hold = 0, attempts = attempts + 1, started = ?, fence = ?
-		WHERE mail = ? AND n = ?`, millis(r.Now), t.counts.fence, d.seq, d.n)
+		WHERE mail = ? AND n = ?`, stored.Millis(r.Now), t.counts.fence, d.seq, d.n)
 	return c, true, nil
 }
 
@@ -123,8 +124,8 @@ func (s *Queue) NextDue(ctx context.Context, r queue.ClaimRequest) (time.Time, b
 		if err != nil || due == nil || due[0] == nil {
 			return err
 		}
-		at, found = fromMillis(due.Int(0)), true
-		if at.Before(r.Now) || r.MaxWait > 0 && fromMillis(due.Int(1)).After(r.Now.Add(r.MaxWait)) {
+		at, found = stored.Time(due.Int(0)), true
+		if at.Before(r.Now) || r.MaxWait > 0 && stored.Time(due.Int(1)).After(r.Now.Add(r.MaxWait)) {
 			at = r.Now
 		}
 		return nil

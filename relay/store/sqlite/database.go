@@ -7,12 +7,12 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/stored"
 )
 
 // database is an SQLite file that this process alone has open: Queue and Records
@@ -29,9 +29,7 @@ type database struct {
 	lock    *os.File
 	readers chan *conn // those that nobody uses
 
-	mu     sync.RWMutex // of closed, and of under.Add
-	closed bool
-	under  sync.WaitGroup // calls
+	calls stored.Calls
 
 	// The writer's; see there.
 	conn      *conn
@@ -197,16 +195,13 @@ func damaged(err error) bool {
 
 // enter begins a call; the caller must leave. Close waits for it.
 func (d *database) enter() error {
-	d.mu.RLock()
-	defer d.mu.RUnlock()
-	if d.closed {
+	if !d.calls.Enter() {
 		return d.closedErr
 	}
-	d.under.Add(1)
 	return nil
 }
 
-func (d *database) leave() { d.under.Done() }
+func (d *database) leave() { d.calls.Leave() }
 
 // read runs f with a connection for reading, so that all it reads is of one moment.
 func (d *database) read(ctx context.Context, f func(c *conn) error) error {
@@ -255,11 +250,7 @@ func (d *database) Space() (free, kept int64, err error) {
 // Close waits for the calls that are under way, writes what was to be written
 // later, and ends. Calls that come after it fail.
 func (d *database) Close() error {
-	d.mu.Lock()
-	first := !d.closed
-	d.closed = true
-	d.mu.Unlock()
-	d.under.Wait()
+	first := d.calls.Close()
 	if first {
 		d.owner.closing()
 		close(d.stop)

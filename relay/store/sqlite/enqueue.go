@@ -3,13 +3,12 @@ package sqlite
 import (
 	"cmp"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/stored"
 )
 
 // parcel is a mail made ready for the writer by its caller's goroutine, so
@@ -112,18 +111,12 @@ func (s *Queue) toSpool(p *parcel, bounded bool) (err error) {
 }
 
 func wrapOne(m queue.Mail) (*parcel, error) {
-	if m.Message.ID == "" || len(m.Recipients) == 0 {
-		return nil, fmt.Errorf("a mail without an id or a recipient cannot be queued")
-	}
-	if strings.Contains(m.Message.Account, "/") {
-		return nil, fmt.Errorf("mail %s: %q cannot be an account", m.Message.ID, m.Message.Account)
-	}
-	client, err := json.Marshal(m.Message.Client)
+	client, content, err := stored.Check(m)
 	if err != nil {
 		return nil, err
 	}
 	m.Size = int64(len(m.Message.Raw))
-	p := &parcel{Mail: m, client: string(client), envelopeSum: envelopeSum(m, string(client)), bodySum: checksum(m.Message.Raw)}
+	p := &parcel{Mail: m, client: client, content: content, envelopeSum: envelopeSum(m, client), bodySum: checksum(m.Message.Raw)}
 	for n, r := range m.Recipients {
 		if r.State == queue.Claimed {
 			return nil, fmt.Errorf("mail %s: a recipient cannot come claimed", m.Message.ID)
@@ -225,13 +218,13 @@ func (t *tx) insertMail(p *parcel) {
 	seq, where, done := t.counts.seq+1, p.where(), int64(0)
 	if where == bodyGone {
 		for _, r := range p.Recipients {
-			done = max(done, millis(r.Ended), 1)
+			done = max(done, stored.Millis(r.Ended), 1)
 		}
 	}
 	const columns = "seq, id, sender, lane, domain, urgent, received, client, bounce_of, size, body, spool, place, done, damaged, envelope_sum, body_sum"
 	const values = "?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, 0, ?, 0, ?, ?"
 	query, args := "INSERT INTO mails ("+columns+") VALUES ("+values+") ON CONFLICT (id) DO NOTHING", []any{seq, p.Message.ID, p.Message.From, p.Lane, p.Domain, p.Urgent,
-		millis(p.Message.ReceivedAt), p.client, p.BounceOf, p.Size, where, p.spool, done, p.envelopeSum, p.bodySum}
+		stored.Millis(p.Message.ReceivedAt), p.client, p.BounceOf, p.Size, where, p.spool, done, p.envelopeSum, p.bodySum}
 	if p.Message.Account != "" { // takeSegments comes before there is such a column
 		query = "INSERT INTO mails (" + columns + ", account) VALUES (" + values + ", ?) ON CONFLICT (id) DO NOTHING"
 		args = append(args, p.Message.Account)
@@ -261,22 +254,15 @@ func (t *tx) insertMail(p *parcel) {
 // insertRecipient stores a recipient with the attempts that it came with, and
 // counts it.
 func (t *tx) insertRecipient(p *parcel, seq int64, n int) {
-	r, received := p.Recipients[n], millis(p.Message.ReceivedAt)
-	state := storedState(r.State)
-	switch state {
-	case failed:
-		if !r.Bounced {
-			t.counts.unbounced++
-		}
-	case ready:
-		if millis(r.Due) > received {
-			state = later
-		}
-		t.wakes = true
+	r, received := p.Recipients[n], stored.Millis(p.Message.ReceivedAt)
+	state := stored.State(r.State, stored.Millis(r.Due), received)
+	if state == failed && !r.Bounced {
+		t.counts.unbounced++
 	}
+	t.wakes = t.wakes || state == ready || state == later
 	t.counts.add(state, 1)
 	t.exec("INSERT INTO recipients VALUES (?, ?, ?, ?, ?, ?, 0, ?, 0, ?, ?, 0, ?, 0, 0, ?, ?)",
-		seq, n, r.Addr, turnOf(p.Mail), p.Lane, state, millis(r.Due), r.Attempts, cmp.Or(millis(r.Since), received), millis(r.Ended), r.Bounced, p.addressSums[n])
+		seq, n, r.Addr, turnOf(p.Mail), p.Lane, state, stored.Millis(r.Due), r.Attempts, cmp.Or(stored.Millis(r.Since), received), stored.Millis(r.Ended), r.Bounced, p.addressSums[n])
 	for _, a := range r.History[max(0, len(r.History)-queue.MaxHistory):] {
 		t.counts.fence++
 		t.insertAttempt(seq, int64(n), t.counts.fence, a)

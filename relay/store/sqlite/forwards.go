@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/forward"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/stored"
 )
 
 // forwardsSchema has what is posted to endpoints. Items of one mail are found by their
@@ -53,7 +54,7 @@ func (s *Records) AddForwards(ctx context.Context, items []forward.Item, most ma
 			}
 			have[i.Endpoint] += t.exec(`INSERT INTO forwards (endpoint, id, type, mail, address, body, created, tries, due, dead, why)
 				VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (endpoint, id) DO NOTHING`,
-				i.Endpoint, i.ID, i.Type, i.Mail, i.Address, i.Body, millis(i.Created), i.Tries, millis(i.Due), i.Dead, i.Why)
+				i.Endpoint, i.ID, i.Type, i.Mail, i.Address, i.Body, stored.Millis(i.Created), i.Tries, stored.Millis(i.Due), i.Dead, i.Why)
 		}
 		return nil
 	})
@@ -69,7 +70,7 @@ const (
 func readForward(r row) forward.Item {
 	return forward.Item{
 		Seq: r.Int(0), Endpoint: r.Text(1), ID: r.Text(2), Type: r.Text(3), Mail: r.Text(4), Address: r.Text(5), Body: append([]byte(nil), r.Blob(6)...),
-		Created: fromMillis(r.Int(7)), Tries: int(r.Int(8)), Due: fromMillis(r.Int(9)), Dead: r.Bool(10), Why: r.Text(11),
+		Created: stored.Time(r.Int(7)), Tries: int(r.Int(8)), Due: stored.Time(r.Int(9)), Dead: r.Bool(10), Why: r.Text(11),
 	}
 }
 
@@ -80,12 +81,12 @@ func (s *Records) DueForwards(ctx context.Context, endpoint string, now time.Tim
 			items = append(items, readForward(r))
 			return nil
 		}, "SELECT "+forwardColumns+" FROM forwards f WHERE endpoint = ? AND dead = 0 AND due <= ? AND "+firstOfItsMail+" ORDER BY seq LIMIT ?",
-			endpoint, millis(now), limit)
+			endpoint, stored.Millis(now), limit)
 		if err != nil || len(items) > 0 {
 			return err
 		}
 		due, err := c.Number("SELECT coalesce(min(due), 0) FROM forwards f WHERE endpoint = ? AND dead = 0 AND "+firstOfItsMail, endpoint)
-		next = fromMillis(due)
+		next = stored.Time(due)
 		return err
 	})
 	return items, next, err
@@ -99,7 +100,7 @@ func (s *Records) SettleForwards(ctx context.Context, settled []forward.Settled)
 				t.exec("DELETE FROM forwards WHERE seq = ?", i.Seq)
 				continue
 			}
-			t.exec("UPDATE forwards SET tries = ?, due = ?, dead = ?, why = ? WHERE seq = ?", i.Tries, millis(i.Due), i.Dead, i.Why, i.Seq)
+			t.exec("UPDATE forwards SET tries = ?, due = ?, dead = ?, why = ? WHERE seq = ?", i.Tries, stored.Millis(i.Due), i.Dead, i.Why, i.Seq)
 		}
 		return nil
 	})
@@ -143,7 +144,7 @@ func (s *Records) ListForwards(ctx context.Context, f forward.Filter) (items []f
 func (s *Records) RetryForwards(ctx context.Context, f forward.Filter, now time.Time) (n int, err error) {
 	where, args := selected(f)
 	err = s.change(ctx, func(t *tx) error {
-		n = int(t.exec("UPDATE forwards SET tries = 0, due = ?, dead = 0 WHERE "+where, append([]any{millis(now)}, args...)...))
+		n = int(t.exec("UPDATE forwards SET tries = 0, due = ?, dead = 0 WHERE "+where, append([]any{stored.Millis(now)}, args...)...))
 		return nil
 	})
 	return n, err
@@ -164,7 +165,7 @@ func (s *Records) CountForwards(ctx context.Context) (counts map[string]forward.
 	counts = map[string]forward.Count{}
 	err = s.read(ctx, func(c *conn) error {
 		return c.Each(func(r row) error {
-			counts[r.Text(0)] = forward.Count{Pending: r.Int(1), Dead: r.Int(2), Oldest: fromMillis(r.Int(3))}
+			counts[r.Text(0)] = forward.Count{Pending: r.Int(1), Dead: r.Int(2), Oldest: stored.Time(r.Int(3))}
 			return nil
 		}, "SELECT endpoint, count(*) FILTER (WHERE dead = 0), count(*) FILTER (WHERE dead = 1), coalesce(min(created) FILTER (WHERE dead = 0), 0) FROM forwards GROUP BY endpoint")
 	})

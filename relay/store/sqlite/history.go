@@ -2,13 +2,11 @@ package sqlite
 
 import (
 	"context"
-	"encoding/json"
-	"fmt"
-	"slices"
-	"strings"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/history"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/stored"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
 
@@ -49,10 +47,6 @@ CREATE INDEX mail_recipients_api_id ON mail_recipients (api_id) WHERE api_id <> 
 CREATE TABLE mails_forgotten (id TEXT PRIMARY KEY) WITHOUT ROWID;
 `
 
-// stepsMax bounds what one recipient's attempts take. Beyond it only what ends
-// a recipient is still recorded.
-const stepsMax = 64 << 10
-
 // Write implements history.Store. The recorder waits for it, and nobody else.
 func (s *Records) Write(ctx context.Context, changes []history.Change) error {
 	if err := s.room(); err != nil {
@@ -90,17 +84,9 @@ func (t *tx) writeMail(c history.Change) error {
 }
 
 func (t *tx) writeHead(c history.Change) error {
-	var head history.Head
-	raw := ""
-	if c.Head != nil {
-		head = *c.Head
-		rest := head
-		rest.MessageID, rest.Subject = "", ""
-		doc, err := json.Marshal(rest)
-		if err != nil {
-			return err
-		}
-		raw = string(doc)
+	head, raw, err := stored.Head(c.Head)
+	if err != nil {
+		return err
 	}
 	t.exec(`INSERT INTO mails (id, received, sender, sender_key, message_id, subject, head, reply, answered) VALUES (?,?,?,?,?,?,?,?,?)
 		ON CONFLICT (id) DO UPDATE SET
@@ -111,25 +97,14 @@ func (t *tx) writeHead(c history.Change) error {
 			head = iif(excluded.head <> '', excluded.head, head),
 			reply = iif(excluded.reply <> '', excluded.reply, reply),
 			answered = iif(excluded.reply <> '', excluded.answered, answered)`,
-		c.ID, millis(c.Received), c.Sender, suppress.Normalise(c.Sender), head.MessageID, head.Subject, raw, c.Reply, millis(c.Answered))
+		c.ID, stored.Millis(c.Received), c.Sender, suppress.Normalise(c.Sender), head.MessageID, head.Subject, raw, c.Reply, stored.Millis(c.Answered))
 	return nil
 }
 
 func (t *tx) writeRecipient(c history.Change, r history.RecipientChange) error {
-	steps, err := stepLines(r.Steps)
+	named, state, ended, steps, err := stored.NewRecipient(r)
 	if err != nil {
 		return err
-	}
-	named := ""
-	if r.Named != "" {
-		named = suppress.Normalise(r.Named)
-	}
-	state, ended := r.State, r.Ended // of a new row
-	switch {
-	case state == "" && r.Refused.IsZero():
-		state = history.Waiting
-	case state == "":
-		state, ended = r.StateOfRefused(), r.Refused
 	}
 	t.exec(`INSERT INTO mail_recipients (mail, key, received, addr, named, named_key, state, ended, api_id, steps)
 		VALUES (?1, ?2, (SELECT received FROM mails WHERE id = ?1), ?3, ?4, ?5, ?6, ?7, ?8, ?9)
@@ -140,8 +115,8 @@ func (t *tx) writeRecipient(c history.Change, r history.RecipientChange) error {
 			ended = iif(?10 OR ?12 AND state IN ('waiting', 'failed', 'unknown'), iif(state <> ?6, ?7, ended), iif(state = 'unknown', 0, ended)),
 			api_id = iif(?8 <> '', ?8, api_id),
 			steps = iif(?10 OR length(steps) < ?11, steps || ?9, steps)`,
-		c.ID, suppress.Normalise(r.Addr), r.Addr, r.Named, named, string(state), millis(ended), r.APIID, steps,
-		r.State != "", stepsMax, !r.Refused.IsZero())
+		c.ID, suppress.Normalise(r.Addr), r.Addr, r.Named, named, string(state), stored.Millis(ended), r.APIID, steps,
+		r.State != "", stored.StepsMax, !r.Refused.IsZero())
 	return nil
 }
 
@@ -149,26 +124,15 @@ func (t *tx) writeRecipient(c history.Change, r history.RecipientChange) error {
 func (s *Records) MarkUnknown(ctx context.Context, id, addr string, at time.Time) error {
 	return s.change(ctx, func(t *tx) error {
 		t.exec("UPDATE mail_recipients SET state = 'unknown', ended = ? WHERE mail = ? AND key = ? AND state = 'waiting'",
-			millis(at), id, suppress.Normalise(addr))
+			stored.Millis(at), id, suppress.Normalise(addr))
 		return nil
 	})
-}
-
-func stepLines(steps []history.Step) (string, error) {
-	var b strings.Builder
-	enc := json.NewEncoder(&b) // ends each with a line break
-	for _, s := range steps {
-		if err := enc.Encode(s); err != nil {
-			return "", err
-		}
-	}
-	return b.String(), nil
 }
 
 // Get implements history.Store.
 func (s *Records) Get(ctx context.Context, id string) (m history.Mail, found bool, err error) {
 	err = s.read(ctx, func(c *conn) error {
-		r, err := c.One("SELECT id, received, sender, message_id, subject, head, reply, answered FROM mails WHERE id = ?", id)
+		r, err := c.One("SELECT "+mailFields+" FROM mails m WHERE id = ?", id)
 		if err != nil || r == nil {
 			return err
 		}
@@ -196,36 +160,22 @@ func (s *Records) Get(ctx context.Context, id string) (m history.Mail, found boo
 	return m, found, err
 }
 
-// mailOf reads id, received, sender, message_id, subject, head, reply and answered.
+// mailFields are what mailOf reads, from a table called m.
+const mailFields = "m.id, m.received, m.sender, m.message_id, m.subject, m.head, m.reply, m.answered"
+
 func mailOf(r row) (history.Mail, error) {
-	m := history.Mail{ID: r.Text(0), Received: fromMillis(r.Int(1)), Sender: r.Text(2), Reply: r.Text(6), Answered: fromMillis(r.Int(7))}
-	if head := r.Text(5); head != "" {
-		if err := json.Unmarshal([]byte(head), &m.Head); err != nil {
-			return m, fmt.Errorf("the record of mail %s: %w", m.ID, err)
-		}
-	}
+	m := history.Mail{ID: r.Text(0), Received: stored.Time(r.Int(1)), Sender: r.Text(2), Reply: r.Text(6), Answered: stored.Time(r.Int(7))}
 	m.MessageID, m.Subject = r.Text(3), r.Text(4)
-	return m, nil
+	return m, stored.ReadHead(&m, r.Text(5))
 }
 
 // recipientOf reads addr, named, state, ended, api_id and steps.
 func recipientOf(r row) (history.Recipient, error) {
 	out := history.Recipient{
-		Addr: r.Text(0), Named: r.Text(1), State: history.State(r.Text(2)), Ended: fromMillis(r.Int(3)), APIID: r.Text(4),
+		Addr: r.Text(0), Named: r.Text(1), State: history.State(r.Text(2)), Ended: stored.Time(r.Int(3)), APIID: r.Text(4),
 	}
-	for line := range strings.Lines(r.Text(5)) {
-		var s history.Step
-		if err := json.Unmarshal([]byte(line), &s); err != nil {
-			return out, fmt.Errorf("the record of <%s>: %w", out.Addr, err)
-		}
-		out.Steps = append(out.Steps, s)
-	}
-	return out, nil
+	return out, stored.ReadSteps(&out, r.Text(5))
 }
-
-// eventsShown bounds how many events of one recipient are shown: somebody may
-// open a mail very often.
-const eventsShown = 200
 
 // addEvents joins what the provider told of a recipient to its record. The API
 // gives each recipient a message_id of its own.
@@ -233,37 +183,13 @@ func addEvents(c *conn, r *history.Recipient) error {
 	if r.APIID == "" {
 		return nil
 	}
-	taken := takenAt(*r)
+	var events []relay.Event
 	err := c.Each(func(row row) error {
-		e := readEvent(row)
-		at := e.Occurred
-		if at.IsZero() {
-			at = e.Created
-		}
-		if at.IsZero() || at.Before(taken) { // then by our own clock
-			if at = e.Received; at.Before(taken) {
-				at = taken
-			}
-		}
-		r.Steps = append(r.Steps, history.Step{At: at, What: history.StepEvent, Event: &history.Event{
-			ID: e.ID, Type: e.Type, Email: e.Email, MessageID: e.MessageID, Code: e.BounceCode, Reason: e.BounceReason, Received: e.Received,
-		}})
-		r.State = r.State.After(e.Type)
+		events = append(events, readEvent(row))
 		return nil
-	}, "SELECT "+eventColumns+" FROM events WHERE message_id = ? AND message_id <> '' ORDER BY seq LIMIT ?", r.APIID, eventsShown)
-	slices.SortStableFunc(r.Steps, func(a, b history.Step) int { return a.At.Compare(b.At) })
+	}, "SELECT "+eventColumns+" FROM events WHERE message_id = ? AND message_id <> '' ORDER BY seq LIMIT ?", r.APIID, stored.EventsShown)
+	stored.AddEvents(r, events)
 	return err
-}
-
-// takenAt is when the API took the mail. Nothing that the provider tells of it
-// happened before; but its times are whole seconds, and its clock is not ours.
-func takenAt(r history.Recipient) time.Time {
-	for _, s := range r.Steps {
-		if s.Attempt != nil && s.Attempt.MessageID == r.APIID {
-			return s.At
-		}
-	}
-	return time.Time{}
 }
 
 // Prune implements history.Store.
@@ -275,7 +201,7 @@ func (s *Records) Prune(ctx context.Context, before time.Time, limit int, force 
 		if force {
 			q = "SELECT id FROM mails m WHERE received < ? ORDER BY received LIMIT ?"
 		}
-		ids := t.texts(q, millis(before), limit)
+		ids := t.texts(q, stored.Millis(before), limit)
 		for _, id := range ids {
 			t.removeMail(id)
 		}

@@ -86,7 +86,7 @@ func TestNamesAreFoundByAnIndex(t *testing.T) {
 	for what, q := range map[string]history.Query{
 		"a name": {Name: "bob@example.net"}, "a local part": {Name: "bob"}, "a recipient": {Recipient: "bob@example.net"}, "a sender": {Sender: "bob@example.net"}, "an id": {ID: "06h1"},
 	} {
-		text, args, err := findQuery(q, 100)
+		text, args, err := dialect().Find(mailFields, q)
 		must(t, err)
 		must(t, s.read(t.Context(), func(c *conn) error {
 			return c.Each(func(r row) error {

@@ -5,6 +5,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promauto"
 
 	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/stored"
 )
 
 // metrics are of one database. What is not told of it is not registered.
@@ -28,27 +29,8 @@ func newQueueMetrics(o Options) *metrics {
 		}
 		return float64(free)
 	})
-	return &metrics{
-		commits: auto.NewHistogram(prometheus.HistogramOpts{
-			Name:    "smtp2rest_storage_commit_seconds",
-			Help:    "How long it took to make a group of changes durable. The disk's sync is most of it.",
-			Buckets: []float64{.0005, .001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5},
-		}),
-		group: auto.NewHistogram(prometheus.HistogramOpts{
-			Name:    "smtp2rest_storage_commit_changes",
-			Help:    "How many changes shared a commit. It grows by itself with what goes on at the same time.",
-			Buckets: []float64{1, 2, 4, 8, 16, 32, 64, 128, batch},
-		}),
-		errors: auto.NewCounter(prometheus.CounterOpts{
-			Name: "smtp2rest_storage_errors_total",
-			Help: "Groups of changes that the storage refused. Nothing that was acknowledged is lost by it; what was refused is told to who asked.",
-		}),
-		broken: auto.NewGauge(prometheus.GaugeOpts{
-			Name: "smtp2rest_storage_broken",
-			Help: "1 from an I/O error of the storage on until it works again. No mail can be queued meanwhile.",
-		}),
-		dropped: prometheus.NewCounter(prometheus.CounterOpts{}),
-	}
+	m := stored.NewMetrics(o.Metrics, batch)
+	return &metrics{commits: m.Commits, group: m.Group, errors: m.Errors, broken: auto.NewGauge(stored.Broken()), dropped: prometheus.NewCounter(prometheus.CounterOpts{})}
 }
 
 func newRecordsMetrics(o Options) *metrics {
@@ -64,10 +46,7 @@ func newRecordsMetrics(o Options) *metrics {
 			Name: "smtp2rest_records_errors_total",
 			Help: "Groups of records that could not be written. Mail is not touched by it; the log says why.",
 		}),
-		broken: prometheus.NewGauge(prometheus.GaugeOpts{}),
-		dropped: auto.NewCounter(prometheus.CounterOpts{
-			Name: "smtp2rest_records_dropped_total",
-			Help: "Records that nobody waits for, such as history, that were given up: the storage failed, or was too slow for them.",
-		}),
+		broken:  prometheus.NewGauge(prometheus.GaugeOpts{}),
+		dropped: auto.NewCounter(stored.Dropped()),
 	}
 }

@@ -1,16 +1,11 @@
 package sqlite
 
 import (
-	"cmp"
 	"context"
-	"fmt"
-	"slices"
-	"strconv"
-	"strings"
 	"time"
 
-	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/stored"
 )
 
 // Get implements queue.Queue.
@@ -68,7 +63,7 @@ func (s *Queue) Stats(ctx context.Context) (queue.Stats, error) {
 		}
 		stats = queue.Stats{Recipients: map[queue.State]int64{}, Mails: n.kept.mails, Bytes: n.kept.bytes, FailedMails: n.failed.mails, FailedBytes: n.failed.bytes, Unbounced: n.unbounced}
 		for state, count := range n.state {
-			stats.Recipients[stateOf(int64(state))] += count
+			stats.Recipients[stored.StateOf(int64(state))] += count
 		}
 		if n.state[ready]+n.state[claimed]+n.state[held] == 0 {
 			return nil
@@ -79,15 +74,11 @@ func (s *Queue) Stats(ctx context.Context) (queue.Stats, error) {
 			return err
 		}
 		s.oldest.CompareAndSwap(from, &oldest{r.Int(0)})
-		stats.Oldest = fromMillis(r.Int(1))
+		stats.Oldest = stored.Time(r.Int(1))
 		return nil
 	})
 	return stats, err
 }
-
-// operateAtOnce is how many recipients an operator's change takes in one
-// step, so that it does not hold up deliveries.
-const operateAtOnce = 500
 
 // subject is a recipient an operator changes.
 type subject struct {
@@ -107,14 +98,14 @@ func (s *Queue) operate(ctx context.Context, f queue.Filter, change func(t *tx, 
 	}
 	defer s.leave()
 	total := 0
-	for at, more := (cursor{seq: -1}), true; more; {
+	for at, more := (stored.BeforeAll()), true; more; {
 		// A transaction that fails is made again, so all that comes of it is for
 		// after it.
 		changed, end, again := 0, at, false
 		err := s.do(ctx, func(t *tx) (err error) {
 			changed = 0
 			var subjects []subject
-			end, again, err = scan(t.conn, f, at, operateAtOnce, func(r row) error {
+			end, again, err = scan(t.conn, f, at, stored.OperateAtOnce, func(r row) error {
 				own := r[mailWidth:]
 				subjects = append(subjects, subject{seq: own.Int(8), n: own.Int(7), state: own.Int(1), due: own.Int(2),
 					hold: own.Bool(9), bounced: own.Bool(6), damaged: r.Bool(9)})
@@ -197,7 +188,7 @@ func (s *Queue) Retry(ctx context.Context, f queue.Filter, now time.Time) (int, 
 				t.counts.unbounced--
 			}
 			t.exec(`UPDATE recipients SET state = 0, due = 0, ended = 0, attempts = 0, since = ? WHERE mail = ? AND n = ?`,
-				millis(now), x.seq, x.n)
+				stored.Millis(now), x.seq, x.n)
 		default:
 			return false
 		}
@@ -231,15 +222,15 @@ func (t *tx) drop(x subject) {
 	t.exec("DELETE FROM attempts WHERE mail = ? AND n = ?", x.seq, x.n)
 	t.exec("DELETE FROM recipients WHERE mail = ? AND n = ?", x.seq, x.n)
 	last := t.number("SELECT max(ended) FROM recipients WHERE mail = ?", x.seq)
-	if !t.finish(x.seq, fromMillis(last)) {
+	if !t.finish(x.seq, stored.Time(last)) {
 		t.countFailed(x.seq, 1)
 	}
 }
 
 // Reassign implements queue.Queue.
 func (s *Queue) Reassign(ctx context.Context, f queue.Filter, account string) (int, error) {
-	if strings.Contains(account, "/") {
-		return 0, fmt.Errorf("%q cannot be an account", account)
+	if err := stored.CheckAccount(account); err != nil {
+		return 0, err
 	}
 	return s.operate(ctx, f, func(t *tx, x subject) bool { return x.state != sent && t.reassign(x.seq, account) })
 }
@@ -283,36 +274,13 @@ func (s *Queue) Accounts(ctx context.Context) (map[string]int, error) {
 	return counts, err
 }
 
-const (
-	defaultList = 100
-	maxList     = 1000
-	// scanAtOnce is how many recipients one page looks at, at most: some 20 ms.
-	scanAtOnce = 20000
-)
-
-// cursor is the key of the recipient a page ended with.
-type cursor struct{ seq, n int64 }
-
-func (c cursor) String() string { return fmt.Sprintf("%d.%d", c.seq, c.n) }
-
-func parseCursor(s string) (cursor, error) {
-	if s == "" {
-		return cursor{seq: -1}, nil
-	}
-	var c cursor
-	if _, err := fmt.Sscanf(s, "%d.%d", &c.seq, &c.n); err != nil {
-		return c, fmt.Errorf("%q is not a cursor", s)
-	}
-	return c, nil
-}
-
 // List implements queue.Queue.
 func (s *Queue) List(ctx context.Context, f queue.Filter) ([]queue.Entry, string, error) {
-	at, err := parseCursor(f.Cursor)
+	at, err := stored.ParseCursor(f.Cursor)
 	if err != nil {
 		return nil, "", err
 	}
-	limit := min(cmp.Or(max(f.Limit, 0), defaultList), maxList)
+	limit := stored.PageSize(f.Limit)
 	var entries []queue.Entry
 	next := ""
 	err = s.read(ctx, func(c *conn) error {
@@ -336,37 +304,32 @@ func (s *Queue) List(ctx context.Context, f queue.Filter) ([]queue.Entry, string
 	return entries, next, err
 }
 
-// query is the WHERE clause that a filter comes to.
-type query struct {
-	where []string
-	args  []any
+// dialect is SQLite's.
+func dialect() stored.Dialect {
+	return stored.Dialect{Mails: "mails", Recipients: "mail_recipients", Events: "events", Join: "CROSS JOIN", // which keeps the order
+		Same: "%s = ? COLLATE NOCASE", Contains: "instr(lower(%s), lower(?)) > 0", Account: "coalesce(json_extract(m.head, '$.account'), '')"}
 }
 
-func (q *query) and(condition string, args ...any) {
-	q.where = append(q.where, condition)
-	q.args = append(q.args, args...)
-}
-
-// source is the index that leads to the filter's recipients: few are held or
-// failed, while many may wait. All run in the order of arrival.
+// source is the index that leads to the filter's recipients. All run in the order of
+// arrival.
 func source(f queue.Filter) (from, condition string) {
-	if len(f.States) == 1 && f.States[0] == queue.Held {
+	switch state, _ := stored.FewStates(f); state {
+	case held:
 		return "recipients r INDEXED BY recipients_held", "r.state = 3"
-	}
-	if len(f.States) == 1 && f.States[0] == queue.Failed {
+	case failed:
 		return "recipients r INDEXED BY recipients_failed", "r.state = 5"
 	}
 	return "recipients r", "1"
 }
 
 // scan calls f for the recipients that match, in order, from after a cursor
-// on, at most limit of them and looking at no more than scanAtOnce. It says
+// on, at most limit of them and looking at no more than stored.ScanAtOnce. It says
 // where it ended and whether that was before the end.
-func scan(c *conn, filter queue.Filter, at cursor, limit int, f func(r row) error) (cursor, bool, error) {
+func scan(c *conn, filter queue.Filter, at stored.Cursor, limit int, f func(r row) error) (stored.Cursor, bool, error) {
 	from, condition := source(filter)
-	var q query
-	q.and(condition)
-	q.and("(r.mail, r.n) > (?, ?)", at.seq, at.n)
+	var w stored.Where
+	w.And(condition)
+	w.And("(r.mail, r.n) > (?, ?)", at.Mail, at.N)
 	few, err := fewMails(c, filter.ID)
 	if err != nil {
 		return at, false, err
@@ -374,20 +337,20 @@ func scan(c *conn, filter queue.Filter, at cursor, limit int, f func(r row) erro
 	last, bounded := at, false
 	if few {
 		from = "recipients r"
-		q.and("r.mail IN (SELECT seq FROM mails WHERE id >= ? AND id < ?)", filter.ID, after(filter.ID))
+		w.And("r.mail IN (SELECT seq FROM mails WHERE id >= ? AND id < ?)", filter.ID, stored.After(filter.ID))
 	} else if last, bounded, err = stepEnd(c, from, condition, at); err != nil {
 		return at, false, err
 	} else if bounded {
-		q.and("(r.mail, r.n) <= (?, ?)", last.seq, last.n)
+		w.And("(r.mail, r.n) <= (?, ?)", last.Mail, last.N)
 	}
-	q.filter(filter)
+	dialect().Filter(&w, filter, stored.Millis)
 	seen, end := 0, at
 	err = c.Each(func(r row) error {
 		seen++
-		end = cursor{r.Int(mailWidth + 8), r.Int(mailWidth + 7)}
+		end = stored.Cursor{Mail: r.Int(mailWidth + 8), N: r.Int(mailWidth + 7)}
 		return f(r)
-	}, "SELECT "+mailColumns+", "+recipientColumns+" FROM "+from+" CROSS JOIN mails m ON m.seq = r.mail WHERE "+
-		strings.Join(q.where, " AND ")+" ORDER BY r.mail, r.n LIMIT ?", append(q.args, limit)...)
+	}, "SELECT "+mailColumns+", "+recipientColumns+" FROM "+from+" CROSS JOIN mails m ON m.seq = r.mail"+
+		w.String()+" ORDER BY r.mail, r.n LIMIT ?", append(w.Args, limit)...)
 	if err != nil || seen == limit {
 		return end, err == nil, err
 	}
@@ -395,13 +358,13 @@ func scan(c *conn, filter queue.Filter, at cursor, limit int, f func(r row) erro
 }
 
 // stepEnd is the last recipient of a step, if the step does not reach the end.
-func stepEnd(c *conn, from, condition string, at cursor) (cursor, bool, error) {
+func stepEnd(c *conn, from, condition string, at stored.Cursor) (stored.Cursor, bool, error) {
 	r, err := c.One("SELECT r.mail, r.n FROM "+from+" WHERE "+condition+
-		" AND (r.mail, r.n) > (?, ?) ORDER BY r.mail, r.n LIMIT 1 OFFSET ?", at.seq, at.n, scanAtOnce-1)
+		" AND (r.mail, r.n) > (?, ?) ORDER BY r.mail, r.n LIMIT 1 OFFSET ?", at.Mail, at.N, stored.ScanAtOnce-1)
 	if err != nil || r == nil {
 		return at, false, err
 	}
-	return cursor{r.Int(0), r.Int(1)}, true, nil
+	return stored.Cursor{Mail: r.Int(0), N: r.Int(1)}, true, nil
 }
 
 // fewMails: the beginning of an id leads to so few mails that going there is
@@ -410,44 +373,6 @@ func fewMails(c *conn, prefix string) (bool, error) {
 	if prefix == "" {
 		return false, nil
 	}
-	n, err := c.Number("SELECT count(*) FROM (SELECT 1 FROM mails WHERE id >= ? AND id < ? LIMIT ?)", prefix, after(prefix), maxList+1)
-	return n <= maxList, err
-}
-
-// after is a string greater than all that begin with prefix.
-func after(prefix string) string { return prefix + "\U0010FFFF" }
-
-// filter adds what a filter asks for.
-func (q *query) filter(f queue.Filter) {
-	if f.ID != "" {
-		q.and("m.id >= ? AND m.id < ?", f.ID, after(f.ID))
-	}
-	if len(f.States) > 0 {
-		var in []string
-		for stored, state := range states {
-			if slices.Contains(f.States, state) {
-				in = append(in, strconv.Itoa(stored))
-			}
-		}
-		q.and("r.state IN (" + strings.Join(in, ", ") + ")")
-	}
-	if f.Sender != "" {
-		q.and("m.sender = ? COLLATE NOCASE", f.Sender)
-	}
-	if f.Recipient != "" {
-		q.and("r.addr = ? COLLATE NOCASE", f.Recipient)
-	}
-	switch f.Account {
-	case "":
-	case relay.DefaultAccount:
-		q.and("m.account = ''")
-	default:
-		q.and("m.account = ?", f.Account)
-	}
-	if !f.From.IsZero() {
-		q.and("m.received >= ?", millis(f.From))
-	}
-	if !f.Until.IsZero() {
-		q.and("m.received < ?", millis(f.Until))
-	}
+	n, err := c.Number("SELECT count(*) FROM (SELECT 1 FROM mails WHERE id >= ? AND id < ? LIMIT ?)", prefix, stored.After(prefix), stored.MaxList+1)
+	return n <= stored.MaxList, err
 }

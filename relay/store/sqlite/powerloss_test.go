@@ -16,6 +16,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/stored"
 )
 
 // life is what a test knows of one mail, in numbers of events on the disk.
@@ -203,7 +204,7 @@ func verifyOne(t *testing.T, s *Queue, n int, l *life, forget bool) {
 // verifyOrder: what is there is in the order in which it came.
 func verifyOrder(t *testing.T, s *Queue, n int, lives []*life) {
 	t.Helper()
-	entries, _, err := s.List(ctx, queue.Filter{Limit: maxList})
+	entries, _, err := s.List(ctx, queue.Filter{Limit: stored.MaxList})
 	must(t, err)
 	at := map[string]int{}
 	for i, e := range entries {

@@ -22,6 +22,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/stored"
 )
 
 // QueueFile is the queue's database in the data directory.
@@ -114,7 +115,7 @@ func (o *Options) setDefaults() {
 		o.tidyEvery = time.Second
 	}
 	if o.soonMax == 0 {
-		o.soonMax = soonMax
+		o.soonMax = stored.SoonMax
 	}
 }
 

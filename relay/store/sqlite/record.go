@@ -3,7 +3,6 @@ package sqlite
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"hash/crc32"
 	"slices"
@@ -13,6 +12,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/stored"
 )
 
 // mailColumns are what readMail reads, from a table called m.
@@ -22,8 +22,8 @@ const mailColumns = `m.id, m.sender, m.lane, m.domain, m.urgent, m.received, m.c
 // mailWidth is how many mailColumns there are.
 const mailWidth = 16
 
-// stored is a mail's row.
-type stored struct {
+// mailRow is a mail's row.
+type mailRow struct {
 	queue.Mail
 	seq         int64
 	envelopeSum int64
@@ -33,9 +33,9 @@ type stored struct {
 }
 
 // readMail takes mailColumns.
-func readMail(r row) (stored, error) {
-	m := stored{envelopeSum: r.Int(10), seq: r.Int(11), body: r.Int(12), spool: r.Text(13), bodySum: r.Int(14)}
-	m.Message = relay.Message{ID: r.Text(0), From: r.Text(1), ReceivedAt: fromMillis(r.Int(5)), Account: r.Text(15)}
+func readMail(r row) (mailRow, error) {
+	m := mailRow{envelopeSum: r.Int(10), seq: r.Int(11), body: r.Int(12), spool: r.Text(13), bodySum: r.Int(14)}
+	m.Message = relay.Message{ID: r.Text(0), From: r.Text(1), ReceivedAt: stored.Time(r.Int(5)), Account: r.Text(15)}
 	m.Lane, m.Domain, m.Urgent = r.Text(2), r.Text(3), r.Bool(4)
 	m.BounceOf, m.Size, m.Damaged = r.Text(7), r.Int(8), r.Bool(9)
 	if err := json.Unmarshal([]byte(r.Text(6)), &m.Message.Client); err != nil {
@@ -58,7 +58,7 @@ func checksum(parts ...[]byte) int64 {
 // envelopeSum covers what decides who a mail is from and how it is handled.
 func envelopeSum(m queue.Mail, client string) int64 {
 	parts := [][]byte{[]byte(m.Message.ID), []byte(m.Message.From), []byte(m.Lane), []byte(m.Domain),
-		[]byte(m.BounceOf), []byte(client), fmt.Append(nil, m.Urgent, m.Size, millis(m.Message.ReceivedAt))}
+		[]byte(m.BounceOf), []byte(client), fmt.Append(nil, m.Urgent, m.Size, stored.Millis(m.Message.ReceivedAt))}
 	if m.Message.Account != "" { // which versions before 5 did not have
 		parts = append(parts, []byte(m.Message.Account))
 	}
@@ -71,55 +71,23 @@ func addressSum(id string, n int, addr string) int64 {
 }
 
 // intact reports whether the envelope is the one that was stored.
-func (m stored) intact(client string) bool { return envelopeSum(m.Mail, client) == m.envelopeSum }
-
-// millis is how times are stored; fromMillis is the way back.
-func millis(t time.Time) int64 {
-	if t.IsZero() {
-		return 0
-	}
-	return t.UnixMilli()
-}
-
-func fromMillis(ms int64) time.Time {
-	if ms == 0 {
-		return time.Time{}
-	}
-	return time.UnixMilli(ms).UTC()
-}
-
-// states are the contract's words for the stored states.
-var states = [...]queue.State{ready: queue.Waiting, later: queue.Waiting, claimed: queue.Claimed, held: queue.Held, sent: queue.Sent, failed: queue.Failed}
-
-func stateOf(s int64) queue.State { return states[min(uint64(s), failed)] }
-
-// storedState is how a state that a mail can come with is stored, but for ready
-// and later, which are one in the contract.
-func storedState(s queue.State) int64 { return int64(max(ready, slices.Index(states[:], s))) }
+func (m mailRow) intact(client string) bool { return envelopeSum(m.Mail, client) == m.envelopeSum }
 
 // recipientColumns are what readRecipient reads, from a table called r.
 const recipientColumns = `r.addr, r.state, r.due, r.attempts, r.since, r.ended, r.bounced, r.n, r.mail, r.hold`
 
 func readRecipient(r row) queue.Recipient {
 	return queue.Recipient{
-		Number: int(r.Int(7)), Addr: r.Text(0), State: stateOf(r.Int(1)), Due: fromMillis(r.Int(2)), Attempts: int(r.Int(3)),
-		Since: fromMillis(r.Int(4)), Ended: fromMillis(r.Int(5)), Bounced: r.Bool(6),
+		Number: int(r.Int(7)), Addr: r.Text(0), State: stored.StateOf(r.Int(1)), Due: stored.Time(r.Int(2)), Attempts: int(r.Int(3)),
+		Since: stored.Time(r.Int(4)), Ended: stored.Time(r.Int(5)), Bounced: r.Bool(6),
 	}
 }
 
 // insertAttempt records one attempt.
 func (t *tx) insertAttempt(seq, n, fence int64, a queue.Attempt) {
 	t.exec(`INSERT INTO attempts VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
-		seq, n, fence, millis(a.Started), a.Unknown, a.NotAnAttempt, int(a.Outcome.Kind), a.Outcome.Status,
-		a.Outcome.MessageID, a.Outcome.Detail, causeText(a.Outcome), int64(a.Outcome.RetryAfter), int64(a.Outcome.Took))
-}
-
-// causeText is how the cause of an outcome is stored.
-func causeText(o relay.Outcome) string {
-	if o.Cause == nil {
-		return ""
-	}
-	return o.Cause.Error()
+		seq, n, fence, stored.Millis(a.Started), a.Unknown, a.NotAnAttempt, int(a.Outcome.Kind), a.Outcome.Status,
+		a.Outcome.MessageID, a.Outcome.Detail, stored.Cause(a.Outcome), int64(a.Outcome.RetryAfter), int64(a.Outcome.Took))
 }
 
 // trimAttempts forgets the oldest attempts of a recipient above MaxHistory.
@@ -133,12 +101,9 @@ func (t *tx) trimAttempts(seq, n int64) {
 func attemptsOf(c *conn, seq, n int64, limit int) ([]queue.Attempt, error) {
 	var latest []queue.Attempt
 	err := c.Each(func(r row) error {
-		a := queue.Attempt{Started: fromMillis(r.Int(0)), Unknown: r.Bool(1), NotAnAttempt: r.Bool(2)}
+		a := queue.Attempt{Started: stored.Time(r.Int(0)), Unknown: r.Bool(1), NotAnAttempt: r.Bool(2)}
 		a.Outcome = relay.Outcome{Kind: relay.Kind(r.Int(3)), Status: int(r.Int(4)), MessageID: r.Text(5), Detail: r.Text(6),
-			RetryAfter: time.Duration(r.Int(8)), Took: time.Duration(r.Int(9))}
-		if cause := r.Text(7); cause != "" {
-			a.Outcome.Cause = errors.New(cause)
-		}
+			Cause: stored.CauseOf(r.Text(7)), RetryAfter: time.Duration(r.Int(8)), Took: time.Duration(r.Int(9))}
 		latest = append(latest, a)
 		return nil
 	}, `SELECT started, unknown, not_counted, kind, status, message_id, detail, cause, retry_after, took

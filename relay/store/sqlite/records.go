@@ -12,6 +12,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/stored"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
 
@@ -177,13 +178,6 @@ func (s *Records) committed(*tx) {
 	}
 }
 
-const (
-	// lateness is the longest an entry of LearnSoon is left in memory.
-	lateness = 500 * time.Millisecond
-	// soonMax is how many of them wait at most.
-	soonMax = 8192
-)
-
 // LearnSoon implements suppress.Store. When too many entries wait already, e is
 // given up, and counted.
 func (s *Records) LearnSoon(e suppress.Entry) {
@@ -199,7 +193,7 @@ func (s *Records) LearnSoon(e suppress.Entry) {
 		return
 	}
 	if s.soon = append(s.soon, e); len(s.soon) == 1 {
-		time.AfterFunc(lateness, func() { _ = s.change(context.Background(), func(*tx) error { return nil }) })
+		time.AfterFunc(stored.Lateness, func() { _ = s.change(context.Background(), func(*tx) error { return nil }) })
 	}
 }
 

@@ -4,20 +4,10 @@ import (
 	"fmt"
 
 	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/stored"
 )
 
-// The states as they are stored. queue.Waiting is two of them: ready for the
-// lanes' turns, or later, to be made ready when its time comes. That is what
-// makes both questions, "whose turn is it" and "what is due next", a look at
-// the beginning of an index, however much is waiting.
-const (
-	ready = iota
-	later
-	claimed
-	held
-	sent
-	failed
-)
+const ready, later, claimed, held, sent, failed = stored.Ready, stored.Later, stored.Claimed, stored.Held, stored.Sent, stored.Failed
 
 // Where a mail's content is.
 const (
@@ -27,7 +17,7 @@ const (
 )
 
 // queueMigrations[i] takes a queue's database from version i to i+1. A released one is
-// never changed. The literals in the partial indexes are the states above.
+// never changed. The literals in the partial indexes are the states of package stored.
 //
 // Bodies are a table of their own so that lists, claims and checks never read
 // them, and so that a settlement does not rewrite them.

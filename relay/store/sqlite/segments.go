@@ -14,6 +14,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/stored"
 )
 
 // Up to version 3 mails that came together were appended to a file of some 32 MiB,
@@ -215,10 +216,10 @@ func decode(b []byte) *parcel {
 	p := &parcel{}
 	p.Message.ID, p.Message.From, p.Lane, p.Domain, p.BounceOf, p.client, p.spool = d.text(), d.text(), d.text(), d.text(), d.text(), d.text(), d.text()
 	p.Urgent, p.content = d.number() != 0, d.number() != 0
-	p.Message.ReceivedAt, p.Size, p.envelopeSum, p.bodySum = fromMillis(d.number()), d.number(), d.number(), d.number()
+	p.Message.ReceivedAt, p.Size, p.envelopeSum, p.bodySum = stored.Time(d.number()), d.number(), d.number(), d.number()
 	for n := d.number(); n > 0 && !d.bad; n-- {
-		r := queue.Recipient{Number: len(p.Recipients), Addr: d.text(), State: stateOf(d.number()), Due: fromMillis(d.number()), Attempts: int(d.number()),
-			Since: fromMillis(d.number()), Ended: fromMillis(d.number()), Bounced: d.number() != 0}
+		r := queue.Recipient{Number: len(p.Recipients), Addr: d.text(), State: stored.StateOf(d.number()), Due: stored.Time(d.number()), Attempts: int(d.number()),
+			Since: stored.Time(d.number()), Ended: stored.Time(d.number()), Bounced: d.number() != 0}
 		p.addressSums = append(p.addressSums, d.number())
 		for n := d.number(); n > 0 && !d.bad; n-- {
 			r.History = append(r.History, d.attempt())
@@ -258,11 +259,9 @@ func (d *decoder) text() string {
 }
 
 func (d *decoder) attempt() queue.Attempt {
-	a := queue.Attempt{Started: fromMillis(d.number()), Unknown: d.number() != 0, NotAnAttempt: d.number() != 0}
+	a := queue.Attempt{Started: stored.Time(d.number()), Unknown: d.number() != 0, NotAnAttempt: d.number() != 0}
 	a.Outcome = relay.Outcome{Kind: relay.Kind(d.number()), Status: int(d.number()), RetryAfter: time.Duration(d.number()), Took: time.Duration(d.number())}
 	a.Outcome.MessageID, a.Outcome.Detail = d.text(), d.text()
-	if cause := d.text(); cause != "" {
-		a.Outcome.Cause = errors.New(cause)
-	}
+	a.Outcome.Cause = stored.CauseOf(d.text())
 	return a
 }

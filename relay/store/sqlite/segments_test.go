@@ -18,6 +18,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/stored"
 )
 
 // oldJournal is a data directory of the last version that kept mail in segments,
@@ -73,7 +74,7 @@ func readKept(t *testing.T, s *Queue, all []keptMail, but ...string) {
 		}
 	}
 	checkConsistent(t, s)
-	entries, _, err := s.List(ctx, queue.Filter{Limit: maxList})
+	entries, _, err := s.List(ctx, queue.Filter{Limit: stored.MaxList})
 	must(t, err)
 	var listed []string
 	for _, e := range entries {

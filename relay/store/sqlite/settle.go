@@ -3,18 +3,16 @@ package sqlite
 import (
 	"context"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/stored"
 )
 
 // Settle implements queue.Queue.
 func (s *Queue) Settle(ctx context.Context, settlements ...queue.Settlement) error {
-	for _, x := range settlements {
-		if x.Result < queue.Done || x.Result > queue.GaveUp {
-			return fmt.Errorf("a settlement without a result for mail %s", x.Token.Mail)
-		}
+	if err := stored.CheckResults(settlements); err != nil {
+		return err
 	}
 	var stale []queue.Token
 	err := s.change(ctx, func(t *tx) error {
@@ -73,7 +71,7 @@ func (t *tx) settle(x queue.Settlement) bool {
 
 // apply writes what came of an attempt.
 func (t *tx) apply(a attempt, x queue.Settlement) {
-	to, due, ended, back := int64(sent), int64(0), millis(x.At), 0
+	to, due, ended, back := int64(sent), int64(0), stored.Millis(x.At), 0
 	switch x.Result {
 	case queue.GaveUp:
 		to = failed
@@ -81,7 +79,7 @@ func (t *tx) apply(a attempt, x queue.Settlement) {
 			t.counts.unbounced++
 		}
 	case queue.Later:
-		due, ended = millis(x.Due), 0
+		due, ended = stored.Millis(x.Due), 0
 		to = later
 		if a.hold || a.state == held { // the latter when its owner is gone, and its word comes late
 			to = held
@@ -96,7 +94,7 @@ func (t *tx) apply(a attempt, x queue.Settlement) {
 	t.counts.move(a.state, to)
 	t.exec(`UPDATE recipients SET state = ?, hold = 0, due = ?, ended = ?, attempts = attempts - ?, settled = fence
 		WHERE mail = ? AND n = ?`, to, due, ended, back, a.seq, a.n)
-	record := queue.Attempt{Started: fromMillis(a.started), Outcome: x.Outcome, NotAnAttempt: x.NotAnAttempt && x.Result == queue.Later}
+	record := queue.Attempt{Started: stored.Time(a.started), Outcome: x.Outcome, NotAnAttempt: x.NotAnAttempt && x.Result == queue.Later}
 	t.insertAttempt(a.seq, a.n, a.fence, record)
 	t.trimAttempts(a.seq, a.n)
 }
@@ -112,7 +110,7 @@ func (t *tx) finish(seq int64, at time.Time) bool {
 		return true
 	}
 	t.removeBody(seq)
-	t.exec("UPDATE mails SET body = 0, spool = '', done = ? WHERE seq = ?", max(1, millis(at)), seq)
+	t.exec("UPDATE mails SET body = 0, spool = '', done = ? WHERE seq = ?", max(1, stored.Millis(at)), seq)
 	return true
 }
 
@@ -154,7 +152,7 @@ func (s *Queue) Purge(ctx context.Context, before time.Time, limit int) (int, er
 		var mails []int64
 		t.each(func(r row) {
 			mails = append(mails, r.Int(0))
-		}, "SELECT seq FROM mails WHERE done > 0 AND done < ? ORDER BY done LIMIT ?", millis(before), limit)
+		}, "SELECT seq FROM mails WHERE done > 0 AND done < ? ORDER BY done LIMIT ?", stored.Millis(before), limit)
 		for _, seq := range mails {
 			if removed >= limit {
 				return nil
@@ -186,7 +184,7 @@ func (s *Queue) PurgeFailed(ctx context.Context, before time.Time, limit int) (i
 	err = s.change(ctx, func(t *tx) error {
 		removed = 0
 		for _, seq := range old {
-			if t.one(endedBefore, seq, millis(before)) == nil {
+			if t.one(endedBefore, seq, stored.Millis(before)) == nil {
 				continue // retried meanwhile
 			}
 			t.countFailed(seq, -1)
@@ -220,12 +218,12 @@ func failedBefore(c *conn, before time.Time, limit int) (old []int64, err error)
 			return old, err
 		}
 		after = r.Int(0)
-		if r.Int(1) >= millis(before) {
+		if r.Int(1) >= stored.Millis(before) {
 			younger++
 			continue
 		}
 		younger = 0
-		found, err := c.One(endedBefore, after, millis(before))
+		found, err := c.One(endedBefore, after, stored.Millis(before))
 		if err != nil {
 			return old, err
 		}
@@ -272,7 +270,7 @@ func (s *Queue) BouncesDue(ctx context.Context, now time.Time, grace time.Durati
 // or later than now, which was before the clock was set back.
 func bounceDue(c *conn, seq int64, now time.Time, grace time.Duration) (bool, error) {
 	r, err := c.One("SELECT 1 FROM recipients WHERE mail = ? AND state = 5 AND bounced = 0 AND (ended <= ? OR ended > ?) LIMIT 1",
-		seq, millis(now.Add(-grace)), millis(now))
+		seq, stored.Millis(now.Add(-grace)), stored.Millis(now))
 	if err != nil || r != nil {
 		return r != nil, err
 	}
@@ -285,13 +283,7 @@ func readBounce(c *conn, seq int64) (queue.Bounce, error) {
 	if err != nil {
 		return queue.Bounce{}, err
 	}
-	b := queue.Bounce{Mail: m}
-	for _, r := range m.Recipients {
-		if r.State == queue.Failed && !r.Bounced {
-			b.Failed = append(b.Failed, r)
-		}
-	}
-	return b, nil
+	return stored.BounceOf(m), nil
 }
 
 // Bounced implements queue.Queue. It looks at neither capacity nor free space:

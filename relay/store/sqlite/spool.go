@@ -21,6 +21,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/stored"
 )
 
 // spoolDir is where bodies above spoolAbove are, one file each.
@@ -271,7 +272,7 @@ func (s *Queue) raw(ctx context.Context, id string) (io.ReadCloser, error) {
 }
 
 // locate reads a mail's row, and its body if that is in the table.
-func (s *Queue) locate(ctx context.Context, id string) (m stored, body []byte, err error) {
+func (s *Queue) locate(ctx context.Context, id string) (m mailRow, body []byte, err error) {
 	whole := true
 	err = s.read(ctx, func(c *conn) error {
 		v, err := c.One("SELECT "+mailColumns+" FROM mails m WHERE m.id = ?", id)
@@ -307,7 +308,7 @@ func (s *Queue) locate(ctx context.Context, id string) (m stored, body []byte, e
 type checkedFile struct {
 	io.ReadCloser
 	s    *Queue
-	m    stored
+	m    mailRow
 	sum  hash.Hash32
 	size int64
 }
@@ -329,10 +330,10 @@ func (f *checkedFile) Read(p []byte) (int, error) {
 // reportDamage marks a mail as damaged and returns ErrDamaged. It is part of
 // a call that has entered, and not bound by that call's context: the damage is
 // there whether or not the caller goes on.
-func (s *Queue) reportDamage(m stored) error {
+func (s *Queue) reportDamage(m mailRow) error {
 	err := s.do(context.Background(), func(t *tx) error {
-		now := max(s.clock.Load(), millis(m.Message.ReceivedAt)) // see the contract: no clock of our own
-		t.damage(m.seq, m.Message.ID, fromMillis(now))
+		now := max(s.clock.Load(), stored.Millis(m.Message.ReceivedAt)) // see the contract: no clock of our own
+		t.damage(m.seq, m.Message.ID, stored.Time(now))
 		return nil
 	})
 	return errors.Join(fmt.Errorf("mail %s: %w", m.Message.ID, queue.ErrDamaged), err)
@@ -356,7 +357,7 @@ func (t *tx) damage(seq int64, id string, now time.Time) {
 		if !r.bounced {
 			t.counts.unbounced++
 		}
-		t.exec("UPDATE recipients SET state = 5, ended = ? WHERE mail = ? AND n = ?", millis(now), seq, r.n)
+		t.exec("UPDATE recipients SET state = 5, ended = ? WHERE mail = ? AND n = ?", stored.Millis(now), seq, r.n)
 		t.counts.fence++
 		t.insertAttempt(seq, r.n, t.counts.fence, queue.Attempt{Started: now, NotAnAttempt: true, Outcome: relay.Outcome{Detail: queue.ErrDamaged.Error()}})
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/stored"
 )
 
 // TestOldestWhileARetryCommits: whoever asks for the oldest mail just before a
@@ -35,12 +36,12 @@ func TestOldestWhileARetryCommits(t *testing.T) {
 		must(t, err)
 		return st.Oldest
 	}
-	if got := oldest(); !got.Equal(fromMillis(millis(young.Message.ReceivedAt))) {
+	if got := oldest(); !got.Equal(stored.Time(stored.Millis(young.Message.ReceivedAt))) {
 		t.Errorf("before the Retry took place the oldest is of %v", got)
 	}
 	close(goOn)
 	must(t, <-retried)
-	if got := oldest(); !got.Equal(fromMillis(millis(old.Message.ReceivedAt))) {
+	if got := oldest(); !got.Equal(stored.Time(stored.Millis(old.Message.ReceivedAt))) {
 		t.Errorf("the oldest is of %v, want %v", got, old.Message.ReceivedAt)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/stored"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
 
@@ -31,14 +32,12 @@ CREATE TABLE removals (
 CREATE INDEX removals_at ON removals(at);
 `
 
-const suppressionColumns = "address, reason, source, since, expires, event, detail, note"
-
 // Attach implements suppress.Store. It reads in the writer, so that no change
 // falls between what was there and what came after.
 func (s *Records) Attach(ctx context.Context, w suppress.Watcher) error {
 	return s.change(ctx, func(t *tx) error {
 		s.watcher = w
-		t.each(func(r row) { w.Set(readSuppression(r)) }, "SELECT "+suppressionColumns+" FROM suppressions")
+		t.each(func(r row) { w.Set(readSuppression(r)) }, "SELECT "+stored.SuppressionColumns+" FROM suppressions")
 		return nil
 	})
 }
@@ -57,11 +56,11 @@ func (s *Records) Entry(ctx context.Context, address string) (e suppress.Entry, 
 
 // Entries implements suppress.Store.
 func (s *Records) Entries(ctx context.Context, f suppress.Filter) (all []suppress.Entry, err error) {
-	q, args := "SELECT "+suppressionColumns+" FROM suppressions WHERE address > ?", []any{f.After}
+	q, args := "SELECT "+stored.SuppressionColumns+" FROM suppressions WHERE address > ?", []any{f.After}
 	for _, list := range []struct {
 		column string
 		words  []string
-	}{{"reason", words(f.Reasons)}, {"source", words(f.Sources)}} {
+	}{{"reason", stored.Words(f.Reasons)}, {"source", stored.Words(f.Sources)}} {
 		if len(list.words) == 0 {
 			continue
 		}
@@ -89,14 +88,6 @@ func (s *Records) Entries(ctx context.Context, f suppress.Filter) (all []suppres
 	return all, err
 }
 
-func words[T interface{ String() string }](list []T) []string {
-	all := make([]string, len(list))
-	for i, v := range list {
-		all[i] = v.String()
-	}
-	return all
-}
-
 // Put implements suppress.Store.
 func (s *Records) Put(ctx context.Context, entries []suppress.Entry) error {
 	return s.change(ctx, func(t *tx) error {
@@ -114,7 +105,7 @@ func (s *Records) Remove(ctx context.Context, addresses []string, at time.Time) 
 		removed = 0
 		for _, a := range addresses {
 			removed += int(s.unsetSuppression(t, a))
-			t.exec("INSERT INTO removals (address, at) VALUES (?, ?) ON CONFLICT (address) DO UPDATE SET at = excluded.at", a, millis(at))
+			t.exec("INSERT INTO removals (address, at) VALUES (?, ?) ON CONFLICT (address) DO UPDATE SET at = excluded.at", a, stored.Millis(at))
 		}
 		return nil
 	})
@@ -159,15 +150,12 @@ func (s *Records) TakeEvent(ctx context.Context, e relay.Event, address string, 
 func (s *Records) learn(t *tx, e suppress.Entry, now time.Time) {
 	old, known := t.findSuppression(e.Address)
 	removed := t.number("SELECT at FROM removals WHERE address = ?", e.Address)
-	if merged, changed := suppress.Learn(old, e, fromMillis(removed), now); changed {
+	if merged, changed := suppress.Learn(old, e, stored.Time(removed), now); changed {
 		s.setSuppression(t, merged)
 		return
 	}
 	t.after(func() { s.tell(e.Address, old, known) })
 }
-
-// tendStep is how many rows one call of Tend looks at, of each kind.
-const tendStep = 500
 
 // Tend implements suppress.Store.
 func (s *Records) Tend(ctx context.Context, now, forget time.Time) (more bool, err error) {
@@ -176,7 +164,7 @@ func (s *Records) Tend(ctx context.Context, now, forget time.Time) (more bool, e
 		return c.Each(func(r row) error {
 			expired = append(expired, r.Text(0))
 			return nil
-		}, "SELECT address FROM suppressions WHERE expires > 0 AND expires <= ? LIMIT ?", millis(now), tendStep)
+		}, "SELECT address FROM suppressions WHERE expires > 0 AND expires <= ? LIMIT ?", stored.Millis(now), stored.TendStep)
 	})
 	if err != nil {
 		return false, err
@@ -188,17 +176,17 @@ func (s *Records) Tend(ctx context.Context, now, forget time.Time) (more bool, e
 				s.unsetSuppression(t, a)
 			}
 		}
-		removals = t.exec("DELETE FROM removals WHERE address IN (SELECT address FROM removals WHERE at < ? LIMIT ?)", millis(forget), tendStep)
+		removals = t.exec("DELETE FROM removals WHERE address IN (SELECT address FROM removals WHERE at < ? LIMIT ?)", stored.Millis(forget), stored.TendStep)
 		return nil
 	})
 	if err != nil {
 		return false, err
 	}
-	events, err := s.forgetEvents(ctx, forget, tendStep)
-	return max(int64(len(expired)), removals, events) == tendStep, err
+	events, err := s.forgetEvents(ctx, forget, stored.TendStep)
+	return max(int64(len(expired)), removals, events) == stored.TendStep, err
 }
 
-const oneSuppression = "SELECT " + suppressionColumns + " FROM suppressions WHERE address = ?"
+const oneSuppression = "SELECT " + stored.SuppressionColumns + " FROM suppressions WHERE address = ?"
 
 func (t *tx) findSuppression(address string) (e suppress.Entry, ok bool) {
 	r := t.one(oneSuppression, address)
@@ -209,8 +197,8 @@ func (t *tx) findSuppression(address string) (e suppress.Entry, ok bool) {
 }
 
 func (s *Records) setSuppression(t *tx, e suppress.Entry) {
-	t.exec("INSERT OR REPLACE INTO suppressions ("+suppressionColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-		e.Address, e.Reason.String(), e.Source.String(), millis(e.Since), millis(e.Expires), e.Event, e.Detail, e.Note)
+	t.exec("INSERT OR REPLACE INTO suppressions ("+stored.SuppressionColumns+") VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+		e.Address, e.Reason.String(), e.Source.String(), stored.Millis(e.Since), stored.Millis(e.Expires), e.Event, e.Detail, e.Note)
 	t.after(func() { s.tell(e.Address, e, true) })
 }
 
@@ -231,12 +219,9 @@ func (s *Records) tell(address string, e suppress.Entry, known bool) {
 }
 
 func readSuppression(r row) suppress.Entry {
-	reason, _ := suppress.ParseReason(r.Text(1)) // of another version: unknown, and as weak as can be
-	source, _ := suppress.ParseSource(r.Text(2))
-	return suppress.Entry{
-		Address: r.Text(0), Reason: reason, Source: source, Since: fromMillis(r.Int(3)), Expires: fromMillis(r.Int(4)),
-		Event: r.Text(5), Detail: r.Text(6), Note: r.Text(7),
-	}
+	e := suppress.Entry{Address: r.Text(0), Since: stored.Time(r.Int(3)), Expires: stored.Time(r.Int(4)), Event: r.Text(5), Detail: r.Text(6), Note: r.Text(7)}
+	stored.Reasons(&e, r.Text(1), r.Text(2))
+	return e
 }
 
 const eventsSchema = `
@@ -267,7 +252,7 @@ const eventColumns = "id, type, created, occurred, email, message_id, bounce_cod
 func (t *tx) insertEvent(e relay.Event, address string) (fresh bool) {
 	return t.exec("INSERT INTO events (id, type, created, occurred, address, email, message_id, bounce_code, bounce_reason, received)"+
 		" VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (id) DO NOTHING",
-		e.ID, e.Type, millis(e.Created), millis(e.Occurred), address, e.Email, e.MessageID, e.BounceCode, e.BounceReason, millis(e.Received)) > 0
+		e.ID, e.Type, stored.Millis(e.Created), stored.Millis(e.Occurred), address, e.Email, e.MessageID, e.BounceCode, e.BounceReason, stored.Millis(e.Received)) > 0
 }
 
 // eventsIndex finds what senders are not told of, however much else is told.
@@ -277,7 +262,7 @@ const eventsIndex = "CREATE INDEX events_bad ON events(received) WHERE type IN (
 func (s *Records) BadNews(ctx context.Context, since time.Time) (bounced, complained int64, err error) {
 	err = s.read(ctx, func(c *conn) error {
 		r, err := c.One("SELECT count(*) FILTER (WHERE type = 'bounced.hard'), count(*) FILTER (WHERE type = 'complained')"+
-			" FROM events WHERE type IN ('bounced.hard', 'complained') AND received >= ?", millis(since))
+			" FROM events WHERE type IN ('bounced.hard', 'complained') AND received >= ?", stored.Millis(since))
 		if err == nil && r != nil {
 			bounced, complained = r.Int(0), r.Int(1)
 		}
@@ -288,8 +273,8 @@ func (s *Records) BadNews(ctx context.Context, since time.Time) (bounced, compla
 
 func readEvent(r row) relay.Event {
 	return relay.Event{
-		ID: r.Text(0), Type: r.Text(1), Created: fromMillis(r.Int(2)), Occurred: fromMillis(r.Int(3)), Email: r.Text(4),
-		MessageID: r.Text(5), BounceCode: r.Text(6), BounceReason: r.Text(7), Received: fromMillis(r.Int(8)),
+		ID: r.Text(0), Type: r.Text(1), Created: stored.Time(r.Int(2)), Occurred: stored.Time(r.Int(3)), Email: r.Text(4),
+		MessageID: r.Text(5), BounceCode: r.Text(6), BounceReason: r.Text(7), Received: stored.Time(r.Int(8)),
 	}
 }
 
@@ -301,7 +286,7 @@ func (s *Records) forgetEvents(ctx context.Context, before time.Time, limit int)
 		// Times are of our own clock, which may have been put back: the order of
 		// arrival is what bounds the step, the time what ends it.
 		n = t.exec("DELETE FROM events WHERE seq IN (SELECT seq FROM (SELECT seq, received FROM events ORDER BY seq LIMIT ?) WHERE received < ?)",
-			limit, millis(before))
+			limit, stored.Millis(before))
 		return nil
 	})
 	return n, err
