@@ -1,14 +1,14 @@
-// Package history is what became of each mail: what its client was told, what
-// the API said at each attempt, how each recipient ended, and what the
-// provider's webhook told afterwards, as one record. It is the contract
-// (Store), the facts that the rest of the relay notes (Fact) and the Recorder
-// that writes them down without anybody waiting for it. No body is ever part
-// of it.
+// Package history records what became of each mail: what its client was told, what the
+// API answered at each attempt, how each recipient ended, and what the provider's events
+// said afterwards. It has the contract of the record (Store), the facts that other
+// packages report (Fact), and the Recorder, which writes them while nobody waits. No
+// body is ever part of it.
 //
-// relay/intake, relay/attempt and relay/deliver note facts; relay/store/sqlite
-// keeps the record; relay/admin reads it for operators. Nothing in the relay
-// decides anything by it: it may lag by a second, and a crash may lose its last
-// moment, while the queue has the mail.
+// relay/intake, relay/attempt and relay/deliver report facts; the engines below relay/store
+// keep the record; relay/admin reads it for operators. The record may lag by a second, and
+// a crash may lose its last moment, so the queue never depends on it. relay/deliver reads it
+// to tell the sender of a mail that bounced after the API took it (late.go), and
+// relay/forward to join the provider's events with their mail.
 package history
 
 import (

@@ -2,8 +2,8 @@
 // asks it at RCPT. The API (relay/attempt), the provider's events (relay/webhook) and
 // the operator (relay/admin) add to it.
 //
-// The List answers from memory. A Store keeps its entries: Memory in this package, or
-// relay/store/sqlite on disk. The package suppresstest tests both against the contract.
+// The List answers from memory. A Store keeps its entries: Memory in this package, or an
+// engine below relay/store. The package suppresstest tests all of them against the contract.
 package suppress
 
 import (
