@@ -22,11 +22,12 @@ func forwardSettings(c *config.Config) (to []forward.To) {
 	return to
 }
 
-// errNoForwards is of a store whose engine cannot keep events.
-var errNoForwards = errors.New("forward: this store cannot keep events until they are posted; leave [[forward]] out, or keep the queue in queue.data_dir")
+// errNoForwards is for a store whose engine cannot keep events. relay/config refuses such a
+// configuration with the same words.
+var errNoForwards = errors.New("forward: is there, and store.url is set: a database cannot keep events until they are posted; leave [[forward]] out, or leave store.url out and keep the queue in queue.data_dir")
 
-// buildForwarder makes what posts events. It has to be started. s is nil where the engine
-// cannot keep any.
+// buildForwarder makes the Forwarder, which has to be started. It returns nil if s is nil:
+// the engine keeps no events.
 func (d *daemon) buildForwarder(s forward.Store) (*forward.Forwarder, error) {
 	if s == nil {
 		if len(d.config().Forwards) > 0 {

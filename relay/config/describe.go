@@ -30,10 +30,22 @@ func settingsOf(c *Config, v provider.Vendor, all []provider.Vendor) ([]setting,
 	return list, err
 }
 
-// everySetting returns all settings, with one table of each repeated kind.
+// oneOfEach returns a Config with one table of each kind that can be repeated.
+func oneOfEach() *Config {
+	return &Config{
+		Listeners: make([]smtpd.Listener, 1),
+		Users:     make([]User, 1),
+		Warming:   make([]warm.Plan, 1),
+		Accounts:  make([]Account, 1),
+		Operators: make([]Operator, 1),
+		Forwards:  make([]Forward, 1),
+	}
+}
+
+// everySetting returns all settings, with one table of each kind that can be repeated.
 func everySetting() []setting {
 	all := vendors.All()
-	list, _ := settingsOf(&Config{Listeners: make([]smtpd.Listener, 1), Users: make([]User, 1), Warming: make([]warm.Plan, 1), Accounts: make([]Account, 1), Operators: make([]Operator, 1), Forwards: make([]Forward, 1)}, all[0], all)
+	list, _ := settingsOf(oneOfEach(), all[0], all)
 	return list
 }
 

@@ -76,6 +76,8 @@ func (l *loader) validateForwards() {
 	switch {
 	case l.cfg.Queue.Mode == NoQueue:
 		l.problem("forward", `is there, and queue.mode is "none": events are kept beside the queue until they are posted; change it, or leave the table out`)
+	case l.cfg.Store.URL.IsSet():
+		l.problem("forward", "is there, and store.url is set: a database cannot keep events until they are posted; leave [[forward]] out, or leave store.url out and keep the queue in queue.data_dir")
 	case l.cfg.History.Keep == 0:
 		l.problem("forward", `is there, and history.keep is "0s": events are made of what the history records; change it, or leave the table out`)
 	}

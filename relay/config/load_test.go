@@ -9,9 +9,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/provider/vendors"
-	"github.com/smtp2rest/smtp2rest/relay/warm"
 	"github.com/smtp2rest/smtp2rest/smtpd"
 )
 
@@ -244,9 +244,14 @@ func TestTagsAreWhole(t *testing.T) {
 	key := regexp.MustCompile(`(?:^| )(\w+):"(?:[^"\\]|\\.)*"`)
 	seen := map[string]bool{}
 	all := vendors.All()
-	list, err := settingsOf(&Config{Listeners: make([]smtpd.Listener, 1), Users: make([]User, 1), Warming: make([]warm.Plan, 1)}, all[0], all)
+	list, err := settingsOf(oneOfEach(), all[0], all)
 	if err != nil {
 		t.Error(err)
+	}
+	for _, table := range settings.Tables(&Config{}) {
+		if !slices.ContainsFunc(list, func(s setting) bool { name, _ := splitPath(s.Path); return name == table.Name }) {
+			t.Errorf("[%s] has no settings: oneOfEach lacks it", table.Name)
+		}
 	}
 	for _, s := range list {
 		if v, ok := s.Value.(text); ok {
