@@ -14,25 +14,22 @@ import (
 // acceptPause is the wait after Accept fails, for example because too many files are open.
 const acceptPause = 100 * time.Millisecond
 
-// Socket accepts connections and gives them to the active Listener.
+// Socket accepts connections for its Listeners.
 type Socket struct {
 	listener net.Listener
+	conns    chan net.Conn
+	once     sync.Once
 	closed   chan struct{}
 	served   chan struct{} // closed when accept has returned
-	once     sync.Once
-
-	mu      sync.Mutex
-	active  *Listener     // nil before the first is activated
-	changed chan struct{} // closed when another Listener becomes active
 }
 
-// Listen binds an address. It accepts no connections before a Listener is active.
+// Listen binds an address. Clients wait until a Listener is active.
 func Listen(ctx context.Context, address string) (*Socket, error) {
 	ln, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
 	if err != nil {
 		return nil, err
 	}
-	s := &Socket{listener: ln, closed: make(chan struct{}), served: make(chan struct{}), changed: make(chan struct{})}
+	s := &Socket{listener: ln, conns: make(chan net.Conn), closed: make(chan struct{}), served: make(chan struct{})}
 	go s.accept()
 	return s, nil
 }
@@ -51,105 +48,65 @@ func (s *Socket) Close() {
 
 func (s *Socket) accept() {
 	defer close(s.served)
-	// Before a Listener is active, clients wait in the kernel's queue.
-	if s.waitForActive() == nil {
-		return
-	}
 	for {
 		conn, err := s.listener.Accept()
 		switch {
 		case errors.Is(err, net.ErrClosed):
 			return
-		case err != nil:
-			if !s.pause() {
-				return
-			}
+		case err == nil:
+			s.give(conn)
 			continue
 		}
-		for !s.waitForActive().offer(conn, s.closed) { // not nil: s.active is never unset
-			if s.isClosed() {
-				_ = conn.Close()
-				return
-			}
-		}
-	}
-}
-
-// waitForActive waits until the active Listener is open, and returns it. If the socket is
-// closed, it returns the last one, which may be nil.
-func (s *Socket) waitForActive() *Listener {
-	for {
-		s.mu.Lock()
-		active, changed := s.active, s.changed
-		s.mu.Unlock()
-		if active != nil && !active.isClosed() {
-			return active
-		}
 		select {
-		case <-changed:
+		case <-time.After(acceptPause):
 		case <-s.closed:
-			return active
 		}
 	}
 }
 
-func (s *Socket) isClosed() bool {
+// give waits until a Listener takes conn, or the socket is closed.
+func (s *Socket) give(conn net.Conn) {
 	select {
+	case s.conns <- conn:
 	case <-s.closed:
-		return true
-	default:
-		return false
-	}
-}
-
-// pause waits for acceptPause. It returns false if the socket is closed in the meantime.
-func (s *Socket) pause() bool {
-	timer := time.NewTimer(acceptPause)
-	defer timer.Stop()
-	select {
-	case <-timer.C:
-		return true
-	case <-s.closed:
-		return false
+		_ = conn.Close()
 	}
 }
 
 // Listener is one server's view of the socket. It is a net.Listener that gets connections
-// while it is active.
+// from Activate to Close.
 type Listener struct {
-	socket   *Socket
-	incoming chan net.Conn
-	closed   chan struct{}
-	once     sync.Once
+	socket         *Socket
+	active, closed chan struct{}
+	once           sync.Once
 }
-
-var _ net.Listener = (*Listener)(nil)
 
 // NewListener returns a Listener that is not active yet.
 func (s *Socket) NewListener() *Listener {
-	return &Listener{socket: s, incoming: make(chan net.Conn), closed: make(chan struct{})}
+	return &Listener{socket: s, active: make(chan struct{}), closed: make(chan struct{})}
 }
 
-// Activate makes l get the connections from now on. The previous server must close its own
-// Listener.
-func (l *Listener) Activate() {
-	s := l.socket
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.active = l
-	close(s.changed)
-	s.changed = make(chan struct{})
-}
+// Activate has l get connections, once. The server before must close its own Listener.
+func (l *Listener) Activate() { close(l.active) }
 
-// offer hands conn to the server. It returns false if the Listener or the socket is closed.
-func (l *Listener) offer(conn net.Conn, socketClosed <-chan struct{}) bool {
-	select {
-	case l.incoming <- conn:
-		return true
-	case <-l.closed:
-		return false
-	case <-socketClosed:
-		return false
+// Accept implements net.Listener.
+func (l *Listener) Accept() (net.Conn, error) {
+	var conns chan net.Conn // none before l is active
+	active := l.active
+	for {
+		select {
+		case <-active:
+			conns, active = l.socket.conns, nil
+		case conn := <-conns:
+			if !l.isClosed() {
+				return conn, nil
+			}
+			l.socket.give(conn) // to the next
+		case <-l.closed:
+			return nil, net.ErrClosed
+		case <-l.socket.closed:
+			return nil, net.ErrClosed
+		}
 	}
 }
 
@@ -159,18 +116,6 @@ func (l *Listener) isClosed() bool {
 		return true
 	default:
 		return false
-	}
-}
-
-// Accept implements net.Listener.
-func (l *Listener) Accept() (net.Conn, error) {
-	select {
-	case conn := <-l.incoming:
-		return conn, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	case <-l.socket.closed:
-		return nil, net.ErrClosed
 	}
 }
 
