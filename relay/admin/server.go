@@ -1,18 +1,13 @@
 package admin
 
 import (
-	"context"
 	"crypto/sha256"
 	"crypto/subtle"
-	"crypto/tls"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -59,24 +54,43 @@ func (o ServerOptions) limits() webserver.Limits {
 	return webserver.Limits{Connections: 64, RequestTime: 30 * time.Second, WriteTime: time.Minute, IdleTime: 15 * time.Second}
 }
 
-// Server answers a Client, supervisors and monitoring on a unix socket or on
-// TCP.
+// Server answers a Client, supervisors and monitoring on a unix socket or on TCP. Start
+// removes the socket of a daemon that is dead, and fails with ErrInUse when one answers
+// there; Stop removes the socket.
 type Server struct {
-	opt    ServerOptions
+	*webserver.Server
 	access atomic.Pointer[Access]
-
-	mu      sync.Mutex
-	web     *webserver.Server // nil before Start
-	stopped bool
 }
 
-// NewServer returns a Server that does nothing yet.
+// NewServer returns a Server that does nothing before Start.
 func NewServer(o ServerOptions) *Server {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	s := &Server{opt: o}
+	s := &Server{}
 	s.access.Store(&o.Access)
+	mux := http.NewServeMux()
+	handleAdmin(mux, o.Admin)
+	if o.Suppressions != nil {
+		handleSuppressions(mux, o.Suppressions)
+	}
+	if o.Forwards != nil {
+		handleForwards(mux, o.Forwards)
+	}
+	if o.History != nil {
+		handleHistory(mux, o.History)
+	}
+	handlePages(mux, o)
+	answers := tunnelled(mux)
+	if o.Address != "" {
+		answers = guarded(func() Access { return *s.access.Load() }, mux)
+	}
+	if o.Page != nil {
+		answers = paged(o.Page, answers)
+	}
+	stopping := func(w http.ResponseWriter, _ *http.Request) { reply(w, struct{}{}, queue.ErrClosed) }
+	s.Server = webserver.New(webserver.Options{Handler: answers, Stopping: http.HandlerFunc(stopping), Listen: o.listen,
+		CertFile: o.CertFile, KeyFile: o.KeyFile, Limits: o.limits(), Log: o.Log})
 	return s
 }
 
@@ -84,75 +98,6 @@ func NewServer(o ServerOptions) *Server {
 // connected. It never fails.
 func (s *Server) Prepare(a Access) (apply func(), err error) {
 	return func() { s.access.Store(&a) }, nil
-}
-
-// Start binds the socket and serves until Stop. It removes the socket of a daemon that
-// is dead. When a daemon answers on the socket, it fails with ErrInUse. ctx bounds only
-// Start itself.
-func (s *Server) Start(ctx context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.web != nil || s.stopped {
-		return errors.New("admin: started or stopped before")
-	}
-	ln, err := s.opt.listen(ctx)
-	if err != nil {
-		return err
-	}
-	mux := http.NewServeMux()
-	handleAdmin(mux, s.opt.Admin)
-	if s.opt.Suppressions != nil {
-		handleSuppressions(mux, s.opt.Suppressions)
-	}
-	if s.opt.Forwards != nil {
-		handleForwards(mux, s.opt.Forwards)
-	}
-	if s.opt.History != nil {
-		handleHistory(mux, s.opt.History)
-	}
-	handlePages(mux, s.opt)
-	answers := tunnelled(mux)
-	if s.opt.Address != "" {
-		answers = guarded(func() Access { return *s.access.Load() }, mux)
-	}
-	if s.opt.Page != nil {
-		answers = paged(s.opt.Page, answers)
-	}
-	var secure *tls.Config
-	if s.opt.CertFile != "" {
-		if secure, err = webserver.TLS(s.opt.CertFile, s.opt.KeyFile, s.opt.Log); err != nil {
-			return errors.Join(fmt.Errorf("admin: %w", err), ln.Close())
-		}
-	}
-	stopping := func(w http.ResponseWriter, _ *http.Request) { reply(w, struct{}{}, queue.ErrClosed) }
-	s.web = webserver.New(webserver.Options{Handler: answers, Stopping: http.HandlerFunc(stopping), TLS: secure, Limits: s.opt.limits(), Log: s.opt.Log})
-	return s.web.Start(ln)
-}
-
-// Addr returns the address that the server listens on; nil before Start.
-func (s *Server) Addr() net.Addr {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.web == nil {
-		return nil
-	}
-	return s.web.Addr()
-}
-
-// Stop refuses further calls, waits for those that run, and removes the socket. Calls
-// that still run when ctx ends are cut off. Stop before Start, or twice, is harmless.
-func (s *Server) Stop(ctx context.Context) error {
-	s.mu.Lock()
-	s.stopped = true
-	web := s.web
-	s.mu.Unlock()
-	if web == nil {
-		return nil
-	}
-	if err := web.Stop(ctx); err != nil {
-		return fmt.Errorf("admin: %w", err)
-	}
-	return nil
 }
 
 // Access says what a client on TCP may ask for. The caller makes sure that there is a

@@ -9,8 +9,8 @@ import (
 	"time"
 )
 
-// TLS returns settings with a certificate that is read again when its files change.
-func TLS(certFile, keyFile string, log *slog.Logger) (*tls.Config, error) {
+// certificateOf returns settings with a certificate that is read again when its files change.
+func certificateOf(certFile, keyFile string, log *slog.Logger) (*tls.Config, error) {
 	c := &certificate{certFile: certFile, keyFile: keyFile, log: log}
 	if err := c.load(); err != nil {
 		return nil, err

@@ -9,6 +9,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -21,9 +22,13 @@ type Options struct {
 	Handler http.Handler
 	// Stopping answers requests that come after Stop began.
 	Stopping http.Handler
-	TLS      *tls.Config // nil: none. HTTP/2 is not offered: it has bounds of its own
-	Limits   Limits
-	Log      *slog.Logger
+	// Listen opens what Start serves. The listener is the server's from then on.
+	Listen func(context.Context) (net.Listener, error)
+	// CertFile and KeyFile are PEM files for https; both or neither. HTTP/2 is not offered:
+	// it has bounds of its own.
+	CertFile, KeyFile string
+	Limits            Limits
+	Log               *slog.Logger // nil: none
 }
 
 // Limits bound what clients may use. Zero takes the default.
@@ -72,6 +77,9 @@ type Server struct {
 // New returns a Server that does nothing yet.
 func New(o Options) *Server {
 	o.Limits = o.Limits.withDefaults()
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
 	s := &Server{opt: o, served: make(chan struct{})}
 	s.life, s.end = context.WithCancel(context.Background())
 	s.http = &http.Server{
@@ -90,17 +98,28 @@ func New(o Options) *Server {
 	return s
 }
 
-// Start serves a listener until Stop. The listener is the server's from then on.
-func (s *Server) Start(ln net.Listener) error {
+// Start listens and serves until Stop. ctx bounds only Start itself.
+func (s *Server) Start(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.listener != nil || s.stopped {
 		return errors.New("the server was started or stopped before")
 	}
+	var secure *tls.Config
+	if s.opt.CertFile != "" {
+		var err error
+		if secure, err = certificateOf(s.opt.CertFile, s.opt.KeyFile, s.opt.Log); err != nil {
+			return err
+		}
+	}
+	ln, err := s.opt.Listen(ctx)
+	if err != nil {
+		return err
+	}
 	s.listener = &listener{Listener: ln, limits: s.opt.Limits, conns: map[*conn]struct{}{}, room: make(chan struct{}, 1), closed: make(chan struct{})}
 	ln = s.listener
-	if s.opt.TLS != nil {
-		ln = tls.NewListener(ln, s.opt.TLS)
+	if secure != nil {
+		ln = tls.NewListener(ln, secure)
 	}
 	go func() {
 		defer close(s.served)
@@ -121,9 +140,6 @@ func (s *Server) Addr() net.Addr {
 	}
 	return s.listener.Addr()
 }
-
-// ErrCutShort: Stop's context ended before all requests were answered.
-var ErrCutShort = errors.New("requests were cut short")
 
 // Stop takes no more requests and lets those under way end until ctx does; then
 // they are cut off. It waits for all of it. Stop before Start, or twice, is
@@ -150,7 +166,7 @@ func (s *Server) Stop(ctx context.Context) error {
 	cutOff()
 	<-s.served
 	if !inTime {
-		return errors.Join(ErrCutShort, context.Cause(ctx))
+		return fmt.Errorf("requests were cut short: %w", context.Cause(ctx))
 	}
 	return nil
 }

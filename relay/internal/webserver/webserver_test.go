@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"net/netip"
@@ -81,9 +80,10 @@ func serve(t *testing.T, l Limits, h http.HandlerFunc) (*Server, *network) {
 		t.Fatal(err)
 	}
 	stopping := func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusServiceUnavailable) }
-	s := New(Options{Handler: h, Stopping: http.HandlerFunc(stopping), Limits: l, Log: slog.New(slog.DiscardHandler)})
 	n := &network{Listener: ln, from: map[string]net.Addr{}}
-	if err := s.Start(n); err != nil {
+	listen := func(context.Context) (net.Listener, error) { return n, nil }
+	s := New(Options{Handler: h, Stopping: http.HandlerFunc(stopping), Listen: listen, Limits: l})
+	if err := s.Start(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
@@ -391,7 +391,7 @@ func TestStop(t *testing.T) {
 	if _, err := io.ReadAll(silent); err != nil && !strings.Contains(err.Error(), "reset") {
 		t.Error(err)
 	}
-	if s.Start(n) == nil {
+	if s.Start(t.Context()) == nil {
 		t.Error("started again")
 	}
 }
