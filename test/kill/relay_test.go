@@ -51,6 +51,7 @@ func killConfig(data, wait, accounts string) string {
 	return fmt.Sprintf(`hostname = "relay.example"
 [api]
 concurrency = 16
+timeout = "1m" # however busy the machine is, no call is lost by it
 rate = 20000
 [sender]
 email = "hello@mail.example.com"

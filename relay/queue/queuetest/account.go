@@ -66,8 +66,26 @@ func nextDueOfOne(s *suite) {
 		return any && !at.After(s.now)
 	}
 	s.equal("due now", fmt.Sprint(next(""), next("shop"), next("news")), "false true false")
-	s.claimFor("shop", 1)
+	c := s.claimFor("shop", 1)[0]
 	s.equal("claimed", next("shop"), false)
+
+	// What one account waits for is no time of another's.
+	s.must(s.Settle(s.ctx, s.later(c, s.now.Add(time.Second))))
+	s.putFor("news", "a@b", "n1")
+	c = s.claimFor("news", 1)[0]
+	s.must(s.Settle(s.ctx, s.later(c, s.now.Add(time.Hour))))
+	for account, want := range map[string]time.Duration{"shop": time.Second, "news": time.Hour} {
+		at, any, err := s.NextDue(s.ctx, queue.ClaimRequest{Account: account, Now: s.now})
+		s.must(err)
+		s.equal("due of "+account, fmt.Sprint(any, at.Sub(s.now).Round(time.Second)), fmt.Sprint(true, want))
+	}
+	_, any, err := s.NextDue(s.ctx, queue.ClaimRequest{Now: s.now})
+	s.must(err)
+	s.equal("of the default account", any, false)
+	s.now = s.now.Add(2 * time.Second)
+	s.equal("later", fmt.Sprint(next(""), next("shop"), next("news")), "false true false")
+	s.equal("claimed by another", addrs(s.claimFor("news", 5))+addrs(s.claimFor("", 5)), "")
+	s.equal("by its own", addrs(s.claimFor("shop", 5)), "s1")
 }
 
 // Lanes take turns within an account, and one account's turns are nothing to another.

@@ -24,6 +24,7 @@ type modelRecipient struct {
 	mail    queue.Mail
 	number  int
 	state   queue.State
+	ended   time.Time // when it was sent or given up
 	due     time.Time
 	hold    bool
 	tries   int
@@ -57,6 +58,7 @@ func runModel(t *testing.T, open func(t TB) Backend) {
 			"move":    m.reassignSome,
 			"drop":    m.dropSome,
 			"bounce":  m.bounceAll,
+			"purge":   m.purgeFailed,
 			"restart": m.restart,
 			"":        m.check,
 		})
@@ -162,7 +164,7 @@ func (m *model) settleOne(t *rapid.T) {
 	if r.settled {
 		return
 	}
-	r.settled = true
+	r.settled, r.ended = true, m.now
 	switch x.Result {
 	case queue.Done:
 		r.state = queue.Sent
@@ -329,6 +331,34 @@ func (m *model) bounceAll(t *rapid.T) {
 		m.must(m.Bounced(m.ctx, b.Mail.Message.ID, numbers, nil))
 	}
 	m.equal("bounces", got, want)
+}
+
+// purgeFailed removes what failed before some time: all of a mail, and only when all of it
+// is at its end and the sender needs no word any more.
+func (m *model) purgeFailed(t *rapid.T) {
+	before := m.now.Add(-time.Duration(rapid.IntRange(0, 100).Draw(t, "seconds")) * time.Second)
+	failed, stays := map[string]bool{}, map[string]bool{}
+	for _, r := range m.recipients {
+		failed[r.id()] = failed[r.id()] || r.state == queue.Failed
+		stays[r.id()] = stays[r.id()] || r.state.Open() || !r.ended.Before(before) || r.state == queue.Failed && !r.bounced
+	}
+	var left []*modelRecipient
+	gone := map[string]bool{}
+	for _, r := range m.recipients {
+		if failed[r.id()] && !stays[r.id()] {
+			gone[r.id()] = true
+			continue
+		}
+		left = append(left, r)
+	}
+	m.recipients = left
+	total, limit := 0, rapid.IntRange(1, 3).Draw(t, "limit")
+	for n := 1; n > 0; total += n {
+		var err error
+		n, err = m.PurgeFailed(m.ctx, before, limit)
+		m.must(err)
+	}
+	m.equal("mails removed", total, len(gone))
 }
 
 func (m *model) restart(t *rapid.T) {

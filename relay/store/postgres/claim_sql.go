@@ -8,16 +8,16 @@ package postgres
 // ready, one for each lane, however much waits in it. No planner may decide otherwise by
 // what a table looked like when the session began.
 const claimFunction = `
-CREATE FUNCTION smtp2rest.promote_1(moment bigint, longest bigint, most int) RETURNS void LANGUAGE plpgsql
+CREATE FUNCTION smtp2rest.promote_1(of_account text, moment bigint, longest bigint, most int) RETURNS void LANGUAGE plpgsql
 	SET enable_seqscan = off SET jit = off SET enable_sort = off SET enable_bitmapscan = off SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
-	IF EXISTS (SELECT 1 FROM smtp2rest.recipients WHERE state = 1 AND due <= moment) THEN
+	IF EXISTS (SELECT 1 FROM smtp2rest.recipients WHERE state = 1 AND account = of_account AND due <= moment) THEN
 		UPDATE smtp2rest.recipients r SET state = 0 FROM (SELECT mail, n FROM smtp2rest.recipients
-			WHERE state = 1 AND due <= moment ORDER BY due LIMIT most FOR UPDATE SKIP LOCKED) x WHERE r.mail = x.mail AND r.n = x.n;
+			WHERE state = 1 AND account = of_account AND due <= moment ORDER BY due LIMIT most FOR UPDATE SKIP LOCKED) x WHERE r.mail = x.mail AND r.n = x.n;
 	END IF;
-	IF longest > 0 AND EXISTS (SELECT 1 FROM smtp2rest.recipients WHERE state = 1 AND due > moment + longest) THEN
+	IF longest > 0 AND EXISTS (SELECT 1 FROM smtp2rest.recipients WHERE state = 1 AND account = of_account AND due > moment + longest) THEN
 		UPDATE smtp2rest.recipients r SET state = 0 FROM (SELECT mail, n FROM smtp2rest.recipients
-			WHERE state = 1 AND due > moment + longest ORDER BY due LIMIT most FOR UPDATE SKIP LOCKED) x WHERE r.mail = x.mail AND r.n = x.n;
+			WHERE state = 1 AND account = of_account AND due > moment + longest ORDER BY due LIMIT most FOR UPDATE SKIP LOCKED) x WHERE r.mail = x.mail AND r.n = x.n;
 	END IF;
 END $$;
 
@@ -107,7 +107,7 @@ BEGIN
 	IF NOT FOUND THEN
 		RAISE EXCEPTION 'the lease of this relay has ended' USING ERRCODE = 'S2R01';
 	END IF;
-	PERFORM smtp2rest.promote_1(moment, longest, 1000);
+	PERFORM smtp2rest.promote_1(of_account, moment, longest, 1000);
 	IF NOT EXISTS (SELECT 1 FROM smtp2rest.recipients r WHERE r.state = 0 AND r.account = of_account) THEN
 		RETURN;
 	END IF;

@@ -16,7 +16,7 @@ BEGIN
 		END IF;
 		SELECT r.turn INTO at_turn FROM smtp2rest.recipients r WHERE r.state = 0 AND r.account = of_account AND r.turn > at_turn ORDER BY r.account, r.turn LIMIT 1;
 	END LOOP;
-	SELECT min(r.due), max(r.due) INTO first, last FROM smtp2rest.recipients r WHERE r.state = 1;
+	SELECT min(r.due), max(r.due) INTO first, last FROM smtp2rest.recipients r WHERE r.state = 1 AND r.account = of_account;
 END $$;
 
 CREATE FUNCTION smtp2rest.stats_1(since_seq bigint, OUT open bigint, OUT claimed bigint, OUT held bigint, OUT sent bigint, OUT failed bigint, OUT unbounced bigint,

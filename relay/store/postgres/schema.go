@@ -69,7 +69,7 @@ CREATE TABLE smtp2rest.recipients (
 	PRIMARY KEY (mail, n)
 ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0, autovacuum_vacuum_threshold = 20000, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX recipients_ready ON smtp2rest.recipients (account, turn, lane, mail, n) WHERE state = 0;
-CREATE INDEX recipients_later ON smtp2rest.recipients (due) WHERE state = 1;
+CREATE INDEX recipients_later ON smtp2rest.recipients (account, due) WHERE state = 1;
 CREATE INDEX recipients_claimed ON smtp2rest.recipients (owner) WHERE state = 2;
 CREATE INDEX recipients_held ON smtp2rest.recipients (mail, n) WHERE state = 3;
 CREATE INDEX recipients_failed ON smtp2rest.recipients (mail, n) WHERE state = 5;

@@ -25,7 +25,9 @@ func (s *Queue) Claim(ctx context.Context, r queue.ClaimRequest) ([]queue.Claim,
 	var claims []queue.Claim
 	err := s.change(ctx, func(t *tx) error {
 		claims = claims[:0]
-		t.promote(r)
+		if err := t.promote(r); err != nil {
+			return err
+		}
 		for _, d := range t.choose(r) {
 			c, ok, err := t.claim(d, r)
 			if err != nil {
@@ -43,18 +45,51 @@ func (s *Queue) Claim(ctx context.Context, r queue.ClaimRequest) ([]queue.Claim,
 	return claims, nil
 }
 
-// promote makes recipients ready that became due.
-func (t *tx) promote(r queue.ClaimRequest) {
-	t.promoteWhere("due <= ?", stored.Millis(r.Now))
-	if r.MaxWait > 0 {
-		t.promoteWhere("due > ?", stored.Millis(r.Now.Add(r.MaxWait)))
+// promote makes recipients of an account ready that became due. Each of its turns has a
+// share of promoteAtOnce.
+func (t *tx) promote(r queue.ClaimRequest) error {
+	waiting, err := laterOf(t.conn, turnsOf(r.Account))
+	for _, w := range waiting {
+		most := promoteAtOnce/len(waiting) + 1
+		if now := stored.Millis(r.Now); w.first <= now {
+			t.promoteWhere("due <= ?", w.turn, now, most)
+		}
+		if longest := stored.Millis(r.Now.Add(r.MaxWait)); r.MaxWait > 0 && w.last > longest {
+			t.promoteWhere("due > ?", w.turn, longest, most)
+		}
 	}
+	return err
 }
 
-func (t *tx) promoteWhere(due string, at int64) {
-	if t.one("SELECT 1 FROM recipients WHERE state = 1 AND "+due+" LIMIT 1", at) != nil {
-		t.exec("UPDATE recipients SET state = 0 WHERE (mail, n) IN "+
-			"(SELECT mail, n FROM recipients WHERE state = 1 AND "+due+" ORDER BY due, mail, n LIMIT ?)", at, promoteAtOnce)
+func (t *tx) promoteWhere(due, turn string, at int64, most int) {
+	t.exec("UPDATE recipients SET state = 0 WHERE (mail, n) IN "+
+		"(SELECT mail, n FROM recipients WHERE state = 1 AND turn = ? AND "+due+" ORDER BY due, mail, n LIMIT ?)", turn, at, most)
+}
+
+// waiting is when what waits in one turn is due first, and last.
+type waiting struct {
+	turn        string
+	first, last int64
+}
+
+// laterOf returns what waits of an account. Each turn, of which there is one for each
+// domain that it sends from, costs three steps down an index, and what other accounts
+// have costs nothing.
+func laterOf(c *conn, of span) (all []waiting, err error) {
+	q, from := "SELECT turn FROM recipients WHERE state = 1 AND turn >= ? AND turn < ? ORDER BY turn LIMIT 1", of.from
+	for {
+		r, err := c.One(q, from, of.before)
+		if err != nil || r == nil {
+			return all, err
+		}
+		w := waiting{turn: r.Text(0)}
+		r, err = c.One(`SELECT (SELECT min(due) FROM recipients WHERE state = 1 AND turn = ?1), (SELECT max(due) FROM recipients WHERE state = 1 AND turn = ?1)`, w.turn)
+		if err != nil {
+			return all, err
+		}
+		w.first, w.last = r.Int(0), r.Int(1)
+		all = append(all, w)
+		q, from = "SELECT turn FROM recipients WHERE state = 1 AND turn > ? AND turn < ? ORDER BY turn LIMIT 1", w.turn
 	}
 }
 
@@ -120,15 +155,17 @@ func (s *Queue) NextDue(ctx context.Context, r queue.ClaimRequest) (time.Time, b
 			at, found = r.Now, ok
 			return err
 		}
-		due, err := c.One(`SELECT (SELECT min(due) FROM recipients WHERE state = 1), (SELECT max(due) FROM recipients WHERE state = 1)`)
-		if err != nil || due == nil || due[0] == nil {
-			return err
+		all, err := laterOf(c, turnsOf(r.Account))
+		for _, w := range all {
+			due := stored.Time(w.first)
+			if due.Before(r.Now) || r.MaxWait > 0 && stored.Time(w.last).After(r.Now.Add(r.MaxWait)) {
+				due = r.Now
+			}
+			if !found || due.Before(at) {
+				at, found = due, true
+			}
 		}
-		at, found = stored.Time(due.Int(0)), true
-		if at.Before(r.Now) || r.MaxWait > 0 && stored.Time(due.Int(1)).After(r.Now.Add(r.MaxWait)) {
-			at = r.Now
-		}
-		return nil
+		return err
 	})
 	return at, found, err
 }

@@ -138,6 +138,9 @@ ALTER TABLE counts DROP COLUMN place;
 `, `
 ALTER TABLE mails ADD COLUMN account TEXT NOT NULL DEFAULT ''; -- '' is the default account
 CREATE INDEX mails_account ON mails(account) WHERE account <> '' AND done = 0;
+`, `
+DROP INDEX recipients_later; -- what is due next is asked for each account
+CREATE INDEX recipients_later ON recipients(turn, due) WHERE state = 1;
 `}
 
 // lastWithSegments is the last version that kept mail in segments.
