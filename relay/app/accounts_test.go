@@ -31,6 +31,7 @@ email = "hello@wrong.example"
 name = "over"
 key_file = "K/over"
 email = "hello@over.example"
+domains = ["over.example", "XN--BCHER-KVA.example"]
 [[user]]
 name = "ann"
 password_hash = "$2a$10$ylyd17Csnl.gmv72aKMzqOIyLh9S.26Bv1KgmF2DJ5OY/iePVbdHq"
@@ -89,6 +90,9 @@ func TestWhichAccountSends(t *testing.T) {
 			{smtpd.Client{}, "x@over.example", "X <x@WRONG.example>", "wrong"}, // From comes before the envelope
 			{smtpd.Client{}, "x@over.example", "x@gmail.example", "over"},
 			{smtpd.Client{}, "x@gmail.example", "x@gmail.example", ""},
+			{smtpd.Client{}, "x@gmail.example", "x@Bücher.example", "over"}, // the domain's other form
+			{smtpd.Client{}, "x@bücher.example", "x@gmail.example", "over"},
+			{smtpd.Client{}, "x@gmail.example", "x@xn--bcher-kva.EXAMPLE", "over"},
 			{smtpd.Client{Account: "wrong"}, "x@over.example", "x@over.example", "wrong"},
 			{smtpd.Client{Account: "default"}, "x@over.example", "x@over.example", ""},
 			{smtpd.Client{User: "ann", Account: "wrong"}, "x@sandbox.example", "x@sandbox.example", "over"},

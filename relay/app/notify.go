@@ -253,10 +253,11 @@ func limitWarnings(ctx context.Context, k kept, set config.Notify, now time.Time
 		return warnings // of the records that cannot be read another warning tells
 	}
 	for _, one := range []struct {
-		n, most     int64
+		n           int64
+		most        int
 		cause, what string
 	}{{bounced, set.Bounces, admin.CauseBounces, "bounced"}, {complained, set.Complaints, admin.CauseComplaints, "complained"}} {
-		if one.most > 0 && one.n >= one.most {
+		if one.most > 0 && one.n >= int64(one.most) {
 			warnings = append(warnings, admin.Warning{Level: admin.LevelWarning, Cause: one.cause,
 				What: "the provider may close an account of which so much is not wanted",
 				Why:  fmt.Sprintf("in the last day %d recipients %s; notify.%ss is %d", one.n, one.what, one.cause[:len(one.cause)-1], one.most),

@@ -156,6 +156,7 @@ func (l *loader) validateAccounts() {
 	for i := range all {
 		l.validateAccount(i)
 	}
+	l.warnOfSharedKeys()
 	known := func(path, name string) {
 		if name != "" && name != relay.DefaultAccount && l.cfg.Account(name) == nil {
 			l.problem(path, "found %s, and there is no [[account]] of that name", settings.Show(name))
@@ -169,6 +170,25 @@ func (l *loader) validateAccounts() {
 	}
 	for i, one := range l.cfg.Warming {
 		known(settings.Numbered("warming", i, len(l.cfg.Warming))+".account", one.Account)
+	}
+}
+
+// warnOfSharedKeys warns of accounts that are one to the provider. The key itself is not
+// shown.
+func (l *loader) warnOfSharedKeys() {
+	whose := map[string]string{}
+	if key := l.cfg.API.Key; key.IsSet() {
+		whose[key.Reveal()] = "[api]"
+	}
+	for _, a := range l.cfg.Accounts {
+		if !a.Key.IsSet() {
+			continue
+		}
+		if other, shared := whose[a.Key.Reveal()]; shared {
+			l.warn("account %s: its API key is that of %s as well: to the provider they are one account with one rate, and here each is paced by itself; give each its own key", settings.Quote(a.Name), other)
+			continue
+		}
+		whose[a.Key.Reveal()] = "account " + settings.Quote(a.Name)
 	}
 }
 

@@ -2,6 +2,7 @@ package config
 
 import (
 	"maps"
+	"strings"
 	"testing"
 	"time"
 )
@@ -62,5 +63,21 @@ func TestAccountsInherit(t *testing.T) {
 	want := map[string]string{"shop.example.de": "shop", "shop.example.com": "shop"}
 	if got := c.AccountDomains(); !maps.Equal(got, want) {
 		t.Errorf("domains are %v, want %v", got, want)
+	}
+}
+
+// Two accounts with one key are one to the provider. The warning does not show the key.
+func TestAccountsWithTheSameKey(t *testing.T) {
+	c := load(t, file("[[account]]\nname = \"shop\"\n[[account]]\nname = \"news\"\n[[account]]\nname = \"old\"\n", env{
+		"FROM_EMAIL": "hello@mail.example.de", "NEXUSPROMAIL_API_KEY": "npm_one", "NEXUSPROMAIL_API_KEY_SHOP": "npm_two", "NEXUSPROMAIL_API_KEY_NEWS": "npm_two", "NEXUSPROMAIL_API_KEY_OLD": "npm_one",
+	}))
+	all := strings.Join(c.Warnings, "\n")
+	for _, want := range []string{`account "news": its API key is that of account "shop" as well`, `account "old": its API key is that of [api] as well`} {
+		if !strings.Contains(all, want) {
+			t.Errorf("no warning has %q:\n%s", want, all)
+		}
+	}
+	if strings.Contains(all, "npm_") || len(c.Warnings) != 2 {
+		t.Errorf("warnings:\n%s", all)
 	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/smtpd/policy"
 )
 
 // The functions below check one text each. Their errors say what was found and what
@@ -201,7 +202,10 @@ func checkDomain(s string) error {
 		return fmt.Errorf("found %s; write the domain without the @", settings.Show(s))
 	}
 	if strings.IndexFunc(s, func(r rune) bool { return r > unicode.MaxASCII }) >= 0 {
-		return fmt.Errorf("found %s; write the domain in its ASCII form, which begins with xn--", settings.Show(s))
+		if form, sure := policy.Domain(s); sure {
+			return fmt.Errorf("found %s; write the domain in its ASCII form, %s: it stands for both", settings.Show(s), settings.Quote(form))
+		}
+		return fmt.Errorf("found %s; %s", settings.Show(s), want)
 	}
 	if !validDomain(s) {
 		return fmt.Errorf("found %s; %s", settings.Show(s), want)

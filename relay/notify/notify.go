@@ -36,8 +36,8 @@ type Settings struct {
 type Limits struct {
 	BreakerOpen time.Duration `toml:"breaker_open" default:"5m" range:"0s..7d" doc:"How long the API must be down, or forbid all mail, before that is told. A key that is refused is told at once."`
 	QueueAge    time.Duration `toml:"queue_age" default:"6h" range:"5m..366d" doc:"How long the oldest mail in the queue must wait before that is told."`
-	Bounces     int64         `toml:"bounces" default:"50" range:"0..1000000000" doc:"How many recipients must have bounced within 24 hours before that is told. It needs the webhook. 0: never."`
-	Complaints  int64         `toml:"complaints" default:"5" range:"0..1000000000" doc:"How many recipients must have complained within 24 hours before that is told. It needs the webhook. 0: never."`
+	Bounces     int           `toml:"bounces" default:"50" range:"0..1000000000" doc:"How many recipients must have bounced within 24 hours before that is told. It needs the webhook. 0: never."`
+	Complaints  int           `toml:"complaints" default:"5" range:"0..1000000000" doc:"How many recipients must have complained within 24 hours before that is told. It needs the webhook. 0: never."`
 }
 
 // On reports whether anybody is told.
