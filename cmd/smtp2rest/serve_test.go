@@ -216,6 +216,14 @@ func TestSandboxHelpListsTheMagicRecipients(t *testing.T) {
 	}
 }
 
+// The sandbox plays the provider that is named.
+func TestSandboxOfAnUnknownProvider(t *testing.T) {
+	r := harness.Execute(t, harness.Environ(t), "", "sandbox", "--provider", "nexusmail")
+	if r.Code != 2 || !strings.Contains(r.Err, `there is no provider "nexusmail"; did you mean "nexuspromail"?`) {
+		t.Errorf("%+v", r)
+	}
+}
+
 var (
 	anyPort     = regexp.MustCompile(`127\.0\.0\.1:\d+`)
 	anyID       = regexp.MustCompile(`\b[0-9a-v]{20}\b`)

@@ -84,7 +84,7 @@ type Addresses struct {
 
 // API says how to call the provider's API.
 type API struct {
-	Provider string          `toml:"provider" default:"<provider>" words:"<providers>" restart:"its client is made at the start" doc:"The provider that sends the mail of all accounts. Each has its own defaults for url, path and webhook.register_path."`
+	Provider string          `toml:"provider" default:"<first provider>" words:"<providers>" restart:"its client is made at the start" doc:"The provider that sends all mail: <quoted providers>. Each has its own defaults for url, path and webhook.register_path, and its name is part of its variables."`
 	Vendor   provider.Vendor // the one that Provider names
 	// URL is without a slash at its end.
 	URL           string `toml:"url" default:"<url>" check:"url" env:"<PROVIDER>_API_URL" doc:"The base URL of the API."`

@@ -1,6 +1,10 @@
 package config
 
 import (
+	"fmt"
+	"slices"
+	"strings"
+
 	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/relay/provider"
 	"github.com/smtp2rest/smtp2rest/relay/provider/vendors"
@@ -60,6 +64,9 @@ type Setting struct {
 	Env     string // the variable of the environment that comes before the file, if any
 	Secret  bool
 	Restart string // why a change takes a restart; "" is that a reload changes it
+
+	Providers []string // those that have the setting; none is all of them
+	Others    []string // what is different with another provider than the first, as phrases
 }
 
 // Describe returns every setting with its value, in the order of the example file.
@@ -99,19 +106,58 @@ type Section struct {
 // Reference returns every setting without values, for documentation. Repeated tables
 // are there once.
 func Reference() []Section {
-	var list []Section
-	all := everySetting()
-	known := vendors.All()
-	tags := vendorTags(known[0], known)
-	for _, t := range settings.Tables(&Config{}) {
-		t.Doc = tags.Replace(t.Doc)
-		s := Section{Table: t}
-		for _, setting := range all {
-			if table, _ := splitPath(setting.Path); table == t.Name {
-				s.Settings = append(s.Settings, setting.document())
+	return reference(vendors.All())
+}
+
+// reference merges the settings of all vendors.
+func reference(all []provider.Vendor) []Section {
+	list := settings.Tables(&Config{})
+	sections := make([]Section, len(list))
+	for i, t := range list {
+		t.Doc = vendorTags(all[0], all).Replace(t.Doc)
+		sections[i].Table = t
+	}
+	for _, v := range all {
+		declared, _ := settingsOf(oneOfEach(), v, all)
+		for _, s := range declared {
+			table, _ := splitPath(s.Path)
+			i := slices.IndexFunc(list, func(t settings.Table) bool { return t.Name == table })
+			sections[i].add(v.Name, s.document())
+		}
+	}
+	for _, section := range sections {
+		for i, s := range section.Settings {
+			if len(s.Providers) == len(all) {
+				section.Settings[i].Providers = nil
 			}
 		}
-		list = append(list, s)
 	}
-	return list
+	return sections
+}
+
+// add adds a setting as it is with a vendor.
+func (s *Section) add(vendor string, one Setting) {
+	i := slices.IndexFunc(s.Settings, func(known Setting) bool { return known.Path == one.Path })
+	if i < 0 {
+		one.Providers = []string{vendor}
+		s.Settings = append(s.Settings, one)
+		return
+	}
+	known := &s.Settings[i]
+	known.Providers = append(known.Providers, vendor)
+	if one.Default != known.Default {
+		known.Others = append(known.Others, fmt.Sprintf("default with %q: %s", vendor, one.Default))
+	}
+	if one.Env != known.Env {
+		known.Others = append(known.Others, fmt.Sprintf("environment with %q: %s", vendor, one.Env))
+	}
+}
+
+// Note says what depends on the provider, or "".
+func (s Setting) Note() string {
+	notes := s.Others
+	if s.Providers != nil {
+		notes = append([]string{"only with api.provider = " + strings.Join(s.Providers, ", ")}, notes...)
+	}
+	return strings.Join(notes, "; ")
 }

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"unicode/utf8"
+
+	"github.com/smtp2rest/smtp2rest/relay/provider/vendors"
 )
 
 const exampleFile = "../../config.example.toml"
@@ -36,10 +38,10 @@ const exampleHeader = `# smtp2rest configuration (TOML). Every setting is here.
 `
 
 // exampleText writes config.example.toml from the settings.
-func exampleText(t *testing.T) string {
+func exampleText(t *testing.T, sections []Section) string {
 	var b strings.Builder
 	b.WriteString(exampleHeader)
-	for _, sec := range Reference() {
+	for _, sec := range sections {
 		b.WriteString("\n")
 		if sec.Name != "" {
 			off := ""
@@ -92,11 +94,17 @@ func exampleSetting(t *testing.T, s Setting) string {
 		text += "# A change takes a restart: " + s.Restart + ".\n"
 	}
 	_, name := splitPath(s.Path)
+	if s.Note() != "" {
+		text += comment("Provider: " + s.Note() + ".")
+	}
+	if s.Providers != nil && !slices.Contains(s.Providers, vendors.All()[0].Name) {
+		name = " " + name // it is unknown as long as api.provider is the default
+	}
 	return text + "#" + name + " = " + value + "\n"
 }
 
 func TestExampleFile(t *testing.T) {
-	want := exampleText(t)
+	want := exampleText(t, Reference())
 	if *update {
 		if err := os.WriteFile(exampleFile, []byte(want), 0o644); err != nil {
 			t.Fatal(err)

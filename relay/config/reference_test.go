@@ -25,10 +25,10 @@ credential of that name in lower case.
 Written from the code: ` + "`go generate ./relay/config`" + `.
 `
 
-func referenceText() string {
+func referenceText(sections []Section) string {
 	var b strings.Builder
 	b.WriteString(referenceHeader)
-	for _, sec := range Reference() {
+	for _, sec := range sections {
 		switch {
 		case sec.Name == "":
 			b.WriteString("\n## At the top of the file\n\n")
@@ -65,6 +65,9 @@ func referenceDetails(s Setting) string {
 	if s.Restart != "" {
 		parts = append(parts, "a change takes a restart: "+s.Restart)
 	}
+	if s.Note() != "" {
+		parts = append(parts, s.Note())
+	}
 	if len(parts) == 0 {
 		return ""
 	}
@@ -72,7 +75,7 @@ func referenceDetails(s Setting) string {
 }
 
 func TestReferenceDocument(t *testing.T) {
-	want := referenceText()
+	want := referenceText(Reference())
 	if *update {
 		if err := os.WriteFile(referenceFile, []byte(want), 0o644); err != nil {
 			t.Fatal(err)

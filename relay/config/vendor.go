@@ -8,21 +8,23 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/provider"
 )
 
-// vendorTags fills in what tags say of the vendor, in angle brackets.
+// vendorTags returns what replaces the words in angle brackets in tags: v is the vendor
+// that is chosen, and all are those there are.
 func vendorTags(v provider.Vendor, all []provider.Vendor) *strings.Replacer {
-	var names []string
+	var names, quoted []string
 	for _, one := range all {
-		names = append(names, one.Name)
+		names, quoted = append(names, one.Name), append(quoted, `\"`+one.Name+`\"`)
 	}
 	return strings.NewReplacer(
-		"<provider>", v.Name, "<PROVIDER>", strings.ToUpper(v.Name), "<providers>", strings.Join(names, " "),
+		"<provider>", v.Name, "<PROVIDER>", strings.ToUpper(v.Name), "<first provider>", names[0],
+		"<providers>", strings.Join(names, " "), "<quoted providers>", strings.Join(quoted, ", "),
 		"<url>", v.URL, "<path>", v.Path, "<register path>", v.RegisterPath,
 	)
 }
 
-// chooseVendor takes the vendor that api.provider names. It comes before the other
-// settings, because the vendor has settings and defaults of its own. A name that is
-// unknown is reported when the setting is read.
+// chooseVendor chooses the vendor that api.provider names. It runs before the other settings
+// are read, because the vendor has settings and defaults of its own. An unknown name is
+// reported when the setting itself is read.
 func (f *tomlFile) chooseVendor(top map[string]toml.Primitive) {
 	for key, table := range top {
 		if !strings.EqualFold(key, "api") {

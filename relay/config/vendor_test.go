@@ -46,3 +46,26 @@ func TestAVendorIsChosen(t *testing.T) {
 		}
 	}
 }
+
+// The documents name every vendor, and what only one of them has. Here a second one is
+// added, so that this does not depend on how many there are.
+func TestDocumentsHaveEveryVendor(t *testing.T) {
+	sections := reference(append(vendors.All()[:1:1], providertest.Acme()))
+	for kind, text := range map[string]string{"reference": referenceText(sections), "example": exampleText(t, sections)} {
+		for _, want := range []string{
+			`"nexuspromail", "acme"`, "only with api.provider = acme", "only with api.provider = nexuspromail", "stream",
+			`default with "acme": "https://api.acme.example"`, `environment with "acme": ACME_API_URL`,
+		} {
+			if !strings.Contains(strings.ReplaceAll(text, "\n# ", " "), want) {
+				t.Errorf("the %s lacks %s", kind, want)
+			}
+		}
+	}
+	for _, section := range Reference() {
+		for _, s := range section.Settings {
+			if len(vendors.All()) == 1 && s.Note() != "" {
+				t.Errorf("%s: %s, and there is one provider", s.Path, s.Note())
+			}
+		}
+	}
+}

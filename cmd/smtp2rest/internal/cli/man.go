@@ -132,6 +132,9 @@ func configPage(version string) []byte {
 			if s.Env != "" {
 				fmt.Fprintf(&b, " Environment: %s.", escapeMarkdown(s.Env))
 			}
+			if s.Note() != "" {
+				fmt.Fprintf(&b, " Provider: %s.", escapeMarkdown(s.Note()))
+			}
 			b.WriteString("\n\n")
 		}
 	}

@@ -16,7 +16,7 @@ import (
 
 // SandboxCommand returns 'smtp2rest sandbox'.
 func SandboxCommand(t *terminal.Terminal) *cobra.Command {
-	vendor := vendors.All()[0]
+	all := vendors.All()
 	c := &cobra.Command{
 		Use:   "sandbox",
 		Short: "Run a stand-in for the provider's API that sends nothing.",
@@ -36,7 +36,7 @@ signed events that tell what became of the mail it took: sent, delivered, bounce
 
 These recipients, at any domain, force an outcome:
 
-` + magicTable(vendor),
+` + magicTable(all),
 		Example: terminal.Examples(
 			"smtp2rest sandbox",
 			"smtp2rest sandbox --listen 127.0.0.1:0 --json",
@@ -51,7 +51,8 @@ These recipients, at any domain, force an outcome:
 	var o provider.SandboxOptions
 	fs.StringVar(&o.Address, "listen", "127.0.0.1:8525", "`address` to listen on")
 	fs.StringVar(&o.Key, "key", "sandbox-key", "the API `key` that it accepts")
-	fs.StringVar(&o.Path, "path", vendor.Path, "`path` of the sending call below /api")
+	fs.StringVar(&o.Path, "path", "", "`path` of the sending call below /api; the provider's own by default")
+	name := fs.String("provider", all[0].Name, "the `name` of the provider that it plays, as in api.provider")
 	fs.Float64Var(&o.Rate, "rate", 0, "the `number` of calls that the account allows in a second; 0 is unlimited")
 	fs.IntVar(&o.Burst, "burst", 0, "the `number` of calls that it allows at once after a pause")
 	fs.BoolVar(&o.RetryAfterDate, "retry-after-date", false, "write Retry-After as a date instead of seconds")
@@ -68,9 +69,27 @@ These recipients, at any domain, force an outcome:
 	fs.BoolVar(&o.Webhook.Reorder, "webhook-reorder", false, "send the last event of a mail first")
 	asJSON := terminal.DeclareJSON(fs)
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
+		vendor, err := vendorNamed(all, *name)
+		if err != nil {
+			return err
+		}
+		if o.Path == "" {
+			o.Path = vendor.Path
+		}
 		return runSandbox(cmd.Context(), t, vendor, o, *asJSON)
 	}
 	return c
+}
+
+func vendorNamed(all []provider.Vendor, name string) (provider.Vendor, error) {
+	var names []string
+	for _, v := range all {
+		if v.Name == name {
+			return v, nil
+		}
+		names = append(names, v.Name)
+	}
+	return provider.Vendor{}, terminal.Usagef("there is no provider %q%s", name, terminal.NoSuch(name, names))
 }
 
 func runSandbox(ctx context.Context, t *terminal.Terminal, vendor provider.Vendor, o provider.SandboxOptions, asJSON bool) error {
@@ -99,10 +118,20 @@ func announceSandbox(t *terminal.Terminal, vendor provider.Vendor, box provider.
 	return err
 }
 
-func magicTable(vendor provider.Vendor) string {
+// magicTable lists the recipients of each vendor's sandbox.
+func magicTable(all []provider.Vendor) string {
 	var b strings.Builder
-	for _, m := range vendor.Sandbox(provider.SandboxOptions{Keep: -1}).MagicRecipients() {
-		fmt.Fprintf(&b, "  %-28s %s\n", m.LocalPart+"@", m.What)
+	for _, vendor := range all {
+		if len(all) > 1 {
+			fmt.Fprintf(&b, "With --provider %s:\n\n", vendor.Name)
+		}
+		writeMagic(&b, vendor)
 	}
 	return b.String()
+}
+
+func writeMagic(b *strings.Builder, vendor provider.Vendor) {
+	for _, m := range vendor.Sandbox(provider.SandboxOptions{Keep: -1}).MagicRecipients() {
+		fmt.Fprintf(b, "  %-28s %s\n", m.LocalPart+"@", m.What)
+	}
 }
