@@ -3,7 +3,10 @@ package admin
 import (
 	"context"
 	"encoding/json"
+	"fmt"
+	"iter"
 	"net/http"
+	"strconv"
 	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/forward"
@@ -49,7 +52,7 @@ type ForwardFilter struct {
 	Dead     bool   `json:"dead,omitempty"`  // dead letters alone
 	All      bool   `json:"all,omitempty"`   // needed to change everything
 	Limit    int    `json:"limit,omitempty"` // events on a page; 0 is 1000, the most
-	After    int64  `json:"after,omitempty"` // ForwardPage.Next
+	After    string `json:"after,omitempty"` // ForwardPage.Next
 }
 
 // selects reports whether the filter is narrower than everything.
@@ -58,7 +61,17 @@ func (f ForwardFilter) selects() bool { return f.Endpoint != "" || f.ID != "" ||
 // ForwardPage is one page of a list.
 type ForwardPage struct {
 	Entries []Forward `json:"entries"`
-	Next    int64     `json:"next,omitempty"` // 0 at the end
+	Next    string    `json:"next,omitempty"` // "" at the end
+}
+
+// AllForwards lists everything that matches, page by page. An error is the last thing it
+// yields.
+func AllForwards(ctx context.Context, o Forwards, f ForwardFilter) iter.Seq2[Forward, error] {
+	return pages(f.After, func(after string) ([]Forward, string, error) {
+		f.After = after
+		page, err := o.ListForwards(ctx, f)
+		return page.Entries, page.Next, err
+	})
 }
 
 // LocalForwards works on a store in this process.
@@ -88,21 +101,32 @@ func (l *LocalForwards) ListForwards(ctx context.Context, f ForwardFilter) (Forw
 	if limit <= 0 || limit > MaxPage {
 		limit = MaxPage
 	}
-	items, err := l.store.ListForwards(ctx, forward.Filter{Endpoint: f.Endpoint, ID: f.ID, Dead: f.Dead, Limit: limit, After: f.After})
+	var after int64
+	if f.After != "" {
+		var err error
+		if after, err = strconv.ParseInt(f.After, 10, 64); err != nil {
+			return page, fmt.Errorf("%w: %s is no place in the list", ErrBadRequest, text(f.After))
+		}
+	}
+	items, err := l.store.ListForwards(ctx, forward.Filter{Endpoint: f.Endpoint, ID: f.ID, Dead: f.Dead, Limit: limit, After: after})
 	if err != nil {
 		return page, err
 	}
 	for _, i := range items {
-		one := Forward{Endpoint: i.Endpoint, ID: i.ID, Type: i.Type, State: ForwardWaiting, Created: i.Created, Tries: i.Tries, Due: utc(i.Due), Why: text(i.Why), Event: i.Body}
-		if i.Dead {
-			one.State, one.Due = ForwardDead, time.Time{}
-		}
-		page.Entries = append(page.Entries, one)
+		page.Entries = append(page.Entries, forwardOf(i))
 	}
 	if len(items) == limit {
-		page.Next = items[limit-1].Seq
+		page.Next = strconv.FormatInt(items[limit-1].Seq, 10)
 	}
 	return page, nil
+}
+
+func forwardOf(i forward.Item) Forward {
+	one := Forward{Endpoint: i.Endpoint, ID: i.ID, Type: i.Type, State: ForwardWaiting, Created: i.Created, Tries: i.Tries, Due: utc(i.Due), Why: text(i.Why), Event: i.Body}
+	if i.Dead {
+		one.State, one.Due = ForwardDead, time.Time{}
+	}
+	return one
 }
 
 // RetryForwards implements Forwards.

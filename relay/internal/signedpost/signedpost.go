@@ -56,7 +56,9 @@ const (
 	maxWords  = 200
 )
 
-// New returns a Client. It makes no connection.
+// New returns a Client. It makes no connection. It speaks HTTP/1.1: with a dialler of its
+// own a Transport offers HTTP/2 only by ForceAttemptHTTP2, and for a few calls at once
+// that each end by themselves, one connection that all of them share is no gain.
 func New(o Options) *Client {
 	dial := o.Dial
 	if dial == nil {

@@ -5,7 +5,6 @@ package forward
 import (
 	"context"
 	"fmt"
-	"iter"
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
@@ -69,27 +68,6 @@ func (s selection) filter() admin.ForwardFilter {
 	return admin.ForwardFilter{Endpoint: s.to, Dead: s.dead}
 }
 
-// all lists everything that matches, page by page.
-func all(ctx context.Context, o admin.Forwards, f admin.ForwardFilter) iter.Seq2[admin.Forward, error] {
-	return func(yield func(admin.Forward, error) bool) {
-		for {
-			page, err := o.ListForwards(ctx, f)
-			if err != nil {
-				yield(admin.Forward{}, err)
-				return
-			}
-			for _, one := range page.Entries {
-				if !yield(one, nil) {
-					return
-				}
-			}
-			if f.After = page.Next; f.After == 0 {
-				return
-			}
-		}
-	}
-}
-
 // listCommand completes c, which is "forward list" or "forward" alone.
 func listCommand(t *terminal.Terminal, c *cobra.Command) *cobra.Command {
 	var r reach.Flags
@@ -101,7 +79,7 @@ func listCommand(t *terminal.Terminal, c *cobra.Command) *cobra.Command {
 	c.Args = terminal.NoArgs("")
 	c.RunE = func(cmd *cobra.Command, _ []string) error {
 		return r.WithRecords(cmd.Context(), t, func(o reach.Operator) error {
-			list := all(cmd.Context(), o, s.filter())
+			list := admin.AllForwards(cmd.Context(), o, s.filter())
 			if r.JSON {
 				return terminal.PrintJSONList(t.Out, p, list)
 			}
