@@ -135,7 +135,12 @@ func (d *DB) Close() error {
 // do runs f with a connection. A context that ends before f begins ends the call;
 // after that f sees its work through, for at most the time-out of a statement.
 func (d *DB) do(ctx context.Context, f func(ctx context.Context, c *pgx.Conn) error) error {
-	acquiring, cancel := context.WithTimeout(ctx, statementTimeout)
+	return d.within(ctx, statementTimeout, f)
+}
+
+// within is do with another time-out. It is one for the connection and one for the work.
+func (d *DB) within(ctx context.Context, limit time.Duration, f func(ctx context.Context, c *pgx.Conn) error) error {
+	acquiring, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	c, err := d.pool.Acquire(acquiring)
 	if ctx.Err() != nil {
@@ -148,7 +153,7 @@ func (d *DB) do(ctx context.Context, f func(ctx context.Context, c *pgx.Conn) er
 		return &Error{text: err.Error()}
 	}
 	defer c.Release()
-	working, done := context.WithTimeout(context.WithoutCancel(ctx), statementTimeout)
+	working, done := context.WithTimeout(context.WithoutCancel(ctx), limit)
 	defer done()
 	return describe(c.Conn(), f(working, c.Conn()))
 }

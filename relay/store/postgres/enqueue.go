@@ -201,25 +201,15 @@ func (q *Queue) store(ctx context.Context, c execer, part int, e *enqueue) error
 	if e.bounces && maxBytes > 0 {
 		maxBytes += queue.ReservedBytes
 	}
-	seqs, err := q.insert(ctx, c, part, maxMails, maxBytes, e.parcels)
-	if err != nil {
-		return err
+	room, err := q.insert(ctx, c, part, maxMails, maxBytes, e.parcels)
+	if err == nil && !room {
+		err = fmt.Errorf("%w: %d mails wait at most, of %d bytes", queue.ErrFull, o.MaxMails, o.MaxBytes)
 	}
-	if seqs == nil {
-		return fmt.Errorf("%w: %d mails wait at most, of %d bytes", queue.ErrFull, o.MaxMails, o.MaxBytes)
-	}
-	for i, p := range e.parcels { // the content of mail that was there already
-		if p.seq > 0 && seqs[i] == 0 {
-			if _, err := c.Exec(ctx, "DELETE FROM smtp2rest.bodies WHERE seq = $1", p.seq); err != nil {
-				return err
-			}
-		}
-	}
-	return nil
+	return err
 }
 
-// insert calls the function. It is nil when there is no room.
-func (q *Queue) insert(ctx context.Context, c execer, part int, maxMails, maxBytes int64, parcels []*parcel) ([]int64, error) {
+// insert calls the function. It is false when there is no room.
+func (q *Queue) insert(ctx context.Context, c execer, part int, maxMails, maxBytes int64, parcels []*parcel) (bool, error) {
 	var m mailArrays
 	var r recipientArrays
 	var a attemptArrays
@@ -235,7 +225,12 @@ func (q *Queue) insert(ctx context.Context, c execer, part int, maxMails, maxByt
 	args := slices.Concat([]any{q.lease.owner(), part, maxMails, maxBytes}, m.args(), r.args(), a.args())
 	var seqs []int64
 	err := c.QueryRow(ctx, "SELECT smtp2rest.enqueue_1("+placeholders(len(args))+")", args...).Scan(&seqs)
-	return seqs, err
+	for i, p := range parcels { // the content of mail that was there already
+		if err == nil && seqs != nil && p.seq > 0 && seqs[i] == 0 {
+			_, err = c.Exec(ctx, "DELETE FROM smtp2rest.bodies WHERE seq = $1", p.seq)
+		}
+	}
+	return seqs != nil, err
 }
 
 func placeholders(n int) string {

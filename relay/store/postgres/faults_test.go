@@ -24,8 +24,11 @@ type proxy struct {
 
 	mu    sync.Mutex
 	conns []net.Conn
-	word  string // the next statement that has it gets no answer, and its connection is cut
-	deaf  int    // how many did
+	word  string        // the next statement that has it gets no answer, and its connection is cut
+	deaf  int           // how many did
+	hang  string        // the next statement that has it gets no answer, and its connection stays
+	delay time.Duration // of each answer
+	most  int           // bytes of answers, after which a connection is cut; 0: no limit
 	wait  sync.WaitGroup
 }
 
@@ -61,17 +64,17 @@ func (p *proxy) serve() {
 		p.mu.Lock()
 		p.conns = append(p.conns, client, server)
 		p.mu.Unlock()
-		var mute atomic.Bool
-		p.wait.Go(func() { _, _ = io.Copy(&asking{server, p, &mute}, client); _ = server.Close() })
-		p.wait.Go(func() { p.answers(client, server, &mute); _ = client.Close() })
+		a := &asking{Conn: server, p: p}
+		p.wait.Go(func() { _, _ = io.Copy(a, client); _ = server.Close() })
+		p.wait.Go(func() { p.answers(client, a); _ = client.Close() })
 	}
 }
 
 // asking is the way to a server on which a word is looked for.
 type asking struct {
 	net.Conn
-	p    *proxy
-	mute *atomic.Bool
+	p          *proxy
+	mute, hung atomic.Bool
 }
 
 func (a *asking) Write(b []byte) (int, error) {
@@ -80,17 +83,33 @@ func (a *asking) Write(b []byte) (int, error) {
 		a.p.word = ""
 		a.mute.Store(true)
 	}
+	if a.p.hang != "" && bytes.Contains(b, []byte(a.p.hang)) {
+		a.p.hang = ""
+		a.hung.Store(true)
+	}
 	a.p.mu.Unlock()
 	return a.Conn.Write(b)
 }
 
 // answers carries what the server says, unless it is to be swallowed: the server has done
 // what it was asked for, and nobody hears of it.
-func (p *proxy) answers(client, server net.Conn, mute *atomic.Bool) {
+func (p *proxy) answers(client net.Conn, server *asking) {
 	buf := make([]byte, 64<<10)
-	for {
+	for sent := 0; ; {
 		n, err := server.Read(buf)
-		if err == nil && mute.Load() {
+		if err == nil && server.hung.Load() {
+			continue
+		}
+		p.mu.Lock()
+		delay, most := p.delay, p.most
+		p.mu.Unlock()
+		if delay > 0 {
+			wait(context.Background(), delay)
+		}
+		if sent += n; most > 0 && sent > most {
+			return
+		}
+		if err == nil && server.mute.Load() {
 			p.mu.Lock()
 			p.deaf++
 			p.mu.Unlock()
@@ -118,6 +137,13 @@ func (p *proxy) swallow(t *testing.T, word string, f func() error) error {
 		t.Errorf("%s: %d answers were lost", word, p.deaf)
 	}
 	return err
+}
+
+// set changes what the proxy does.
+func (p *proxy) set(change func()) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	change()
 }
 
 func (p *proxy) cut() {

@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -17,15 +18,52 @@ func (s *Records) Forget(ctx context.Context, address string, queued []string) (
 		return history.Forgotten{}, errRecordsClosed
 	}
 	f := forgetting{key: clean(suppress.Normalise(address)), typed: clean(address)}
-	err := s.wrote(s.d.tx(ctx, func(ctx context.Context, t pgx.Tx) error {
-		f.done = history.Forgotten{}
-		f.ctx, f.t = ctx, t
-		return f.run(queued)
-	}))
-	if err != nil {
-		return f.done, err
+	for ids := range slices.Chunk(cleaned(queued), forgetStep) {
+		if _, err := s.forgetSome(ctx, &f, func(*forgetting) ([]string, error) { return ids, nil }, (*forgetting).closeBooks); err != nil {
+			return f.done, err
+		}
+	}
+	for _, step := range []struct {
+		find   string
+		forget func(f *forgetting, ids []string) error
+	}{
+		{"SELECT id FROM smtp2rest.history_mails WHERE sender_key = $1 LIMIT $2", (*forgetting).mails},
+		{"SELECT DISTINCT mail FROM smtp2rest.history_recipients WHERE key = $1 OR named_key = $1 AND named_key <> '' LIMIT $2", (*forgetting).recipients},
+		{"SELECT id FROM smtp2rest.events WHERE address = $1 LIMIT $2", (*forgetting).events},
+	} {
+		find := func(f *forgetting) ([]string, error) { return texts(f.ctx, f.t, step.find, f.key, forgetStep) }
+		for more := true; more; {
+			var err error
+			if more, err = s.forgetSome(ctx, &f, find, step.forget); err != nil {
+				return f.done, err
+			}
+		}
 	}
 	return f.done, s.clearMentions(ctx, &f)
+}
+
+// forgetStep is how many rows are removed in one transaction, for which all others that write
+// the history wait.
+const forgetStep = 1000
+
+// forgetSome forgets what find finds, in one transaction, and says whether that was something.
+func (s *Records) forgetSome(ctx context.Context, f *forgetting, find func(*forgetting) ([]string, error), forget func(*forgetting, []string) error) (some bool, err error) {
+	before := f.done
+	err = s.wrote(s.d.tx(ctx, func(ctx context.Context, t pgx.Tx) error {
+		f.ctx, f.t = ctx, t
+		if _, err := t.Exec(ctx, "SELECT pg_advisory_xact_lock($1)", int64(historyLock)); err != nil {
+			return err
+		}
+		ids, err := find(f)
+		if some = len(ids) > 0; !some || err != nil {
+			return err
+		}
+		return forget(f, ids)
+	}))
+	if err != nil {
+		f.done = before
+	}
+	return some, err
 }
 
 // forgetting erases one address.
@@ -36,104 +74,75 @@ type forgetting struct {
 	done       history.Forgotten
 }
 
-func (f *forgetting) run(queued []string) error {
-	if _, err := f.t.Exec(f.ctx, "SELECT pg_advisory_xact_lock($1)", int64(historyLock)); err != nil {
-		return err
-	}
-	for _, id := range queued {
-		if err := f.closeBook(id); err != nil {
-			return err
-		}
-	}
-	sent, err := texts(f.ctx, f.t, "SELECT id FROM smtp2rest.history_mails WHERE sender_key = $1 ORDER BY id", f.key)
-	if err != nil {
-		return err
-	}
-	for _, id := range sent {
-		if err := f.mail(id); err != nil {
-			return err
-		}
-	}
-	got, err := texts(f.ctx, f.t, "SELECT DISTINCT mail FROM smtp2rest.history_recipients WHERE key = $1 OR named_key = $1 AND named_key <> '' ORDER BY mail", f.key)
-	if err != nil {
-		return err
-	}
-	for _, id := range got {
-		if err := f.recipient(id); err != nil {
-			return err
-		}
-	}
-	n, err := f.exec("DELETE FROM smtp2rest.events WHERE address = $1", f.key)
-	f.done.Events = n
-	return err
-}
-
 func (f *forgetting) exec(sql string, args ...any) (int, error) {
 	tag, err := f.t.Exec(f.ctx, sql, args...)
 	return int(tag.RowsAffected()), err
 }
 
-func (f *forgetting) count(sql string, args ...any) (n int64, err error) {
-	err = f.t.QueryRow(f.ctx, sql, args...).Scan(&n)
-	return n, err
-}
-
-// waits reports whether a mail is not settled.
-func (f *forgetting) waits(id string) (bool, error) {
-	n, err := f.count("SELECT count(*) FROM smtp2rest.history_recipients WHERE mail = $1 AND state = 'waiting'", id)
-	return n > 0, err
-}
-
-// mail removes a record, and keeps it from coming back while its mail is not settled.
-func (f *forgetting) mail(id string) error {
-	waits, err := f.waits(id)
-	if err != nil {
+// closeBooks removes records, if there are some, and has nothing more recorded.
+func (f *forgetting) closeBooks(ids []string) error {
+	if _, err := f.exec("INSERT INTO smtp2rest.history_forgotten SELECT DISTINCT i FROM unnest($1::text[]) i ON CONFLICT DO NOTHING", ids); err != nil {
 		return err
 	}
-	if waits {
-		return f.closeBook(id)
+	if _, err := f.exec("DELETE FROM smtp2rest.history_recipients WHERE mail = ANY($1::text[])", ids); err != nil {
+		return err
 	}
-	return f.remove(id)
-}
-
-func (f *forgetting) remove(id string) error {
-	n, err := f.exec("DELETE FROM smtp2rest.history_mails WHERE id = $1", id)
+	n, err := f.exec("DELETE FROM smtp2rest.history_mails WHERE id = ANY($1::text[])", ids)
 	f.done.Mails += n
-	if err == nil {
-		_, err = f.exec("DELETE FROM smtp2rest.history_recipients WHERE mail = $1", id)
-	}
 	return err
 }
 
-// closeBook removes a record, if there is one, and has nothing more recorded.
-func (f *forgetting) closeBook(id string) error {
-	if _, err := f.exec("INSERT INTO smtp2rest.history_forgotten VALUES ($1) ON CONFLICT DO NOTHING", clean(id)); err != nil {
+// mails removes records, and keeps those from coming back whose mail is not settled.
+func (f *forgetting) mails(ids []string) error {
+	waiting, err := texts(f.ctx, f.t, "SELECT DISTINCT mail FROM smtp2rest.history_recipients WHERE mail = ANY($1::text[]) AND state = 'waiting'", ids)
+	if err != nil {
 		return err
 	}
-	return f.remove(clean(id))
+	if err := f.closeBooks(waiting); err != nil {
+		return err
+	}
+	if _, err := f.exec("DELETE FROM smtp2rest.history_recipients WHERE mail = ANY($1::text[])", ids); err != nil {
+		return err
+	}
+	n, err := f.exec("DELETE FROM smtp2rest.history_mails WHERE id = ANY($1::text[])", ids)
+	f.done.Mails += n
+	return err
 }
 
-// recipient removes a recipient, with the record if it was the only one.
-func (f *forgetting) recipient(id string) error {
-	others, err := f.count("SELECT count(*) FROM smtp2rest.history_recipients WHERE mail = $1 AND key <> $2 AND named_key <> $2", id, f.key)
+// recipients removes a recipient of mails, with the record if it was the only one or the
+// mail is not settled.
+func (f *forgetting) recipients(ids []string) error {
+	whole, err := texts(f.ctx, f.t, `SELECT i FROM unnest($1::text[]) i WHERE EXISTS (SELECT 1 FROM smtp2rest.history_recipients r WHERE r.mail = i AND r.state = 'waiting')
+		OR NOT EXISTS (SELECT 1 FROM smtp2rest.history_recipients r WHERE r.mail = i AND r.key <> $2 AND r.named_key <> $2)`, ids, f.key)
 	if err != nil {
 		return err
 	}
-	waits, err := f.waits(id)
-	if err != nil {
+	if err := f.mails(whole); err != nil {
 		return err
 	}
-	if others == 0 || waits {
-		return f.mail(id)
-	}
-	n, err := f.exec("DELETE FROM smtp2rest.history_recipients WHERE mail = $1 AND (key = $2 OR named_key = $2)", id, f.key)
+	n, err := f.exec("DELETE FROM smtp2rest.history_recipients WHERE mail = ANY($1::text[]) AND (key = $2 OR named_key = $2)", ids, f.key)
 	if err != nil {
 		return err
 	}
 	f.done.Recipients += n
 	// The others' record goes on without what was said to or about this one.
-	_, err = f.exec("UPDATE smtp2rest.history_mails SET subject = '', reply = '' WHERE id = $1", id)
+	_, err = f.exec("UPDATE smtp2rest.history_mails SET subject = '', reply = '' WHERE id = ANY($1::text[])", ids)
 	return err
+}
+
+func (f *forgetting) events(ids []string) error {
+	n, err := f.exec("DELETE FROM smtp2rest.events WHERE id = ANY($1::text[])", ids)
+	f.done.Events += n
+	return err
+}
+
+// cleaned is a list as PostgreSQL takes it.
+func cleaned(list []string) []string {
+	all := make([]string, len(list))
+	for i, s := range list {
+		all[i] = clean(s)
+	}
+	return all
 }
 
 // mentionStep is how many rows are searched at a time.

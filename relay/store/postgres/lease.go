@@ -23,7 +23,8 @@ type lease struct {
 
 	// unsure counts down the renewals at which it is looked for claims whose answer
 	// was lost. known are the fences of those that were answered.
-	claims sync.RWMutex // read by claims, written by who looks for lost ones
+	claims sync.RWMutex  // read by claims, written by who looks for lost ones
+	stands chan struct{} // has a value after a renewal
 
 	mu      sync.Mutex
 	id      int64
@@ -117,14 +118,17 @@ func (l *lease) owner() int64 {
 
 func (l *lease) name() string { return strconv.FormatInt(l.owner(), 10) }
 
-// run renews the lease until ctx ends, and ends those of others that are gone.
+// run renews the lease until ctx ends. One that failed is tried again soon.
 func (l *lease) run(ctx context.Context) {
+	pause := l.length() / 6
 	for {
-		wait(ctx, jitter(l.length()/6))
+		wait(ctx, jitter(pause))
 		if ctx.Err() != nil {
 			return
 		}
+		pause = l.length() / 6
 		if err := l.renew(ctx); err != nil {
+			pause = l.length() / 30
 			l.mu.Lock()
 			first := !l.failing
 			l.failing = true
@@ -134,17 +138,29 @@ func (l *lease) run(ctx context.Context) {
 			}
 			continue
 		}
-		l.tidy(ctx)
+		poke(l.stands)
+	}
+}
+
+// runTidy tidies after each renewal until ctx ends. It may have to wait for locks and for
+// claims that are under way, for which no renewal must wait.
+func (l *lease) runTidy(ctx context.Context) {
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-l.stands:
+			l.tidy(ctx)
+		}
 	}
 }
 
 // renew says that this relay is alive. If that comes too late it begins anew as another.
 func (l *lease) renew(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, l.length()/3)
-	defer cancel()
 	asked := time.Now()
 	var now int64
-	err := l.q.d.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
+	// One that hangs leaves time for another.
+	err := l.q.d.within(ctx, l.length()/3, func(ctx context.Context, c *pgx.Conn) error {
 		return c.QueryRow(ctx, `UPDATE smtp2rest.relays SET heartbeat = clock_timestamp(), expires = clock_timestamp() + $2 * interval '1 millisecond'
 			WHERE id = $1 AND expires > clock_timestamp() RETURNING (extract(epoch FROM heartbeat) * 1000)::bigint`, l.owner(), l.length().Milliseconds()).Scan(&now)
 	})

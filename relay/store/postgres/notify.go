@@ -66,7 +66,10 @@ func (l *listener) listen(ctx context.Context) error {
 		defer cancel()
 		_ = c.Close(closing)
 	}()
-	if _, err := c.Exec(ctx, "LISTEN "+channel); err != nil {
+	asking, cancel := context.WithTimeout(ctx, connectTimeout)
+	_, err = c.Exec(asking, "LISTEN "+channel)
+	cancel()
+	if err != nil {
 		return err
 	}
 	l.each("", func(s subscriber) { s.lost() })

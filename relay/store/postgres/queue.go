@@ -53,7 +53,7 @@ var _ queue.Queue = (*Queue)(nil)
 func NewQueue(ctx context.Context, d *DB) (*Queue, error) {
 	q := &Queue{d: d, metrics: newQueueMetrics(d), wake: make(chan struct{}, 1), large: make(chan struct{}, 2), ended: make(chan struct{})}
 	q.bounds.Store(&d.opts.Queue)
-	q.lease.q = q
+	q.lease.q, q.lease.stands = q, make(chan struct{}, 1)
 	if !d.opts.Existing {
 		if err := q.lease.begin(ctx); err != nil {
 			return nil, err
@@ -67,6 +67,7 @@ func NewQueue(ctx context.Context, d *DB) (*Queue, error) {
 	q.loops.Go(func() { q.settles.run(background) })
 	if !d.opts.Existing {
 		q.loops.Go(func() { q.lease.run(background) })
+		q.loops.Go(func() { q.lease.runTidy(background) })
 		q.loops.Go(func() { q.look(background) })
 		d.Listen(topicQueue, func(from string) {
 			if from != q.lease.name() {
@@ -101,14 +102,20 @@ func (q *Queue) wakeAll() {
 func (q *Queue) look(ctx context.Context) {
 	for ctx.Err() == nil {
 		wait(ctx, jitter(4*time.Second))
-		some := false
-		err := q.d.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
-			return c.QueryRow(ctx, "SELECT EXISTS (SELECT 1 FROM smtp2rest.recipients WHERE state = 0)").Scan(&some)
-		})
-		if err == nil && some {
+		if some, err := q.someDue(ctx); err == nil && some {
 			q.wakeUp()
 		}
 	}
+}
+
+// someDue reports whether something is ready, or would be as soon as somebody claims. A
+// relay that is gone may have settled it for later, of which nobody else was told.
+func (q *Queue) someDue(ctx context.Context) (some bool, err error) {
+	err = q.d.do(ctx, func(ctx context.Context, c *pgx.Conn) error {
+		return c.QueryRow(ctx, `SELECT EXISTS (SELECT 1 FROM smtp2rest.recipients WHERE state = 0)
+			OR EXISTS (SELECT 1 FROM smtp2rest.recipients WHERE state = 1 AND due <= (extract(epoch FROM now()) * 1000)::bigint)`).Scan(&some)
+	})
+	return some, err
 }
 
 // enter begins a call; the caller must leave. Close waits for it.

@@ -171,27 +171,27 @@ func (s *Records) LearnSoon(e suppress.Entry) {
 func (s *Records) flushNow(ctx context.Context) error {
 	s.flushing.Lock()
 	defer s.flushing.Unlock()
-	s.soonMu.Lock()
-	soon := s.soon
-	s.soonMu.Unlock()
-	if len(soon) == 0 {
-		return nil
-	}
-	err := s.changeList(ctx, func(ctx context.Context, t *listTx) error {
-		for _, e := range soon {
-			if err := t.learn(e, e.Since); err != nil {
-				return err
-			}
+	for {
+		s.soonMu.Lock()
+		soon := s.soon[:min(len(s.soon), learnStep)]
+		s.soonMu.Unlock()
+		if len(soon) == 0 {
+			return nil
 		}
-		return nil
-	})
-	if err == nil {
+		if err := s.changeList(ctx, func(_ context.Context, t *listTx) error {
+			return t.learn(soon, func(e suppress.Entry) time.Time { return e.Since })
+		}); err != nil {
+			return err
+		}
 		s.soonMu.Lock()
 		s.soon = append([]suppress.Entry(nil), s.soon[len(soon):]...)
 		s.soonMu.Unlock()
 	}
-	return err
 }
+
+// learnStep is how many entries are learnt in one transaction, for which all others that
+// change the list wait.
+const learnStep = 500
 
 // enter fails when the records are closed. It writes what was learnt before, so that
 // who asks is told the same as who sends; what cannot be written is no reason not to

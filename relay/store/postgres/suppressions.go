@@ -2,6 +2,7 @@ package postgres
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -71,22 +72,41 @@ func (t *listTx) unset(addresses []string) (int64, error) {
 	return tag.RowsAffected(), err
 }
 
-// learn merges an entry into what is known.
-func (t *listTx) learn(e suppress.Entry, now time.Time) error {
-	e.Address = clean(e.Address)
-	old, _, err := findSuppression(t.ctx, t, e.Address)
+// learn merges entries, in their order, into what is known at the time of each.
+func (t *listTx) learn(entries []suppress.Entry, now func(suppress.Entry) time.Time) error {
+	addresses := make([]string, len(entries))
+	for i, e := range entries {
+		addresses[i] = clean(e.Address)
+	}
+	known, removed := map[string]suppress.Entry{}, map[string]time.Time{}
+	err := eachRow(t.ctx, t, func(r pgx.Rows) error {
+		e, err := readSuppression(r)
+		known[e.Address] = e
+		return err
+	}, "SELECT "+stored.SuppressionColumns+" FROM smtp2rest.suppressions WHERE address = ANY($1::text[])", addresses)
 	if err != nil {
 		return err
 	}
-	var removed int64
-	if err := eachRow(t.ctx, t, func(r pgx.Rows) error { return r.Scan(&removed) }, "SELECT at FROM smtp2rest.removals WHERE address = $1", e.Address); err != nil {
+	err = eachRow(t.ctx, t, func(r pgx.Rows) error {
+		var address string
+		var at int64
+		err := r.Scan(&address, &at)
+		removed[address] = stored.Time(at)
+		return err
+	}, "SELECT address, at FROM smtp2rest.removals WHERE address = ANY($1::text[])", addresses)
+	if err != nil {
 		return err
 	}
-	if merged, changed := suppress.Learn(old, e, stored.Time(removed), now); changed {
-		return t.set(merged)
+	learnt := map[string]suppress.Entry{}
+	for i, e := range entries {
+		e.Address = addresses[i]
+		if merged, changed := suppress.Learn(known[e.Address], e, removed[e.Address], now(e)); changed {
+			known[e.Address], learnt[e.Address] = merged, merged
+		} else {
+			t.told = append(t.told, e.Address)
+		}
 	}
-	t.told = append(t.told, e.Address)
-	return nil
+	return t.set(slices.Collect(maps.Values(learnt))...)
 }
 
 func findSuppression(ctx context.Context, c querier, address string) (e suppress.Entry, ok bool, err error) {
@@ -155,44 +175,46 @@ func (s *Records) catchUp(ctx context.Context, addresses ...string) error {
 // tell is catchUp for who has the lock. What it reads is how things stand now, which
 // may be later than the change: then that is told again.
 func (s *Records) tell(ctx context.Context, addresses ...string) error {
-	if addresses == nil {
-		addresses = []string{}
-	}
 	now := time.Now()
-	type change struct {
-		seq   int64
-		known bool
-		e     suppress.Entry
-	}
-	var changes []change
-	err := s.rows(ctx, func(r pgx.Rows) error {
-		var c change
-		var err error
-		c.e, err = readSuppression(r, &c.seq, &c.known)
-		changes = append(changes, c)
-		return err
-	}, `SELECT c.address, coalesce(s.reason, ''), coalesce(s.source, ''), coalesce(s.since, 0), coalesce(s.expires, 0),
-			coalesce(s.event, ''), coalesce(s.detail, ''), coalesce(s.note, ''), c.seq, s.address IS NOT NULL
-		FROM (SELECT seq, address FROM smtp2rest.suppressions WHERE seq > $1
-			UNION ALL SELECT seq, address FROM smtp2rest.suppressions_gone WHERE seq > $1
-			UNION ALL SELECT 0, a FROM unnest($2::text[]) AS a) c
-		LEFT JOIN smtp2rest.suppressions s ON s.address = c.address ORDER BY c.seq`, s.latest, addresses)
-	if err != nil {
-		return err
+	for more, asked := true, append([]string{}, addresses...); more; asked = []string{} {
+		var changes []change
+		err := s.rows(ctx, func(r pgx.Rows) error {
+			var c change
+			var err error
+			c.e, err = readSuppression(r, &c.seq, &c.known)
+			changes = append(changes, c)
+			return err
+		}, `SELECT c.address, coalesce(s.reason, ''), coalesce(s.source, ''), coalesce(s.since, 0), coalesce(s.expires, 0),
+				coalesce(s.event, ''), coalesce(s.detail, ''), coalesce(s.note, ''), c.seq, s.address IS NOT NULL
+			FROM ((SELECT seq, address FROM smtp2rest.suppressions WHERE seq > $1 ORDER BY seq LIMIT $3)
+				UNION ALL (SELECT seq, address FROM smtp2rest.suppressions_gone WHERE seq > $1 ORDER BY seq LIMIT $3)
+				UNION ALL SELECT 0, a FROM unnest($2::text[]) AS a) c
+			LEFT JOIN smtp2rest.suppressions s ON s.address = c.address ORDER BY c.seq LIMIT $3 + cardinality($2::text[])`, s.latest, asked, attachStep)
+		if err != nil {
+			return err
+		}
+		for _, c := range changes {
+			if c.known {
+				s.watcher.Set(c.e)
+			} else {
+				s.watcher.Unset(c.e.Address)
+			}
+			s.latest = max(s.latest, c.seq)
+		}
+		more = len(changes) >= attachStep
 	}
 	if gap := now.Sub(s.current); gap > goneKept {
 		s.d.log.Warn("what other relays took off the list of suppressions meanwhile may still be refused here until the next start", "not_heard_of_them_for", gap.Round(time.Second))
 	}
 	s.current = now
-	for _, c := range changes {
-		if c.known {
-			s.watcher.Set(c.e)
-		} else {
-			s.watcher.Unset(c.e.Address)
-		}
-		s.latest = max(s.latest, c.seq)
-	}
 	return nil
+}
+
+// change is the latest one of an address, and how that stands.
+type change struct {
+	seq   int64
+	known bool
+	e     suppress.Entry
 }
 
 // Entry implements suppress.Store.
@@ -312,7 +334,7 @@ func (s *Records) TakeEvent(ctx context.Context, e relay.Event, address string, 
 		if fresh = tag.RowsAffected() > 0; !fresh || err != nil {
 			return err
 		}
-		return t.learn(*learnt, e.Received)
+		return t.learn([]suppress.Entry{*learnt}, func(suppress.Entry) time.Time { return e.Received })
 	})
 	return fresh && err == nil, err
 }

@@ -23,9 +23,14 @@ import (
 // conversions and locks cost more than the statements themselves here.
 type Conn struct {
 	c     driver.Conn
-	stmts map[string]driver.Stmt // by their text: a closed set of constants
+	stmts map[string]driver.Stmt // by their text, maxStatements at most
 	args  []driver.NamedValue    // reused by each call
 }
+
+// maxStatements bounds how many statements stay prepared. Most texts are constants, some
+// hundred; those that depend on what somebody asks for are not. One that came too late is
+// closed after each use.
+const maxStatements = 300
 
 // Connect opens a connection and runs setup on it.
 func Connect(dsn string, setup ...string) (*Conn, error) {
@@ -79,7 +84,9 @@ func (c *Conn) prepare(q string, args []any) (driver.Stmt, []driver.NamedValue, 
 		if s, err = c.c.Prepare(q); err != nil {
 			return nil, nil, fmt.Errorf("%w in %q", err, q)
 		}
-		c.stmts[q] = s
+		if len(c.stmts) < maxStatements {
+			c.stmts[q] = s
+		}
 	}
 	c.args = c.args[:0]
 	for i, a := range args {
@@ -97,12 +104,21 @@ func (c *Conn) prepare(q string, args []any) (driver.Stmt, []driver.NamedValue, 
 	return s, c.args, nil
 }
 
+// used closes a statement that is not kept.
+func (c *Conn) used(q string, s driver.Stmt) error {
+	if _, kept := c.stmts[q]; kept {
+		return nil
+	}
+	return s.Close()
+}
+
 // Exec runs a statement that returns no rows and says how many it changed.
-func (c *Conn) Exec(q string, args ...any) (int64, error) {
+func (c *Conn) Exec(q string, args ...any) (n int64, err error) {
 	s, values, err := c.prepare(q, args)
 	if err != nil {
 		return 0, err
 	}
+	defer func() { err = errors.Join(err, c.used(q, s)) }()
 	r, err := s.(driver.StmtExecContext).ExecContext(context.Background(), values)
 	if err != nil {
 		return 0, err
@@ -126,6 +142,7 @@ func (c *Conn) Each(f func(r Row) error, q string, args ...any) (err error) {
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, c.used(q, s)) }()
 	rows, err := s.(driver.StmtQueryContext).QueryContext(context.Background(), values)
 	if err != nil {
 		return err
