@@ -129,9 +129,10 @@ func (c *client) step(kind, text string) error {
 // are shown elsewhere, each with the reason.
 func withoutDialog() map[string]string {
 	return map[string]string{
-		"unparsable beyond repair":                                      "the mapping reads whatever comes; relay/intake's tests have the reply",
-		"a message that is made to take many times its size to process": "it takes hundreds of kilobytes; relay/intake's tests of replies have it",
-		"memory budget spent":                                           "it takes more memory than a dialog has; smtpd's tests of the budget do",
+		"unparsable beyond repair":                                                                  "the mapping reads whatever comes; relay/intake's tests have the reply",
+		"a message that is made to take many times its size to process":                             "it takes hundreds of kilobytes; relay/intake's tests of replies have it",
+		"the database of `store.url` cannot be reached, and the API does not take the mail at once": "it takes a server; cmd/smtp2rest's test with PostgreSQL has it",
+		"memory budget spent": "it takes more memory than a dialog has; smtpd's tests of the budget do",
 	}
 }
 

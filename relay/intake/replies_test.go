@@ -17,6 +17,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/mail"
+	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/smtpd/policy"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
@@ -253,6 +254,8 @@ func edges() []situation {
 		{words: "Received headers beyond 50", by: "MailLoop", edge: []said{{reply.MailLoop(), `554 5\.4\.6 mail loop: too many Received headers`}}},
 		{words: "shutting down", by: "ShuttingDown", edge: []said{{reply.ShuttingDown(), `421 4\.3\.2 shutting down, try again later`}}},
 		{words: "a bug (panic)", by: "Bug", edge: []said{{reply.Bug(), `421 4\.3\.0 internal error`}}},
+		{words: "the database of `store.url` cannot be reached, and the API does not take the mail at once", by: "QueueUnreachable",
+			edge: []said{{notStored(fmt.Errorf("the database: %w", queue.ErrUnreachable)), `451 4\.3\.0 the queue cannot be reached, try again later`}}},
 		{words: "beyond the table: a cause that nobody foresaw", by: "LocalError",
 			edge: []said{{reply.From(errors.New("disk /dev/sda1 is on fire")), `451 4\.3\.0 local error, try again later`}}},
 		{words: "beyond the table: an address that is none", by: "BadAddress", edge: []said{

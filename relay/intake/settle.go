@@ -143,8 +143,16 @@ func notKept(part relay.Remainder, err error) *reply.Reply {
 	case errors.Is(err, ErrNoQueue):
 		return notNow(part.Outcomes)
 	default:
-		return reply.StorageFull().Because(err)
+		return notStored(err)
 	}
+}
+
+// notStored returns the reply to mail that the queue did not take for the given reason.
+func notStored(err error) *reply.Reply {
+	if errors.Is(err, queue.ErrUnreachable) {
+		return reply.QueueUnreachable().Because(err)
+	}
+	return reply.StorageFull().Because(err)
 }
 
 // keep queues the recipients of the given parts, except those whose earlier copy
@@ -218,7 +226,7 @@ func (in *Intake) bounceNow(ctx context.Context, r relay.Remainder, cause error)
 	in.opt.History.Note(history.GaveUp{ID: b.ID, To: to, Why: "the client was told to come again", At: time.Now()})
 	switch {
 	case !errors.Is(cause, ErrNoQueue):
-		return reply.StorageFull().Because(cause)
+		return notStored(cause)
 	case out.Kind.Permanent():
 		return reply.LocalError().Because(errNoBounce)
 	default:

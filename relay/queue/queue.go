@@ -57,6 +57,9 @@ var (
 	ErrStale = errors.New("the claim is not valid any more")
 	// ErrDamaged: the stored content is not what came. It cannot be sent.
 	ErrDamaged = errors.New("the stored mail is damaged")
+	// ErrUnreachable: the storage is another machine's and gave no answer, so that what was
+	// to be changed may have been. Temporary: it ends when the way there is free.
+	ErrUnreachable = errors.New("the queue cannot be reached")
 	// ErrClosed: Close was called.
 	ErrClosed = errors.New("the queue is closed")
 )

@@ -145,6 +145,11 @@ func TooManyRecipients() *Reply { return newReply(452, 5, 3, "too many recipient
 // StorageFull: queue full, disk full or disk error.
 func StorageFull() *Reply { return newReply(452, 3, 1, "out of storage, try again later") }
 
+// QueueUnreachable: the queue is on another machine, and there is no way to it.
+func QueueUnreachable() *Reply {
+	return newReply(451, 3, 0, "the queue cannot be reached, try again later")
+}
+
 // MemorySpent: the budget for mail in flight is used up.
 func MemorySpent() *Reply { return newReply(452, 3, 1, "out of memory, try again later") }
 

@@ -46,6 +46,7 @@ func everyReply(words string, n int64) map[string]*Reply {
 		"BadAddress":          BadAddress(words),
 		"TooManyRecipients":   TooManyRecipients(),
 		"StorageFull":         StorageFull(),
+		"QueueUnreachable":    QueueUnreachable(),
 		"MemorySpent":         MemorySpent(),
 		"TooManyConnections":  TooManyConnections(),
 		"HeaderTooLarge":      HeaderTooLarge(),

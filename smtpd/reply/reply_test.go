@@ -52,6 +52,7 @@ func TestCatalogue(t *testing.T) {
 		{BadAddress("RCPT"), "553 5.1.3 bad address syntax"},
 		{TooManyRecipients(), "452 4.5.3 too many recipients"},
 		{StorageFull(), "452 4.3.1 out of storage, try again later"},
+		{QueueUnreachable(), "451 4.3.0 the queue cannot be reached, try again later"},
 		{MemorySpent(), "452 4.3.1 out of memory, try again later"},
 		{TooManyConnections(), "421 4.7.0 too many connections, try again later"},
 		{HeaderTooLarge(), "552 5.3.4 message header too large"},

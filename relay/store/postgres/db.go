@@ -184,6 +184,12 @@ type Error struct {
 
 func (e *Error) Error() string { return "the database: " + e.text }
 
+// Is makes it queue.ErrUnreachable where there was no answer, or none of a server that can be
+// written to.
+func (e *Error) Is(target error) bool {
+	return target == queue.ErrUnreachable && (e.Code == "" || e.Unknown || e.Code == readOnly)
+}
+
 // unknown reports whether it is not known what became of a call.
 func unknown(err error) bool {
 	e, ok := errors.AsType[*Error](err)
