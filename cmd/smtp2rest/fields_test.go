@@ -3,6 +3,8 @@ package main
 import (
 	"bytes"
 	"encoding/json"
+	"os"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -82,6 +84,33 @@ func TestHeadersInFields(t *testing.T) {
 		got := harness.Execute(t, harness.Environ(t), tagged, "explain", "-", "--config", harness.ConfigFile(t, fieldsConfig), flag, value)
 		if got.Code == 0 || !strings.Contains(got.Err, strconv.Quote(value)) {
 			t.Errorf("%s %s: %+v", flag, value, got)
+		}
+	}
+}
+
+// TestTheRecipeOfFields: docs/recipes.md as it is written.
+func TestTheRecipeOfFields(t *testing.T) {
+	text, err := os.ReadFile(harness.File(t, "docs/recipes.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	recipe := regexp.MustCompile("(?s)<!-- recipe: fields -->\n```toml\n(.*?)```\n").FindSubmatch(text)
+	if recipe == nil {
+		t.Fatal("there is no such recipe")
+	}
+	_, env, sandbox := harness.SandboxProcess(t, "--fields", "tags,metadata,headers")
+	env = harness.Environ(t, env...)
+	p := harness.Launch(t, env, "serve", "--config", harness.ConfigFile(t, "[[listener]]\naddress = \"127.0.0.1:0\"\n"+string(recipe[1])))
+	c := harness.Dial(t, p.Await(p.Err, `msg=listening address=(127\.0\.0\.1:\d+)`))
+	c.Do("", "220", "EHLO app.example", "250", "MAIL FROM:<hello@mail.example.com>", "250", "RCPT TO:<bob@example.net>", "250", "DATA", "354", tagged+".", "250")
+	calls := harness.CallsTo(t, sandbox, "bob@example.net")
+	var body bytes.Buffer
+	if len(calls) != 1 || json.Compact(&body, calls[0].Raw) != nil {
+		t.Fatalf("%+v", calls)
+	}
+	for _, want := range []string{`"metadata":{"team":"core"}`, `"tags":["receipt","eu  Bcc: eve"]`, `"headers":{"List-Unsubscribe":`} {
+		if !strings.Contains(body.String(), want) {
+			t.Errorf("no %s in %s", want, body.String())
 		}
 	}
 }
