@@ -74,6 +74,11 @@ func TestSeveralAccounts(t *testing.T) {
 			t.Errorf("account %q had calls for %q, want %q", account, got, want)
 		}
 	}
+	for _, to := range []string{"a@example.net", "b@example.net", "c@example.net"} { // news has no secret of its own
+		harness.PollUntil(t, "the sandbox tells what became of the mail for "+to, func() bool {
+			return strings.Contains(run("trace", to, socket).Out, to+" delivered")
+		})
+	}
 	for _, tt := range []struct {
 		args        string
 		want, never string

@@ -23,17 +23,20 @@ func TestAWrongFileIsOneProblem(t *testing.T) {
 // A variable with the program's prefix that nothing reads is probably mistyped.
 func TestUnknownVariables(t *testing.T) {
 	for name, want := range map[string]string{
-		"SMTP2REST_DATADIR":          "environment SMTP2REST_DATADIR: nothing reads this variable; did you mean SMTP2REST_DATA_DIR?",
-		"SMTP2REST_ADMIN_TOKEN_FIEL": "environment SMTP2REST_ADMIN_TOKEN_FIEL: nothing reads this variable; did you mean SMTP2REST_ADMIN_TOKEN_FILE?",
-		"SMTP2REST_COLOUR":           "environment SMTP2REST_COLOUR: nothing reads this variable",
-		"SMTP2REST_DATA_DIR":         "",
-		"SMTP2REST_ADMIN_TOKEN_FILE": "",
-		"SMTP2REST_SMTP":             "", // send and sendmail read it
-		"SMTP2REST_SERVICE_HOST":     "", // Kubernetes sets these for a service of this name
-		"SMTP2REST_PORT_2525_TCP":    "",
-		"SMTP3REST_DATADIR":          "",
+		"SMTP2REST_DATADIR":                    "environment SMTP2REST_DATADIR: nothing reads this variable; did you mean SMTP2REST_DATA_DIR?",
+		"SMTP2REST_ADMIN_TOKEN_FIEL":           "environment SMTP2REST_ADMIN_TOKEN_FIEL: nothing reads this variable; did you mean SMTP2REST_ADMIN_TOKEN_FILE?",
+		"SMTP2REST_COLOUR":                     "environment SMTP2REST_COLOUR: nothing reads this variable",
+		"SMTP2REST_DATA_DIR":                   "",
+		"SMTP2REST_FORWARD_SECRET_MY_CRM":      "",
+		"SMTP2REST_FORWARD_SECRET_MY_CRM_FILE": "",
+		"SMTP2REST_FORWARD_SECRET_CRM":         "environment SMTP2REST_FORWARD_SECRET_CRM: nothing reads this variable; did you mean SMTP2REST_FORWARD_SECRET_MY_CRM?",
+		"SMTP2REST_ADMIN_TOKEN_FILE":           "",
+		"SMTP2REST_SMTP":                       "", // send and sendmail read it
+		"SMTP2REST_SERVICE_HOST":               "", // Kubernetes sets these for a service of this name
+		"SMTP2REST_PORT_2525_TCP":              "",
+		"SMTP3REST_DATADIR":                    "",
 	} {
-		src := file("", env{})
+		src := file("[[forward]]\nname = \"my-crm\"\nurl = \"https://crm.example.com/e\"\n", env{"SMTP2REST_FORWARD_SECRET_MY_CRM": "s"})
 		src.Environ = func() []string { return []string{"PATH=/bin", name + "=x"} }
 		cfg := load(t, src)
 		got := strings.Join(slices.DeleteFunc(cfg.Warnings, func(w string) bool { return !strings.HasPrefix(w, "environment ") }), "\n")

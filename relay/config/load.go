@@ -220,6 +220,9 @@ func (l *loader) warnOfUnknownVariables() {
 	for i := range l.settings {
 		s := &l.settings[i]
 		env := s.Tag.Get("env")
+		if s.secret() {
+			env = l.source(s).env // with the name of the account or endpoint
+		}
 		if known = append(known, env); s.secret() {
 			known = append(known, env+"_FILE")
 		}

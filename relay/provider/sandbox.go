@@ -19,6 +19,8 @@ type Sandbox interface {
 
 	Webhook() SandboxWebhook
 	SetWebhook(SandboxWebhook)
+	// SetAccountWebhook is SetWebhook for one of the further accounts.
+	SetAccountWebhook(account string, w SandboxWebhook)
 
 	// MagicRecipients lists the recipients that force an outcome.
 	MagicRecipients() []MagicRecipient

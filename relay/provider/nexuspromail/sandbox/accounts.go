@@ -28,6 +28,14 @@ func newAccounts(o Options) map[string]*Server {
 // It is not started by itself.
 func (s *Server) Account(name string) *Server { return s.accounts[name] }
 
+// SetAccountWebhook implements provider.Sandbox. It does nothing for an account that there
+// is not.
+func (s *Server) SetAccountWebhook(account string, w Webhook) {
+	if a := s.accounts[account]; a != nil {
+		a.SetWebhook(w)
+	}
+}
+
 // serve passes a call on to the account whose key it has.
 func (s *Server) serve(w http.ResponseWriter, r *http.Request, call func(*Server, http.ResponseWriter, *http.Request)) {
 	of := s

@@ -51,13 +51,18 @@ func serveSandboxed(ctx context.Context, t *terminal.Terminal, path string, asJS
 		if err == nil {
 			next.Queue.DataDir, next.Webhook = cfg.Queue.DataDir, cfg.Webhook
 			next.Store = cfg.Store
+			for i, a := range next.Accounts {
+				if before := cfg.Account(a.Name); before != nil {
+					next.Accounts[i].WebhookSecret = before.WebhookSecret
+				}
+			}
 			callSandbox(next, box)
 			withPage(next)
 		}
 		return next, err
 	}
 	err = serve(ctx, t, cfg, load, scratch{true, open}, func(daemon *app.App) {
-		tellEvents(box, daemon, cfg.Webhook)
+		tellEvents(box, daemon, cfg.Webhook, cfg.Accounts)
 		if !asJSON {
 			announce(t, daemon, cfg, box)
 			return
@@ -138,13 +143,18 @@ func withSandboxEnv(t *terminal.Terminal) *terminal.Terminal {
 }
 
 // withEvents adds an endpoint for the sandbox's events, unless the configuration has
-// one.
+// one, and the secrets that it needs.
 func withEvents(cfg *config.Config) {
 	if cfg.Webhook.Address == "" {
 		cfg.Webhook.Address, cfg.Webhook.CertFile = "127.0.0.1:0", ""
 	}
 	if !cfg.Webhook.Secret.IsSet() {
 		cfg.Webhook.Secret = config.NewSecret("whsec_" + rand.Text())
+	}
+	for i := range cfg.Accounts {
+		if a := &cfg.Accounts[i]; !a.WebhookSecret.IsSet() {
+			a.WebhookSecret = config.NewSecret("whsec_" + rand.Text())
+		}
 	}
 }
 
@@ -160,9 +170,12 @@ func withPage(cfg *config.Config) (open string) {
 
 // tellEvents makes the sandbox send its events to the relay, as the provider does
 // after 'webhook register'.
-func tellEvents(box provider.Sandbox, daemon *app.App, w config.Webhook) {
+func tellEvents(box provider.Sandbox, daemon *app.App, w config.Webhook, accounts []config.Account) {
 	w.Address = daemon.WebhookAddr().String()
 	box.SetWebhook(provider.SandboxWebhook{URL: endpoint.URL(w), Secret: w.Secret.Reveal()})
+	for _, a := range accounts {
+		box.SetAccountWebhook(a.Name, provider.SandboxWebhook{URL: endpoint.URL(w) + "/" + a.Name, Secret: a.WebhookSecret.Reveal()})
+	}
 }
 
 // where has the addresses of a relay, for --json.

@@ -99,7 +99,7 @@ func (s *stage) build(ctx context.Context) (end func() error, err error) {
 		return nil, errors.Join(err, s.box.Stop(ctx), cleanUp())
 	}
 	s.smtp = daemon.Addrs()[0].String()
-	tellEvents(s.box, daemon, cfg.Webhook)
+	tellEvents(s.box, daemon, cfg.Webhook, cfg.Accounts)
 	return func() error {
 		stop, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 		defer cancel()
