@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
 // A connectionFlood opens connections as fast as it can, from some addresses,
@@ -121,7 +123,7 @@ func TestFloodOfConnections(t *testing.T) {
 			served, most, grown := 0, 0, int64(0)
 			look := time.NewTicker(20 * time.Millisecond)
 			defer look.Stop()
-			for once := true; once || ctx.Err() == nil && (f.opened.Load() < 2000 || f.refused.Load() == 0); <-look.C {
+			for once := true; once || ctx.Err() == nil && (f.opened.Load() < int64(harness.Scaled(1000, 2000)) || f.refused.Load() == 0); <-look.C {
 				once = false
 				began := time.Now()
 				if tt.honest {

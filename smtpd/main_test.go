@@ -18,9 +18,13 @@ import (
 	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/smtpd/budget"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	harness.Quick()
+	goleak.VerifyTestMain(m)
+}
 
 // patience bounds every wait of a test for something that must happen. It is
 // far longer than any takes, so that a busy machine is no fault.

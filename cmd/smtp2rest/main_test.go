@@ -13,7 +13,10 @@ import (
 
 var update = flag.Bool("update", false, "write the golden files")
 
-func TestMain(m *testing.M) { os.Exit(harness.Main(m)) }
+func TestMain(m *testing.M) {
+	harness.Quick()
+	os.Exit(harness.Main(m))
+}
 
 // golden compares with a file, or writes it.
 func golden(t *testing.T, name, got string) {

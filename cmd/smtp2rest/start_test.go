@@ -112,7 +112,7 @@ func TestFailuresAtStart(t *testing.T) {
 	for name, prepare := range failures() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			dir, err := os.MkdirTemp("", "start") // a test's own is so long that messages shorten it
+			dir, err := os.MkdirTemp(harness.Disk(), "start") // a test's own is so long that messages shorten it
 			if err != nil {
 				t.Fatal(err)
 			}

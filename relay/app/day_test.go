@@ -13,6 +13,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail/sandbox"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
 var daySeed = flag.Uint64("day.seed", 1, "of the day of trouble")
@@ -116,12 +117,13 @@ type event struct {
 // senders sends through the day: each sender at a rate of its own, and one in
 // bulk now and then.
 func (d *day) senders(wg *sync.WaitGroup) {
+	seldom := float64(harness.Scaled(3, 1))
 	for i, mean := range []time.Duration{time.Minute, 3 * time.Minute, 6 * time.Minute, 15 * time.Minute, 4 * time.Hour} {
 		from := fmt.Sprintf("sender%d@sandbox.example", i)
 		dice := rand.New(rand.NewPCG(*daySeed, uint64(i+1)))
 		wg.Go(func() {
 			for n := 0; time.Since(d.begin) < 24*time.Hour; {
-				time.Sleep(time.Duration(dice.ExpFloat64() * float64(mean)))
+				time.Sleep(time.Duration(dice.ExpFloat64() * float64(mean) * seldom))
 				bulk := 1
 				if mean > time.Hour {
 					bulk = 100

@@ -29,9 +29,13 @@ import (
 	"github.com/smtp2rest/smtp2rest/smtpd"
 	"github.com/smtp2rest/smtp2rest/smtpd/policy"
 	"github.com/smtp2rest/smtp2rest/smtpd/reply"
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	harness.Quick()
+	goleak.VerifyTestMain(m)
+}
 
 // patience bounds every wait of a test.
 const patience = 10 * time.Second

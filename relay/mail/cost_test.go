@@ -11,6 +11,7 @@ import (
 	. "github.com/smtp2rest/smtp2rest/relay/mail"
 	"github.com/smtp2rest/smtp2rest/relay/mail/mime"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
 // The mails here are large texts such as people and programs write, some in charsets
@@ -33,7 +34,7 @@ func TestNoOrdinaryTextIsTooCostly(t *testing.T) {
 		"XML, no charset, Russian": head + "\r\n|<name lang=\"ru\">Привет</name>\r\n",
 		"quotes and nothing else":  head + "\r\n|\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"\"\r\n",
 	} {
-		for _, size := range []int{50 << 10, 300 << 10, 3 << 20} {
+		for _, size := range []int{50 << 10, 300 << 10, 3 << 20}[:harness.Scaled(2, 3)] {
 			fixed, unit, _ := strings.Cut(text, "|")
 			raw := fixed + strings.Repeat(unit, size/len(unit))
 			if _, err := Map([]byte(raw), "", testOptions()); err != nil {
@@ -93,7 +94,7 @@ func TestCost(t *testing.T) {
 // its Cost is refused before it does.
 func TestHostileMailKeepsToItsCost(t *testing.T) {
 	for name, of := range hostile() {
-		sizes := []int{5 << 10, 128 << 10, 512 << 10}
+		sizes := []int{5 << 10, 128 << 10, 512 << 10}[:harness.Scaled(2, 3)]
 		if name == "winmail.dat again" || name == "documents between texts" { // worse, the larger they are
 			sizes = append(sizes, 2<<20)
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"flag"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -27,14 +26,11 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/store/postgres/pgtest"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 	"github.com/smtp2rest/smtp2rest/relay/suppress/suppresstest"
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
-// TestMain has the models of the contracts tried 20 times where not all is tested: a case
-// takes a second on PostgreSQL.
 func TestMain(m *testing.M) {
-	if os.Getenv("SMTP2REST_TEST") != "all" {
-		_ = flag.Set("rapid.checks", "20") // the command line, read later, still counts
-	}
+	harness.Quick()
 	goleak.VerifyTestMain(m)
 }
 

@@ -19,9 +19,13 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/provider/nexuspromail"
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	harness.Quick()
+	goleak.VerifyTestMain(m)
+}
 
 const secret = "whsec_test"
 

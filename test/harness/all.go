@@ -2,9 +2,12 @@ package harness
 
 import (
 	"cmp"
+	"flag"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"testing"
 )
 
@@ -18,6 +21,35 @@ func OnlyAll(t *testing.T, why string) {
 	if !All() {
 		t.Skipf("left to 'make test-all': %s", why)
 	}
+}
+
+// Quick has the tests of this process take less time unless everything is tested: their
+// files are in memory, and each property is tried 20 times and not 100. Call it first in
+// TestMain. The command line, which is read later, still counts. Benchmarks measure a disk.
+func Quick() {
+	if !All() {
+		if !slices.ContainsFunc(os.Args, func(arg string) bool { return strings.HasPrefix(arg, "-test.bench") }) {
+			inMemory()
+		}
+		_ = flag.Set("rapid.checks", "20") // there is no such flag without properties
+	}
+}
+
+// Disk is the directory for temporary files that have to be on a disk after Quick, too.
+func Disk() string {
+	if os.Getenv("TMPDIR") == Memory {
+		return "/tmp"
+	}
+	return os.TempDir()
+}
+
+// Scaled is how often a test tries something: often when everything is tested, and seldom
+// when not.
+func Scaled(seldom, often int) int {
+	if All() {
+		return often
+	}
+	return seldom
 }
 
 // Missing skips a test that lacks something on this machine, or fails it with All.

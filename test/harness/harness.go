@@ -26,6 +26,9 @@ import (
 // fails on a busy machine.
 const Patience = 3 * time.Minute
 
+// Memory is where tests keep their files after Quick, if it can: a file system in memory.
+const Memory = "/dev/shm"
+
 // Version is the version of the program under test.
 const Version = "v9.9.9-test"
 
@@ -68,7 +71,7 @@ func build() (dir string, err error) {
 	if err := remember(); err != nil {
 		return "", err
 	}
-	if dir, err = os.MkdirTemp("", "smtp2rest-test-"); err != nil {
+	if dir, err = os.MkdirTemp(Disk(), "smtp2rest-test-"); err != nil {
 		return "", err
 	}
 	// 'go run' keeps the linked program in Go's cache, and 'go build' does not. So

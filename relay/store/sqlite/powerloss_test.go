@@ -17,6 +17,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/store/internal/stored"
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
 // life is what a test knows of one mail, in numbers of events on the disk.
@@ -66,7 +67,7 @@ func testPowerLoss(t *testing.T, failing, forget bool) {
 	lives := workload(t, s, disk, chance, failing)
 	disk.Fail(nil)
 	fs.setFail(nil)
-	for range 40 {
+	for range harness.Scaled(10, 40) {
 		n := start + chance.IntN(disk.Now()-start+1)
 		if chance.IntN(2) == 0 { // at the very moment at which a caller was answered
 			n = lives[chance.IntN(len(lives))].acked
@@ -327,7 +328,7 @@ func testPowerLossInRepair(t *testing.T, vfs string, change func(s *Queue) error
 	enqueue() // no start may put the refused mail before these
 	must(t, s.SetMark(ctx, "a", "d"))
 	for n := start; n <= disk.Now(); n++ {
-		for range 5 {
+		for range harness.Scaled(1, 5) {
 			dir := t.TempDir()
 			must(t, os.Mkdir(filepath.Join(dir, spoolDir), 0o700))
 			must(t, disk.PowerLoss(n, dir, chance))
@@ -377,7 +378,7 @@ func TestPowerLossAfterACrash(t *testing.T) {
 		store()
 	}
 	for n := begin; n <= disk.Now(); n++ {
-		for range 3 {
+		for range harness.Scaled(1, 3) {
 			dir := t.TempDir()
 			must(t, os.Mkdir(filepath.Join(dir, spoolDir), 0o700))
 			must(t, disk.PowerLoss(n, dir, chance))

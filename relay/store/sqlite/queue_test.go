@@ -11,9 +11,13 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/queue/queuetest"
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	harness.Quick()
+	goleak.VerifyTestMain(m)
+}
 
 // TestContractWithFailedTransactions: the contract (relay/store runs it without) when
 // the storage refuses each transaction once, after all of its changes were made.

@@ -19,6 +19,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/store/internal/db"
 	"github.com/smtp2rest/smtp2rest/relay/store/internal/stored"
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
 // oldJournal is a data directory of the last version that kept mail in segments,
@@ -242,7 +243,7 @@ func TestPowerLossWhileSegmentsAreTaken(t *testing.T) {
 	}
 	readKept(t, s, all)
 	chance := rand.New(rand.NewPCG(1, 2))
-	for n := begin; n <= disk.Now(); n++ {
+	for n := begin; n <= disk.Now(); n += 1 + rand.IntN(harness.Scaled(20, 1)) {
 		after := t.TempDir()
 		must(t, os.CopyFS(filepath.Join(after, "spool"), os.DirFS(filepath.Join(before, "spool"))))
 		for name, at := range removed {

@@ -16,6 +16,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+
+	"github.com/smtp2rest/smtp2rest/test/harness"
 )
 
 // TB is what it needs of a test or a benchmark.
@@ -43,12 +45,16 @@ func Start(tb TB, settings ...string) *Server {
 	bin := programs()
 	if bin == "" {
 		const missing = "PostgreSQL's server is not installed: apt-get install postgresql (or its initdb and postgres in PATH); it need not run"
-		if os.Getenv("SMTP2REST_TEST") == "all" {
+		if harness.All() {
 			tb.Fatalf("SMTP2REST_TEST=all, and %s", missing)
 		}
 		tb.Skipf(missing)
 	}
-	dir, err := os.MkdirTemp("/tmp", "pg") // short, because it has the path of a socket
+	tmp := "/tmp" // and no longer directory, because the path of a socket is short
+	if os.Getenv("TMPDIR") == harness.Memory {
+		tmp = harness.Memory
+	}
+	dir, err := os.MkdirTemp(tmp, "pg")
 	if err != nil {
 		tb.Fatalf("%v", err)
 	}
@@ -60,12 +66,34 @@ func Start(tb TB, settings ...string) *Server {
 	if err := give(dir); err != nil {
 		tb.Fatalf("%v", err)
 	}
-	init := s.command("initdb", "--pgdata="+s.data(), "--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync")
-	if out, err := init.CombinedOutput(); err != nil {
-		tb.Fatalf("initdb: %v\n%s", err, out)
+	if err := s.create(); err != nil {
+		tb.Fatalf("%v", err)
 	}
 	s.Restart()
 	return s
+}
+
+// create makes the server's files. initdb takes more than a second of the processor: what
+// it made is kept for later tests, where that is allowed, and copied.
+func (s *Server) create() error {
+	initdb, err := os.Stat(filepath.Join(s.bin, "initdb"))
+	if err != nil {
+		return err
+	}
+	kept := filepath.Join(harness.Cache(), fmt.Sprintf("initdb-%x-%x", initdb.Size(), initdb.ModTime().Unix()))
+	if exec.Command("cp", "-a", kept, s.data()).Run() == nil {
+		return nil
+	}
+	_ = os.RemoveAll(s.data())
+	out, err := s.command("initdb", "--pgdata="+s.data(), "--username=postgres", "--auth=trust", "--encoding=UTF8", "--no-locale", "--no-sync").CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("initdb: %w\n%s", err, out)
+	}
+	part := kept + rand.Text()
+	if os.MkdirAll(harness.Cache(), 0o755) != nil || exec.Command("cp", "-a", s.data(), part).Run() != nil || os.Rename(part, kept) != nil {
+		_ = os.RemoveAll(part) // no room, no right, or another test was first
+	}
+	return nil
 }
 
 // programs is the directory that has initdb and postgres.

@@ -1,0 +1,6 @@
+//go:build !linux
+
+package harness
+
+// inMemory is for Linux alone.
+func inMemory() {}
