@@ -192,7 +192,7 @@ func (s *Site) login(v *visit) {
 		return
 	}
 	if err := v.parse(); err != nil {
-		v.fail(http.StatusBadRequest, err)
+		v.fail(formStatus(err), err)
 		return
 	}
 	next = s.safeNext(v.r.PostForm.Get("next"))

@@ -160,7 +160,7 @@ func (s *Site) list(v *visit) error {
 	if err != nil {
 		return err
 	}
-	found, err := s.opt.Admin.List(v.r.Context(), f)
+	found, err := s.find(v.r.Context(), f)
 	if err != nil {
 		return err
 	}
@@ -184,6 +184,24 @@ func (s *Site) list(v *visit) error {
 		Done     string
 	}{chosen, stateNames(), found.Entries, next, changes(), status.Accounts, done(v)})
 	return nil
+}
+
+// lookTime is how long one page of the queue is looked for.
+const lookTime = 3 * time.Second
+
+// find lists one page. A single call of List looks at a part of the queue alone, in which
+// there may be nothing that matches.
+func (s *Site) find(ctx context.Context, f admin.Filter) (found admin.Page, err error) {
+	for began := time.Now(); ; {
+		part, err := s.opt.Admin.List(ctx, f)
+		if err != nil {
+			return found, err
+		}
+		found.Entries, found.Cursor = append(found.Entries, part.Entries...), part.Cursor
+		if f.Cursor, f.Limit = part.Cursor, pageSize-len(found.Entries); f.Cursor == "" || f.Limit <= 0 || time.Since(began) >= lookTime {
+			return found, nil
+		}
+	}
 }
 
 func stateNames() []string {

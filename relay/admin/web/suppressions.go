@@ -137,9 +137,18 @@ func (s *Site) export(v *visit) error {
 	h.Set("Content-Type", "text/csv; charset=utf-8")
 	h.Set("Content-Disposition", `attachment; filename="suppressions.csv"`)
 	if err := admin.WriteSuppressions(v.w, admin.AllSuppressions(v.r.Context(), s.opt.Suppressions, f)); err != nil {
-		s.opt.Log.Warn("a list of suppressions was not sent whole", "cause", err)
+		s.opt.Log.Warn("a list of suppressions was not sent whole", "operator", v.who.name, "cause", err)
+		cut(v.w)
 	}
 	return nil
+}
+
+// cut ends the connection in the middle of an answer, because one that ended as usual
+// would look like a whole list.
+func cut(w http.ResponseWriter) {
+	if conn, _, err := http.NewResponseController(w).Hijack(); err == nil {
+		_ = conn.Close()
+	}
 }
 
 // importView is what an import would do, line by line where a line is wrong.
@@ -161,8 +170,14 @@ type badLine struct {
 	Text string
 }
 
-// mostLines is how many addresses one import has; a longer list is for the command line.
-const mostLines = 50_000
+// What one import may have: addresses, and bytes. A longer list is for the command line.
+// The list comes again with the confirmation, in which a browser ends each line with CR LF.
+const (
+	mostLines = 50_000
+	mostBytes = maxImport - 64<<10
+)
+
+var errTooLarge = errors.New("the list is too large for the page; use 'smtp2rest suppressions import' for such a list")
 
 func (s *Site) askImport(v *visit) error {
 	status, err := s.opt.Admin.Status(v.r.Context())
@@ -196,6 +211,9 @@ func (s *Site) importList(v *visit) error {
 	}
 	if strings.TrimSpace(view.Text) == "" {
 		return fmt.Errorf("%w: choose a file, or paste a list", admin.ErrBadRequest)
+	}
+	if len(view.Text)+strings.Count(view.Text, "\n") > mostBytes {
+		return errTooLarge
 	}
 	if err := view.read(time.Now()); err != nil {
 		return err

@@ -8,6 +8,8 @@
 package web
 
 import (
+	"cmp"
+	"context"
 	"errors"
 	"log/slog"
 	"net"
@@ -16,6 +18,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/smtp2rest/smtp2rest/relay/admin"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
@@ -100,6 +103,8 @@ type page struct {
 	role  Role // that GET needs
 	show  func(*visit) error
 	act   func(*visit) error // nil: there is nothing to change; needs Operate
+	form  int64              // the most bytes of a form; 0: maxForm
+	long  bool               // show may take longer than showTime
 }
 
 // pages lists every page. A new one is a line here, a function and a template.
@@ -108,8 +113,8 @@ func (s *Site) pages() []page {
 		{name: "", title: "Overview", nav: true, role: Read, show: s.overview},
 		{name: "queue", title: "Queue", nav: true, role: Read, show: s.list, act: s.changeQueue},
 		{name: "suppressions", title: "Suppressions", nav: true, role: Read, show: s.suppressions, act: s.changeSuppressions},
-		{name: "import", title: "Import suppressions", role: Operate, show: s.askImport, act: s.importList},
-		{name: "export", title: "Export suppressions", role: Read, show: s.export},
+		{name: "import", title: "Import suppressions", role: Operate, show: s.askImport, act: s.importList, form: maxImport},
+		{name: "export", title: "Export suppressions", role: Read, show: s.export, long: true},
 		{name: "settings", title: "Settings", nav: true, role: Read, show: s.settings},
 		{name: "search", title: "Search", role: Read, show: s.search},
 		{name: "mail", title: "Mail", role: Read, show: s.mail},
@@ -192,8 +197,17 @@ type visit struct {
 	who    who
 }
 
-// maxForm bounds a request, in bytes; a list of suppressions is the largest.
-const maxForm = 4 << 20
+// What bounds a request, in bytes. A token comes from anybody, and is kept in memory
+// before it is known whose it is; the largest of the other forms names admin.MaxPage
+// recipients.
+const (
+	maxToken  = 8 << 10
+	maxForm   = 1 << 20
+	maxImport = 4 << 20 // a list of suppressions
+)
+
+// showTime bounds how long a page asks the store.
+const showTime = 30 * time.Second
 
 func (v *visit) serve(name string) {
 	get := v.r.Method == http.MethodGet || v.r.Method == http.MethodHead
@@ -202,7 +216,10 @@ func (v *visit) serve(name string) {
 		v.fail(http.StatusMethodNotAllowed, errors.New("a page takes GET and POST"))
 		return
 	}
-	v.r.Body = http.MaxBytesReader(v.w, v.r.Body, maxForm)
+	if name == "login" {
+		v.page.form = maxToken
+	}
+	v.r.Body = http.MaxBytesReader(v.w, v.r.Body, cmp.Or(v.page.form, maxForm))
 	if name == "login" {
 		v.site.login(v)
 		return
@@ -219,26 +236,45 @@ func (v *visit) serve(name string) {
 			needs = max(needs, Operate)
 		}
 	}
-	switch err := v.parse(); {
+	switch {
 	case do == nil:
 		v.fail(http.StatusMethodNotAllowed, errors.New("there is nothing to change on this page"))
+		return
 	case v.who.role < needs:
-		v.fail(http.StatusForbidden, errors.New("this needs the role "+needs.String()+", and yours is "+v.who.role.String()))
-	case err != nil:
-		v.fail(http.StatusBadRequest, err)
-	case !get && !same(v.r.PostForm.Get("csrf"), v.who.csrf):
-		v.fail(http.StatusForbidden, errors.New("the form is too old: go back, reload the page and try again"))
-	default:
-		if err := do(v); err != nil {
-			v.fail(statusOf(err), err)
-		}
+		v.refuse(errors.New("this needs the role " + needs.String() + ", and yours is " + v.who.role.String()))
+		return
 	}
+	if err := v.parse(); err != nil {
+		v.fail(formStatus(err), err)
+		return
+	}
+	if !get && !same(v.r.PostForm.Get("csrf"), v.who.csrf) {
+		v.refuse(errors.New("the form is too old: go back, reload the page and try again"))
+		return
+	}
+	if get && !v.page.long {
+		ctx, cancel := context.WithTimeout(v.r.Context(), showTime)
+		defer cancel()
+		v.r = v.r.WithContext(ctx)
+	}
+	if err := do(v); err != nil {
+		if !get {
+			v.site.opt.Log.Warn("a change by an operator failed", "operator", v.who.name, "page", v.page.name, "cause", clip(err.Error()))
+		}
+		v.fail(statusOf(err), err)
+	}
+}
+
+// refuse answers an operator who may not do this, and logs it.
+func (v *visit) refuse(why error) {
+	v.site.opt.Log.Warn("an operator was refused", "operator", v.who.name, "page", v.page.name, "method", v.r.Method, "cause", why)
+	v.fail(http.StatusForbidden, why)
 }
 
 // parse reads the form. A file comes in parts.
 func (v *visit) parse() error {
 	if strings.HasPrefix(v.r.Header.Get("Content-Type"), "multipart/form-data") {
-		return v.r.ParseMultipartForm(maxForm) // all of it fits into memory
+		return v.r.ParseMultipartForm(maxImport) // all of it fits into memory
 	}
 	return v.r.ParseForm()
 }
@@ -277,17 +313,41 @@ func (v *visit) goTo(page string, query url.Values) error {
 	return nil
 }
 
-// audit logs who changed what.
+// audit logs who changed what. A line has no more than the beginning of a long text.
 func (v *visit) audit(change string, attrs ...any) {
+	for i, a := range attrs {
+		if text, ok := a.(string); ok {
+			attrs[i] = clip(text)
+		}
+	}
 	v.site.opt.Log.Info("an operator used the page", append([]any{"operator", v.who.name, "change", change}, attrs...)...)
+}
+
+// maxLogged bounds a text of an operator's in a line of the log, in bytes.
+const maxLogged = 500
+
+func clip(text string) string {
+	if len(text) <= maxLogged {
+		return text
+	}
+	return strings.ToValidUTF8(text[:maxLogged], "") + "…"
+}
+
+// formStatus is the status for a form that cannot be read.
+func formStatus(err error) int {
+	if _, tooLarge := errors.AsType[*http.MaxBytesError](err); tooLarge {
+		return http.StatusRequestEntityTooLarge
+	}
+	return http.StatusBadRequest
 }
 
 // statusOf is the status for an error of relay/admin.
 func statusOf(err error) int {
-	var tooLarge *http.MaxBytesError
 	switch {
-	case errors.As(err, &tooLarge):
+	case errors.Is(err, errTooLarge):
 		return http.StatusRequestEntityTooLarge
+	case errors.Is(err, context.DeadlineExceeded):
+		return http.StatusGatewayTimeout
 	case errors.Is(err, queue.ErrNotFound), errors.Is(err, admin.ErrNotSuppressed):
 		return http.StatusNotFound
 	case errors.Is(err, admin.ErrBadRequest), errors.Is(err, admin.ErrNothingSelected), errors.Is(err, admin.ErrAmbiguous):
