@@ -64,7 +64,7 @@ func steps() []step {
 		{"list by id", list(Filter{ID: "ba2"}), `"state":"sent"`, ""},
 		{"list nothing", list(Filter{ID: "zz"}), `{"entries":[]}`, ""},
 		{"list a page", list(Filter{Limit: 2}), `"cursor":"`, ""},
-		{"list with a wrong cursor", list(Filter{Cursor: "nonsense"}), "", ""},
+		{"list with a wrong cursor", list(Filter{Cursor: "nonsense"}), "", "bad_request"},
 		{"list of no such state", list(Filter{States: []string{"wating"}}), "", "bad_request"},
 		{"get", get("ab200000000000000000"), `"took_ms":1500`, ""},
 		{"get by a beginning", get("ab2"), `"text":"the API was not available: HTTP 503 maintenance"`, ""},

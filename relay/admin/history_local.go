@@ -121,7 +121,9 @@ func (l *LocalHistory) search(ctx context.Context, q history.Query) (mails []his
 	seen := map[string]bool{}
 	for _, q := range queries {
 		find := func(cursor string) ([]history.Mail, string, error) {
-			q.Cursor = cursor
+			if q.Cursor = cursor; cursor != "" {
+				q.Limit = MaxPage // of a mail with many recipients
+			}
 			return l.opt.Store.Find(ctx, q)
 		}
 		for m, err := range pages("", find) {

@@ -168,6 +168,9 @@ func (l *Local) List(ctx context.Context, f Filter) (Page, error) {
 		return Page{}, err
 	}
 	entries, cursor, err := l.opt.Queue.List(ctx, qf)
+	if errors.Is(err, queue.ErrCursor) {
+		err = fmt.Errorf("%w: %w", ErrBadRequest, err)
+	}
 	if err != nil {
 		return Page{}, err
 	}

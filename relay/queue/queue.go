@@ -60,6 +60,8 @@ var (
 	// ErrUnreachable: the storage is another machine's and gave no answer, so that what was
 	// to be changed may have been. Temporary: it ends when the way there is free.
 	ErrUnreachable = errors.New("the queue cannot be reached")
+	// ErrCursor: the cursor is not one that List returned.
+	ErrCursor = errors.New("that is no cursor of this list")
 	// ErrClosed: Close was called.
 	ErrClosed = errors.New("the queue is closed")
 )

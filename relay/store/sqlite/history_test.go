@@ -98,3 +98,38 @@ func TestNamesAreFoundByAnIndex(t *testing.T) {
 		}))
 	}
 }
+
+// The newest mails of a sender are found without a look at all others of the same sender.
+func TestASenderOfManyMailsIsFoundAtOnce(t *testing.T) {
+	s := openRecords(t, t.TempDir(), Options{})
+	at := time.Now().Add(-time.Hour)
+	for range 4 {
+		var changes []history.Change
+		for range 2000 {
+			at = at.Add(time.Millisecond)
+			changes = append(changes, history.Change{ID: relay.NewID(at), Received: at, Sender: "shop@example.com", Recipients: []history.RecipientChange{{Addr: "bob@example.net"}}})
+		}
+		must(t, s.Write(t.Context(), changes))
+	}
+	fastest := func(q history.Query) time.Duration {
+		least := time.Hour
+		for range 3 {
+			began := time.Now()
+			found, cursor, err := s.Find(t.Context(), q)
+			must(t, err)
+			if len(found) != 100 || cursor == "" || !found[0].Received.Equal(at.Truncate(time.Millisecond)) {
+				t.Fatalf("found %d, of %v at first", len(found), found[0].Received)
+			}
+			least = min(least, time.Since(began))
+		}
+		return least
+	}
+	for _, name := range []string{"shop@example.com", "bob@example.net"} {
+		q := history.Query{Name: name, Limit: 100}
+		newest := fastest(q)
+		q.States = history.States() // with a state, each mail has to be looked at
+		if all := fastest(q); newest > all/3 {
+			t.Errorf("%s: the newest take %v, and all %v", name, newest, all)
+		}
+	}
+}

@@ -159,7 +159,7 @@ func ParseCursor(s string) (Cursor, error) {
 	}
 	var c Cursor
 	if _, err := fmt.Sscanf(s, "%d.%d", &c.Mail, &c.N); err != nil {
-		return c, fmt.Errorf("%q is not a cursor", s)
+		return c, fmt.Errorf("%w: %q", queue.ErrCursor, s)
 	}
 	return c, nil
 }

@@ -190,6 +190,70 @@ func (d Dialect) byName(name string) (sql string, args []any) {
 	return sql, []any{key, first, end, key, first, end, name, key, first, end, message}
 }
 
+// nameAlone reports whether a query asks for no more than a name and a time.
+func nameAlone(q history.Query) bool {
+	return q.Name != "" && q.Recipient == "" && q.Sender == "" && q.ID == "" && q.Account == "" && q.Subject == "" && len(q.States) == 0
+}
+
+// newestByName is byName for a page of the newest, where nothing is asked for but a name
+// and a time: each part gives no more than a page, so that a sender of a million mails costs
+// hardly more than one of a hundred. Only what looks for a local part, an alias or a
+// Message-ID has no index in the order of time, and sorts what it finds.
+func (d Dialect) newestByName(q history.Query) (sql string, args []any, err error) {
+	var at int64
+	var id, past string
+	if q.Cursor != "" {
+		if at, id, past, err = parseFindCursor(q.Cursor); err != nil {
+			return "", nil, err
+		}
+	}
+	var parts []string
+	// part takes what is between the names of a table and an order, of the times that q asks for.
+	part := func(text, table string, limit int, condition string, given ...any) {
+		var w Where
+		w.And(condition, given...)
+		received, mail := table+".received", map[string]string{"m": "m.id", "r": "r.mail"}[table]
+		if !q.From.IsZero() {
+			w.And(received+" >= ?", ceilMillis(q.From))
+		}
+		if !q.Until.IsZero() {
+			w.And(received+" < ?", ceilMillis(q.Until))
+		}
+		if q.Cursor != "" {
+			w.And("("+received+", "+mail+") <= (?, ?)", at, id)
+			if strings.Contains(text, "r.key") {
+				w.And("NOT (r.mail = ? AND r.key <= ?)", id, past)
+			}
+		}
+		parts = append(parts, fmt.Sprintf(text, w))
+		args = append(append(args, w.Args...), limit)
+	}
+	limit := FindLimit(q)
+	recipients := func(condition string, given ...any) {
+		part("SELECT * FROM (SELECT r.mail, r.key FROM "+d.Recipients+" r%s ORDER BY r.received DESC, r.mail DESC, r.key LIMIT ?) x", "r", limit, condition, given...)
+	}
+	// The one mail more is that of the cursor, which may have no recipient left.
+	mails := func(condition string, given ...any) {
+		part("SELECT a.mail, a.key FROM (SELECT m.id FROM "+d.Mails+" m%s AND EXISTS (SELECT 1 FROM "+d.Recipients+" e WHERE e.mail = m.id) ORDER BY m.received DESC, m.id DESC LIMIT ?) few "+
+			d.Join+" "+d.Recipients+" a ON a.mail = few.id", "m", limit+1, condition, given...)
+	}
+	key, message := suppress.Normalise(q.Name), strings.Trim(q.Name, "<> ")
+	recipients("r.key = ?", key)
+	recipients("r.named_key = ? AND r.named_key <> ''", key)
+	recipients("r.api_id = ? AND r.api_id <> ''", q.Name)
+	// A mail can have many recipients: these are taken in their order from the mails in theirs.
+	part("SELECT * FROM (SELECT r.mail, r.key FROM "+d.Mails+" m "+d.Join+" "+d.Recipients+" r ON r.mail = m.id%s ORDER BY m.received DESC, m.id DESC, r.key LIMIT ?) x",
+		"m", limit, "m.sender_key = ?", key)
+	mails("m.message_id = ? AND m.message_id <> ''", message)
+	if !strings.Contains(key, "@") { // a local part at any domain: nobody knows which one completed it then
+		first, end := key+"@", key+"A" // "A" follows "@"
+		recipients("r.key >= ? AND r.key < ?", first, end)
+		recipients("r.named_key >= ? AND r.named_key < ? AND r.named_key <> ''", first, end)
+		mails("m.sender_key >= ? AND m.sender_key < ?", first, end)
+	}
+	return strings.Join(parts, "\n\t\tUNION "), args, nil
+}
+
 // Find is the one statement of a search, for mails m and recipients r. Which index leads is
 // chosen here as far as the engine lets it, and not left to the planner, which cannot
 // know how many rows an address has.
@@ -199,8 +263,13 @@ func (d Dialect) Find(columns string, q history.Query) (sql string, args []any, 
 		from, lead, mail = fmt.Sprintf("%s r %s %s m ON m.id = r.mail", d.Recipients, d.Join, d.Mails), "r", "r.mail"
 	}
 	if q.Name != "" {
-		var named string
-		named, args = d.byName(q.Name)
+		named, of := d.byName(q.Name)
+		if nameAlone(q) {
+			if named, of, err = d.newestByName(q); err != nil {
+				return "", nil, err
+			}
+		}
+		args = of
 		from = fmt.Sprintf("(%s) n %s %s r ON r.mail = n.mail AND r.key = n.key %s %s m ON m.id = r.mail", named, d.Join, d.Recipients, d.Join, d.Mails)
 	}
 	w := Where{Args: args}
