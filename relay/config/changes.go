@@ -89,6 +89,8 @@ func (c *Config) facts() facts {
 			one.value, one.hidden = v.p.Reveal(), true
 		case hash:
 			one.value, one.hidden = *v.p, true
+		case hookURL:
+			one.value = *v.p // what differs may be what is not shown
 		}
 		name := c.nameOf(s.Path)
 		f.names = append(f.names, name)

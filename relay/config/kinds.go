@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/url"
 	"reflect"
 	"slices"
 	"strconv"
@@ -30,6 +31,9 @@ func kinds(field any, tag reflect.StructTag) settings.Value {
 			return hash{p, checkHash, "write a bcrypt hash in quotes; 'smtp2rest hash-password' makes one"}
 		case "token hash":
 			return hash{p, checkTokenHash, "write the hash of a token in quotes; 'smtp2rest token' makes both"}
+		}
+		if check == "hook url" {
+			return hookURL{text{p, checkOf(check)}}
 		}
 		return text{p, checkOf(check)}
 	case *[]string:
@@ -86,6 +90,22 @@ func (t text) Set(v any) error {
 }
 
 func (t text) Text() string { return settings.Quote(*t.p) }
+
+// hookURL is an address of the operator's own, whose path and query may be a secret.
+type hookURL struct{ text }
+
+// Text is what may be shown: where it leads to, and whether there is more.
+func (h hookURL) Text() string {
+	u, err := url.Parse(*h.p)
+	if err != nil || *h.p == "" {
+		return settings.Quote("")
+	}
+	shown := u.Scheme + "://" + u.Host
+	if strings.Trim(u.Path, "/") != "" || u.RawQuery != "" {
+		shown += "/…"
+	}
+	return settings.Quote(shown)
+}
 
 // secret is a secret. The file cannot set it (see readSecrets), unless the text is one
 // that need not be secret.

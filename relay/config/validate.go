@@ -482,6 +482,9 @@ func (l *loader) validateOperator(i int) {
 	if one.Name != "" && slices.ContainsFunc(all[:i], func(o Operator) bool { return o.Name == one.Name }) {
 		l.problem(prefix+".name", "found %s, which another operator has already", settings.Show(one.Name))
 	}
+	if i := slices.IndexFunc(all[:i], func(o Operator) bool { return o.Hash == one.Hash }); one.Hash != "" && i >= 0 {
+		l.problem(prefix+".token_hash", "is that of %s, too: who logs in with the token could be either; make a token for each", settings.Show(all[i].Name))
+	}
 }
 
 func (l *loader) validateWebhook() {
