@@ -33,9 +33,19 @@ func TestBench(t *testing.T) {
 		t.Errorf("%s", got.Out)
 	}
 
-	// Without its API the relay keeps mail that nobody gets meanwhile.
-	got = harness.Execute(t, env, "", "bench", address, "--smtp-sink", "127.0.0.1:0", "--count", "3", "--clients", "1", "--patience", "10ms")
-	if got.Code != 1 || !strings.Contains(got.Out, "3 mails accepted") || !strings.Contains(got.Out, "lost: 3;") {
+	// A relay that hands on to something else, or keeps mail that its API does not take,
+	// gets one mail and no more.
+	got = harness.Execute(t, env, "", "bench", address, "--smtp-sink", "127.0.0.1:0", "--count", "30", "--clients", "3", "--patience", "10ms")
+	if got.Code != 1 || !strings.Contains(got.Err, "the first mail was accepted and did not arrive") || got.Out != "" {
+		t.Errorf("%s", got.All())
+	}
+	got = harness.Execute(t, env, "", "queue", "list", "--json")
+	if n := strings.Count(got.Out, `"recipient"`); n > 1 {
+		t.Errorf("the relay has %d mails: %s", n, got.All())
+	}
+
+	// Without --api nobody knows to whom it hands on.
+	if got = harness.Execute(t, env, "", "bench", address, "--count", "1"); !strings.Contains(got.Err, "note: without --api or --smtp-sink") || !strings.Contains(got.Out, "1 mails accepted") {
 		t.Errorf("%s", got.All())
 	}
 }
@@ -52,6 +62,9 @@ func TestBenchUsage(t *testing.T) {
 		"bench 127.0.0.1:1 --mail /nowhere":     "text1k",
 		"bench a:1 --api :0 --smtp-sink :0":     "exclude",
 		"bench a:1 --time 0s":                   "neither",
+		"bench a:1 --count -1":                  "at least one",
+		"bench 127.0.0.1":                       "a host and a port",
+		"bench a:1 --rate NaN":                  "a rate of NaN",
 		"bench a:1 --api :0 --mail " + unmarked: "smtpbench-0000000000000000",
 	} {
 		if got := harness.Execute(t, harness.Environ(t), "", strings.Fields(args)...); got.Code != 2 || !strings.Contains(got.All(), want) {

@@ -105,7 +105,7 @@ func (c *client) transaction() error {
 	}
 	if refused != nil {
 		if err := c.say("RSET", '2'); err != nil {
-			return fmt.Errorf("RSET: %s", err)
+			return fmt.Errorf("%s, and then RSET: %s", refused, err)
 		}
 		return refused
 	}

@@ -12,8 +12,11 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -47,28 +50,49 @@ type Options struct {
 // Check returns what is wrong with the options.
 func (o Options) Check() error {
 	switch {
-	case o.Address == "":
-		return fmt.Errorf("no address")
+	case !isAddress(o.Address):
+		return fmt.Errorf("%q is not a host and a port, such as 127.0.0.1:2525", o.Address)
 	case o.Clients < 1:
 		return fmt.Errorf("%d clients: at least one is needed", o.Clients)
 	case o.Recipients < 1:
 		return fmt.Errorf("%d recipients: at least one is needed", o.Recipients)
-	case o.Count <= 0 && o.Time <= 0:
+	case o.Count < 0:
+		return fmt.Errorf("%d mails: at least one is needed", o.Count)
+	case o.Count == 0 && o.Time <= 0:
 		return fmt.Errorf("neither a number of mails nor a time")
-	case o.Rate < 0:
-		return fmt.Errorf("a rate of %g", o.Rate)
+	case o.Rate != 0 && !(o.Rate >= leastRate && o.Rate <= mostRate): // NaN is neither
+		return fmt.Errorf("a rate of %g: from %g to %g a second can be sent", o.Rate, leastRate, mostRate)
+	case !isMailbox(o.From), !isMailbox(o.To):
+		return fmt.Errorf("from %q to %q: write both as in user@example.com", o.From, o.To)
 	case !slices.Contains([]string{Plain, StartTLS, TLS}, o.Security):
 		return fmt.Errorf("TLS can be %s, %s or %s, not %q", Plain, StartTLS, TLS, o.Security)
 	}
 	return nil
 }
 
+// The rates that can be sent: a mail in a quarter of an hour, and more than any machine can.
+const leastRate, mostRate = .001, 1e6
+
+func isAddress(s string) bool {
+	host, port, err := net.SplitHostPort(s)
+	n, perr := strconv.ParseUint(port, 10, 16)
+	return err == nil && host != "" && perr == nil && n > 0
+}
+
+func isMailbox(s string) bool {
+	local, domain, ok := strings.Cut(s, "@")
+	return ok && local != "" && domain != "" && !strings.ContainsAny(s, "<> \t\r\n")
+}
+
 // Result is what came of a run.
 type Result struct {
 	Accepted uint64 // mails answered 250
+	// NotSent are mails that were due, with a rate, and for which no client was free
+	// before the end.
+	NotSent  int
 	Failures map[string]int
 	Took     time.Duration
-	waits    []time.Duration // of accepted mails, sorted
+	waits    []time.Duration // of accepted mails, and of those not sent until the end; sorted
 	ids      []uint64        // of accepted mails
 	prefix   uint32
 	copies   int // of each mail that must arrive
@@ -82,7 +106,8 @@ func (r *Result) Wait(share float64) time.Duration {
 	if len(r.waits) == 0 {
 		return 0
 	}
-	return r.waits[min(int(share*float64(len(r.waits))), len(r.waits)-1)]
+	rank := int(math.Ceil(share*float64(len(r.waits))-1e-9)) - 1 // .99 of 100 are 99, whatever its last bits say
+	return r.waits[min(max(rank, 0), len(r.waits)-1)]
 }
 
 // Failed returns the number of mails that were not accepted.
@@ -99,6 +124,7 @@ type run struct {
 	prefix uint32 // of the number of each mail, so that mail of other runs is not counted
 	began  time.Time
 	next   atomic.Uint64
+	sent   atomic.Int64 // mails that were begun
 
 	mu     sync.Mutex
 	result Result
@@ -115,20 +141,42 @@ func Run(ctx context.Context, o Options) (*Result, error) {
 	_, _ = rand.Read(prefix[:]) // never fails
 	r := &run{Options: o, prefix: binary.BigEndian.Uint32(prefix[:]), began: time.Now()}
 	r.result = Result{Failures: map[string]int{}, prefix: r.prefix, copies: o.Recipients}
+	limited := ctx
 	if o.Count == 0 {
-		limited, cancel := context.WithTimeout(ctx, o.Time)
+		var cancel func()
+		limited, cancel = context.WithTimeout(ctx, o.Time)
 		defer cancel()
-		ctx = limited
 	}
 	var clients sync.WaitGroup
 	for range o.Clients {
-		clients.Go(func() { r.client(ctx) })
+		clients.Go(func() { r.client(limited) })
 	}
 	clients.Wait()
 	r.result.Took = time.Since(r.began)
+	if o.Count == 0 && o.Rate > 0 && ctx.Err() == nil {
+		r.countNotSent()
+	}
 	r.result.Accepted = uint64(len(r.result.ids))
 	slices.Sort(r.result.waits)
 	return &r.result, nil
+}
+
+// countNotSent counts what was due before the end and not sent. A server that stops until
+// then would look fast otherwise: such a mail took at least until the end.
+func (r *run) countNotSent() {
+	for n := r.sent.Load(); ; n++ {
+		at := r.dueAt(uint64(n))
+		if at >= r.Time {
+			return
+		}
+		r.result.NotSent++
+		r.result.waits = append(r.result.waits, r.Time-at)
+	}
+}
+
+// dueAt is when a mail is due, from the beginning.
+func (r *run) dueAt(n uint64) time.Duration {
+	return time.Duration(float64(n) / r.Rate * float64(time.Second))
 }
 
 // due returns the number of the next mail and waits until it is to be sent. It returns
@@ -140,7 +188,7 @@ func (r *run) due(ctx context.Context) (n uint64, at time.Time, more bool) {
 	}
 	at = time.Now()
 	if r.Rate > 0 {
-		at = r.began.Add(time.Duration(float64(n) / r.Rate * float64(time.Second)))
+		at = r.began.Add(r.dueAt(n))
 		if early := time.Until(at); early > 0 {
 			timer := time.NewTimer(early)
 			defer timer.Stop()
@@ -151,6 +199,7 @@ func (r *run) due(ctx context.Context) (n uint64, at time.Time, more bool) {
 			}
 		}
 	}
+	r.sent.Add(1)
 	return n, at, true
 }
 

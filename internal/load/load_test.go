@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"math"
 	"net/http"
 	"os"
 	"strings"
@@ -153,5 +154,74 @@ func TestTheEndOfTheContextEndsTheRun(t *testing.T) {
 	defer cancel()
 	if r, err := Run(ctx, o); err != nil || r.Failed() != 0 {
 		t.Errorf("%v %+v", err, r)
+	}
+}
+
+// A rate that cannot be kept up shows in the times, also of what is never sent.
+func TestWhatIsDueAndNotSentCounts(t *testing.T) {
+	s := newSink(t, SinkOptions{SMTP: true, Delay: 200 * time.Millisecond})
+	o := options(t, s)
+	o.Clients, o.Count, o.Rate, o.Time = 1, 0, 1000, 300*time.Millisecond
+	r, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if sent := int(r.Accepted); sent > 10 || r.NotSent != 300-sent || r.Wait(.25) < 50*time.Millisecond {
+		t.Errorf("%d sent, %d not; a quarter took %v", sent, r.NotSent, r.Wait(.25))
+	}
+}
+
+func TestWait(t *testing.T) {
+	r := &Result{}
+	if r.Wait(.5) != 0 {
+		t.Error("nothing took a time")
+	}
+	for i := range 100 {
+		r.waits = append(r.waits, time.Duration(i+1))
+	}
+	for share, want := range map[float64]time.Duration{0: 1, .5: 50, .9: 90, .99: 99, .999: 100, 1: 100} {
+		if got := r.Wait(share); got != want {
+			t.Errorf("%v of 1 to 100 took %d, want %d", share, got, want)
+		}
+	}
+}
+
+func TestOptionsAreChecked(t *testing.T) {
+	s := newSink(t, SinkOptions{})
+	for name, change := range map[string]func(*Options){
+		"a number below 0":  func(o *Options) { o.Count, o.Time = -1, time.Second },
+		"no number at all":  func(o *Options) { o.Rate = math.NaN() },
+		"an endless rate":   func(o *Options) { o.Rate = math.Inf(1) },
+		"a rate of never":   func(o *Options) { o.Rate = 1e-300 },
+		"no port":           func(o *Options) { o.Address = "127.0.0.1" },
+		"IPv6 without [":    func(o *Options) { o.Address = "::1" },
+		"no host":           func(o *Options) { o.Address = ":25" },
+		"port 0":            func(o *Options) { o.Address = "127.0.0.1:0" },
+		"no domain":         func(o *Options) { o.To = "bob" },
+		"another recipient": func(o *Options) { o.To = "a@example.net>\r\nRCPT TO:<b@example.net" },
+	} {
+		o := options(t, s)
+		change(&o)
+		if o.Check() == nil {
+			t.Errorf("%s is taken", name)
+		}
+	}
+	o := options(t, s)
+	if o.Address = "[::1]:2525"; o.Check() != nil {
+		t.Error(o.Check())
+	}
+}
+
+// What looks like a number and is none does not hide the one that follows.
+func TestTheNumberIsFoundBehindAnotherMark(t *testing.T) {
+	s := newSink(t, SinkOptions{SMTP: true})
+	o := options(t, s)
+	o.Mail = NewMail([]byte("Subject: smtpbench-x smtpbench-\n\nsmtpbench-no\nsmtpbench-0000000000000000\n"))
+	r, err := Run(t.Context(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a := s.Check(t.Context(), r, time.Millisecond); a != (Arrivals{Exact: 50}) {
+		t.Errorf("%+v", a)
 	}
 }

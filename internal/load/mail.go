@@ -109,9 +109,14 @@ func numberOf(p []byte) (id uint64, ok bool) {
 
 // markedIn returns the number of the mail that a text holds.
 func markedIn(text []byte) (id uint64, ok bool) {
-	i := bytes.Index(text, []byte(mark))
-	if i < 0 {
-		return 0, false
+	for {
+		i := bytes.Index(text, []byte(mark))
+		if i < 0 {
+			return 0, false
+		}
+		text = text[i+len(mark):]
+		if id, ok := numberOf(text); ok {
+			return id, true
+		}
 	}
-	return numberOf(text[i+len(mark):])
 }

@@ -213,8 +213,10 @@ func readMail(in *bufio.Reader) (marked []byte, err error) {
 		if string(line) == ".\r\n" {
 			return marked, nil
 		}
-		if marked == nil && bytes.Contains(line, []byte(mark)) {
-			marked = bytes.Clone(line)
+		if marked == nil {
+			if _, ok := markedIn(line); ok {
+				marked = bytes.Clone(line)
+			}
 		}
 	}
 }

@@ -32,10 +32,12 @@ func benchCommand(t *terminal.Terminal) *cobra.Command {
 		Long: `Sends mail to any SMTP server by many connections, and says how many mails it took in
 a second and how long each took. With --api or --smtp-sink it also plays what the server
 hands the mail on to, and checks that each mail answered 250 arrived once for each
-recipient. Let the server hand on to nothing else: it would send all this mail.
+recipient. Let the server hand on to nothing else: it would send all this mail. So the
+first mail is sent alone, and no more before it has arrived.
 
 With --rate, mails are due at fixed times, and the time of a mail begins when it is due:
-a server that stops for a second makes all mails slow that were due in that second.
+a server that stops for a second makes all mails slow that were due in that second. What
+was due and could not be sent before the end is counted with the time until then.
 Without it, each client sends its next mail when the last one was answered.
 
 --mail is text1k, alt20k (text and HTML), att1m (an attachment), or a file; in a file,
@@ -72,6 +74,9 @@ It fails if mail was refused, lost or repeated.`,
 	asJSON := terminal.DeclareJSON(fs)
 	c.RunE = func(cmd *cobra.Command, args []string) error {
 		o.Address = args[0]
+		if f.api == "" && f.smtp == "" {
+			fmt.Fprintf(t.Err, "note: without --api or --smtp-sink, whatever %s hands mail on to gets all of it\n", o.Address)
+		}
 		report, err := f.run(cmd.Context(), o)
 		if err != nil {
 			return err
@@ -110,6 +115,9 @@ func (f benchFlags) run(ctx context.Context, o load.Options) (*benchReport, erro
 			return nil, err
 		}
 		defer sink.Close()
+		if err := f.first(ctx, o, sink); err != nil {
+			return nil, err
+		}
 	}
 	var before load.Usage
 	if f.pid != 0 {
@@ -136,6 +144,20 @@ func (f benchFlags) run(ctx context.Context, o load.Options) (*benchReport, erro
 	return report, nil
 }
 
+// first sends one mail alone. A server that hands on to something else, and be it the
+// real API, shall not get all the others.
+func (f benchFlags) first(ctx context.Context, o load.Options, sink *load.Sink) error {
+	o.Clients, o.Count, o.Rate = 1, 1, 0
+	result, err := load.Run(ctx, o)
+	if err != nil {
+		return err
+	}
+	if result.Accepted == 1 && sink.Check(ctx, result, f.patience).Missing > 0 {
+		return fmt.Errorf("the first mail was accepted and did not arrive at %s within %s, so no more were sent: does %s hand on to something else? --patience waits longer", sink.Address(), f.patience, o.Address)
+	}
+	return nil
+}
+
 func (f benchFlags) mail(o load.Options) (load.Mail, error) {
 	if slices.Contains(load.Kinds(), f.kind) {
 		return load.Typical(f.kind, o.From, o.To)
@@ -150,6 +172,7 @@ func (f benchFlags) mail(o load.Options) (load.Mail, error) {
 // benchReport is what --json prints.
 type benchReport struct {
 	Accepted uint64         `json:"accepted"`
+	NotSent  int            `json:"not_sent,omitempty"` // though they were due
 	Failures map[string]int `json:"failures,omitempty"` // by their words
 	Seconds  float64        `json:"seconds"`
 	Rate     float64        `json:"mails_per_second"`
@@ -179,7 +202,7 @@ type benchProcess struct {
 func newBenchReport(r *load.Result) *benchReport {
 	ms := func(share float64) float64 { return float64(r.Wait(share)) / float64(time.Millisecond) }
 	return &benchReport{
-		Accepted: r.Accepted, Failures: r.Failures, Seconds: r.Took.Seconds(), Rate: r.Rate(),
+		Accepted: r.Accepted, NotSent: r.NotSent, Failures: r.Failures, Seconds: r.Took.Seconds(), Rate: r.Rate(),
 		Wait: benchWait{ms(.5), ms(.9), ms(.99), ms(.999), ms(1)},
 	}
 }
@@ -192,6 +215,9 @@ func (b *benchReport) use(u load.Usage) {
 func (b *benchReport) print(t *terminal.Terminal) error {
 	_, err := fmt.Fprintf(t.Out, "%d mails accepted in %.1f s, %.0f a second\ntime of a mail: half %.1f ms, 90 %% %.1f, 99 %% %.1f, 99.9 %% %.1f, all %.1f\n",
 		b.Accepted, b.Seconds, b.Rate, b.Wait.P50, b.Wait.P90, b.Wait.P99, b.Wait.P999, b.Wait.Max)
+	if b.NotSent > 0 {
+		fmt.Fprintf(t.Out, "%d were due and not sent, because no client was free: their time is that until the end\n", b.NotSent)
+	}
 	for _, why := range slices.Sorted(maps.Keys(b.Failures)) {
 		fmt.Fprintf(t.Out, "%d failed: %s\n", b.Failures[why], why)
 	}
