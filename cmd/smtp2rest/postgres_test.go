@@ -31,7 +31,7 @@ type sharing struct {
 // shares starts a relay with a data directory of its own, for its socket.
 func shares(t *testing.T, env []string, url string) sharing {
 	env = append(append([]string{}, env...), "SMTP2REST_STORE_URL="+url, "SMTP2REST_DATA_DIR="+filepath.Join(t.TempDir(), "data"))
-	p := harness.Launch(t, env, "serve", "--config", harness.ConfigFile(t, "[[listener]]\naddress = \"127.0.0.1:0\"\n[delivery]\nretry_first = \"200ms\"\n"))
+	p := harness.Launch(t, env, "serve", "--config", harness.ConfigFile(t, "[[listener]]\naddress = \"127.0.0.1:0\"\n[api]\nrate = 50\n[delivery]\nretry_first = \"200ms\"\n"))
 	return sharing{p, env, p.Await(p.Err, `msg=listening address=(127\.0\.0\.1:\d+)`)}
 }
 
@@ -87,6 +87,11 @@ func TestServeWithPostgreSQL(t *testing.T) {
 	})
 	if st := two.status(t); len(st.Relays) != 2 || !st.Relays[0].Alive || st.Relays[0].Version == "" {
 		t.Errorf("the relays are %+v", st.Relays)
+	} else if p := st.Pace; p.Relays != 2 || p.Rate != 50 || p.Share <= 0 || p.Share >= 50 {
+		t.Errorf("the account's rate is %+v", p)
+	}
+	if r := harness.Execute(t, two.env, "", "status"); !strings.Contains(r.Out, "50 calls a second, as configured, ") || !strings.Contains(r.Out, " of them here, shared by 2 relays") {
+		t.Errorf("status says %+v", r)
 	}
 	refused := harness.Execute(t, two.env, "", "migrate", "--from", "env:SMTP2REST_STORE_URL", "--to", "sqlite:"+filepath.Join(t.TempDir(), "x"))
 	if refused.Code == 0 || !strings.Contains(refused.Err, "a relay runs on it") {
@@ -96,6 +101,13 @@ func TestServeWithPostgreSQL(t *testing.T) {
 	server.Stop()
 	if said := one.rcpt(t, "down+9@example.net"); said != "451 4.3.0 the queue cannot be reached, try again later" {
 		t.Errorf("without a database a mail that the API does not take is answered %q", said)
+	}
+	harness.PollUntil(t, "the share of the rate is over", func() bool {
+		r := harness.Execute(t, two.env, "", "status")
+		return strings.Contains(r.Out, "none of them here for")
+	})
+	if said := two.rcpt(t, "eve@example.net"); said != "451 4.3.0 the queue cannot be reached, try again later" {
+		t.Errorf("without a share of the rate a mail is answered %q", said)
 	}
 	harness.PollUntil(t, "status says that the database is gone", func() bool {
 		r := harness.Execute(t, one.env, "", "status")

@@ -58,13 +58,17 @@ func countsOf(s queue.Stats) Counts {
 }
 
 func paceOf(s pace.State) *Pace {
-	return &Pace{
+	p := &Pace{
 		PausedUntil: utc(s.PausedUntil), Rate: s.Rate, RateFound: s.Found, InFlight: s.InFlight,
 		Breaker: Breaker{
 			Open: s.Breaker.Open, Why: string(s.Breaker.Why), Cause: saidText(s.Breaker.Last),
 			Since: utc(s.Breaker.Since), ProbeAt: utc(s.Breaker.ProbeAt),
 		},
 	}
+	if s.Relays > 0 {
+		p.Share, p.Relays, p.Apart = s.Share, s.Relays, utc(s.Apart)
+	}
+	return p
 }
 
 func (v view) warmingOf(account string, d warm.DomainState) Warming {

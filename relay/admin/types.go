@@ -86,6 +86,9 @@ type Pace struct {
 	PausedUntil time.Time `json:"paused_until,omitzero"` // the API asked for it
 	Rate        float64   `json:"rate"`                  // calls a second; 0: not known
 	RateFound   bool      `json:"rate_found"`            // by the relay itself, not configured
+	Share       float64   `json:"share,omitzero"`        // this relay's part of the rate, where several relays share the account
+	Relays      int       `json:"relays,omitzero"`       // that share it, this one included
+	Apart       time.Time `json:"apart,omitzero"`        // since when this relay has no share, because the others cannot be asked
 	InFlight    int       `json:"in_flight"`
 	Breaker     Breaker   `json:"breaker"`
 }

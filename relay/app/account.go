@@ -87,6 +87,13 @@ func (d *daemon) buildAccount(ctx context.Context, name string, k kept, leavePro
 		}
 		saved.start(k.queue)
 		d.onStop(func(context.Context) error { saved.stop(); return nil })
+		if k.account != nil {
+			leave, err := a.pace.Share(ctx, k.account(name))
+			if err != nil {
+				return a, err
+			}
+			d.onStop(func(context.Context) error { leave(); return nil })
+		}
 		if err := loadMeter(ctx, a.warming, k.queue); err != nil {
 			return a, err
 		}

@@ -27,6 +27,7 @@ type kept struct {
 	history    history.Noter // the recorder, if there is one
 	suppressed *suppress.Split
 	relays     func(context.Context) ([]admin.Relay, error) // nil: nobody shares the store
+	account    func(name string) *store.Account             // nil: nobody shares the store
 	forwards   forward.Store                                // nil where nothing is kept, or the engine keeps no events
 	forwarder  *forward.Forwarder                           // nil without forwards
 }
@@ -86,7 +87,7 @@ func (d *daemon) openStore(ctx context.Context) (k kept, err error) {
 	onReload(d, "history", historyBounds, recorder.Prepare)
 	d.onStop(reconcile(history.Reconciliation{Store: s.Records, Queued: s.Queue.Get, Noter: recorder, Before: d.started}, log))
 
-	return kept{place: place, relays: relaysOf(s), queue: s.Queue, records: s.Records, recorder: recorder, history: recorder, suppressed: suppress.NewSplit(s.Records), forwards: s.Forwards, forwarder: forwarder}, nil
+	return kept{place: place, relays: relaysOf(s), account: s.Account, queue: s.Queue, records: s.Records, recorder: recorder, history: recorder, suppressed: suppress.NewSplit(s.Records), forwards: s.Forwards, forwarder: forwarder}, nil
 }
 
 // measureQueue says what is configured, so that an alert needs no copy of the settings.

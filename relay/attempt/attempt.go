@@ -347,7 +347,7 @@ func newMetrics(reg prometheus.Registerer) *metrics {
 	for _, result := range []string{"sent", "failed"} {
 		m.settled.WithLabelValues(result)
 	}
-	for _, why := range []pace.Why{pace.Rate, pace.Paused, pace.Down, pace.KeyBad, pace.Forbidden} {
+	for _, why := range []pace.Why{pace.Rate, pace.Paused, pace.Down, pace.KeyBad, pace.Forbidden, pace.Apart} {
 		m.postponed.WithLabelValues(whyLabel(why))
 	}
 	return m
@@ -363,6 +363,8 @@ func whyLabel(w pace.Why) string {
 		return "key_refused"
 	case pace.Forbidden:
 		return "forbidden"
+	case pace.Apart:
+		return "database_gone"
 	default:
 		return "rate_used_up"
 	}

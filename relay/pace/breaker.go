@@ -50,8 +50,13 @@ func (b *breaker) state() BreakerState {
 	return BreakerState{Open: true, Opened: b.opened, Why: b.why, Since: b.since, Last: b.last, ProbeAt: b.probeAt}
 }
 
-func (b *breaker) busy(now time.Time) *Busy {
-	return &Busy{Wait: max(b.probeAt.Sub(now), minPause), Why: b.why}
+// down is why a call has to wait for the breaker.
+func (p *Pacer) down(now time.Time) *Busy {
+	wait := max(p.breaker.probeAt.Sub(now), minPause)
+	if p.sharing != nil {
+		wait = min(wait, askAgain)
+	}
+	return &Busy{Wait: wait, Why: p.breaker.why}
 }
 
 // admit lets every call pass while the breaker is closed. While it is open, it
@@ -63,8 +68,8 @@ func (p *Pacer) admit() (probe bool, err error) {
 	if !b.open {
 		return false, nil
 	}
-	if b.probing || now.Before(b.probeAt) {
-		return false, b.busy(now)
+	if b.probing || now.Before(b.probeAt) || !p.sharing.mayProbe(now) {
+		return false, p.down(now)
 	}
 	b.probing = true
 	return true, nil
@@ -87,9 +92,10 @@ func (p *Pacer) Down() *Busy {
 		gap := min(firstGap<<min(n-1, 10), maxGap)
 		if soon := b.failedAt.Add(gap); soon.Before(b.probeAt) {
 			b.probeAt = soon
+			p.sharing.breakerChanged(false)
 		}
 	}
-	return b.busy(time.Now())
+	return p.down(time.Now())
 }
 
 // endProbe ends a probe without a call.
@@ -114,8 +120,14 @@ func (p *Pacer) learn(now time.Time, pass *Pass, out relay.Outcome) {
 	works := out.Kind.Settled() || out.Kind == relay.RateLimited
 	if p.breaker.open {
 		p.learnOpen(now, pass, out, works)
-	} else {
-		p.learnClosed(now, pass, out, works)
+		if pass.probe {
+			p.sharing.breakerChanged(true)
+		}
+		return
+	}
+	p.learnClosed(now, pass, out, works)
+	if p.breaker.open {
+		p.sharing.breakerChanged(false)
 	}
 }
 

@@ -74,13 +74,17 @@ func (p *Pacer) standInLine(ctx context.Context, probe bool) (*Pass, error) {
 func (p *Pacer) joinLine(ctx context.Context) *Busy {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if p.sharing.ended(time.Now()) {
+		return p.busyLocked()
+	}
 	if deadline, ok := ctx.Deadline(); ok && p.bucket != nil {
 		start := time.Now()
-		if p.until.After(start) {
-			start = p.until
+		if p.gate.until.After(start) {
+			start = p.gate.until
 		}
 		missing := float64(p.line+1) - p.bucket.TokensAt(start)
-		if start.Add(seconds(missing / float64(p.bucket.Limit()))).After(deadline) {
+		// Of a shared rate this relay has more as soon as it needs more.
+		if start.Add(seconds(missing / p.tuner.rate)).After(deadline) {
 			return p.busyLocked()
 		}
 	}
@@ -100,7 +104,7 @@ func (p *Pacer) TryEnter() *Pass {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	now := time.Now()
-	if p.line > 0 || p.breaker.open || now.Before(p.until) {
+	if p.line > 0 || p.breaker.open || now.Before(p.gate.until) || p.sharing.ended(now) {
 		return nil
 	}
 	select {
@@ -108,7 +112,7 @@ func (p *Pacer) TryEnter() *Pass {
 	default:
 		return nil
 	}
-	pass := &Pass{pacer: p, closings: p.closings}
+	pass := &Pass{pacer: p, closings: p.gate.closings}
 	if !p.spend(now, pass) {
 		p.slots.Return()
 		return nil
@@ -140,15 +144,17 @@ func (p *Pacer) take(pass *Pass) (time.Duration, error) {
 	now := time.Now()
 	switch {
 	case p.breaker.open && !pass.probe:
-		return 0, p.breaker.busy(now)
-	case now.Before(p.until):
-		return p.until.Sub(now), nil
+		return 0, p.down(now)
+	case p.sharing.ended(now):
+		return 0, p.busyLocked()
+	case now.Before(p.gate.until):
+		return p.gate.until.Sub(now), nil
 	case !p.spend(now, pass):
 		pass.waited = true
 		missing := 1 - p.bucket.TokensAt(now)
-		return max(seconds(missing/float64(p.bucket.Limit())), 1), nil
+		return p.sharing.untilToken(missing, float64(p.bucket.Limit())), nil
 	}
-	pass.closings = p.closings
+	pass.closings = p.gate.closings
 	return 0, nil
 }
 
@@ -157,12 +163,15 @@ func (p *Pacer) take(pass *Pass) (time.Duration, error) {
 // it full is the first after a quiet time, unless it waited for its token.
 func (p *Pacer) spend(now time.Time, pass *Pass) bool {
 	if p.bucket == nil {
+		p.sharing.called()
 		return true
 	}
 	pass.inUse = pass.waited || p.bucket.TokensAt(now) < float64(p.bucket.Burst())
 	if !p.bucket.AllowN(now, 1) {
+		p.sharing.lacked(now, p.tuner.rate)
 		return false
 	}
+	p.sharing.called()
 	if pass.inUse {
 		pass.used = now.Sub(p.last)
 	}
@@ -205,7 +214,7 @@ func seconds(s float64) time.Duration { return time.Duration(s * float64(time.Se
 func (p *Pacer) pause() time.Duration {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	return max(time.Until(p.until), 0)
+	return max(time.Until(p.gate.until), 0)
 }
 
 func (p *Pacer) busy() *Busy {
@@ -215,7 +224,10 @@ func (p *Pacer) busy() *Busy {
 }
 
 func (p *Pacer) busyLocked() *Busy {
-	if wait := time.Until(p.until); wait > 0 {
+	if p.sharing.ended(time.Now()) {
+		return &Busy{Wait: soonest, Why: Apart}
+	}
+	if wait := time.Until(p.gate.until); wait > 0 {
 		return &Busy{Wait: wait, Why: Paused}
 	}
 	return &Busy{Wait: minPause, Why: Rate}

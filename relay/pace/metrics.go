@@ -56,8 +56,10 @@ func newMetrics(reg prometheus.Registerer, p *Pacer) *metrics {
 		func(s State) float64 { return unix(s.Breaker.Opened) })
 	gauge("smtp2rest_pace_paused_until_timestamp_seconds", "Until when the API asked to be paused (429, Retry-After), as Unix time; 0 if it did not.",
 		func(s State) float64 { return unix(s.PausedUntil) })
-	gauge("smtp2rest_pace_rate_calls_per_second", "Calls a second that are made at most: the configured rate, or the one found; 0 while none is known and none needed.",
+	gauge("smtp2rest_pace_rate_calls_per_second", "Calls a second that are made to the account at most: the configured rate, or the one found; 0 while none is known and none needed.",
 		func(s State) float64 { return s.Rate })
+	gauge("smtp2rest_pace_share_calls_per_second", "Calls a second of that rate that are this relay's: all of them, unless several relays share the account.",
+		func(s State) float64 { return s.Share })
 	gauge("smtp2rest_pace_rate_found", "1 if the relay found that rate from the API's 429s, 0 if it is configured or there is none.",
 		func(s State) float64 { return oneIf(s.Found) })
 	gauge("smtp2rest_pace_bucket_calls", "Calls that could be made at once, by the rate alone; 0 while it is used up or not known.",

@@ -8,6 +8,7 @@ package pace
 import (
 	"fmt"
 	"log/slog"
+	"math"
 	"sync"
 	"time"
 
@@ -53,13 +54,11 @@ type Pacer struct {
 	line     int           // callers in line, the first included
 	bucket   *rate.Limiter // nil: no rate is known, and none was needed so far
 	last     time.Time     // when the last token was taken, or the bucket emptied
-	until    time.Time     // the gate is closed until then
-	closings int           // counts how often the gate was closed
-	inARow   int           // 429s in a row, counted once for each time the gate closed
-	tuner    tuner         // finds the rate
+	gate     gate
+	tuner    tuner // finds the rate
 	breaker  breaker
-
 	suspects suspects
+	sharing  *sharing // nil: no other relay uses the account
 }
 
 // New returns a Pacer with an open gate, a full bucket and a closed breaker.
@@ -95,6 +94,9 @@ const (
 	Rate   Why = "the account's rate is used up"
 	Paused Why = "the API said 429 and is left alone"
 	Down   Why = "the API is down"
+	// Apart: what this relay was given of the rate is over, and the ledger of the
+	// relays that share the account cannot be reached for more.
+	Apart  Why = "the relays that share the account cannot be asked for a share of its rate"
 	KeyBad Why = "the API refuses the key"
 	// Forbidden is a 403. It is about the key or about one sender; which of them is
 	// known when another sender's mail gets through.
@@ -122,48 +124,35 @@ func (pass *Pass) Leave(out relay.Outcome) {
 	now := time.Now()
 	p.learn(now, pass, out)
 	if out.Kind == relay.RateLimited {
-		p.closeGate(now, pass, out.RetryAfter)
+		p.closeGate(rejection{now, pass.closings, pass.inUse, out.RetryAfter})
 		return
 	}
-	if out.Status != 0 && pass.closings == p.closings {
-		p.inARow = 0
+	if out.Status != 0 && pass.closings == p.gate.closings {
+		p.gate.inARow = 0
+		p.sharing.answered(pass, out.Kind.Settled(), p.tuner.rate)
 	}
-	if out.Kind.Settled() && pass.closings == p.closings {
+	if out.Kind.Settled() && pass.closings == p.gate.closings && p.sharing == nil {
 		p.tuner.answered(pass.inUse, pass.used)
 		p.retune(now)
 	}
 }
 
-// closeGate pauses all calls. Calls that were in flight together get their 429s
-// together. So a 429 only counts as a further one in a row, and doubles the pause,
-// if its call began after the last pause.
-func (p *Pacer) closeGate(now time.Time, pass *Pass, retryAfter time.Duration) {
-	pause := min(max(retryAfter, minPause), p.opt.MaxPause)
-	if pass.closings == p.closings {
-		for range min(p.inARow, doublings) {
-			pause = min(pause*2, p.opt.MaxPause)
-		}
-		// Only the first 429 in a row says something about the rate: after
-		// a pause there was just one call.
-		if p.inARow == 0 {
-			p.tuner.limited(now, pass.inUse, retryAfter)
-		}
-		p.inARow++
-		p.closings++
+// closeGate pauses all calls.
+func (p *Pacer) closeGate(r rejection) {
+	began, longer := p.gate.close(r, p.opt.MaxPause, &p.tuner)
+	if began {
 		p.metrics.pauses.Inc()
 	}
-	until := now.Add(pause)
-	if until.Before(p.until) {
+	if began || longer {
+		p.sharing.limited(r)
+	}
+	if !longer {
 		return
 	}
-	p.opt.Log.Warn("the API answered 429: calls are paused", "for", pause, "in_a_row", p.inARow, "rate", p.tuner.rate)
-	if now.Before(p.until) {
-		pause = until.Sub(p.until)
-	}
-	p.tuner.paused += pause
-	p.pauseUntil(until)
+	p.opt.Log.Warn("the API answered 429: calls are paused", "for", p.gate.until.Sub(r.at), "in_a_row", p.gate.inARow, "rate", p.tuner.rate)
+	p.emptyBucket(p.gate.until)
 	if p.opt.Paused != nil {
-		p.opt.Paused(p.until, p.found())
+		p.opt.Paused(p.gate.until, p.found())
 	}
 }
 
@@ -180,32 +169,36 @@ func (p *Pacer) Resume(until time.Time, found float64) {
 	// The longest pause may have been made shorter since. From here on the
 	// monotonic clock counts.
 	until = now.Add(min(until.Sub(now), p.opt.MaxPause))
-	if until.After(p.until) {
-		p.closings++
-		p.pauseUntil(until)
+	if until.After(p.gate.until) {
+		p.gate.closings++
+		p.gate.until = until
+		p.emptyBucket(until)
 	}
-}
-
-func (p *Pacer) pauseUntil(until time.Time) {
-	p.until = until
-	p.emptyBucket(until)
 }
 
 // emptyBucket makes the bucket empty at the given time. A full one would send a
 // burst at the very moment when the API allows one call again.
 func (p *Pacer) emptyBucket(at time.Time) {
-	if r := p.tuner.rate; r > 0 {
-		p.bucket = rate.NewLimiter(rate.Limit(r), p.burst())
+	if p.tuner.rate > 0 {
+		p.bucket = rate.NewLimiter(rate.Limit(p.limit()), p.burst())
 		p.bucket.AllowN(at, p.bucket.Burst())
 	}
 	p.last = at
 }
 
+// limit returns this relay's part of the rate; 0 if none is needed, or it has no part.
+func (p *Pacer) limit() float64 {
+	if p.sharing != nil {
+		return p.sharing.share
+	}
+	return p.tuner.rate
+}
+
 // retune applies the rate of the tuner to the bucket.
 func (p *Pacer) retune(now time.Time) {
-	r := p.tuner.rate
+	r := p.limit()
 	switch {
-	case r == 0:
+	case p.tuner.rate == 0:
 		p.bucket = nil
 	case p.bucket == nil:
 		p.emptyBucket(now)
@@ -218,7 +211,7 @@ func (p *Pacer) retune(now time.Time) {
 // found returns the rate that was found; 0 if the configured one is in force or
 // there is none.
 func (p *Pacer) found() float64 {
-	if p.tuner.rate == p.opt.Rate {
+	if p.tuner.rate == p.tuner.configured {
 		return 0
 	}
 	return p.tuner.rate
@@ -227,17 +220,24 @@ func (p *Pacer) found() float64 {
 // burst returns a tenth of a second's worth of a rate that was found. The burst
 // that the provider allows is not known, and its 429s would blur the rate.
 func (p *Pacer) burst() int {
-	if p.tuner.rate == p.opt.Rate {
-		return p.opt.Burst
+	burst := float64(p.opt.Burst)
+	if p.tuner.rate != p.opt.Rate {
+		burst = p.tuner.rate / 10
 	}
-	return max(int(p.tuner.rate/10), 1)
+	if p.sharing != nil && p.tuner.rate > 0 {
+		burst = math.Round(burst * p.sharing.share / p.tuner.rate)
+	}
+	return max(int(burst), 1)
 }
 
 // State is the state of the pacer, for people and metrics.
 type State struct {
 	PausedUntil time.Time // zero when the gate is open
-	Rate        float64   // calls per second; 0 when none is known
+	Rate        float64   // the account's, in calls per second; 0 when none is known
 	Found       bool      // the rate was found, not configured
+	Share       float64   // this relay's part of the rate, which is all of it when no other relay uses the account
+	Relays      int       // that use the account, this one included; 0 when they do not share it
+	Apart       time.Time // since when this relay has no share, because the ledger is out of reach; zero when it has one
 	Tokens      float64   // calls that could be made at once, by the rate alone; 0 if none is known
 	Waiting     int       // callers in line
 	InFlight    int
@@ -248,14 +248,15 @@ type State struct {
 func (p *Pacer) State() State {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	s := State{Rate: p.tuner.rate, Found: p.found() > 0, Waiting: p.line, InFlight: p.slots.Taken(), Breaker: p.breaker.state()}
+	s := State{Rate: p.tuner.rate, Found: p.found() > 0, Share: p.limit(), Waiting: p.line, InFlight: p.slots.Taken(), Breaker: p.breaker.state()}
 	now := time.Now()
 	if p.bucket != nil {
 		s.Tokens = max(p.bucket.TokensAt(now), 0)
 	}
-	if now.Before(p.until) {
-		s.PausedUntil = p.until
+	if now.Before(p.gate.until) {
+		s.PausedUntil = p.gate.until
 	}
+	p.sharing.describe(now, &s)
 	return s
 }
 
@@ -294,9 +295,10 @@ func (p *Pacer) use(s Settings) {
 		p.tuner = tuner{}
 		p.tuner.resume(found)
 	}
+	p.sharing.wake()
 	p.retune(now)
 	if p.bucket != nil { // the burst alone may have changed
-		p.bucket.SetLimit(rate.Limit(p.tuner.rate))
+		p.bucket.SetLimit(rate.Limit(p.limit()))
 		p.bucket.SetBurst(p.burst())
 	}
 }
@@ -308,5 +310,6 @@ func (p *Pacer) Probe() {
 	defer p.mu.Unlock()
 	if b := &p.breaker; b.open {
 		b.gap, b.probeAt = firstGap, time.Now()
+		p.sharing.breakerChanged(false)
 	}
 }

@@ -165,8 +165,8 @@ func TestA429StormDoublesOnce(t *testing.T) {
 		}
 		passes[0].pacer.mu.Lock()
 		defer passes[0].pacer.mu.Unlock()
-		if p.inARow != 1 {
-			t.Errorf("counted %d 429s in a row, want 1", p.inARow)
+		if p.gate.inARow != 1 {
+			t.Errorf("counted %d 429s in a row, want 1", p.gate.inARow)
 		}
 	})
 }

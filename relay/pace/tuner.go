@@ -56,12 +56,21 @@ func (t *tuner) configure(rate float64) { t.configured, t.rate = rate, rate }
 // answered counts a call that the account allowed. If the whole rate was in use,
 // used is the time since the call before.
 func (t *tuner) answered(inUse bool, used time.Duration) {
-	t.lately++
-	if t.ceiling == 0 || !inUse {
+	if inUse {
+		t.count(1, 1, used)
+	} else {
+		t.count(1, 0, 0)
+	}
+}
+
+// count is answered for several calls, of which the whole rate was in use at some.
+func (t *tuner) count(answers, inUse int, used time.Duration) {
+	t.lately += answers
+	if t.ceiling == 0 || inUse == 0 {
 		return
 	}
 	t.used += used
-	t.allowed++
+	t.allowed += inUse
 	t.update()
 }
 

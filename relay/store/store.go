@@ -92,6 +92,9 @@ type Store struct {
 	RecordsErr error
 	// Relays are those that share it. It is nil for an engine of one relay.
 	Relays func(context.Context) ([]Relay, error)
+	// Account is where they share what they know of an account at the provider. It is
+	// nil for an engine of one relay.
+	Account func(name string) *Account
 	// Forwards is what is to be posted to endpoints. It is nil without Records, and
 	// where the engine keeps none.
 	Forwards forward.Store
@@ -102,6 +105,10 @@ type Store struct {
 
 // Relay is one of several that share a store.
 type Relay = postgres.Relay
+
+// Account is what relays that share a store know of an account at the provider. It
+// implements pace.Ledger.
+type Account = postgres.Account
 
 // SQLite is the URL of a data directory.
 func SQLite(dir string) string { return "sqlite:" + dir }
@@ -190,7 +197,7 @@ func openPostgres(ctx context.Context, url string, o Options) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Store{Relays: db.Relays}
+	s := &Store{Relays: db.Relays, Account: db.Account}
 	if o.Part != OnlyRecords {
 		q, err := postgres.NewQueue(ctx, db)
 		if err != nil {

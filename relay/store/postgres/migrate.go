@@ -23,7 +23,7 @@ var (
 // upgraded. So a migration only adds (expand): what the version before uses is
 // removed by the next migration but one (contract), and a function that changes gets
 // a new name.
-var migrations = [...]string{queueSchema, recordsSchema}
+var migrations = [...]string{queueSchema, recordsSchema, accountsSchema}
 
 // migrationLock is the advisory lock of whoever converts: "smtp2rst".
 const migrationLock = 0x736d747032727374

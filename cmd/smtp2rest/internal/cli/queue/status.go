@@ -201,10 +201,24 @@ func apiText(p admin.Pace) string {
 func rateText(p admin.Pace) string {
 	switch {
 	case p.Rate == 0:
-		return "not limited so far"
+		return "not limited so far" + shareText(p)
 	case p.RateFound:
-		return fmt.Sprintf("%.4g calls a second, found by trying", p.Rate)
+		return fmt.Sprintf("%.4g calls a second, found by trying%s", p.Rate, shareText(p))
 	default:
-		return fmt.Sprintf("%.4g calls a second, as configured", p.Rate)
+		return fmt.Sprintf("%.4g calls a second, as configured%s", p.Rate, shareText(p))
+	}
+}
+
+// shareText says what of the rate is this relay's, where several share it.
+func shareText(p admin.Pace) string {
+	switch {
+	case p.Relays == 0:
+		return ""
+	case !p.Apart.IsZero():
+		return fmt.Sprintf(", none of them here for %s, because the database cannot be asked for a share", terminal.Age(p.Apart))
+	case p.Rate == 0:
+		return ", shared by " + terminal.Counted(p.Relays, "relay")
+	default:
+		return fmt.Sprintf(", %.3g of them here, shared by %s", p.Share, terminal.Counted(p.Relays, "relay"))
 	}
 }
