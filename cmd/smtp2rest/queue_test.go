@@ -196,7 +196,7 @@ func TestQueueChanges(t *testing.T) {
 		{"release --all", "4 recipients released.\n", 0},
 		{"retry --state failed", "1 recipient due now.\n", 0},
 		{"flush", "7 recipients due now.\n", 0},
-		{"drop ba1", "there is nobody to ask: say --yes", 2},
+		{"drop ba1", "no terminal to ask at; use --yes to confirm", 2},
 		{"drop ba1 ba2 --yes", "1 recipient dropped.\n", 0},
 		{"drop --yes", "say what to drop", 2},
 		{"drop --yes --limit 1", "there is no flag --limit", 2},

@@ -58,7 +58,7 @@ func (c *client) send(ctx context.Context, id uint64) (err error) {
 		}
 	}
 	_ = c.conn.SetDeadline(time.Now().Add(replyTime))
-	c.Mail.number(c.mail, id)
+	c.Mail.setID(c.mail, id)
 	if err := c.transaction(); err != nil {
 		return err
 	}

@@ -127,9 +127,9 @@ func TestDots(t *testing.T) {
 	if got, want := string(m.text), "Subject: x\r\n\r\n..\r\n...two\r\nsmtpbench-0000000000000000 smtpbench-x\r\n.\r\n"; got != want {
 		t.Errorf("%q, want %q", got, want)
 	}
-	m.number(m.text, 0xabc)
-	if id, ok := markedIn(m.text); !ok || id != 0xabc || len(m.numbers) != 1 {
-		t.Errorf("%x %v %v", id, ok, m.numbers)
+	m.setID(m.text, 0xabc)
+	if id, ok := markedIn(m.text); !ok || id != 0xabc || len(m.ids) != 1 {
+		t.Errorf("%x %v %v", id, ok, m.ids)
 	}
 }
 

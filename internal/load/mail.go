@@ -10,17 +10,17 @@ import (
 	"strings"
 )
 
-// mark is followed by the number of a mail, in hexadecimal. It is in the subject, because
-// that reaches every API, and in the Message-ID.
+// mark comes before the id of a copy of a mail: sixteen hexadecimal digits. It is in the
+// subject, because every API takes that, and in the Message-ID.
 const mark = "smtpbench-"
 
 // Mail is a mail to send, with its final dot.
 type Mail struct {
-	text    []byte
-	numbers []int // where the number is written
+	text []byte
+	ids  []int // the offsets in text at which the id is written
 }
 
-// Kinds are the names of the mails that Typical makes.
+// Kinds returns the kinds of mail that Typical makes.
 func Kinds() []string { return []string{"text1k", "alt20k", "att1m"} }
 
 // Typical returns a mail as programs send them: a text of 1 KiB, text and HTML of 20 KiB
@@ -50,11 +50,11 @@ func Typical(kind, from, to string) (Mail, error) {
 		b.WriteString("--frontier--\r\n")
 		return NewMail([]byte(b.String())), nil
 	}
-	return Mail{}, fmt.Errorf("there is no mail %q: %s", kind, strings.Join(Kinds(), ", "))
+	return Mail{}, fmt.Errorf("unknown kind of mail %q; the kinds are %s", kind, strings.Join(Kinds(), ", "))
 }
 
-// NewMail prepares a mail for sending. Where it has mark and sixteen digits, the number
-// of each copy is written.
+// NewMail prepares a mail for sending. Each copy gets an id of its own wherever the mail
+// has mark and sixteen hexadecimal digits.
 func NewMail(text []byte) Mail {
 	text = bytes.ReplaceAll(bytes.ReplaceAll(text, []byte("\r\n"), []byte("\n")), []byte("\n"), []byte("\r\n"))
 	text = bytes.ReplaceAll(append([]byte("\r\n"), text...), []byte("\r\n."), []byte("\r\n.."))[2:]
@@ -67,33 +67,33 @@ func NewMail(text []byte) Mail {
 		if i < 0 {
 			return m
 		}
-		if at += i + len(mark); isNumber(m.text[at:]) {
-			m.numbers = append(m.numbers, at)
+		if at += i + len(mark); hasID(m.text[at:]) {
+			m.ids = append(m.ids, at)
 		}
 	}
 }
 
 // Marked reports whether the copies can be told apart.
-func (m Mail) Marked() bool { return len(m.numbers) > 0 }
+func (m Mail) Marked() bool { return len(m.ids) > 0 }
 
-// number writes a mail's number into text, which is a copy of m's.
-func (m Mail) number(text []byte, id uint64) {
+// setID writes the id of a copy into its text.
+func (m Mail) setID(text []byte, id uint64) {
 	var b [8]byte
 	for i := range b {
 		b[i] = byte(id >> (56 - 8*i))
 	}
-	for _, at := range m.numbers {
+	for _, at := range m.ids {
 		hex.Encode(text[at:], b[:])
 	}
 }
 
-func isNumber(p []byte) bool {
-	_, ok := numberOf(p)
+func hasID(p []byte) bool {
+	_, ok := parseID(p)
 	return ok
 }
 
-// numberOf reads sixteen hexadecimal digits.
-func numberOf(p []byte) (id uint64, ok bool) {
+// parseID reads an id: sixteen hexadecimal digits.
+func parseID(p []byte) (id uint64, ok bool) {
 	var b [8]byte
 	if len(p) < 16 {
 		return 0, false
@@ -107,7 +107,7 @@ func numberOf(p []byte) (id uint64, ok bool) {
 	return id, true
 }
 
-// markedIn returns the number of the mail that a text holds.
+// markedIn returns the id of the copy that a text has.
 func markedIn(text []byte) (id uint64, ok bool) {
 	for {
 		i := bytes.Index(text, []byte(mark))
@@ -115,7 +115,7 @@ func markedIn(text []byte) (id uint64, ok bool) {
 			return 0, false
 		}
 		text = text[i+len(mark):]
-		if id, ok := numberOf(text); ok {
+		if id, ok := parseID(text); ok {
 			return id, true
 		}
 	}

@@ -106,7 +106,8 @@ func (d *daemon) buildAccount(ctx context.Context, name string, k kept, leavePro
 	return a, nil
 }
 
-// several reports whether there is more than one account. Nobody who has one sees the word.
+// several reports whether there is more than one account. With only one, no log, metric or
+// status mentions accounts.
 func (d *daemon) several() bool { return len(d.config().Accounts) > 0 }
 
 // logOf returns the log of an account.
@@ -133,7 +134,7 @@ func (d *daemon) connection(s clientSettings, metrics prometheus.Registerer) (c 
 	return c, err
 }
 
-// prepareClient has the API tested at once: the right key, or another address, may mend it.
+// prepareClient has the API tested at once: the right key, or another address, may end the trouble.
 func (d *daemon) prepareClient(client provider.AccountClient, p *pace.Pacer, s clientSettings) (apply func(), err error) {
 	c, err := d.connection(s, nil) // Prepare leaves the metrics
 	if err != nil {

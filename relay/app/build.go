@@ -31,9 +31,9 @@ type core struct {
 	events   webhook.Handlers
 }
 
-// build makes the relay from top to bottom: what is kept, the way to the API, the
-// queue's workers, and what takes mail. Nobody can reach any of it before listen. After
-// an error what was built is ended by stop.
+// build makes the relay from top to bottom: the store, the accounts, the queue's workers,
+// and intake. Nothing is reachable before listen. After an error, stop ends the parts that
+// were built.
 func (d *daemon) build(ctx context.Context) (*core, error) {
 	c, log := d.config(), d.opt.Log
 	onReload(d, "log", func(c *config.Config) logs.Settings { return c.Log }, d.prepareLog)
@@ -181,8 +181,8 @@ func (d *daemon) others(accounts []account, marks queue.Marks) map[string]intake
 	return m
 }
 
-// endCalls has fresh mail that comes late in the drain begin no call that the end would cut
-// off: it is queued instead.
+// endCalls makes sure that fresh mail begins no call which the end of the drain would cut
+// off: late in the drain, mail is queued instead.
 func (d *daemon) endCalls(drain context.Context, in *intake.Intake) {
 	by, bounded := drain.Deadline()
 	if !bounded {
@@ -199,14 +199,14 @@ func (m backlogMemory) Hold(ctx context.Context, n int64) error {
 	return m.Share.Hold(ctx, budget.Backlog, n)
 }
 
-// listen lets the outside in: operators, supervisors and monitoring first, so that they can
-// ask how the rest gets on, then clients, and then the provider's events: mail is there
-// before the news of it. reload is what an operator can ask for.
+// listen opens the sockets: first those for operators and monitoring, so that they can watch
+// the start, then those for clients, and then the one for the provider's events. reload is
+// what an operator's reload calls.
 func (d *daemon) listen(ctx context.Context, core *core, reload func(context.Context) (admin.Reload, error)) error {
 	operators := d.operators(core, reload)
 	page := d.newPage(operators)
 	if err := d.openSocket(ctx, operators, page); err != nil {
-		// Mail goes before comfort: the queue can be looked at when it stops.
+		// Mail matters more than the admin socket: a stopped relay's queue can be read without it.
 		level := slog.LevelError
 		if d.config().Admin.Address != "" {
 			level = slog.LevelWarn
@@ -254,7 +254,7 @@ func (d *daemon) listen(ctx context.Context, core *core, reload func(context.Con
 	}})
 }
 
-// begin has a part begin by what it does at a reload.
+// begin starts a part in the way in which a reload changes it.
 func (d *daemon) begin(ctx context.Context, h hook) error {
 	ready, err := h.prepare(ctx, d.config())
 	if err != nil {

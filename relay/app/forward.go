@@ -44,11 +44,11 @@ func (d *daemon) buildForwarder(s forward.Store) (*forward.Forwarder, error) {
 	return f, nil
 }
 
-// forwardWarnings tell of endpoints that do not get what they should.
+// forwardWarnings are about endpoints that do not take events, or lose some.
 func forwardWarnings(ctx context.Context, s forward.Store, troubles []forward.Trouble, configured []config.Forward, now time.Time) []admin.Warning {
 	counts, err := s.CountForwards(ctx)
 	if err != nil {
-		return nil // of records that cannot be read another warning tells
+		return nil // another warning says that the records cannot be read
 	}
 	var warnings []admin.Warning
 	warn := func(endpoint, cause, what, why, do string, count int64, since time.Time) {
@@ -58,11 +58,11 @@ func forwardWarnings(ctx context.Context, s forward.Store, troubles []forward.Tr
 		c := counts[t.Name]
 		if t.Err != nil {
 			warn(t.Name, admin.CauseForward, fmt.Sprintf("%s for %s wait", events(c.Pending), t.Name), "the endpoint takes none: "+t.Err.Error(),
-				"see to the endpoint, or to its address and secret in [[forward]]; they are posted when it is back", c.Pending, t.Since.Round(0).UTC())
+				"check the endpoint, and its url and secret in [[forward]]; the events are posted when it answers again", c.Pending, t.Since.Round(0).UTC())
 		}
 		if t.Lost > 0 && now.Sub(t.LostAt) < untoldFor {
 			warn(t.Name, admin.CauseForwardLost, fmt.Sprintf("%s for %s were lost since the start", events(int64(t.Lost)), t.Name), "forward.max_pending of them waited",
-				"see to the endpoint, or raise max_pending; what is lost is in the history still", int64(t.Lost), time.Time{})
+				"check the endpoint, or raise max_pending; the history still has what was lost", int64(t.Lost), time.Time{})
 		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(counts)) {

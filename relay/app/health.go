@@ -86,11 +86,12 @@ func firstError(ctx context.Context, checks []func(context.Context) error) error
 	return nil
 }
 
-// writeTime is what one write may take. A disk that fails says so; one write that
-// lasts so long is not helped by waiting.
+// writeTime is the longest time for one write. A disk that fails returns an error; a write
+// that takes longer than this hangs.
 const writeTime = time.Minute
 
-// writes is why the storage hangs, if it is at one write since then; zero is at none.
+// writes returns an error if the write that began at since takes too long. The zero Time
+// means that there is none.
 func writes(since time.Time) error {
 	if !since.IsZero() && time.Since(since) > writeTime {
 		return fmt.Errorf("the storage hangs: it is at one write since %s", since.UTC().Format(time.RFC3339))

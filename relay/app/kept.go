@@ -90,7 +90,8 @@ func (d *daemon) openStore(ctx context.Context) (k kept, err error) {
 	return kept{place: place, relays: relaysOf(s), account: s.Account, queue: s.Queue, records: s.Records, recorder: recorder, history: recorder, suppressed: suppress.NewSplit(s.Records), forwards: s.Forwards, forwarder: forwarder}, nil
 }
 
-// measureQueue says what is configured, so that an alert needs no copy of the settings.
+// measureQueue adds the limits of the queue as metrics, so that alerts need no copy of the
+// settings.
 func (d *daemon) measureQueue(q store.Queue) {
 	d.gauge("queue_mails_limit", "How many mails the queue may hold (queue.max_mails); 0 is no bound.", func() float64 { return float64(d.config().Queue.MaxMails) })
 	d.gauge("queue_bytes_limit", "How many bytes the mails in the queue may have (queue.max_size); 0 is no bound.", func() float64 { return float64(d.config().Queue.MaxBytes) })

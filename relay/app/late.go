@@ -11,7 +11,8 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
 )
 
-// written is the history with what is noted and not written yet.
+// written is the record of the history, with a Flush that writes the facts which still wait
+// in memory.
 type written struct {
 	store.Records
 	recorder *history.Recorder
@@ -20,7 +21,7 @@ type written struct {
 // Flush implements deliver.Records.
 func (w written) Flush(ctx context.Context) error { return w.recorder.Flush(ctx) }
 
-// taker takes the provider's events and tells the senders of what failed.
+// taker takes the provider's events, and tells senders of mail that bounced late.
 type taker struct {
 	account string
 	*suppress.List

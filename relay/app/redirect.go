@@ -30,7 +30,7 @@ func redirections(c *config.Config) (list []string) {
 	return list
 }
 
-// prepareRedirections has it said loudly when a reload changes it.
+// prepareRedirections logs a warning when a reload changes where mail is redirected to.
 func (d *daemon) prepareRedirections(list []string) (apply func(), err error) {
 	return func() {
 		d.tellRedirections(list)

@@ -12,10 +12,9 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/logs"
 )
 
-// hook is where one part of the daemon takes part in a reload. What a new part
-// takes from the configuration it takes in a function of its own, which the
-// start uses as well, and hooks in here; a test fails for a setting that none
-// of the hooks takes and whose field has no tag that says why it takes a restart.
+// hook is how one part of the daemon takes part in a reload. A part has a function that
+// returns its settings from a configuration; the start uses the same function. A test fails
+// for a setting that no hook takes, unless the setting's tag says why it needs a restart.
 type hook struct {
 	name string
 	// settings is what the part takes from a configuration. Only a test reads
@@ -68,10 +67,10 @@ func (d *daemon) reload(ctx context.Context, next *config.Config) ([]config.Chan
 	return changes, nil
 }
 
-// errNoReload is of a daemon that nobody told where its configuration is.
+// errNoReload is returned by a daemon without Options.Load.
 var errNoReload = errors.New("this daemon cannot load its configuration again")
 
-// errBetween is of a daemon that has no configuration in force to replace.
+// errBetween is returned while no configuration is in force that could be replaced.
 var errBetween = errors.New("the daemon is starting or being stopped")
 
 // Reload loads the configuration again and goes on with it: all of it, or

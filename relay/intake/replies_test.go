@@ -138,7 +138,7 @@ func answers(may time.Time) []situation {
 // delays are situations without an answer of the API: 4xx, or 250 from a queue.
 func delays() []situation {
 	brief := plan{timeout: 300 * time.Millisecond} // the API's time
-	const misconfigured = `451 4\.3\.5 the relay is not configured correctly, its operator has to mend it; try again later`
+	const misconfigured = `451 4\.3\.5 the relay is not configured correctly and its operator must fix it; try again later`
 	return []situation{
 		{words: "the API is slow, limited or down", by: "Queued", causes: []cause{
 			{name: "slow", to: "slow+2s@example.net", plan: brief, now: isDown, queued: keptIt, full: isFull},

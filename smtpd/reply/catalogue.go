@@ -75,7 +75,7 @@ func HeaderTooLarge() *Reply { return newReply(552, 3, 4, "message header too la
 // NotConfigured: the API refuses our key and there is no queue to keep the
 // mail in. It is the operator's fault and must not bounce mail.
 func NotConfigured() *Reply {
-	return newReply(451, 3, 5, "the relay is not configured correctly, its operator has to mend it; try again later")
+	return newReply(451, 3, 5, "the relay is not configured correctly and its operator must fix it; try again later")
 }
 
 // RateLimited: the account's rate is used up and there is no queue.

@@ -10,8 +10,7 @@ import (
 	"time"
 )
 
-// TestCatalogue is smtp-replies' table and the protocol's own replies, as the
-// client reads them.
+// TestCatalogue has every reply as the client reads it.
 func TestCatalogue(t *testing.T) {
 	may := time.Date(2026, 5, 4, 23, 0, 0, 0, time.UTC)
 	hard := Suppression{Address: "a@b", Reason: "hard bounce", HardBounce: true, Since: may}
@@ -33,7 +32,7 @@ func TestCatalogue(t *testing.T) {
 		{RefusedByAPI("bad\r\n250 subject"), "554 5.6.0 refused by the API: bad 250 subject"},
 		{RefusedByAPI(""), "554 5.6.0 refused by the API: no reason given"},
 		{TooLarge(), "552 5.3.4 message too large"},
-		{NotConfigured(), "451 4.3.5 the relay is not configured correctly, its operator has to mend it; try again later"},
+		{NotConfigured(), "451 4.3.5 the relay is not configured correctly and its operator must fix it; try again later"},
 		{RateLimited(1500 * time.Millisecond), "451 4.3.2 try again in 2 s"},
 		{RateLimited(-1), "451 4.3.2 try again in 1 s"},
 		{APIUnavailable(), "451 4.4.2 the mail API does not answer, try again later"},

@@ -1,6 +1,6 @@
-// Package web is the page for operators: what status, trace, queue and suppressions of
-// the command line say and do, in a browser. It asks the interfaces of relay/admin, as
-// the command line does, and keeps nothing but who is logged in.
+// Package web is the page for operators: it shows and does in a browser what the commands
+// status, trace, queue and suppressions show and do. Like them it asks the interfaces of
+// relay/admin. It keeps no state but the logins.
 //
 // All pages are at one level below Path, and every link is relative. So a reverse proxy
 // may serve them below any prefix without a setting. They work without JavaScript,
@@ -24,7 +24,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 )
 
-// Path is where the pages are. What is below it answers nothing but browsers.
+// Path is the path below which all pages are. Nothing but pages is below it.
 const Path = admin.PagePath
 
 // Options are the options of New.

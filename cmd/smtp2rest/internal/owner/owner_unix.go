@@ -20,15 +20,16 @@ func become(dir string) error {
 	if !ok || st.Uid == 0 {
 		return nil
 	}
-	if err := take(int(st.Uid), int(st.Gid)); err != nil {
+	if err := switchUser(int(st.Uid), int(st.Gid)); err != nil {
 		return fmt.Errorf("become the owner of %s: %w", dir, err)
 	}
 	if _, err := os.Stat(dir); err != nil {
-		return fmt.Errorf("the owner of %s cannot reach it, and this binary was built with cgo, so it cannot keep the right of root to: %w", dir, err)
+		return fmt.Errorf("the owner of %s cannot enter its parent directories, and a binary built with cgo cannot keep root's right to do so: %w", dir, err)
 	}
 	return nil
 }
 
+// drop drops root privileges.
 func drop(uid, gid int) error {
 	if err := syscall.Setgroups([]int{gid}); err != nil {
 		return err

@@ -7,10 +7,10 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// take becomes another user, but keeps the right to enter and read any directory: with
+// switchUser becomes another user but keeps the right to enter and read any directory: with
 // DynamicUser=yes systemd has the data below /var/lib/private, which only root may
 // enter. A binary that was built with cgo cannot keep that right.
-func take(uid, gid int) error {
+func switchUser(uid, gid int) error {
 	// Capabilities belong to a thread, so every one of them has to keep and set them.
 	switch _, _, errno := syscall.AllThreadsSyscall(unix.SYS_PRCTL, unix.PR_SET_KEEPCAPS, 1, 0); errno {
 	case 0:

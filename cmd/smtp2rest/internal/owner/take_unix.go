@@ -2,4 +2,4 @@
 
 package owner
 
-func take(uid, gid int) error { return drop(uid, gid) }
+func switchUser(uid, gid int) error { return drop(uid, gid) }

@@ -2,22 +2,19 @@ package sendmail
 
 import "strings"
 
-// The options of sendmail 8, which Postfix, Exim and msmtp take as well: those with an
-// argument, in the same word or the next; those without one; and those with an optional
-// argument in the same word.
+// The options of sendmail 8, which Postfix, Exim and msmtp take as well.
 const (
-	withArgument = "ABCFLMNOQRVXbefhopr"
+	withArgument = "ABCFLMNOQRVXbefhopr" // in the same word or the next
 	without      = "GITUcimnstvx"
-	attached     = "dqD"
+	attached     = "dqD" // an optional argument, in the same word
 )
 
 // Parse reads the words behind the program's name. Options may follow recipients, as with
 // getopt of the GNU C library; "--" ends them.
 //
-// It ignores options that only make sense for a mail server, as long as the mail goes
-// where it should: delivery and error modes, DSN, queue names. -X, which makes sendmail
-// write a log to any file and was used to write programs by way of PHP's mail(), does
-// nothing.
+// It ignores options that are about a mail server and do not change where the mail goes:
+// delivery and error modes, DSN, queue names. -X does nothing. In sendmail it names a log
+// file, and attackers used it through PHP's mail() to create scripts.
 func Parse(words []string) (Command, error) {
 	if len(words) == 1 && (words[0] == "-h" || words[0] == "-help") {
 		return Command{Mode: Help}, nil // to sendmail -h is a number of hops
@@ -52,7 +49,7 @@ type parser struct {
 	daemon   string // the -b letter that asks for a daemon
 }
 
-// cluster reads one word of options, such as "ti", "fbob@example.net" or "oi".
+// cluster reads the options in one word, such as "ti", "fbob@example.net" or "oi".
 func (p *parser) cluster(letters string) error {
 	for letters != "" {
 		letter := letters[0]
@@ -138,7 +135,7 @@ func (p *parser) mode(value string) error {
 	case "d", "D":
 		p.daemon = value
 	default:
-		return Errorf(Usage, "there is no mode %s here; there are -bm, -bs, -bp and -bi", clean("-b"+value))
+		return Errorf(Usage, "there is no mode %s; there are -bm, -ba, -bs, -bp and -bi", clean("-b"+value))
 	}
 	return nil
 }
@@ -159,10 +156,10 @@ func sender(value string) (string, error) {
 func (p *parser) finish() (Command, error) {
 	c := p.command
 	if p.daemon != "" {
-		return Command{}, Errorf(Usage, "sendmail is no daemon here (-b%s); run 'smtp2rest serve'", p.daemon)
+		return Command{}, Errorf(Usage, "-b%s would start a daemon; run 'smtp2rest serve' instead", p.daemon)
 	}
 	if c.Mode == Flush && (len(p.operands) > 0 || c.FromHeader) {
-		c.Mode = Deliver // -q beside a mail only says how to deliver it
+		c.Mode = Deliver // with a mail, -q only says how to deliver it
 	}
 	if c.Mode != Deliver {
 		return c, nil
@@ -175,7 +172,7 @@ func (p *parser) finish() (Command, error) {
 		c.Recipients = append(c.Recipients, list...)
 	}
 	if len(c.Recipients) == 0 && !c.FromHeader {
-		return Command{}, Errorf(Usage, "no recipients; name them, or let -t take them from the header")
+		return Command{}, Errorf(Usage, "no recipients; name them, or use -t to take them from the header")
 	}
 	return c, nil
 }

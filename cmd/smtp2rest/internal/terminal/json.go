@@ -18,14 +18,14 @@ func DeclareJSON(fs *pflag.FlagSet) *bool {
 	return fs.Bool("json", false, "print JSON, for scripts; errors too")
 }
 
-// Failure is what a command with --json prints on standard error when it fails.
+// Failure is the JSON that a command with --json prints on standard error if it fails.
 type Failure struct {
 	Error    string    `json:"error"`
 	Exit     int       `json:"exit"`
 	Problems []Problem `json:"problems,omitempty"` // of the configuration
 }
 
-// Problem is one thing that is wrong with a configuration.
+// Problem is one fault of a configuration.
 type Problem struct {
 	Setting string `json:"setting,omitempty"`
 	File    string `json:"file,omitempty"`
@@ -33,7 +33,7 @@ type Problem struct {
 	Text    string `json:"text"` // what was found, and what is allowed
 }
 
-// ProblemsOf converts what is wrong with a configuration.
+// ProblemsOf converts the faults of a configuration.
 func ProblemsOf(list config.Errors) []Problem {
 	out := make([]Problem, len(list))
 	for i, p := range list {
@@ -42,7 +42,7 @@ func ProblemsOf(list config.Errors) []Problem {
 	return out
 }
 
-// OrEmpty makes an empty list [] in JSON, not null.
+// OrEmpty returns a list that is never nil, so that an empty one is [] in JSON and not null.
 func OrEmpty[T any](list []T) []T { return append([]T{}, list...) }
 
 // PrintJSON prints v as one line of JSON.
@@ -56,8 +56,8 @@ func PrintJSON(w io.Writer, v any) error {
 }
 
 // PlainJSON returns v as one line of JSON that is safe to show on a terminal.
-// encoding/json keeps control characters beyond ASCII as they are. JSON has such
-// characters only inside strings, so all of them can be escaped.
+// encoding/json does not escape control characters outside ASCII. JSON has them only inside
+// strings, so all of them can be escaped.
 func PlainJSON(v any) (string, error) {
 	var raw strings.Builder
 	enc := json.NewEncoder(&raw)
@@ -80,8 +80,7 @@ func PlainJSON(v any) (string, error) {
 	return b.String(), nil
 }
 
-// PrettyJSON prints a JSON object with one field on each line, and keeps the order
-// of the fields.
+// PrettyJSON returns a JSON object with one field on each line, in their order.
 func PrettyJSON(r io.Reader) (string, error) {
 	dec := json.NewDecoder(r)
 	if _, err := dec.Token(); err != nil {

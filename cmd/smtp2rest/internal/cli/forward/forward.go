@@ -114,7 +114,7 @@ func changeCommand(t *terminal.Terminal, what change, c *cobra.Command) *cobra.C
 	var s selection
 	r.Declare(c.Flags())
 	s.declare(c.Flags())
-	everything := c.Flags().Bool("all", false, "everything; cannot stand beside an id, --to or --dead")
+	everything := c.Flags().Bool("all", false, "everything; cannot be combined with an id, --to or --dead")
 	yes := new(bool)
 	if what.confirm {
 		c.Flags().BoolVar(yes, "yes", false, "do not ask")
@@ -132,7 +132,7 @@ func changeCommand(t *terminal.Terminal, what change, c *cobra.Command) *cobra.C
 		case !f.All && !selects:
 			return terminal.Usagef("say what to %s: an id, --to, --dead, or --all", c.Name())
 		case what.confirm && !*yes && !t.Asks:
-			return terminal.Usagef("there is nobody to ask: say --yes if you mean it")
+			return terminal.Usagef("no terminal to ask at; use --yes to confirm")
 		}
 		return r.WithRecords(cmd.Context(), t, func(o reach.Operator) error {
 			if what.confirm && !*yes {

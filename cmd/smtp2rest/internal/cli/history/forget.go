@@ -43,7 +43,7 @@ It asks the running daemon, or opens the data directory of a stopped one.`,
 		case !strings.Contains(args[0], "@"):
 			return terminal.Usagef("%q is no address", args[0])
 		case !*yes && !t.Asks:
-			return terminal.Usagef("there is nobody to ask: say --yes if you mean it")
+			return terminal.Usagef("no terminal to ask at; use --yes to confirm")
 		}
 		return r.With(cmd.Context(), t, func(o reach.Operator) error {
 			return forget(cmd.Context(), t, o, admin.ForgetRequest{Address: args[0], Suppressions: *list}, *yes, r.JSON)

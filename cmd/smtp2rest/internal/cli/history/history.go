@@ -1,5 +1,5 @@
-// Package history has the commands 'smtp2rest history', 'trace' and 'forget': what
-// became of mail.
+// Package history has the commands 'smtp2rest history', 'trace' and 'forget', which are
+// about what became of mail.
 package history
 
 import (
@@ -23,19 +23,19 @@ func Command(t *terminal.Terminal) *cobra.Command {
 		Use:   "history",
 		Short: "Search what became of mail.",
 		Long: `Lists one line for each recipient of the mails that match, the newest first: when the
-mail came, its queue id, the recipient's state, and the subject of the mail if
-history.subjects is on, or else what its client was told. 'smtp2rest trace ID' tells
+mail came, its queue id, the recipient's state, and the subject of the mail. Without
+history.subjects, the last column has the reply to the client. 'smtp2rest trace ID' shows
 everything about one mail.
 
 The states are:
-  waiting      it is not sent yet
-  refused      the client was told that this mail is not taken
-  deferred     the client was told to try again later
+  waiting      it is in the queue
+  refused      the relay refused it, and told the client so
+  deferred     the relay told the client to try again later
   sent         the API took it
   failed       the relay gave it up
   dropped      an operator dropped it
-  unknown      the relay crashed before it wrote down what became of it
-and, from what the provider told after it was sent:
+  unknown      the relay crashed before it recorded the result
+and, by the provider's events after it was sent:
   delivered, bounced, complained
 
 It asks the running daemon, or opens the data directory of a stopped one.`,
@@ -44,7 +44,7 @@ It asks the running daemon, or opens the data directory of a stopped one.`,
 			"smtp2rest history --state failed,bounced --since 1d",
 			"smtp2rest history --sender shop@example.com --since 2026-11-01 --until 2026-11-08 --json",
 		),
-		Args: terminal.NoArgs("'smtp2rest trace %[1]s' tells about one mail"),
+		Args: terminal.NoArgs("'smtp2rest trace %[1]s' shows one mail"),
 	}
 	var r reach.Flags
 	var s selection
@@ -58,11 +58,11 @@ It asks the running daemon, or opens the data directory of a stopped one.`,
 			if r.JSON {
 				return terminal.PrintJSONList(t.Out, p, list)
 			}
-			several, err := queue.Several(cmd.Context(), o)
+			multipleAccounts, err := queue.Several(cmd.Context(), o)
 			if err != nil {
 				return err
 			}
-			shown, err := printMails(t, p, list, several)
+			shown, err := printMails(t, p, list, multipleAccounts)
 			switch {
 			case err != nil:
 				return err
@@ -92,24 +92,24 @@ func (s *selection) declare(c *cobra.Command) {
 	c.Flags().StringVar(&s.subject, "subject", "", "only mail whose subject has this `text`, if history.subjects is on")
 }
 
-// query returns what the flags select, in pages for limit rows; 0 is all of them.
+// query returns what the flags select. limit is how many rows will be shown; 0 is all.
 func (s *selection) query(limit int) history.Query {
 	q := history.Query{ID: s.ID, Sender: s.Sender, Recipient: s.Recipient, Account: s.Account, Subject: s.subject, From: s.Since(), Until: s.Until()}
 	for _, word := range s.States {
 		q.States = append(q.States, history.State(word))
 	}
 	if limit > 0 {
-		q.Limit = limit + 1 // one more tells whether there are more
+		q.Limit = limit + 1 // with one more row we know whether there are more
 	}
 	return q
 }
 
-// printMails prints a table with a line for each recipient, with its account where there
-// are several.
-func printMails(t *terminal.Terminal, p terminal.Paging, list iter.Seq2[history.Mail, error], several bool) (terminal.Shown, error) {
+// printMails prints a table with a line for each recipient. With multipleAccounts there is
+// a column for the account.
+func printMails(t *terminal.Terminal, p terminal.Paging, list iter.Seq2[history.Mail, error], multipleAccounts bool) (terminal.Shown, error) {
 	width := terminal.AddressWidth(t)
 	head := []string{"RECEIVED", "ID", "STATE", "SENDER", "RECIPIENT", "SUBJECT OR REPLY"}
-	if several {
+	if multipleAccounts {
 		head = slices.Insert(head, 2, "ACCOUNT")
 	}
 	return terminal.PrintTable(t, p, list, head, func(m history.Mail) []string {
@@ -120,7 +120,7 @@ func printMails(t *terminal.Terminal, p terminal.Paging, list iter.Seq2[history.
 		r := m.Recipients[0]
 		row := []string{terminal.Clock(m.Received), m.ID, string(r.State), terminal.Cut(terminal.Address(m.Sender), width),
 			terminal.Cut(terminal.Printable(r.Addr), width), terminal.Printable(about)}
-		if several {
+		if multipleAccounts {
 			row = slices.Insert(row, 2, terminal.Printable(relay.AccountName(m.Account)))
 		}
 		return row

@@ -77,7 +77,7 @@ select among the recipients of those mails.`
 	var s selection
 	r.Declare(fs)
 	s.declare(&c.Command)
-	all := fs.Bool("all", false, "everything; cannot stand beside ids and filters")
+	all := fs.Bool("all", false, "everything; cannot be combined with ids and filters")
 	yes := new(bool)
 	if c.confirm {
 		fs.BoolVar(yes, "yes", false, "do not ask")
@@ -96,7 +96,7 @@ select among the recipients of those mails.`
 		case s.ID != "" && len(ids) > 0:
 			return terminal.Usagef("name ids either in full or by --id")
 		case c.confirm && !*yes && !t.Asks:
-			return terminal.Usagef("there is nobody to ask: say --yes if you mean it")
+			return terminal.Usagef("no terminal to ask at; use --yes to confirm")
 		}
 		filter.All = *all
 		return r.With(ctx, t, func(o reach.Operator) error { return c.run(ctx, t, o, filter, ids, *yes, r.JSON) })
@@ -193,7 +193,7 @@ it is now; "default" is the account of [api].`,
 	var s selection
 	r.Declare(fs)
 	s.declare(c)
-	all := fs.Bool("all", false, "everything; cannot stand beside ids and filters")
+	all := fs.Bool("all", false, "everything; cannot be combined with ids and filters")
 	to := fs.String("to", "", "the `account` that gets the mail")
 	c.RunE = func(cmd *cobra.Command, ids []string) error {
 		ctx := cmd.Context()

@@ -133,7 +133,8 @@ func statusOf(ctx context.Context, o admin.Admin, account string) (admin.Status,
 	return s.Of(account)
 }
 
-// Several reports whether the relay has several accounts. Nobody who has one sees the word.
+// Several reports whether the relay has several accounts. With only one, no output mentions
+// accounts.
 func Several(ctx context.Context, o admin.Admin) (bool, error) {
 	s, err := o.Status(ctx)
 	return len(s.Accounts) > 0, err

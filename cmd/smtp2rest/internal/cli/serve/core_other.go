@@ -2,5 +2,5 @@
 
 package serve
 
-// noCore has nothing to do: this system writes none unless it is told to.
-func noCore() error { return nil }
+// disableCoreDumps does nothing: this system writes none by default.
+func disableCoreDumps() error { return nil }

@@ -4,4 +4,4 @@ package serve
 
 import "golang.org/x/sys/unix"
 
-func noCore() error { return unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}) }
+func disableCoreDumps() error { return unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{}) }

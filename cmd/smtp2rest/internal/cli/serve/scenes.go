@@ -10,13 +10,13 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/provider"
 )
 
-// scene is one mail of the demo, with the results that it should have.
+// scene is one mail of the demo and the results that are expected.
 type scene struct {
 	title string
 	mail  dialogue.Envelope
-	reply string         // the beginning of the last reply; %ID stands for any word
-	calls []expectedCall // what the API should get, in any order
-	event string         // the webhook event that should come; "" is any or none
+	reply string         // how the last reply must begin; %ID stands for any word
+	calls []expectedCall // the calls that the API must get, in any order
+	event string         // the webhook event that must come; "" means that none is expected, and any may come
 }
 
 type expectedCall struct {
@@ -72,7 +72,7 @@ func scenes() []scene {
 			},
 		},
 		{
-			title: "The same recipient again: it is known now, and refused at RCPT",
+			title: "The same recipient again: the relay knows it now and refuses it at RCPT",
 			mail:  shop("Order 4712", "suppressed@example.net"),
 			reply: "550 5.7.1 <suppressed@example.net> suppressed:",
 		},
@@ -124,8 +124,7 @@ func scenes() []scene {
 	}
 }
 
-// compare returns the first difference between what happened and what should
-// happen.
+// compare returns the first difference between what happened and what the scene expects.
 func (sc scene) compare(d *dialogue.Dialogue, calls []provider.SandboxCall) error {
 	if got := d.Reply(); !begins(got, sc.reply) {
 		return fmt.Errorf("the reply is %q, want %q", got, sc.reply)
@@ -141,8 +140,8 @@ func (sc scene) compare(d *dialogue.Dialogue, calls []provider.SandboxCall) erro
 	return nil
 }
 
-// inOrder sorts calls by recipient, in the order of the scene. They are made at the
-// same time, and the demo should look the same each time.
+// inOrder sorts the calls by recipient, in the order of the scene. The relay makes them at
+// the same time, and the demo must look the same each time.
 func (sc scene) inOrder(calls []provider.SandboxCall) []provider.SandboxCall {
 	position := func(c provider.SandboxCall) int {
 		return slices.IndexFunc(sc.calls, func(want expectedCall) bool { return want.to == c.To })
@@ -150,8 +149,8 @@ func (sc scene) inOrder(calls []provider.SandboxCall) []provider.SandboxCall {
 	return slices.SortedStableFunc(slices.Values(calls), func(a, b provider.SandboxCall) int { return position(a) - position(b) })
 }
 
-// begins compares word by word. %ID stands for any word, and of the last word only
-// the beginning has to be the same.
+// begins compares word by word. %ID matches any word. Of the last word, only the beginning
+// has to match.
 func begins(got, want string) bool {
 	g, w := strings.Fields(got), strings.Fields(want)
 	if len(g) < len(w) {

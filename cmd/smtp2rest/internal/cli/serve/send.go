@@ -19,8 +19,8 @@ func SendCommand(t *terminal.Terminal) *cobra.Command {
 	c := &cobra.Command{
 		Use:   "send",
 		Short: "Send one test mail to a running relay and print the dialogue.",
-		Long: `Connects to an SMTP server, hands one mail over and prints what both sides said.
-It exits 0 when the mail was taken for every recipient, and 1 otherwise.`,
+		Long: `Connects to an SMTP server, sends one mail and prints the dialogue. It exits 0 if the
+server accepted the mail for every recipient, and 1 otherwise.`,
 		Example: terminal.Examples(
 			"smtp2rest send --to bob@example.net",
 			"smtp2rest send --to bob@example.net --json | jq -r .id",

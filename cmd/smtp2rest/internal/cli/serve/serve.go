@@ -98,7 +98,7 @@ type scratch struct {
 // serve runs the relay until ctx ends. load loads its configuration again. ready is
 // called when clients can connect.
 func serve(ctx context.Context, t *terminal.Terminal, cfg *config.Config, load func() (*config.Config, error), box scratch, ready func(*app.App)) error {
-	if err := crashBySignal(); err != nil {
+	if err := prepareCrash(); err != nil {
 		return fmt.Errorf("core dumps cannot be turned off: %w", err)
 	}
 	hangups := make(chan os.Signal, 1)
@@ -156,8 +156,8 @@ func statusLine(at []net.Addr, reload error) string {
 	return line
 }
 
-// untilEnd waits for the end and reloads at each SIGHUP. When somebody runs the
-// relay in a terminal, SIGHUP means that the terminal was closed, so the relay ends.
+// untilEnd waits until ctx ends, and reloads at each SIGHUP. In a terminal SIGHUP means
+// that the terminal was closed, so the relay ends.
 func untilEnd(ctx context.Context, t *terminal.Terminal, daemon *app.App, hangups <-chan os.Signal) {
 	for {
 		select {
@@ -172,13 +172,13 @@ func untilEnd(ctx context.Context, t *terminal.Terminal, daemon *app.App, hangup
 	}
 }
 
-// crashBySignal makes a crash end the process by SIGABRT. By default Go exits with 2,
-// which is our code for a wrong command line: a service manager that does not restart
-// after that would not restart a relay that panicked, either. No core is written,
-// because it would contain secrets.
-func crashBySignal() error {
+// prepareCrash makes a crash end the process by SIGABRT, without a core dump, which would
+// contain secrets. By default Go exits with 2, which is our code for a wrong command line: a
+// service manager that does not restart after that would not restart a relay that panicked
+// either.
+func prepareCrash() error {
 	debug.SetTraceback("crash")
-	return noCore()
+	return disableCoreDumps()
 }
 
 // otherMemory is the memory that the process needs besides the mail in flight: for
