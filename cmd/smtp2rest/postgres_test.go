@@ -38,6 +38,7 @@ func shares(t *testing.T, env []string, url string) sharing {
 // rcpt returns what a client is told of a recipient, and of a mail for it if there is one.
 func (s sharing) rcpt(t *testing.T, to string) string {
 	c := harness.Dial(t, s.smtp)
+	defer func() { _ = c.Conn.Close() }() // who polls would have too many
 	c.Do("", "220", "EHLO app.example", "250", "MAIL FROM:<hello@mail.example.com>", "250")
 	if said := c.Say("RCPT TO:<" + to + ">"); said[0] != '2' {
 		return said
