@@ -81,7 +81,7 @@ func TestArchiveThatFails(t *testing.T) {
 	}
 	harness.Rewrite(t, s.file, "redirect_all = \"dev@mail.example.com\"\narchive_bcc = \""+archive+"\"\n[[listener]]\naddress = \"127.0.0.1:0\"\n[mail]\nattachments = \"strip\"\n")
 	s.Signal(syscall.SIGHUP)
-	s.Await(s.Err, `(REDIRECTED)`)
+	s.Await(s.Err, `(msg=reloaded)`)
 	s.hand("shop@mail.example.com", "two", "bob@example.net")
 	s.stop()
 	if n := len(harness.CallsTo(t, s.sandbox, archive)); n != 1 {

@@ -207,7 +207,7 @@ func TestSendmailIsWrong(t *testing.T) {
 		says                string
 	}{
 		{"", "", "", 64, "no recipients"},
-		{"", "", "-bd", 64, "no daemon"},
+		{"", "", "-bd", 64, "would start a daemon"},
 		{"", "", "-y root", 64, "no option"},
 		{"", "To: a b c\n\n", "-t", 65, "not an address"},
 		{"", "Subject: s\n\n", "-t", 65, "no recipients in To, Cc or Bcc"},
