@@ -13,8 +13,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/stored"
+
 	"github.com/smtp2rest/smtp2rest/relay/queue"
-	"github.com/smtp2rest/smtp2rest/relay/store/internal/rows"
 )
 
 // The marks of a store whose content is moved. Open refuses a relay a store that has one.
@@ -64,8 +65,8 @@ type mover struct {
 
 // movable is what an engine's records can do for it.
 type movable interface {
-	Rows(ctx context.Context, t rows.Table, after []any, limit int) ([]rows.Row, []any, error)
-	SetRows(ctx context.Context, t rows.Table, all []rows.Row) error
+	Rows(ctx context.Context, t stored.Table, after []any, limit int) ([]stored.Row, []any, error)
+	SetRows(ctx context.Context, t stored.Table, all []stored.Row) error
 }
 
 // Run moves what is kept, compares both stores, and leaves word in the old one, so that
@@ -174,7 +175,7 @@ func (w *mover) empty(ctx context.Context) error {
 		return err
 	}
 	full := len(entries) > 0
-	for _, t := range rows.Tables() {
+	for _, t := range stored.Tables() {
 		some, _, err := w.to.Records.(movable).Rows(ctx, t, nil, 1)
 		if err != nil {
 			return err
@@ -192,7 +193,7 @@ const step = 500
 
 func (w *mover) records(ctx context.Context) error {
 	from, to := w.from.Records.(movable), w.to.Records.(movable)
-	for _, t := range rows.Tables() {
+	for _, t := range stored.Tables() {
 		after, err := w.at(ctx, t.Name)
 		if err != nil {
 			return err
@@ -369,7 +370,7 @@ func (w *mover) marks(ctx context.Context) error {
 
 // compare reads both stores and compares numbers and checksums.
 func (w *mover) compare(ctx context.Context) error {
-	for _, t := range rows.Tables() {
+	for _, t := range stored.Tables() {
 		here, err := w.sum(ctx, w.from, t)
 		if err != nil {
 			return err
@@ -398,11 +399,11 @@ func (w *mover) compare(ctx context.Context) error {
 	return nil
 }
 
-func differ(what string, here, there rows.Sum) error {
+func differ(what string, here, there stored.Sum) error {
 	return fmt.Errorf("%s: %d were read and %d are there, with the checksums %016x and %016x; the old store is as it was", what, here.Count, there.Count, here.Sum, there.Sum)
 }
 
-func (w *mover) sum(ctx context.Context, s *Store, t rows.Table) (sum rows.Sum, err error) {
+func (w *mover) sum(ctx context.Context, s *Store, t stored.Table) (sum stored.Sum, err error) {
 	for after := []any(nil); ; {
 		all, last, err := s.Records.(movable).Rows(ctx, t, after, step)
 		if err != nil || len(all) == 0 {
@@ -421,7 +422,7 @@ func (w *mover) sum(ctx context.Context, s *Store, t rows.Table) (sum rows.Sum, 
 	}
 }
 
-func (w *mover) mailSum(ctx context.Context, q queue.Queue) (sum rows.Sum, damaged []string, err error) {
+func (w *mover) mailSum(ctx context.Context, q queue.Queue) (sum stored.Sum, damaged []string, err error) {
 	last, cursor := "", ""
 	for {
 		cursor, err = eachMail(ctx, q, cursor, func(id string) error {

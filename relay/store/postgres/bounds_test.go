@@ -8,6 +8,7 @@ import (
 
 	"github.com/jackc/pgx/v5"
 
+	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/queue"
 	"github.com/smtp2rest/smtp2rest/relay/store/postgres/pgtest"
 	"github.com/smtp2rest/smtp2rest/relay/suppress"
@@ -163,4 +164,27 @@ func (w *told) len() int {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	return len(w.on)
+}
+
+// TestHistoryWrittenTwice: what is written again, together with what came meanwhile, because
+// the answer to its commit was lost, is shown once.
+func TestHistoryWrittenTwice(t *testing.T) {
+	s := pgtest.Start(t)
+	p := newProxy(t, s)
+	r := records(t, p.url(s.Database()))
+	at := time.Now().Round(0)
+	step := func(n int) history.Step {
+		return history.Step{At: at.Add(time.Duration(n)), What: history.StepTold, Text: "x"}
+	}
+	change := func(steps ...history.Step) history.Change {
+		return history.Change{ID: "1", Received: at, Recipients: []history.RecipientChange{{Addr: "x@example.net", Steps: steps}}}
+	}
+	if err := p.swallow(t, "commit", func() error { return r.Write(t.Context(), []history.Change{change(step(0), step(1))}) }); err == nil {
+		t.Error("an answer that was lost came")
+	}
+	must(t, r.Write(t.Context(), []history.Change{change(step(0), step(1), step(2))}))
+	m, _, err := r.Get(t.Context(), "1")
+	if must(t, err); len(m.Recipients[0].Steps) != 3 {
+		t.Errorf("%+v", m.Recipients)
+	}
 }

@@ -8,14 +8,15 @@ import (
 	"strings"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/stored"
+
 	"github.com/jackc/pgx/v5"
 
 	"github.com/smtp2rest/smtp2rest/relay/history"
-	"github.com/smtp2rest/smtp2rest/relay/store/internal/rows"
 )
 
 // tableOf is how a table of the records is called here.
-func tableOf(t rows.Table) string {
+func tableOf(t stored.Table) string {
 	switch t.Name {
 	case "mails":
 		return "smtp2rest.history_mails"
@@ -29,7 +30,7 @@ func tableOf(t rows.Table) string {
 }
 
 // places are $1 and so on, n of them, with their types.
-func places(t rows.Table, columns []string, from int) string {
+func places(t stored.Table, columns []string, from int) string {
 	list := make([]string, len(columns))
 	for i, c := range columns {
 		list[i] = fmt.Sprintf("$%d::text", from+i)
@@ -42,7 +43,7 @@ func places(t rows.Table, columns []string, from int) string {
 
 // Rows reads the rows of a table after a place, nil for the first, up to a limit, and
 // the place to go on from.
-func (s *Records) Rows(ctx context.Context, t rows.Table, after []any, limit int) (all []rows.Row, last []any, err error) {
+func (s *Records) Rows(ctx context.Context, t stored.Table, after []any, limit int) (all []stored.Row, last []any, err error) {
 	if err := s.enter(ctx); err != nil {
 		return nil, nil, err
 	}
@@ -64,7 +65,7 @@ func (s *Records) Rows(ctx context.Context, t rows.Table, after []any, limit int
 }
 
 // SetRows stores rows as they are. One that is there already is replaced.
-func (s *Records) SetRows(ctx context.Context, t rows.Table, all []rows.Row) error {
+func (s *Records) SetRows(ctx context.Context, t stored.Table, all []stored.Row) error {
 	columns, values := strings.Join(t.Columns, ", "), places(t, t.Columns, 1)
 	var more string // what is stored here besides
 	switch t.Name {

@@ -6,12 +6,12 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/smtp2rest/smtp2rest/relay/store/internal/rows"
+	"github.com/smtp2rest/smtp2rest/relay/store/internal/stored"
 )
 
 // Rows reads the rows of a table after a place, "" for the first, up to a limit, and the
 // place to go on from.
-func (s *Records) Rows(ctx context.Context, t rows.Table, after []any, limit int) (all []rows.Row, last []any, err error) {
+func (s *Records) Rows(ctx context.Context, t stored.Table, after []any, limit int) (all []stored.Row, last []any, err error) {
 	order := t.Order
 	if order == nil {
 		order = t.Key
@@ -23,7 +23,7 @@ func (s *Records) Rows(ctx context.Context, t rows.Table, after []any, limit int
 	q := fmt.Sprintf("SELECT %s FROM %s%s ORDER BY %s LIMIT ?", strings.Join(slices.Concat(t.Columns, order), ", "), t.Name, where, strings.Join(order, ", "))
 	err = s.readAll(ctx, func(c *conn) error {
 		return c.Each(func(r row) error {
-			one := make(rows.Row, len(t.Columns))
+			one := make(stored.Row, len(t.Columns))
 			for i, name := range t.Columns {
 				if one[i] = r.Text(i); slices.Contains(t.Numbers, name) {
 					one[i] = r.Int(i)
@@ -45,7 +45,7 @@ func (s *Records) Rows(ctx context.Context, t rows.Table, after []any, limit int
 }
 
 // SetRows stores rows as they are. One that is there already is replaced.
-func (s *Records) SetRows(ctx context.Context, t rows.Table, all []rows.Row) error {
+func (s *Records) SetRows(ctx context.Context, t stored.Table, all []stored.Row) error {
 	q := fmt.Sprintf("INSERT INTO %s (%s) VALUES (?%s) ON CONFLICT (%s) DO ", t.Name, strings.Join(t.Columns, ", "), strings.Repeat(", ?", len(t.Columns)-1), strings.Join(t.Key, ", "))
 	var set []string
 	for _, c := range t.Columns {

@@ -105,9 +105,15 @@ func NewRecipient(r history.RecipientChange) (namedKey string, state history.Sta
 	return namedKey, state, ended, b.String(), nil
 }
 
-// ReadSteps sets the steps of a recipient.
+// ReadSteps sets the steps of a recipient. What stands there twice was written again,
+// because nobody knew whether it was stored.
 func ReadSteps(r *history.Recipient, text string) error {
+	read := map[string]bool{}
 	for line := range strings.Lines(text) {
+		if read[line] {
+			continue
+		}
+		read[line] = true
 		var s history.Step
 		if err := json.Unmarshal([]byte(line), &s); err != nil {
 			return fmt.Errorf("the record of <%s>: %w", r.Addr, err)

@@ -1,6 +1,4 @@
-// Package rows says which tables the records of every engine have, and how their rows
-// are taken from one engine to another: as they are stored.
-package rows
+package stored
 
 import (
 	"crypto/sha256"
@@ -8,7 +6,8 @@ import (
 	"fmt"
 )
 
-// Table is a table of the records. All values are text or whole numbers.
+// Table is a table of the records that every engine has, as migrate takes its rows from one
+// to another: as they are stored. All values are text or whole numbers.
 type Table struct {
 	Name    string
 	Columns []string
