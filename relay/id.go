@@ -16,9 +16,17 @@ var idEncoding = base32.HexEncoding.WithPadding(base32.NoPadding)
 // and carry 52 random bits, so that two relays never mint the same one. It is
 // shorter than a UUID because people copy it out of SMTP replies and logs.
 func NewID(t time.Time) string {
+	var bits [7]byte
+	_, _ = rand.Read(bits[:]) // crypto/rand.Read never fails: it ends the process instead
+	return IDWith(t, bits)
+}
+
+// IDWith is NewID with the first 52 of these bits in place of random ones, for an id that
+// is made of what it names.
+func IDWith(t time.Time, bits [7]byte) string {
 	var b [13]byte
 	binary.BigEndian.PutUint64(b[:8], uint64(t.UnixMilli())<<16)
-	_, _ = rand.Read(b[6:]) // crypto/rand.Read never fails: it ends the process instead
+	copy(b[6:], bits[:])
 	return strings.ToLower(idEncoding.EncodeToString(b[:]))[:20]
 }
 

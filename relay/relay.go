@@ -61,6 +61,7 @@ type Client struct {
 	Fields   string `json:"fields,omitempty"`   // values of its listener for the payload; see mail.FormatValues
 	CopyOf   string `json:"copy_of,omitempty"`  // the mail of which this is the copy for the archive
 	CopyFor  string `json:"copy_for,omitempty"` // whom that was for, in part
+	KeptBy   string `json:"kept_by,omitempty"`  // the user whose sendmail(1) kept the mail while the relay was away
 }
 
 // Remainder is a message with what came of the first try, for the queue to

@@ -33,6 +33,7 @@ type Server struct {
 	memory      *budget.Budget
 	connections *connections
 	blocks      sync.Pool // of *block
+	locals      locals
 
 	ctx      context.Context // the Backend's
 	cancel   context.CancelFunc
@@ -44,6 +45,7 @@ type Server struct {
 	stopped     bool
 	inherited   map[string][]net.Listener // systemd's sockets by name, those that no listener has taken over yet
 	socketNames []string                  // of all that systemd passed
+	unused      []string                  // of those that no listener took over
 	ports       []*port
 	serving     sync.WaitGroup
 }
@@ -65,6 +67,7 @@ func New(options Options) (*Server, error) {
 		meter:       newMeter(limits),
 		memory:      options.Memory,
 		connections: newConnections(limits, m),
+		locals:      locals{say: map[localKey]Kept{}},
 		stopping:    make(chan struct{}),
 		finished:    make(chan struct{}),
 	}, nil
@@ -114,6 +117,7 @@ func (s *Server) Start(ctx context.Context) error {
 	s.ctx, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	s.started = true
 	s.apply(change)
+	s.unused = unused
 	for _, name := range unused {
 		s.log.Warn("systemd opened a socket that no [[listener]] uses; clients that connect to it hear nothing",
 			"name", name, "mend", "set address = \"systemd:"+name+"\" in a [[listener]], or disable the .socket unit")
@@ -145,6 +149,14 @@ func (s *Server) Addrs() []net.Addr {
 		addrs = append(addrs, p.Addr())
 	}
 	return addrs
+}
+
+// UnusedSockets returns the names of systemd's sockets that no listener took over at the
+// start.
+func (s *Server) UnusedSockets() []string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.unused
 }
 
 // Stop takes no new connections, closes those of idle clients with a reply that

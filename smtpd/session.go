@@ -194,6 +194,7 @@ func (s *session) message(data []byte) (r *reply.Reply, each []*reply.Reply) {
 		return reply.MailLoop(), nil
 	}
 	env := s.snapshot()
+	env.Client.Kept = s.server.locals.of(s.filter)
 	env.receipt = new(receipt)
 	size := int64(len(data))
 	env.reserve = func(ctx context.Context, n int64) *reply.Reply {

@@ -161,6 +161,7 @@ type Client struct {
 	Account  string         // the listener's
 	Redirect string         // the listener's RedirectAll
 	Fields   settings.Pairs // the listener's
+	Kept     Kept           // of a message: zero, unless it comes by a Local
 }
 
 // Listener is one address the server listens on. internal/settings explains the

@@ -123,7 +123,7 @@ func TestSystemdAnalyze(t *testing.T) {
 		t.Skipf("systemd-analyze is not on this machine, which comes with systemd: %v", err)
 	}
 	dir := t.TempDir()
-	for _, name := range []string{"smtp2rest.service", "smtp2rest.socket"} {
+	for _, name := range []string{"smtp2rest.service", "smtp2rest.socket", "smtp2rest-local.socket"} {
 		text, err := os.ReadFile(filepath.Join(unitsDir, name))
 		if err != nil {
 			t.Fatal(err)
@@ -134,7 +134,7 @@ func TestSystemdAnalyze(t *testing.T) {
 		}
 	}
 	service := filepath.Join(dir, "smtp2rest.service")
-	out, err := exec.Command(tool, "verify", "--man=no", service, filepath.Join(dir, "smtp2rest.socket")).CombinedOutput()
+	out, err := exec.Command(tool, "verify", "--man=no", service, filepath.Join(dir, "smtp2rest.socket"), filepath.Join(dir, "smtp2rest-local.socket")).CombinedOutput()
 	if err != nil || len(out) > 0 {
 		t.Errorf("verify: %v\n%s", err, out)
 	}

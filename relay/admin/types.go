@@ -166,6 +166,9 @@ const (
 	CauseForward       = "forward"      // an endpoint takes no events
 	CauseForwardDead   = "forward_dead" // or refused some
 	CauseForwardLost   = "forward_lost" // or some were lost
+	CauseSpool         = "spool"        // mail that sendmail keeps waits
+	CauseSocket        = "socket"       // one of systemd's that no listener uses
+	CauseSpoolAside    = "spool_aside"  // files there that are no mail
 )
 
 // Page is one page of a list.

@@ -247,6 +247,9 @@ func (d *daemon) listen(ctx context.Context, core *core, reload func(context.Con
 		}}, nil
 	}})
 
+	d.onStatus(func(context.Context, time.Time) []admin.Warning { return socketWarnings(server.UnusedSockets()) })
+	d.startSpool(core, server)
+
 	d.webhook = newEndpoint("webhook.address")
 	d.onStop(d.webhook.stop)
 	return d.begin(ctx, hook{"webhook", webhookSettings, func(ctx context.Context, c *config.Config) (change, error) {

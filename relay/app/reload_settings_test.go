@@ -72,6 +72,7 @@ func lines(setting string) string {
 		"mail.header_field":            `header_field = "other"`,
 		"bounce.postmaster":            `postmaster = "other@example.com"`,
 		"listener.address":             `address = "127.0.0.1:2526"`,
+		"sendmail.spool":               `spool = "/other"`,
 		"listener.protocol":            `protocol = "lmtp"`,
 		"listener.socket_mode":         `socket_mode = "0600"`,
 		"listener.networks":            `networks = ["10.0.0.0/8"]`,

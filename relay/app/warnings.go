@@ -105,6 +105,16 @@ func archiveWarnings(copies *archive.Tally, since, now time.Time) []admin.Warnin
 		Do:  "see that archive_bcc receives mail and is not suppressed ('smtp2rest suppressions'); the log names the mails (copy_of), and 'smtp2rest queue retry' sends copies that failed again"}}
 }
 
+// socketWarnings tell of sockets that systemd opened and nobody listens on.
+func socketWarnings(unused []string) []admin.Warning {
+	if len(unused) == 0 {
+		return nil
+	}
+	names := strings.Join(unused, ", ")
+	return []admin.Warning{{Level: admin.LevelWarning, Cause: admin.CauseSocket, What: "clients that connect to the socket " + names + " of systemd hear nothing",
+		Why: "no [[listener]] has its address, or the address \"systemd:" + unused[0] + "\"", Do: "'systemctl disable --now' the .socket unit, or give a [[listener]] its address; then restart smtp2rest"}}
+}
+
 // mostNamed is how many clients a warning names.
 const mostNamed = 5
 

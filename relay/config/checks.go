@@ -15,6 +15,7 @@ import (
 
 	"github.com/smtp2rest/smtp2rest/internal/settings"
 	"github.com/smtp2rest/smtp2rest/relay"
+	"github.com/smtp2rest/smtp2rest/relay/spool"
 	"github.com/smtp2rest/smtp2rest/smtpd/policy"
 )
 
@@ -50,6 +51,8 @@ func checkOf(name string) func(string) error {
 		return checkNeededField
 	case "dir":
 		return checkDir
+	case "spool":
+		return checkSpool
 	case "socket":
 		return checkSocket
 	case "address":
@@ -99,6 +102,13 @@ func checkPostmaster(s string) error {
 func checkDir(s string) error {
 	if s != "" && (!filepath.IsAbs(s) || settings.CheckText(s) != nil) {
 		return fmt.Errorf(`found %s; write an absolute path, as in "/var/lib/smtp2rest"`, settings.Show(s))
+	}
+	return nil
+}
+
+func checkSpool(s string) error {
+	if s != spool.Off && (!filepath.IsAbs(s) || settings.CheckText(s) != nil) {
+		return fmt.Errorf(`found %s; write an absolute path, as in %s, or "none"`, settings.Show(s), settings.Quote(spool.DefaultDir))
 	}
 	return nil
 }

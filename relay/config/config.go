@@ -54,6 +54,7 @@ type Config struct {
 	// There is at least one.
 	Listeners   []smtpd.Listener  `toml:"listener" doc:"An address to listen on. Repeat the table for more."`
 	Rules       policy.Rules      `toml:"rules" doc:"Which senders and recipients are allowed, for everybody. A list has addresses, \"@example.com\" for a domain, \"@.example.com\" for a domain and all below it, and * for any characters; \"<>\" is the null sender of bounces. What is denied is refused. If anything is allowed, all else is refused. Listeners and users can have such lists as well (docs/access.md)."`
+	Sendmail    Sendmail          `toml:"sendmail" doc:"Mail of programs that call sendmail while the relay is away (docs/send.md)."`
 	Users       []User            `toml:"user" doc:"A user who may log in. There is none by default; repeat the table for more."`
 	Limits      Limits            `toml:"limits" doc:"The most that clients can use."`
 	Admin       Admin             `toml:"admin" doc:"How the relay is watched and controlled: by its own commands, a supervisor, Prometheus. The token comes from the environment variable SMTP2REST_ADMIN_TOKEN, from the file that SMTP2REST_ADMIN_TOKEN_FILE or token_file names, or from the systemd credential smtp2rest_admin_token."`
@@ -132,6 +133,12 @@ type Queue struct {
 	queue.Options               // ForgetSent is true when KeepSent is 0
 	KeepSent      time.Duration `toml:"keep_sent" default:"1d" range:"0s..366d" doc:"How long sent mail stays listed, without its content."`
 	KeepFailed    time.Duration `toml:"keep_failed" default:"30d" range:"0s..3660d" doc:"How long failed mail is kept after it was given up, so that it can be retried. \"0s\": until it is dropped."`
+}
+
+// Sendmail says where sendmail(1) keeps mail while the relay is away.
+type Sendmail struct {
+	// It is spool.Off if there is none.
+	Spool string `toml:"spool" default:"/var/spool/smtp2rest" check:"spool" env:"SMTP2REST_SPOOL" doc:"Where sendmail keeps mail while the relay is away (docs/send.md): a directory of the relay's user with mode 3733. \"none\": nowhere."`
 }
 
 // Store says which engine keeps what is kept.

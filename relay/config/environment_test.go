@@ -25,7 +25,7 @@ func TestUnknownVariables(t *testing.T) {
 	for name, want := range map[string]string{
 		"SMTP2REST_DATADIR":                    "environment SMTP2REST_DATADIR: nothing reads this variable; did you mean SMTP2REST_DATA_DIR?",
 		"SMTP2REST_ADMIN_TOKEN_FIEL":           "environment SMTP2REST_ADMIN_TOKEN_FIEL: nothing reads this variable; did you mean SMTP2REST_ADMIN_TOKEN_FILE?",
-		"SMTP2REST_COLOUR":                     "environment SMTP2REST_COLOUR: nothing reads this variable",
+		"SMTP2REST_PALETTE":                    "environment SMTP2REST_PALETTE: nothing reads this variable",
 		"SMTP2REST_DATA_DIR":                   "",
 		"SMTP2REST_FORWARD_SECRET_MY_CRM":      "",
 		"SMTP2REST_FORWARD_SECRET_MY_CRM_FILE": "",

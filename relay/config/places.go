@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/smtp2rest/smtp2rest/internal/settings"
+	"github.com/smtp2rest/smtp2rest/relay/spool"
 )
 
 // place is an address to listen on, with the setting that names it.
@@ -107,6 +108,21 @@ func (l *loader) validateDataDir() {
 			return
 		}
 	}
+}
+
+// validateSpool refuses a spool without a queue: what is handed over again after a crash
+// is known by the queue alone.
+func (l *loader) validateSpool() {
+	const path = "sendmail.spool"
+	dir := &l.cfg.Sendmail.Spool
+	if l.cfg.Queue.Mode == OnDisk || l.bad[path] || *dir == spool.Off {
+		return
+	}
+	if l.find(path).origin != "default" {
+		l.problem(path, "found %s, and queue.mode is \"none\": mail is handed over into the queue; write \"none\"", settings.Show(*dir))
+		return
+	}
+	*dir = spool.Off
 }
 
 // sameTCP reports whether two addresses cannot both be listened on.

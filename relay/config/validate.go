@@ -43,6 +43,7 @@ func (l *loader) validate() {
 	l.validateForwards()
 	l.validatePlaces()
 	l.validateDataDir()
+	l.validateSpool()
 }
 
 func (l *loader) validateAPI() {

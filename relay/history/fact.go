@@ -44,6 +44,7 @@ func NewCame(m *relay.Message, head Head) Came {
 		Addr: clip(m.Client.Addr, maxName), Helo: clip(m.Client.Helo, maxName), User: clip(m.Client.User, maxName),
 		Listener: clip(m.Client.Listener, maxName), Session: clip(m.Client.Session, maxName), Redirect: clip(m.Client.Redirect, maxAddress),
 		Fields: clip(m.Client.Fields, maxFields), CopyOf: clip(m.Client.CopyOf, maxName), CopyFor: clip(m.Client.CopyFor, maxFields),
+		KeptBy: clip(m.Client.KeptBy, maxName),
 	}
 	return c
 }

@@ -5,6 +5,7 @@
 package intake
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -332,7 +333,7 @@ func clientAddr(c smtpd.Client) string {
 func newMessage(env *smtpd.Envelope, data []byte) *relay.Message {
 	now := time.Now()
 	return &relay.Message{
-		ID: relay.NewID(now), ReceivedAt: now, Client: clientOf(env),
+		ID: cmp.Or(env.Client.Kept.ID, relay.NewID(now)), ReceivedAt: now, Client: clientOf(env),
 		From: env.From, Raw: data,
 	}
 }
@@ -346,6 +347,7 @@ func clientOf(env *smtpd.Envelope) relay.Client {
 		Session:  env.Client.Session,
 		Fields:   mail.FormatValues(mail.Values(env.Client.Fields)),
 		Redirect: env.Client.Redirect,
+		KeptBy:   keptBy(env.Client.Kept),
 	}
 }
 

@@ -22,6 +22,9 @@ import (
 // more; api.timeout bounds that.
 func (in *Intake) tryAll(ctx context.Context, r relay.Remainder, body provider.Body, before earlier) []relay.Outcome {
 	wait := in.set.Load().Wait
+	if r.Message.Client.KeptBy != "" {
+		wait = 0 // the queue takes it once, however often it is handed over
+	}
 	turn, cancel := context.WithTimeout(ctx, wait)
 	defer cancel()
 	defer context.AfterFunc(in.calls, cancel)()

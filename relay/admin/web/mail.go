@@ -73,6 +73,7 @@ func summary(t admin.Traced) string {
 	line("Subject", m.Subject)
 	line("Message-ID", m.MessageID)
 	line("Client", clientWords(m.Client.Addr, m.Client.Helo))
+	line("Kept by sendmail of", m.Client.KeptBy)
 	line("User", m.Client.User)
 	line("Account", m.Account)
 	line("Reply", m.Reply)

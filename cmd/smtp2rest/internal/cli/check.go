@@ -31,6 +31,9 @@ such a relay runs without a file.
 With a file, a secret that systemd hands to the service is read from the file where our
 unit keeps it (in /etc/smtp2rest or /etc/credstore). Only root can read that.
 
+It warns of a spool of sendmail whose owner or mode is wrong, and of a socket that systemd
+opens for the service at an address that no listener has.
+
 With --probe it connects instead to each listener and tries to send to somebody outside,
 from the addresses of this machine and without a login. It prints what it was told; no
 mail is sent. 'serve' must be running. It exits 1 when a stranger is let in, or when a
@@ -49,6 +52,12 @@ systemd knows their addresses.`,
 			*path = reach.ServiceConfig(t)
 		}
 		cfg, err := reach.LoadDaemonConfig(t, config.Source{Path: *path, NeedAPI: !*probing})
+		if err == nil {
+			cfg.Warnings = append(cfg.Warnings, spoolWarnings(cfg)...)
+			if *path == t.Service {
+				cfg.Warnings = append(cfg.Warnings, socketWarnings(cfg, "/etc/systemd/system", "/usr/lib/systemd/system")...)
+			}
+		}
 		if *asJSON {
 			return checkJSON(cmd.Context(), t, cfg, *probing, err)
 		}

@@ -33,7 +33,7 @@ func TestSettings(t *testing.T) {
 	for text, want := range map[string]string{
 		"server":               "line 1: write name = value",
 		"\nserver = ":          "line 2: write name = value",
-		"port = 25":            "line 1: unknown setting; the settings are server and domain",
+		"port = 25":            "line 1: unknown setting; the settings are server, domain and spool",
 		"root:$6$secret:19000": "line 1: write name = value",
 		"domain = a b":         `domain: "a b" is not a domain name`,
 	} {
@@ -56,5 +56,34 @@ func TestServerAddress(t *testing.T) {
 		if _, _, err := ServerAddress(server); err == nil {
 			t.Errorf("%q was taken", server)
 		}
+	}
+}
+
+// Mail is not kept for a server that does not look there.
+func TestSpoolOf(t *testing.T) {
+	for _, c := range []struct {
+		server, setting, named string
+		chosen                 bool
+		want                   string
+	}{
+		{DefaultServer, "", "", false, "/default"},
+		{"/run/smtp", "", "", false, "/default"},
+		{"localhost:25", "", "", false, "/default"},
+		{"[::1]:25", "", "", false, "/default"},
+		{"relay.example.com:25", "", "", false, ""},
+		{"10.1.0.5:25", "", "", false, ""},
+		{"10.1.0.5:25", "/srv/spool", "", false, "/srv/spool"},
+		{DefaultServer, "none", "", false, ""},
+		{DefaultServer, "", "", true, ""},
+		{DefaultServer, "/srv/spool", "", true, ""},
+		{DefaultServer, "/srv/spool", "/other", true, "/other"},
+		{DefaultServer, "/srv/spool", "none", false, ""},
+	} {
+		if got := (Settings{Server: c.server, Spool: c.setting}).SpoolOf(c.named, c.chosen, "/default"); got != c.want {
+			t.Errorf("%+v: %q", c, got)
+		}
+	}
+	if _, err := ParseSettings("spool = srv/spool"); err == nil {
+		t.Error("a relative path was taken")
 	}
 }

@@ -134,6 +134,7 @@ const DefaultServer = "127.0.0.1:2525"
 type Settings struct {
 	Server string // host:port, or the path of a unix socket
 	Domain string // of senders that have none; "" is the machine's name
+	Spool  string // where mail is kept while the daemon is away; see SpoolOf
 }
 
 // ParseSettings reads lines of "name = value"; # begins a comment. Its error names the
@@ -156,14 +157,57 @@ func ParseSettings(text string) (Settings, error) {
 			s.Server = value
 		case name == "domain":
 			s.Domain = value
+		case name == "spool":
+			s.Spool = value
 		default:
-			return s, fmt.Errorf("line %d: unknown setting; the settings are server and domain", n)
+			return s, fmt.Errorf("line %d: unknown setting; the settings are server, domain and spool", n)
 		}
+	}
+	if s.Spool != "" && s.Spool != NoSpool && !strings.HasPrefix(s.Spool, "/") {
+		return s, fmt.Errorf("spool: %s is not an absolute path, and not \"none\"", clean(s.Spool))
 	}
 	if s.Domain != "" && !isDomain(s.Domain) {
 		return s, fmt.Errorf("domain: %s is not a domain name", clean(s.Domain))
 	}
 	return s, nil
+}
+
+// NoSpool in place of a directory is none.
+const NoSpool = "none"
+
+// SpoolOf returns the directory in which mail is kept, or "". named is the one in the
+// environment. Without a setting it is the default, but only for the server that takes the
+// mail from there: one on this machine that the settings name, and not one that the caller
+// chose for this mail.
+func (s Settings) SpoolOf(named string, chosen bool, byDefault string) string {
+	spool := s.Spool
+	if chosen {
+		spool = NoSpool
+	}
+	if named != "" {
+		spool = named
+	}
+	switch spool {
+	case NoSpool:
+		return ""
+	case "":
+		if isLocal(s.Server) {
+			return byDefault
+		}
+		return ""
+	}
+	return spool
+}
+
+// isLocal reports whether a server is on this machine.
+func isLocal(server string) bool {
+	network, address, err := ServerAddress(server)
+	if err != nil || network == "unix" {
+		return err == nil
+	}
+	host, _, _ := net.SplitHostPort(address)
+	ip := net.ParseIP(host)
+	return strings.EqualFold(host, "localhost") || ip != nil && ip.IsLoopback()
 }
 
 // ServerAddress returns the network and address of a server, for net.Dial.

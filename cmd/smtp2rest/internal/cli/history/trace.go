@@ -185,6 +185,9 @@ func steps(m history.Mail) []step {
 	if m.Client.CopyOf != "" {
 		came = "copied for the archive"
 	}
+	if m.Client.KeptBy != "" {
+		came = "taken over from sendmail, which had kept it"
+	}
 	if m.BounceOf != "" {
 		came = "written by this relay"
 	}

@@ -103,7 +103,7 @@ func showMail(t *terminal.Terminal, m admin.Mail) error {
 func ClientText(c relay.Client) string {
 	text := terminal.Printable(c.Addr)
 	var more []string
-	for _, f := range []struct{ name, value string }{{"HELO", c.Helo}, {"user", c.User}, {"session", c.Session}, {"redirected to", c.Redirect}, {"fields", strings.ReplaceAll(c.Fields, "\n", ", ")}} {
+	for _, f := range []struct{ name, value string }{{"HELO", c.Helo}, {"user", c.User}, {"session", c.Session}, {"kept by sendmail of", c.KeptBy}, {"redirected to", c.Redirect}, {"fields", strings.ReplaceAll(c.Fields, "\n", ", ")}} {
 		if f.value != "" {
 			more = append(more, f.name+" "+terminal.Printable(f.value))
 		}

@@ -23,6 +23,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/config"
+	"github.com/smtp2rest/smtp2rest/relay/spool"
 )
 
 // sendmailConf is read if it is there.
@@ -63,11 +64,18 @@ settings, or else it is ` + sendmail.DefaultServer + `. The settings are lines s
 
   server = 127.0.0.1:2525       or the path of a socket
   domain = web1.example.com     for senders without a domain
+  spool = /var/spool/smtp2rest  where mail is kept while the daemon is away; or none
 
-The exit code is one of sysexits(3): 0 when the daemon took the mail, 75 when the daemon
-does not answer or says "later", 64 for a wrong command line, 65 for a wrong mail, 67 for
-a recipient that does not exist, 77 for a recipient that is not allowed or suppressed, and
-69 for other refusals.`,
+When the daemon does not answer, or says "later", the mail is kept in the spool, and the
+daemon takes it over when it is back; with -v the id is printed, for 'smtp2rest trace'. The
+spool is ` + spool.DefaultDir + ` if that is there, for a daemon of this machine. The
+environment variable SMTP2REST_SPOOL names another one; with SMTP2REST_SMTP only that is
+used.
+
+The exit code is one of sysexits(3): 0 when the daemon took the mail or it is kept, 75 when
+the daemon does not answer or says "later" and the mail cannot be kept, 64 for a wrong
+command line, 65 for a wrong mail, 67 for a recipient that does not exist, 77 for a
+recipient that is not allowed or suppressed, and 69 for other refusals.`,
 		Example: terminal.Examples(
 			"smtp2rest sendmail -t < mail.eml",
 			"smtp2rest sendmail -f app@mail.example.com bob@example.net < mail.eml",
@@ -129,7 +137,7 @@ func runSendmail(cmd *cobra.Command, t *terminal.Terminal, args []string, other 
 	if err != nil {
 		return err
 	}
-	return submit(ctx, t, settings.Server, m, c.Verbose)
+	return hand(ctx, t, settings, m, c.Verbose)
 }
 
 // asSendmail turns the exit code of one of our commands into one of sendmail's. That
@@ -159,9 +167,12 @@ func sendmailSettings(t *terminal.Terminal, path string) (sendmail.Settings, err
 	if err != nil {
 		return s, sendmail.Errorf(sendmail.Config, "%s: %s", path, err)
 	}
-	if server, _ := t.Env("SMTP2REST_SMTP"); server != "" {
+	server, _ := t.Env("SMTP2REST_SMTP")
+	place, _ := t.Env("SMTP2REST_SPOOL")
+	if server != "" {
 		s.Server = server
 	}
+	s.Spool = s.SpoolOf(place, server != "", spool.DefaultDir)
 	return s, nil
 }
 

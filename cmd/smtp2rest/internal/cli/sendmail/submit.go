@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"strings"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/dialogue"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/sendmail"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
+	"github.com/smtp2rest/smtp2rest/relay/spool"
 )
 
 // connectTime is how long a connection to the daemon may take.
@@ -36,21 +38,48 @@ func dialDaemon(ctx context.Context, server string) (conn net.Conn, done func(),
 	return conn, func() { stop(); _ = conn.Close() }, nil
 }
 
-// submit hands a mail over for all recipients. When one of them is refused, nobody
-// gets it, because the caller learns no more than one exit code.
-func submit(ctx context.Context, t *terminal.Terminal, server string, m sendmail.Mail, verbose bool) error {
-	conn, done, err := dialDaemon(ctx, server)
-	if err != nil {
+// greetTime is how long the daemon may take to greet when the mail can be kept instead. A
+// daemon that is being started by systemd's socket has that long.
+const greetTime = 30 * time.Second
+
+// hand hands a mail over, or keeps it until the daemon is back.
+func hand(ctx context.Context, t *terminal.Terminal, settings sendmail.Settings, m sendmail.Mail, verbose bool) error {
+	left, err := submit(ctx, t, settings, m, verbose)
+	later, ok := errors.AsType[*sendmail.Error](err)
+	// A mail whose sender was interrupted is not sent.
+	if !ok || later.Code != sendmail.TempFail || settings.Spool == "" || ctx.Err() != nil {
 		return err
+	}
+	id, kept := spool.Keep(settings.Spool, spool.Mail{Host: m.Host, From: m.From, Recipients: left, Data: m.Data}, time.Now())
+	switch {
+	case errors.Is(kept, fs.ErrNotExist) && settings.Spool == spool.DefaultDir, errors.Is(kept, errors.ErrUnsupported):
+		return err // it is not made here
+	case kept != nil:
+		return sendmail.Errorf(sendmail.TempFail, "%s; it cannot be kept either: %s", later.Text, kept)
+	}
+	if verbose {
+		_, err = fmt.Fprintf(t.Out, "%s\nThe mail is kept in %s with the id %s.\n", terminal.Printable(later.Text), terminal.Printable(settings.Spool), id)
+		return err
+	}
+	return nil
+}
+
+// submit hands a mail over for all recipients, and returns those who did not get it. When
+// one of them is refused, nobody gets it, because the caller learns no more than one exit
+// code.
+func submit(ctx context.Context, t *terminal.Terminal, settings sendmail.Settings, m sendmail.Mail, verbose bool) (left []string, err error) {
+	conn, done, err := dialDaemon(ctx, settings.Server)
+	if err != nil {
+		return m.Recipients, err
 	}
 	defer done()
 	wire := dialogue.Record(conn)
-	s := submission{client: smtp.NewClient(wire), mail: m}
+	s := submission{client: smtp.NewClient(wire), mail: m, hasSpool: settings.Spool != ""}
 	err = s.run()
 	if verbose {
 		wire.Dialogue().Print(t.Out, t.Palette())
 	}
-	return s.exitError(err)
+	return m.Recipients[len(s.sent):], s.exitError(err)
 }
 
 // submission is one mail on its way, in one or more transactions.
@@ -59,11 +88,19 @@ type submission struct {
 	mail   sendmail.Mail
 	sent   []string // recipients that have it
 	doing  string   // for the error
+
+	hasSpool bool // the daemon need not be waited for
 }
 
 func (s *submission) run() error {
 	s.doing = "greeting"
-	if err := s.client.Hello(s.mail.Host); err != nil {
+	usual := s.client.CommandTimeout
+	if s.hasSpool {
+		s.client.CommandTimeout = greetTime
+	}
+	err := s.client.Hello(s.mail.Host)
+	s.client.CommandTimeout = usual
+	if err != nil {
 		return err
 	}
 	for rest := s.mail.Recipients; len(rest) > 0; {

@@ -16,6 +16,7 @@ import (
 	"github.com/smtp2rest/smtp2rest/relay/app"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/provider"
+	"github.com/smtp2rest/smtp2rest/relay/spool"
 	"github.com/smtp2rest/smtp2rest/smtpd/holder"
 )
 
@@ -32,6 +33,7 @@ func serveSandboxed(ctx context.Context, t *terminal.Terminal, path string, asJS
 	if cfg.Store.URL.IsSet() {
 		fmt.Fprintf(t.Err, "note: store.url is not used: with --sandbox the queue is in a directory of its own and thrown away at the end\n")
 	}
+	withoutSpool(cfg)
 	cleanUp, err := scratchQueue(cfg)
 	if err != nil {
 		return err
@@ -56,6 +58,7 @@ func serveSandboxed(ctx context.Context, t *terminal.Terminal, path string, asJS
 					next.Accounts[i].WebhookSecret = before.WebhookSecret
 				}
 			}
+			withoutSpool(next)
 			callSandbox(next, box)
 			withPage(next)
 		}
@@ -140,6 +143,13 @@ func withSandboxEnv(t *terminal.Terminal) *terminal.Terminal {
 		return real(name)
 	}
 	return &boxed
+}
+
+// withoutSpool leaves the mail that sendmail keeps on this machine to a real relay.
+func withoutSpool(cfg *config.Config) {
+	if cfg.Sendmail.Spool == spool.DefaultDir {
+		cfg.Sendmail.Spool = spool.Off
+	}
 }
 
 // withEvents adds an endpoint for the sandbox's events, unless the configuration has

@@ -86,6 +86,7 @@ func (s *stage) build(ctx context.Context) (end func() error, err error) {
 	cfg.Hostname = "relay.demo.example"
 	cfg.Listeners[0].Address = "127.0.0.1:0"
 	cfg.Delivery.Retry.First = 500 * time.Millisecond // so that nobody has to wait for 5 s
+	withoutSpool(cfg)
 	cleanUp, err := scratchQueue(cfg)
 	if err != nil {
 		return nil, err
