@@ -18,9 +18,10 @@ const acceptPause = 100 * time.Millisecond
 type Socket struct {
 	listener net.Listener
 	conns    chan net.Conn
-	once     sync.Once
-	closed   chan struct{}
-	served   chan struct{} // closed when accept has returned
+	running  sync.WaitGroup
+
+	mu     sync.Mutex // held where closed is closed or running grows
+	closed chan struct{}
 }
 
 // Listen binds an address. Clients wait until a Listener is active.
@@ -29,8 +30,8 @@ func Listen(ctx context.Context, address string) (*Socket, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Socket{listener: ln, conns: make(chan net.Conn), closed: make(chan struct{}), served: make(chan struct{})}
-	go s.accept()
+	s := &Socket{listener: ln, conns: make(chan net.Conn), closed: make(chan struct{})}
+	s.running.Go(s.accept)
 	return s, nil
 }
 
@@ -39,15 +40,16 @@ func (s *Socket) Addr() net.Addr { return s.listener.Addr() }
 
 // Close closes the socket. Connections that a server has accepted stay open.
 func (s *Socket) Close() {
-	s.once.Do(func() {
+	s.mu.Lock()
+	if !isClosed(s.closed) {
 		close(s.closed)
 		_ = s.listener.Close()
-	})
-	<-s.served
+	}
+	s.mu.Unlock()
+	s.running.Wait()
 }
 
 func (s *Socket) accept() {
-	defer close(s.served)
 	for {
 		conn, err := s.listener.Accept()
 		switch {
@@ -71,6 +73,18 @@ func (s *Socket) give(conn net.Conn) {
 	case <-s.closed:
 		_ = conn.Close()
 	}
+}
+
+// giveBack gives conn to the next Listener, without waiting for one: there may be none
+// before the caller has ended.
+func (s *Socket) giveBack(conn net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if isClosed(s.closed) {
+		_ = conn.Close()
+		return
+	}
+	s.running.Go(func() { s.give(conn) })
 }
 
 // Listener is one server's view of the socket. It is a net.Listener that gets connections
@@ -98,10 +112,11 @@ func (l *Listener) Accept() (net.Conn, error) {
 		case <-active:
 			conns, active = l.socket.conns, nil
 		case conn := <-conns:
-			if !l.isClosed() {
+			if !isClosed(l.closed) {
 				return conn, nil
 			}
-			l.socket.give(conn) // to the next
+			l.socket.giveBack(conn)
+			return nil, net.ErrClosed
 		case <-l.closed:
 			return nil, net.ErrClosed
 		case <-l.socket.closed:
@@ -110,9 +125,9 @@ func (l *Listener) Accept() (net.Conn, error) {
 	}
 }
 
-func (l *Listener) isClosed() bool {
+func isClosed(c <-chan struct{}) bool {
 	select {
-	case <-l.closed:
+	case <-c:
 		return true
 	default:
 		return false

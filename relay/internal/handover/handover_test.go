@@ -116,3 +116,35 @@ func TestClose(t *testing.T) {
 	}
 	listen(t) // no listener is ever activated, but it ends
 }
+
+// A server that stops ends while a client waits, whoever comes next: a reload ends the
+// server before, and a stop has no server after it.
+func TestAServerEndsWhileAClientWaits(t *testing.T) {
+	s := listen(t)
+	answer := make(chan string, 1)
+	go func() { answer <- ask(t, s) }()
+	for range 100 { // Accept may see the client or the end first
+		l := s.NewListener()
+		l.Activate()
+		_ = l.Close()
+		ended := make(chan error, 1)
+		go func() {
+			_, err := l.Accept()
+			ended <- err
+		}()
+		select {
+		case err := <-ended:
+			if !errors.Is(err, net.ErrClosed) {
+				t.Fatalf("Accept: %v", err)
+			}
+		case <-time.After(patience):
+			t.Fatal("Accept does not end")
+		}
+	}
+	last := s.NewListener()
+	says(t, last, "last")
+	last.Activate()
+	if got := <-answer; got != "last" {
+		t.Errorf("the client hears %q", got)
+	}
+}
