@@ -22,6 +22,7 @@ type Socket struct {
 
 	mu     sync.Mutex // held where closed is closed or running grows
 	closed chan struct{}
+	active *Listener
 }
 
 // Listen binds an address. Clients wait until a Listener is active.
@@ -100,8 +101,18 @@ func (s *Socket) NewListener() *Listener {
 	return &Listener{socket: s, active: make(chan struct{}), closed: make(chan struct{})}
 }
 
-// Activate has l get connections, once. The server before must close its own Listener.
-func (l *Listener) Activate() { close(l.active) }
+// Activate has l get connections, once. The Listener before is closed: whoever connects
+// after Activate has returned gets the new server.
+func (l *Listener) Activate() {
+	l.socket.mu.Lock()
+	before := l.socket.active
+	l.socket.active = l
+	l.socket.mu.Unlock()
+	if before != nil {
+		_ = before.Close()
+	}
+	close(l.active)
+}
 
 // Accept implements net.Listener.
 func (l *Listener) Accept() (net.Conn, error) {

@@ -2,6 +2,7 @@ package handover
 
 import (
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -78,22 +79,23 @@ func TestHandover(t *testing.T) {
 		t.Errorf("before the change: %q", got)
 	}
 	second.Activate()
-	_ = first.Close()
 	if got := ask(t, s); got != "second" {
 		t.Errorf("after the change: %q", got)
 	}
-	before := second
-	for range 50 {
-		next := s.NewListener()
-		says(t, next, "next")
+	before := "second"
+	for i := range 50 {
+		next, name := s.NewListener(), fmt.Sprintf("next %d", i)
+		says(t, next, name)
 		answer := make(chan string, 1)
 		go func() { answer <- ask(t, s) }()
 		next.Activate()
-		_ = before.Close()
-		if got := <-answer; got != "next" && got != "second" {
-			t.Errorf("during a change: %q", got)
+		if got := <-answer; got != name && got != before {
+			t.Errorf("during change %d: %q", i, got)
 		}
-		before = next
+		if got := ask(t, s); got != name {
+			t.Errorf("after change %d: %q", i, got)
+		}
+		before = name
 	}
 }
 
