@@ -106,12 +106,16 @@ func TestServerGone(t *testing.T) {
 	one := func(ctx context.Context) error {
 		return d.do(ctx, func(ctx context.Context, c *pgx.Conn) error { return c.QueryRow(ctx, "SELECT 1").Scan(new(int)) })
 	}
+	<-lost // from now on it listens
 	ended, cancel := context.WithCancel(t.Context())
 	cancel()
 	if err := one(ended); !errors.Is(err, context.Canceled) {
 		t.Errorf("a context that ended: %v", err)
 	}
 	for round := range 2 {
+		for len(lost) > 0 {
+			<-lost
+		}
 		s.Stop()
 		for range 3 {
 			err := one(t.Context())

@@ -67,21 +67,37 @@ func (l *lease) begin(ctx context.Context) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.id, l.known = id, map[int64]struct{}{}
-	l.renewed(asked)
+	lost := make(chan struct{}) // the one before is closed, or there is none
+	l.lost, l.failing = lost, false
+	l.until = asked.Add(l.length() - l.length()/6)
+	l.timer = time.AfterFunc(time.Until(l.until), func() { close(lost) })
 	return nil
 }
 
-// renewed is told when a renewal was asked for that succeeded. It holds mu.
-func (l *lease) renewed(asked time.Time) {
+// renewed is told when a renewal was asked for that succeeded. It is false when that came
+// too late: the claims are Lost.
+func (l *lease) renewed(asked time.Time) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.timer == nil || !l.timer.Stop() {
+		return false
+	}
 	l.failing = false
 	l.until = asked.Add(l.length() - l.length()/6)
-	if l.timer != nil && l.timer.Stop() {
-		l.timer.Reset(time.Until(l.until))
-		return
+	l.timer.Reset(time.Until(l.until))
+	return true
+}
+
+// isLost reports whether the claims of this relay are Lost.
+func (l *lease) isLost() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	select {
+	case <-l.lost:
+		return true
+	default:
+		return false
 	}
-	lost := make(chan struct{}) // the one before is closed, or there is none
-	l.lost = lost
-	l.timer = time.AfterFunc(time.Until(l.until), func() { close(lost) })
 }
 
 // over ends the claims of this relay now.
@@ -155,28 +171,40 @@ func (l *lease) runTidy(ctx context.Context) {
 	}
 }
 
-// renew says that this relay is alive. If that comes too late it begins anew as another.
+// renew says that this relay is alive. If that comes too late it begins anew as another,
+// even if its lease has not ended in the database yet: what it claimed was given up, and
+// what of that was not settled must wait again.
 func (l *lease) renew(ctx context.Context) error {
 	asked := time.Now()
 	var now int64
-	// One that hangs leaves time for another.
-	err := l.q.d.within(ctx, l.length()/3, func(ctx context.Context, c *pgx.Conn) error {
-		return c.QueryRow(ctx, `UPDATE smtp2rest.relays SET heartbeat = clock_timestamp(), expires = clock_timestamp() + $2 * interval '1 millisecond'
-			WHERE id = $1 AND expires > clock_timestamp() RETURNING (extract(epoch FROM heartbeat) * 1000)::bigint`, l.owner(), l.length().Milliseconds()).Scan(&now)
-	})
+	err := pgx.ErrNoRows
+	if !l.isLost() {
+		now, err = l.extend(ctx)
+	}
+	if err == nil {
+		l.q.skew.measure(l.q, asked, now)
+		if l.renewed(asked) {
+			return nil
+		}
+		err = pgx.ErrNoRows
+	}
 	if errors.Is(err, pgx.ErrNoRows) {
 		l.over()
 		l.q.d.log.Error("the lease in the database has ended; what was claimed may be tried by another relay")
 		return l.begin(ctx)
 	}
-	if err != nil {
-		return err
-	}
-	l.q.skew.measure(l.q, asked, now)
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.renewed(asked)
-	return nil
+	return err
+}
+
+// extend moves the end of the lease, and returns the database's time. It finds no row when the
+// lease has ended.
+func (l *lease) extend(ctx context.Context) (now int64, err error) {
+	// One that hangs leaves time for another.
+	err = l.q.d.within(ctx, min(statementTimeout, l.length()/3), func(ctx context.Context, c *pgx.Conn) error {
+		return c.QueryRow(ctx, `UPDATE smtp2rest.relays SET heartbeat = clock_timestamp(), expires = clock_timestamp() + $2 * interval '1 millisecond'
+			WHERE id = $1 AND expires > clock_timestamp() RETURNING (extract(epoch FROM heartbeat) * 1000)::bigint`, l.owner(), l.length().Milliseconds()).Scan(&now)
+	})
+	return now, err
 }
 
 // tidy ends what others left, and gives back what was claimed without an answer.

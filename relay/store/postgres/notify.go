@@ -25,6 +25,7 @@ type listener struct {
 	config *pgx.ConnConfig
 
 	mu     sync.Mutex
+	hears  bool // something was listened to already
 	topics map[string][]subscriber
 }
 
@@ -43,6 +44,9 @@ func (d *DB) Listen(topic string, told func(payload string), lost func()) {
 	d.listener.mu.Lock()
 	defer d.listener.mu.Unlock()
 	d.listener.topics[topic] = append(d.listener.topics[topic], subscriber{told, lost})
+	if d.listener.hears { // what came before was missed
+		lost()
+	}
 }
 
 // run listens until ctx ends.
@@ -72,6 +76,9 @@ func (l *listener) listen(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	l.mu.Lock()
+	l.hears = true
+	l.mu.Unlock()
 	l.each("", func(s subscriber) { s.lost() })
 	for {
 		// A connection that died without a word is noticed by asking.

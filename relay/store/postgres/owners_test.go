@@ -184,3 +184,27 @@ func TestLostClaim(t *testing.T) {
 		t.Fatalf("claimed %+v", claims)
 	}
 }
+
+// TestLostAndThere: a relay whose claims are Lost goes on as another, although its lease
+// has not ended in the database yet, so that what nobody settled is claimed again.
+func TestLostAndThere(t *testing.T) {
+	s := pgtest.Start(t)
+	a := start(t, Options{URL: s.URL(s.Database()), lease: time.Hour})
+	a.put(t, newMail("x@example.com", "1"))
+	c, before := a.claimAll(t, 1)[0], a.lease.owner()
+	a.lease.mu.Lock()
+	a.lease.timer.Reset(0)
+	a.lease.mu.Unlock()
+	<-c.Lost
+	must(t, a.lease.renew(t.Context()))
+	if a.lease.owner() == before {
+		t.Fatal("it is the same owner")
+	}
+	expire(t, a.d, before)
+	a.lease.tidy(t.Context())
+	again := a.claimAll(t, 1)
+	if addrs(again) != "[1]" || !again[0].Unknown {
+		t.Fatalf("claimed %+v", again)
+	}
+	must(t, a.Settle(t.Context(), done(again[0])))
+}
