@@ -46,15 +46,19 @@ func (a *account) others() {
 	a.bucket.AllowN(time.Now(), 1)
 }
 
-// over lets time pass and returns the calls that were taken and refused in it.
-func (a *account) over(d time.Duration) (taken, refused int) {
-	a.mu.Lock()
-	taken, refused = a.taken, a.refused
-	a.mu.Unlock()
-	time.Sleep(d) // virtual
+// counts returns the calls that were taken and refused so far.
+func (a *account) counts() (taken, refused int) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.taken - taken, a.refused - refused
+	return a.taken, a.refused
+}
+
+// over lets time pass and returns the calls that were taken and refused in it.
+func (a *account) over(d time.Duration) (taken, refused int) {
+	takenBefore, refusedBefore := a.counts()
+	time.Sleep(d) // virtual
+	taken, refused = a.counts()
+	return taken - takenBefore, refused - refusedBefore
 }
 
 // offer makes calls without end, more than any account here allows, so that somebody

@@ -221,8 +221,8 @@ func TestSharesNeverExceedTheRate(t *testing.T) {
 					}
 				}
 			}
-			if a.taken < 5000 || a.refused > a.taken/200 {
-				t.Errorf("%d calls were taken and %d refused (seed %d)", a.taken, a.refused, seed)
+			if taken, refused := a.counts(); taken < 5000 || refused > taken/200 {
+				t.Errorf("%d calls were taken and %d refused (seed %d)", taken, refused, seed)
 			}
 		})
 	}
@@ -411,9 +411,14 @@ func TestTheBreakerIsShared(t *testing.T) {
 		for _, g := range p.all {
 			g.busy(4, call)
 		}
+		probes := func() (n, together int) {
+			mu.Lock()
+			defer mu.Unlock()
+			return calls, most
+		}
 		time.Sleep(time.Minute)
-		if calls < 3 || calls > 7 || most != 1 {
-			t.Errorf("%d probes in a minute, %d at once", calls, most)
+		if n, together := probes(); n < 3 || n > 7 || together != 1 {
+			t.Errorf("%d probes in a minute, %d at once", n, together)
 		}
 		// The relay that has the leave to probe dies.
 		for _, g := range p.all[:2] {
@@ -421,9 +426,9 @@ func TestTheBreakerIsShared(t *testing.T) {
 			g.quiet()
 		}
 		p.all[2].Probe()
-		before := calls
+		before, _ := probes()
 		time.Sleep(10 * time.Second)
-		if calls == before {
+		if now, _ := probes(); now == before {
 			t.Error("nobody probes any more")
 		}
 		p.all[0].reader.cutOff(false)
