@@ -131,7 +131,7 @@ func (a *record) configure() {
 	a.Tuner = t.written()
 }
 
-// open writes down a breaker that this relay found open, or nothing of one that it closed.
+// written returns what to write of the breaker.
 func (b *breaker) written(c clocks) writtenBreaker {
 	if !b.open {
 		return writtenBreaker{}

@@ -128,9 +128,7 @@ func (p *Pacer) keepSharing(ctx context.Context) {
 		case <-s.ledger.Changed():
 		case <-time.After(shareEvery*2/3 + mathrand.N(shareEvery/3)):
 		}
-		asking, cancel := context.WithTimeout(ctx, shareLease)
-		err := p.exchange(asking)
-		cancel()
+		err := p.exchange(ctx)
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -148,8 +146,11 @@ func (p *Pacer) keepSharing(ctx context.Context) {
 	}
 }
 
-// exchange writes the news into the ledger, and takes over what is written there.
+// exchange writes the news into the ledger, and takes over what is written there. What
+// takes longer than a lease is of no use.
 func (p *Pacer) exchange(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, shareLease)
+	defer cancel()
 	s := p.sharing
 	p.mu.Lock()
 	n := s.news

@@ -23,7 +23,9 @@ const (
 	unfinishedFor = 24 * time.Hour // until the file of a sendmail that was killed is removed
 	asideFor      = 30 * 24 * time.Hour
 
-	mostListed = 20_000 // see perOwner
+	// mostListed bounds the files that are known at once: of many users, each has one at
+	// least. See perOwner.
+	mostListed = 20_000
 )
 
 // Keep writes a mail into a directory and returns its id. When it returns nil, the mail is
@@ -173,12 +175,15 @@ func (d *dir) list(now time.Time) (listing, error) {
 			if l.oldest.IsZero() || e.made.Before(l.oldest) {
 				l.oldest = e.made
 			}
-			own := append(by[e.uid], e)
+			own := by[e.uid]
+			if known >= mostListed && len(own) > 0 {
+				continue
+			}
+			own = append(own, e)
 			known++
-			if len(own) > 2*perOwner || known > 2*mostListed {
-				known -= len(own)
+			if len(own) > 2*perOwner {
 				own = first(own)
-				known += len(own)
+				known -= perOwner + 1
 			}
 			by[e.uid] = own
 		}

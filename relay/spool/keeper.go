@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
-	"strconv"
 	"sync"
 	"time"
 
@@ -59,9 +58,7 @@ type Keeper struct {
 	set   Settings
 	state State
 
-	// The fields below are the loop's.
-
-	waiting map[string]*wait // mails that were tried, and are there still
+	waiting map[string]*wait // the loop's: mails that were tried, and are there still
 }
 
 // State is what the directory looked like when it was looked through last.
@@ -349,7 +346,7 @@ func (k *Keeper) later(e entry, err error) error {
 	w.tries++
 	w.next = time.Now().Add(retry.Schedule{First: firstPause, Max: mostPause}.Delay(w.tries, 0))
 	k.results.WithLabelValues("later").Inc()
-	k.opt.Log.Info("a mail that sendmail kept waits on", "id", e.name, "uid", strconv.FormatUint(uint64(e.uid), 10), "cause", err, "next", w.next)
+	k.opt.Log.Info("a mail that sendmail kept waits on", "id", e.name, "uid", e.uid, "cause", err, "next", w.next)
 	return err
 }
 

@@ -396,6 +396,40 @@ func TestManyFiles(t *testing.T) {
 	}
 }
 
+// Many users, each with few files, are bounded together; none of them is left out.
+func TestFilesOfManyUsers(t *testing.T) {
+	if os.Geteuid() != 0 {
+		t.Skip("it takes root to make files of many users")
+	}
+	dir := spoolDir(t)
+	const users, each = 100, mostListed/100 + 50
+	for i := range users * each {
+		path := filepath.Join(dir, fmt.Sprintf("06h00000000000%06d", i))
+		if err := os.WriteFile(path, nil, 0o640); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Chown(path, 70_000+i/each, -1); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d, err := open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = d.Close() }()
+	l, err := d.list(time.Now())
+	if err != nil || l.mails != users*each || len(l.owners) != users {
+		t.Fatalf("%d files of %d users, %v", l.mails, len(l.owners), err)
+	}
+	known := 0
+	for _, own := range l.owners {
+		known += len(own)
+	}
+	if known > mostListed+users {
+		t.Errorf("%d files are known at once", known)
+	}
+}
+
 func TestCheck(t *testing.T) {
 	dir := spoolDir(t)
 	for mode, want := range map[uint32]string{0o3733: "", 0o1733: "set-group-ID", 0o2733: "sticky", 0o3730: "other users cannot", 0o3777: "everybody can see"} {

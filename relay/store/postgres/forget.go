@@ -84,6 +84,11 @@ func (f *forgetting) closeBooks(ids []string) error {
 	if _, err := f.exec("INSERT INTO smtp2rest.history_forgotten SELECT DISTINCT i FROM unnest($1::text[]) i ON CONFLICT DO NOTHING", ids); err != nil {
 		return err
 	}
+	return f.remove(ids)
+}
+
+// remove removes records.
+func (f *forgetting) remove(ids []string) error {
 	if _, err := f.exec("DELETE FROM smtp2rest.history_recipients WHERE mail = ANY($1::text[])", ids); err != nil {
 		return err
 	}
@@ -101,12 +106,7 @@ func (f *forgetting) mails(ids []string) error {
 	if err := f.closeBooks(waiting); err != nil {
 		return err
 	}
-	if _, err := f.exec("DELETE FROM smtp2rest.history_recipients WHERE mail = ANY($1::text[])", ids); err != nil {
-		return err
-	}
-	n, err := f.exec("DELETE FROM smtp2rest.history_mails WHERE id = ANY($1::text[])", ids)
-	f.done.Mails += n
-	return err
+	return f.remove(ids)
 }
 
 // recipients removes a recipient of mails, with the record if it was the only one or the

@@ -35,6 +35,7 @@ type Records struct {
 	soonMu   sync.Mutex
 	soon     []suppress.Entry // see LearnSoon
 	dropped  prometheus.Counter
+	errors   prometheus.Counter // writes that failed
 
 	troubleMu sync.Mutex
 	since     time.Time
@@ -68,7 +69,8 @@ var errRecordsClosed = errors.New("the records are closed")
 // NewRecords returns the records of a database, which is closed after them.
 func NewRecords(d *DB) *Records {
 	s := &Records{d: d, changed: make(chan struct{}, 1), flush: make(chan struct{}, 1), latest: -1}
-	s.dropped = promauto.With(d.opts.Metrics).NewCounter(stored.Dropped())
+	auto := promauto.With(d.opts.Metrics)
+	s.dropped, s.errors = auto.NewCounter(stored.Dropped()), auto.NewCounter(stored.RecordErrors())
 	s.life, s.stop = context.WithCancel(context.Background())
 	d.Listen(topic, func(string) { poke(s.changed) }, func() { poke(s.changed) })
 	s.runs.Go(s.follow)
@@ -142,15 +144,19 @@ func (s *Records) Trouble() (since time.Time, damaged bool, err error) {
 func (s *Records) wrote(err error) error {
 	s.troubleMu.Lock()
 	defer s.troubleMu.Unlock()
-	switch e, ok := errors.AsType[*Error](err); {
-	case err == nil:
+	if err == nil {
 		s.trouble, s.since = nil, time.Time{}
-	case !ok: // of the caller
-	case s.trouble == nil:
-		s.trouble, s.since = e, time.Now()
-	default:
-		s.trouble = e
+		return nil
 	}
+	e, ok := errors.AsType[*Error](err)
+	if !ok { // of the caller
+		return err
+	}
+	s.errors.Inc()
+	if s.trouble == nil {
+		s.since = time.Now()
+	}
+	s.trouble = e
 	return err
 }
 

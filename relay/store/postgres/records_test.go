@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus/testutil"
+
 	"github.com/smtp2rest/smtp2rest/relay"
 	"github.com/smtp2rest/smtp2rest/relay/history"
 	"github.com/smtp2rest/smtp2rest/relay/store/postgres/pgtest"
@@ -117,11 +119,15 @@ func TestRecordsWithoutAServer(t *testing.T) {
 	if _, _, err := s.Entry(t.Context(), "a@x.example"); err == nil {
 		t.Error("Entry without a server")
 	}
+	before := testutil.ToFloat64(s.errors)
 	if err := s.Write(t.Context(), history.Changes(history.GaveUp{ID: relay.NewID(time.Now()), To: "a@x.example", At: time.Now()})); err == nil {
 		t.Error("Write without a server")
 	}
 	if since, damaged, err := s.Trouble(); err == nil || damaged || since.IsZero() {
 		t.Errorf("the trouble is %v since %v, damaged %t", err, since, damaged)
+	}
+	if n := testutil.ToFloat64(s.errors) - before; n != 1 {
+		t.Errorf("%g writes are counted that failed", n)
 	}
 	server.Restart()
 	for s.Put(t.Context(), []suppress.Entry{{Address: "b@x.example", Reason: suppress.Operator, Source: suppress.ByOperator, Since: time.Now()}}) != nil {

@@ -41,11 +41,8 @@ func newRecordsMetrics(o Options) *metrics {
 			Help:    "How long it took to make a group of records (suppressions, events, history) durable. Mail does not wait for it.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 5},
 		}),
-		group: prometheus.NewHistogram(prometheus.HistogramOpts{}),
-		errors: auto.NewCounter(prometheus.CounterOpts{
-			Name: "smtp2rest_records_errors_total",
-			Help: "Groups of records that could not be written. Mail is not touched by it; the log says why.",
-		}),
+		group:   prometheus.NewHistogram(prometheus.HistogramOpts{}),
+		errors:  auto.NewCounter(stored.RecordErrors()),
 		broken:  prometheus.NewGauge(prometheus.GaugeOpts{}),
 		dropped: auto.NewCounter(stored.Dropped()),
 	}

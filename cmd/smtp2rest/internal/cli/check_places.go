@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/owner"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/spool"
 )
@@ -35,7 +36,7 @@ func spoolWarnings(cfg *config.Config) (warnings []string) {
 // relayUser is the user who owns the relay's data, or -1 if that is not known.
 func relayUser(cfg *config.Config) int {
 	if info, err := os.Stat(cfg.Queue.DataDir); err == nil {
-		if uid, ok := ownerOf(info); ok {
+		if uid, _, ok := owner.Of(info); ok {
 			return uid
 		}
 	}

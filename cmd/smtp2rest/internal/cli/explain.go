@@ -46,7 +46,7 @@ for who may send what, nor at aliases, suppressions and limits. To test those, u
 	path := fs.String("config", "", "TOML `file` with settings")
 	from := fs.String("from", "", "envelope `sender`")
 	to := fs.String("to", "recipient@example.net", "`recipients`, separated by commas")
-	var whose owner
+	var whose mailOwner
 	fs.StringVar(&whose.user, "user", "", "`name` of the user who sends it")
 	fs.StringVar(&whose.listener, "listener", "", "`address` of the listener at which it comes in, as it is configured")
 	fs.StringVar(&whose.account, "account", "", "`name` of the account that sends it")
@@ -87,11 +87,11 @@ for who may send what, nor at aliases, suppressions and limits. To test those, u
 	return c
 }
 
-// owner says whose mail it is.
-type owner struct{ user, listener, account string }
+// mailOwner says whose mail it is.
+type mailOwner struct{ user, listener, account string }
 
 // mapping returns how the relay maps the owner's mail, and the account that sends it.
-func (o owner) mapping(cfg *config.Config, from string, raw []byte) (m provider.Mapping, account string, err error) {
+func (o mailOwner) mapping(cfg *config.Config, from string, raw []byte) (m provider.Mapping, account string, err error) {
 	client := relay.Client{User: o.user}
 	smtp := smtpd.Client{User: o.user}
 	if o.user != "" && !slices.ContainsFunc(cfg.Users, func(u config.User) bool { return u.Name == o.user }) {

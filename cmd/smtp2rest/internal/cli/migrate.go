@@ -13,7 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	dirowner "github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/owner"
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/owner"
 	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/terminal"
 	"github.com/smtp2rest/smtp2rest/relay/store"
 )
@@ -96,7 +96,7 @@ func becomeOwner(m store.Migration) error {
 		if _, err := os.Stat(p.Dir); p.Dir == "" || errors.Is(err, fs.ErrNotExist) {
 			continue
 		}
-		if err := dirowner.Become(p.Dir); err != nil {
+		if err := owner.Become(p.Dir); err != nil {
 			return err
 		}
 	}

@@ -17,6 +17,7 @@ import (
 	"path/filepath"
 	"time"
 
+	"github.com/smtp2rest/smtp2rest/cmd/smtp2rest/internal/owner"
 	"github.com/smtp2rest/smtp2rest/relay/config"
 	"github.com/smtp2rest/smtp2rest/relay/provider"
 	"github.com/smtp2rest/smtp2rest/relay/provider/httpcall"
@@ -124,12 +125,13 @@ func copyAccess(f *os.File, like string) error {
 	if err != nil {
 		return err
 	}
-	err = chownLike(f, info)
-	if errors.Is(err, fs.ErrPermission) {
-		return nil // it stays readable by this user alone
-	}
-	if err != nil {
-		return err
+	// Where no owner is known, a new file has the access list of its directory.
+	if uid, gid, ok := owner.Of(info); ok {
+		if err := f.Chown(uid, gid); errors.Is(err, fs.ErrPermission) {
+			return nil // it stays readable by this user alone
+		} else if err != nil {
+			return err
+		}
 	}
 	return f.Chmod(info.Mode().Perm() & 0o640) // never readable by others
 }

@@ -4,9 +4,20 @@ package owner
 
 import (
 	"fmt"
+	"io/fs"
 	"os"
 	"syscall"
 )
+
+// Of returns the user and the group to whom a file belongs. It is false where the system
+// knows none.
+func Of(info fs.FileInfo) (uid, gid int, ok bool) {
+	st, ok := info.Sys().(*syscall.Stat_t)
+	if !ok {
+		return 0, 0, false
+	}
+	return int(st.Uid), int(st.Gid), true
+}
 
 func become(dir string) error {
 	if os.Geteuid() != 0 {
@@ -16,11 +27,11 @@ func become(dir string) error {
 	if err != nil {
 		return err
 	}
-	st, ok := info.Sys().(*syscall.Stat_t)
-	if !ok || st.Uid == 0 {
+	uid, gid, ok := Of(info)
+	if !ok || uid == 0 {
 		return nil
 	}
-	if err := switchUser(int(st.Uid), int(st.Gid)); err != nil {
+	if err := switchUser(uid, gid); err != nil {
 		return fmt.Errorf("become the owner of %s: %w", dir, err)
 	}
 	if _, err := os.Stat(dir); err != nil {

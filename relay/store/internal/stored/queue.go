@@ -301,6 +301,14 @@ func Broken() prometheus.GaugeOpts {
 	}
 }
 
+// RecordErrors counts writes of records that failed.
+func RecordErrors() prometheus.CounterOpts {
+	return prometheus.CounterOpts{
+		Name: "smtp2rest_records_errors_total",
+		Help: "Groups of records that could not be written. Mail is not touched by it; the log says why.",
+	}
+}
+
 // Dropped counts records that were given up.
 func Dropped() prometheus.CounterOpts {
 	return prometheus.CounterOpts{

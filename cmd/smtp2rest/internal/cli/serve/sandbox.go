@@ -125,13 +125,9 @@ func magicTable(all []provider.Vendor) string {
 		if len(all) > 1 {
 			fmt.Fprintf(&b, "With --provider %s:\n\n", vendor.Name)
 		}
-		writeMagic(&b, vendor)
+		for _, m := range vendor.Sandbox(provider.SandboxOptions{Keep: -1}).MagicRecipients() {
+			fmt.Fprintf(&b, "  %-28s %s\n", m.LocalPart+"@", m.What)
+		}
 	}
 	return b.String()
-}
-
-func writeMagic(b *strings.Builder, vendor provider.Vendor) {
-	for _, m := range vendor.Sandbox(provider.SandboxOptions{Keep: -1}).MagicRecipients() {
-		fmt.Fprintf(b, "  %-28s %s\n", m.LocalPart+"@", m.What)
-	}
 }
